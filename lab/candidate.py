@@ -1,0 +1,136 @@
+"""A Candidate: one point of the search space, all that decides what is asked of the model.
+
+It owns the ranges of its settings and its digest; how it speaks is the template's, how it plays the agent's.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+from lab.errors import ConfigError
+from lab.prompt import PromptTemplate
+
+Layout = Literal["text", "turns"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+Setting = str | float | int | bool
+"""The value of one setting; a template's is its name."""
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "temperature": (0.0, 2.0),
+    "top_p": (0.01, 1.0),
+    "max_tokens": (1, 32_768),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "history": (0, 8),
+}
+"""What each numeric setting may be, both ends included: OpenAI's ranges, and the history window's."""
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the model draws its answer, in the words of the chat completions API.
+
+    Attributes:
+        max_tokens: tokens of one answer at most.
+        stop: texts that end an answer; up to 4.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 1.0
+    max_tokens: int = 150
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty"):
+            object.__setattr__(self, name, float(check_number(name, getattr(self, name))))
+        check_number("max_tokens", self.max_tokens, whole=True)
+        object.__setattr__(self, "stop", tuple(self.stop))
+        if len(self.stop) > 4 or not all(isinstance(text, str) and text for text in self.stop):
+            raise ConfigError("stop takes up to 4 texts, none of them empty.", where="stop")
+
+
+@dataclass(frozen=True)
+class ContextSettings:
+    """How much of the episode so far the model is shown, and how it is laid out.
+
+    Attributes:
+        history: earlier steps shown, at most.
+        layout: `text` writes them into the one user message; `turns` sends them as chat turns, which
+            are only appended to, so that an endpoint's prefix cache holds.
+        show_rewards: whether the rewards of earlier steps are shown.
+    """
+
+    history: int = 4
+    layout: Layout = "text"
+    show_rewards: bool = True
+
+    def __post_init__(self) -> None:
+        check_number("history", self.history, whole=True)
+        if self.layout not in LAYOUTS:
+            raise ConfigError(f"layout is {self.layout!r}.", where="layout", do="use text or turns")
+        if not isinstance(self.show_rewards, bool):
+            raise ConfigError("show_rewards is true or false.", where="show_rewards")
+        if self.history == 0:  # without history the layouts are one and the same candidate
+            object.__setattr__(self, "layout", "text")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Template, sampling and context together."""
+
+    template: PromptTemplate
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    context: ContextSettings = field(default_factory=ContextSettings)
+
+    def as_table(self) -> dict[str, Any]:
+        """Plain values for a TOML or JSON file, in a fixed order."""
+        table = asdict(self)
+        table["sampling"]["stop"] = list(self.sampling.stop)
+        return table
+
+    @classmethod
+    def from_table(cls, table: dict[str, Any]) -> "Candidate":
+        """The inverse of `as_table`.
+
+        Raises:
+            ConfigError: a value is out of its range.
+            KeyError, TypeError: a key is missing, unknown, or holds the wrong kind of value.
+        """
+        unknown = set(table) - {"template", "sampling", "context"}
+        if unknown:
+            raise TypeError(f"unknown key {min(unknown)!r}")
+        return cls(
+            PromptTemplate(**table["template"]),
+            SamplingParams(**table["sampling"]),
+            ContextSettings(**table["context"]),
+        )
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """Every setting but the texts, flat, by its name in experiment files and in MLflow."""
+        sampling = {key: value for key, value in asdict(self.sampling).items() if key != "stop"}
+        return {"template": self.template.name, **sampling, **asdict(self.context)}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over every value of the candidate, as `sha256:<64 hex digits>`."""
+        canonical = json.dumps(self.as_table(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def check_number(name: str, value: object, *, whole: bool = False) -> float:
+    """`value`, if it is a number within the limits of the setting `name`.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    low, high = LIMITS[name]
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        kind = "a whole number" if whole else "a number"
+        raise ConfigError(f"{name} is {value!r}.", where=name, do=f"use {kind} from {low:g} to {high:g}")
+    return value

@@ -1,0 +1,1 @@
+"""The environments that this project ships, one OpenEnv package a folder."""

@@ -1,0 +1,64 @@
+"""An Evaluation: one candidate's episodes, and the figures that follow from them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, stdev
+
+from lab.candidate import Candidate
+from lab.endpoint import Completion
+from lab.episode import Episode, FailedEpisode
+from lab.task import Task
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a candidate did. Figures are over the episodes that ended; failed ones have no return.
+
+    Raises:
+        statistics.StatisticsError: a mean is asked for, and no episode ended.
+    """
+
+    candidate: Candidate
+    task: Task
+    episodes: tuple[Episode, ...]
+    failed: tuple[FailedEpisode, ...] = ()
+
+    @cached_property
+    def returns(self) -> dict[int, float]:
+        """Seed to episode return, in reward."""
+        return {episode.seed: episode.episode_return for episode in self.episodes}
+
+    @property
+    def mean_return(self) -> float:
+        """The objective: the mean episode return."""
+        return fmean(self.returns.values())
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation of the returns; None for fewer than two."""
+        return stdev(self.returns.values()) if len(self.episodes) > 1 else None
+
+    @cached_property
+    def scores(self) -> tuple[float, ...]:
+        """The task's score of each episode, in [0, 1]."""
+        return tuple(self.task.score(step.reward for step in episode.steps) for episode in self.episodes)
+
+    @property
+    def mean_score(self) -> float:
+        """The mean of the scores."""
+        return fmean(self.scores)
+
+    @property
+    def clamped_share(self) -> float:
+        """The share of episodes whose score sits at the clamp, 1.0."""
+        return sum(score >= 1.0 for score in self.scores) / len(self.scores)
+
+    @cached_property
+    def completions(self) -> tuple[Completion, ...]:
+        """Every model answer of every episode."""
+        return tuple(completion for episode in self.episodes for completion in episode.completions)
+
+    @property
+    def latency_s(self) -> float:
+        """Mean seconds of a call."""
+        return fmean(completion.latency_s for completion in self.completions)

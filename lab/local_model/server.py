@@ -1,0 +1,153 @@
+"""The HTTP face of the embedded model: three routes, and every refusal in OpenAI's error shape.
+
+Owns bodies, statuses and disconnects; leaves the format to `wire` and the answers to `engine`.
+"""
+
+import asyncio
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import uvicorn
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from lab.local_model.engine import Completion, ContextTooLongError, Engine, EngineFailedError
+from lab.local_model.wire import (
+    MODEL_ID,
+    ApiError,
+    ChatRequest,
+    ChatResponse,
+    Health,
+    Model,
+    ModelList,
+    no_such_model,
+    read_request,
+    response,
+)
+
+MAX_BODY_BYTES = 1_000_000
+_MAX_DISCARDED_BYTES = 64_000_000
+_KEEP_ALIVE_S = 75  # longer than clients keep an idle connection, so that they are the ones who close it
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection before it had its answer."""
+
+
+async def chat_request(request: Request) -> ChatRequest:
+    """The chat request in the body, whatever content type it claims.
+
+    Raises:
+        ApiError: 413 for a body that is too large, 400 and 404 as `read_request` does.
+    """
+    kept, size = bytearray(), 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= MAX_BODY_BYTES:
+            kept += chunk
+        # Read on: a connection closed with bytes unread is reset, and the client never sees the answer.
+        elif size > _MAX_DISCARDED_BYTES:
+            break
+    if size > MAX_BODY_BYTES:
+        raise ApiError(413, f"The body is larger than {MAX_BODY_BYTES:,} bytes.", code="body_too_large")
+    return read_request(bytes(kept))
+
+
+def build_app(engine: Engine) -> FastAPI:
+    """The application that answers from `engine`."""
+    app = FastAPI(title="Embedded model", openapi_url=None)
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(
+        request: Request, chat: Annotated[ChatRequest, Depends(chat_request)]
+    ) -> ChatResponse:
+        completion = await _while_connected(request, engine, chat)
+        return response(completion, request_id=f"chatcmpl-{uuid.uuid4().hex}", created_s=int(time.time()))
+
+    @app.get("/v1/models")
+    async def models() -> ModelList:
+        return ModelList(data=[Model(id=MODEL_ID)])
+
+    @app.get("/v1/models/{model_id}")
+    async def model(model_id: str) -> Model:
+        if model_id != MODEL_ID:
+            raise no_such_model(model_id)
+        return Model(id=MODEL_ID)
+
+    @app.get("/health")
+    async def health() -> Health:
+        return Health()
+
+    _tell_errors(app)
+    return app
+
+
+async def serve(engine: Engine, listener: socket.socket) -> None:
+    """Answer at a socket that listens already, until the process ends."""
+    config = uvicorn.Config(
+        build_app(engine),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        timeout_keep_alive=_KEEP_ALIVE_S,
+    )
+    await _Server(config).serve([listener])
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, with signals left to the process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _while_connected(request: Request, engine: Engine, chat: ChatRequest) -> Completion:
+    """The completion, given up as soon as the client is gone."""
+    answer = asyncio.ensure_future(engine.complete(chat.chat(), chat.sampling()))
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        raise ClientGoneError
+    finally:
+        answer.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _tell_errors(app: FastAPI) -> None:
+    """Give each kind of failure its status and body."""
+
+    @app.exception_handler(ApiError)
+    async def refused(_: Request, error: ApiError) -> JSONResponse:
+        return JSONResponse(error.body.model_dump(), error.status)
+
+    @app.exception_handler(ContextTooLongError)
+    async def too_long(request: Request, error: ContextTooLongError) -> JSONResponse:
+        told = ApiError(400, str(error), param="messages", code="context_length_exceeded")
+        return await refused(request, told)
+
+    @app.exception_handler(EngineFailedError)
+    async def engine_failed(request: Request, error: EngineFailedError) -> JSONResponse:
+        return await refused(request, ApiError(500, f"The embedded model failed: {error}."))
+
+    @app.exception_handler(HTTPException)
+    async def not_routed(request: Request, error: HTTPException) -> JSONResponse:
+        where = f"{request.method} {request.url.path}"
+        return await refused(request, ApiError(error.status_code, f"{error.detail}: {where}."))
+
+    @app.exception_handler(ClientGoneError)
+    async def client_gone(_: Request, __: ClientGoneError) -> Response:
+        return Response(status_code=499)

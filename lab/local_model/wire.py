@@ -1,0 +1,253 @@
+"""The wire format: the part of OpenAI's chat completions API that the embedded model speaks.
+
+Owns what a body may say and how a refusal reads; leaves HTTP to `server`, sampling to `engine`.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from lab.local_model.engine import Completion, Message, Sampling
+
+MODEL_ID = "SmolLM2-135M-Instruct"
+
+_HARMLESS: Mapping[str, tuple[object, ...]] = {
+    "audio": (),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "modalities": (["text"],),
+    "n": (1,),
+    "parallel_tool_calls": (True, False),
+    "prediction": (),
+    "reasoning_effort": (),
+    "response_format": ({"type": "text"},),
+    "store": (False,),
+    "stream": (False,),
+    "stream_options": (),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "web_search_options": (),
+}
+"""Parameters of the API that this server does not do, each with the values that ask for nothing."""
+
+_NOT_DONE = "not_done"
+
+
+def _as_list(stop: object) -> object:
+    return [stop] if isinstance(stop, str) else stop
+
+
+StopString = Annotated[str, Field(min_length=1)]
+
+
+class ErrorBody(BaseModel):
+    """What went wrong, in OpenAI's words."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorResponse(BaseModel):
+    """OpenAI's error envelope."""
+
+    error: ErrorBody
+
+
+class ApiError(Exception):
+    """A request that gets an error response.
+
+    Args:
+        status: the HTTP status.
+        message: for people.
+        param: the parameter at fault.
+        code: for programs.
+    """
+
+    def __init__(
+        self, status: int, message: str, *, param: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        kind = "server_error" if status >= 500 else "invalid_request_error"
+        self.status = status
+        self.body = ErrorResponse(error=ErrorBody(message=message, type=kind, param=param, code=code))
+
+
+class ChatMessage(BaseModel):
+    """One message of a request: text only."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+    name: str | None = None
+
+
+class ChatRequest(BaseModel):
+    """The body of `POST /v1/chat/completions`; a parameter that is null counts as absent."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    model: str
+    messages: list[ChatMessage] = Field(min_length=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    """The newer name of `max_tokens`; it wins when both are given."""
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    stop: Annotated[list[StopString], BeforeValidator(_as_list), Field(max_length=4)] | None = None
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_what_is_not_done(cls, body: object) -> object:
+        if not isinstance(body, dict):
+            return body
+        for name in body.keys() & _HARMLESS.keys():
+            if body[name] is not None and body[name] not in _HARMLESS[name]:
+                raise PydanticCustomError(_NOT_DONE, "{param}", {"param": name})
+        return {name: value for name, value in body.items() if name not in _HARMLESS}
+
+    def chat(self) -> list[Message]:
+        """The messages as the engine takes them."""
+        return [Message(message.role, message.content) for message in self.messages]
+
+    def sampling(self) -> Sampling:
+        """The sampling parameters, with OpenAI's defaults for the absent ones."""
+        return Sampling(
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            max_tokens=self.max_completion_tokens or self.max_tokens,
+            seed=self.seed,
+            stop=tuple(self.stop or ()),
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+        )
+
+
+class AnswerMessage(BaseModel):
+    """The model's message."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class Choice(BaseModel):
+    """The one answer of a response."""
+
+    index: int = 0
+    message: AnswerMessage
+    logprobs: None = None
+    finish_reason: Literal["stop", "length"]
+
+
+class Usage(BaseModel):
+    """What the answer cost, in tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatResponse(BaseModel):
+    """The body that answers a chat request; `created` in seconds since 1970."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str = MODEL_ID
+    choices: list[Choice]
+    usage: Usage
+
+
+class Model(BaseModel):
+    """An entry of `GET /v1/models`."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "HuggingFaceTB"
+
+
+class ModelList(BaseModel):
+    """The body of `GET /v1/models`."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class Health(BaseModel):
+    """The body of `GET /health`."""
+
+    status: Literal["healthy"] = "healthy"
+
+
+def read_request(body: bytes) -> ChatRequest:
+    """The request that a body holds.
+
+    Raises:
+        ApiError: 400 for a body that is malformed or asks for what this server does not do, 404 for
+            another model.
+    """
+    try:
+        request = ChatRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise _told(error) from error
+    if request.model != MODEL_ID:
+        raise no_such_model(request.model)
+    return request
+
+
+def no_such_model(name: str) -> ApiError:
+    """The refusal of a model that is not this one."""
+    message = f"The model `{name}` does not exist here. This server has one: {MODEL_ID}."
+    return ApiError(404, message, param="model", code="model_not_found")
+
+
+def response(completion: Completion, *, request_id: str, created_s: int) -> ChatResponse:
+    """The response that carries a completion."""
+    answer = AnswerMessage(content=completion.text)
+    prompt, answered = completion.prompt_tokens, completion.completion_tokens
+    return ChatResponse(
+        id=request_id,
+        created=created_s,
+        choices=[Choice(message=answer, finish_reason=completion.finish_reason)],
+        usage=Usage(prompt_tokens=prompt, completion_tokens=answered, total_tokens=prompt + answered),
+    )
+
+
+def _told(error: ValidationError) -> ApiError:
+    """The first thing wrong with a body, for people."""
+    first = error.errors(include_url=False)[0]
+    param = _param(first)
+    match first["type"]:
+        case "json_invalid":
+            return ApiError(400, f"The body is not valid JSON: {first['ctx']['error']}.", code="invalid_json")
+        case "not_done":
+            message = f"This server does not do what `{param}` asks for: it gives one plain text."
+            return ApiError(400, message, param=param, code="unsupported_parameter")
+        case "extra_forbidden":
+            message = f"Unrecognized request argument supplied: {param}."
+            return ApiError(400, message, param=param, code="unknown_parameter")
+        case _:
+            message = f"{param or 'The body'}: {first['msg']}."
+            return ApiError(400, message, param=param, code="invalid_value")
+
+
+def _param(error: ErrorDetails) -> str | None:
+    """The parameter at fault, as `messages[0].content`."""
+    if error["type"] == _NOT_DONE:
+        return str(error["ctx"]["param"])
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
+    return name.lstrip(".") or None

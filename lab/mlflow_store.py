@@ -1,0 +1,171 @@
+"""What the lab writes to MLflow: a parent run a study, a child run a trial, by the names used everywhere.
+
+It owns names and form; it blocks, and raises what MLflow raises. When it is called is `lab.tracking`'s.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from lab.chat import chat
+from lab.episode import Episode
+from lab.evaluation import Evaluation
+from lab.experiment import Experiment
+from lab.freeze import frozen_text
+from lab.frozen import FrozenPrompt
+from lab.intervals import Estimate
+from lab.search import Trial
+from lab.verdict import Verdict
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+class MlflowStore:
+    """One study in MLflow, at `MLFLOW_TRACKING_URI` or MLflow's own default."""
+
+    def __init__(self, experiment: Experiment, study_name: str) -> None:
+        import mlflow
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # or each table of a new store is announced
+        self._client: MlflowClient = mlflow.MlflowClient()
+        self._best = float("-inf")
+        found = self._client.get_experiment_by_name(experiment.name)
+        self._experiment_id = (
+            found.experiment_id if found else self._client.create_experiment(experiment.name)
+        )
+        tags = {"mlflow.note.content": experiment.about, "kind": "study"}
+        self._parent = self._create_run(study_name, tags)
+        self._log(self._parent, params=experiment.baseline.settings, prefix="baseline_")
+        self._client.log_text(self._parent, experiment.text, "experiment.toml")
+
+    def trial(self, trial: Trial) -> None:
+        """A child run: the candidate's settings, its figures, its first prompt and its episodes."""
+        run = self._child(trial.name, trial.evaluation, "search")
+        self._client.set_terminated(run)
+        if trial.evaluation.mean_return > self._best:
+            self._best = trial.evaluation.mean_return
+            self._log(self._parent, {"search_best_return": self._best}, step=max(trial.number, 0))
+
+    def verdict(self, verdict: Verdict) -> None:
+        """The holdout: a child run for the baseline and for each finalist, with its difference."""
+        self._client.set_terminated(self._child("holdout-baseline", verdict.baseline, "holdout"))
+        for finalist in verdict.finalists:
+            run = self._child(f"holdout-{finalist.trial.name}", finalist.holdout, "holdout")
+            self._log(run, _interval("difference", finalist.difference))
+            self._client.set_terminated(run)
+
+    def frozen(self, frozen: FrozenPrompt) -> None:
+        """The outcome, on the parent run: what was frozen, its evidence, and what it all cost."""
+        evidence, cost = frozen.evidence, frozen.provenance
+        self._log(
+            self._parent,
+            {
+                "frozen_return": evidence.frozen_return,
+                "baseline_return": evidence.baseline_return,
+                "difference": evidence.difference,
+                "difference_low": evidence.difference_interval[0],
+                "difference_high": evidence.difference_interval[1],
+                "calls": cost.calls,
+                "tokens_in": cost.prompt_tokens,
+                "tokens_out": cost.completion_tokens,
+                "minutes": cost.minutes,
+            },
+            params=frozen.candidate.settings,
+            prefix="frozen_",
+        )
+        self._client.set_tag(self._parent, "outcome", evidence.outcome)
+        self._client.log_text(self._parent, frozen_text(frozen), "best.toml")
+
+    def end(self, status: Status) -> None:
+        """Close the parent run."""
+        self._client.set_terminated(self._parent, status)
+
+    def _child(self, name: str, evaluation: Evaluation, kind: str) -> str:
+        tags = {"mlflow.parentRunId": self._parent, "kind": kind, "digest": evaluation.candidate.digest}
+        run = self._create_run(name, tags)
+        self._log(run, _figures(evaluation), params=evaluation.candidate.settings)
+        self._client.log_text(run, _first_prompt(evaluation), "prompt.txt")
+        self._client.log_text(run, _episodes_json(evaluation), "episodes.json")
+        return run
+
+    def _create_run(self, name: str, tags: Mapping[str, str]) -> str:
+        run = self._client.create_run(self._experiment_id, run_name=name, tags=dict(tags))
+        return str(run.info.run_id)
+
+    def _log(
+        self,
+        run: str,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, object] | None = None,
+        prefix: str = "",
+        step: int = 0,
+    ) -> None:
+        from mlflow.entities import Metric, Param
+
+        now = int(time.time() * 1000)
+        self._client.log_batch(
+            run,
+            metrics=[Metric(key, value, now, step) for key, value in (metrics or {}).items()],
+            params=[Param(prefix + key, str(value)) for key, value in (params or {}).items()],
+        )
+
+
+def _figures(evaluation: Evaluation) -> dict[str, float]:
+    figures = {
+        "return_mean": evaluation.mean_return,
+        "episodes": len(evaluation.episodes),
+        "episodes_failed": len(evaluation.failed),
+        "score_mean": evaluation.mean_score,
+        "score_clamped_share": evaluation.clamped_share,
+        "calls": len(evaluation.completions),
+        "tokens_in": sum(completion.prompt_tokens for completion in evaluation.completions),
+        "tokens_out": sum(completion.completion_tokens for completion in evaluation.completions),
+        "latency_mean_s": evaluation.latency_s,
+    }
+    return figures if evaluation.spread is None else {**figures, "return_sd": evaluation.spread}
+
+
+def _interval(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def _first_prompt(evaluation: Evaluation) -> str:
+    """The chat before the first and before the last step of the first episode, as it was sent."""
+    episode = evaluation.episodes[0]
+    parts = []
+    for steps in ((), episode.steps[:-1]):
+        messages = chat(evaluation.candidate, evaluation.task, episode.opening, steps)
+        parts.append(f"===== before step {len(steps) + 1} =====")
+        parts.extend(f"--- {message.role}\n{message.content}" for message in messages)
+    return "\n\n".join(parts) + "\n"
+
+
+def _episodes_json(evaluation: Evaluation) -> str:
+    return json.dumps([_episode_table(episode) for episode in evaluation.episodes], indent=1)
+
+
+def _episode_table(episode: Episode) -> dict[str, object]:
+    steps = [
+        {
+            "step": step.number,
+            "action": step.action,
+            "reward": step.reward,
+            "done": step.done,
+            "error": step.error,
+            "tokens_out": step.completion.completion_tokens if step.completion else None,
+            "latency_s": round(step.completion.latency_s, 3) if step.completion else None,
+        }
+        for step in episode.steps
+    ]
+    return {
+        "seed": episode.seed,
+        "return": episode.episode_return,
+        "opening": episode.opening,
+        "steps": steps,
+    }

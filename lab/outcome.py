@@ -1,0 +1,143 @@
+"""The outcome of a study: the FrozenPrompt that follows from its verdict, and how it is told to people."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from lab.evaluation import Evaluation
+from lab.experiment import Experiment
+from lab.frozen import Evidence, FrozenModel, FrozenPrompt, Provenance
+from lab.intervals import Estimate, t_interval
+from lab.player import Tally
+from lab.search import BASELINE
+from lab.settings import ModelChoice
+from lab.verdict import Verdict
+
+PACKAGES = ("openai", "openenv", "optuna", "prompt-lab")
+
+MOSTLY = 0.5
+"""Share of episodes at the clamp from which the score is called blind."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study came to.
+
+    Attributes:
+        minutes: wall time from the first call to the verdict.
+    """
+
+    experiment: Experiment
+    model: ModelChoice
+    study: str
+    verdict: Verdict
+    tally: Tally
+    minutes: float
+
+    def frozen_prompt(self) -> FrozenPrompt:
+        """The winner, or the baseline where nothing beat it, with its evidence and provenance."""
+        verdict, winner = self.verdict, self.verdict.winner
+        return FrozenPrompt(
+            candidate=verdict.frozen.candidate,
+            task=self.experiment.task,
+            model=FrozenModel(self.model.shown, self.model.name),
+            evidence=self._evidence(),
+            provenance=Provenance(
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                experiment=self.experiment.name,
+                study=self.study,
+                trial=winner.trial.number if winner else BASELINE,
+                calls=self.tally.calls,
+                prompt_tokens=self.tally.prompt_tokens,
+                completion_tokens=self.tally.completion_tokens,
+                minutes=round(self.minutes, 1),
+                versions=[f"{name} {version(name)}" for name in PACKAGES],
+            ),
+        )
+
+    def _evidence(self) -> Evidence:
+        verdict = self.verdict
+        frozen, baseline = self._estimate(verdict.frozen), self._estimate(verdict.baseline)
+        difference = verdict.winner.difference if verdict.winner else Estimate(0.0, 0.0, 0.0, baseline.n)
+        return Evidence(
+            outcome="winner" if verdict.winner else "baseline",
+            episodes=difference.n,
+            confidence=verdict.confidence,
+            method=verdict.method,
+            frozen_return=round(frozen.mean, 2),
+            frozen_interval=_rounded(frozen),
+            baseline_return=round(baseline.mean, 2),
+            baseline_interval=_rounded(baseline),
+            difference=round(difference.mean, 2),
+            difference_interval=_rounded(difference),
+            frozen_score=round(verdict.frozen.mean_score, 3),
+            baseline_score=round(verdict.baseline.mean_score, 3),
+        )
+
+    def _estimate(self, evaluation: Evaluation) -> Estimate:
+        return t_interval(list(evaluation.returns.values()), self.verdict.confidence)
+
+
+def summary(outcome: Outcome, path: Path) -> str:
+    """The result for a person: what was frozen, by how much it is better, what it cost, what to do next."""
+    return "\n".join([*_verdict_lines(outcome), *_cost_lines(outcome), *_next_lines(path)])
+
+
+def _verdict_lines(outcome: Outcome) -> list[str]:
+    verdict, evidence = outcome.verdict, outcome.frozen_prompt().evidence
+    percent = f"{verdict.confidence:.0%}"
+    lines = [
+        f"Holdout, {evidence.episodes} unseen episodes each, mean episode return with {percent} interval:",
+        f"  baseline  {_interval(evidence.baseline_return, evidence.baseline_interval)}"
+        f"  {verdict.baseline.candidate.template.name}",
+    ]
+    for finalist in verdict.finalists:
+        mean = finalist.holdout.mean_return
+        lines.append(
+            f"  {finalist.trial.name:<9} {mean:.1f}, that is {finalist.difference.mean:+.1f}"
+            f" [{finalist.difference.low:+.1f}, {finalist.difference.high:+.1f}]"
+            f"  {finalist.trial.candidate.template.name}"
+        )
+    if verdict.winner is None:
+        lines.append("No candidate beats the baseline on unseen episodes: the baseline is frozen.")
+    else:
+        gain = verdict.winner.difference
+        share = f", {gain.mean / evidence.baseline_return:+.0%}" if evidence.baseline_return > 0 else ""
+        lines.append(
+            f"Frozen: {verdict.winner.trial.name}, {gain.mean:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
+            f" over the baseline{share} ({verdict.method})."
+        )
+    return lines
+
+
+def _cost_lines(outcome: Outcome) -> list[str]:
+    verdict, tally = outcome.verdict, outcome.tally
+    lines = [
+        f"Mean score {verdict.frozen.mean_score:.3f}, baseline {verdict.baseline.mean_score:.3f}.",
+        f"Cost: {tally.calls:,} calls in {tally.episodes} episodes, {tally.prompt_tokens:,} tokens in,"
+        f" {tally.completion_tokens:,} out, {outcome.minutes:.1f} minutes.",
+    ]
+    evaluations = [verdict.baseline, *(finalist.holdout for finalist in verdict.finalists)]
+    clamped = [score >= 1.0 for evaluation in evaluations for score in evaluation.scores]
+    share = sum(clamped) / len(clamped)
+    if share >= MOSTLY:
+        note = f"Note: {share:.0%} of {len(clamped)} holdout episodes have a score of 1.0, the most there is:"
+        lines.append(f"{note} judge by the return, the score is blind here.")
+    return lines
+
+
+def _next_lines(path: Path) -> list[str]:
+    return [
+        f"Written to {path}. Next:",
+        "  python inference.py   plays it and prints what an evaluator reads",
+        "  mlflow ui             shows every trial, prompt and episode",
+    ]
+
+
+def _interval(mean: float, ends: list[float]) -> str:
+    return f"{mean:.1f} [{ends[0]:.1f}, {ends[1]:.1f}]"
+
+
+def _rounded(estimate: Estimate) -> list[float]:
+    return [round(estimate.low, 2), round(estimate.high, 2)]

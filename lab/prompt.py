@@ -1,0 +1,120 @@
+"""A PromptTemplate: the system text and the turn text that a candidate speaks with.
+
+It owns the placeholder syntax and its rendering; which values exist at a step is the agent's business.
+Values are inserted in one pass and never looked at again, so text from an environment cannot act as syntax.
+"""
+
+import re
+import string
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from lab.errors import ConfigError
+
+SYSTEM_PLACEHOLDERS = frozenset({"max_steps"})
+"""The system text may name only what stays the same all through an episode, so that prefix caches hold."""
+
+TURN_PLACEHOLDERS = frozenset({"step", "max_steps", "observation", "reward", "history"})
+
+Values = Mapping[str, str | None]
+"""A placeholder's text, or None where there is nothing to say at this step."""
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """System and turn text with `{placeholders}`; `{{` and `}}` stand for braces.
+
+    A paragraph (lines up to an empty line) that names a placeholder without a value at this step is left
+    out as a whole: no history before the first step, no reward where rewards are hidden.
+
+    Raises:
+        ConfigError: a text is not a string or empty, has a stray brace, or names an unknown placeholder.
+    """
+
+    name: str
+    system: str
+    turn: str
+
+    def __post_init__(self) -> None:
+        self._check("system", self.system, SYSTEM_PLACEHOLDERS)
+        self._check("turn", self.turn, TURN_PLACEHOLDERS)
+
+    def render_system(self, values: Values) -> str:
+        """The system message's text."""
+        return _render(self.system, values)
+
+    def render_turn(self, values: Values) -> str:
+        """The text of one user message."""
+        return _render(self.turn, values)
+
+    def _check(self, key: str, text: object, allowed: frozenset[str]) -> None:
+        where = f"template {self.name!r}, {key}"
+        if not isinstance(text, str) or not text.strip():
+            raise ConfigError("A template's text must be a string with something in it.", where=where)
+        try:
+            named = {field for paragraph in _paragraphs(text) for _, field in paragraph if field is not None}
+        except ValueError as error:
+            do = "double a brace that is meant as itself: {{ or }}"
+            raise ConfigError(
+                "A template's braces do not match.", where=where, why=str(error), do=do
+            ) from None
+        if unknown := sorted(named - allowed):
+            do = f"use {', '.join(f'{{{name}}}' for name in sorted(allowed))}"
+            raise ConfigError(f"Unknown placeholder {{{unknown[0]}}}.", where=where, do=do)
+
+
+def load_template(path: Path) -> PromptTemplate:
+    """Read a template file: TOML with `about` (one line for people), `system` and `turn`.
+
+    Raises:
+        ConfigError: the file is absent, no TOML, or its keys or texts are not as above.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.toml"))) or "none"
+        raise ConfigError(
+            f"There is no template {path.stem!r}.", where=str(path), do=f"name one of: {known}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError("A template cannot be read.", where=str(path), why=str(error)) from None
+    if set(table) - {"about"} != {"system", "turn"}:
+        why = f"its keys are {', '.join(sorted(table)) or 'none'}"
+        raise ConfigError("A template has the keys about, system and turn.", where=str(path), why=why)
+    return PromptTemplate(path.stem, table["system"], table["turn"])
+
+
+Paragraph = tuple[tuple[str, str | None], ...]
+"""(literal text, placeholder after it or None) in order."""
+
+
+@lru_cache(maxsize=4096)
+def _paragraphs(text: str) -> tuple[Paragraph, ...]:
+    return tuple(tuple(_segments(part)) for part in re.split(r"\n[ \t]*\n", text.strip()))
+
+
+def _segments(text: str) -> Iterator[tuple[str, str | None]]:
+    for literal, field, spec, conversion in string.Formatter().parse(text):
+        if field is not None and (spec or conversion or not field.isidentifier()):
+            raise ValueError(f"{{{field}}} must be a plain name")
+        yield literal, field
+
+
+def _render(text: str, values: Values) -> str:
+    rendered = (_render_paragraph(paragraph, values) for paragraph in _paragraphs(text))
+    return "\n\n".join(paragraph for paragraph in rendered if paragraph is not None)
+
+
+def _render_paragraph(paragraph: Paragraph, values: Values) -> str | None:
+    parts: list[str] = []
+    for literal, field in paragraph:
+        parts.append(literal)
+        if field is not None:
+            value = values[field]
+            if value is None:
+                return None
+            parts.append(value)
+    return "".join(parts)

@@ -1,0 +1,80 @@
+"""What the surroundings say: environment variables and `.env`, over what a file says.
+
+One place reads them, for the lab and for `inference.py`; a real variable goes before `.env`.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from lab.endpoint import EndpointConfig, shown_url
+from lab.environment import EnvironmentConfig
+from lab.errors import ConfigError, EndpointError
+
+EMBEDDED = "embedded"
+"""The endpoint that the lab starts itself: see `lab.local_model`."""
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model and where it is: `endpoint` is a base URL, or `embedded`."""
+
+    endpoint: str
+    name: str
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the lab has to start the endpoint itself."""
+        return self.endpoint == EMBEDDED
+
+    @property
+    def shown(self) -> str:
+        """The endpoint, fit for messages and files: no credentials."""
+        return EMBEDDED if self.embedded else shown_url(self.endpoint)
+
+
+def read_dotenv(folder: Path) -> None:
+    """Add the variables of `folder/.env`, if there is one, to the environment; those that are set stay."""
+    from dotenv import load_dotenv
+
+    load_dotenv(folder / ".env")
+
+
+def choose_model(default: ModelChoice, environ: Mapping[str, str] = os.environ) -> ModelChoice:
+    """`API_BASE_URL` and `MODEL_NAME` where they are set, else `default`.
+
+    Raises:
+        ConfigError: the URL is none, or an endpoint is named and no model for it is.
+    """
+    endpoint = environ.get("API_BASE_URL") or default.endpoint
+    name = environ.get("MODEL_NAME") or (default.name if endpoint == default.endpoint else "")
+    if endpoint != EMBEDDED and urlsplit(endpoint).scheme not in ("http", "https"):
+        do = "use a URL such as https://host/v1"
+        raise ConfigError(f"{shown_url(endpoint)!r} is no endpoint.", where="API_BASE_URL", do=do)
+    if not name:
+        do = "set MODEL_NAME to a model of that endpoint"
+        raise ConfigError("The endpoint is set, but no model.", where="MODEL_NAME", do=do)
+    return ModelChoice(endpoint, name)
+
+
+def hosted_endpoint(model: ModelChoice, environ: Mapping[str, str] = os.environ) -> EndpointConfig:
+    """How to call `model` at its URL, with the key from `HF_TOKEN` or `API_KEY`.
+
+    Raises:
+        EndpointError: there is no key, and the endpoint is not on this machine.
+    """
+    key = environ.get("HF_TOKEN") or environ.get("API_KEY")
+    if not key and urlsplit(model.endpoint).hostname not in LOOPBACK:
+        where, do = shown_url(model.endpoint), "set HF_TOKEN (or API_KEY), in the environment or in .env"
+        raise EndpointError("There is no API key for the endpoint.", where=where, do=do)
+    return EndpointConfig(model.endpoint, model.name, key or "none")
+
+
+def choose_environment(name: str, environ: Mapping[str, str] = os.environ) -> EnvironmentConfig:
+    """The environment `name`, at `ENV_BASE_URL`, from `LOCAL_IMAGE_NAME` or `IMAGE_NAME`, or in process."""
+    image = environ.get("LOCAL_IMAGE_NAME") or environ.get("IMAGE_NAME")
+    return EnvironmentConfig(name, environ.get("ENV_BASE_URL") or None, image or None)

@@ -1,0 +1,79 @@
+"""Tracking: what happens goes to MLflow from a thread of its own.
+
+It watches and decides nothing. Nobody waits for it before the end, and where MLflow fails it says so once
+and the tuning goes on.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from lab.experiment import Experiment
+from lab.frozen import FrozenPrompt
+from lab.mlflow_store import MlflowStore, Status
+from lab.search import Trial
+from lab.verdict import Verdict
+
+_Job = Callable[[MlflowStore], None]
+
+
+class Tracker:
+    """Writes one study to MLflow, in the order that it is told. A study without a trial leaves no run.
+
+    Attributes:
+        waited_s: seconds that the tuning has waited for MLflow; only `close` waits.
+        busy_s: seconds that the thread has spent in MLflow, imports included.
+    """
+
+    def __init__(self, experiment: Experiment, study_name: str, warn: Callable[[str], None]) -> None:
+        self.waited_s = self.busy_s = 0.0
+        self._warn, self._told = warn, False
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        arguments = (experiment, study_name)
+        self._thread = threading.Thread(target=self._run, args=arguments, name="tracking", daemon=True)
+        self._thread.start()
+
+    def trial(self, trial: Trial) -> None:
+        """A trial of the search has ended."""
+        self._tell(lambda store: store.trial(trial))
+
+    def verdict(self, verdict: Verdict) -> None:
+        """The holdout was played and judged."""
+        self._tell(lambda store: store.verdict(verdict))
+
+    def frozen(self, frozen: FrozenPrompt) -> None:
+        """A prompt was frozen."""
+        self._tell(lambda store: store.frozen(frozen))
+
+    def close(self, status: Status, timeout_s: float = 60.0) -> None:
+        """Wait until everything is written, `timeout_s` at most, and close the parent run."""
+        if not self._told:
+            return
+        started = time.monotonic()
+        self._jobs.put(lambda store: store.end(status))
+        self._jobs.put(None)
+        self._thread.join(timeout_s)
+        self.waited_s += time.monotonic() - started
+        if self._thread.is_alive():
+            self._warn(f"MLflow did not take everything in {timeout_s:g} s; its runs may be incomplete.")
+
+    def _tell(self, job: _Job) -> None:
+        self._told = True
+        self._jobs.put(job)
+
+    def _run(self, experiment: Experiment, study_name: str) -> None:
+        started = time.monotonic()
+        try:
+            import mlflow  # noqa: F401  # seconds of it, while the model loads
+
+            self.busy_s += time.monotonic() - started
+            store: MlflowStore | None = None
+            while (job := self._jobs.get()) is not None:
+                started = time.monotonic()
+                store = store or MlflowStore(experiment, study_name)
+                job(store)
+                self.busy_s += time.monotonic() - started
+        except Exception as error:  # whatever MLflow raises, a study is worth more than its log
+            reason = " ".join(str(error).split())[:300]
+            self._warn(f"MLflow failed, and the tuning goes on without it: {type(error).__name__}: {reason}")

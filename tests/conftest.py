@@ -1,0 +1,14 @@
+"""Fixtures that several test modules share."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lab.local_model.child import start
+
+
+@pytest.fixture(scope="session")
+def local_model_url() -> Iterator[str]:
+    """The base URL of a running embedded model: the real one, started once for all tests."""
+    with start() as model:
+        yield model.base_url

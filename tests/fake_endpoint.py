@@ -1,0 +1,101 @@
+"""A scripted OpenAI-compatible endpoint on loopback, for faults and timing that no model gives on demand."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Body = dict[str, Any]
+
+
+@dataclass
+class Reply:
+    """What the endpoint sends back: a completion of `text`, or an error of `status`."""
+
+    text: str | None = "a fine answer"
+    status: int = 200
+    raw: bytes | None = None
+
+
+Script = Callable[[Body], Reply]
+
+
+@dataclass
+class FakeEndpoint:
+    """A running endpoint: where it is, what it was asked, and how many requests it held at once."""
+
+    url: str
+    script: Script
+    requests: list[Body] = field(default_factory=list)
+    raw: list[bytes] = field(default_factory=list)
+    most_at_once: int = 0
+    _open: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answer(self, data: bytes) -> tuple[Body, Reply]:
+        """Record a request and run the script on it."""
+        body: Body = json.loads(data)
+        with self._lock:
+            self.raw.append(data)
+            self.requests.append(body)
+            self._open += 1
+            self.most_at_once = max(self.most_at_once, self._open)
+        try:
+            return body, self.script(body)
+        finally:
+            with self._lock:
+                self._open -= 1
+
+
+@contextmanager
+def fake_endpoint(script: Script = lambda _: Reply()) -> Iterator[FakeEndpoint]:
+    """Serve `script` on a free loopback port while the context is open."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body, reply = endpoint.answer(self.rfile.read(int(self.headers["Content-Length"])))
+            data = reply.raw if reply.raw is not None else json.dumps(_payload(body, reply)).encode()
+            self.send_response(reply.status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def handle_one_request(self) -> None:
+            try:
+                super().handle_one_request()
+            except OSError:  # the client gave up, as some tests make it
+                self.close_connection = True
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    endpoint = FakeEndpoint(f"http://127.0.0.1:{server.server_port}/v1", script)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield endpoint
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _payload(body: Body, reply: Reply) -> Body:
+    if reply.status != 200:
+        return {"error": {"message": f"scripted {reply.status}", "type": "scripted", "code": None}}
+    message = {"role": "assistant", "content": reply.text}
+    return {
+        "id": "fake",
+        "object": "chat.completion",
+        "created": 0,
+        "model": body["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+    }

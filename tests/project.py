@@ -1,0 +1,68 @@
+"""A project folder of its own for a test: experiments, prompts and `inference.py`, and commands run in it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.echo_server import ROOT
+
+TIMEOUT_S = 180.0
+
+SETTINGS = (
+    *("API_BASE_URL", "MODEL_NAME", "HF_TOKEN", "API_KEY", "LOCAL_IMAGE_NAME", "IMAGE_NAME", "ENV_BASE_URL"),
+    *("TEST_TASK", "TEST_BENCHMARK", "DEADLINE_S", "MLFLOW_TRACKING_URI"),
+)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder that looks like the project's root; the lab itself is the one under test."""
+
+    folder: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> "Project":
+        """Copy what a user's checkout holds."""
+        shutil.copytree(ROOT / "experiments", folder / "experiments")
+        shutil.copytree(ROOT / "prompts", folder / "prompts")
+        shutil.copy(ROOT / "inference.py", folder)
+        return cls(folder)
+
+    def environ(self, **settings: str) -> dict[str, str]:
+        """The surroundings of a command: the test's own settings and none of this machine's."""
+        kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+        return {**kept, "PYTHONPATH": str(ROOT), **settings}
+
+    def start(self, *command: str, **settings: str) -> "subprocess.Popen[str]":
+        """Start `python *command` here, its output in pipes."""
+        return subprocess.Popen(
+            [sys.executable, *command],
+            cwd=self.folder,
+            env=self.environ(**settings),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+
+    def run(self, *command: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Run `python *command` here to its end."""
+        process = self.start(*command, **settings)
+        try:
+            out, err = process.communicate(timeout=TIMEOUT_S)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file below the folder."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path

@@ -1,0 +1,142 @@
+"""Opening an environment: in process, by URL and from an image are played alike, and fail with words."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from lab.environment import EnvironmentConfig, open_environment
+from lab.errors import ConfigError, EnvError
+from tests.echo_server import echo_server, free_port, wait_until_healthy, without_gradio
+from tests.fake_docker import fake_docker
+
+MESSAGES = ["", "a", "two\nlines", "éü😀\u2028", "x" * 5000]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with echo_server() as url:
+        yield url
+
+
+@pytest.fixture(params=["in process", "url", "image"])
+def config(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[EnvironmentConfig]:
+    if request.param == "in process":
+        yield EnvironmentConfig("echo")
+    elif request.param == "url":
+        yield EnvironmentConfig("echo", url=request.getfixturevalue("server"))
+    else:
+        with fake_docker(tmp_path) as docker:
+            monkeypatch.setenv("PATH", docker.path)
+            monkeypatch.setenv("PYTHONPATH", without_gradio(tmp_path))
+            yield EnvironmentConfig("echo", image="test:latest")
+            assert docker.left_over() == []
+
+
+async def play_messages(config: EnvironmentConfig) -> tuple[list[str], list[float]]:
+    async with open_environment(config) as environment, environment.session() as session:
+        opening = await session.reset(7)
+        assert opening.text
+        assert opening.reward == 0
+        seen = [await session.step(message) for message in MESSAGES]
+        assert not any(observed.done for observed in seen)
+        return [observed.text for observed in seen], [observed.reward for observed in seen]
+
+
+def test_an_episode_is_the_same_however_the_environment_is_opened(config: EnvironmentConfig) -> None:
+    texts, rewards = asyncio.run(play_messages(config))
+    assert texts == MESSAGES
+    assert rewards == pytest.approx([len(message) * 0.1 for message in MESSAGES])
+
+
+def test_32_sessions_of_one_server_are_played_at_once(server: str) -> None:
+    async def one(stack: AsyncExitStack, number: int) -> float:
+        environment = await stack.enter_async_context(open_environment(EnvironmentConfig("echo", url=server)))
+        session = await stack.enter_async_context(environment.session())
+        await session.reset(number)
+        return (await session.step("x" * number)).reward
+
+    async def all_at_once() -> list[float]:
+        async with AsyncExitStack() as stack:
+            return await asyncio.gather(*(one(stack, number) for number in range(32)))
+
+    assert asyncio.run(all_at_once()) == pytest.approx([number * 0.1 for number in range(32)])
+
+
+def failure(config: EnvironmentConfig) -> EnvError:
+    with pytest.raises(EnvError) as caught:
+        asyncio.run(play_messages(config))
+    assert len(str(caught.value).splitlines()) <= 4
+    return caught.value
+
+
+def test_a_full_server_says_so(server: str) -> None:
+    async def crowd() -> None:
+        async with (
+            open_environment(EnvironmentConfig("echo", url=server)) as environment,
+            AsyncExitStack() as stack,
+        ):
+            for number in range(65):
+                session = await stack.enter_async_context(environment.session())
+                await session.reset(number)
+
+    with pytest.raises(EnvError, match="server is full") as caught:
+        asyncio.run(crowd())
+    assert "search.in_flight" in str(caught.value)
+
+
+@pytest.mark.parametrize("url", [f"http://127.0.0.1:{free_port()}", "http://nowhere.invalid:8000", "http://"])
+def test_an_unreachable_url_says_what_to_check(url: str) -> None:
+    error = failure(EnvironmentConfig("echo", url=url))
+    assert "cannot be reached" in error.what
+    assert "ENV_BASE_URL" in error.do
+
+
+def test_no_docker_engine_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    error = failure(EnvironmentConfig("echo", image="test:latest"))
+    assert "no running Docker engine" in error.why
+    assert "unset LOCAL_IMAGE_NAME" in error.do
+
+
+def test_a_missing_image_says_how_to_build_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_docker(tmp_path) as docker:
+        monkeypatch.setenv("PATH", docker.path)
+        error = failure(EnvironmentConfig("echo", image="nope:latest"))
+    assert "nope:latest" in error.why
+    assert error.do == "docker build -t nope:latest ."
+
+
+def test_a_server_that_dies_in_the_episode_is_an_environments_failure(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "lab.environments.echo.server.app", "--port", str(port)]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": without_gradio(tmp_path)})
+
+    async def episode() -> None:
+        config = EnvironmentConfig("echo", url=f"http://127.0.0.1:{port}")
+        async with open_environment(config) as environment, environment.session() as session:
+            await session.reset(0)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            await session.step("still there?")
+
+    try:
+        wait_until_healthy(f"http://127.0.0.1:{port}", process)
+        with pytest.raises(EnvError):
+            asyncio.run(episode())
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_an_unknown_environment_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="use one of: echo"):
+        EnvironmentConfig("chess")

@@ -1,0 +1,143 @@
+"""Experiment files: what they say is what is tried; a mistake is told by file, key and what is allowed."""
+
+import tomllib
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.candidate import LIMITS
+from lab.errors import ConfigError
+from lab.experiment import load_experiment
+from lab.space_table import read_space
+from tests.project import Project
+
+ECHO = Path("experiments/echo.toml")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return Project.make(tmp_path_factory.mktemp("experiment") / "project")
+
+
+def changed(project: Project, old: str, new: str) -> Path:
+    text = ECHO.read_text()
+    assert old in text
+    return project.write("experiments/mine.toml", text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("path", sorted(Path("experiments").glob("*.toml")), ids=str)
+def test_the_experiments_that_come_along_are_sound(path: Path) -> None:
+    experiment = load_experiment(path)
+    assert experiment.name == path.stem
+    assert experiment.baseline.template.name == "reference"
+
+
+def test_the_baseline_of_echo_is_the_reference_at_its_settings() -> None:
+    settings = load_experiment(ECHO).baseline.settings
+    expected = {"temperature": 0.7, "max_tokens": 150, "history": 4, "layout": "text", "show_rewards": True}
+    assert {key: settings[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "told"),
+    [
+        ("[search]\ntrials = ", "[search]\ntrails = ", "search.trails", "did you mean trials?"),
+        ("temperature = {", "temprature = {", "space.temprature", "did you mean temperature?"),
+        ("seed = 0", "sede = 0", "sede", "did you mean seed?"),
+        ("seed = 0\n", "seed = -1\n", "seed", "greater than or equal to 0"),
+        ("max_steps = 8", 'max_steps = "8"', "task.max_steps", "valid integer"),
+        ("max_return = 120.0", "", "task.max_return", "missing"),
+        ('environment = "echo"', 'environment = "chess"', "environment", "use one of: echo"),
+        ("low = 0.2, high = 1.2", "low = 1.2, high = 0.2", "space.temperature", "empty range"),
+        ("low = 0.2, high = 1.2", "low = 0.2, high = 2.5", "space.temperature", "from 0 to 2"),
+        ("low = 0.2, high = 1.2", "low = 0.2, hi = 1.4", "space.temperature", "low = ..., high = ..."),
+        ("history = [0, 1, 4]", "history = []", "space.history", "a list of values"),
+        ("history = [0, 1, 4]", "history = [0, 9]", "space.history", "from 0 to 8"),
+        ("history = [0, 1, 4]", "history = { low = 0, high = 2.5 }", "space.history", "whole number"),
+        ("history = [0, 1, 4]", "max_tokens = [100, 200]", "max_tokens", "at most 150"),
+        (
+            "max_tokens = 150\nhistory = 4",
+            "max_tokens = 151\nhistory = 4",
+            "baseline.max_tokens",
+            "at most 150",
+        ),
+        ("temperature = 0.7", "temperature = 7", "baseline.temperature", "from 0 to 2"),
+        ('layout = ["text", "turns"]', 'layout = ["prose"]', "space.layout", "text or turns"),
+        ('layout = ["text", "turns"]', "layout = { low = 0, high = 1 }", "space.layout", "no range"),
+        ('"reference", "word_count"', '"reference", "word_cuont"', "space.template", "word_count"),
+        ('endpoint = "embedded"', 'endpoint = "embedded', "mine.toml", "cannot be read"),
+        ("episodes = 3", "episodes = 3.5", "search.episodes", "valid integer"),
+    ],
+)
+def test_a_mistake_is_told_by_file_key_and_cure(
+    project: Project, old: str, new: str, key: str, told: str
+) -> None:
+    path = changed(project, old, new)
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert key in message
+    assert told in message
+    assert len(message.splitlines()) <= 4
+
+
+def test_an_absent_experiment_names_those_that_are_there() -> None:
+    with pytest.raises(ConfigError, match=r"experiments/echo\.toml"):
+        load_experiment(Path("experiments/ecco.toml"))
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_an_experiment_or_an_error(project: Project, data: bytes) -> None:
+    path = project.folder / "experiments/bytes.toml"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError):
+        load_experiment(path)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 300) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["low", "high", "x"]), inner),
+    max_leaves=4,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*LIMITS, "template", "layout", "show_rewards", "stop"]), VALUES, max_size=3
+    )
+)
+def test_any_space_is_one_or_an_error(project: Project, table: dict[str, object]) -> None:
+    baseline = load_experiment(ECHO).baseline
+    with suppress(ConfigError):
+        read_space(table, baseline, project.folder / "prompts/templates").distributions()
+
+
+@given(st.data())
+def test_a_candidate_of_the_space_keeps_to_it_and_is_found_again(data: st.DataObject) -> None:
+    space = load_experiment(ECHO).space
+    params = {name: data.draw(st.sampled_from(dimension.ends)) for name, dimension in space.free.items()}
+    candidate = space.candidate(params)
+    assert all(value in space.free[name] for name, value in candidate.settings.items() if name in space.free)
+    found = space.params(candidate)
+    assert found is not None
+    assert space.candidate(found) == candidate
+
+
+def test_what_the_space_does_not_name_keeps_the_baselines_value(project: Project) -> None:
+    text = ECHO.read_text()
+    table = tomllib.loads(text)["space"]
+    start = text.index("[space]")
+    path = project.write(
+        "experiments/mine.toml",
+        text[:start] + "[space]\ntop_p = 0.9\ntemperature = [0.1, 0.2]\n" + text[text.index("[search]") :],
+    )
+    assert len(table) > 2
+    space = load_experiment(path).space
+    assert list(space.free) == ["temperature"]
+    assert space.start.sampling.top_p == 0.9
+    assert space.start.context.history == 4
+    assert space.params(load_experiment(path).baseline) is None  # top_p is fixed elsewhere

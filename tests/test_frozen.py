@@ -1,0 +1,156 @@
+"""The frozen prompt: what is written is read back, and a changed byte is refused."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import tomli_w
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lab.candidate import Candidate, ContextSettings, SamplingParams
+from lab.errors import ConfigError, FrozenPromptError, LabError
+from lab.freeze import freeze, frozen_text
+from lab.frozen import Evidence, FrozenModel, FrozenPrompt, Provenance, read_frozen
+from lab.prompt import PromptTemplate
+from lab.task import Task
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{}\r"), min_size=1).filter(
+    str.strip
+)
+TASK = Task("echo", "test", "echo", 8, 150, 120.0, 0.1)
+EVIDENCE = Evidence(
+    "winner", 16, 0.95, "t", 600.0, [590.0, 610.0], 400.0, [390.0, 410.0], 200.0, [1.0, 2.0], 1.0, 1.0
+)
+PROVENANCE = Provenance("2026-01-01T00:00:00+00:00", "echo", "echo-1", 3, 100, 1000, 500, 1.5, ["openai 3"])
+
+candidates = st.builds(
+    Candidate,
+    st.builds(PromptTemplate, TEXT, TEXT, TEXT),
+    st.builds(
+        SamplingParams,
+        temperature=st.floats(0, 2),
+        top_p=st.floats(0.01, 1),
+        max_tokens=st.integers(1, 150),
+        presence_penalty=st.floats(-2, 2),
+        stop=st.lists(TEXT, max_size=4).map(tuple),
+    ),
+    st.builds(ContextSettings, st.integers(0, 8), st.sampled_from(["text", "turns"]), st.booleans()),
+)
+
+
+def a_frozen_prompt(candidate: Candidate | None = None) -> FrozenPrompt:
+    candidate = candidate or Candidate(PromptTemplate("t", "Be long.", "Step {step}\n\n{observation}"))
+    return FrozenPrompt(candidate, TASK, FrozenModel("embedded", "m"), EVIDENCE, PROVENANCE)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts" / "best.toml"
+    freeze(a_frozen_prompt(), path)
+    return path
+
+
+@given(candidates)
+@settings(deadline=None)
+def test_any_candidate_comes_back_as_it_was_frozen(
+    tmp_path_factory: pytest.TempPathFactory, candidate: Candidate
+) -> None:
+    path = tmp_path_factory.mktemp("frozen") / "best.toml"
+    freeze(a_frozen_prompt(candidate), path)
+    assert read_frozen(path) == a_frozen_prompt(candidate)
+
+
+@given(candidates, candidates)
+def test_two_candidates_have_one_digest_only_if_they_are_the_same(one: Candidate, other: Candidate) -> None:
+    assert (one.digest == other.digest) == (one == other)
+
+
+def test_freezing_twice_differs_in_provenance_only() -> None:
+    later = dataclasses.replace(
+        a_frozen_prompt(), provenance=dataclasses.replace(PROVENANCE, created="later")
+    )
+    one, other = (frozen_text(frozen).partition("[provenance]") for frozen in (a_frozen_prompt(), later))
+    assert one[0] == other[0]
+    assert one[2] != other[2]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Be long.", "Be longer."),
+        ("temperature = 0.7", "temperature = 0.8"),
+        ("history = 4", "history = 3"),
+        ('name = "t"', 'name = "u"'),
+    ],
+)
+def test_a_changed_candidate_is_refused(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(FrozenPromptError, match="changed"):
+        read_frozen(file)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("max_steps = 8", 'max_steps = "8"'),
+        ("max_steps = 8", "max_step = 8"),
+        ("temperature = 0.7", "temperature = 70"),
+        ("format = 1", "format = 2"),
+        ("[task]", "[tusk]"),
+        ("[candidate.template]", "[candidate.templates]"),
+        ("digest =", "digest"),
+    ],
+)
+def test_a_damaged_file_is_an_error_that_names_it(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+    with pytest.raises(FrozenPromptError) as caught:
+        read_frozen(file)
+    assert str(file) in str(caught.value)
+    assert "python -m lab.tune" in str(caught.value)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.mktemp("bytes") / "best.toml"
+    path.write_bytes(data)
+    with pytest.raises(FrozenPromptError):
+        read_frozen(path)
+
+
+def test_an_absent_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(FrozenPromptError, match="no frozen prompt"):
+        read_frozen(tmp_path / "best.toml")
+
+
+def test_a_refused_write_leaves_what_was_there(file: Path) -> None:
+    before = file.read_bytes()
+    blocked = file / "below"  # a file is no folder
+    with pytest.raises(LabError, match="untouched"):
+        freeze(a_frozen_prompt(), blocked)
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir()] == ["best.toml"]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"temperature": "hot"},
+        {"max_tokens": 1.5},
+        {"top_p": True},
+        {"stop": ["a"] * 5},
+        {"temperature": float("nan")},
+    ],
+)
+def test_a_setting_out_of_range_is_refused(table: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        SamplingParams(**table)  # type: ignore[arg-type]
+
+
+def test_evidence_without_an_interval_is_still_toml() -> None:
+    endless = dataclasses.replace(EVIDENCE, difference_interval=[float("-inf"), float("inf")])
+    assert "inf" in tomli_w.dumps(dataclasses.asdict(endless))

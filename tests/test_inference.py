@@ -1,0 +1,253 @@
+"""`python inference.py`, run as an evaluator runs it: its stdout, its exit code, its manners."""
+
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lab.agent import FALLBACK_ACTION
+from lab.candidate import Candidate, ContextSettings, SamplingParams
+from lab.contract import unescape
+from lab.freeze import freeze
+from lab.frozen import FrozenModel, FrozenPrompt
+from lab.prompt import PromptTemplate
+from tests.echo_server import free_port
+from tests.fake_endpoint import Body, Reply, fake_endpoint
+from tests.project import Project
+from tests.test_frozen import EVIDENCE, PROVENANCE, TASK
+
+START = re.compile(r"\[START\] task=(\S+) env=(\S+) model=(\S+)")
+STEP = re.compile(r"\[STEP\] step=(\d+) action=(.*) reward=(-?\d+\.\d\d) done=(true|false) error=(.*)")
+END = re.compile(r"\[END\] success=(true|false) steps=(\d+) score=(\d\.\d{3}) rewards=(.*)")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project with a prompt frozen on the model `tuned` at a place where nobody listens."""
+    project = Project.make(tmp_path / "project")
+    template = PromptTemplate(
+        "mine", "Be long.", "Step {step}: {observation}\n\nReward {reward}\n\n{history}"
+    )
+    candidate = Candidate(template, SamplingParams(0.5, 0.9, 40), ContextSettings(2, "turns"))
+    nowhere = FrozenModel(f"http://127.0.0.1:{free_port()}/v1", "tuned")
+    freeze(FrozenPrompt(candidate, TASK, nowhere, EVIDENCE, PROVENANCE), project.folder / "prompts/best.toml")
+    return project
+
+
+def checked(stdout: str) -> tuple[re.Match[str], list[re.Match[str]], re.Match[str]]:
+    """START, the STEPs and END of a whole stdout that holds nothing else and agrees with itself."""
+    assert stdout.endswith("\n")
+    first, *middle, last = stdout[:-1].split("\n")
+    start, steps, end = START.fullmatch(first), [STEP.fullmatch(line) for line in middle], END.fullmatch(last)
+    assert start, first
+    assert end, last
+    found = [step for step in steps if step]
+    assert len(found) == len(steps), middle
+    assert [int(step[1]) for step in found] == list(range(1, len(found) + 1))
+    assert int(end[2]) == len(found)
+    assert end[4] == ",".join(step[3] for step in found)
+    return start, found, end
+
+
+def test_an_episode_is_played_and_printed_by_the_contract(project: Project) -> None:
+    with fake_endpoint(lambda _: Reply("line one\nline two " + "x" * 200)) as endpoint:
+        done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="tuned", HF_TOKEN="k")
+    start, steps, end = checked(done.stdout)
+    assert start.groups() == ("echo", "test", "tuned")
+    assert len(steps) == 8
+    for step in steps:
+        action = unescape(step[2])
+        assert action == "line one\nline two " + "x" * 200
+        assert step[3] == f"{len(action) * 0.1:.2f}"
+        assert step[5] == "null"
+    assert end[1] == "true"
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_the_task_names_come_from_the_environment_or_dotenv(project: Project) -> None:
+    with fake_endpoint() as endpoint:
+        project.write(".env", f"API_BASE_URL={endpoint.url}\nMODEL_NAME=from-dotenv\nTEST_TASK=dotenv-task\n")
+        done = project.run("inference.py", TEST_TASK="shell-task", TEST_BENCHMARK="bench")
+    start, _, _ = checked(done.stdout)
+    assert start.groups() == ("shell-task", "bench", "from-dotenv")
+    assert "tuned on tuned, played on from-dotenv" in done.stderr
+
+
+def test_the_score_is_the_tasks_and_decides_on_success(project: Project) -> None:
+    with fake_endpoint(lambda _: Reply("y" * 10)) as endpoint:
+        done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="tuned")
+    _, _, end = checked(done.stdout)
+    assert end.groups() == ("false", "8", "0.067", ",".join(["1.00"] * 8))
+    assert done.returncode == 0
+
+
+def test_a_failed_call_is_that_steps_error_and_the_episode_goes_on(project: Project) -> None:
+    def script(body: Body) -> Reply:
+        last = body["messages"][-1]["content"]
+        return Reply(status=400) if "Step 3" in last else Reply("" if "Step 4" in last else "fine")
+
+    with fake_endpoint(script) as endpoint:
+        done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="tuned")
+    _, steps, _ = checked(done.stdout)
+    assert [step[5] != "null" for step in steps] == [False, False, True, True, False, False, False, False]
+    assert "scripted 400" in steps[2][5]
+    assert "empty" in steps[3][5]
+    assert unescape(steps[2][2]) == unescape(steps[3][2]) == FALLBACK_ACTION
+    assert done.returncode == 0
+
+
+def broken_frozen(project: Project) -> dict[str, str]:
+    path = project.folder / "prompts/best.toml"
+    path.write_text(path.read_text().replace("Be long.", "Be brief."))
+    return {}
+
+
+def no_frozen(project: Project) -> dict[str, str]:
+    (project.folder / "prompts/best.toml").unlink()
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (no_frozen, "python -m lab.tune"),
+        (broken_frozen, "The frozen prompt was changed"),
+        (lambda _: {}, "cannot be reached"),
+        (lambda _: {"API_BASE_URL": "https://example.invalid/v1", "MODEL_NAME": "m"}, "HF_TOKEN"),
+        (lambda _: {"API_BASE_URL": "https://example.invalid/v1"}, "MODEL_NAME"),
+        (lambda _: {"API_BASE_URL": "nonsense", "MODEL_NAME": "m"}, "API_BASE_URL"),
+        (lambda _: {"ENV_BASE_URL": f"http://127.0.0.1:{free_port()}"}, "ENV_BASE_URL"),
+        (lambda _: {"DEADLINE_S": "soon"}, "DEADLINE_S"),
+    ],
+)
+def test_what_cannot_be_played_still_gets_start_and_end(
+    project: Project, spoil: Callable[[Project], dict[str, str]], told: str
+) -> None:
+    done = project.run("inference.py", **spoil(project))
+    _, steps, end = checked(done.stdout)
+    assert steps == []
+    assert end.groups() == ("false", "0", "0.000", "")
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) <= 4
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("status", "told"), [(401, "refused the key"), (404, "does not have 'tuned'")])
+def test_a_wrong_key_or_model_ends_it_at_once(project: Project, status: int, told: str) -> None:
+    with fake_endpoint(lambda _: Reply(status=status)) as endpoint:
+        done = project.run(
+            "inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="tuned", HF_TOKEN="secret-key"
+        )
+        assert len(endpoint.requests) == 1
+    _, _, end = checked(done.stdout)
+    assert end[1] == "false"
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "secret-key" not in done.stdout + done.stderr
+
+
+def read_lines(process: "subprocess.Popen[str]", count: int) -> list[str]:
+    assert process.stdout is not None
+    return [process.stdout.readline() for _ in range(count)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("lines", [1, 3])
+def test_a_signal_ends_the_episode_with_end(project: Project, number: signal.Signals, lines: int) -> None:
+    release = threading.Event()
+
+    def script(body: Body) -> Reply:
+        if lines == 1 or "Step 3" in body["messages"][-1]["content"]:
+            release.wait(30)
+        return Reply("z" * 100)
+
+    with fake_endpoint(script) as endpoint:
+        process = project.start("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="tuned")
+        seen = read_lines(process, lines)
+        process.send_signal(number)
+        rest, err = process.communicate(timeout=30)
+        release.set()
+    _, steps, end = checked("".join(seen) + rest)
+    assert len(steps) == lines - 1
+    assert end[1] == "false"
+    assert process.returncode == 128 + number
+    assert "Traceback" not in err
+
+
+def test_the_deadline_ends_the_episode_in_time_for_end(project: Project) -> None:
+    release = threading.Event()
+
+    def script(body: Body) -> Reply:
+        if "Step 3" in body["messages"][-1]["content"]:
+            release.wait(60)
+        return Reply("z" * 1000)
+
+    with fake_endpoint(script) as endpoint:
+        began = time.monotonic()
+        done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="tuned", DEADLINE_S="20")
+        release.set()
+    assert time.monotonic() - began < 22
+    _, steps, end = checked(done.stdout)
+    assert len(steps) == 2
+    assert end[1] == "true"  # what was played reached the score
+    assert done.returncode == 0
+    assert "DEADLINE_S" in done.stderr
+
+
+def test_start_is_out_before_anything_slow(project: Project) -> None:
+    """Nothing heavier than the standard library and dotenv is imported before START."""
+    code = (
+        "import sys, inference, asyncio\n"
+        "heavy = {'openai', 'openenv', 'pydantic', 'optuna', 'mlflow', 'dspy', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = project.run("-c", code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_closed_stdout_is_no_traceback(project: Project) -> None:
+    with fake_endpoint() as endpoint:
+        process = project.start("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="tuned")
+        read_lines(process, 1)
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        err = process.stderr.read()
+        assert process.wait(30) == 1
+    assert "Traceback" not in err
+
+
+def test_the_same_candidate_makes_the_same_requests_as_in_the_lab(project: Project) -> None:
+    """One recorded episode through both ways: the requests are equal to the byte."""
+    code = (
+        "import asyncio, pathlib\n"
+        "from lab.endpoint import Endpoint, EndpointConfig\n"
+        "from lab.environment import EnvironmentConfig, open_environment\n"
+        "from lab.frozen import read_frozen\n"
+        "from lab.player import Player\n"
+        "import os\n"
+        "async def main():\n"
+        "    frozen = read_frozen(pathlib.Path('prompts/best.toml'))\n"
+        "    config = EndpointConfig(os.environ['API_BASE_URL'], 'tuned', 'k')\n"
+        "    async with open_environment(EnvironmentConfig('echo')) as env, Endpoint(config) as endpoint:\n"
+        "        player = Player(endpoint, env, frozen.task, 4)\n"
+        "        await player.evaluate(frozen.candidate, [0])\n"
+        "asyncio.run(main())\n"
+    )
+
+    def script(body: Body) -> Reply:
+        return Reply(f"answer {{}} to {len(body['messages'])} messages, \u00fc\U0001f600")
+
+    with fake_endpoint(script) as in_lab, fake_endpoint(script) as in_submission:
+        done = project.run("-c", code, API_BASE_URL=in_lab.url)
+        assert done.returncode == 0, done.stderr
+        project.run("inference.py", API_BASE_URL=in_submission.url, MODEL_NAME="tuned", HF_TOKEN="k")
+    assert len(in_lab.raw) == 8
+    assert in_lab.raw == in_submission.raw

@@ -1,0 +1,102 @@
+"""The main job on real parts: embedded model, OpenEnv, Optuna, MLflow; then the submission on its result."""
+
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from lab.contract import unescape
+from lab.frozen import FrozenPrompt, read_frozen
+from tests.echo_server import echo_server
+from tests.project import Project
+from tests.test_inference import checked
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project in which the smoke experiment was tuned."""
+    project = Project.make(tmp_path_factory.mktemp("real") / "project")
+    (project.folder / "prompts/best.toml").unlink()
+    done = project.run("-m", "lab.tune", "experiments/smoke.toml")
+    assert done.returncode == 0, done.stderr
+    assert "Written to prompts/best.toml" in done.stdout
+    return project
+
+
+@pytest.fixture(scope="module")
+def frozen(project: Project) -> FrozenPrompt:
+    return read_frozen(project.folder / "prompts/best.toml")
+
+
+def test_the_frozen_prompt_carries_the_real_runs_evidence(frozen: FrozenPrompt) -> None:
+    assert frozen.model.endpoint == "embedded"
+    assert frozen.evidence.episodes == 4
+    assert frozen.evidence.frozen_return > 0
+    assert frozen.provenance.calls == ((4 + 1) * 1 + (1 + 1) * 4) * 8
+    assert frozen.provenance.completion_tokens > 1000
+    low, high = frozen.evidence.baseline_interval
+    assert low < frozen.evidence.baseline_return < high
+
+
+def test_every_trial_is_tracked(project: Project) -> None:
+    with sqlite3.connect(project.folder / "mlflow.db") as database:
+        names = {row[0] for row in database.execute("select name from runs where status = 'FINISHED'")}
+    assert {"baseline", "trial-000", "trial-003", "holdout-baseline"} <= names
+
+
+def test_the_submission_plays_it_on_the_embedded_model_and_leaves_nothing_running(project: Project) -> None:
+    done = project.run("inference.py")
+    start, steps, end = checked(done.stdout)
+    assert start[3] == "SmolLM2-135M-Instruct"
+    assert len(steps) == 8
+    assert end[1] == "true"
+    assert all(float(step[3]) == pytest.approx(len(unescape(step[2])) * 0.1, abs=0.005) for step in steps)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert_gone(project.folder)
+
+
+def test_the_submission_plays_over_a_real_server_and_a_real_endpoint(
+    project: Project, local_model_url: str
+) -> None:
+    with echo_server() as url:
+        done = project.run(
+            "inference.py",
+            ENV_BASE_URL=url,
+            API_BASE_URL=local_model_url,
+            MODEL_NAME="SmolLM2-135M-Instruct",
+        )
+    _, steps, end = checked(done.stdout)
+    assert len(steps) == 8
+    assert end[1] == "true"
+    assert done.returncode == 0
+
+
+def test_start_is_out_within_a_second(project: Project) -> None:
+    """The median of five starts, since these machines are noisy; the process is stopped after START."""
+    taken = []
+    for _ in range(5):
+        began = time.monotonic()
+        process = project.start("inference.py", API_BASE_URL="http://127.0.0.1:9/v1", MODEL_NAME="m")
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("[START]")
+        taken.append(time.monotonic() - began)
+        process.kill()
+        process.communicate()
+    assert sorted(taken)[2] < 1.0
+
+
+def assert_gone(folder: Path) -> None:
+    """No process of ours still has the project as its working directory."""
+    deadline = time.monotonic() + 10
+    while left := [pid for pid in Path("/proc").glob("[0-9]*") if cwd(pid) == str(folder)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def cwd(process: Path) -> str:
+    try:
+        return str((process / "cwd").readlink())
+    except OSError:
+        return ""

@@ -1,0 +1,297 @@
+"""`python -m lab.tune`, run as a user runs it, against a scripted endpoint: what is found, kept and told.
+
+The real model plays in `test_main_job.py`; here the truth is known, and faults come when they are wanted.
+"""
+
+import random
+import re
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lab.frozen import FrozenPrompt, read_frozen
+from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
+from tests.project import Project
+
+EXPERIMENT = """
+about = "A known truth: one template is better."
+
+[task]
+name = "echo"
+benchmark = "test"
+environment = "echo"
+max_steps = 4
+max_tokens = 150
+max_return = 120.0
+success_score = 0.1
+
+[model]
+endpoint = "embedded"
+name = "fake"
+
+[baseline]
+template = "reference"
+temperature = 0.7
+max_tokens = 150
+history = 4
+
+[space]
+template = ["reference", "storyteller", "lecturer"]
+temperature = { low = 0.5, high = 1.0 }
+
+[search]
+trials = 8
+episodes = 2
+minutes = 2
+in_flight = 12
+
+[verdict]
+finalists = 2
+episodes = 6
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    project = Project.make(tmp_path / "project")
+    project.write("experiments/known.toml", EXPERIMENT)
+    return project
+
+
+def storyteller_is_best(body: Body) -> Reply:
+    """Twice the length for the storyteller, and noise."""
+    length = 200 if "storyteller" in body["messages"][0]["content"] else 100
+    time.sleep(0.01)
+    return Reply("x" * random.randint(length - 20, length + 20))
+
+
+def all_alike(_: Body) -> Reply:
+    return Reply("x" * random.randint(300, 400))
+
+
+def tune(project: Project, endpoint: FakeEndpoint, **settings: str) -> tuple[int, str, str]:
+    done = project.run(
+        *("-m", "lab.tune", "experiments/known.toml"),
+        **{"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake", "HF_TOKEN": "canary-key", **settings},
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def frozen(project: Project) -> FrozenPrompt:
+    return read_frozen(project.folder / "prompts/best.toml")
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, FakeEndpoint, str, str]:
+    """One whole study where the storyteller is better: the project it ran in, stdout and stderr."""
+    project = Project.make(tmp_path_factory.mktemp("tuned") / "project")
+    project.write("experiments/known.toml", EXPERIMENT)
+    with fake_endpoint(storyteller_is_best) as endpoint:
+        code, out, err = tune(project, endpoint)
+    assert code == 0, err
+    return project, endpoint, out, err
+
+
+Tuned = tuple[Project, FakeEndpoint, str, str]
+
+
+def test_the_better_template_is_found_and_frozen_with_its_evidence(tuned: Tuned) -> None:
+    prompt = frozen(tuned[0])
+    evidence = prompt.evidence
+    assert prompt.candidate.template.name == "storyteller"
+    assert evidence.outcome == "winner"
+    assert evidence.episodes == 6
+    assert evidence.difference == pytest.approx(40, abs=8)
+    assert evidence.difference_interval[0] < 40 < evidence.difference_interval[1]
+    assert prompt.model.name == "fake"
+    assert prompt.provenance.experiment == "known"
+
+
+def test_the_output_says_what_was_frozen_by_how_much_and_what_is_next(tuned: Tuned) -> None:
+    _, _, out, err = tuned
+    assert re.search(r"Frozen: trial-\d+, \+\d+\.\d \[\+\d+\.\d, \+\d+\.\d\] over the baseline, \+\d+%", out)
+    assert "python inference.py" in out
+    assert "mlflow ui" in out
+    assert "baseline" in err  # a line a trial
+
+
+def test_every_call_is_counted_and_none_is_made_that_was_not_planned(tuned: Tuned) -> None:
+    project, endpoint, out, _ = tuned
+    played = frozen(project).provenance.calls
+    assert played == len(endpoint.requests) == ((8 + 1) * 2 + (2 + 1) * 6) * 4
+    assert f"{played:,} calls" in out
+
+
+def test_the_endpoint_is_kept_full_and_never_over_its_limit(tuned: Tuned) -> None:
+    assert tuned[1].most_at_once == 12
+
+
+def test_the_key_is_written_nowhere(tuned: Tuned) -> None:
+    project, _, out, err = tuned
+    assert "canary-key" not in out + err
+    for path in project.folder.rglob("*"):
+        if path.is_file():
+            assert b"canary-key" not in path.read_bytes(), path
+
+
+def test_the_trials_are_in_optunas_storage(tuned: Tuned) -> None:
+    with sqlite3.connect(tuned[0].folder / ".lab/optuna.db") as database:
+        states = database.execute("select state, count(*) from trials group by state").fetchall()
+    assert states == [("COMPLETE", 8 + 1)]  # the baseline lies in the space, so Optuna learns from it too
+
+
+def test_mlflow_holds_the_study_read_back_through_its_api(tuned: Tuned) -> None:
+    project = tuned[0]
+    done = project.run("-m", "tests.read_mlflow", "known")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "ok"
+
+
+def test_the_submission_plays_what_was_tuned(tuned: Tuned) -> None:
+    project = tuned[0]
+    with fake_endpoint(storyteller_is_best) as endpoint:
+        done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="fake", HF_TOKEN="k")
+    assert done.returncode == 0, done.stderr
+    assert len(endpoint.requests) == 4
+    assert endpoint.requests[0]["temperature"] == frozen(project).candidate.sampling.temperature
+    assert "storyteller" in endpoint.requests[0]["messages"][0]["content"]
+
+
+def test_where_nothing_is_better_the_baseline_is_frozen_and_a_blind_score_is_told(project: Project) -> None:
+    random.seed(4)
+    with fake_endpoint(all_alike) as endpoint:
+        code, out, _ = tune(project, endpoint)
+    assert "100% of 18 holdout episodes have a score of 1.0" in out
+    assert code == 0
+    assert frozen(project).evidence.outcome == "baseline"
+    assert frozen(project).candidate.template.name == "reference"
+    assert "the baseline is frozen" in out
+
+
+def wait_for(text: str, stream: "list[str]", seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not any(text in line for line in stream):
+        assert time.monotonic() < deadline, stream
+        time.sleep(0.05)
+
+
+def interrupted(project: Project, script: Callable[[Body], Reply], presses: int) -> tuple[int, str, str]:
+    """Run a study and press Ctrl-C `presses` times once two trials have ended."""
+    with fake_endpoint(script) as endpoint:
+        process = project.start(
+            *("-m", "lab.tune", "experiments/known.toml"),
+            API_BASE_URL=endpoint.url, MODEL_NAME="fake", HF_TOKEN="k",
+        )  # fmt: skip
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(iter(process.stderr.readline, "")))  # type: ignore[union-attr]
+        reader.start()
+        wait_for("baseline", lines)
+        wait_for("trial-", lines)
+        for _ in range(presses):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        assert process.stdout is not None
+        out = process.stdout.read()
+        code = process.wait(60)
+        reader.join()
+    assert "Traceback" not in "".join(lines)
+    return code, out, "".join(lines)
+
+
+def endless_storyteller(body: Body) -> Reply:
+    if "storyteller" in body["messages"][0]["content"]:
+        time.sleep(0.3)
+    else:
+        time.sleep(0.05)
+    return storyteller_is_best(body)
+
+
+def test_ctrl_c_once_ends_the_search_and_freezes_the_best(project: Project) -> None:
+    project.write("experiments/known.toml", EXPERIMENT.replace("trials = 8", "trials = 1000"))
+    code, out, err = interrupted(project, endless_storyteller, presses=1)
+    assert code == 0, err
+    assert "Ctrl-C again stops at once" in err
+    assert "Written to prompts/best.toml" in out
+    assert frozen(project).evidence.episodes == 6
+
+
+def test_ctrl_c_twice_stops_at_once_and_keeps_every_finished_trial(project: Project) -> None:
+    project.write("experiments/known.toml", EXPERIMENT.replace("trials = 8", "trials = 1000"))
+    before = project.write("prompts/best.toml", "what was there").read_bytes()
+    code, out, err = interrupted(project, endless_storyteller, presses=2)
+    assert code == 130
+    assert out == ""
+    assert (project.folder / "prompts/best.toml").read_bytes() == before
+    shown = len(re.findall(r"^. (?:trial-\d+|baseline)", err, re.MULTILINE))
+    with sqlite3.connect(project.folder / ".lab/optuna.db") as database:
+        kept = database.execute("select count(*) from trials where state = 'COMPLETE'").fetchone()[0]
+        running = database.execute("select count(*) from trials where state = 'RUNNING'").fetchone()[0]
+    with sqlite3.connect(project.folder / "mlflow.db") as database:
+        tracked = database.execute("select count(*) from runs where name like 'trial-%' or name = 'baseline'")
+        assert kept == shown == tracked.fetchone()[0]
+    assert running == 0
+
+
+@pytest.mark.parametrize(("status", "told"), [(401, "refused the key"), (404, "does not have 'fake'")])
+def test_a_wrong_key_or_model_stops_the_study_with_3(project: Project, status: int, told: str) -> None:
+    with fake_endpoint(lambda _: Reply(status=status)) as endpoint:
+        code, out, err = tune(project, endpoint)
+    assert code == 3
+    assert out == ""
+    assert told in err
+
+
+def test_faults_of_endpoint_candidate_and_mlflow_do_not_end_a_study(project: Project) -> None:
+    """Calls that fail now and then are made again; a candidate that breaks its own calls is left out."""
+
+    def script(body: Body) -> Reply:
+        if "professor" in body["messages"][0]["content"]:
+            return Reply(status=400)
+        return Reply(status=500) if random.random() < 0.1 else storyteller_is_best(body)
+
+    with fake_endpoint(script) as endpoint:
+        code, out, err = tune(project, endpoint, MLFLOW_TRACKING_URI="sqlite:////dev/null/none.db")
+    assert code == 0, err
+    assert frozen(project).candidate.template.name == "storyteller"
+    assert "lecturer" not in err
+    assert err.count("MLflow failed, and the tuning goes on without it") == 1
+    assert "Frozen: " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "code", "told"),
+    [
+        (["experiments/absent.toml"], {}, 2, "There is no such experiment"),
+        (["--trails", "3"], {}, 2, "No such option"),
+        (["experiments/known.toml"], {"API_BASE_URL": "https://host.invalid/v1"}, 2, "MODEL_NAME"),
+        (
+            ["experiments/known.toml"],
+            {"API_BASE_URL": "https://h.invalid/v1", "MODEL_NAME": "m"},
+            3,
+            "HF_TOKEN",
+        ),
+        (["experiments/known.toml"], {"ENV_BASE_URL": "http://127.0.0.1:9"}, 4, "ENV_BASE_URL"),
+    ],
+)
+def test_what_cannot_run_ends_with_its_code_and_its_words(
+    project: Project, arguments: list[str], settings: dict[str, str], code: int, told: str
+) -> None:
+    with fake_endpoint() as endpoint:
+        here = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "m"} if "ENV_BASE_URL" in settings else {}
+        done = project.run("-m", "lab.tune", *arguments, **here, **settings)
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_help_answers_with_examples(project: Project) -> None:
+    done = project.run("-m", "lab.tune", "--help")
+    assert done.returncode == 0
+    assert "experiments/smoke.toml" in done.stdout
