@@ -28,11 +28,12 @@ class FrozenModel:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What unseen episodes said, in reward per episode. Every interval is simultaneous at `confidence`.
+    """What unseen episodes said, in reward per episode.
 
     Attributes:
         outcome: `winner`: a tuned candidate beat the baseline; `baseline`: none did, and it was kept.
         episodes: holdout episodes that frozen and baseline each played, paired by seed.
+        confidence: of `difference_interval` for all finalists together, and of the two others each alone.
         method: the test behind the intervals.
         frozen_score, baseline_score: mean scores in [0, 1].
     """

@@ -99,6 +99,8 @@ class Study:
             baseline, *holdouts = await asyncio.gather(
                 *(self._holdout(player, candidate, seeds) for candidate in candidates)
             )
+        if not baseline.episodes:
+            raise baseline.failed[0].error
         return judge(baseline, list(zip(finalists, holdouts, strict=True)), table.confidence)
 
     async def _holdout(self, player: Player, candidate: Candidate, seeds: range) -> Evaluation:

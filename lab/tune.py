@@ -42,11 +42,13 @@ def tune(
     """
     try:
         asyncio.run(_tune(experiment, out))
-    except* LabError as group:
-        error = _first(group)
+    except (LabError, BaseExceptionGroup) as raised:
+        error = _first(raised)
+        if not isinstance(error, LabError):
+            raise
         typer.echo(str(error), err=True)
         sys.exit(error.exit_code)
-    except* (KeyboardInterrupt, asyncio.CancelledError):
+    except (KeyboardInterrupt, asyncio.CancelledError):
         typer.echo("Stopped. The trials that had finished are kept in MLflow and in .lab/.", err=True)
         sys.exit(INTERRUPTED)
 
@@ -97,11 +99,10 @@ def _on_signals(study: "Study", view: "ProgressView") -> None:
     loop.add_signal_handler(signal.SIGTERM, main.cancel)
 
 
-def _first(group: BaseExceptionGroup[LabError]) -> LabError:
-    error: BaseException = group
+def _first(error: BaseException) -> BaseException:
+    """The first failure of many: episodes that fail together fail for one reason."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    assert isinstance(error, LabError)
     return error
 
 
