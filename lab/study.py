@@ -79,8 +79,8 @@ class Study:
             try:
                 await self._searching
             except asyncio.CancelledError:
-                if not self.interrupted or not self._searching.cancelled():
-                    self._searching.cancel()
+                this = asyncio.current_task()
+                if not self.interrupted or (this and this.cancelling()):  # not the search alone is to end
                     raise
         finalists = search.best(self._experiment.verdict.finalists, but=[baseline])
         if not finalists:

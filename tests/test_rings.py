@@ -9,7 +9,7 @@ from tests.echo_server import ROOT
 
 ORDER = (
     *("errors", "files", "prompt", "candidate", "task", "endpoint", "episode", "chat", "agent", "contract"),
-    *("frozen", "environment", "settings", "local_model", "opening"),  # so far the play ring
+    *("frozen", "environments", "environment", "settings", "local_model", "opening"),  # so far the play ring
     *("space", "space_table", "experiment", "evaluation", "player", "search", "intervals", "verdict"),
     *("outcome", "freeze", "mlflow_store", "tracking", "progress", "study", "tune"),
 )
