@@ -71,4 +71,5 @@ class BudgetError(LabError):
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """`text` on one line, without the terminal escapes that an endpoint's own words may carry."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
