@@ -7,12 +7,10 @@ import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from lab.candidate import Candidate
+from lab.candidate import LIMITS, Candidate
 from lab.errors import ConfigError
 from lab.prompt import PromptTemplate, load_template
 from lab.space import Choices, Dimension, Range, Space, with_settings
-
-NUMBERS = ("temperature", "top_p", "max_tokens", "presence_penalty", "frequency_penalty", "history")
 
 
 def read_space(table: Mapping[str, object], baseline: Candidate, folder: Path) -> Space:
@@ -59,12 +57,12 @@ def _dimension(name: str, value: object) -> Dimension:
             return Choices(tuple(item for item in value if isinstance(item, str | bool | int | float)))
         case {"low": int() | float() as low, "high": int() | float() as high, **rest} if not rest:
             return _range(name, low, high)
-    shapes = "a value, a list of values" + (", or { low = ..., high = ... }" if name in NUMBERS else "")
+    shapes = "a value, a list of values" + (", or { low = ..., high = ... }" if name in LIMITS else "")
     raise ConfigError(f"{name} is {value!r}.", do=f"use {shapes}")
 
 
 def _range(name: str, low: float, high: float) -> Range:
-    if name not in NUMBERS:
+    if name not in LIMITS:
         raise ConfigError(f"{name} has no range.", do="use a list of values")
     if not low < high:
         raise ConfigError(f"{name} has an empty range: low {low:g} is not below high {high:g}.")
