@@ -42,7 +42,7 @@ class Outcome:
             candidate=verdict.frozen.candidate,
             task=self.experiment.task,
             model=FrozenModel(self.model.shown, self.model.name),
-            evidence=self._evidence(),
+            evidence=self.evidence,
             provenance=Provenance(
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 experiment=self.experiment.name,
@@ -56,7 +56,9 @@ class Outcome:
             ),
         )
 
-    def _evidence(self) -> Evidence:
+    @property
+    def evidence(self) -> Evidence:
+        """What the holdout says of the frozen prompt and of the baseline."""
         verdict = self.verdict
         frozen, baseline = self._estimate(verdict.frozen), self._estimate(verdict.baseline)
         difference = verdict.winner.difference if verdict.winner else Estimate(0.0, 0.0, 0.0, baseline.n)
@@ -85,7 +87,7 @@ def summary(outcome: Outcome, path: Path) -> str:
 
 
 def _verdict_lines(outcome: Outcome) -> list[str]:
-    verdict, evidence = outcome.verdict, outcome.frozen_prompt().evidence
+    verdict, evidence = outcome.verdict, outcome.evidence
     percent = f"{verdict.confidence:.0%}"
     lines = [
         f"Holdout, {evidence.episodes} unseen episodes each, mean episode return with {percent} interval:",

@@ -6,7 +6,6 @@ and the tuning goes on.
 
 import queue
 import threading
-import time
 from collections.abc import Callable
 
 from lab.experiment import Experiment
@@ -19,15 +18,9 @@ _Job = Callable[[MlflowStore], None]
 
 
 class Tracker:
-    """Writes one study to MLflow, in the order that it is told. A study without a trial leaves no run.
-
-    Attributes:
-        waited_s: seconds that the tuning has waited for MLflow; only `close` waits.
-        busy_s: seconds that the thread has spent in MLflow, imports included.
-    """
+    """Writes one study to MLflow, in the order that it is told. A study without a trial leaves no run."""
 
     def __init__(self, experiment: Experiment, study_name: str, warn: Callable[[str], None]) -> None:
-        self.waited_s = self.busy_s = 0.0
         self._warn, self._told = warn, False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         arguments = (experiment, study_name)
@@ -50,11 +43,9 @@ class Tracker:
         """Wait until everything is written, `timeout_s` at most, and close the parent run."""
         if not self._told:
             return
-        started = time.monotonic()
         self._jobs.put(lambda store: store.end(status))
         self._jobs.put(None)
         self._thread.join(timeout_s)
-        self.waited_s += time.monotonic() - started
         if self._thread.is_alive():
             self._warn(f"MLflow did not take everything in {timeout_s:g} s; its runs may be incomplete.")
 
@@ -63,17 +54,13 @@ class Tracker:
         self._jobs.put(job)
 
     def _run(self, experiment: Experiment, study_name: str) -> None:
-        started = time.monotonic()
         try:
             import mlflow  # noqa: F401  # seconds of it, while the model loads
 
-            self.busy_s += time.monotonic() - started
             store: MlflowStore | None = None
             while (job := self._jobs.get()) is not None:
-                started = time.monotonic()
                 store = store or MlflowStore(experiment, study_name)
                 job(store)
-                self.busy_s += time.monotonic() - started
         except Exception as error:  # whatever MLflow raises, a study is worth more than its log
             reason = " ".join(str(error).split())[:300]
             self._warn(f"MLflow failed, and the tuning goes on without it: {type(error).__name__}: {reason}")

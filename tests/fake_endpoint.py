@@ -17,7 +17,6 @@ class Reply:
 
     text: str | None = "a fine answer"
     status: int = 200
-    raw: bytes | None = None
 
 
 Script = Callable[[Body], Reply]
@@ -59,7 +58,7 @@ def fake_endpoint(script: Script = lambda _: Reply()) -> Iterator[FakeEndpoint]:
 
         def do_POST(self) -> None:
             body, reply = endpoint.answer(self.rfile.read(int(self.headers["Content-Length"])))
-            data = reply.raw if reply.raw is not None else json.dumps(_payload(body, reply)).encode()
+            data = json.dumps(_payload(body, reply)).encode()
             self.send_response(reply.status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))

@@ -70,8 +70,11 @@ def storyteller_is_best(body: Body) -> Reply:
     return Reply("x" * random.randint(length - 20, length + 20))
 
 
-def all_alike(_: Body) -> Reply:
-    return Reply("x" * 350)
+def baseline_is_best(body: Body) -> Reply:
+    """The baseline ahead of all others, with noise; every episode's score at the clamp."""
+    reference = "plain echo environment" in body["messages"][0]["content"]
+    length = 450 if reference and body["temperature"] == 0.7 else 350
+    return Reply("x" * random.randint(length - 20, length + 20))
 
 
 def tune(project: Project, endpoint: FakeEndpoint, **settings: str) -> tuple[int, str, str]:
@@ -108,7 +111,8 @@ def test_the_better_template_is_found_and_frozen_with_its_evidence(tuned: Tuned)
     assert evidence.outcome == "winner"
     assert evidence.episodes == 6
     assert evidence.difference == pytest.approx(40, abs=8)
-    assert evidence.difference_interval[0] < 40 < evidence.difference_interval[1]
+    low, high = evidence.difference_interval  # that it covers the truth 95 times in 100 is test_verdict's
+    assert 0 < low < evidence.difference < high
     assert prompt.model.name == "fake"
     assert prompt.provenance.experiment == "known"
 
@@ -164,7 +168,7 @@ def test_the_submission_plays_what_was_tuned(tuned: Tuned) -> None:
 
 
 def test_where_nothing_is_better_the_baseline_is_frozen_and_a_blind_score_is_told(project: Project) -> None:
-    with fake_endpoint(all_alike) as endpoint:
+    with fake_endpoint(baseline_is_best) as endpoint:
         code, out, _ = tune(project, endpoint)
     assert "100% of 18 holdout episodes have a score of 1.0" in out
     assert code == 0
