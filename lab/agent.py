@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lab.candidate import Candidate
 from lab.chat import chat
-from lab.endpoint import Completion, Endpoint
+from lab.endpoint import Completion, Model
 from lab.episode import Step
 from lab.task import Task
 
@@ -35,7 +35,7 @@ class Agent:
     """Plays one candidate. It keeps no state: all it says follows from the steps that it is given."""
 
     candidate: Candidate
-    endpoint: Endpoint
+    model: Model
     task: Task
 
     async def act(self, opening: str, steps: Sequence[Step]) -> Answer:
@@ -49,7 +49,7 @@ class Agent:
             CallError, EndpointError: the model call failed.
         """
         messages = chat(self.candidate, self.task, opening, steps)
-        completion = await self.endpoint.complete(messages, self.candidate.sampling)
+        completion = await self.model.complete(messages, self.candidate.sampling)
         action = completion.text.strip()
         if not action:
             return Answer(FALLBACK_ACTION, "the model's answer was empty", completion)

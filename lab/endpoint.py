@@ -6,7 +6,7 @@ It owns the client, the request's exact form, and the telling apart of what can 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from lab.candidate import SamplingParams
@@ -40,6 +40,14 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     latency_s: float
+
+
+class Model(Protocol):
+    """What can be asked: an endpoint, or one whose calls are counted or recorded on the way."""
+
+    async def complete(self, messages: Sequence[Message], sampling: SamplingParams) -> Completion:
+        """Ask the model once; see `Endpoint.complete`."""
+        ...
 
 
 @dataclass(frozen=True)
