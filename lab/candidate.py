@@ -24,8 +24,9 @@ LIMITS: dict[str, tuple[float, float]] = {
     "presence_penalty": (-2.0, 2.0),
     "frequency_penalty": (-2.0, 2.0),
     "history": (0, 8),
+    "demonstrations": (0, 8),
 }
-"""What each numeric setting may be, both ends included: OpenAI's ranges, and the history window's."""
+"""What each numeric setting may be, both ends included: OpenAI's ranges, and the prompt's own."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +80,36 @@ class ContextSettings:
 
 
 @dataclass(frozen=True)
+class Demonstration:
+    """One good step of an earlier episode, shown to the model as an exchange before its own begins.
+
+    Attributes:
+        step: its number in that episode.
+        observation: what the environment had shown.
+        action: what was answered.
+    """
+
+    step: int
+    observation: str
+    action: str
+
+
+@dataclass(frozen=True)
 class Candidate:
-    """Template, sampling and context together."""
+    """Template, sampling, context and demonstrations together."""
 
     template: PromptTemplate
     sampling: SamplingParams = field(default_factory=SamplingParams)
     context: ContextSettings = field(default_factory=ContextSettings)
+    demonstrations: tuple[Demonstration, ...] = ()
 
     def as_table(self) -> dict[str, Any]:
-        """Plain values for a TOML or JSON file, in a fixed order."""
+        """Plain values for a TOML or JSON file, in a fixed order; no key for no demonstrations."""
         table = asdict(self)
         table["sampling"]["stop"] = list(self.sampling.stop)
+        table["demonstrations"] = list(table["demonstrations"])
+        if not self.demonstrations:
+            del table["demonstrations"]
         return table
 
     @classmethod
@@ -100,20 +120,22 @@ class Candidate:
             ConfigError: a value is out of its range.
             KeyError, TypeError: a key is missing, unknown, or holds the wrong kind of value.
         """
-        unknown = set(table) - {"template", "sampling", "context"}
+        unknown = set(table) - {"template", "sampling", "context", "demonstrations"}
         if unknown:
             raise TypeError(f"unknown key {min(unknown)!r}")
         return cls(
             PromptTemplate(**table["template"]),
             SamplingParams(**table["sampling"]),
             ContextSettings(**table["context"]),
+            tuple(Demonstration(**entry) for entry in table.get("demonstrations", ())),
         )
 
     @property
     def settings(self) -> dict[str, Setting]:
         """Every setting but the texts, flat, by its name in experiment files and in MLflow."""
         sampling = {key: value for key, value in asdict(self.sampling).items() if key != "stop"}
-        return {"template": self.template.name, **sampling, **asdict(self.context)}
+        own = {"template": self.template.name, **sampling, **asdict(self.context)}
+        return {**own, "demonstrations": len(self.demonstrations)}
 
     @property
     def digest(self) -> str:

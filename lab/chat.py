@@ -16,14 +16,23 @@ def chat(candidate: Candidate, task: Task, opening: str, steps: Sequence[Step]) 
         steps: the episode so far.
     """
     system = Message("system", candidate.template.render_system({"max_steps": str(task.max_steps)}))
+    head = [system, *_demonstrations(candidate, task)]
     shown = range(max(0, len(steps) - candidate.context.history), len(steps))
     if candidate.context.layout == "turns":
         earlier = [
             message for index in shown for message in _exchange(candidate, task, opening, steps, index)
         ]
-        return [system, *earlier, _turn(candidate, task, opening, steps, len(steps), None)]
+        return [*head, *earlier, _turn(candidate, task, opening, steps, len(steps), None)]
     block = "\n".join(_history_line(candidate, steps[index]) for index in shown) or None
-    return [system, _turn(candidate, task, opening, steps, len(steps), block)]
+    return [*head, _turn(candidate, task, opening, steps, len(steps), block)]
+
+
+def _demonstrations(candidate: Candidate, task: Task) -> Iterator[Message]:
+    """The same for every step of every episode, so that an endpoint's prefix cache holds them."""
+    for shown in candidate.demonstrations:
+        values = {"step": str(shown.step), "max_steps": str(task.max_steps), "observation": shown.observation}
+        yield Message("user", candidate.template.render_turn({**values, "reward": None, "history": None}))
+        yield Message("assistant", shown.action)
 
 
 def _exchange(

@@ -58,6 +58,16 @@ class Episode:
         """The model's answers, in order."""
         return tuple(step.completion for step in self.steps if step.completion is not None)
 
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens sent, all calls together."""
+        return sum(completion.prompt_tokens for completion in self.completions)
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens that the model wrote."""
+        return sum(completion.completion_tokens for completion in self.completions)
+
 
 @dataclass(frozen=True)
 class FailedEpisode:
@@ -65,6 +75,18 @@ class FailedEpisode:
 
     seed: int
     error: LabError
+
+
+@dataclass(frozen=True)
+class CutEpisode:
+    """An episode that was ended in the middle, because its return could not matter any more.
+
+    Attributes:
+        bound: the most that it could have returned, in reward.
+    """
+
+    seed: int
+    bound: float
 
 
 OnStep = Callable[[Step], None]

@@ -59,6 +59,11 @@ class Evaluation:
         return tuple(completion for episode in self.episodes for completion in episode.completions)
 
     @property
+    def tokens(self) -> float:
+        """Mean tokens of an episode, in and out."""
+        return fmean(episode.prompt_tokens + episode.completion_tokens for episode in self.episodes)
+
+    @property
     def latency_s(self) -> float:
         """Mean seconds of a call."""
         return fmean(completion.latency_s for completion in self.completions)

@@ -5,22 +5,28 @@ It owns the file's keys and how a mistake in them is told; the rest of the lab s
 
 import tomllib
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lab.candidate import Candidate, ContextSettings, Layout, SamplingParams
 from lab.environment import EnvironmentConfig
 from lab.errors import ConfigError
+from lab.objective import Cost, Objective
 from lab.prompt import load_template
 from lab.settings import ModelChoice
 from lab.space import Space
 from lab.space_table import read_space, unknown_key
+from lab.spending import Budget, Prices
 from lab.task import Task
 
 TEMPLATES = Path("prompts/templates")
 """Where templates lie, below the project's root: the folder above the experiment file's."""
+
+ProposerName = Literal["dspy", "gepa"]
 
 
 class _Table(BaseModel):
@@ -37,13 +43,20 @@ class TaskTable(_Table):
     max_tokens: int = Field(ge=1)
     max_return: float = Field(gt=0)
     success_score: float = Field(ge=0, le=1)
+    max_step_reward: float = inf
 
 
 class ModelTable(_Table):
-    """`[model]`: `endpoint` is a base URL or "embedded"; `API_BASE_URL` and `MODEL_NAME` go before it."""
+    """`[model]`: `endpoint` is a base URL or "embedded"; `API_BASE_URL` and `MODEL_NAME` go before it.
+
+    Attributes:
+        dollars_in, dollars_out: the prices of a million tokens.
+    """
 
     endpoint: str
     name: str
+    dollars_in: float = Field(default=0.0, ge=0)
+    dollars_out: float = Field(default=0.0, ge=0)
 
 
 class BaselineTable(_Table):
@@ -61,32 +74,87 @@ class BaselineTable(_Table):
     show_rewards: bool = True
 
 
-class SearchTable(_Table):
-    """`[search]`: the search's budget.
+class BudgetTable(_Table):
+    """`[budget]`: what the whole study may spend; see `lab.spending.Budget`. At least one is set."""
+
+    calls: int | None = Field(default=None, ge=1)
+    tokens: int | None = Field(default=None, ge=1)
+    dollars: float | None = Field(default=None, gt=0)
+    minutes: float | None = Field(default=None, gt=0)
+
+
+class ObjectiveTable(_Table):
+    """`[objective]`: return against cost; without this table the return alone counts.
 
     Attributes:
-        trials: candidates that are tried, beside the baseline.
-        episodes: episodes a trial.
-        minutes: no trial is begun after that long.
+        cost: what an episode costs, in this unit.
+        within: freeze the cheapest candidate whose return is within this share of the best one's.
+    """
+
+    cost: Cost
+    within: float = Field(gt=0, lt=1)
+
+
+class SearchTable(_Table):
+    """`[search]`: how candidates are compared.
+
+    Attributes:
+        episodes: what a candidate plays at most; all play the same seeds in the same order.
+        error_rate: the chance, at most, that the best of all that were tried is dropped.
+        headroom: candidates of the headroom test, which opens the search.
         in_flight: episodes played at once.
     """
 
-    trials: int = Field(ge=1)
-    episodes: int = Field(ge=1)
-    minutes: float = Field(gt=0)
+    episodes: int = Field(default=8, ge=1)
+    error_rate: float = Field(default=0.1, gt=0, lt=1)
+    headroom: int = Field(default=10, ge=2)
     in_flight: int = Field(default=32, ge=1)
 
 
-class VerdictTable(_Table):
-    """`[verdict]`: the test on episodes that the search never saw.
+class ProposalsTable(_Table):
+    """`[proposals]`: new texts, by a model that sees what the search found so far; without it there are none.
 
     Attributes:
-        finalists: the search's best candidates, which play the holdout.
-        episodes: holdout episodes each; the baseline plays them too.
+        proposer: what writes them.
+        rounds: how often, at equal distances through the search's budget.
+        texts: how many are asked for in a round.
+        dollars_in, dollars_out: the proposing model's prices of a million tokens, where it is another one.
+    """
+
+    proposer: ProposerName
+    rounds: int = Field(default=1, ge=1)
+    texts: int = Field(default=4, ge=1)
+    dollars_in: float = Field(default=0.0, ge=0)
+    dollars_out: float = Field(default=0.0, ge=0)
+
+    @property
+    def prices(self) -> Prices:
+        """Of the proposing model, where it is not the playing one."""
+        return Prices(self.dollars_in, self.dollars_out)
+
+
+class ConfirmationTable(_Table):
+    """`[confirmation]`: the search's best and the baseline play seeds that the search did not.
+
+    Attributes:
+        candidates: how many of the best.
+        episodes: each of them.
+    """
+
+    candidates: int = Field(default=4, ge=1)
+    episodes: int = Field(default=8, ge=2)
+
+
+class VerdictTable(_Table):
+    """`[verdict]`: the test on the sealed holdout, whose seeds are played once.
+
+    Attributes:
+        finalists: the best of the confirmed, which play it.
+        episodes: each of them, and the baseline.
         confidence: of the intervals, for all finalists together.
     """
 
-    finalists: int = Field(ge=1)
+    finalists: int = Field(default=1, ge=1)
     episodes: int = Field(ge=2)
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
 
@@ -100,7 +168,11 @@ class ExperimentFile(_Table):
     model: ModelTable
     baseline: BaselineTable
     space: dict[str, Any]
-    search: SearchTable
+    budget: BudgetTable
+    objective: ObjectiveTable | None = None
+    search: SearchTable = SearchTable()
+    proposals: ProposalsTable | None = None
+    confirmation: ConfirmationTable = ConfirmationTable()
     verdict: VerdictTable
 
 
@@ -110,7 +182,7 @@ class Experiment:
 
     Attributes:
         name: the file's name without `.toml`; also the MLflow experiment's.
-        seed: of Optuna's sampler, and the first of the environment's seeds.
+        seed: of the search's choices, and the first of the environment's seeds.
         text: the file as it was read.
     """
 
@@ -121,9 +193,20 @@ class Experiment:
     model: ModelChoice
     baseline: Candidate
     space: Space
+    prices: Prices
+    budget: Budget
+    objective: Objective
     search: SearchTable
+    proposals: ProposalsTable | None
+    confirmation: ConfirmationTable
     verdict: VerdictTable
     text: str
+
+    @property
+    def verdict_calls(self) -> int:
+        """Model calls that confirmation and holdout take at most; the search leaves them untouched."""
+        confirmed = (self.confirmation.candidates + 1) * self.confirmation.episodes
+        return (confirmed + (self.verdict.finalists + 1) * self.verdict.episodes) * self.task.max_steps
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -156,7 +239,8 @@ def _experiment(path: Path, text: str, file: ExperimentFile) -> Experiment:
     baseline = _baseline(file.baseline, folder)
     space = read_space(file.space, baseline, folder)
     _check_tokens(baseline, space, task)
-    return Experiment(
+    prices = Prices(file.model.dollars_in, file.model.dollars_out)
+    experiment = Experiment(
         name=path.stem,
         about=file.about,
         seed=file.seed,
@@ -164,10 +248,17 @@ def _experiment(path: Path, text: str, file: ExperimentFile) -> Experiment:
         model=ModelChoice(file.model.endpoint, file.model.name),
         baseline=baseline,
         space=space,
+        prices=prices,
+        budget=_budget(file.budget),
+        objective=Objective(**file.objective.model_dump(), prices=prices) if file.objective else Objective(),
         search=file.search,
+        proposals=file.proposals,
+        confirmation=file.confirmation,
         verdict=file.verdict,
         text=text,
     )
+    _check_budget(experiment)
+    return experiment
 
 
 def _baseline(table: BaselineTable, folder: Path) -> Candidate:
@@ -180,6 +271,30 @@ def _baseline(table: BaselineTable, folder: Path) -> Candidate:
         )
     except ConfigError as error:
         raise ConfigError(error.what, where=f"baseline.{error.where}", why=error.why, do=error.do) from None
+
+
+def _budget(table: BudgetTable) -> Budget:
+    limits = table.model_dump(exclude_none=True)
+    if not limits:
+        do = f"set one of {', '.join(BudgetTable.model_fields)}"
+        raise ConfigError("The budget has no limit.", where="budget", do=do)
+    return Budget(**limits)
+
+
+def _check_budget(experiment: Experiment) -> None:
+    kept, least = experiment.verdict_calls, experiment.search.headroom * experiment.task.max_steps
+    if experiment.budget.calls < kept + least:
+        what = f"{experiment.budget.calls:g} calls are too few."
+        why = f"confirmation and verdict take up to {kept}, and the first candidates {least}"
+        do = f"use at least {kept + least}, or fewer episodes there"
+        raise ConfigError(what, where="budget.calls", why=why, do=do)
+    if experiment.verdict.finalists > experiment.confirmation.candidates:
+        do = f"use at most confirmation.candidates = {experiment.confirmation.candidates}"
+        raise ConfigError("There are more finalists than are confirmed.", where="verdict.finalists", do=do)
+    priced = experiment.prices != Prices()
+    if not priced and (experiment.objective.cost == "dollars" or experiment.budget.dollars < inf):
+        do = "set dollars_in and dollars_out, the prices of a million tokens"
+        raise ConfigError("Dollars are counted, but nothing has a price.", where="model", do=do)
 
 
 def _check_tokens(baseline: Candidate, space: Space, task: Task) -> None:
@@ -206,6 +321,8 @@ def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
     table: type[BaseModel] = ExperimentFile
     for part in loc[:-1]:
         annotation = table.model_fields[str(part)].annotation
+        if isinstance(annotation, UnionType):
+            annotation = get_args(annotation)[0]
         assert isinstance(annotation, type)
         table = annotation
     return list(table.model_fields)

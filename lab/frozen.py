@@ -13,7 +13,7 @@ from lab.candidate import Candidate
 from lab.errors import ConfigError, FrozenPromptError
 from lab.task import Task
 
-FORMAT = 1
+FORMAT = 2
 BEST = Path("prompts/best.toml")
 """Where `lab.tune` freezes to and `inference.py` reads from, below the project's root."""
 
@@ -31,11 +31,14 @@ class Evidence:
     """What unseen episodes said, in reward per episode.
 
     Attributes:
-        outcome: `winner`: a tuned candidate beat the baseline; `baseline`: none did, and it was kept.
+        outcome: `winner`: a tuned candidate returns more than the baseline; `cheaper`: it costs less, at a
+            return that the objective's rule allows; `baseline`: neither was shown, and it was kept.
         episodes: holdout episodes that frozen and baseline each played, paired by seed.
         confidence: of `difference_interval` for all finalists together, and of the two others each alone.
-        method: the test behind the intervals.
+        method: the tests behind interval and p-value.
+        p_value: of the difference, two-sided, corrected for all finalists.
         frozen_score, baseline_score: mean scores in [0, 1].
+        frozen_tokens, baseline_tokens: mean tokens of an episode, in and out.
     """
 
     outcome: str
@@ -48,8 +51,11 @@ class Evidence:
     baseline_interval: list[float]
     difference: float
     difference_interval: list[float]
+    p_value: float
     frozen_score: float
     baseline_score: float
+    frozen_tokens: float
+    baseline_tokens: float
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,8 @@ class Provenance:
         created: UTC, ISO 8601.
         study: the Optuna study's and the MLflow parent run's name.
         trial: the trial's number, or -1 for the baseline.
-        calls, prompt_tokens, completion_tokens, minutes: what the whole run cost.
+        calls, prompt_tokens, completion_tokens, dollars, minutes: what the whole run cost; dollars are 0
+            where the experiment names no prices.
         versions: `name version` of the packages that mattered.
     """
 
@@ -71,6 +78,7 @@ class Provenance:
     calls: int
     prompt_tokens: int
     completion_tokens: int
+    dollars: float
     minutes: float
     versions: list[str]
 

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Literal
 
 from lab.chat import chat
@@ -15,9 +16,11 @@ from lab.evaluation import Evaluation
 from lab.experiment import Experiment
 from lab.freeze import frozen_text
 from lab.frozen import FrozenPrompt
+from lab.headroom import Headroom
 from lab.intervals import Estimate
-from lab.search import Trial
-from lab.verdict import Verdict
+from lab.proposal import Proposals
+from lab.trial import Trial
+from lab.verdict import Comparison, Verdict
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,6 +38,7 @@ class MlflowStore:
             logging.getLogger(name).setLevel(logging.WARNING)  # or each table of a new store is announced
         self._client: MlflowClient = mlflow.MlflowClient()
         self._best = float("-inf")
+        self._runs: dict[int, str] = {}
         found = self._client.get_experiment_by_name(experiment.name)
         self._experiment_id = (
             found.experiment_id if found else self._client.create_experiment(experiment.name)
@@ -45,19 +49,47 @@ class MlflowStore:
         self._client.log_text(self._parent, experiment.text, "experiment.toml")
 
     def trial(self, trial: Trial) -> None:
-        """A child run: the candidate's settings, its figures, its first prompt and its episodes."""
-        run = self._child(trial.name, trial.evaluation, "search")
+        """A child run, written anew with each rung: settings, figures, first prompt and episodes so far."""
+        run = self._runs.get(trial.number) or self._child(trial.name, trial.evaluation, "search")
+        self._runs[trial.number] = run
+        self._write(run, trial.evaluation, {"episodes_cut": trial.cut})
+        self._client.set_tag(run, "race", "dropped" if trial.dropped else "alive")
         self._client.set_terminated(run)
-        if trial.evaluation.mean_return > self._best:
+        if trial.place == 1 and trial.evaluation.mean_return > self._best:
             self._best = trial.evaluation.mean_return
             self._log(self._parent, {"search_best_return": self._best}, step=max(trial.number, 0))
 
+    def headroom(self, headroom: Headroom) -> None:
+        """The headroom test, on the parent run."""
+        self._log(self._parent, {f"headroom_{key}": value for key, value in asdict(headroom).items()})
+        self._client.set_tag(self._parent, "headroom", "found" if headroom.found else "none seen")
+
+    def proposals(self, number: int, proposals: Proposals) -> None:
+        """A round's texts, and why others were refused."""
+        figures = {
+            "proposals_accepted": len(proposals.accepted),
+            "proposals_refused": len(proposals.refused),
+            "proposals_duplicates": proposals.duplicates,
+        }
+        self._log(self._parent, figures, step=number)
+        texts = [asdict(text) for text in proposals.accepted]
+        table = {"accepted": texts, "refused": list(proposals.refused)}
+        self._client.log_text(self._parent, json.dumps(table, indent=1), f"proposals-{number}.json")
+
     def verdict(self, verdict: Verdict) -> None:
-        """The holdout: a child run for the baseline and for each finalist, with its difference."""
-        self._client.set_terminated(self._child("holdout-baseline", verdict.baseline, "holdout"))
-        for finalist in verdict.finalists:
-            run = self._child(f"holdout-{finalist.trial.name}", finalist.holdout, "holdout")
-            self._log(run, _interval("difference", finalist.difference))
+        """Confirmation and holdout: a child run each for the baseline and each candidate that played."""
+        self._comparison("confirmation", verdict.confirmation)
+        self._comparison("holdout", verdict.holdout)
+
+    def _comparison(self, kind: str, comparison: Comparison) -> None:
+        runs = [self._child(f"{kind}-baseline", comparison.baseline, kind)]
+        for compared in comparison.compared:
+            run = self._child(f"{kind}-{compared.trial.name}", compared.unseen, kind)
+            difference = _interval("difference", compared.difference)
+            self._write(run, compared.unseen, {**difference, "p_value": compared.p_value})
+            runs.append(run)
+        self._write(runs[0], comparison.baseline, {})
+        for run in runs:
             self._client.set_terminated(run)
 
     def frozen(self, frozen: FrozenPrompt) -> None:
@@ -71,9 +103,13 @@ class MlflowStore:
                 "difference": evidence.difference,
                 "difference_low": evidence.difference_interval[0],
                 "difference_high": evidence.difference_interval[1],
+                "p_value": evidence.p_value,
+                "frozen_tokens": evidence.frozen_tokens,
+                "baseline_tokens": evidence.baseline_tokens,
                 "calls": cost.calls,
                 "tokens_in": cost.prompt_tokens,
                 "tokens_out": cost.completion_tokens,
+                "dollars": cost.dollars,
                 "minutes": cost.minutes,
             },
             params=frozen.candidate.settings,
@@ -89,10 +125,13 @@ class MlflowStore:
     def _child(self, name: str, evaluation: Evaluation, kind: str) -> str:
         tags = {"mlflow.parentRunId": self._parent, "kind": kind, "digest": evaluation.candidate.digest}
         run = self._create_run(name, tags)
-        self._log(run, _figures(evaluation), params=evaluation.candidate.settings)
+        self._log(run, params=evaluation.candidate.settings)
         self._client.log_text(run, _first_prompt(evaluation), "prompt.txt")
-        self._client.log_text(run, _episodes_json(evaluation), "episodes.json")
         return run
+
+    def _write(self, run: str, evaluation: Evaluation, more: Mapping[str, float]) -> None:
+        self._log(run, {**_figures(evaluation), **more}, step=len(evaluation.episodes))
+        self._client.log_text(run, _episodes_json(evaluation), "episodes.json")
 
     def _create_run(self, name: str, tags: Mapping[str, str]) -> str:
         run = self._client.create_run(self._experiment_id, run_name=name, tags=dict(tags))
@@ -124,8 +163,8 @@ def _figures(evaluation: Evaluation) -> dict[str, float]:
         "score_mean": evaluation.mean_score,
         "score_clamped_share": evaluation.clamped_share,
         "calls": len(evaluation.completions),
-        "tokens_in": sum(completion.prompt_tokens for completion in evaluation.completions),
-        "tokens_out": sum(completion.completion_tokens for completion in evaluation.completions),
+        "tokens_in": sum(episode.prompt_tokens for episode in evaluation.episodes),
+        "tokens_out": sum(episode.completion_tokens for episode in evaluation.episodes),
         "latency_mean_s": evaluation.latency_s,
     }
     return figures if evaluation.spread is None else {**figures, "return_sd": evaluation.spread}

@@ -8,11 +8,12 @@ from pathlib import Path
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
 from lab.frozen import Evidence, FrozenModel, FrozenPrompt, Provenance
+from lab.headroom import Headroom
 from lab.intervals import Estimate, t_interval
-from lab.player import Tally
-from lab.search import BASELINE
 from lab.settings import ModelChoice
-from lab.verdict import Verdict
+from lab.spending import Spending
+from lab.trial import BASELINE
+from lab.verdict import Compared, Verdict
 
 PACKAGES = ("openai", "openenv", "optuna", "prompt-lab")
 
@@ -25,14 +26,16 @@ class Outcome:
     """What a study came to.
 
     Attributes:
+        headroom: None where the first candidates could not tell.
         minutes: wall time from the first call to the verdict.
     """
 
     experiment: Experiment
     model: ModelChoice
     study: str
+    headroom: Headroom | None
     verdict: Verdict
-    tally: Tally
+    spending: Spending
     minutes: float
 
     def frozen_prompt(self) -> FrozenPrompt:
@@ -48,9 +51,10 @@ class Outcome:
                 experiment=self.experiment.name,
                 study=self.study,
                 trial=winner.trial.number if winner else BASELINE,
-                calls=self.tally.calls,
-                prompt_tokens=self.tally.prompt_tokens,
-                completion_tokens=self.tally.completion_tokens,
+                calls=self.spending.calls,
+                prompt_tokens=self.spending.prompt_tokens,
+                completion_tokens=self.spending.completion_tokens,
+                dollars=round(self.spending.dollars, 4),
                 minutes=round(self.minutes, 1),
                 versions=[f"{name} {version(name)}" for name in PACKAGES],
             ),
@@ -61,9 +65,10 @@ class Outcome:
         """What the holdout says of the frozen prompt and of the baseline."""
         verdict = self.verdict
         frozen, baseline = self._estimate(verdict.frozen), self._estimate(verdict.baseline)
-        difference = verdict.winner.difference if verdict.winner else Estimate(0.0, 0.0, 0.0, baseline.n)
+        winner = verdict.winner
+        difference = winner.difference if winner else Estimate(0.0, 0.0, 0.0, baseline.n)
         return Evidence(
-            outcome="winner" if verdict.winner else "baseline",
+            outcome=_outcome(winner, 1 - verdict.confidence),
             episodes=difference.n,
             confidence=verdict.confidence,
             method=verdict.method,
@@ -73,8 +78,11 @@ class Outcome:
             baseline_interval=_rounded(baseline),
             difference=round(difference.mean, 2),
             difference_interval=_rounded(difference),
+            p_value=float(f"{winner.p_value:.2g}") if winner else 1.0,
             frozen_score=round(verdict.frozen.mean_score, 3),
             baseline_score=round(verdict.baseline.mean_score, 3),
+            frozen_tokens=round(verdict.frozen.tokens, 1),
+            baseline_tokens=round(verdict.baseline.tokens, 1),
         )
 
     def _estimate(self, evaluation: Evaluation) -> Estimate:
@@ -89,38 +97,47 @@ def summary(outcome: Outcome, path: Path) -> str:
 def _verdict_lines(outcome: Outcome) -> list[str]:
     verdict, evidence = outcome.verdict, outcome.evidence
     percent = f"{verdict.confidence:.0%}"
-    lines = [
+    lines = [str(outcome.headroom)] if outcome.headroom and not outcome.headroom.found else []
+    lines += [
         f"Holdout, {evidence.episodes} unseen episodes each, mean episode return with {percent} interval:",
         f"  baseline  {_interval(evidence.baseline_return, evidence.baseline_interval)}"
         f"  {verdict.baseline.candidate.template.name}",
     ]
     for finalist in verdict.finalists:
-        mean = finalist.holdout.mean_return
+        mean = finalist.unseen.mean_return
         lines.append(
-            f"  {finalist.trial.name:<9} {mean:.1f}, that is {finalist.difference.mean:+.1f}"
-            f" [{finalist.difference.low:+.1f}, {finalist.difference.high:+.1f}]"
-            f"  {finalist.trial.candidate.template.name}"
+            f"  {finalist.trial.name:<9} {mean:.1f}, that is {_signed(finalist.difference)},"
+            f" p = {finalist.p_value:.2g}  {finalist.trial.candidate.template.name}"
         )
-    if verdict.winner is None:
-        lines.append("No candidate beats the baseline on unseen episodes: the baseline is frozen.")
-    else:
-        gain = verdict.winner.difference
-        share = f", {gain.mean / evidence.baseline_return:+.0%}" if evidence.baseline_return > 0 else ""
-        lines.append(
-            f"Frozen: {verdict.winner.trial.name}, {gain.mean:+.1f} [{gain.low:+.1f}, {gain.high:+.1f}]"
-            f" over the baseline{share} ({verdict.method})."
+    return [*lines, _claim(verdict, evidence)]
+
+
+def _claim(verdict: Verdict, evidence: Evidence) -> str:
+    winner = verdict.winner
+    if winner is None:
+        return "No candidate beats the baseline on unseen episodes: the baseline is frozen."
+    name, gain, tokens = winner.trial.name, winner.difference, evidence.baseline_tokens
+    if evidence.outcome == "cheaper":
+        less = 1 - evidence.frozen_tokens / tokens if tokens else 0.0
+        return (
+            f"Frozen: {name}, {less:.0%} fewer tokens an episode than the baseline; {_signed(gain)} return."
         )
-    return lines
+    share = f", {gain.mean / evidence.baseline_return:+.0%}" if evidence.baseline_return > 0 else ""
+    return (
+        f"Frozen: {name}, {_signed(gain)} over the baseline{share}, p = {winner.p_value:.2g}"
+        f" ({verdict.method})."
+    )
 
 
 def _cost_lines(outcome: Outcome) -> list[str]:
-    verdict, tally = outcome.verdict, outcome.tally
+    verdict, spent = outcome.verdict, outcome.spending
+    dollars = f", ${spent.dollars:.2f}" if spent.dollars else ""
     lines = [
         f"Mean score {verdict.frozen.mean_score:.3f}, baseline {verdict.baseline.mean_score:.3f}.",
-        f"Cost: {tally.calls:,} calls in {tally.episodes} episodes, {tally.prompt_tokens:,} tokens in,"
-        f" {tally.completion_tokens:,} out, {outcome.minutes:.1f} minutes.",
+        f"Cost: {spent.calls:,} calls in {spent.episodes} whole episodes, {spent.prompt_tokens:,} tokens in,"
+        f" {spent.completion_tokens:,} out{dollars}, {outcome.minutes:.1f} minutes.",
     ]
-    evaluations = [verdict.baseline, *(finalist.holdout for finalist in verdict.finalists)]
+    evaluations = [verdict.baseline, *(finalist.unseen for finalist in verdict.finalists)]
     clamped = [score >= 1.0 for evaluation in evaluations for score in evaluation.scores]
     share = sum(clamped) / len(clamped)
     if share >= MOSTLY:
@@ -139,6 +156,16 @@ def _next_lines(path: Path) -> list[str]:
 
 def _interval(mean: float, ends: list[float]) -> str:
     return f"{mean:.1f} [{ends[0]:.1f}, {ends[1]:.1f}]"
+
+
+def _outcome(winner: Compared | None, level: float) -> str:
+    if winner is None:
+        return "baseline"
+    return "winner" if winner.better(level) else "cheaper"
+
+
+def _signed(estimate: Estimate) -> str:
+    return f"{estimate.mean:+.1f} [{estimate.low:+.1f}, {estimate.high:+.1f}]"
 
 
 def _rounded(estimate: Estimate) -> list[float]:

@@ -1,49 +1,39 @@
 """The Player: plays episodes of candidates, many at once, so that the endpoint is never idle.
 
-It owns the limit on episodes in flight, the replay of episodes that endpoint or environment broke off, and
-the tally of what was spent. Which candidate plays which seed is decided elsewhere.
+It owns the limit on episodes in flight and the replay of episodes that endpoint or environment broke off.
+Which candidate plays which seed is decided elsewhere.
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Sequence
 
 from lab.agent import Agent
 from lab.candidate import Candidate
-from lab.endpoint import Endpoint
+from lab.endpoint import Model
 from lab.environment import Environment
-from lab.episode import Episode, FailedEpisode, Step, play
+from lab.episode import CutEpisode, Episode, FailedEpisode, Step, play
 from lab.errors import CallError, EnvError
 from lab.evaluation import Evaluation
+from lab.spending import Spending
 from lab.task import Task
 
 ATTEMPTS = 3
 """Times that an episode is begun before it counts as failed."""
 
-
-@dataclass
-class Tally:
-    """What was spent so far; the calls of episodes that broke off included."""
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    episodes: int = 0
-
-    def count(self, step: Step) -> None:
-        """Add a step's model call."""
-        if step.completion is not None:
-            self.calls += 1
-            self.prompt_tokens += step.completion.prompt_tokens
-            self.completion_tokens += step.completion.completion_tokens
+Played = Episode | CutEpisode | FailedEpisode
+Hopeless = Callable[[float], bool]
+"""Whether an episode that can return so much at most need not be played on."""
 
 
 class Player:
-    """Plays on one endpoint and one environment, at most `in_flight` episodes at a time."""
+    """Plays on one model and one environment, at most `in_flight` episodes at a time."""
 
-    def __init__(self, endpoint: Endpoint, environment: Environment, task: Task, in_flight: int) -> None:
-        self.task, self.tally = task, Tally()
-        self._endpoint, self._environment = endpoint, environment
+    def __init__(
+        self, model: Model, environment: Environment, task: Task, in_flight: int, spending: Spending
+    ) -> None:
+        self.task, self.spending = task, spending
+        self.owed_calls = 0
+        self._model, self._environment = model, environment
         self._in_flight, self._owed = in_flight, 0
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
         self._owe(0)
@@ -52,41 +42,53 @@ class Player:
         """Return when one more episode could begin at once."""
         await self._room.wait()
 
-    def evaluate(self, candidate: Candidate, seeds: Sequence[int]) -> Coroutine[None, None, Evaluation]:
-        """Play one episode of `candidate` for each of the environment's `seeds`.
+    def episode(
+        self, candidate: Candidate, seed: int, hopeless: Hopeless | None = None
+    ) -> Coroutine[None, None, Played]:
+        """Play one episode; `hopeless` is asked after each step where the task bounds a step's reward.
 
-        The episodes count as owed from the call on, before it is awaited, so that `room` is never too early.
+        It counts as owed from the call on, before it is awaited, so that `room` is never too early.
 
         Raises:
             EndpointError: the endpoint is not to be had, for this or any episode.
-            EnvError: the environment failed each time that an episode was begun.
+            EnvError: the environment failed each time that the episode was begun.
+            BudgetError: the budget is used up.
         """
-        self._owe(len(seeds))
-        return self._evaluate(candidate, seeds)
+        self._owe(1)
+        return self._episode(Agent(candidate, self._model, self.task), seed, hopeless)
 
-    async def _evaluate(self, candidate: Candidate, seeds: Sequence[int]) -> Evaluation:
-        agent = Agent(candidate, self._endpoint, self.task)
+    async def evaluate(self, candidate: Candidate, seeds: Sequence[int]) -> Evaluation:
+        """Play one episode of `candidate` for each of the environment's `seeds`, whole.
+
+        Raises:
+            LabError: as `episode` does.
+        """
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._episode(agent, seed)) for seed in seeds]
+            tasks = [group.create_task(self.episode(candidate, seed)) for seed in seeds]
         results = [task.result() for task in tasks]
         ended = tuple(result for result in results if isinstance(result, Episode))
         failed = tuple(result for result in results if isinstance(result, FailedEpisode))
         return Evaluation(candidate, self.task, ended, failed)
 
-    async def _episode(self, agent: Agent, seed: int) -> Episode | FailedEpisode:
+    async def _episode(self, agent: Agent, seed: int, hopeless: Hopeless | None) -> Played:
+        running = _Running(self, hopeless)
         try:
             async with self._slots:
-                return await self._attempts(agent, seed)
+                return await self._attempts(agent, seed, running)
         finally:
+            self.owed_calls += running.calls
             self._owe(-1)
 
-    async def _attempts(self, agent: Agent, seed: int) -> Episode | FailedEpisode:
+    async def _attempts(self, agent: Agent, seed: int, running: "_Running") -> Played:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 async with self._environment.session() as session:
-                    episode = await play(agent, session, seed, on_step=self.tally.count)
-                self.tally.episodes += 1
+                    running.begin()
+                    episode = await play(agent, session, seed, on_step=running.step)
+                self.spending.episodes += 1
                 return episode
+            except _Cut as cut:
+                return CutEpisode(seed, cut.bound)
             except CallError as error:
                 failure = FailedEpisode(seed, error)
             except EnvError:
@@ -96,7 +98,36 @@ class Player:
 
     def _owe(self, change: int) -> None:
         self._owed += change
+        self.owed_calls += change * self.task.max_steps
         if self._owed < self._in_flight:
             self._room.set()
         else:
             self._room.clear()
+
+
+class _Cut(Exception):  # noqa: N818  # not an error: the way out of an episode that need not go on
+    def __init__(self, bound: float) -> None:
+        self.bound = bound
+
+
+class _Running:
+    """One episode that is being played: the calls it has made, and the most that it can still return."""
+
+    def __init__(self, player: Player, hopeless: Hopeless | None) -> None:
+        self.calls = 0
+        self._player, self._hopeless = player, hopeless
+        self._returned = 0.0
+
+    def begin(self) -> None:
+        self._returned = 0.0
+
+    def step(self, step: Step) -> None:
+        self.calls += 1
+        self._player.owed_calls -= 1
+        self._returned += step.reward
+        left = self._player.task.max_steps - step.number
+        if self._hopeless is None or step.done or not left:
+            return
+        bound = self._returned + left * self._player.task.max_step_reward
+        if self._hopeless(bound):
+            raise _Cut(bound)

@@ -1,15 +1,14 @@
 """Progress: what the study is doing, on stderr; a line a trial, and a bar below where there is a terminal."""
 
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from lab.player import Tally
-from lab.search import Trial
+from lab.spending import Spending
+from lab.trial import Trial
 
 
 class ProgressView:
@@ -22,28 +21,25 @@ class ProgressView:
     def __init__(self, free: Collection[str]) -> None:
         self._free = free
         self.console = Console(stderr=True, highlight=False)
-        self._tally = Tally()
-        self._started = time.monotonic()
+        self._spending = Spending()
+        self._later_calls = 0
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            _TallyColumn(self),
+            _SpendingColumn(self),
             console=self.console,
             transient=True,
         )
-        self._best = float("-inf")
 
     def say(self, text: str) -> None:
         """One line of text."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     @contextmanager
-    def phase(self, name: str, total: int, tally: Tally) -> Iterator[None]:
-        """Show a bar of `total` for what is done inside; the tally beside it is read as it grows."""
-        self._tally, self._started = tally, time.monotonic()
-        self._calls_before = tally.calls
-        self._task = self._bar.add_task(name, total=total)
+    def watching(self, spending: Spending, later_calls: int) -> Iterator[None]:
+        """Show a bar of the search's share of the budget; `later_calls` are kept for the verdict."""
+        self._spending, self._later_calls = spending, later_calls
+        self._task = self._bar.add_task("search", total=1.0)
         if self.console.is_terminal:
             self._bar.start()
         try:
@@ -53,32 +49,26 @@ class ProgressView:
                 self._bar.stop()
             self._bar.remove_task(self._task)
 
-    def advance(self) -> None:
-        """One more of the phase's total is done."""
-        self._bar.advance(self._task)
-
     def trial(self, trial: Trial) -> None:
-        """A line for a trial that has ended; a star marks a new best."""
+        """A line for a trial that has ended a rung: a star marks the incumbent, an x one that is dropped."""
         evaluation, settings = trial.evaluation, trial.candidate.settings
-        star = "*" if evaluation.mean_return > self._best else " "
-        self._best = max(self._best, evaluation.mean_return)
+        mark = "x" if trial.dropped else "*" if trial.place == 1 else " "
         figures = f"{evaluation.mean_return:7.1f} (n={len(evaluation.episodes)})"
         shown = " ".join(f"{name}={value}" for name, value in settings.items() if name in self._free)
-        self.say(f"{star} {trial.name:<9} {figures}  {shown}")
-        self.advance()
+        self.say(f"{mark} {trial.name:<9} {figures}  {shown}")
+        self._bar.update(self._task, completed=min(self._spending.progress(self._later_calls), 1.0))
 
-    def tally_text(self) -> str:
-        """Calls so far and a second, and tokens."""
-        seconds = max(time.monotonic() - self._started, 1e-9)
-        tally = self._tally
-        tokens = tally.prompt_tokens + tally.completion_tokens
-        return f"{tally.calls} calls, {(tally.calls - self._calls_before) / seconds:.1f}/s, {tokens:,} tokens"
+    def spending_text(self) -> str:
+        """Calls so far and a minute, calls in flight, and tokens."""
+        spent = self._spending
+        rate = spent.calls / max(spent.minutes, 1e-9)
+        return f"{spent.calls} calls, {rate:.0f}/min, {spent.in_flight} in flight, {spent.tokens:,} tokens"
 
 
-class _TallyColumn(ProgressColumn):
+class _SpendingColumn(ProgressColumn):
     def __init__(self, view: ProgressView) -> None:
         super().__init__()
         self._view = view
 
     def render(self, task: Task) -> Text:  # noqa: ARG002
-        return Text(self._view.tally_text())
+        return Text(self._view.spending_text())

@@ -1,114 +1,172 @@
-"""The search: ask Optuna for a candidate, play it, tell Optuna what it returned.
+"""The search: let the race choose, play what it chose, tell it what was returned.
 
-It owns the loop, and decides only when to ask: as late as possible, when an episode could begin at once.
+It owns the loop, and when it ends: as soon as what is left of the budget is what the verdict needs. A heat is
+chosen as late as possible, when an episode could begin at once.
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from math import inf
 
-from lab.candidate import Candidate
+import numpy as np
+
+from lab.episode import CutEpisode, Episode, FailedEpisode
 from lab.evaluation import Evaluation
-from lab.player import Player
+from lab.experiment import Experiment
+from lab.headroom import EPISODES, Headroom, headroom
+from lab.player import Hopeless, Played, Player
+from lab.race import Entrant, Heat, Race, State
+from lab.renewal import Renewal
+from lab.sampling import spread_out
 from lab.space import Space
-
-if TYPE_CHECKING:
-    import optuna
-
-BASELINE = -1
-"""The baseline's trial number: it is played beside Optuna's trials."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A candidate and its episodes of the search; `number` is Optuna's, or BASELINE."""
-
-    number: int
-    evaluation: Evaluation
-
-    @property
-    def candidate(self) -> Candidate:
-        """What was tried."""
-        return self.evaluation.candidate
-
-    @property
-    def name(self) -> str:
-        """For people, and for the run in MLflow."""
-        return "baseline" if self.number == BASELINE else f"trial-{self.number:03d}"
-
+from lab.trial import BASELINE, Trial
 
 OnTrial = Callable[[Trial], None]
 
 
 class Search:
-    """One search over `space`; `finished` holds what has ended, also when the search is cut short."""
+    """One search; `trials` holds what has played, also when the search is cut short.
+
+    Args:
+        renewal: brings new texts and demonstrations into the space on the way; None for neither.
+        on_trial: told of a trial each time that it has finished a rung.
+        on_headroom: told once, when the first candidates have played.
+    """
 
     def __init__(
-        self, study: "optuna.Study", space: Space, player: Player, seeds: Sequence[int], on_trial: OnTrial
+        self,
+        experiment: Experiment,
+        player: Player,
+        renewal: Renewal | None,
+        on_trial: OnTrial,
+        on_headroom: Callable[[Headroom], None],
     ) -> None:
-        self.finished: list[Trial] = []
-        self._study, self._space, self._player = study, space, player
-        self._seeds, self._on_trial = seeds, on_trial
+        self.space: Space = experiment.space
+        self.all_begun = asyncio.Event()
+        self._experiment, self._player, self._renewal = experiment, player, renewal
+        self._on_trial, self._on_headroom = on_trial, on_headroom
+        self._ended = asyncio.Event()
+        self._episodes: defaultdict[int, list[Episode]] = defaultdict(list)
+        self._cut: defaultdict[int, int] = defaultdict(int)
+        self._first: list[Entrant] = []
+        rng = np.random.default_rng(experiment.seed)
+        settings = experiment.search
+        self._race = Race(experiment.space, experiment.objective, settings.episodes, settings.error_rate, rng)
+        self._enter_first(rng)
 
-    async def run(self, baseline: Candidate, trials: int, minutes: float) -> None:
-        """Play the baseline and up to `trials` candidates; none is begun after `minutes`.
-
-        Cancelled, it leaves no trial half told: what was running is told as failed.
+    async def run(self) -> None:
+        """Play until the budget leaves no more than the verdict needs.
 
         Raises:
-            LabError: endpoint or environment are not to be had.
+            LabError: endpoint or environment are not to be had, or the baseline cannot be played.
         """
-        ends = time.monotonic() + minutes * 60
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._play_baseline(self._player.evaluate(baseline, self._seeds)))
-            for _ in range(trials):
-                await self._player.room()
-                if time.monotonic() > ends:
-                    break
-                trial = self._study.ask(self._space.distributions())
-                playing = self._player.evaluate(self._space.candidate(trial.params), self._seeds)
-                group.create_task(self._play_trial(trial, playing))
-
-    def best(self, count: int, *, but: Iterable[Candidate] = ()) -> list[Trial]:
-        """The `count` finished trials with the highest mean return, a candidate once, best first."""
-        known = set(but)
-        ranked = []
-        for trial in sorted(self.finished, key=lambda trial: -trial.evaluation.mean_return):
-            if trial.candidate not in known:
-                known.add(trial.candidate)
-                ranked.append(trial)
-        return ranked[:count]
-
-    async def _play_baseline(self, playing: Coroutine[None, None, Evaluation]) -> None:
-        import optuna
-
-        evaluation = await playing
-        if evaluation.failed:
-            raise evaluation.failed[0].error  # without a baseline there is nothing to compare with
-        params = self._space.params(evaluation.candidate)
-        if params is not None:
-            told = optuna.trial.create_trial(
-                params=params, distributions=self._space.distributions(), value=evaluation.mean_return
-            )
-            self._study.add_trial(told)
-        self._finish(Trial(BASELINE, evaluation))
-
-    async def _play_trial(self, trial: "optuna.Trial", playing: Coroutine[None, None, Evaluation]) -> None:
-        from optuna.trial import TrialState
-
         try:
-            evaluation = await playing
-        except BaseException:
-            self._study.tell(trial, state=TrialState.FAIL)
-            raise
-        if evaluation.failed:  # a candidate that can break its own calls is no candidate
-            self._study.tell(trial, state=TrialState.FAIL)
-            return
-        self._study.tell(trial, evaluation.mean_return)
-        self._finish(Trial(trial.number, evaluation))
+            async with asyncio.TaskGroup() as group:
+                while await self._may_begin():
+                    if self._renewal is not None and self._renewal.due(self._progress()):
+                        group.create_task(self._renew(self._renewal))
+                    heat = self._race.next()
+                    if heat is not None:
+                        self._begin(heat, group)
+                    elif not await self._something_ended():
+                        break
+                self.all_begun.set()
+        finally:
+            self.all_begun.set()
 
-    def _finish(self, trial: Trial) -> None:
-        self.finished.append(trial)
-        self._on_trial(trial)
+    @property
+    def trials(self) -> list[Trial]:
+        """All that have played, best first."""
+        return [self._trial(entrant, place) for place, entrant in enumerate(self._ranking(), 1)]
+
+    def best(self, count: int) -> list[Trial]:
+        """The `count` best trials, without the baseline."""
+        return [trial for trial in self.trials if trial.number != BASELINE][:count]
+
+    def _enter_first(self, rng: np.random.Generator) -> None:
+        """The baseline and candidates that lie far apart: they open the race, and show its headroom."""
+        spread = spread_out(self.space, self._experiment.search.headroom - 1, rng)
+        candidates = [self._experiment.baseline, *map(self.space.candidate, spread)]
+        entered = [self._race.enter(candidate, EPISODES) for candidate in candidates]
+        self._first = [entrant for entrant in entered if entrant is not None]
+
+    async def _may_begin(self) -> bool:
+        await self._player.room()
+        return self._player.spending.room_for(self._player.owed_calls, self._experiment.verdict_calls)
+
+    def _progress(self) -> float:
+        return self._player.spending.progress(self._experiment.verdict_calls)
+
+    def _begin(self, heat: Heat, group: asyncio.TaskGroup) -> None:
+        for place in heat.places:
+            seed = self._experiment.seed + place
+            playing = self._player.episode(heat.entrant.candidate, seed, self._hopeless(heat.entrant, place))
+            group.create_task(self._record(heat.entrant, place, playing))
+
+    def _hopeless(self, entrant: Entrant, place: int) -> Hopeless | None:
+        if self._experiment.task.max_step_reward == inf or self._number(entrant) == BASELINE:
+            return None
+        return lambda bound: self._race.drops(entrant, (place, bound))
+
+    async def _record(self, entrant: Entrant, place: int, playing: Awaitable[Played]) -> None:
+        match await playing:
+            case Episode() as episode:
+                self._episodes[entrant.index].append(episode)
+                cost = self._experiment.objective.cost_of(episode)
+                self._race.record(entrant, place, episode.episode_return, cost)
+            case CutEpisode(bound=bound):
+                self._cut[entrant.index] += 1
+                self._race.cut(entrant, place, bound)
+            case FailedEpisode(error=error):
+                if self._number(entrant) == BASELINE:
+                    raise error  # without a baseline there is nothing to compare with
+                self._race.fail(entrant)
+        self._ended.set()
+        if entrant.owed == 0 and entrant.state is not State.FAILED:
+            self._tell(entrant)
+
+    async def _something_ended(self) -> bool:
+        """Wait until an episode ends; False where none is being played, so that nothing can change."""
+        if not any(entrant.owed for entrant in self._race.entrants):
+            return False
+        self._ended.clear()
+        await self._ended.wait()
+        return True
+
+    async def _renew(self, renewal: Renewal) -> None:
+        found = await renewal.bring(self.trials)
+        self.space = self.space.widened(found.texts, found.demonstrations)
+        self._race.widen(self.space)
+        incumbent = self._race.best(1)[0].candidate
+        for text in found.texts:
+            self._race.enter(replace(incumbent, template=text))
+
+    def _tell(self, entrant: Entrant) -> None:
+        ranking = self._ranking()
+        if self._episodes[entrant.index]:
+            self._on_trial(self._trial(entrant, ranking.index(entrant) + 1))
+        if self._first and all(first.played or first.state is State.FAILED for first in self._first):
+            self._tell_headroom()
+
+    def _tell_headroom(self) -> None:
+        played = [[e.episode_return for e in self._episodes[first.index]] for first in self._first]
+        whole = [returns[:EPISODES] for returns in played if len(returns) >= EPISODES]
+        self._first = []
+        if (told := headroom(whole)) is not None:
+            self._on_headroom(told)
+
+    def _ranking(self) -> list[Entrant]:
+        ranked = self._race.best(len(self._race.entrants))
+        return [entrant for entrant in ranked if self._episodes[entrant.index]]
+
+    def _trial(self, entrant: Entrant, place: int) -> Trial:
+        evaluation = Evaluation(
+            entrant.candidate, self._experiment.task, tuple(self._episodes[entrant.index])
+        )
+        dropped = entrant.state is State.DROPPED
+        return Trial(self._number(entrant), evaluation, place, dropped, self._cut[entrant.index])
+
+    def _number(self, entrant: Entrant) -> int:
+        return entrant.index + BASELINE

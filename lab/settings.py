@@ -74,6 +74,28 @@ def hosted_endpoint(model: ModelChoice, environ: Mapping[str, str] = os.environ)
     return EndpointConfig(model.endpoint, model.name, key or "none")
 
 
+def proposer_endpoint(player: EndpointConfig, environ: Mapping[str, str] = os.environ) -> EndpointConfig:
+    """How to call the model that proposes texts: the playing one's endpoint, but for what is set.
+
+    `PROPOSER_BASE_URL` and `PROPOSER_MODEL_NAME` name another endpoint and model, `PROPOSER_API_KEY` its key;
+    the playing model's key is never sent to another endpoint.
+
+    Raises:
+        ConfigError: the URL is none, or an endpoint is named and no model for it is.
+    """
+    url = environ.get("PROPOSER_BASE_URL") or player.base_url
+    same = url == player.base_url
+    name = environ.get("PROPOSER_MODEL_NAME") or (player.model if same else "")
+    if urlsplit(url).scheme not in ("http", "https"):
+        do = "use a URL such as https://host/v1"
+        raise ConfigError(f"{shown_url(url)!r} is no endpoint.", where="PROPOSER_BASE_URL", do=do)
+    if not name:
+        do = "set PROPOSER_MODEL_NAME to a model of that endpoint"
+        raise ConfigError("The proposer's endpoint is set, but no model.", where="PROPOSER_MODEL_NAME", do=do)
+    key = environ.get("PROPOSER_API_KEY") or (player.api_key if same else "none")
+    return EndpointConfig(url, name, key)
+
+
 def choose_environment(name: str, environ: Mapping[str, str] = os.environ) -> EnvironmentConfig:
     """The environment `name`, at `ENV_BASE_URL`, from `LOCAL_IMAGE_NAME` or `IMAGE_NAME`, or in process."""
     image = environ.get("LOCAL_IMAGE_NAME") or environ.get("IMAGE_NAME")

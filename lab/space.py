@@ -3,11 +3,11 @@
 It owns the way from Optuna's parameters to a Candidate and back, and knows nothing of how one is judged.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lab.candidate import Candidate, ContextSettings, SamplingParams, Setting
+from lab.candidate import Candidate, ContextSettings, Demonstration, SamplingParams, Setting, check_number
 from lab.prompt import PromptTemplate
 
 if TYPE_CHECKING:
@@ -56,11 +56,13 @@ class Space:
         free: the dimensions that are searched, by the names of `Candidate.settings`.
         start: gives every other setting its value.
         templates: by name, all that `free` may choose, and `start`'s.
+        demonstrations: best first; a candidate with n of them has the first n.
     """
 
     free: Mapping[str, Dimension]
     start: Candidate
     templates: Mapping[str, PromptTemplate]
+    demonstrations: tuple[Demonstration, ...] = ()
 
     def distributions(self) -> dict[str, "BaseDistribution"]:
         """The free dimensions in Optuna's terms."""
@@ -69,7 +71,7 @@ class Space:
     def candidate(self, params: Mapping[str, Setting]) -> Candidate:
         """The candidate that Optuna's `params` stand for; numbers are rounded to 2 decimals, for people."""
         rounded = {name: round(v, 2) if isinstance(v, float) else v for name, v in params.items()}
-        return with_settings(self.start, rounded, self.templates)
+        return with_settings(self.start, rounded, self.templates, self.demonstrations)
 
     def params(self, candidate: Candidate) -> dict[str, Setting] | None:
         """The inverse of `candidate`, or None where it lies outside the space."""
@@ -77,9 +79,20 @@ class Space:
         inside = all(value in self.free[name] for name, value in params.items())
         return params if inside and self.candidate(params) == candidate else None
 
+    def widened(self, texts: Iterable[PromptTemplate], demonstrations: Sequence[Demonstration]) -> "Space":
+        """The same with more templates to choose from, and with demonstrations if there were none."""
+        templates = {**self.templates, **{text.name: text for text in texts}}
+        free = dict(self.free)
+        free["template"] = Choices(tuple(templates))
+        shown = self.demonstrations or tuple(demonstrations)
+        return replace(self, free=free, templates=templates, demonstrations=shown)
+
 
 def with_settings(
-    candidate: Candidate, settings: Mapping[str, Setting], templates: Mapping[str, PromptTemplate]
+    candidate: Candidate,
+    settings: Mapping[str, Setting],
+    templates: Mapping[str, PromptTemplate],
+    demonstrations: Sequence[Demonstration] = (),
 ) -> Candidate:
     """`candidate` with some settings replaced, by their names in `Candidate.settings`.
 
@@ -87,10 +100,12 @@ def with_settings(
         ConfigError: a value is of the wrong kind or out of its setting's range.
     """
     merged = {**candidate.settings, **settings}
+    shown = int(check_number("demonstrations", merged.pop("demonstrations"), whole=True))
     template = templates[str(merged.pop("template"))]
     context = {name: merged.pop(name) for name in ("history", "layout", "show_rewards")}
     sampling = SamplingParams(**merged, stop=candidate.sampling.stop)  # type: ignore[arg-type]
-    return Candidate(template, sampling, ContextSettings(**context))  # type: ignore[arg-type]
+    context_settings = ContextSettings(**context)  # type: ignore[arg-type]
+    return Candidate(template, sampling, context_settings, tuple(demonstrations[:shown]))
 
 
 def _distribution(dimension: Dimension) -> "BaseDistribution":

@@ -12,6 +12,9 @@ from lab.errors import ConfigError
 from lab.prompt import PromptTemplate, load_template
 from lab.space import Choices, Dimension, Range, Space, with_settings
 
+WHOLE = ("max_tokens", "history", "demonstrations")
+"""The settings that are whole numbers."""
+
 
 def read_space(table: Mapping[str, object], baseline: Candidate, folder: Path) -> Space:
     """The space that `table` describes around `baseline`, with its templates from `folder`.
@@ -66,7 +69,7 @@ def _range(name: str, low: float, high: float) -> Range:
         raise ConfigError(f"{name} has no range.", do="use a list of values")
     if not low < high:
         raise ConfigError(f"{name} has an empty range: low {low:g} is not below high {high:g}.")
-    return Range(low, high) if name in ("max_tokens", "history") else Range(float(low), float(high))
+    return Range(low, high) if name in WHOLE else Range(float(low), float(high))
 
 
 def _load(dimension: Dimension, folder: Path) -> dict[str, PromptTemplate]:

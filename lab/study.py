@@ -1,43 +1,46 @@
-"""A Study: the main job, from an experiment to a verdict: search, play the holdout, judge.
+"""A Study: the main job, from an experiment to a verdict: search, confirm, play the holdout, judge.
 
 It opens and closes what the job needs and owns the seeds; each part's own work is in its own module.
 """
 
 import asyncio
-import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lab.candidate import Candidate
+from lab.endpoint import Endpoint, Model
 from lab.environment import open_environment
 from lab.errors import BudgetError
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
+from lab.headroom import Headroom
 from lab.opening import OpeningModel, open_endpoint
+from lab.optuna_store import keep_trials
 from lab.outcome import Outcome
 from lab.player import Player
 from lab.progress import ProgressView
-from lab.search import Search, Trial
-from lab.settings import choose_environment
+from lab.proposal import Proposals
+from lab.proposers import make_proposer
+from lab.renewal import Renewal
+from lab.search import Search
+from lab.settings import choose_environment, proposer_endpoint
+from lab.spending import Metered, Spending
 from lab.tracking import Tracker
-from lab.verdict import Verdict, judge
+from lab.trial import Trial
+from lab.verdict import Verdict, compare, finalists, judge
 
-if TYPE_CHECKING:
-    import optuna
-
-STATE = Path(".lab")
-HOLDOUT = 1_000_000
-"""How far the holdout's seeds lie from the search's, which never reach there."""
+CONFIRMATION, HOLDOUT = 500_000, 1_000_000
+"""How far the seeds of confirmation and holdout lie from the search's, which never reach there."""
 
 
 class Study:
     """One run of an experiment."""
 
-    def __init__(self, experiment: Experiment, view: ProgressView) -> None:
-        self.name = f"{experiment.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    def __init__(self, experiment: Experiment, view: ProgressView, tracker: Tracker) -> None:
+        self.name = tracker.study
         self.interrupted = False
-        self._experiment, self._view = experiment, view
+        self._experiment, self._view, self._tracker = experiment, view, tracker
+        self._headroom: Headroom | None = None
         self._searching: asyncio.Task[None] | None = None
 
     def interrupt(self) -> bool:
@@ -48,74 +51,129 @@ class Study:
         self._searching.cancel()
         return True
 
-    async def run(self, opening: OpeningModel, tracker: Tracker) -> Outcome:
+    async def run(self, opening: OpeningModel) -> Outcome:
         """Search, and judge the best of it.
 
         Raises:
-            LabError: endpoint, environment or disk failed, or nothing finished that could be judged.
+            LabError: endpoint, environment or disk failed, the budget ended it before a verdict, or nothing
+                finished that could be judged.
         """
-        where = choose_environment(self._experiment.task.environment)
-        optuna_study = await asyncio.to_thread(self._create_study)
+        experiment = self._experiment
+        where = choose_environment(experiment.task.environment)
         async with open_environment(where) as environment, open_endpoint(opening) as endpoint:
-            started = time.monotonic()
-            player = Player(endpoint, environment, self._experiment.task, self._experiment.search.in_flight)
-            finalists = await self._search(optuna_study, player, tracker)
-            verdict = await self._judge(player, finalists)
-            tracker.verdict(verdict)
-            minutes = (time.monotonic() - started) / 60
-            return Outcome(self._experiment, opening.model, self.name, verdict, player.tally, minutes)
-
-    async def _search(self, study: "optuna.Study", player: Player, tracker: Tracker) -> list[Trial]:
-        budget, baseline = self._experiment.search, self._experiment.baseline
-
-        def on_trial(trial: Trial) -> None:
-            self._view.trial(trial)
-            tracker.trial(trial)
-
-        seeds = range(self._experiment.seed, self._experiment.seed + budget.episodes)
-        search = Search(study, self._experiment.space, player, seeds, on_trial)
-        with self._view.phase("search", budget.trials + 1, player.tally):
-            self._searching = asyncio.create_task(search.run(baseline, budget.trials, budget.minutes))
-            try:
-                await self._searching
-            except asyncio.CancelledError:
-                this = asyncio.current_task()
-                if not self.interrupted or (this and this.cancelling()):  # not the search alone is to end
-                    raise
-        finalists = search.best(self._experiment.verdict.finalists, but=[baseline])
-        if not finalists:
-            raise BudgetError(
-                "The search ended before any trial did, so there is nothing to judge.",
-                where="search.minutes, search.trials",
-                do="give it more minutes, or fewer episodes a trial",
+            spending = Spending(experiment.budget)
+            model = Metered(endpoint, spending, experiment.prices)
+            player = Player(model, environment, experiment.task, experiment.search.in_flight, spending)
+            async with self._renewal(endpoint, model, spending) as renewal:
+                search = Search(experiment, player, renewal, self._on_trial, self._on_headroom)
+                with self._view.watching(spending, experiment.verdict_calls):
+                    verdict = await self._verdict(search, player)
+            self._tracker.verdict(verdict)
+            return Outcome(
+                experiment, opening.model, self.name, self._headroom, verdict, spending, spending.minutes
             )
-        return finalists
 
-    async def _judge(self, player: Player, finalists: list[Trial]) -> Verdict:
-        table, first = self._experiment.verdict, self._experiment.seed + HOLDOUT
-        seeds = range(first, first + table.episodes)
-        candidates = [self._experiment.baseline, *(trial.candidate for trial in finalists)]
-        with self._view.phase("holdout", len(candidates), player.tally):
-            baseline, *holdouts = await asyncio.gather(
-                *(self._holdout(player, candidate, seeds) for candidate in candidates)
-            )
-        if not baseline.episodes:
-            raise baseline.failed[0].error
-        return judge(baseline, list(zip(finalists, holdouts, strict=True)), table.confidence)
+    async def _verdict(self, search: Search, player: Player) -> Verdict:
+        """Each phase's seeds are its own; the baseline plays its part while the search runs out."""
+        table, objective = self._experiment.verdict, self._experiment.objective
+        baseline = asyncio.create_task(self._baseline(search, player))
+        try:
+            await self._search(search)
+            best = search.best(self._experiment.confirmation.candidates)
+            if not best:
+                raise BudgetError(
+                    "The search ended before any trial did, so there is nothing to judge.",
+                    where="budget",
+                    do="raise it, or let confirmation and verdict play fewer episodes",
+                )
+            self._view.say(f"Confirming {', '.join(trial.name for trial in best)} on seeds of their own.")
+            confirmed = await self._play(player, best, self._confirmation_seeds)
+            base_confirmed, base_held_out = await baseline
+            confirmation = compare(base_confirmed, confirmed, objective, table.confidence)
+            last = finalists(confirmation, objective, table.finalists)
+            self._view.say(f"Playing the sealed holdout with {', '.join(trial.name for trial in last)}.")
+            held_out = await self._play(player, last, self._holdout_seeds)
+        finally:
+            baseline.cancel()
+        holdout = compare(base_held_out, held_out, objective, table.confidence)
+        return judge(confirmation, holdout, objective, table.confidence)
 
-    async def _holdout(self, player: Player, candidate: Candidate, seeds: range) -> Evaluation:
-        evaluation = await player.evaluate(candidate, seeds)
-        self._view.advance()
-        return evaluation
+    async def _search(self, search: Search) -> None:
+        self._searching = asyncio.create_task(search.run())
+        try:
+            await self._searching
+        except asyncio.CancelledError:
+            this = asyncio.current_task()
+            if not self.interrupted or (this and this.cancelling()):  # not the search alone is to end
+                raise
+        finally:
+            if search.trials:
+                keep_trials(self.name, search.space, self._experiment.objective, search.trials)
 
-    def _create_study(self) -> "optuna.Study":
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        STATE.mkdir(exist_ok=True)
-        return optuna.create_study(
-            storage=f"sqlite:///{STATE}/optuna.db",
-            study_name=self.name,
-            direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=self._experiment.seed),
+    async def _baseline(self, search: Search, player: Player) -> tuple[Evaluation, Evaluation]:
+        """The baseline's confirmation and holdout, from when the search begins nothing more."""
+        await search.all_begun.wait()
+        confirmed, held_out = await asyncio.gather(
+            player.evaluate(self._experiment.baseline, self._confirmation_seeds),
+            player.evaluate(self._experiment.baseline, self._holdout_seeds),
         )
+        for evaluation in (confirmed, held_out):
+            if not evaluation.episodes:
+                raise evaluation.failed[0].error
+        return confirmed, held_out
+
+    async def _play(
+        self, player: Player, trials: list[Trial], seeds: range
+    ) -> list[tuple[Trial, Evaluation]]:
+        played = await asyncio.gather(*(player.evaluate(trial.candidate, seeds) for trial in trials))
+        return list(zip(trials, played, strict=True))
+
+    @property
+    def _confirmation_seeds(self) -> range:
+        first = self._experiment.seed + CONFIRMATION
+        return range(first, first + self._experiment.confirmation.episodes)
+
+    @property
+    def _holdout_seeds(self) -> range:
+        first = self._experiment.seed + HOLDOUT
+        return range(first, first + self._experiment.verdict.episodes)
+
+    @asynccontextmanager
+    async def _renewal(
+        self, endpoint: Endpoint, model: Model, spending: Spending
+    ) -> AsyncIterator[Renewal | None]:
+        """What brings new texts and demonstrations, where the experiment asks for them."""
+        experiment = self._experiment
+        if experiment.proposals is None:
+            wanted = "demonstrations" in experiment.space.free
+            yield Renewal(experiment, None, self._on_proposals, self._view.say) if wanted else None
+            return
+        config = proposer_endpoint(endpoint.config)
+        name, seed = experiment.proposals.proposer, experiment.seed
+        if config == endpoint.config:
+            proposer = make_proposer(name, model, seed)
+            yield Renewal(experiment, proposer, self._on_proposals, self._view.say)
+            return
+        async with Endpoint(config) as other:
+            proposer = make_proposer(name, Metered(other, spending, experiment.proposals.prices), seed)
+            yield Renewal(experiment, proposer, self._on_proposals, self._view.say)
+
+    def _on_trial(self, trial: Trial) -> None:
+        self._view.trial(trial)
+        self._tracker.trial(trial)
+
+    def _on_headroom(self, headroom: Headroom) -> None:
+        self._headroom = headroom
+        self._view.say(str(headroom))
+        self._tracker.headroom(headroom)
+
+    def _on_proposals(self, number: int, proposals: Proposals) -> None:
+        names = ", ".join(text.name for text in proposals.accepted) or "none"
+        refused = f"{len(proposals.refused)} refused, {proposals.duplicates} known already"
+        self._view.say(f"Round {number} of proposals: {names} join the race; {refused}.")
+        self._tracker.proposals(number, proposals)
+
+
+def study_name(experiment: Experiment) -> str:
+    """The experiment's name and the moment, UTC."""
+    return f"{experiment.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"

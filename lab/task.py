@@ -5,6 +5,7 @@ The normaliser belongs to the task and never to a candidate: fewer tokens asked 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Task:
         max_tokens: tokens of one answer at most, whatever the candidate asks for.
         max_return: the return that a score of 1.0 stands for, in reward.
         success_score: the score from which an episode counts as a success.
+        max_step_reward: the most that one step can bring, in reward; infinite where that is not known.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Task:
     max_tokens: int
     max_return: float
     success_score: float
+    max_step_reward: float = inf
 
     def score(self, rewards: Iterable[float]) -> float:
         """The rewards' sum over `max_return`, held within [0, 1]."""

@@ -10,8 +10,10 @@ from collections.abc import Callable
 
 from lab.experiment import Experiment
 from lab.frozen import FrozenPrompt
+from lab.headroom import Headroom
 from lab.mlflow_store import MlflowStore, Status
-from lab.search import Trial
+from lab.proposal import Proposals
+from lab.trial import Trial
 from lab.verdict import Verdict
 
 _Job = Callable[[MlflowStore], None]
@@ -21,6 +23,7 @@ class Tracker:
     """Writes one study to MLflow, in the order that it is told. A study without a trial leaves no run."""
 
     def __init__(self, experiment: Experiment, study_name: str, warn: Callable[[str], None]) -> None:
+        self.study = study_name
         self._warn, self._told = warn, False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         arguments = (experiment, study_name)
@@ -28,8 +31,16 @@ class Tracker:
         self._thread.start()
 
     def trial(self, trial: Trial) -> None:
-        """A trial of the search has ended."""
+        """A trial of the search has ended a rung."""
         self._tell(lambda store: store.trial(trial))
+
+    def headroom(self, headroom: Headroom) -> None:
+        """The first candidates have played."""
+        self._tell(lambda store: store.headroom(headroom))
+
+    def proposals(self, number: int, proposals: Proposals) -> None:
+        """A round of proposals has ended."""
+        self._tell(lambda store: store.proposals(number, proposals))
 
     def verdict(self, verdict: Verdict) -> None:
         """The holdout was played and judged."""

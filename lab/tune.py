@@ -61,19 +61,19 @@ async def _tune(path: Path, out: Path) -> None:
     from lab.outcome import summary
     from lab.progress import ProgressView
     from lab.settings import choose_model, read_dotenv
-    from lab.study import Study
+    from lab.study import Study, study_name
     from lab.tracking import Tracker
 
     read_dotenv(Path.cwd())
     experiment = load_experiment(path)
     view = ProgressView(experiment.space.free)
-    study = Study(experiment, view)
-    _on_signals(study, view)
     with opening_model(choose_model(experiment.model), os.environ) as opening:
+        tracker = Tracker(experiment, study_name(experiment), view.say)
+        study = Study(experiment, view, tracker)
+        _on_signals(study, view)
         view.say(f"Study {study.name} on {opening.model.name} at {opening.model.shown}: {experiment.about}")
-        tracker = Tracker(experiment, study.name, view.say)
         try:
-            outcome = await study.run(opening, tracker)
+            outcome = await study.run(opening)
             frozen = outcome.frozen_prompt()
             freeze(frozen, out)
             tracker.frozen(frozen)

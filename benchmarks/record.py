@@ -1,0 +1,93 @@
+"""Records the table: every candidate of a grid, played on the embedded model, episode by episode.
+
+`python -m benchmarks.record` takes about two hours on 2 cores. It may be stopped and started again: what
+is recorded is not played again. `benchmarks/table/echo.jsonl.gz` is what came of it.
+"""
+
+import asyncio
+import gzip
+import itertools
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from lab.candidate import Candidate
+from lab.environment import open_environment
+from lab.experiment import Experiment, load_experiment
+
+from lab.opening import open_endpoint, opening_model
+from lab.player import Player
+from lab.settings import choose_environment, choose_model
+from lab.space import Choices
+
+GRID = Path("benchmarks/grid.toml")
+RAW = Path(".lab/table.jsonl")
+TABLE = Path("benchmarks/table/echo.jsonl.gz")
+EPISODES = 24
+
+
+def grid(experiment: Experiment) -> Iterator[Candidate]:
+    """Every candidate of a space that has lists only, in a fixed order."""
+    names = list(experiment.space.free)
+    lists = [
+        dimension.values for dimension in experiment.space.free.values() if isinstance(dimension, Choices)
+    ]
+    for values in itertools.product(*lists):
+        yield experiment.space.candidate(dict(zip(names, values, strict=True)))
+
+
+async def record(experiment: Experiment) -> None:
+    """Play what is not recorded yet, a seed at a time over all candidates, so that a part is of use."""
+    done = {(row["candidate"], row["seed"]) for row in map(json.loads, _lines())}
+    candidates = list(grid(experiment))
+    owed = [
+        (index, seed)
+        for seed in range(EPISODES)
+        for index in range(len(candidates))
+        if (index, seed) not in done
+    ]
+    print(f"{len(owed)} episodes of {len(candidates)} candidates are owed", flush=True)
+    with opening_model(choose_model(experiment.model), os.environ) as opening, RAW.open("a") as out:
+        async with (
+            open_environment(choose_environment(experiment.task.environment)) as environment,
+            open_endpoint(opening) as endpoint,
+        ):
+            player = Player(endpoint, environment, experiment.task, experiment.search.in_flight)
+
+            async def one(index: int, seed: int) -> None:
+                evaluation = await player.evaluate(candidates[index], [seed])
+                for episode in evaluation.episodes:
+                    row = {
+                        "candidate": index,
+                        "seed": seed,
+                        "characters": [len(step.action) for step in episode.steps],
+                        "tokens_in": [completion.prompt_tokens for completion in episode.completions],
+                        "tokens_out": [completion.completion_tokens for completion in episode.completions],
+                    }
+                    out.write(json.dumps(row) + "\n")
+                    out.flush()
+
+            async with asyncio.TaskGroup() as group:
+                for index, seed in owed:
+                    await player.room()
+                    group.create_task(one(index, seed))
+
+
+def _lines() -> list[str]:
+    return RAW.read_text().splitlines() if RAW.exists() else []
+
+
+def main() -> None:
+    """Record, and write the table: candidates' settings first, then a line an episode."""
+    experiment = load_experiment(GRID)
+    RAW.parent.mkdir(exist_ok=True)
+    asyncio.run(record(experiment))
+    rows = sorted(map(json.loads, _lines()), key=lambda row: (row["candidate"], row["seed"]))
+    settings = [candidate.settings for candidate in grid(experiment)]
+    text = "\n".join(json.dumps(row) for row in [{"candidates": settings}, *rows]) + "\n"
+    TABLE.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The study in Optuna's storage: every trial with its parameters and episode returns, for Optuna's own tools.
+
+Optuna's plots, importances and Pareto front read it there. It is written when the search has ended: a write
+to SQLite takes longer than the race's choice of what to play next.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lab.objective import Objective
+from lab.space import Space
+from lab.trial import Trial
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+STATE = Path(".lab")
+
+
+def keep_trials(name: str, space: Space, objective: Objective, trials: Sequence[Trial]) -> None:
+    """Write a study; with a cost in the objective, it has two directions and so a Pareto front.
+
+    A trial's number in the lab is its user attribute `trial`: Optuna numbers in the order of writing. The
+    baseline is left out where it lies outside the space.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    STATE.mkdir(exist_ok=True)
+    directions: list[Literal["maximize", "minimize"]] = ["maximize"]
+    if objective.cost is not None:
+        directions.append("minimize")
+    study = optuna.create_study(
+        storage=f"sqlite:///{STATE}/optuna.db", study_name=name, directions=directions
+    )
+    study.set_metric_names(["return", objective.cost] if objective.cost else ["return"])
+    told = [_told(trial, space, objective) for trial in sorted(trials, key=lambda trial: trial.number)]
+    study.add_trials([trial for trial in told if trial is not None])
+
+
+def _told(trial: Trial, space: Space, objective: Objective) -> "FrozenTrial | None":
+    import optuna
+
+    params = space.params(trial.candidate)
+    if params is None:
+        return None
+    episodes = trial.evaluation.episodes
+    values = [trial.evaluation.mean_return]
+    if objective.cost is not None:
+        values.append(sum(map(objective.cost_of, episodes)) / len(episodes))
+    return optuna.trial.create_trial(
+        params=params,
+        distributions=space.distributions(),
+        values=values,
+        user_attrs={
+            "trial": trial.number,
+            "returns": {str(seed): value for seed, value in trial.evaluation.returns.items()},
+            "dropped": trial.dropped,
+            "digest": trial.candidate.digest,
+        },
+    )

@@ -1,0 +1,108 @@
+"""Renewal: what comes into the space on the way: new texts from a proposer, demonstrations from episodes.
+
+It owns when that happens, and what the proposer is told; how texts are written is the proposer's.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lab.briefing import Briefing, Rated
+from lab.candidate import Demonstration
+from lab.errors import LabError
+from lab.experiment import Experiment
+from lab.prompt import PromptTemplate
+from lab.proposal import Proposals
+from lab.proposers import Proposer
+from lab.trial import Trial
+
+DEMONSTRATIONS = 8
+"""Kept, best first; the most that a candidate may have."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a renewal brought."""
+
+    texts: tuple[PromptTemplate, ...]
+    demonstrations: tuple[Demonstration, ...]
+
+
+class Renewal:
+    """The renewals of one search, at equal distances through its budget.
+
+    Args:
+        proposer: None where only demonstrations are to be brought.
+        on_round: told of what each round's proposer gave, with the round's number.
+        warn: told in words of a round that was lost.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        proposer: Proposer | None,
+        on_round: Callable[[int, Proposals], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._experiment, self._proposer = experiment, proposer
+        self._on_round, self._warn = on_round, warn
+        self._rounds = experiment.proposals.rounds if experiment.proposals else 1
+        self._done = 0
+
+    def due(self, progress: float) -> bool:
+        """Whether the next renewal is to begin, `progress` being the share of the search that is over."""
+        if self._done == self._rounds or progress < (self._done + 1) / (self._rounds + 1):
+            return False
+        self._done += 1
+        return True
+
+    async def bring(self, trials: Sequence[Trial]) -> Found:
+        """New texts and the demonstrations, from what was played so far, best first.
+
+        A proposer that fails costs its round and nothing else.
+        """
+        texts = await self._texts(trials) if self._proposer is not None else ()
+        return Found(texts, demonstrations(trials))
+
+    async def _texts(self, trials: Sequence[Trial]) -> tuple[PromptTemplate, ...]:
+        settings, number = self._experiment.proposals, self._done
+        assert self._proposer is not None
+        assert settings is not None
+        try:
+            told = briefing(self._experiment, trials)
+            proposals = await self._proposer.propose(told, settings.texts, number)
+        except Exception as error:  # a foreign library's, too: the search goes on without this round
+            reason = error.one_line if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+            self._warn(f"Round {number} of proposals was lost: {reason}")
+            return ()
+        self._on_round(number, proposals)
+        return proposals.accepted
+
+
+def briefing(experiment: Experiment, trials: Sequence[Trial]) -> Briefing:
+    """What a proposer is told: the objective, and each text with its best trial's best and worst episodes."""
+    by_text: dict[str, Rated] = {}
+    for trial in trials:
+        episodes = sorted(trial.evaluation.episodes, key=lambda episode: episode.episode_return)
+        template = trial.candidate.template
+        rated = Rated(template, trial.evaluation.mean_return, len(episodes), episodes[-1], episodes[0])
+        by_text.setdefault(template.name, rated)
+    objective = (
+        f"{experiment.about} The objective is the mean episode return, the sum of the rewards of up to"
+    )
+    return Briefing(
+        f"{objective} {experiment.task.max_steps} steps.", experiment.task, tuple(by_text.values())
+    )
+
+
+def demonstrations(trials: Sequence[Trial]) -> tuple[Demonstration, ...]:
+    """The best step of each of the best episodes, no action twice; best episode first."""
+    episodes = [episode for trial in trials for episode in trial.evaluation.episodes]
+    found: dict[str, Demonstration] = {}
+    for episode in sorted(episodes, key=lambda episode: -episode.episode_return):
+        own = [step for step in episode.steps if step.error is None]
+        if not own:
+            continue
+        best = max(own, key=lambda step: step.reward)
+        before = episode.steps[best.number - 2].observation if best.number > 1 else episode.opening
+        found.setdefault(best.action, Demonstration(best.number, before, best.action))
+    return tuple(found.values())[:DEMONSTRATIONS]

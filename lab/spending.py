@@ -1,0 +1,148 @@
+"""What a study spends, and what it may: calls, tokens, dollars, minutes; whichever is used up first.
+
+It owns the counts and the limits. Every call of every model is counted here, the proposer's too.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+
+from lab.candidate import SamplingParams
+from lab.endpoint import Completion, Message, Model
+from lab.errors import BudgetError
+
+_MARGIN = 1.25
+"""How much dearer than the search's average an episode of the verdict may turn out: the best write more."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Dollars for a million tokens, as the endpoint's owner asks."""
+
+    tokens_in: float = 0.0
+    tokens_out: float = 0.0
+
+    def dollars(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """What these tokens cost."""
+        return (prompt_tokens * self.tokens_in + completion_tokens * self.tokens_out) / 1e6
+
+
+FREE = Prices()
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The limits; infinite where there is none."""
+
+    calls: float = inf
+    tokens: float = inf
+    dollars: float = inf
+    minutes: float = inf
+
+
+@dataclass
+class Spending:
+    """What was spent so far; `clock` gives seconds.
+
+    Attributes:
+        calls: model calls that were answered.
+        in_flight: calls that were begun and have no answer yet.
+        busy_s: seconds of all calls together.
+    """
+
+    budget: Budget = field(default_factory=Budget)
+    clock: Callable[[], float] = time.monotonic
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    dollars: float = 0.0
+    episodes: int = 0
+    in_flight: int = 0
+    busy_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._began_s = self.clock()
+
+    @property
+    def tokens(self) -> int:
+        """In and out together."""
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def minutes(self) -> float:
+        """Since the first moment."""
+        return (self.clock() - self._began_s) / 60
+
+    def used_up(self) -> str | None:
+        """The first limit that is reached, in words; None while there is something left."""
+        for name in ("calls", "tokens", "dollars", "minutes"):
+            limit = getattr(self.budget, name)
+            if getattr(self, name) >= limit:
+                return f"budget.{name} = {limit:g}"
+        return None
+
+    def room_for(self, owed_calls: int, later_calls: int) -> bool:
+        """Whether one more call fits beside those owed now and those kept for later.
+
+        A call that was not made yet is taken to cost what calls have cost so far, those for later a
+        quarter more; its time is that of as many calls at the rate so far.
+        """
+        if self.calls + owed_calls + later_calls + 1 > self.budget.calls:
+            return False
+        if self.calls == 0:
+            return True
+        coming = (owed_calls + later_calls * _MARGIN) / self.calls
+        return all(
+            getattr(self, name) * (1 + coming) < getattr(self.budget, name)
+            for name in ("tokens", "dollars", "minutes")
+        )
+
+    def progress(self, later_calls: int) -> float:
+        """The share, from 0, of what may be spent before those calls for later; of the limit nearest."""
+        if self.calls == 0:
+            return 0.0
+        shares = [self.calls / max(self.budget.calls - later_calls, 1)]
+        for name in ("tokens", "dollars", "minutes"):
+            spent = getattr(self, name)
+            kept = spent * later_calls * _MARGIN / self.calls
+            shares.append(spent / max(getattr(self.budget, name) - kept, 1e-9))
+        return max(shares)
+
+    def count(self, completion: Completion, prices: Prices) -> None:
+        """Add an answered call."""
+        self.calls += 1
+        self.prompt_tokens += completion.prompt_tokens
+        self.completion_tokens += completion.completion_tokens
+        self.dollars += prices.dollars(completion.prompt_tokens, completion.completion_tokens)
+        self.busy_s += completion.latency_s
+
+
+@dataclass(frozen=True)
+class Metered:
+    """A model whose calls are counted, and refused once the budget is used up."""
+
+    model: Model
+    spending: Spending
+    prices: Prices
+
+    async def complete(self, messages: Sequence[Message], sampling: SamplingParams) -> Completion:
+        """Ask the model once; see `Endpoint.complete`.
+
+        Raises:
+            BudgetError: a limit is reached. Calls in flight at that moment are still answered and counted.
+        """
+        if (limit := self.spending.used_up()) or self._last_is_in_flight():
+            limit = limit or f"budget.calls = {self.spending.budget.calls:g}"
+            what = "The budget is used up."
+            raise BudgetError(what, where=limit, do="raise it, or ask for a smaller verdict")
+        self.spending.in_flight += 1
+        try:
+            completion = await self.model.complete(messages, sampling)
+        finally:
+            self.spending.in_flight -= 1
+        self.spending.count(completion, self.prices)
+        return completion
+
+    def _last_is_in_flight(self) -> bool:
+        return self.spending.calls + self.spending.in_flight >= self.spending.budget.calls
