@@ -149,13 +149,14 @@ class Study:
             yield Renewal(experiment, None, self._on_proposals, self._view.say) if wanted else None
             return
         config = proposer_endpoint(endpoint.config)
-        name, seed = experiment.proposals.proposer, experiment.seed
+        name = experiment.proposals.proposer
         if config == endpoint.config:
-            proposer = make_proposer(name, model, seed)
+            proposer = make_proposer(name, model)
             yield Renewal(experiment, proposer, self._on_proposals, self._view.say)
             return
         async with Endpoint(config) as other:
-            proposer = make_proposer(name, Metered(other, spending, experiment.proposals.prices), seed)
+            metered = Metered(other, spending, experiment.proposals.prices)
+            proposer = make_proposer(name, metered)
             yield Renewal(experiment, proposer, self._on_proposals, self._view.say)
 
     def _on_trial(self, trial: Trial) -> None:

@@ -79,7 +79,8 @@ class Surrogate:
         weights = self._weights + np.linalg.solve(self._root.T, rng.standard_normal(len(self._weights)))
         own = np.sqrt(self._misfit * (1.0 - self._pull))
         played = self._pulled(weights) + own * rng.standard_normal(len(own))
-        misfit = np.sqrt(self._misfit) * rng.standard_normal(len(others))
+        # One misfit for all others: the highest of many independent ones would always beat what is known.
+        misfit = np.sqrt(self._misfit) * rng.standard_normal()
         return played, self._centre + others @ weights + misfit
 
     def _pulled(self, weights: Floats) -> Floats:

@@ -44,7 +44,7 @@ def test_the_baseline_of_echo_is_the_reference_at_its_settings() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "key", "told"),
     [
-        ("[search]\ntrials = ", "[search]\ntrails = ", "search.trails", "did you mean trials?"),
+        ("[search]\nepisodes = ", "[search]\nepisode = ", "search.episode", "did you mean episodes?"),
         ("temperature = {", "temprature = {", "space.temprature", "did you mean temperature?"),
         ("seed = 0", "sede = 0", "sede", "did you mean seed?"),
         ("seed = 0\n", "seed = -1\n", "seed", "greater than or equal to 0"),
@@ -69,7 +69,15 @@ def test_the_baseline_of_echo_is_the_reference_at_its_settings() -> None:
         ('layout = ["text", "turns"]', "layout = { low = 0, high = 1 }", "space.layout", "no range"),
         ('"reference", "word_count"', '"reference", "word_cuont"', "space.template", "word_count"),
         ('endpoint = "embedded"', 'endpoint = "embedded', "mine.toml", "cannot be read"),
-        ("episodes = 3", "episodes = 3.5", "search.episodes", "valid integer"),
+        ("episodes = 8 ", "episodes = 3.5 ", "search.episodes", "valid integer"),
+        ("calls = 1000\nminutes = 10", "", "budget", "set one of calls, tokens, dollars, minutes"),
+        ("calls = 1000", "calls = 500", "budget.calls", "use at least 592"),
+        ("minutes = 10", "dollars = 1.5", "model", "dollars_in"),
+        ("finalists = 1", "finalists = 4", "verdict.finalists", "at most confirmation.candidates = 3"),
+        ("[search]", '[objective]\ncost = "time"\nwithin = 0.1\n\n[search]', "objective.cost", "'tokens'"),
+        ("[search]", '[objective]\ncost = "tokens"\nwithn = 0.1\n\n[search]', "objective.withn", "within"),
+        ("[search]", '[proposals]\nproposer = "magic"\n\n[search]', "proposals.proposer", "'gepa'"),
+        ("history = [0, 1]", "demonstrations = [0, 9]", "space.demonstrations", "from 0 to 8"),
     ],
 )
 def test_a_mistake_is_told_by_file_key_and_cure(
@@ -133,7 +141,7 @@ def test_what_the_space_does_not_name_keeps_the_baselines_value(project: Project
     start = text.index("[space]")
     path = project.write(
         "experiments/mine.toml",
-        text[:start] + "[space]\ntop_p = 0.9\ntemperature = [0.1, 0.2]\n" + text[text.index("[search]") :],
+        text[:start] + "[space]\ntop_p = 0.9\ntemperature = [0.1, 0.2]\n" + text[text.index("[budget]") :],
     )
     assert len(table) > 2
     space = load_experiment(path).space

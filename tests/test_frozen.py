@@ -8,7 +8,7 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.candidate import Candidate, ContextSettings, SamplingParams
+from lab.candidate import Candidate, ContextSettings, Demonstration, SamplingParams
 from lab.errors import ConfigError, FrozenPromptError, LabError
 from lab.freeze import freeze, frozen_text
 from lab.frozen import Evidence, FrozenModel, FrozenPrompt, Provenance, read_frozen
@@ -20,9 +20,12 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{}\r
 )
 TASK = Task("echo", "test", "echo", 8, 150, 120.0, 0.1)
 EVIDENCE = Evidence(
-    "winner", 16, 0.95, "t", 600.0, [590.0, 610.0], 400.0, [390.0, 410.0], 200.0, [1.0, 2.0], 1.0, 1.0
+    *("winner", 16, 0.95, "t", 600.0, [590.0, 610.0], 400.0, [390.0, 410.0]),
+    *(200.0, [1.0, 2.0], 0.001, 1.0, 1.0, 1500.0, 1800.0),
 )
-PROVENANCE = Provenance("2026-01-01T00:00:00+00:00", "echo", "echo-1", 3, 100, 1000, 500, 1.5, ["openai 3"])
+PROVENANCE = Provenance(
+    "2026-01-01T00:00:00+00:00", "echo", "echo-1", 3, 100, 1000, 500, 0.0, 1.5, ["openai 3"]
+)
 
 candidates = st.builds(
     Candidate,
@@ -36,6 +39,7 @@ candidates = st.builds(
         stop=st.lists(TEXT, max_size=4).map(tuple),
     ),
     st.builds(ContextSettings, st.integers(0, 8), st.sampled_from(["text", "turns"]), st.booleans()),
+    st.lists(st.builds(Demonstration, st.integers(1, 8), TEXT, TEXT), max_size=2).map(tuple),
 )
 
 
@@ -98,7 +102,7 @@ def test_a_changed_candidate_is_refused(file: Path, old: str, new: str) -> None:
         ("max_steps = 8", 'max_steps = "8"'),
         ("max_steps = 8", "max_step = 8"),
         ("temperature = 0.7", "temperature = 70"),
-        ("format = 1", "format = 2"),
+        ("format = 2", "format = 1"),
         ("[task]", "[tusk]"),
         ("[candidate.template]", "[candidate.templates]"),
         ("digest =", "digest"),

@@ -1,8 +1,10 @@
 """The verdict and its intervals: what is claimed holds, and what is not there is not claimed."""
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,29 +12,40 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lab.candidate import Candidate
+from lab.endpoint import Completion
 from lab.episode import Episode, Step
 from lab.evaluation import Evaluation
-from lab.intervals import t_interval
+from lab.intervals import sign_flip_p, t_interval
+from lab.objective import Objective
 from lab.prompt import PromptTemplate
-from lab.search import Trial
 from lab.task import Task
-from lab.verdict import Verdict, judge
+from lab.trial import Trial
+from lab.verdict import Comparison, Verdict, compare, finalists, judge
 
+BY_RETURN = Objective()
 TASK = Task("t", "b", "echo", 1, 150, 120.0, 0.1)
 
 
-def evaluation(name: str, returns: dict[int, float]) -> Evaluation:
+def evaluation(name: str, returns: dict[int, float], tokens: int = 0) -> Evaluation:
     candidate = Candidate(PromptTemplate(name, "system", "turn"))
-    episodes = (Episode(seed, "", (Step(1, "a", "a", value, False),)) for seed, value in returns.items())
+    completion = Completion("a", "stop", tokens, 0, 0.0)
+    episodes = (
+        Episode(seed, "", (Step(1, "a", "a", value, False, None, completion),))
+        for seed, value in returns.items()
+    )
     return Evaluation(candidate, TASK, tuple(episodes))
 
 
-def verdict(baseline: Sequence[float], *finalists: Sequence[float]) -> Verdict:
-    entries = []
-    for number, returns in enumerate(finalists):
-        played = evaluation(f"finalist {number}", dict(enumerate(returns)))
-        entries.append((Trial(number, played), played))
-    return judge(evaluation("baseline", dict(enumerate(baseline))), entries, 0.95)
+def compared(baseline: Evaluation, *played: Evaluation, objective: Objective = BY_RETURN) -> Comparison:
+    entries = [(Trial(number, one), one) for number, one in enumerate(played)]
+    return compare(baseline, entries, objective, 0.95)
+
+
+def verdict(baseline: Sequence[float], *played: Sequence[float]) -> Verdict:
+    base = evaluation("baseline", dict(enumerate(baseline)))
+    entries = [evaluation(f"finalist {number}", dict(enumerate(one))) for number, one in enumerate(played)]
+    holdout = compared(base, *entries)
+    return judge(holdout, holdout, BY_RETURN, 0.95)
 
 
 @pytest.mark.filterwarnings("ignore:Precision loss")
@@ -73,7 +86,7 @@ def test_equal_candidates_are_called_a_gain_in_at_most_5_of_100_studies(
     draw: Callable[[random.Random], float],
 ) -> None:
     """All arms alike, three finalists, 16 episodes: the false-gain rate, with room for chance (3 sigma)."""
-    rng, studies = random.Random(7), 2000
+    rng, studies = random.Random(7), 400
     claimed = 0
     for _ in range(studies):
         arms = [[draw(rng) for _ in range(16)] for _ in range(4)]
@@ -92,22 +105,81 @@ def test_a_real_gain_is_found_and_its_size_covered() -> None:
 
 
 def test_the_best_of_several_that_beat_the_baseline_wins() -> None:
-    outcome = verdict([1, 2, 1, 2], [5, 6, 5, 6.5], [9, 10, 9, 10.5], [1, 2, 1, 2.5])
+    base = [1.0, 2.0] * 4
+    good, best = [5.0, 6.5] * 4, [9.0, 10.5] * 4
+    outcome = verdict(base, good, best, [1.0, 2.5] * 4)
     assert outcome.winner is not None
     assert outcome.winner.trial.number == 1
-    assert outcome.frozen is outcome.winner.holdout
+    assert outcome.frozen is outcome.winner.unseen
 
 
 def test_pairs_are_made_by_seed_and_an_episode_that_failed_leaves_its_pair_out() -> None:
     baseline = evaluation("baseline", {1: 10, 2: 20, 3: 30})
     other = evaluation("other", {3: 31, 2: 21, 9: 1000})
-    outcome = judge(baseline, [(Trial(0, other), other)], 0.95)
-    assert outcome.finalists[0].difference.mean == 1
-    assert outcome.finalists[0].difference.n == 2
+    (pair,) = compared(baseline, other).compared
+    assert pair.difference.mean == 1
+    assert pair.difference.n == 2
 
 
 def test_without_two_pairs_nothing_wins() -> None:
     other = evaluation("other", {1: 1000.0})
-    outcome = judge(evaluation("baseline", {1: 1.0, 2: 1.0}), [(Trial(0, other), other)], 0.95)
+    holdout = compared(evaluation("baseline", {1: 1.0, 2: 1.0}), other)
+    outcome = judge(holdout, holdout, BY_RETURN, 0.95)
     assert outcome.winner is None
     assert outcome.frozen is outcome.baseline
+
+
+@given(st.lists(st.integers(-20, 20), min_size=2, max_size=8))
+def test_the_sign_flip_p_is_the_share_of_sign_patterns_as_extreme(values: list[int]) -> None:
+    means = [abs(sum(s * v for s, v in zip(signs, values, strict=True))) for signs in patterns(len(values))]
+    share = sum(mean >= abs(sum(values)) for mean in means) / len(means)
+    assert sign_flip_p([float(value) for value in values]) == pytest.approx(share)
+
+
+def patterns(count: int) -> list[tuple[int, ...]]:
+    return list(itertools.product((1, -1), repeat=count))
+
+
+def test_the_confirmed_are_ranked_by_what_they_did_there() -> None:
+    base = evaluation("baseline", {1: 1.0, 2: 1.0})
+    low, high = evaluation("low", {1: 2.0, 2: 3.0}), evaluation("high", {1: 5.0, 2: 6.0})
+    (first,) = finalists(compared(base, low, high), BY_RETURN, 1)
+    assert first.candidate.template.name == "high"
+
+
+TOKENS = Objective("tokens", 0.05)
+
+
+def test_by_the_rule_the_cheapest_of_those_nearly_as_good_is_chosen() -> None:
+    base = evaluation("baseline", {1: 50.0, 2: 51.0}, tokens=90)
+    best = evaluation("best", {1: 100.0, 2: 101.0}, tokens=100)
+    cheap = evaluation("cheap", {1: 97.0, 2: 98.0}, tokens=40)
+    poor = evaluation("poor", {1: 60.0, 2: 61.0}, tokens=1)
+    confirmation = compared(base, best, cheap, poor, objective=TOKENS)
+    names = [trial.candidate.template.name for trial in finalists(confirmation, TOKENS, 3)]
+    assert names == ["cheap", "best", "poor"]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "returns", "wins"), [(40, 99.0, True), (40, 90.0, False), (99, 99.0, False)]
+)
+def test_a_candidate_wins_by_cost_only_where_its_return_holds(
+    tokens: int, returns: float, wins: bool
+) -> None:
+    rng = random.Random(1)
+    base = evaluation("baseline", {seed: rng.gauss(100, 1) for seed in range(12)}, tokens=100)
+    noisy = {seed: rng.gauss(returns, 1) for seed in range(12)}
+    own = evaluation("own", noisy, tokens=tokens)
+    if tokens == 99:  # cheaper on average, and not surely
+        episodes = [
+            replace(episode, steps=(replace(step, completion=Completion("a", "stop", count, 0, 0.0)),))
+            for episode, count in zip(own.episodes, [50, 148] * 6, strict=True)
+            for step in episode.steps
+        ]
+        own = replace(own, episodes=tuple(episodes))
+    holdout = compared(base, own, objective=TOKENS)
+    outcome = judge(holdout, holdout, TOKENS, 0.95)
+    assert (outcome.winner is not None) is wins
+    if outcome.winner is not None:
+        assert outcome.winner.cheaper
+        assert not outcome.winner.better(0.05)

@@ -1,0 +1,147 @@
+"""The live comparison: every method at equal calls on one endpoint, then its picks on sealed episodes.
+
+`python -m benchmarks.live` plays what is owed and may be stopped at any time; `--report DIR` writes the table
+and the picture of what is there. A line of the results is one method, run and budget.
+"""
+
+# ruff: noqa: T201 - progress is for people
+import argparse
+import asyncio
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from benchmarks.ground import Broken, OutOfCalls, pick_at
+from benchmarks.live_ground import Host, LiveGround
+from benchmarks.live_report import write_report
+from benchmarks.peers import PEERS
+from lab.candidate import Candidate
+from lab.endpoint import Endpoint
+from lab.environment import open_environment
+from lab.experiment import Experiment, load_experiment
+from lab.opening import open_endpoint, opening_model
+from lab.settings import choose_environment, choose_model, proposer_endpoint
+
+LIVE = Path("benchmarks/live.toml")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a method; its budgets are those whose picks are owed, the last is what it may spend."""
+
+    method: str
+    run: int
+    budgets: tuple[int, ...]
+
+
+def jobs(methods: Sequence[str], runs: int, budgets: Sequence[int], done: set[tuple[str, int, int]]) -> list[Job]:
+    """What is owed, run by run, so that a part is of use."""
+    owed = list[Job]()
+    for run in range(runs):
+        for method in methods:
+            left = tuple(sorted(budget for budget in budgets if (method, run, budget) not in done))
+            if left and PEERS[method].knows_budget:
+                owed += [Job(method, run, (budget,)) for budget in left]
+            elif left:
+                owed.append(Job(method, run, left))
+    return owed
+
+
+def finished(out: Path) -> Iterator[dict[str, object]]:
+    """The results so far; a torn last line is owed again."""
+    for line in out.read_text().splitlines() if out.exists() else ():
+        if line.endswith("}"):
+            yield json.loads(line)
+
+
+async def play(experiment: Experiment, owed: list[Job], holdout: int, at_once: int, out: Path) -> None:
+    """Open the endpoint, run every job, so many at a time."""
+    with (
+        opening_model(choose_model(experiment.model), os.environ) as opening,
+        ThreadPoolExecutor(at_once) as threads,
+    ):
+        async with (
+            open_environment(choose_environment(experiment.task.environment)) as environment,
+            open_endpoint(opening) as endpoint,
+            Endpoint(proposer_endpoint(endpoint.config)) as proposer,
+        ):
+            host = Host(experiment, asyncio.get_running_loop(), endpoint, proposer, environment)
+            slots = asyncio.Semaphore(at_once)
+            async with asyncio.TaskGroup() as group:
+                for job in owed:
+                    group.create_task(_one(job, host, holdout, slots, threads, out))
+
+
+async def _one(
+    job: Job, host: Host, holdout: int, slots: asyncio.Semaphore, threads: ThreadPoolExecutor, out: Path
+) -> None:
+    async with slots:
+        began_s = time.monotonic()
+        ground = LiveGround(host, job.run, job.budgets[-1])
+        if not await host.loop.run_in_executor(threads, _search, job, ground):
+            return
+        picks = {budget: pick_at(ground.picks, budget) for budget in job.budgets}
+        returns = {pick: await _returns(host, pick, holdout) for pick in dict.fromkeys(picks.values())}
+        lines = [
+            {
+                "method": job.method,
+                "run": job.run,
+                "budget": budget,
+                "calls": min(ground.calls, budget),
+                "seconds": round(time.monotonic() - began_s),
+                "task": asdict(host.experiment.task),
+                "candidate": pick.as_table(),
+                "holdout": returns[pick],
+            }
+            for budget, pick in picks.items()
+        ]
+        with out.open("a") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+        print(f"{job.method} {job.run}: {ground.calls} of {job.budgets[-1]} calls", flush=True)
+
+
+def _search(job: Job, ground: LiveGround) -> bool:
+    """Run the method to its end, in a thread; whether the run is worth something."""
+    try:
+        PEERS[job.method].method()(ground)
+    except OutOfCalls:
+        return True
+    except Broken as broken:
+        print(f"{job.method} {job.run} is owed again: {broken.__cause__}", flush=True)
+        return False
+    return True
+
+
+async def _returns(host: Host, pick: Candidate, holdout: int) -> list[float]:
+    return [round(episode.episode_return, 2) for episode in await host.holdout(pick, holdout)]
+
+
+def main() -> None:
+    """Play what is owed, or write the report."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--budgets", type=int, nargs="+", default=[400, 800, 1600], metavar="CALLS")
+    parser.add_argument("--methods", nargs="+", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--holdout", type=int, default=12, help="sealed episodes of each pick")
+    parser.add_argument("--at-once", type=int, default=8, help="runs that share the endpoint")
+    parser.add_argument("--out", type=Path, default=Path(".lab/live.jsonl"))
+    parser.add_argument("--report", type=Path, metavar="DIR", help="write live.md and live.svg here; play nothing")
+    asked = parser.parse_args()
+    if asked.report:
+        write_report(list(finished(asked.out)), asked.report)
+        return
+    # GEPA, DSPy and promptolution draw bars, which many runs at once would only tangle.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    done = {(line["method"], line["run"], line["budget"]) for line in finished(asked.out)}
+    owed = jobs(asked.methods, asked.runs, asked.budgets, done)  # type: ignore[arg-type]
+    print(f"{len(owed)} runs are owed", flush=True)
+    asyncio.run(play(load_experiment(LIVE), owed, asked.holdout, asked.at_once, asked.out))
+
+
+if __name__ == "__main__":
+    main()

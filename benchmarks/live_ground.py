@@ -1,0 +1,138 @@
+"""A Ground on a real endpoint: methods run in threads, the calls on one event loop that they share.
+
+It owns the bridge from threads to the loop. Endpoint and environment are opened by `benchmarks.live`.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from benchmarks.ground import Broken, Ledger, OutOfCalls
+from lab.candidate import Candidate, SamplingParams
+from lab.endpoint import Message, Model
+from lab.environment import Environment
+from lab.episode import CutEpisode, Episode, FailedEpisode
+from lab.errors import BudgetError, CallError, LabError
+from lab.experiment import Experiment
+from lab.player import Played, Player
+from lab.spending import FREE, Budget, Metered, Spending
+
+ASKING = SamplingParams(temperature=1.0, max_tokens=400)
+"""How the proposing model is asked. GEPA's authors use a temperature of 1.0; the length is
+twice that of the library's longest template."""
+
+SEEDS_PER_RUN = 10_000
+HOLDOUT = 1_000_000_000
+"""The holdout's first environment seed: above every run's."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Host:
+    """What all runs share.
+
+    Attributes:
+        loop: the one that the clients belong to.
+        proposer: the model that is asked for texts.
+    """
+
+    experiment: Experiment
+    loop: asyncio.AbstractEventLoop
+    model: Model
+    proposer: Model
+    environment: Environment
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the loop, from a thread, and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    def player(self, model: Model, spending: Spending) -> Player:
+        """One for a run of its own."""
+        experiment = self.experiment
+        return Player(model, self.environment, experiment.task, experiment.search.in_flight, spending)
+
+    async def holdout(self, candidate: Candidate, episodes: int) -> list[Episode]:
+        """Sealed episodes, the same seeds for every pick."""
+        player = self.player(self.model, Spending())
+        return await _played(player, candidate, range(HOLDOUT, HOLDOUT + episodes))
+
+
+class LiveGround:
+    """One run of one method. Every answered call counts, those of episodes that failed as well."""
+
+    can_ask = True
+
+    def __init__(self, host: Host, seed: int, budget_calls: int) -> None:
+        first = seed * SEEDS_PER_RUN
+        self.experiment, self.seed, self.budget_calls = host.experiment, seed, budget_calls
+        self.seeds = range(first, first + SEEDS_PER_RUN)
+        self.picks: list[tuple[int, Candidate]] = [(0, host.experiment.baseline)]
+        self.spending = Spending(Budget(calls=budget_calls))
+        self._host, self._ledger = host, Ledger(budget_calls)
+        self._player = host.player(Metered(host.model, self.spending, FREE), self.spending)
+        self._proposer = Metered(host.proposer, self.spending, FREE)
+
+    @property
+    def calls(self) -> int:
+        """Spent so far."""
+        return self.spending.calls
+
+    def play(self, candidate: Candidate, seeds: Sequence[int]) -> list[Episode]:
+        """One episode for each seed, all at once; see `Ground.play`.
+
+        Raises:
+            OutOfCalls: the budget does not allow the whole of it.
+            Broken: an episode failed for good.
+        """
+        promised = spent = len(seeds) * self.experiment.task.max_steps
+        self._ledger.promise(promised)
+        try:
+            episodes = self._host.wait(_played(self._player, candidate, seeds))
+            spent = sum(len(episode.completions) for episode in episodes)
+        finally:
+            self._ledger.settle(promised, spent)
+        return episodes
+
+    def ask(self, prompt: str) -> str:
+        """One call to the proposing model; see `Ground.ask`."""
+        self._ledger.promise(1)
+        try:
+            messages = [Message("user", prompt)]
+            return self._host.wait(self._proposer.complete(messages, ASKING)).text
+        except CallError:
+            # A question too long for the model, say: it costs its call, and no study.
+            self.spending.calls += 1
+            return ""
+        except BudgetError:
+            raise OutOfCalls from None
+        except LabError as error:
+            raise Broken from error
+        finally:
+            self._ledger.settle(1, 1)
+
+    def choose(self, candidate: Candidate) -> None:
+        """Note the pick."""
+        self.picks.append((self.calls, candidate))
+
+
+async def _played(player: Player, candidate: Candidate, seeds: Sequence[int]) -> list[Episode]:
+    played = await asyncio.gather(
+        *(player.episode(candidate, seed) for seed in seeds), return_exceptions=True
+    )
+    return [_ended(one) for one in played]
+
+
+def _ended(played: Played | BaseException) -> Episode:
+    match played:
+        case Episode():
+            return played
+        case BudgetError():
+            raise OutOfCalls
+        case FailedEpisode():
+            raise Broken from played.error
+        case BaseException():
+            raise Broken from played
+        case CutEpisode():
+            raise AssertionError("nobody asked for an episode to be cut")

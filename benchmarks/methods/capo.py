@@ -1,0 +1,113 @@
+"""CAPO (arXiv 2504.16005) from `promptolution`: instructions evolve by crossover and mutation, in a race.
+
+Its settings are the package's, which are the paper's (4 crossovers a step, alpha 0.2, a length penalty of
+0.05, at most 10 blocks), but for these. A block is 3 episodes and not 30 items: one block of 30 for its 14
+candidates would cost more than the whole budget. There are no few-shot examples: an episode has no labelled
+pairs. The population is the library's system texts, each with the baseline's turn text and numbers, since
+CAPO knows one instruction. The scores are returns over the task's `max_return`, so that the penalty has a
+scale. The pick, at any time, is the best mean among those that have come farthest in the race.
+"""
+
+import logging
+import random
+from collections import defaultdict
+from statistics import fmean
+
+import pandas as pd
+from promptolution.llms.base_llm import BaseLLM
+from promptolution.optimizers.capo import CAPO
+from promptolution.predictors.base_predictor import BasePredictor
+from promptolution.tasks.reward_tasks import RewardTask
+
+from benchmarks.ground import Ground
+from benchmarks.methods.texts import goal, try_texts
+
+BLOCK, BLOCKS = 3, 10
+STEPS = 10_000
+"""More than any budget allows: the calls end the run."""
+
+
+def run(ground: Ground) -> None:
+    """Evolve until the calls are used up."""
+    logging.getLogger("promptolution").setLevel(logging.CRITICAL)
+    random.seed(ground.seed)  # the package draws from the module's own generator
+    model = _Asked(ground)
+    seeds = [str(seed) for seed in ground.seeds[: BLOCK * BLOCKS]]
+    task = RewardTask(
+        pd.DataFrame({"x": seeds}),
+        reward_function=float,
+        task_description=goal(ground.experiment),
+        n_subsamples=BLOCK,
+        eval_strategy="sequential_block",
+        seed=ground.seed,
+    )
+    optimizer = CAPO(
+        predictor=_Episodes(model, ground),
+        task=task,
+        meta_llm=model,
+        initial_prompts=[template.system for template in ground.experiment.space.templates.values()],
+        upper_shots=0,
+        max_n_blocks_eval=BLOCKS,
+        check_fs_accuracy=False,
+        create_fs_reasoning=False,
+        df_few_shots=pd.DataFrame({"x": []}),
+    )
+    optimizer.optimize(n_steps=STEPS)
+
+
+class _Asked(BaseLLM):  # type: ignore[misc]  # the package carries no types
+    """The proposing model."""
+
+    def __init__(self, ground: Ground) -> None:
+        super().__init__()
+        self._ground = ground
+
+    def _get_response(self, prompts: list[str], system_prompts: list[str]) -> list[str]:
+        return [
+            self._ground.ask(f"{system}\n\n{prompt}")
+            for system, prompt in zip(system_prompts, prompts, strict=True)
+        ]
+
+
+class _Episodes(BasePredictor):  # type: ignore[misc]  # the package carries no types
+    """Plays an episode where the package would ask for one answer; the "answer" is the score."""
+
+    def __init__(self, model: BaseLLM, ground: Ground) -> None:
+        super().__init__(model)
+        self._ground = ground
+        self._scores = defaultdict[str, list[float]](list)
+
+    def predict(
+        self, prompts: str | list[str], xs: list[str], system_prompts: object = None
+    ) -> tuple[list[str], list[str]]:
+        """A score for each prompt on each seed."""
+        texts = [prompts] * len(xs) if isinstance(prompts, str) else prompts
+        scores = dict[tuple[str, str], float]()
+        for text in dict.fromkeys(texts):
+            seeds = [x for one, x in zip(texts, xs, strict=True) if one == text]
+            scores |= {(text, seed): score for seed, score in zip(seeds, self._play(text, seeds), strict=True)}
+            self._choose()
+        said = [str(scores[pair]) for pair in zip(texts, xs, strict=True)]
+        return said, said
+
+    def _play(self, system: str, seeds: list[str]) -> list[float]:
+        turn, scale = self._ground.experiment.baseline.template.turn, self._ground.experiment.task.max_return
+        candidate = try_texts(self._ground, "capo", system, turn)
+        if isinstance(candidate, str):
+            return [0.0] * len(seeds)
+        episodes = self._ground.play(candidate, [int(seed) for seed in seeds])
+        scores = [episode.episode_return / scale for episode in episodes]
+        self._scores[system] += scores
+        return scores
+
+    def _choose(self) -> None:
+        farthest = max(map(len, self._scores.values()), default=0)
+        means = {text: fmean(own) for text, own in self._scores.items() if len(own) == farthest}
+        if means:
+            turn = self._ground.experiment.baseline.template.turn
+            chosen = try_texts(self._ground, "capo", max(means, key=lambda text: means[text]), turn)
+            assert not isinstance(chosen, str)
+            self._ground.choose(chosen)
+
+    def _extract_preds(self, preds: list[str]) -> list[str]:
+        return preds

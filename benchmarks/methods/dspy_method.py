@@ -1,0 +1,101 @@
+"""DSPy by `dspy.GEPA`: a `dspy.Module` whose two instructions are the system and the turn text.
+
+GEPA and not MIPROv2, because it is the one that DSPy's docs give for agents whose runs can be told about in
+words: its metric takes the transcript as feedback. MIPROv2 describes a labelled data set and bootstraps
+demonstrations, and an episode has neither. Set up as in DSPy's GEPA tutorials: `reflection_minibatch_size=3`,
+merging on, the default proposer, validation and training seeds apart (as many as `gepa_method` has), the
+cache off. The module plays through the lab's agent, so that what is scored is what would be frozen.
+"""
+
+import logging
+from typing import Any
+
+import dspy
+from dspy.lm15 import Message, Request, Response, TextPart, Usage
+
+from benchmarks.ground import Ground
+from benchmarks.methods.gepa_method import TRAINING, VALIDATION, Picks
+from benchmarks.methods.texts import told, try_texts
+
+THREADS = 8
+
+
+def run(ground: Ground) -> None:
+    """Evolve until the calls are used up."""
+    logging.getLogger("dspy").setLevel(logging.CRITICAL)
+    lm = dspy.LM("ground", cache=False, num_retries=0, engine=_Asked(ground))
+    optimizer = dspy.GEPA(
+        metric=_metric,
+        # Episodes; reflections cost calls as well, so that the ground's own limit comes first.
+        max_metric_calls=ground.budget_calls,
+        reflection_minibatch_size=3,
+        reflection_lm=lm,
+        skip_perfect_score=False,
+        num_threads=THREADS,
+        warn_on_score_mismatch=False,
+        seed=ground.seed,
+        gepa_kwargs={"callbacks": [Picks(ground)]},
+    )
+    examples = [dspy.Example(seed=seed).with_inputs("seed") for seed in ground.seeds[: VALIDATION + TRAINING]]
+    with dspy.context(lm=lm):
+        optimizer.compile(_playing(ground), trainset=examples[VALIDATION:], valset=examples[:VALIDATION])
+
+
+def _metric(
+    gold: dspy.Example, pred: dspy.Prediction, trace: Any = None, pred_name: Any = None, pred_trace: Any = None
+) -> dspy.Prediction:  # five arguments by DSPy's contract
+    """The return, and the transcript as feedback."""
+    del gold, trace, pred_name, pred_trace
+    return dspy.Prediction(score=pred.episode_return, feedback=pred.transcript)
+
+
+def _playing(ground: Ground) -> dspy.Module:
+    """The module; a closure, because DSPy copies a module's attributes, and a ground has no copies."""
+    about, template = ground.experiment.about, ground.experiment.baseline.template
+
+    def play(system: str, turn: str, seed: int) -> tuple[float, str]:
+        candidate = try_texts(ground, "dspy", system, turn)
+        if isinstance(candidate, str):
+            return 0.0, candidate
+        (episode,) = ground.play(candidate, [seed])
+        return episode.episode_return, told(episode)
+
+    class Playing(dspy.Module):  # type: ignore[misc]  # DSPy's modules carry no types
+        """One episode by the lab's agent; its two texts are the instructions of two predictors."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.system = dspy.Predict(dspy.Signature("task -> messages", template.system))
+            self.turn = dspy.Predict(dspy.Signature("step -> message", template.turn))
+
+        def forward(self, seed: int) -> dspy.Prediction:
+            system, turn = self.system.signature.instructions, self.turn.signature.instructions
+            value, transcript = play(system, turn, seed)
+            # What a predictor's own call would leave behind, so that GEPA finds something to reflect on.
+            if (trace := dspy.settings.trace) is not None:
+                trace.append((self.system, {"task": about}, dspy.Prediction(messages=transcript)))
+                trace.append((self.turn, {"step": about}, dspy.Prediction(message=transcript)))
+            return dspy.Prediction(episode_return=value, transcript=transcript)
+
+    return Playing()
+
+
+class _Asked:
+    """The proposing model, as an engine of DSPy's."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+
+    def complete(self, request: Request) -> Response:
+        """One call."""
+        system = request.system or ""
+        if not isinstance(system, str):
+            system = "".join(getattr(part, "text", "") for part in system)
+        prompt = "\n\n".join([system, *(message.text or "" for message in request.messages)]).strip()
+        return Response(
+            id=None,
+            model="ground",
+            message=Message.assistant([TextPart(self._ground.ask(prompt))]),
+            finish_reason="stop",
+            usage=Usage(input_tokens=0, output_tokens=0, total_tokens=0),
+        )

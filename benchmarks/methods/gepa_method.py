@@ -1,0 +1,99 @@
+"""GEPA (arXiv 2507.19457) by `gepa.optimize`: system and turn text evolve by reflection on transcripts.
+
+Set up as the library's guide to adapters has it: an adapter that plays episodes and shows the transcripts,
+all else at its defaults (Pareto selection, minibatches of 3, round robin over the components). The guide
+asks for the smallest validation set that stands for the task: 10 seeds, which leaves room for a few accepted
+candidates at 400 calls; the minibatches come from 20 others. Rewards have no known top, so that no
+minibatch is skipped as perfect. Numbers stay the baseline's.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gepa
+from gepa.core.adapter import EvaluationBatch, ProposalFn
+
+from benchmarks.ground import Ground
+from benchmarks.methods.texts import told, try_texts
+from lab.episode import Episode
+
+VALIDATION, TRAINING = 10, 20
+
+Texts = dict[str, str]
+Batch = EvaluationBatch[str, str]
+
+
+def run(ground: Ground) -> None:
+    """Evolve until the calls are used up."""
+    template = ground.experiment.baseline.template
+    gepa.optimize(
+        seed_candidate={"system": template.system, "turn": template.turn},
+        trainset=list(ground.seeds[VALIDATION : VALIDATION + TRAINING]),
+        valset=list(ground.seeds[:VALIDATION]),
+        adapter=_Adapter(ground),
+        reflection_lm=lambda prompt: ground.ask(_text(prompt)),
+        # Episodes; reflections cost calls as well, so that the ground's own limit comes first.
+        max_metric_calls=ground.budget_calls,
+        skip_perfect_score=False,
+        callbacks=[Picks(ground)],
+        logger=Silent(),
+        seed=ground.seed,
+    )
+
+
+@dataclass
+class Picks:
+    """Chooses what GEPA holds for its best: the highest mean on the validation seeds."""
+
+    ground: Ground
+    best: float = float("-inf")
+
+    def on_valset_evaluated(self, event: Mapping[str, Any]) -> None:
+        """A candidate was accepted, or it is the first one."""
+        texts, score = event["candidate"], event["average_score"]
+        candidate = try_texts(self.ground, "gepa", texts["system"], texts["turn"])
+        if score > self.best and not isinstance(candidate, str):
+            self.best = score
+            self.ground.choose(candidate)
+
+
+class Silent:
+    """GEPA's logger, which says nothing."""
+
+    def log(self, message: str) -> None:
+        """Drop it."""
+
+
+@dataclass
+class _Adapter:
+    ground: Ground
+    propose_new_texts: ProposalFn | None = None  # GEPA's own way
+
+    def evaluate(self, batch: list[int], candidate: Texts, capture_traces: bool = False) -> Batch:
+        """Play an episode for each seed."""
+        playable = try_texts(self.ground, "gepa", candidate["system"], candidate["turn"])
+        if isinstance(playable, str):
+            said, scores = [playable] * len(batch), [0.0] * len(batch)
+        else:
+            episodes: list[Episode] = self.ground.play(playable, batch)
+            said = [told(episode) for episode in episodes]
+            scores = [episode.episode_return for episode in episodes]
+        return EvaluationBatch(said, scores, said if capture_traces else None)
+
+    def make_reflective_dataset(
+        self, candidate: Texts, eval_batch: Batch, components_to_update: list[str]
+    ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """The transcripts, for each component alike."""
+        opening = self.ground.experiment.about
+        records = [
+            {"Inputs": opening, "Generated Outputs": said, "Feedback": f"The episode's reward is {score:.1f}."}
+            for said, score in zip(eval_batch.trajectories or [], eval_batch.scores, strict=True)
+        ]
+        return {component: records for component in components_to_update}
+
+
+def _text(prompt: str | list[dict[str, Any]]) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return "\n\n".join(str(message["content"]) for message in prompt)

@@ -1,0 +1,18 @@
+"""Random search: a point at random, three episodes, the best mean is the pick.
+
+The yardstick of Bergstra and Bengio, JMLR 13 (2012); the baseline is tried first, as by every method here.
+"""
+
+import numpy as np
+
+from benchmarks.ground import Ground
+from benchmarks.methods.trials import EPISODES, Best, candidate_of, mean_return
+from lab.sampling import at_random
+
+
+def run(ground: Ground) -> None:
+    """Search until the calls are used up."""
+    rng, best, candidate = np.random.default_rng(ground.seed), Best(ground), ground.experiment.baseline
+    while True:
+        best.tell(candidate, mean_return(ground.play(candidate, ground.seeds[:EPISODES])))
+        candidate = candidate_of(ground, at_random(ground.experiment.space, 1, rng)[0])

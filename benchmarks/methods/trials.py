@@ -1,0 +1,62 @@
+"""What the methods that choose among given candidates share: Optuna's terms, episodes to a number, the pick.
+
+It owns no choice of a method's own.
+"""
+
+import logging
+from collections.abc import Mapping
+from statistics import fmean
+
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
+
+from benchmarks.ground import Ground
+from lab.candidate import Candidate
+from lab.episode import Episode
+from lab.space import Choices, Space
+
+EPISODES = 3
+"""Episodes of a trial, where a method averages over a fixed number."""
+
+optuna.logging.set_verbosity(logging.ERROR)
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """The space as one who uses Optuna would write it: a list of evenly spaced numbers has an order."""
+    written = space.distributions()
+    for name, dimension in space.free.items():
+        if isinstance(dimension, Choices) and (stepped := _stepped(dimension)):
+            written[name] = stepped
+    return written
+
+
+def _stepped(choices: Choices) -> FloatDistribution | None:
+    numbers = [value for value in choices.values if isinstance(value, float)]
+    steps = {round(after - before, 6) for before, after in zip(numbers, numbers[1:], strict=False)}
+    if len(numbers) < len(choices.values) or len(steps) != 1 or min(steps) <= 0:
+        return None
+    return FloatDistribution(numbers[0], numbers[-1], step=min(steps))
+
+
+def mean_return(episodes: list[Episode]) -> float:
+    """Of some episodes, in reward."""
+    return fmean(episode.episode_return for episode in episodes)
+
+
+class Best:
+    """Keeps the pick at the highest mean so far, as `study.best_trial` would."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.value = float("-inf")
+        self._ground = ground
+
+    def tell(self, candidate: Candidate, value: float) -> None:
+        """A trial ended with this mean."""
+        if value > self.value:
+            self.value = value
+            self._ground.choose(candidate)
+
+
+def candidate_of(ground: Ground, params: Mapping[str, str | float | int | bool]) -> Candidate:
+    """The candidate of Optuna's parameters."""
+    return ground.experiment.space.candidate(params)

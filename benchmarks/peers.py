@@ -1,0 +1,40 @@
+"""The methods by name, and which of them make use of their budget from the start.
+
+A method that does not know its budget has one run, whose picks on the way are its picks at smaller budgets.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+
+from benchmarks.ground import Method
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A method to compare with.
+
+    Attributes:
+        module: below `benchmarks.methods`; imported when it is wanted, for some need packages of their own.
+        knows_budget: whether a smaller budget makes another run.
+        writes_texts: whether it needs a model to ask, so that it cannot run on the table.
+    """
+
+    module: str
+    knows_budget: bool = False
+    writes_texts: bool = False
+
+    def method(self) -> Method:
+        """Its `run`."""
+        method: Method = import_module(f"benchmarks.methods.{self.module}").run
+        return method
+
+
+PEERS = {
+    "random": Peer("random_search"),
+    "optuna": Peer("optuna_default"),
+    "hyperband": Peer("optuna_hyperband"),
+    "numbers_first": Peer("numbers_first", knows_budget=True),
+    "gepa": Peer("gepa_method", writes_texts=True),
+    "dspy": Peer("dspy_method", writes_texts=True),
+    "capo": Peer("capo", writes_texts=True),
+}

@@ -1,0 +1,69 @@
+"""A Briefing: what a proposer is told: the objective, and the texts so far with what they earned.
+
+Episodes are shown as data: what a model or an environment wrote is clipped, and never template syntax.
+"""
+
+from dataclasses import dataclass
+
+from lab.episode import Episode
+from lab.prompt import PromptTemplate
+from lab.task import Task
+
+SHOWN_STEPS = 3
+SHOWN_CHARACTERS = 160
+"""Of an action or an observation: small models have small contexts."""
+
+
+@dataclass(frozen=True)
+class Rated:
+    """A text and the trial that did best with it.
+
+    Attributes:
+        episodes: how many `mean_return` is over.
+        best, worst: the trial's episodes with the highest and the lowest return.
+    """
+
+    template: PromptTemplate
+    mean_return: float
+    episodes: int
+    best: Episode
+    worst: Episode
+
+    @property
+    def earned(self) -> str:
+        """The mean return with its count."""
+        return f"mean return {self.mean_return:.1f} over {self.episodes} episodes"
+
+
+@dataclass(frozen=True)
+class Briefing:
+    """What is to be done better.
+
+    Attributes:
+        objective: in words.
+        texts: best first, never empty.
+    """
+
+    objective: str
+    task: Task
+    texts: tuple[Rated, ...]
+
+
+def shown(episode: Episode) -> str:
+    """An episode's return and its steps of most and least reward, in order, as indented text."""
+    ranked = sorted(episode.steps, key=lambda step: -step.reward)
+    chosen = {step.number for step in (*ranked[: SHOWN_STEPS - 1], *ranked[-1:])}
+    lines = [f"return {episode.episode_return:.1f} in {len(episode.steps)} steps"]
+    for step in episode.steps:
+        if step.number in chosen:
+            lines.append(f"step {step.number}, reward {step.reward:.2f}")
+            lines.append(f"  action: {clipped(step.action)}")
+            lines.append(f"  then observed: {clipped(step.observation)}")
+    return "\n".join(lines)
+
+
+def clipped(text: str) -> str:
+    """`text` on one line, at most `SHOWN_CHARACTERS` and a note of what was left out; no unprintables."""
+    one_line = "".join(character if character.isprintable() else " " for character in text)
+    left_out = len(one_line) - SHOWN_CHARACTERS
+    return one_line if left_out <= 0 else f"{one_line[:SHOWN_CHARACTERS]} [... {left_out} characters more]"

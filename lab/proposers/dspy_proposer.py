@@ -1,0 +1,112 @@
+"""The DSPy proposer: a signature that asks for a better text, given the best and the worst that was played.
+
+DSPy writes the prompt and reads the answer; the calls go through the lab's own model, where they are counted.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from lab.briefing import Briefing, Rated, shown
+from lab.endpoint import Message, Model
+from lab.errors import LabError
+from lab.proposal import ProposalRefusedError, placeholders
+from lab.proposers import SAMPLING, Texts, Write
+
+if TYPE_CHECKING:
+    from dspy import lm15
+
+SHOWN_TEXTS = 3
+
+
+def make_write(model: Model) -> Write:
+    """A way to write one text with DSPy; importing it takes about 2 s."""
+    import dspy
+
+    class Rewrite(dspy.Signature):  # type: ignore[misc]
+        """Write a better system text for an agent, so that its episodes return more."""
+
+        objective: str = dspy.InputField()
+        texts_so_far: str = dspy.InputField(desc="with what they returned, best first")
+        best_episode: str = dspy.InputField(desc="what the agent did when it returned most")
+        worst_episode: str = dspy.InputField(desc="what it did when it returned least")
+        rules: str = dspy.InputField()
+        system: str = dspy.OutputField(desc="the new system text, whole, ready to be used")
+
+    lm = dspy.LM("lab", engine=_NoEngine(), async_engine=_Engine(model), cache=False, num_retries=0)
+    predict = dspy.Predict(Rewrite)
+
+    async def write(briefing: Briefing, parent: Rated, _: int) -> Texts:
+        with dspy.context(lm=lm, adapter=dspy.ChatAdapter(use_json_adapter_fallback=False)):
+            try:
+                answer = await predict.acall(
+                    objective=briefing.objective,
+                    texts_so_far=_texts(briefing, parent),
+                    best_episode=shown(parent.best),
+                    worst_episode=shown(parent.worst),
+                    rules=_rules(parent),
+                )
+            except Exception as error:  # DSPy wraps what its engine raised
+                raise _own(error) from error
+        return str(answer.system or ""), ""
+
+    return write
+
+
+def _texts(briefing: Briefing, parent: Rated) -> str:
+    others = [rated for rated in briefing.texts[:SHOWN_TEXTS] if rated is not parent]
+    parts = [f"[{rated.earned}]\n{rated.template.system.strip()}" for rated in others]
+    return "\n\n".join([f"[to be improved: {parent.earned}]\n{parent.template.system.strip()}", *parts])
+
+
+def _rules(parent: Rated) -> str:
+    kept = sorted(placeholders(parent.template.system))
+    names = ", ".join(f"{{{name}}}" for name in kept)
+    keep = f"Keep {names} as it is, in its braces. " if kept else ""
+    return f"{keep}Write no other braces. Write the text itself, without a comment."
+
+
+def _own(error: BaseException) -> LabError:
+    """The lab's own error inside of what DSPy raised, or a refusal of what DSPy could not read."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, LabError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    why = f"{type(error).__name__}: {error}"[:300]
+    return ProposalRefusedError("A proposal could not be read.", where="dspy", why=why)
+
+
+class _Engine:
+    """DSPy's way to the lab's model."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    async def complete(self, request: "lm15.Request") -> "lm15.Response":
+        from dspy import lm15
+
+        completion = await self._model.complete(_messages(request), SAMPLING)
+        usage = lm15.Usage(input_tokens=completion.prompt_tokens, output_tokens=completion.completion_tokens)
+        message = lm15.Message.assistant(completion.text or " ")
+        return lm15.Response(None, request.model, message, "stop", usage)
+
+
+class _NoEngine:
+    """DSPy wants a synchronous engine beside the other; nothing here asks it."""
+
+    def complete(self, request: "lm15.Request") -> "lm15.Response":
+        raise NotImplementedError(f"{request.model} is asked asynchronously")
+
+
+def _messages(request: "lm15.Request") -> list[Message]:
+    system = [Message("system", _text(request.system))] if request.system else []
+    roles: dict[str, Any] = {
+        "user": "user",
+        "assistant": "assistant",
+        "system": "system",
+        "developer": "system",
+    }
+    return [*system, *(Message(roles[message.role], _text(message.parts)) for message in request.messages)]
+
+
+def _text(parts: Any) -> str:  # noqa: ANN401
+    return parts if isinstance(parts, str) else "".join(getattr(part, "text", "") for part in parts)

@@ -1,0 +1,70 @@
+"""The GEPA proposer: the library's reflective proposal, on episodes instead of single answers.
+
+Agrawal et al., "GEPA: Reflective Prompt Evolution Can Outperform Reinforcement Learning", arXiv 2507.19457,
+section 3. GEPA writes the reflection prompt and reads the answer; the lab's own model is asked.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from lab.briefing import Briefing, Rated, shown
+from lab.endpoint import Message, Model
+from lab.proposal import placeholders
+from lab.proposers import SAMPLING, Texts, Write
+
+Part = str
+"""`system` or `turn`: a component, in GEPA's terms."""
+
+Record = dict[str, str]
+
+
+def make_write(model: Model) -> Write:
+    """A way to write one text with GEPA's instruction proposal."""
+    from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
+
+    async def write(briefing: Briefing, parent: Rated, place: int) -> Texts:
+        part = ("system", "turn")[place // 3 % 2]  # GEPA's round robin, after each parent had its turn
+        text = str(getattr(parent.template, part))
+        dataset = EpisodeAdapter(briefing).make_reflective_dataset({part: text}, parent, [part])
+        prompt = Signature.prompt_renderer(
+            {
+                "current_instruction_doc": text,
+                "dataset_with_feedback": dataset[part],
+                "prompt_template": f"{Signature.default_prompt_template}\n\n{_rules(text)}",
+            }
+        )
+        completion = await model.complete([Message("user", str(prompt))], SAMPLING)
+        found = Signature.output_extractor(completion.text)["new_instruction"]
+        return (found, "") if part == "system" else ("", found)
+
+    return write
+
+
+class EpisodeAdapter:
+    """The part of `gepa.core.adapter.GEPAAdapter` that a proposal needs: episodes as reflective data."""
+
+    def __init__(self, briefing: Briefing) -> None:
+        self._briefing = briefing
+
+    def make_reflective_dataset(
+        self, candidate: Mapping[Part, str], played: Rated, components_to_update: Sequence[Part]
+    ) -> Mapping[Part, Sequence[Record]]:
+        """The best and the worst episode of a text, each with what it returned as feedback."""
+        records = [
+            self._record("the best episode", played.best.episode_return, shown(played.best)),
+            self._record("the worst episode", played.worst.episode_return, shown(played.worst)),
+        ]
+        return {part: records for part in components_to_update if part in candidate}
+
+    def _record(self, which: str, episode_return: float, episode: str) -> Record:
+        best = self._briefing.texts[0]
+        return {
+            "Inputs": self._briefing.objective,
+            "Generated Outputs": episode,
+            "Feedback": f"This is {which}: {episode_return:.1f}. The best text so far: {best.earned}.",
+        }
+
+
+def _rules(text: str) -> str:
+    names = ", ".join(f"{{{name}}}" for name in sorted(placeholders(text)))
+    keep = f"Keep these placeholders exactly, each is filled in at every step: {names}. " if names else ""
+    return f"{keep}Write no other braces."
