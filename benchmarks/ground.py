@@ -13,14 +13,14 @@ from lab.episode import Episode
 from lab.experiment import Experiment
 
 
-class OutOfCalls(BaseException):  # noqa: N818  # no error: how a method's run ends
+class OutOfCalls(BaseException):  # no error: how a method's run ends
     """The budget does not allow what was asked for, so nothing of it was done.
 
     It is no `Exception`: the peers' packages catch those, count them as a failed trial and go on.
     """
 
 
-class Broken(BaseException):  # noqa: N818  # passes through the peers' packages as `OutOfCalls` does
+class Broken(BaseException):  # passes through the peers' packages as `OutOfCalls` does
     """Endpoint or environment failed for good: the run is worth nothing, and is owed again."""
 
 

@@ -24,7 +24,7 @@ from lab.endpoint import Endpoint
 from lab.environment import open_environment
 from lab.experiment import Experiment, load_experiment
 from lab.opening import open_endpoint, opening_model
-from lab.settings import choose_environment, choose_model, proposer_endpoint
+from lab.settings import choose_environment, choose_model, proposer_endpoint, read_dotenv
 
 LIVE = Path("benchmarks/live.toml")
 
@@ -38,7 +38,9 @@ class Job:
     budgets: tuple[int, ...]
 
 
-def jobs(methods: Sequence[str], runs: int, budgets: Sequence[int], done: set[tuple[str, int, int]]) -> list[Job]:
+def jobs(
+    methods: Sequence[str], runs: int, budgets: Sequence[int], done: set[tuple[str, int, int]]
+) -> list[Job]:
     """What is owed, run by run, so that a part is of use."""
     owed = list[Job]()
     for run in range(runs):
@@ -85,7 +87,11 @@ async def _one(
         if not await host.loop.run_in_executor(threads, _search, job, ground):
             return
         picks = {budget: pick_at(ground.picks, budget) for budget in job.budgets}
-        returns = {pick: await _returns(host, pick, holdout) for pick in dict.fromkeys(picks.values())}
+        try:
+            returns = {pick: await _returns(host, pick, holdout) for pick in dict.fromkeys(picks.values())}
+        except Broken as broken:
+            _tell_broken(job, broken)
+            return
         lines = [
             {
                 "method": job.method,
@@ -111,9 +117,13 @@ def _search(job: Job, ground: LiveGround) -> bool:
     except OutOfCalls:
         return True
     except Broken as broken:
-        print(f"{job.method} {job.run} is owed again: {broken.__cause__}", flush=True)
+        _tell_broken(job, broken)
         return False
     return True
+
+
+def _tell_broken(job: Job, broken: Broken) -> None:
+    print(f"{job.method} {job.run} is owed again: {broken.__cause__}", flush=True)
 
 
 async def _returns(host: Host, pick: Candidate, holdout: int) -> list[float]:
@@ -129,16 +139,21 @@ def main() -> None:
     parser.add_argument("--holdout", type=int, default=12, help="sealed episodes of each pick")
     parser.add_argument("--at-once", type=int, default=8, help="runs that share the endpoint")
     parser.add_argument("--out", type=Path, default=Path(".lab/live.jsonl"))
-    parser.add_argument("--report", type=Path, metavar="DIR", help="write live.md and live.svg here; play nothing")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="write live.md and live.svg here; play nothing"
+    )
     asked = parser.parse_args()
     if asked.report:
         write_report(list(finished(asked.out)), asked.report)
         return
-    # GEPA, DSPy and promptolution draw bars, which many runs at once would only tangle.
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    read_dotenv(Path())
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     done = {(line["method"], line["run"], line["budget"]) for line in finished(asked.out)}
     owed = jobs(asked.methods, asked.runs, asked.budgets, done)  # type: ignore[arg-type]
+    for method in {job.method for job in owed}:
+        PEERS[
+            method
+        ].method()  # packages that are imported in several threads at once can wait for each other
     print(f"{len(owed)} runs are owed", flush=True)
     asyncio.run(play(load_experiment(LIVE), owed, asked.holdout, asked.at_once, asked.out))
 

@@ -99,12 +99,7 @@ class LiveGround:
         """One call to the proposing model; see `Ground.ask`."""
         self._ledger.promise(1)
         try:
-            messages = [Message("user", prompt)]
-            return self._host.wait(self._proposer.complete(messages, ASKING)).text
-        except CallError:
-            # A question too long for the model, say: it costs its call, and no study.
-            self.spending.calls += 1
-            return ""
+            return self._host.wait(self._answer(prompt))
         except BudgetError:
             raise OutOfCalls from None
         except LabError as error:
@@ -115,6 +110,14 @@ class LiveGround:
     def choose(self, candidate: Candidate) -> None:
         """Note the pick."""
         self.picks.append((self.calls, candidate))
+
+    async def _answer(self, prompt: str) -> str:
+        try:
+            return (await self._proposer.complete([Message("user", prompt)], ASKING)).text
+        except CallError:
+            # A question too long for the model, say: it costs its call, and no study.
+            self.spending.calls += 1
+            return ""
 
 
 async def _played(player: Player, candidate: Candidate, seeds: Sequence[int]) -> list[Episode]:

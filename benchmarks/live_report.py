@@ -109,12 +109,16 @@ def draw(figures: Cells, path: Path) -> None:
     methods, budgets = _axes(figures)
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     for place, method in enumerate(methods):
-        own = [(at, figures[method, budget]) for at, budget in enumerate(budgets) if (method, budget) in figures]
+        own = [
+            (at, figures[method, budget]) for at, budget in enumerate(budgets) if (method, budget) in figures
+        ]
         shift = (place - (len(methods) - 1) / 2) * 0.8 / len(methods)
         middles = [cell.middle for _, cell in own]
         below = [cell.middle - cell.low for _, cell in own]
         above = [cell.high - cell.middle for _, cell in own]
-        axes.errorbar([at + shift for at, _ in own], middles, [below, above], fmt="o", capsize=3, label=method)
+        axes.errorbar(
+            [at + shift for at, _ in own], middles, [below, above], fmt="o", capsize=3, label=method
+        )
     axes.set_xticks(range(len(budgets)), [str(budget) for budget in budgets])
     axes.set_xlabel("model calls")
     axes.set_ylabel("holdout return of the pick (median of the runs)")

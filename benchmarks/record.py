@@ -9,17 +9,19 @@ import gzip
 import itertools
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from lab.candidate import Candidate
 from lab.environment import open_environment
+from lab.episode import Episode
 from lab.experiment import Experiment, load_experiment
-
 from lab.opening import open_endpoint, opening_model
 from lab.player import Player
 from lab.settings import choose_environment, choose_model
 from lab.space import Choices
+from lab.spending import Spending
 
 GRID = Path("benchmarks/grid.toml")
 RAW = Path(".lab/table.jsonl")
@@ -47,31 +49,37 @@ async def record(experiment: Experiment) -> None:
         for index in range(len(candidates))
         if (index, seed) not in done
     ]
-    print(f"{len(owed)} episodes of {len(candidates)} candidates are owed", flush=True)
-    with opening_model(choose_model(experiment.model), os.environ) as opening, RAW.open("a") as out:
+    sys.stderr.write(f"{len(owed)} episodes of {len(candidates)} candidates are owed\n")
+    with opening_model(choose_model(experiment.model), os.environ) as opening:
         async with (
             open_environment(choose_environment(experiment.task.environment)) as environment,
             open_endpoint(opening) as endpoint,
         ):
-            player = Player(endpoint, environment, experiment.task, experiment.search.in_flight)
-
-            async def one(index: int, seed: int) -> None:
-                evaluation = await player.evaluate(candidates[index], [seed])
-                for episode in evaluation.episodes:
-                    row = {
-                        "candidate": index,
-                        "seed": seed,
-                        "characters": [len(step.action) for step in episode.steps],
-                        "tokens_in": [completion.prompt_tokens for completion in episode.completions],
-                        "tokens_out": [completion.completion_tokens for completion in episode.completions],
-                    }
-                    out.write(json.dumps(row) + "\n")
-                    out.flush()
-
+            in_flight = experiment.search.in_flight
+            player = Player(endpoint, environment, experiment.task, in_flight, Spending())
             async with asyncio.TaskGroup() as group:
                 for index, seed in owed:
                     await player.room()
-                    group.create_task(one(index, seed))
+                    group.create_task(_one(player, candidates[index], index, seed))
+
+
+async def _one(player: Player, candidate: Candidate, index: int, seed: int) -> None:
+    episode = await player.episode(candidate, seed)
+    if not isinstance(episode, Episode):
+        return
+    row = {
+        "candidate": index,
+        "seed": seed,
+        "characters": [len(step.action) for step in episode.steps],
+        "tokens_in": [completion.prompt_tokens for completion in episode.completions],
+        "tokens_out": [completion.completion_tokens for completion in episode.completions],
+    }
+    await asyncio.to_thread(_append, json.dumps(row) + "\n")
+
+
+def _append(line: str) -> None:
+    with RAW.open("a", encoding="utf-8") as out:
+        out.write(line)
 
 
 def _lines() -> list[str]:

@@ -124,8 +124,7 @@ class TableGround:
         drawn = [draw() for _ in seeds]
         self._ledger.settle(calls, calls)
         return [
-            Episode(seed, episode.opening, episode.steps)
-            for seed, episode in zip(seeds, drawn, strict=True)
+            Episode(seed, episode.opening, episode.steps) for seed, episode in zip(seeds, drawn, strict=True)
         ]
 
     def ask(self, prompt: str) -> str:

@@ -1,8 +1,9 @@
 """A Briefing: what a proposer is told: the objective, and the texts so far with what they earned.
 
-Episodes are shown as data: what a model or an environment wrote is clipped, and never template syntax.
+Episodes are shown as data: what a model or an environment wrote is clipped, quoted, and never syntax.
 """
 
+import json
 from dataclasses import dataclass
 
 from lab.episode import Episode
@@ -63,7 +64,11 @@ def shown(episode: Episode) -> str:
 
 
 def clipped(text: str) -> str:
-    """`text` on one line, at most `SHOWN_CHARACTERS` and a note of what was left out; no unprintables."""
+    """`text` as a JSON string on one line, at most `SHOWN_CHARACTERS`, and a note of what was left out.
+
+    Unprintables become spaces, and backticks quotes: a library's prompt fences its parts with backticks.
+    """
     one_line = "".join(character if character.isprintable() else " " for character in text)
+    quoted = json.dumps(one_line[:SHOWN_CHARACTERS].replace("`", "'"), ensure_ascii=False)
     left_out = len(one_line) - SHOWN_CHARACTERS
-    return one_line if left_out <= 0 else f"{one_line[:SHOWN_CHARACTERS]} [... {left_out} characters more]"
+    return quoted if left_out <= 0 else f"{quoted} [... {left_out} characters more]"

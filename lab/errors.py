@@ -73,3 +73,10 @@ class BudgetError(LabError):
 def _one_line(text: str) -> str:
     """`text` on one line, without the terminal escapes that an endpoint's own words may carry."""
     return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+
+
+def first_of(error: BaseException) -> BaseException:
+    """The first failure of many: tasks that fail together fail for one reason."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

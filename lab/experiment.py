@@ -26,6 +26,9 @@ from lab.task import Task
 TEMPLATES = Path("prompts/templates")
 """Where templates lie, below the project's root: the folder above the experiment file's."""
 
+OPENING = 2
+"""Episodes of each candidate in the headroom test: the least that tell spread from noise."""
+
 ProposerName = Literal["dspy", "gepa"]
 
 
@@ -110,6 +113,11 @@ class SearchTable(_Table):
     headroom: int = Field(default=10, ge=2)
     in_flight: int = Field(default=32, ge=1)
 
+    @property
+    def opening_episodes(self) -> int:
+        """Episodes of the headroom test."""
+        return self.headroom * OPENING
+
 
 class ProposalsTable(_Table):
     """`[proposals]`: new texts, by a model that sees what the search found so far; without it there are none.
@@ -134,7 +142,7 @@ class ProposalsTable(_Table):
 
 
 class ConfirmationTable(_Table):
-    """`[confirmation]`: the search's best and the baseline play seeds that the search did not.
+    """`[confirmation]`: the search's best play seeds that the search did not, for the finalists to be chosen.
 
     Attributes:
         candidates: how many of the best.
@@ -205,7 +213,7 @@ class Experiment:
     @property
     def verdict_calls(self) -> int:
         """Model calls that confirmation and holdout take at most; the search leaves them untouched."""
-        confirmed = (self.confirmation.candidates + 1) * self.confirmation.episodes
+        confirmed = self.confirmation.candidates * self.confirmation.episodes
         return (confirmed + (self.verdict.finalists + 1) * self.verdict.episodes) * self.task.max_steps
 
 
@@ -282,7 +290,7 @@ def _budget(table: BudgetTable) -> Budget:
 
 
 def _check_budget(experiment: Experiment) -> None:
-    kept, least = experiment.verdict_calls, experiment.search.headroom * experiment.task.max_steps
+    kept, least = experiment.verdict_calls, experiment.search.opening_episodes * experiment.task.max_steps
     if experiment.budget.calls < kept + least:
         what = f"{experiment.budget.calls:g} calls are too few."
         why = f"confirmation and verdict take up to {kept}, and the first candidates {least}"

@@ -11,9 +11,8 @@ from math import sqrt
 import numpy as np
 from scipy.special import fdtrc
 
-CANDIDATES = 10
-EPISODES = 2
 LEVEL = 0.05
+"""Of the F test."""
 
 
 @dataclass(frozen=True)

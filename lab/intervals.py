@@ -88,4 +88,5 @@ def _sign_patterns(count: int) -> "NDArray[np.float64]":
         bits = (np.arange(2**count)[:, None] >> np.arange(count)) & 1
     else:
         bits = np.random.default_rng(0).integers(2, size=(2**MOST_EXACT, count))
-    return 1.0 - 2.0 * bits
+    signs: NDArray[np.float64] = 1.0 - 2.0 * bits.astype(np.float64)
+    return signs

@@ -20,7 +20,7 @@ from lab.headroom import Headroom
 from lab.intervals import Estimate
 from lab.proposal import Proposals
 from lab.trial import Trial
-from lab.verdict import Comparison, Verdict
+from lab.verdict import Verdict
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -77,20 +77,18 @@ class MlflowStore:
         self._client.log_text(self._parent, json.dumps(table, indent=1), f"proposals-{number}.json")
 
     def verdict(self, verdict: Verdict) -> None:
-        """Confirmation and holdout: a child run each for the baseline and each candidate that played."""
-        self._comparison("confirmation", verdict.confirmation)
-        self._comparison("holdout", verdict.holdout)
+        """Confirmation and holdout: a child run for each that played there."""
+        for one in verdict.confirmed:
+            self._unseen("confirmation", one.trial.name, one.unseen, _interval("return", one.mean))
+        self._unseen("holdout", "baseline", verdict.baseline, {})
+        for finalist in verdict.finalists:
+            figures = {**_interval("difference", finalist.difference), "p_value": finalist.p_value}
+            self._unseen("holdout", finalist.trial.name, finalist.unseen, figures)
 
-    def _comparison(self, kind: str, comparison: Comparison) -> None:
-        runs = [self._child(f"{kind}-baseline", comparison.baseline, kind)]
-        for compared in comparison.compared:
-            run = self._child(f"{kind}-{compared.trial.name}", compared.unseen, kind)
-            difference = _interval("difference", compared.difference)
-            self._write(run, compared.unseen, {**difference, "p_value": compared.p_value})
-            runs.append(run)
-        self._write(runs[0], comparison.baseline, {})
-        for run in runs:
-            self._client.set_terminated(run)
+    def _unseen(self, kind: str, name: str, unseen: Evaluation, figures: Mapping[str, float]) -> None:
+        run = self._child(f"{kind}-{name}", unseen, kind)
+        self._write(run, unseen, figures)
+        self._client.set_terminated(run)
 
     def frozen(self, frozen: FrozenPrompt) -> None:
         """The outcome, on the parent run: what was frozen, its evidence, and what it all cost."""

@@ -8,10 +8,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lab.errors import ConfigError, LabError
-from lab.prompt import PromptTemplate
+from lab.prompt import PromptTemplate, Values
 
 LONGEST = 4_000
 """Characters of a proposed system or turn text at most: it is sent with every call."""
+
+MEANING = {
+    "step": "the number of the step that is to be played",
+    "max_steps": "the number of steps in an episode",
+    "observation": "what the environment last showed",
+    "reward": "what the last action earned; nothing before the first step",
+    "history": "the steps so far; nothing before the first step",
+}
+"""Of each placeholder, for the model that writes."""
+
+FIRST_STEP: Values = {"step": "1", "max_steps": "8", "observation": "o", "reward": None, "history": None}
+"""What a turn text is filled with at an episode's beginning: two placeholders have no value yet."""
 
 
 class ProposalRefusedError(LabError):
@@ -33,13 +45,13 @@ class Proposals:
 
 
 def accept(name: str, parent: PromptTemplate, system: str, turn: str) -> PromptTemplate:
-    """The proposed texts as a template; an empty one stays as the parent's.
+    """The proposed texts as a template.
 
     Raises:
         ProposalRefusedError: a placeholder of the parent's is lost, one is unknown, braces do not match, or
-            the text is too long or unprintable.
+            a text is empty, too long or unprintable, or says nothing at the first step.
     """
-    parts = {"system": system.strip() or parent.system, "turn": turn.strip() or parent.turn}
+    parts = {"system": system.strip(), "turn": turn.strip()}
     for part, text in parts.items():
         if len(text) > LONGEST:
             raise _refused(name, f"the {part} text has {len(text)} characters, {LONGEST} are allowed")
@@ -53,7 +65,19 @@ def accept(name: str, parent: PromptTemplate, system: str, turn: str) -> PromptT
         lost = placeholders(getattr(parent, part)) - placeholders(getattr(template, part))
         if lost:
             raise _refused(name, f"the {part} text lost {{{min(lost)}}}")
+    # A paragraph is left out where a placeholder in it has no value: a text of one paragraph may vanish.
+    if parent.render_turn(FIRST_STEP).strip() and not template.render_turn(FIRST_STEP).strip():
+        raise _refused(name, "the turn text says nothing at the first step")
     return template
+
+
+def rules(text: str) -> str:
+    """What a new text in the place of `text` must keep, in words for the model that writes it."""
+    names = sorted(placeholders(text))
+    if not names:
+        return "Write no braces."
+    kept = "; ".join(f"{{{name}}}, {MEANING[name]}" for name in names)
+    return f"Keep these placeholders exactly, they are filled in later: {kept}. Write no other braces."
 
 
 def placeholders(text: str) -> frozenset[str]:

@@ -205,4 +205,4 @@ class Race:
 
     @property
     def _width(self) -> int:
-        return features(self._space, []).shape[1]
+        return int(features(self._space, []).shape[1])

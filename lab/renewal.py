@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lab.briefing import Briefing, Rated
 from lab.candidate import Demonstration
-from lab.errors import LabError
+from lab.errors import LabError, first_of
 from lab.experiment import Experiment
 from lab.prompt import PromptTemplate
 from lab.proposal import Proposals
@@ -70,7 +70,8 @@ class Renewal:
         try:
             told = briefing(self._experiment, trials)
             proposals = await self._proposer.propose(told, settings.texts, number)
-        except Exception as error:  # a foreign library's, too: the search goes on without this round
+        except Exception as raised:  # a foreign library's, too: the search goes on without this round
+            error = first_of(raised)
             reason = error.one_line if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
             self._warn(f"Round {number} of proposals was lost: {reason}")
             return ()

@@ -14,8 +14,8 @@ import numpy as np
 
 from lab.episode import CutEpisode, Episode, FailedEpisode
 from lab.evaluation import Evaluation
-from lab.experiment import Experiment
-from lab.headroom import EPISODES, Headroom, headroom
+from lab.experiment import OPENING, Experiment
+from lab.headroom import Headroom, headroom
 from lab.player import Hopeless, Played, Player
 from lab.race import Entrant, Heat, Race, State
 from lab.renewal import Renewal
@@ -89,7 +89,7 @@ class Search:
         """The baseline and candidates that lie far apart: they open the race, and show its headroom."""
         spread = spread_out(self.space, self._experiment.search.headroom - 1, rng)
         candidates = [self._experiment.baseline, *map(self.space.candidate, spread)]
-        entered = [self._race.enter(candidate, EPISODES) for candidate in candidates]
+        entered = [self._race.enter(candidate, OPENING) for candidate in candidates]
         self._first = [entrant for entrant in entered if entrant is not None]
 
     async def _may_begin(self) -> bool:
@@ -152,7 +152,7 @@ class Search:
 
     def _tell_headroom(self) -> None:
         played = [[e.episode_return for e in self._episodes[first.index]] for first in self._first]
-        whole = [returns[:EPISODES] for returns in played if len(returns) >= EPISODES]
+        whole = [returns[:OPENING] for returns in played if len(returns) >= OPENING]
         self._first = []
         if (told := headroom(whole)) is not None:
             self._on_headroom(told)

@@ -27,7 +27,7 @@ from lab.settings import choose_environment, proposer_endpoint
 from lab.spending import Metered, Spending
 from lab.tracking import Tracker
 from lab.trial import Trial
-from lab.verdict import Verdict, compare, finalists, judge
+from lab.verdict import Verdict, confirm, finalists, judge
 
 CONFIRMATION, HOLDOUT = 500_000, 1_000_000
 """How far the seeds of confirmation and holdout lie from the search's, which never reach there."""
@@ -87,16 +87,13 @@ class Study:
                     do="raise it, or let confirmation and verdict play fewer episodes",
                 )
             self._view.say(f"Confirming {', '.join(trial.name for trial in best)} on seeds of their own.")
-            confirmed = await self._play(player, best, self._confirmation_seeds)
-            base_confirmed, base_held_out = await baseline
-            confirmation = compare(base_confirmed, confirmed, objective, table.confidence)
-            last = finalists(confirmation, objective, table.finalists)
+            confirmed = confirm(await self._play(player, best, self._confirmation_seeds), table.confidence)
+            last = finalists(confirmed, objective, table.finalists)
             self._view.say(f"Playing the sealed holdout with {', '.join(trial.name for trial in last)}.")
             held_out = await self._play(player, last, self._holdout_seeds)
+            return judge(confirmed, await baseline, held_out, objective, table.confidence)
         finally:
             baseline.cancel()
-        holdout = compare(base_held_out, held_out, objective, table.confidence)
-        return judge(confirmation, holdout, objective, table.confidence)
 
     async def _search(self, search: Search) -> None:
         self._searching = asyncio.create_task(search.run())
@@ -110,17 +107,13 @@ class Study:
             if search.trials:
                 keep_trials(self.name, search.space, self._experiment.objective, search.trials)
 
-    async def _baseline(self, search: Search, player: Player) -> tuple[Evaluation, Evaluation]:
-        """The baseline's confirmation and holdout, from when the search begins nothing more."""
+    async def _baseline(self, search: Search, player: Player) -> Evaluation:
+        """The baseline on the holdout, from when the search begins nothing more."""
         await search.all_begun.wait()
-        confirmed, held_out = await asyncio.gather(
-            player.evaluate(self._experiment.baseline, self._confirmation_seeds),
-            player.evaluate(self._experiment.baseline, self._holdout_seeds),
-        )
-        for evaluation in (confirmed, held_out):
-            if not evaluation.episodes:
-                raise evaluation.failed[0].error
-        return confirmed, held_out
+        evaluation = await player.evaluate(self._experiment.baseline, self._holdout_seeds)
+        if not evaluation.episodes:
+            raise evaluation.failed[0].error
+        return evaluation
 
     async def _play(
         self, player: Player, trials: list[Trial], seeds: range

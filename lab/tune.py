@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.errors import LabError
+from lab.errors import LabError, first_of
 from lab.frozen import BEST
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def tune(
     try:
         asyncio.run(_tune(experiment, out))
     except (LabError, BaseExceptionGroup) as raised:
-        error = _first(raised)
+        error = first_of(raised)
         if not isinstance(error, LabError):
             raise
         typer.echo(str(error), err=True)
@@ -97,13 +97,6 @@ def _on_signals(study: "Study", view: "ProgressView") -> None:
 
     loop.add_signal_handler(signal.SIGINT, on_interrupt)
     loop.add_signal_handler(signal.SIGTERM, main.cancel)
-
-
-def _first(error: BaseException) -> BaseException:
-    """The first failure of many: episodes that fail together fail for one reason."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 if __name__ == "__main__":

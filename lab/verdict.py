@@ -17,13 +17,13 @@ from lab.trial import Trial
 
 @dataclass(frozen=True)
 class Compared:
-    """A trial beside the baseline, on seeds that the search did not play.
+    """A finalist beside the baseline, on the holdout.
 
     Attributes:
         unseen: its episodes there.
         difference: its return less the baseline's, over the seeds that both ended; the interval holds for
-            all that are compared there together.
-        p_value: of the sign-flip test of these differences, two-sided, times the number compared.
+            all finalists together.
+        p_value: of the sign-flip test of these differences, two-sided, times the number of finalists.
         kept: its return less what the objective's rule asks of a cheaper one; None without a cost.
         saving: the baseline's cost less its own, an episode.
     """
@@ -46,11 +46,16 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Trials and the baseline on the same seeds."""
+class Confirmed:
+    """One of the search's best, on seeds that the search did not play.
 
-    baseline: Evaluation
-    compared: tuple[Compared, ...]
+    Attributes:
+        mean: of its returns there, with an interval that holds for all the confirmed together.
+    """
+
+    trial: Trial
+    unseen: Evaluation
+    mean: Estimate
 
 
 @dataclass(frozen=True)
@@ -60,23 +65,15 @@ class Verdict:
     Attributes:
         winner: the best of the finalists that beat the baseline in return, or in cost by the objective's
             rule; None where none does.
-        confidence: of the intervals of each comparison together.
+        baseline, finalists: what played the holdout.
+        confidence: of the intervals of all the confirmed, and of all the finalists, together.
     """
 
-    confirmation: Comparison
-    holdout: Comparison
+    confirmed: tuple[Confirmed, ...]
+    baseline: Evaluation
+    finalists: tuple[Compared, ...]
     winner: Compared | None
     confidence: float
-
-    @property
-    def baseline(self) -> Evaluation:
-        """The baseline on the holdout."""
-        return self.holdout.baseline
-
-    @property
-    def finalists(self) -> tuple[Compared, ...]:
-        """What played the holdout beside it."""
-        return self.holdout.compared
 
     @property
     def frozen(self) -> Evaluation:
@@ -90,39 +87,45 @@ class Verdict:
         return f"paired t interval and paired sign-flip test of the difference in return{corrected}"
 
 
-def compare(
+Played = Sequence[tuple[Trial, Evaluation]]
+"""Trials and what they played on seeds that the search did not."""
+
+
+def confirm(played: Played, confidence: float) -> tuple[Confirmed, ...]:
+    """The confirmation's figures, corrected for how many they are; who ended no episode is left out."""
+    return tuple(
+        Confirmed(trial, unseen, t_interval(list(unseen.returns.values()), confidence, len(played)))
+        for trial, unseen in played
+        if unseen.episodes
+    )
+
+
+def finalists(confirmed: Sequence[Confirmed], objective: Objective, count: int) -> list[Trial]:
+    """The best of the confirmed by the objective's rule; their search returns count no more."""
+    order = objective.order_evaluations([one.unseen for one in confirmed])
+    return [confirmed[place].trial for place in order[:count]]
+
+
+def judge(
+    confirmed: tuple[Confirmed, ...],
     baseline: Evaluation,
-    played: Sequence[tuple[Trial, Evaluation]],
+    played: Played,
     objective: Objective,
     confidence: float,
-) -> Comparison:
-    """Put each trial beside the baseline, seed by seed; one without two common seeds is left out."""
+) -> Verdict:
+    """Put each finalist beside the baseline, seed by seed, and choose the best of those that beat it.
+
+    A finalist without two seeds in common with the baseline is left out.
+    """
     count = len(played) * (1 if objective.cost is None else 2)  # better, or cheaper: two ways to win
-    compared = [
+    compared = tuple(
         _compared(baseline, trial, unseen, objective, confidence, count)
         for trial, unseen in played
         if len(baseline.returns.keys() & unseen.returns.keys()) >= 2
-    ]
-    return Comparison(baseline, tuple(compared))
-
-
-def finalists(confirmation: Comparison, objective: Objective, count: int) -> list[Trial]:
-    """The best of the confirmed by the objective's rule; their search returns count no more."""
-    chosen = ordered(confirmation.compared, objective)
-    return [compared.trial for compared in chosen[:count]]
-
-
-def ordered(compared: Sequence[Compared], objective: Objective) -> list[Compared]:
-    """Best first, by the objective's rule, on what was played here."""
-    order = objective.order_evaluations([one.unseen for one in compared])
-    return [compared[place] for place in order]
-
-
-def judge(confirmation: Comparison, holdout: Comparison, objective: Objective, confidence: float) -> Verdict:
-    """Choose the best finalist of those that beat the baseline on the holdout, or none."""
-    able = [one for one in holdout.compared if one.better(1 - confidence) or one.cheaper]
-    winner = ordered(able, objective)[0] if able else None
-    return Verdict(confirmation, holdout, winner, confidence)
+    )
+    able = [one for one in compared if one.better(1 - confidence) or one.cheaper]
+    order = objective.order_evaluations([one.unseen for one in able])
+    return Verdict(confirmed, baseline, compared, able[order[0]] if able else None, confidence)
 
 
 def _compared(

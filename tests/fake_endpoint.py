@@ -17,6 +17,7 @@ class Reply:
 
     text: str | None = "a fine answer"
     status: int = 200
+    prompt_tokens: int = 10
 
 
 Script = Callable[[Body], Reply]
@@ -96,5 +97,9 @@ def _payload(body: Body, reply: Reply) -> Body:
         "created": 0,
         "model": body["model"],
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+        "usage": {
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": 5,
+            "total_tokens": reply.prompt_tokens + 5,
+        },
     }

@@ -20,7 +20,7 @@ from lab.objective import Objective
 from lab.prompt import PromptTemplate
 from lab.task import Task
 from lab.trial import Trial
-from lab.verdict import Comparison, Verdict, compare, finalists, judge
+from lab.verdict import Compared, Confirmed, Verdict, confirm, finalists, judge
 
 BY_RETURN = Objective()
 TASK = Task("t", "b", "echo", 1, 150, 120.0, 0.1)
@@ -36,16 +36,19 @@ def evaluation(name: str, returns: dict[int, float], tokens: int = 0) -> Evaluat
     return Evaluation(candidate, TASK, tuple(episodes))
 
 
-def compared(baseline: Evaluation, *played: Evaluation, objective: Objective = BY_RETURN) -> Comparison:
+def judged(baseline: Evaluation, *played: Evaluation, objective: Objective = BY_RETURN) -> Verdict:
     entries = [(Trial(number, one), one) for number, one in enumerate(played)]
-    return compare(baseline, entries, objective, 0.95)
+    return judge((), baseline, entries, objective, 0.95)
+
+
+def compared(baseline: Evaluation, *played: Evaluation) -> tuple[Compared, ...]:
+    return judged(baseline, *played).finalists
 
 
 def verdict(baseline: Sequence[float], *played: Sequence[float]) -> Verdict:
     base = evaluation("baseline", dict(enumerate(baseline)))
     entries = [evaluation(f"finalist {number}", dict(enumerate(one))) for number, one in enumerate(played)]
-    holdout = compared(base, *entries)
-    return judge(holdout, holdout, BY_RETURN, 0.95)
+    return judged(base, *entries)
 
 
 @pytest.mark.filterwarnings("ignore:Precision loss")
@@ -116,15 +119,14 @@ def test_the_best_of_several_that_beat_the_baseline_wins() -> None:
 def test_pairs_are_made_by_seed_and_an_episode_that_failed_leaves_its_pair_out() -> None:
     baseline = evaluation("baseline", {1: 10, 2: 20, 3: 30})
     other = evaluation("other", {3: 31, 2: 21, 9: 1000})
-    (pair,) = compared(baseline, other).compared
+    (pair,) = compared(baseline, other)
     assert pair.difference.mean == 1
     assert pair.difference.n == 2
 
 
 def test_without_two_pairs_nothing_wins() -> None:
     other = evaluation("other", {1: 1000.0})
-    holdout = compared(evaluation("baseline", {1: 1.0, 2: 1.0}), other)
-    outcome = judge(holdout, holdout, BY_RETURN, 0.95)
+    outcome = judged(evaluation("baseline", {1: 1.0, 2: 1.0}), other)
     assert outcome.winner is None
     assert outcome.frozen is outcome.baseline
 
@@ -140,10 +142,19 @@ def patterns(count: int) -> list[tuple[int, ...]]:
     return list(itertools.product((1, -1), repeat=count))
 
 
+def confirmed(*played: Evaluation) -> tuple[Confirmed, ...]:
+    return confirm([(Trial(number, one), one) for number, one in enumerate(played)], 0.95)
+
+
+def test_intervals_of_the_confirmed_hold_for_all_of_them() -> None:
+    alone, beside = evaluation("a", {1: 2.0, 2: 3.0}), evaluation("b", {1: 5.0, 2: 6.0})
+    assert confirmed(alone, beside)[0].mean.low < confirmed(alone)[0].mean.low
+    assert confirmed(alone, evaluation("failed", {}))[0].trial.number == 0
+
+
 def test_the_confirmed_are_ranked_by_what_they_did_there() -> None:
-    base = evaluation("baseline", {1: 1.0, 2: 1.0})
     low, high = evaluation("low", {1: 2.0, 2: 3.0}), evaluation("high", {1: 5.0, 2: 6.0})
-    (first,) = finalists(compared(base, low, high), BY_RETURN, 1)
+    (first,) = finalists(confirmed(low, high), BY_RETURN, 1)
     assert first.candidate.template.name == "high"
 
 
@@ -151,12 +162,11 @@ TOKENS = Objective("tokens", 0.05)
 
 
 def test_by_the_rule_the_cheapest_of_those_nearly_as_good_is_chosen() -> None:
-    base = evaluation("baseline", {1: 50.0, 2: 51.0}, tokens=90)
     best = evaluation("best", {1: 100.0, 2: 101.0}, tokens=100)
     cheap = evaluation("cheap", {1: 97.0, 2: 98.0}, tokens=40)
     poor = evaluation("poor", {1: 60.0, 2: 61.0}, tokens=1)
-    confirmation = compared(base, best, cheap, poor, objective=TOKENS)
-    names = [trial.candidate.template.name for trial in finalists(confirmation, TOKENS, 3)]
+    chosen = finalists(confirmed(best, cheap, poor), TOKENS, 3)
+    names = [trial.candidate.template.name for trial in chosen]
     assert names == ["cheap", "best", "poor"]
 
 
@@ -177,8 +187,7 @@ def test_a_candidate_wins_by_cost_only_where_its_return_holds(
             for step in episode.steps
         ]
         own = replace(own, episodes=tuple(episodes))
-    holdout = compared(base, own, objective=TOKENS)
-    outcome = judge(holdout, holdout, TOKENS, 0.95)
+    outcome = judged(base, own, objective=TOKENS)
     assert (outcome.winner is not None) is wins
     if outcome.winner is not None:
         assert outcome.winner.cheaper

@@ -5,7 +5,8 @@ Its settings are the package's, which are the paper's (4 crossovers a step, alph
 candidates would cost more than the whole budget. There are no few-shot examples: an episode has no labelled
 pairs. The population is the library's system texts, each with the baseline's turn text and numbers, since
 CAPO knows one instruction. The scores are returns over the task's `max_return`, so that the penalty has a
-scale. The pick, at any time, is the best mean among those that have come farthest in the race.
+scale. The pick is the first of the population after each step, as the package ranks it; before the first
+step has ended, the best mean among those that have come farthest in the race.
 """
 
 import logging
@@ -15,6 +16,7 @@ from statistics import fmean
 
 import pandas as pd
 from promptolution.llms.base_llm import BaseLLM
+from promptolution.optimizers.base_optimizer import BaseOptimizer
 from promptolution.optimizers.capo import CAPO
 from promptolution.predictors.base_predictor import BasePredictor
 from promptolution.tasks.reward_tasks import RewardTask
@@ -29,7 +31,7 @@ STEPS = 10_000
 
 def run(ground: Ground) -> None:
     """Evolve until the calls are used up."""
-    logging.getLogger("promptolution").setLevel(logging.CRITICAL)
+    logging.getLogger("promptolution").setLevel(logging.ERROR)
     random.seed(ground.seed)  # the package draws from the module's own generator
     model = _Asked(ground)
     seeds = [str(seed) for seed in ground.seeds[: BLOCK * BLOCKS]]
@@ -41,8 +43,9 @@ def run(ground: Ground) -> None:
         eval_strategy="sequential_block",
         seed=ground.seed,
     )
+    episodes = _Episodes(model, ground)
     optimizer = CAPO(
-        predictor=_Episodes(model, ground),
+        predictor=episodes,
         task=task,
         meta_llm=model,
         initial_prompts=[template.system for template in ground.experiment.space.templates.values()],
@@ -51,6 +54,7 @@ def run(ground: Ground) -> None:
         check_fs_accuracy=False,
         create_fs_reasoning=False,
         df_few_shots=pd.DataFrame({"x": []}),
+        callbacks=[episodes],
     )
     optimizer.optimize(n_steps=STEPS)
 
@@ -76,17 +80,34 @@ class _Episodes(BasePredictor):  # type: ignore[misc]  # the package carries no 
         super().__init__(model)
         self._ground = ground
         self._scores = defaultdict[str, list[float]](list)
+        self._stepped = False
+
+    def on_step_end(self, optimizer: BaseOptimizer) -> bool:
+        """The package's callback: a step is over, and its population ranked."""
+        self._stepped = True
+        self._choose(optimizer.prompts[0].construct_prompt())
+        return True
+
+    def on_train_end(self, optimizer: BaseOptimizer) -> None:
+        """Nothing is left to do."""
 
     def predict(
-        self, prompts: str | list[str], xs: list[str], system_prompts: object = None
+        self,
+        prompts: str | list[str],
+        xs: list[str],
+        system_prompts: object = None,  # noqa: ARG002  # the package's own signature
     ) -> tuple[list[str], list[str]]:
         """A score for each prompt on each seed."""
         texts = [prompts] * len(xs) if isinstance(prompts, str) else prompts
         scores = dict[tuple[str, str], float]()
         for text in dict.fromkeys(texts):
-            seeds = [x for one, x in zip(texts, xs, strict=True) if one == text]
-            scores |= {(text, seed): score for seed, score in zip(seeds, self._play(text, seeds), strict=True)}
-            self._choose()
+            # Twins of one batch share their episodes; the package would play, and pay for, each.
+            seeds = list(dict.fromkeys(x for one, x in zip(texts, xs, strict=True) if one == text))
+            scores |= {
+                (text, seed): score for seed, score in zip(seeds, self._play(text, seeds), strict=True)
+            }
+        if not self._stepped:
+            self._choose(self._leader())
         said = [str(scores[pair]) for pair in zip(texts, xs, strict=True)]
         return said, said
 
@@ -100,13 +121,14 @@ class _Episodes(BasePredictor):  # type: ignore[misc]  # the package carries no 
         self._scores[system] += scores
         return scores
 
-    def _choose(self) -> None:
+    def _leader(self) -> str:
         farthest = max(map(len, self._scores.values()), default=0)
         means = {text: fmean(own) for text, own in self._scores.items() if len(own) == farthest}
-        if means:
-            turn = self._ground.experiment.baseline.template.turn
-            chosen = try_texts(self._ground, "capo", max(means, key=lambda text: means[text]), turn)
-            assert not isinstance(chosen, str)
+        return max(means, key=lambda text: means[text], default="")
+
+    def _choose(self, system: str) -> None:
+        chosen = try_texts(self._ground, "capo", system, self._ground.experiment.baseline.template.turn)
+        if not isinstance(chosen, str):
             self._ground.choose(chosen)
 
     def _extract_preds(self, preds: list[str]) -> list[str]:

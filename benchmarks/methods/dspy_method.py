@@ -8,7 +8,6 @@ cache off. The module plays through the lab's agent, so that what is scored is w
 """
 
 import logging
-from typing import Any
 
 import dspy
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
@@ -34,7 +33,7 @@ def run(ground: Ground) -> None:
         num_threads=THREADS,
         warn_on_score_mismatch=False,
         seed=ground.seed,
-        gepa_kwargs={"callbacks": [Picks(ground)]},
+        gepa_kwargs={"callbacks": [Picks(ground, "dspy")]},
     )
     examples = [dspy.Example(seed=seed).with_inputs("seed") for seed in ground.seeds[: VALIDATION + TRAINING]]
     with dspy.context(lm=lm):
@@ -42,7 +41,11 @@ def run(ground: Ground) -> None:
 
 
 def _metric(
-    gold: dspy.Example, pred: dspy.Prediction, trace: Any = None, pred_name: Any = None, pred_trace: Any = None
+    gold: dspy.Example,
+    pred: dspy.Prediction,
+    trace: object = None,
+    pred_name: object = None,
+    pred_trace: object = None,
 ) -> dspy.Prediction:  # five arguments by DSPy's contract
     """The return, and the transcript as feedback."""
     del gold, trace, pred_name, pred_trace

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gepa
+from gepa.api import optimize
 from gepa.core.adapter import EvaluationBatch, ProposalFn
 
 from benchmarks.ground import Ground
@@ -27,7 +27,7 @@ Batch = EvaluationBatch[str, str]
 def run(ground: Ground) -> None:
     """Evolve until the calls are used up."""
     template = ground.experiment.baseline.template
-    gepa.optimize(
+    optimize(
         seed_candidate={"system": template.system, "turn": template.turn},
         trainset=list(ground.seeds[VALIDATION : VALIDATION + TRAINING]),
         valset=list(ground.seeds[:VALIDATION]),
@@ -36,7 +36,7 @@ def run(ground: Ground) -> None:
         # Episodes; reflections cost calls as well, so that the ground's own limit comes first.
         max_metric_calls=ground.budget_calls,
         skip_perfect_score=False,
-        callbacks=[Picks(ground)],
+        callbacks=[Picks(ground, "gepa")],  # type: ignore[list-item]  # the protocol's methods are all optional
         logger=Silent(),
         seed=ground.seed,
     )
@@ -47,12 +47,13 @@ class Picks:
     """Chooses what GEPA holds for its best: the highest mean on the validation seeds."""
 
     ground: Ground
+    name: str
     best: float = float("-inf")
 
     def on_valset_evaluated(self, event: Mapping[str, Any]) -> None:
         """A candidate was accepted, or it is the first one."""
         texts, score = event["candidate"], event["average_score"]
-        candidate = try_texts(self.ground, "gepa", texts["system"], texts["turn"])
+        candidate = try_texts(self.ground, self.name, texts["system"], texts["turn"])
         if score > self.best and not isinstance(candidate, str):
             self.best = score
             self.ground.choose(candidate)
@@ -82,15 +83,22 @@ class _Adapter:
         return EvaluationBatch(said, scores, said if capture_traces else None)
 
     def make_reflective_dataset(
-        self, candidate: Texts, eval_batch: Batch, components_to_update: list[str]
+        self,
+        candidate: Texts,  # noqa: ARG002  # GEPA's own signature
+        eval_batch: Batch,
+        components_to_update: list[str],
     ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         """The transcripts, for each component alike."""
         opening = self.ground.experiment.about
         records = [
-            {"Inputs": opening, "Generated Outputs": said, "Feedback": f"The episode's reward is {score:.1f}."}
+            {
+                "Inputs": opening,
+                "Generated Outputs": said,
+                "Feedback": f"The episode's reward is {score:.1f}.",
+            }
             for said, score in zip(eval_batch.trajectories or [], eval_batch.scores, strict=True)
         ]
-        return {component: records for component in components_to_update}
+        return dict.fromkeys(components_to_update, records)
 
 
 def _text(prompt: str | list[dict[str, Any]]) -> str:

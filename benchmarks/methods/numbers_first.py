@@ -124,5 +124,3 @@ class _Texts:
             return PromptTemplate(f"child{number}", self.ground.ask(question), one.turn)
         except ConfigError:
             return one
-
-

@@ -40,5 +40,6 @@ def goal(experiment: Experiment) -> str:
     """The task, for a model that proposes texts: the baseline's own words for it."""
     return (
         "An agent acts in an environment step by step; the prompt should bring the highest total reward. "
-        f"{experiment.about}\nThe present prompt says of the task:\n{experiment.baseline.template.system.strip()}"
+        f"{experiment.about}\nThe present prompt says of the task:\n"
+        f"{experiment.baseline.template.system.strip()}"
     )

@@ -5,6 +5,7 @@ It owns no choice of a method's own.
 
 import logging
 from collections.abc import Mapping
+from itertools import pairwise
 from statistics import fmean
 
 import optuna
@@ -32,7 +33,7 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
 
 def _stepped(choices: Choices) -> FloatDistribution | None:
     numbers = [value for value in choices.values if isinstance(value, float)]
-    steps = {round(after - before, 6) for before, after in zip(numbers, numbers[1:], strict=False)}
+    steps = {round(after - before, 6) for before, after in pairwise(numbers)}
     if len(numbers) < len(choices.values) or len(steps) != 1 or min(steps) <= 0:
         return None
     return FloatDistribution(numbers[0], numbers[-1], step=min(steps))

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from lab.briefing import Briefing, Rated
 from lab.candidate import SamplingParams
 from lab.endpoint import Model
-from lab.errors import CallError
+from lab.errors import BudgetError, CallError, EndpointError
 from lab.prompt import PromptTemplate
 from lab.proposal import ProposalRefusedError, Proposals, accept, without_duplicates
 
@@ -22,7 +22,7 @@ SAMPLING = SamplingParams(temperature=1.0, max_tokens=700)
 """Of a proposal: room for a long text, and little sameness between two."""
 
 Texts = tuple[str, str]
-"""System and turn text; an empty one stays as it is."""
+"""System and turn text."""
 
 Write = Callable[[Briefing, Rated, int], Awaitable[Texts]]
 """Writes new texts from a rated one; the number is the proposal's place in its round."""
@@ -57,11 +57,17 @@ class RoundProposer:
         """Ask for all at once, and sort what comes back."""
         self._write = self._write or await asyncio.to_thread(self._make_write)
         parents = [briefing.texts[place % min(PARENTS, len(briefing.texts))] for place in range(count)]
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._one(briefing, parent, round_number, place))
-                for place, parent in enumerate(parents)
-            ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._one(briefing, parent, round_number, place))
+                    for place, parent in enumerate(parents)
+                ]
+        except ExceptionGroup as errors:
+            fatal = [error for error in errors.exceptions if isinstance(error, (EndpointError, BudgetError))]
+            if not fatal:
+                raise
+            raise fatal[0] from None
         results = [task.result() for task in tasks]
         accepted = [result for result in results if isinstance(result, PromptTemplate)]
         fresh, duplicates = without_duplicates((rated.template for rated in briefing.texts), accepted)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lab.briefing import Briefing, Rated, shown
 from lab.endpoint import Message, Model
 from lab.errors import LabError
-from lab.proposal import ProposalRefusedError, placeholders
+from lab.proposal import ProposalRefusedError, rules
 from lab.proposers import SAMPLING, Texts, Write
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ def make_write(model: Model) -> Write:
                     texts_so_far=_texts(briefing, parent),
                     best_episode=shown(parent.best),
                     worst_episode=shown(parent.worst),
-                    rules=_rules(parent),
+                    rules=f"{rules(parent.template.system)} Write the text itself, without a comment.",
                 )
             except Exception as error:  # DSPy wraps what its engine raised
                 raise _own(error) from error
-        return str(answer.system or ""), ""
+        return str(answer.system or ""), parent.template.turn
 
     return write
 
@@ -55,13 +55,6 @@ def _texts(briefing: Briefing, parent: Rated) -> str:
     others = [rated for rated in briefing.texts[:SHOWN_TEXTS] if rated is not parent]
     parts = [f"[{rated.earned}]\n{rated.template.system.strip()}" for rated in others]
     return "\n\n".join([f"[to be improved: {parent.earned}]\n{parent.template.system.strip()}", *parts])
-
-
-def _rules(parent: Rated) -> str:
-    kept = sorted(placeholders(parent.template.system))
-    names = ", ".join(f"{{{name}}}" for name in kept)
-    keep = f"Keep {names} as it is, in its braces. " if kept else ""
-    return f"{keep}Write no other braces. Write the text itself, without a comment."
 
 
 def _own(error: BaseException) -> LabError:

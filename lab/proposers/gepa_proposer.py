@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from lab.briefing import Briefing, Rated, shown
 from lab.endpoint import Message, Model
-from lab.proposal import placeholders
+from lab.proposal import rules
 from lab.proposers import SAMPLING, Texts, Write
 
 Part = str
@@ -29,12 +29,14 @@ def make_write(model: Model) -> Write:
             {
                 "current_instruction_doc": text,
                 "dataset_with_feedback": dataset[part],
-                "prompt_template": f"{Signature.default_prompt_template}\n\n{_rules(text)}",
+                "prompt_template": f"{Signature.default_prompt_template}\n\n{rules(text)}",
             }
         )
         completion = await model.complete([Message("user", str(prompt))], SAMPLING)
-        found = Signature.output_extractor(completion.text)["new_instruction"]
-        return (found, "") if part == "system" else ("", found)
+        found = Signature.output_extractor(completion.text.strip())["new_instruction"]
+        if part == "system":
+            return found, parent.template.turn
+        return parent.template.system, found
 
     return write
 
@@ -62,9 +64,3 @@ class EpisodeAdapter:
             "Generated Outputs": episode,
             "Feedback": f"This is {which}: {episode_return:.1f}. The best text so far: {best.earned}.",
         }
-
-
-def _rules(text: str) -> str:
-    names = ", ".join(f"{{{name}}}" for name in sorted(placeholders(text)))
-    keep = f"Keep these placeholders exactly, each is filled in at every step: {names}. " if names else ""
-    return f"{keep}Write no other braces."

@@ -1,0 +1,126 @@
+"""Budgets: what is spent is counted exactly, and no limit is passed by more than the calls in flight."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.candidate import SamplingParams
+from lab.endpoint import Completion, Message
+from lab.errors import BudgetError
+from lab.spending import Budget, Metered, Prices, Spending
+
+ASK = [Message("user", "?")]
+IN_FLIGHT = 8
+
+
+class SlowModel:
+    """Answers after a moment, with 100 tokens in and 50 out."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def complete(self, *_: Sequence[Message] | SamplingParams) -> Completion:
+        self.calls += 1
+        await asyncio.sleep(0)
+        return Completion("yes", "stop", 100, 50, 0.5)
+
+
+class Clock:
+    """Seconds that pass only when they are told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def spend(budget: Budget, wanted: int) -> tuple[SlowModel, Spending, int]:
+    """Ask `wanted` times, several at once; the model, what was counted, and how many calls were refused."""
+    model, spending = SlowModel(), Spending(budget, Clock())
+
+    async def run() -> int:
+        metered, slots = Metered(model, spending, Prices(10.0, 20.0)), asyncio.Semaphore(IN_FLIGHT)
+
+        async def ask() -> bool:
+            async with slots:
+                try:
+                    await metered.complete(ASK, SamplingParams())
+                except BudgetError:
+                    return False
+                return True
+
+        return sum(not done for done in await asyncio.gather(*(ask() for _ in range(wanted))))
+
+    return model, spending, asyncio.run(run())
+
+
+@given(st.integers(1, 60), st.integers(0, 80))
+def test_calls_end_exactly_at_their_limit(limit: int, wanted: int) -> None:
+    model, spending, refused = spend(Budget(calls=limit), wanted)
+    assert model.calls == spending.calls == min(limit, wanted)
+    assert refused == max(wanted - limit, 0)
+
+
+@given(st.sampled_from(["tokens", "dollars"]), st.integers(1, 60))
+def test_other_limits_are_passed_by_no_more_than_the_calls_in_flight(name: str, calls: int) -> None:
+    each = {"tokens": 150.0, "dollars": (100 * 10.0 + 50 * 20.0) / 1e6}[name]
+    budget = Budget(tokens=calls * each) if name == "tokens" else Budget(dollars=calls * each * 0.999)
+    model, spending, refused = spend(budget, 100)
+    assert calls <= model.calls == spending.calls < calls + IN_FLIGHT
+    assert refused == 100 - model.calls
+
+
+def test_tokens_and_dollars_are_counted() -> None:
+    _, spending, _ = spend(Budget(), 10)
+    assert (spending.prompt_tokens, spending.completion_tokens, spending.tokens) == (1000, 500, 1500)
+    assert spending.dollars == pytest.approx(0.02)
+    assert spending.busy_s == pytest.approx(5.0)
+
+
+def test_time_is_a_limit() -> None:
+    clock = Clock()
+    spending = Spending(Budget(minutes=2), clock)
+    assert spending.used_up() is None
+    clock.now = 121.0
+    assert spending.used_up() == "budget.minutes = 2"
+
+
+def test_the_error_names_the_limit() -> None:
+    spending = Spending(Budget(calls=1), Clock(), calls=1)
+    with pytest.raises(BudgetError, match=r"budget\.calls = 1") as caught:
+        asyncio.run(Metered(SlowModel(), spending, Prices()).complete(ASK, SamplingParams()))
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("budget", "fits"),
+    [
+        (Budget(calls=100), True),
+        (Budget(calls=90), False),  # 10 made, 30 owed, 50 for later: no room for one more
+        (Budget(calls=91), True),
+        (Budget(tokens=20_000), True),
+        (Budget(tokens=10_000), False),
+        (Budget(minutes=12), True),
+        (Budget(minutes=10), False),
+    ],
+)
+def test_what_is_kept_for_later_is_left_untouched(budget: Budget, fits: bool) -> None:
+    clock = Clock()
+    spending = Spending(budget, clock)
+    for _ in range(10):
+        spending.count(Completion("", "stop", 100, 50, 1.0), Prices())
+    clock.now = 60.0
+    assert spending.room_for(owed_calls=30, later_calls=50) is fits
+
+
+def test_progress_is_that_of_the_limit_which_is_nearest() -> None:
+    clock = Clock()
+    spending = Spending(Budget(calls=150, minutes=100), clock)
+    assert spending.progress(50) == 0.0
+    for _ in range(25):
+        spending.count(Completion("", "stop", 1, 1, 1.0), Prices())
+    clock.now = 60.0
+    assert spending.progress(50) == pytest.approx(0.25)
