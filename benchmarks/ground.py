@@ -5,7 +5,7 @@ It is synchronous, because the methods are.
 """
 
 from collections.abc import Callable, Sequence
-from threading import Lock
+from threading import Condition
 from typing import Protocol
 
 from lab.candidate import Candidate
@@ -78,7 +78,7 @@ class Ledger:
 
     def __init__(self, budget_calls: int) -> None:
         self.budget_calls = budget_calls
-        self.spent, self._promised, self._lock = 0, 0, Lock()
+        self.spent, self._promised, self._lock = 0, 0, Condition()
 
     def promise(self, calls: int) -> None:
         """Set `calls` aside.
@@ -96,6 +96,13 @@ class Ledger:
         with self._lock:
             self._promised -= promised
             self.spent += spent
+            self._lock.notify_all()
+
+    def close(self) -> None:
+        """Promise nothing any more, and return when all promises are settled."""
+        with self._lock:
+            self.budget_calls = 0
+            self._lock.wait_for(lambda: self._promised == 0)
 
 
 def pick_at(picks: Sequence[tuple[int, Candidate]], calls: int) -> Candidate:

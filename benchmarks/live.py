@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -55,9 +56,15 @@ def jobs(
 
 def finished(out: Path) -> Iterator[dict[str, object]]:
     """The results so far; a torn last line is owed again."""
-    for line in out.read_text().splitlines() if out.exists() else ():
-        if line.endswith("}"):
+    for line in out.read_text().splitlines(keepends=True) if out.exists() else ():
+        if line.endswith("\n"):
             yield json.loads(line)
+
+
+def mend(out: Path) -> None:
+    """Cut off a torn last line, so that the next one does not grow onto it."""
+    if out.exists() and (text := out.read_text()) and not text.endswith("\n"):
+        out.write_text(text[: text.rfind("\n") + 1])
 
 
 async def play(experiment: Experiment, owed: list[Job], holdout: int, at_once: int, out: Path) -> None:
@@ -73,9 +80,12 @@ async def play(experiment: Experiment, owed: list[Job], holdout: int, at_once: i
         ):
             host = Host(experiment, asyncio.get_running_loop(), endpoint, proposer, environment)
             slots = asyncio.Semaphore(at_once)
-            async with asyncio.TaskGroup() as group:
-                for job in owed:
-                    group.create_task(_one(job, host, holdout, slots, threads, out))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for job in owed:
+                        group.create_task(_one(job, host, holdout, slots, threads, out))
+            finally:
+                host.stopped.set()  # leaving `threads` waits for them, and they wait for this loop
 
 
 async def _one(
@@ -97,7 +107,8 @@ async def _one(
                 "method": job.method,
                 "run": job.run,
                 "budget": budget,
-                "calls": min(ground.calls, budget),
+                # Not capped for the whole run: one that spent too much must show.
+                "calls": ground.calls if budget == job.budgets[-1] else min(ground.calls, budget),
                 "seconds": round(time.monotonic() - began_s),
                 "task": asdict(host.experiment.task),
                 "candidate": pick.as_table(),
@@ -119,6 +130,12 @@ def _search(job: Job, ground: LiveGround) -> bool:
     except Broken as broken:
         _tell_broken(job, broken)
         return False
+    except Exception:  # a peer's own fault costs its run, not everybody's
+        traceback.print_exc()
+        print(f"{job.method} {job.run} is owed again: it failed", flush=True)
+        return False
+    finally:
+        ground.close()
     return True
 
 
@@ -148,6 +165,7 @@ def main() -> None:
         return
     read_dotenv(Path())
     asked.out.parent.mkdir(parents=True, exist_ok=True)
+    mend(asked.out)
     done = {(line["method"], line["run"], line["budget"]) for line in finished(asked.out)}
     owed = jobs(asked.methods, asked.runs, asked.budgets, done)  # type: ignore[arg-type]
     for method in {job.method for job in owed}:

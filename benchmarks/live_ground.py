@@ -4,8 +4,10 @@ It owns the bridge from threads to the loop. Endpoint and environment are opened
 """
 
 import asyncio
+import concurrent.futures
+import threading
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from benchmarks.ground import Broken, Ledger, OutOfCalls
@@ -22,6 +24,8 @@ ASKING = SamplingParams(temperature=1.0, max_tokens=400)
 """How the proposing model is asked. GEPA's authors use a temperature of 1.0; the length is
 twice that of the library's longest template."""
 
+POLL_S = 0.5
+
 SEEDS_PER_RUN = 10_000
 HOLDOUT = 1_000_000_000
 """The holdout's first environment seed: above every run's."""
@@ -36,6 +40,7 @@ class Host:
     Attributes:
         loop: the one that the clients belong to.
         proposer: the model that is asked for texts.
+        stopped: set when the loop will answer nobody any more, so that no thread waits for it.
     """
 
     experiment: Experiment
@@ -43,10 +48,24 @@ class Host:
     model: Model
     proposer: Model
     environment: Environment
+    stopped: threading.Event = field(default_factory=threading.Event)
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` on the loop, from a thread, and wait for it."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+        """Run `work` on the loop, from a thread, and wait for it.
+
+        Raises:
+            Broken: the comparison is being stopped.
+        """
+        if self.stopped.is_set():
+            work.close()
+            raise Broken
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        while not concurrent.futures.wait([future], timeout=POLL_S).done:
+            if self.stopped.is_set():
+                raise Broken
+        if future.cancelled():
+            raise Broken
+        return future.result()
 
     def player(self, model: Model, spending: Spending) -> Player:
         """One for a run of its own."""
@@ -110,6 +129,10 @@ class LiveGround:
     def choose(self, candidate: Candidate) -> None:
         """Note the pick."""
         self.picks.append((self.calls, candidate))
+
+    def close(self) -> None:
+        """Allow nothing any more, and wait for what still runs: DSPy leaves episodes behind."""
+        self._ledger.close()
 
     async def _answer(self, prompt: str) -> str:
         try:

@@ -83,14 +83,30 @@ def _append(line: str) -> None:
 
 
 def _lines() -> list[str]:
-    return RAW.read_text().splitlines() if RAW.exists() else []
+    """What is recorded: a recording that goes on, or else the table as it was committed."""
+    if RAW.exists():
+        return RAW.read_text(encoding="utf-8").splitlines()
+    if not TABLE.exists():
+        return []
+    lines = gzip.decompress(TABLE.read_bytes()).decode().splitlines()[1:]
+    RAW.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return lines
 
 
 def main() -> None:
-    """Record, and write the table: candidates' settings first, then a line an episode."""
+    """Record, and write the table, also when it is cut short."""
     experiment = load_experiment(GRID)
     RAW.parent.mkdir(exist_ok=True)
-    asyncio.run(record(experiment))
+    try:
+        asyncio.run(record(experiment))
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped; what is recorded is kept.\n")
+    finally:
+        _pack(experiment)
+
+
+def _pack(experiment: Experiment) -> None:
+    """The candidates' settings in a first line, then a line an episode."""
     rows = sorted(map(json.loads, _lines()), key=lambda row: (row["candidate"], row["seed"]))
     settings = [candidate.settings for candidate in grid(experiment)]
     text = "\n".join(json.dumps(row) for row in [{"candidates": settings}, *rows]) + "\n"

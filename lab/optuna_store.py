@@ -34,7 +34,6 @@ def keep_trials(name: str, space: Space, objective: Objective, trials: Sequence[
     study = optuna.create_study(
         storage=f"sqlite:///{STATE}/optuna.db", study_name=name, directions=directions
     )
-    study.set_metric_names(["return", objective.cost] if objective.cost else ["return"])
     told = [_told(trial, space, objective) for trial in sorted(trials, key=lambda trial: trial.number)]
     study.add_trials([trial for trial in told if trial is not None])
 

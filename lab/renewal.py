@@ -30,6 +30,9 @@ class Found:
 class Renewal:
     """The renewals of one search, at equal distances through its budget.
 
+    Attributes:
+        owed_calls: of a round that is going on; one a text.
+
     Args:
         proposer: None where only demonstrations are to be brought.
         on_round: told of what each round's proposer gave, with the round's number.
@@ -47,12 +50,17 @@ class Renewal:
         self._on_round, self._warn = on_round, warn
         self._rounds = experiment.proposals.rounds if experiment.proposals else 1
         self._done = 0
+        self.owed_calls = 0
 
     def due(self, progress: float) -> bool:
-        """Whether the next renewal is to begin, `progress` being the share of the search that is over."""
+        """Whether the next renewal is to begin, `progress` being the share of the search that is over.
+
+        Its calls are owed from here on.
+        """
         if self._done == self._rounds or progress < (self._done + 1) / (self._rounds + 1):
             return False
         self._done += 1
+        self.owed_calls = self._experiment.proposals.texts if self._experiment.proposals else 0
         return True
 
     async def bring(self, trials: Sequence[Trial]) -> Found:
@@ -75,6 +83,8 @@ class Renewal:
             reason = error.one_line if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
             self._warn(f"Round {number} of proposals was lost: {reason}")
             return ()
+        finally:
+            self.owed_calls = 0
         self._on_round(number, proposals)
         return proposals.accepted
 

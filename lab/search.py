@@ -64,13 +64,16 @@ class Search:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                while await self._may_begin():
+                while await self._room_for(1):
                     if self._renewal is not None and self._renewal.due(self._progress()):
                         group.create_task(self._renew(self._renewal))
                     heat = self._race.next()
-                    if heat is not None:
+                    if heat is None:
+                        if not await self._something_ended():
+                            break
+                    elif await self._room_for(len(heat.places)):
                         self._begin(heat, group)
-                    elif not await self._something_ended():
+                    else:
                         break
                 self.all_begun.set()
         finally:
@@ -92,9 +95,13 @@ class Search:
         entered = [self._race.enter(candidate, OPENING) for candidate in candidates]
         self._first = [entrant for entrant in entered if entrant is not None]
 
-    async def _may_begin(self) -> bool:
+    async def _room_for(self, episodes: int) -> bool:
+        """Wait for a free slot; whether the budget has room for so many episodes beside all that is owed."""
         await self._player.room()
-        return self._player.spending.room_for(self._player.owed_calls, self._experiment.verdict_calls)
+        owed = self._player.owed_calls + episodes * self._experiment.task.max_steps
+        if self._renewal is not None:
+            owed += self._renewal.owed_calls
+        return self._player.spending.room_for(owed, self._experiment.verdict_calls)
 
     def _progress(self) -> float:
         return self._player.spending.progress(self._experiment.verdict_calls)

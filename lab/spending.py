@@ -83,12 +83,12 @@ class Spending:
         return None
 
     def room_for(self, owed_calls: int, later_calls: int) -> bool:
-        """Whether one more call fits beside those owed now and those kept for later.
+        """Whether the calls that are owed now fit beside those kept for later.
 
         A call that was not made yet is taken to cost what calls have cost so far, those for later a
         quarter more; its time is that of as many calls at the rate so far.
         """
-        if self.calls + owed_calls + later_calls + 1 > self.budget.calls:
+        if self.calls + owed_calls + later_calls > self.budget.calls:
             return False
         if self.calls == 0:
             return True

@@ -76,8 +76,8 @@ class Study:
     async def _verdict(self, search: Search, player: Player) -> Verdict:
         """Each phase's seeds are its own; the baseline plays its part while the search runs out."""
         table, objective = self._experiment.verdict, self._experiment.objective
-        baseline = asyncio.create_task(self._baseline(search, player))
-        try:
+        async with asyncio.TaskGroup() as group:
+            baseline = group.create_task(self._baseline(search, player))
             await self._search(search)
             best = search.best(self._experiment.confirmation.candidates)
             if not best:
@@ -91,9 +91,7 @@ class Study:
             last = finalists(confirmed, objective, table.finalists)
             self._view.say(f"Playing the sealed holdout with {', '.join(trial.name for trial in last)}.")
             held_out = await self._play(player, last, self._holdout_seeds)
-            return judge(confirmed, await baseline, held_out, objective, table.confidence)
-        finally:
-            baseline.cancel()
+        return judge(confirmed, baseline.result(), held_out, objective, table.confidence)
 
     async def _search(self, search: Search) -> None:
         self._searching = asyncio.create_task(search.run())

@@ -105,6 +105,14 @@ def test_an_answer_without_the_asked_form_is_refused(name: Name, text: str | Non
 
 
 @both
+def test_an_answer_that_was_cut_off_is_refused(name: Name) -> None:
+    model = ScriptedModel(written(name, GOOD), finish_reason="length")
+    proposals = asyncio.run(make_proposer(name, model).propose(briefing(), 1, 1))
+    assert proposals.accepted == ()
+    assert "cut off" in proposals.refused[0]
+
+
+@both
 def test_one_failed_call_costs_one_proposal(name: Name) -> None:
     replies = iter([Reply(status=500), Reply(written(name, GOOD))])
     lock = threading.Lock()
@@ -209,6 +217,7 @@ class ScriptedModel:
 
     text: str = "nothing of use"
     hold: asyncio.Event | None = None
+    finish_reason: str = "stop"
     begun: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def complete(self, messages: Sequence[Message], sampling: SamplingParams) -> Completion:
@@ -216,7 +225,7 @@ class ScriptedModel:
         self.begun.set()
         if self.hold is not None:
             await self.hold.wait()
-        return Completion(self.text, "stop", 10, 5, 0.1)
+        return Completion(self.text, self.finish_reason, 10, 5, 0.1)
 
 
 # What models write: placeholders, braces, fences, field headers, and any character at all.

@@ -99,8 +99,8 @@ def test_the_error_names_the_limit() -> None:
     ("budget", "fits"),
     [
         (Budget(calls=100), True),
-        (Budget(calls=90), False),  # 10 made, 30 owed, 50 for later: no room for one more
-        (Budget(calls=91), True),
+        (Budget(calls=89), False),  # 10 made, 30 owed, 50 for later
+        (Budget(calls=90), True),
         (Budget(tokens=20_000), True),
         (Budget(tokens=10_000), False),
         (Budget(minutes=12), True),

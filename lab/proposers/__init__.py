@@ -5,12 +5,12 @@ at once, and that a text which cannot be used is counted and costs nothing more.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol
 
 from lab.briefing import Briefing, Rated
 from lab.candidate import SamplingParams
-from lab.endpoint import Model
+from lab.endpoint import Completion, Message, Model
 from lab.errors import BudgetError, CallError, EndpointError
 from lab.prompt import PromptTemplate
 from lab.proposal import ProposalRefusedError, Proposals, accept, without_duplicates
@@ -83,6 +83,19 @@ class RoundProposer:
             return accept(name, parent.template, system, turn)
         except (CallError, ProposalRefusedError) as error:
             return error.one_line
+
+
+async def ask(model: Model, messages: Sequence[Message]) -> Completion:
+    """The model's whole answer.
+
+    Raises:
+        ProposalRefusedError: it was cut off, and what there is of its text is not what was meant.
+    """
+    completion = await model.complete(messages, SAMPLING)
+    if completion.finish_reason == "length":
+        why = f"it was cut off after {SAMPLING.max_tokens} tokens"
+        raise ProposalRefusedError("A proposal is not whole.", why=why)
+    return completion
 
 
 def make_proposer(name: Literal["dspy", "gepa"], model: Model) -> Proposer:

@@ -9,7 +9,7 @@ from lab.briefing import Briefing, Rated, shown
 from lab.endpoint import Message, Model
 from lab.errors import LabError
 from lab.proposal import ProposalRefusedError, rules
-from lab.proposers import SAMPLING, Texts, Write
+from lab.proposers import Texts, Write, ask
 
 if TYPE_CHECKING:
     from dspy import lm15
@@ -77,7 +77,7 @@ class _Engine:
     async def complete(self, request: "lm15.Request") -> "lm15.Response":
         from dspy import lm15
 
-        completion = await self._model.complete(_messages(request), SAMPLING)
+        completion = await ask(self._model, _messages(request))
         usage = lm15.Usage(input_tokens=completion.prompt_tokens, output_tokens=completion.completion_tokens)
         message = lm15.Message.assistant(completion.text or " ")
         return lm15.Response(None, request.model, message, "stop", usage)

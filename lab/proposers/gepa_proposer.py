@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from lab.briefing import Briefing, Rated, shown
 from lab.endpoint import Message, Model
 from lab.proposal import rules
-from lab.proposers import SAMPLING, Texts, Write
+from lab.proposers import Texts, Write, ask
 
 Part = str
 """`system` or `turn`: a component, in GEPA's terms."""
@@ -32,7 +32,7 @@ def make_write(model: Model) -> Write:
                 "prompt_template": f"{Signature.default_prompt_template}\n\n{rules(text)}",
             }
         )
-        completion = await model.complete([Message("user", str(prompt))], SAMPLING)
+        completion = await ask(model, [Message("user", str(prompt))])
         found = Signature.output_extractor(completion.text.strip())["new_instruction"]
         if part == "system":
             return found, parent.template.turn
