@@ -55,7 +55,7 @@ class MlflowStore:
         self._write(run, trial.evaluation, {"episodes_cut": trial.cut})
         self._client.set_tag(run, "race", "dropped" if trial.dropped else "alive")
         self._client.set_terminated(run)
-        if trial.place == 1 and trial.evaluation.mean_return > self._best:
+        if trial.place == 1 and trial.evaluation.episodes and trial.evaluation.mean_return > self._best:
             self._best = trial.evaluation.mean_return
             self._log(self._parent, {"search_best_return": self._best}, step=max(trial.number, 0))
 
@@ -124,11 +124,13 @@ class MlflowStore:
         tags = {"mlflow.parentRunId": self._parent, "kind": kind, "digest": evaluation.candidate.digest}
         run = self._create_run(name, tags)
         self._log(run, params=evaluation.candidate.settings)
-        self._client.log_text(run, _first_prompt(evaluation), "prompt.txt")
+        if evaluation.episodes:
+            self._client.log_text(run, _first_prompt(evaluation), "prompt.txt")
         return run
 
     def _write(self, run: str, evaluation: Evaluation, more: Mapping[str, float]) -> None:
-        self._log(run, {**_figures(evaluation), **more}, step=len(evaluation.episodes))
+        figures = _figures(evaluation) if evaluation.episodes else {}
+        self._log(run, {**figures, **more}, step=len(evaluation.episodes))
         self._client.log_text(run, _episodes_json(evaluation), "episodes.json")
 
     def _create_run(self, name: str, tags: Mapping[str, str]) -> str:

@@ -53,7 +53,8 @@ class ProgressView:
         """A line for a trial that has ended a rung: a star marks the incumbent, an x one that is dropped."""
         evaluation, settings = trial.evaluation, trial.candidate.settings
         mark = "x" if trial.dropped else "*" if trial.place == 1 else " "
-        figures = f"{evaluation.mean_return:7.1f} (n={len(evaluation.episodes)})"
+        mean = f"{evaluation.mean_return:7.1f}" if evaluation.episodes else "    cut"
+        figures = f"{mean} (n={len(evaluation.episodes)})"
         shown = " ".join(f"{name}={value}" for name, value in settings.items() if name in self._free)
         self.say(f"{mark} {trial.name:<9} {figures}  {shown}")
         self._bar.update(self._task, completed=min(self._spending.progress(self._later_calls), 1.0))

@@ -140,13 +140,14 @@ class Race:
         return p_value < self._error_rate / (self._most * (len(self.entrants) - 1))
 
     def best(self, count: int) -> list[Entrant]:
-        """The `count` entrants that would be frozen if it were over now, best first."""
+        """The `count` entrants that would be frozen if it were over now, best first, the dropped last."""
         able = [entrant for entrant in self.entrants if entrant.played and entrant.state is not State.FAILED]
         places = np.array([entrant.index for entrant in able], dtype=int)
         order = self._objective.order(
             self._expected(self._returns)[places], self._expected(self._costs)[places]
         )
-        return [able[place] for place in order[:count]]
+        ranked = sorted((able[place] for place in order), key=lambda entrant: entrant.state is State.DROPPED)
+        return ranked[:count]
 
     def _chosen(self) -> Heat | None:
         """Draw what every candidate's mean may be, and take the best one that can play now."""

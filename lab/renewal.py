@@ -31,7 +31,7 @@ class Renewal:
     """The renewals of one search, at equal distances through its budget.
 
     Attributes:
-        owed_calls: of a round that is going on; one a text.
+        owed_calls: of a round that is going on, until its texts are in the race: a call and an episode each.
 
     Args:
         proposer: None where only demonstrations are to be brought.
@@ -60,7 +60,8 @@ class Renewal:
         if self._done == self._rounds or progress < (self._done + 1) / (self._rounds + 1):
             return False
         self._done += 1
-        self.owed_calls = self._experiment.proposals.texts if self._experiment.proposals else 0
+        texts = self._experiment.proposals.texts if self._experiment.proposals else 0
+        self.owed_calls = texts * (1 + self._experiment.task.max_steps)
         return True
 
     async def bring(self, trials: Sequence[Trial]) -> Found:
@@ -83,8 +84,6 @@ class Renewal:
             reason = error.one_line if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
             self._warn(f"Round {number} of proposals was lost: {reason}")
             return ()
-        finally:
-            self.owed_calls = 0
         self._on_round(number, proposals)
         return proposals.accepted
 

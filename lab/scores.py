@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from lab.moderated import Floats, Spread, common_spread, p_above_zero
 from lab.surrogate import Played, Surrogate
 
+_ROUNDING = 1e-20
+
 LEAST_PLAYED = 8
 """Candidates that must have played before a surrogate is fitted."""
 
@@ -92,4 +94,6 @@ def _variances(rows: Floats) -> tuple[Floats, Floats]:
     df = np.maximum(counts - 1, 0)
     means = np.nansum(rows, axis=1) / np.maximum(counts, 1)
     squares = np.nansum((rows - means[:, None]) ** 2, axis=1)
+    # Equal values differ by rounding, and the logarithm of that would weigh more than all other variances.
+    squares[squares < _ROUNDING * np.nanmax(np.abs(rows), initial=0.0) ** 2] = 0.0
     return squares / np.maximum(df, 1), df.astype(float)

@@ -64,17 +64,17 @@ class Search:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                while await self._room_for(1):
+                while await self._room_for(1) or await self._renewed():
                     if self._renewal is not None and self._renewal.due(self._progress()):
                         group.create_task(self._renew(self._renewal))
                     heat = self._race.next()
                     if heat is None:
                         if not await self._something_ended():
                             break
-                    elif await self._room_for(len(heat.places)):
-                        self._begin(heat, group)
-                    else:
+                    elif not await self._room_for(len(heat.places)):
                         break
+                    else:
+                        self._begin(heat, group)
                 self.all_begun.set()
         finally:
             self.all_begun.set()
@@ -135,11 +135,20 @@ class Search:
             self._tell(entrant)
 
     async def _something_ended(self) -> bool:
-        """Wait until an episode ends; False where none is being played, so that nothing can change."""
-        if not any(entrant.owed for entrant in self._race.entrants):
+        """Wait until an episode or a renewal ends; False where neither goes on."""
+        renewing = self._renewal is not None and self._renewal.owed_calls
+        if not renewing and not any(entrant.owed for entrant in self._race.entrants):
             return False
         self._ended.clear()
         await self._ended.wait()
+        return True
+
+    async def _renewed(self) -> bool:
+        """Wait for a renewal that is going on: the budget was kept for its first episodes. False for none."""
+        if self._renewal is None or not self._renewal.owed_calls:
+            return False
+        while self._renewal.owed_calls:
+            await self._something_ended()
         return True
 
     async def _renew(self, renewal: Renewal) -> None:
@@ -149,11 +158,11 @@ class Search:
         incumbent = self._race.best(1)[0].candidate
         for text in found.texts:
             self._race.enter(replace(incumbent, template=text))
+        renewal.owed_calls = 0
+        self._ended.set()
 
     def _tell(self, entrant: Entrant) -> None:
-        ranking = self._ranking()
-        if self._episodes[entrant.index]:
-            self._on_trial(self._trial(entrant, ranking.index(entrant) + 1))
+        self._on_trial(self._trial(entrant, self._race.best(len(self._race.entrants)).index(entrant) + 1))
         if self._first and all(first.played or first.state is State.FAILED for first in self._first):
             self._tell_headroom()
 

@@ -348,7 +348,7 @@ def storyteller_is_far_better(body: Body) -> Reply:
 
 def test_episodes_that_can_no_longer_matter_are_ended_in_the_middle(project: Project) -> None:
     text = EXPERIMENT.replace("success_score = 0.1", "success_score = 0.1\nmax_step_reward = 21.0")
-    text = text.replace("in_flight = 12", "in_flight = 2").replace("headroom = 5", "headroom = 8")
+    text = text.replace("in_flight = 12", "in_flight = 2").replace("headroom = 5", "headroom = 20")
     project.write("experiments/known.toml", text)
     with fake_endpoint(storyteller_is_far_better) as endpoint:
         code, _, err = tune(project, endpoint)
