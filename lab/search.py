@@ -132,7 +132,10 @@ class Search:
                 self._race.fail(entrant)
         self._ended.set()
         if entrant.owed == 0 and entrant.state is not State.FAILED:
-            self._tell(entrant)
+            place = self._race.best(len(self._race.entrants)).index(entrant) + 1
+            self._on_trial(self._trial(entrant, place))
+        if self._first and all(first.played or first.state is State.FAILED for first in self._first):
+            self._tell_headroom()
 
     async def _something_ended(self) -> bool:
         """Wait until an episode or a renewal ends; False where neither goes on."""
@@ -161,11 +164,6 @@ class Search:
         renewal.owed_calls = 0
         self._ended.set()
 
-    def _tell(self, entrant: Entrant) -> None:
-        self._on_trial(self._trial(entrant, self._race.best(len(self._race.entrants)).index(entrant) + 1))
-        if self._first and all(first.played or first.state is State.FAILED for first in self._first):
-            self._tell_headroom()
-
     def _tell_headroom(self) -> None:
         played = [[e.episode_return for e in self._episodes[first.index]] for first in self._first]
         whole = [returns[:OPENING] for returns in played if len(returns) >= OPENING]
@@ -185,4 +183,4 @@ class Search:
         return Trial(self._number(entrant), evaluation, place, dropped, self._cut[entrant.index])
 
     def _number(self, entrant: Entrant) -> int:
-        return entrant.index + BASELINE
+        return BASELINE + entrant.index  # the baseline enters first

@@ -116,8 +116,9 @@ class Study:
     async def _play(
         self, player: Player, trials: list[Trial], seeds: range
     ) -> list[tuple[Trial, Evaluation]]:
-        played = await asyncio.gather(*(player.evaluate(trial.candidate, seeds) for trial in trials))
-        return list(zip(trials, played, strict=True))
+        async with asyncio.TaskGroup() as group:
+            playing = [group.create_task(player.evaluate(trial.candidate, seeds)) for trial in trials]
+        return [(trial, task.result()) for trial, task in zip(trials, playing, strict=True)]
 
     @property
     def _confirmation_seeds(self) -> range:

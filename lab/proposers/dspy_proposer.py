@@ -14,7 +14,7 @@ from lab.proposers import Texts, Write, ask
 if TYPE_CHECKING:
     from dspy import lm15
 
-SHOWN_TEXTS = 3
+SHOWN_TEXTS = 2
 
 
 def make_write(model: Model) -> Write:

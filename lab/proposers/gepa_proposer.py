@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from lab.briefing import Briefing, Rated, shown
 from lab.endpoint import Message, Model
 from lab.proposal import rules
-from lab.proposers import Texts, Write, ask
+from lab.proposers import PARENTS, Texts, Write, ask
 
 Part = str
 """`system` or `turn`: a component, in GEPA's terms."""
@@ -22,7 +22,7 @@ def make_write(model: Model) -> Write:
     from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
 
     async def write(briefing: Briefing, parent: Rated, place: int) -> Texts:
-        part = ("system", "turn")[place // 3 % 2]  # GEPA's round robin, after each parent had its turn
+        part = ("system", "turn")[place // PARENTS % 2]  # GEPA's round robin, after each parent had its turn
         text = str(getattr(parent.template, part))
         dataset = EpisodeAdapter(briefing).make_reflective_dataset({part: text}, parent, [part])
         prompt = Signature.prompt_renderer(

@@ -1,0 +1,200 @@
+"""Simulated studies, where the truth is known: false gains, wrong drops, and what a choice takes.
+
+`python -m benchmarks.simulated` writes `benchmarks/results/simulated.md` in a few minutes.
+"""
+
+import random
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.ground import Ledger, Method, OutOfCalls
+from benchmarks.methods import lab_race
+from benchmarks.peers import PEERS
+from lab.candidate import Candidate
+from lab.episode import Episode, Step
+from lab.evaluation import Evaluation
+from lab.experiment import Experiment, load_experiment
+from lab.intervals import t_interval
+from lab.objective import Objective
+from lab.race import Race, State
+from lab.sampling import at_random
+from lab.space import Space
+from lab.trial import Trial
+from lab.verdict import confirm, finalists, judge
+
+RESULTS = Path("benchmarks/results/simulated.md")
+GRID, ECHO = Path("benchmarks/grid.toml"), Path("experiments/echo.toml")
+STUDIES, SEARCH, CONFIRMED, HOLDOUT = 200, 100, (3, 8), 16
+GAIN = 0.05
+"""What a peer has to report above the baseline for it to count as a claim, of returns between 0 and 1."""
+
+BASELINE_EPISODES = 20
+
+Noise = Callable[[random.Random], float]
+NOISES: dict[str, Noise] = {
+    "normal": lambda rng: rng.gauss(0.5, 0.2),
+    "coin": lambda rng: float(rng.random() < 0.5),
+    "lognormal": lambda rng: rng.lognormvariate(-1, 0.8),
+    "Student t, 3 df": lambda rng: 0.5 + 0.1 * rng.gauss(0, 1) / (rng.gammavariate(1.5, 2 / 3) ** 0.5),
+}
+
+
+class EqualGround:
+    """A ground on which every candidate is as good as any other; an episode is one step."""
+
+    can_ask = False
+    seeds = range(10_000)
+
+    def __init__(self, experiment: Experiment, noise: Noise, seed: int, budget_calls: int) -> None:
+        self.experiment, self.seed, self.budget_calls = experiment, seed, budget_calls
+        self.picks: list[tuple[int, Candidate]] = [(0, experiment.baseline)]
+        self.returns = defaultdict[Candidate, list[float]](list)
+        self._noise, self._rng, self._ledger = noise, random.Random(seed), Ledger(budget_calls)
+
+    @property
+    def calls(self) -> int:
+        """Spent so far."""
+        return self._ledger.spent
+
+    def play(self, candidate: Candidate, seeds: Sequence[int]) -> list[Episode]:
+        """Episodes whose return is noise."""
+        self._ledger.promise(len(seeds))
+        self._ledger.settle(len(seeds), len(seeds))
+        episodes = [self.unseen(seed) for seed in seeds]
+        self.returns[candidate] += [episode.episode_return for episode in episodes]
+        return episodes
+
+    def unseen(self, seed: int) -> Episode:
+        """One more, that is not counted."""
+        return Episode(seed, "", (Step(1, "", "", self._noise(self._rng), True),))
+
+    def ask(self, prompt: str) -> str:
+        """Nobody is there to ask."""
+        raise NotImplementedError(prompt)
+
+    def choose(self, candidate: Candidate) -> None:
+        """Note the pick."""
+        self.picks.append((self.calls, candidate))
+
+
+def searched(method: Method, noise: Noise, seed: int) -> EqualGround:
+    """A method's search among equals."""
+    experiment = load_experiment(GRID)
+    ground = EqualGround(replace(experiment, task=replace(experiment.task, max_steps=1)), noise, seed, SEARCH)
+    with suppress(OutOfCalls):
+        method(ground)
+    return ground
+
+
+def reported_gain(method: Method, noise: Noise, seed: int) -> bool:
+    """Whether the pick's mean in the method's own record is higher than the baseline's by GAIN or more."""
+    ground = searched(method, noise, seed)
+    pick, baseline = ground.picks[-1][1], ground.experiment.baseline
+    known = ground.returns.get(baseline, [])
+    known = known + [ground.unseen(0).episode_return for _ in range(BASELINE_EPISODES - len(known))]
+    return pick != baseline and statistics.fmean(ground.returns[pick]) - statistics.fmean(known) >= GAIN
+
+
+def verdict_gain(noise: Noise, seed: int) -> bool:
+    """Whether the lab's whole study claims a gain: race, confirmation of the top few, sealed holdout."""
+    ground = searched(lab_race.run, noise, seed)
+    task = ground.experiment.task
+
+    def played(candidate: Candidate, episodes: int) -> Evaluation:
+        return Evaluation(candidate, task, tuple(ground.unseen(number) for number in range(episodes)))
+
+    best = list(dict.fromkeys(candidate for _, candidate in reversed(ground.picks)))[: CONFIRMED[0]]
+    trials = [Trial(number, played(candidate, 1)) for number, candidate in enumerate(best)]
+    confirmed = confirm([(trial, played(trial.candidate, CONFIRMED[1])) for trial in trials], 0.95)
+    last = finalists(confirmed, Objective(), 1)
+    held_out = [(trial, played(trial.candidate, HOLDOUT)) for trial in last]
+    baseline = played(ground.experiment.baseline, HOLDOUT)
+    return judge(confirmed, baseline, held_out, Objective(), 0.95).winner is not None
+
+
+def wrongly_dropped(noise: Noise, seed: int) -> bool:
+    """Whether the race among equals drops the one that is called the best: the hardest case for it."""
+    experiment, rng = load_experiment(GRID), random.Random(seed)
+    space = experiment.space
+    race = Race(space, Objective(), lab_race.MOST_EPISODES, lab_race.ERROR_RATE, np.random.default_rng(seed))
+    best = race.enter(space.candidate(at_random(space, 1, np.random.default_rng(seed))[0]))
+    assert best is not None
+    for _ in range(SEARCH):
+        if (heat := race.next()) is not None:
+            for place in heat.places:
+                race.record(heat.entrant, place, noise(rng))
+    return best.state is State.DROPPED
+
+
+def choice_ms(trials: int) -> list[float]:
+    """Milliseconds of choosing and recording an episode, with so many trials in the race."""
+    space, rng = load_experiment(ECHO).space, np.random.default_rng(0)
+    race = Race(space, Objective(), lab_race.MOST_EPISODES, lab_race.ERROR_RATE, rng)
+    _fill(race, space, trials, rng)
+    taken = []
+    for _ in range(50):
+        began = time.perf_counter()
+        heat = race.next()
+        assert heat is not None
+        for place in heat.places:
+            race.record(heat.entrant, place, float(rng.normal(500, 80)))
+        taken.append((time.perf_counter() - began) * 1000)
+    return taken
+
+
+def _fill(race: Race, space: Space, trials: int, rng: np.random.Generator) -> None:
+    while len(race.entrants) < trials:
+        race.enter(space.candidate(at_random(space, 1, rng)[0]))
+    for _ in range(trials):
+        heat = race.next()
+        assert heat is not None
+        race.record(heat.entrant, 0, float(rng.normal(500, 80)))
+
+
+def share(happened: Iterable[bool]) -> str:
+    """A rate with its 95 % Wilson interval and count."""
+    outcomes = list(happened)
+    n, p, z = len(outcomes), sum(outcomes) / len(outcomes), 1.96
+    middle, half = p + z * z / (2 * n), z * ((p * (1 - p) + z * z / (4 * n)) / n) ** 0.5
+    low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    return f"{p:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def rates(rate: Callable[[Noise, int], bool]) -> str:
+    """A table row's cells: the rate under each noise."""
+    return " | ".join(share(rate(noise, seed) for seed in range(STUDIES)) for noise in NOISES.values())
+
+
+def main() -> None:
+    """Simulate, and write the tables."""
+    head = f"| | {' | '.join(NOISES)} |\n|---|{'---:|' * len(NOISES)}\n"
+    claims = "## All candidates equal: who claims a gain"
+    lines = [f"{STUDIES} studies each; 95 % Wilson intervals.\n\n{claims}\n\n{head}"]
+    lines.append(f"| lab, its verdict | {rates(verdict_gain)} |\n")
+    for name, peer in PEERS.items():
+        if not peer.writes_texts:
+            sys.stderr.write(f"{name}\n")
+            method = peer.method()
+            row = rates(lambda noise, seed, method=method: reported_gain(method, noise, seed))  # type: ignore[misc]
+            lines.append(f"| {name}, its own best less the baseline, 0.05 or more | {row} |\n")
+    lines.append(
+        f"\n## All equal: the chosen one is dropped (stated: at most {lab_race.ERROR_RATE:.0%})\n\n{head}"
+    )
+    lines.append(f"| lab | {rates(wrongly_dropped)} |\n")
+    lines.append("\n## Choosing what plays next, and recording it\n\n| trials | mean, ms |\n|---:|---:|\n")
+    sizes = (100, 1000, 10_000)
+    lines += [f"| {trials} | {t_interval(choice_ms(trials), 0.95)} |\n" for trials in sizes]
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text("".join(lines))
+
+
+if __name__ == "__main__":
+    main()
