@@ -99,6 +99,10 @@ class Race:
             heat.entrant.owed += len(heat.places)
         return heat
 
+    def give_back(self, heat: Heat) -> None:
+        """The heat will not be played."""
+        heat.entrant.owed -= len(heat.places)
+
     def record(self, entrant: Entrant, place: int, episode_return: float, cost: float = 0.0) -> None:
         """An episode has ended. Where it ends a rung, the entrant may be dropped."""
         self._returns.values[entrant.index, place] = episode_return

@@ -71,10 +71,12 @@ class Search:
                     if heat is None:
                         if not await self._something_ended():
                             break
-                    elif not await self._room_for(len(heat.places)):
-                        break
-                    else:
+                    elif await self._room_for(len(heat.places)):
                         self._begin(heat, group)
+                    else:
+                        self._race.give_back(heat)
+                        if not await self._renewed():
+                            break
                 self.all_begun.set()
         finally:
             self.all_begun.set()
