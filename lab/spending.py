@@ -48,7 +48,6 @@ class Spending:
     Attributes:
         calls: model calls that were answered.
         in_flight: calls that were begun and have no answer yet.
-        busy_s: seconds of all calls together.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -59,7 +58,6 @@ class Spending:
     dollars: float = 0.0
     episodes: int = 0
     in_flight: int = 0
-    busy_s: float = 0.0
 
     def __post_init__(self) -> None:
         self._began_s = self.clock()
@@ -115,7 +113,6 @@ class Spending:
         self.prompt_tokens += completion.prompt_tokens
         self.completion_tokens += completion.completion_tokens
         self.dollars += prices.dollars(completion.prompt_tokens, completion.completion_tokens)
-        self.busy_s += completion.latency_s
 
 
 @dataclass(frozen=True)
