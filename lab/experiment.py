@@ -26,9 +26,6 @@ from lab.task import Task
 TEMPLATES = Path("prompts/templates")
 """Where templates lie, below the project's root: the folder above the experiment file's."""
 
-OPENING = 2
-"""Episodes of each candidate in the headroom test: the least that tell spread from noise."""
-
 ProposerName = Literal["dspy", "gepa"]
 
 
@@ -104,7 +101,7 @@ class SearchTable(_Table):
     Attributes:
         episodes: what a candidate plays at most; all play the same seeds in the same order.
         error_rate: the chance, at most, that the best of all that were tried is dropped.
-        headroom: candidates of the headroom test, which opens the search.
+        headroom: candidates that open the search and show whether there is something to find.
         in_flight: episodes played at once.
     """
 
@@ -112,11 +109,6 @@ class SearchTable(_Table):
     error_rate: float = Field(default=0.1, gt=0, lt=1)
     headroom: int = Field(default=10, ge=2)
     in_flight: int = Field(default=32, ge=1)
-
-    @property
-    def opening_episodes(self) -> int:
-        """Episodes of the headroom test."""
-        return self.headroom * OPENING
 
 
 class ProposalsTable(_Table):
@@ -290,7 +282,7 @@ def _budget(table: BudgetTable) -> Budget:
 
 
 def _check_budget(experiment: Experiment) -> None:
-    kept, least = experiment.verdict_calls, experiment.search.opening_episodes * experiment.task.max_steps
+    kept, least = experiment.verdict_calls, experiment.search.headroom * experiment.task.max_steps
     if experiment.budget.calls < kept + least:
         what = f"{experiment.budget.calls:g} calls are too few."
         why = f"confirmation and verdict take up to {kept}, and the first candidates {least}"

@@ -1,35 +1,39 @@
 """The headroom test: whether candidates differ by more than chance, before the budget is spent on the search.
 
-About ten candidates that lie far apart play the same seeds. Where their spread is within the noise, no search
-among them finds a gain that holds ("Coin Flip", arXiv 2604.14585).
+It owns which entrants are compared, and when; it costs the episodes of those that nobody would play again.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
+from statistics import fmean
 
 import numpy as np
-from scipy.special import fdtrc
+from scipy.special import stdtr, stdtrit
+
+from lab.intervals import Estimate
+from lab.race import Entrant, Race, State
 
 LEVEL = 0.05
-"""Of the F test."""
+"""Of the test."""
+
+GROUP = 4
+"""Entrants in each of the two groups, at least; fewer where fewer opened the race."""
 
 
 @dataclass(frozen=True)
 class Headroom:
-    """What the first candidates say of all.
+    """How far those that the race went on with are ahead of those that came out last.
 
     Attributes:
-        candidates, episodes: how many played, and how many episodes each.
-        between, within: standard deviations in reward: of the candidates' true means, estimated, and of the
-            episodes of one candidate.
-        p_value: of the F test that all candidates are equal, in blocks by seed.
+        contenders, last: how many of each played their second episode, all on the same seed.
+        ahead: difference of their mean returns in it, with the 95 % interval.
+        p_value: one-sided, that there is no difference.
     """
 
-    candidates: int
-    episodes: int
-    between: float
-    within: float
+    contenders: int
+    last: int
+    ahead: Estimate
     p_value: float
 
     @property
@@ -39,36 +43,82 @@ class Headroom:
 
     def __str__(self) -> str:
         figures = (
-            f"{self.candidates} candidates x {self.episodes} episodes: spread of candidates"
-            f" {self.between:.1f}, of episodes {self.within:.1f}; F test p = {self.p_value:.2g}"
+            f"in a second episode {self.contenders} contenders are ahead of the last {self.last} of the first by"
+            f" {self.ahead.mean:.1f} [{self.ahead.low:.1f}, {self.ahead.high:.1f}]; p = {self.p_value:.2g}"
         )
         if self.found:
             return f"Headroom: there is something to find ({figures})."
         return (
-            f"Headroom: NONE SEEN. The candidates' spread is within the noise ({figures}). A gain may not be"
+            f"Headroom: NONE SEEN. Who did well at first did not do so again ({figures}). A gain may not be"
             " there to be found: widen the space, or let each candidate play more episodes."
         )
 
 
-def headroom(returns: Sequence[Sequence[float]]) -> Headroom | None:
-    """The F test of a randomised block design: candidates in rows, the same seeds in columns.
+class HeadroomTest:
+    """Asks the race for what the test needs, and tells its outcome once.
 
-    Fisher, "The Design of Experiments" (1935), chapter 4; the candidates' variance is found by moments.
+    Who is in which group is settled by other episodes than those that are compared, so that equal candidates
+    are found to differ in no more than LEVEL of the studies, however the race chose.
+
+    Args:
+        opening: the entrants that opened the race; they lie far apart.
+    """
+
+    def __init__(self, race: Race, opening: Sequence[Entrant]) -> None:
+        self._race, self._opening = race, opening
+        self._last: list[Entrant] = []
+        self._told = False
+
+    def look(self) -> Headroom | None:
+        """To be called when an episode has ended: the outcome once, as soon as it is known; else None."""
+        if self._told:
+            return None
+        if not self._last:
+            self._last = self._came_out_last()
+            for entrant in self._last:
+                self._race.again(entrant)
+        second = {entrant.index: self._second(entrant) for entrant in self._last}
+        if not self._last or not all(map(isfinite, second.values())):
+            return None
+        self._told = True
+        return headroom(self._contenders(self._last), list(second.values()))
+
+    def _came_out_last(self) -> list[Entrant]:
+        """Once as many others have earned a second episode; nobody before."""
+        able = [entrant for entrant in self._opening if entrant.state is not State.FAILED]
+        if not all(entrant.played for entrant in able):
+            return []
+        last = sorted(able, key=lambda entrant: self._race.returns(entrant)[0])[: min(GROUP, len(able) // 2)]
+        return last if len(self._contenders(last)) >= len(last) else []
+
+    def _contenders(self, last: list[Entrant]) -> list[float]:
+        """The second returns of all others that have one."""
+        returns = [self._second(entrant) for entrant in self._race.entrants if entrant not in last]
+        return [one for one in returns if isfinite(one)]
+
+    def _second(self, entrant: Entrant) -> float:
+        returns = self._race.returns(entrant)
+        return float(returns[1]) if len(returns) > 1 else float("nan")
+
+
+def headroom(contenders: Sequence[float], last: Sequence[float]) -> Headroom | None:
+    """Student's t test for two groups, one-sided, with a pooled variance (Biometrika 6, 1908).
+
+    Args:
+        contenders, last: returns on one seed; the groups were made without looking at them.
 
     Returns:
-        None for fewer than 2 candidates or 2 episodes: nothing can be told.
+        None where a group is empty or both have a single value: nothing can be told.
     """
-    table = np.array(returns, dtype=float)
-    if table.ndim != 2 or min(table.shape) < 2:
+    counts, df = (len(contenders), len(last)), len(contenders) + len(last) - 2
+    if not all(counts) or df < 1:
         return None
-    rows, columns = table.shape
-    by_row, by_column = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
-    residual = table - by_row - by_column + table.mean()
-    df_rows, df_rest = rows - 1, (rows - 1) * (columns - 1)
-    of_rows = float(columns * by_row.var(ddof=1))
-    of_rest = float((residual**2).sum() / df_rest)
-    between = sqrt(max(of_rows - of_rest, 0.0) / columns)
-    if of_rest == 0:  # without noise any difference counts
-        return Headroom(rows, columns, between, 0.0, 0.0 if of_rows > 0 else 1.0)
-    p_value = float(fdtrc(df_rows, df_rest, of_rows / of_rest))
-    return Headroom(rows, columns, between, sqrt(of_rest), p_value)
+    mean = fmean(contenders) - fmean(last)
+    rounding = 1e-9 * max(map(abs, (*contenders, *last)))
+    squares = sum(float(np.var(group)) * len(group) for group in (contenders, last))
+    error = sqrt(squares / df * (1 / counts[0] + 1 / counts[1]))
+    if error <= rounding:  # without noise any difference counts
+        return Headroom(*counts, Estimate(mean, mean, mean, sum(counts)), 0.0 if mean > rounding else 1.0)
+    half = error * float(stdtrit(df, 0.975))
+    p_value = float(stdtr(df, -mean / error))
+    return Headroom(*counts, Estimate(mean, mean - half, mean + half, sum(counts)), p_value)

@@ -61,7 +61,9 @@ class MlflowStore:
 
     def headroom(self, headroom: Headroom) -> None:
         """The headroom test, on the parent run."""
-        self._log(self._parent, {f"headroom_{key}": value for key, value in asdict(headroom).items()})
+        ahead = headroom.ahead
+        figures = {"ahead": ahead.mean, "low": ahead.low, "high": ahead.high, "p_value": headroom.p_value}
+        self._log(self._parent, {f"headroom_{key}": value for key, value in figures.items()})
         self._client.set_tag(self._parent, "headroom", "found" if headroom.found else "none seen")
 
     def proposals(self, number: int, proposals: Proposals) -> None:

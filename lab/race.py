@@ -77,13 +77,23 @@ class Race:
         self._known: set[Candidate] = set()
         self._forced: deque[Heat] = deque()
 
-    def enter(self, candidate: Candidate, episodes: int = 1) -> Entrant | None:
-        """Add a candidate that plays `episodes` before anything else is chosen; None if it is known."""
+    def enter(self, candidate: Candidate) -> Entrant | None:
+        """Add a candidate that plays before anything else is chosen; None if it is known."""
         if candidate in self._known:
             return None
         entrant = self._add(candidate)
-        self._forced.append(Heat(entrant, range(min(episodes, self._most))))
+        self._forced.append(Heat(entrant, range(1)))
         return entrant
+
+    def again(self, entrant: Entrant) -> None:
+        """Let an entrant that has played once play its second episode before anything else is chosen."""
+        if entrant.played == 1 and not entrant.owed and self._most > 1:
+            self._forced.append(Heat(entrant, range(1, 2)))
+
+    def returns(self, entrant: Entrant) -> Floats:
+        """Its returns, a place for each of the seeds; NaN where it has not played."""
+        returns: Floats = self._returns.values[entrant.index]
+        return returns
 
     def widen(self, space: Space) -> None:
         """Go on in another space, with more choices; what was played counts there too."""

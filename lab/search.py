@@ -14,8 +14,8 @@ import numpy as np
 
 from lab.episode import CutEpisode, Episode, FailedEpisode
 from lab.evaluation import Evaluation
-from lab.experiment import OPENING, Experiment
-from lab.headroom import Headroom, headroom
+from lab.experiment import Experiment
+from lab.headroom import Headroom, HeadroomTest
 from lab.player import Hopeless, Played, Player
 from lab.race import Entrant, Heat, Race, State
 from lab.renewal import Renewal
@@ -32,7 +32,7 @@ class Search:
     Args:
         renewal: brings new texts and demonstrations into the space on the way; None for neither.
         on_trial: told of a trial each time that it has finished a rung.
-        on_headroom: told once, when the first candidates have played.
+        on_headroom: told once, when it can be told whether candidates differ.
     """
 
     def __init__(
@@ -50,11 +50,10 @@ class Search:
         self._ended = asyncio.Event()
         self._episodes: defaultdict[int, list[Episode]] = defaultdict(list)
         self._cut: defaultdict[int, int] = defaultdict(int)
-        self._first: list[Entrant] = []
         rng = np.random.default_rng(experiment.seed)
         settings = experiment.search
         self._race = Race(experiment.space, experiment.objective, settings.episodes, settings.error_rate, rng)
-        self._enter_first(rng)
+        self._headroom = HeadroomTest(self._race, self._enter_first(rng))
 
     async def run(self) -> None:
         """Play until the budget leaves no more than the verdict needs.
@@ -90,12 +89,12 @@ class Search:
         """The `count` best trials, without the baseline."""
         return [trial for trial in self.trials if trial.number != BASELINE][:count]
 
-    def _enter_first(self, rng: np.random.Generator) -> None:
-        """The baseline and candidates that lie far apart: they open the race, and show its headroom."""
+    def _enter_first(self, rng: np.random.Generator) -> list[Entrant]:
+        """The baseline and candidates that lie far apart: they open the race."""
         spread = spread_out(self.space, self._experiment.search.headroom - 1, rng)
         candidates = [self._experiment.baseline, *map(self.space.candidate, spread)]
-        entered = [self._race.enter(candidate, OPENING) for candidate in candidates]
-        self._first = [entrant for entrant in entered if entrant is not None]
+        entered = map(self._race.enter, candidates)
+        return [entrant for entrant in entered if entrant is not None]
 
     async def _room_for(self, episodes: int) -> bool:
         """Wait for a free slot; whether the budget has room for so many episodes beside all that is owed."""
@@ -136,8 +135,8 @@ class Search:
         if entrant.owed == 0 and entrant.state is not State.FAILED:
             place = self._race.best(len(self._race.entrants)).index(entrant) + 1
             self._on_trial(self._trial(entrant, place))
-        if self._first and all(first.played or first.state is State.FAILED for first in self._first):
-            self._tell_headroom()
+        if (headroom := self._headroom.look()) is not None:
+            self._on_headroom(headroom)
 
     async def _something_ended(self) -> bool:
         """Wait until an episode or a renewal ends; False where neither goes on."""
@@ -165,13 +164,6 @@ class Search:
             self._race.enter(replace(incumbent, template=text))
         renewal.owed_calls = 0
         self._ended.set()
-
-    def _tell_headroom(self) -> None:
-        played = [[e.episode_return for e in self._episodes[first.index]] for first in self._first]
-        whole = [returns[:OPENING] for returns in played if len(returns) >= OPENING]
-        self._first = []
-        if (told := headroom(whole)) is not None:
-            self._on_headroom(told)
 
     def _ranking(self) -> list[Entrant]:
         ranked = self._race.best(len(self._race.entrants))

@@ -71,7 +71,7 @@ def test_the_baseline_of_echo_is_the_reference_at_its_settings() -> None:
         ('endpoint = "embedded"', 'endpoint = "embedded', "mine.toml", "cannot be read"),
         ("episodes = 8 ", "episodes = 3.5 ", "search.episodes", "valid integer"),
         ("calls = 1000\nminutes = 10", "", "budget", "set one of calls, tokens, dollars, minutes"),
-        ("calls = 1000", "calls = 500", "budget.calls", "use at least 560"),
+        ("calls = 1000", "calls = 400", "budget.calls", "use at least 480"),
         ("minutes = 10", "dollars = 1.5", "model", "dollars_in"),
         ("finalists = 1", "finalists = 4", "verdict.finalists", "at most confirmation.candidates = 3"),
         ("[search]", '[objective]\ncost = "time"\nwithin = 0.1\n\n[search]', "objective.cost", "'tokens'"),

@@ -1,6 +1,7 @@
 """The headroom test: it sees differences that are there, and rarely any that are not."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,51 +9,83 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lab.headroom import headroom
+from lab.candidate import Candidate
+from lab.headroom import GROUP, Headroom, HeadroomTest, headroom
+from lab.objective import Objective
+from lab.prompt import PromptTemplate
+from lab.race import Race
+from lab.sampling import at_random
+from lab.space import Choices, Range, Space
+
+Values = list[float]
+
+TEXTS = {name: PromptTemplate(name, f"system {name}", "turn") for name in "abcdef"}
+FREE: dict[str, Choices | Range] = {"template": Choices(tuple(TEXTS)), "temperature": Range(0.0, 1.0)}
+SPACE = Space(FREE, Candidate(TEXTS["a"]), TEXTS)
+
+some_values = st.lists(st.floats(-100, 100), min_size=2, max_size=8)
 
 
-@given(st.lists(st.tuples(*[st.floats(-100, 100)] * 2), min_size=2, max_size=12))
-def test_with_two_seeds_and_two_candidates_it_is_the_paired_t_test_squared(
-    rows: list[tuple[float, float]],
-) -> None:
-    table = list(zip(*rows, strict=True))  # two candidates on many seeds
-    found = headroom(table)
+@given(some_values, some_values)
+def test_it_is_students_test(contenders: Values, last: Values) -> None:
+    found = headroom(contenders, last)
     assert found is not None
-    differences = np.subtract(*table)
-    if np.var(differences) > 1e-9:
-        assert found.p_value == pytest.approx(stats.ttest_rel(*table).pvalue, abs=1e-6)
+    assert (found.contenders, found.last) == (len(contenders), len(last))
+    if np.var(contenders) + np.var(last) > 1e-6:
+        known = stats.ttest_ind(contenders, last, alternative="greater")
+        assert found.p_value == pytest.approx(known.pvalue, abs=1e-9)
+        two_sided = stats.ttest_ind(contenders, last).confidence_interval(0.95)
+        assert (found.ahead.low, found.ahead.high) == pytest.approx((two_sided.low, two_sided.high))
 
 
-def test_equal_candidates_seldom_look_different() -> None:
-    rng, seen = np.random.default_rng(0), 0
-    for _ in range(1000):
-        found = headroom(rng.normal(400, 50, size=(10, 2)).tolist())
-        assert found is not None
-        seen += found.found
-    assert seen / 1000 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1000)
-
-
-def test_spread_beyond_the_noise_is_seen_and_measured() -> None:
-    rng = np.random.default_rng(0)
-    means = rng.normal(400, 100, size=(200, 1))
-    found = headroom((means + rng.normal(0, 50, size=(200, 2))).tolist())
-    assert found is not None
-    assert found.found
-    assert found.between == pytest.approx(100, rel=0.15)
-    assert found.within == pytest.approx(50, rel=0.15)
-    assert "something to find" in str(found)
-
-
-def test_what_cannot_tell_says_nothing() -> None:
-    assert headroom([[1.0, 2.0]]) is None
-    assert headroom([[1.0], [2.0]]) is None
-    assert headroom([]) is None
+@pytest.mark.parametrize(("contenders", "last"), [([], [1.0]), ([1.0], []), ([1.0], [0.0]), ([], [])])
+def test_what_cannot_tell_says_nothing(contenders: Values, last: Values) -> None:
+    assert headroom(contenders, last) is None
 
 
 def test_no_noise_at_all_is_no_accident() -> None:
-    equal, different = headroom([[1.0, 1.0], [1.0, 1.0]]), headroom([[1.0, 1.0], [2.0, 2.0]])
+    equal, different = headroom([0.1 + 0.2, 0.3], [0.3, 0.3]), headroom([2.0, 2.0], [1.0, 1.0])
     assert equal is not None
     assert different is not None
     assert not equal.found
     assert "NONE SEEN" in str(equal)
     assert different.found
+    assert "something to find" in str(different)
+
+
+def raced(truth: Callable[[Candidate], float], noise: float, seed: int) -> tuple[Race, Headroom | None]:
+    """A race of 100 episodes whose seeds differ from each other, and what the test tells on the way."""
+    rng = np.random.default_rng(seed)
+    race = Race(SPACE, Objective(), 8, 0.1, rng)
+    opening = [race.enter(SPACE.candidate(params)) for params in at_random(SPACE, 10, rng)]
+    test = HeadroomTest(race, [entrant for entrant in opening if entrant is not None])
+    seeds, told = rng.normal(400, 100, size=8), list[Headroom]()
+    for _ in range(100):
+        heat = race.next()
+        if heat is None:
+            break
+        for place in heat.places:
+            episode_return = seeds[place] + truth(heat.entrant.candidate) + rng.normal(0, noise)
+            race.record(heat.entrant, place, episode_return)
+            told += filter(None, [test.look()])
+    assert len(told) <= 1
+    return race, told[0] if told else None
+
+
+def test_equal_candidates_seldom_look_different() -> None:
+    told = [raced(lambda _: 0.0, 50, seed)[1] for seed in range(200)]
+    found = [headroom.found for headroom in told if headroom is not None]
+    assert len(found) > 150
+    assert np.mean(found) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / len(found))
+
+
+def test_spread_beyond_the_noise_is_seen_for_a_few_episodes() -> None:
+    def truth(candidate: Candidate) -> float:
+        return 80.0 * "abcdef".index(candidate.template.name)
+
+    races = [raced(truth, 50, seed) for seed in range(40)]
+    found = [headroom is not None and headroom.found for _, headroom in races]
+    assert np.mean(found) > 0.8
+    for race, _ in races:
+        played_on = sum(entrant.played > 1 for entrant in race.entrants)
+        assert played_on > GROUP  # the contenders, and the opening's last

@@ -149,7 +149,7 @@ def test_new_texts_join_as_equals_and_what_was_played_still_counts() -> None:
 def test_with_a_cost_the_cheap_one_within_reach_leads() -> None:
     race = a_race(space(10), objective=Objective("tokens", 0.05))
     for text in space(10).templates.values():
-        race.enter(Candidate(text), MOST)
+        race.enter(Candidate(text))
     cost = {"t0": 100.0, "t1": 10.0, "t2": 1.0}
     worth = {"t0": 100.0, "t1": 98.0, "t2": 50.0}
     while (heat := race.next()) is not None:

@@ -11,9 +11,9 @@ ORDER = (
     *("errors", "files", "prompt", "candidate", "task", "endpoint", "episode", "chat", "agent", "contract"),
     *("frozen", "environments", "environment", "settings", "local_model", "opening"),  # so far the play ring
     *("space", "space_table", "spending", "evaluation", "objective", "experiment", "trial", "player"),
-    *("sampling", "surrogate", "moderated", "scores", "race", "headroom"),
+    *("intervals", "sampling", "surrogate", "moderated", "scores", "race", "headroom"),
     *("briefing", "proposal", "proposers", "renewal", "search"),
-    *("intervals", "verdict", "outcome", "freeze", "optuna_store", "mlflow_store", "tracking", "progress"),
+    *("verdict", "outcome", "freeze", "optuna_store", "mlflow_store", "tracking", "progress"),
     *("study", "tune"),
 )
 """The way of the data: a module imports from those before it."""

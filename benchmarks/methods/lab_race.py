@@ -8,12 +8,12 @@ from functools import partial
 import numpy as np
 
 from benchmarks.ground import Ground
+from lab.headroom import HeadroomTest
 from lab.objective import Objective
 from lab.race import Entrant, Race
 from lab.sampling import spread_out
 
 MOST_EPISODES, ERROR_RATE, HEADROOM = 8, 0.1, 10
-OPENING_EPISODES = 2
 
 
 def run(ground: Ground, in_flight: int = 1) -> None:
@@ -21,9 +21,9 @@ def run(ground: Ground, in_flight: int = 1) -> None:
     rng = np.random.default_rng(ground.seed)
     space = ground.experiment.space
     race = Race(space, Objective(), MOST_EPISODES, ERROR_RATE, rng)
-    race.enter(ground.experiment.baseline, OPENING_EPISODES)
-    for params in spread_out(space, HEADROOM - 1, rng):
-        race.enter(space.candidate(params), OPENING_EPISODES)
+    spread = map(space.candidate, spread_out(space, HEADROOM - 1, rng))
+    opening = map(race.enter, [ground.experiment.baseline, *spread])
+    headroom = HeadroomTest(race, [entrant for entrant in opening if entrant is not None])
     waiting: list[tuple[Entrant, int]] = []
     while True:
         while len(waiting) < in_flight and (heat := race.next()) is not None:
@@ -33,6 +33,7 @@ def run(ground: Ground, in_flight: int = 1) -> None:
         entrant, place = waiting.pop(0)
         (episode,) = ground.play(entrant.candidate, [ground.seeds[place]])
         race.record(entrant, place, episode.episode_return)
+        headroom.look()
         if best := race.best(1):
             ground.choose(best[0].candidate)
 
