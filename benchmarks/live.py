@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--holdout", type=int, default=12, help="sealed episodes of each pick")
     parser.add_argument("--at-once", type=int, default=8, help="runs that share the endpoint")
-    parser.add_argument("--out", type=Path, default=Path(".lab/live.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/live.jsonl"))
     parser.add_argument(
         "--report", type=Path, metavar="DIR", help="write live.md and live.svg here; play nothing"
     )

@@ -90,7 +90,7 @@ class LiveGround:
         self.picks: list[tuple[int, Candidate]] = [(0, host.experiment.baseline)]
         self.spending = Spending(Budget(calls=budget_calls))
         self._host, self._ledger = host, Ledger(budget_calls)
-        self._player = host.player(Metered(host.model, self.spending, FREE), self.spending)
+        self.player = host.player(Metered(host.model, self.spending, FREE), self.spending)
         self._proposer = Metered(host.proposer, self.spending, FREE)
 
     @property
@@ -108,7 +108,7 @@ class LiveGround:
         promised = spent = len(seeds) * self.experiment.task.max_steps
         self._ledger.promise(promised)
         try:
-            episodes = self._host.wait(_played(self._player, candidate, seeds))
+            episodes = self.wait(_played(self.player, candidate, seeds))
             spent = sum(len(episode.completions) for episode in episodes)
         finally:
             self._ledger.settle(promised, spent)
@@ -118,7 +118,7 @@ class LiveGround:
         """One call to the proposing model; see `Ground.ask`."""
         self._ledger.promise(1)
         try:
-            return self._host.wait(self._answer(prompt))
+            return self.wait(self._answer(prompt))
         except BudgetError:
             raise OutOfCalls from None
         except LabError as error:
@@ -129,6 +129,10 @@ class LiveGround:
     def choose(self, candidate: Candidate) -> None:
         """Note the pick."""
         self.picks.append((self.calls, candidate))
+
+    def wait(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` on the loop that endpoint and environment belong to; see `Host.wait`."""
+        return self._host.wait(work)
 
     def close(self) -> None:
         """Allow nothing any more, and wait for what still runs: DSPy leaves episodes behind."""

@@ -28,7 +28,7 @@ LAB = "lab"
 METHODS: dict[str, Method] = {
     LAB: lab_race.run,
     f"{LAB}, 32 in flight": lab_race.run_32,
-    **{name: peer.method() for name, peer in PEERS.items() if not peer.writes_texts},
+    **{name: peer.method() for name, peer in PEERS.items() if not peer.live_only},
 }
 
 

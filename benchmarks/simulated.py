@@ -180,7 +180,7 @@ def main() -> None:
     lines = [f"{STUDIES} studies each; 95 % Wilson intervals.\n\n{claims}\n\n{head}"]
     lines.append(f"| lab, its verdict | {rates(verdict_gain)} |\n")
     for name, peer in PEERS.items():
-        if not peer.writes_texts:
+        if not peer.live_only:
             sys.stderr.write(f"{name}\n")
             method = peer.method()
             row = rates(lambda noise, seed, method=method: reported_gain(method, noise, seed))  # type: ignore[misc]

@@ -1,0 +1,40 @@
+"""The lab, live: its search and its confirmation, as a study runs them, within the budget.
+
+What the lab would freeze is the finalist that confirmation picks. The sealed holdout is the harness's own
+here, as it is for every method, so that it counts in nobody's budget.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from benchmarks.ground import Ground
+from lab.candidate import Candidate
+from lab.experiment import Experiment
+from lab.player import Player
+from lab.search import Search
+from lab.study import CONFIRMATION
+from lab.verdict import confirm, finalists
+
+if TYPE_CHECKING:
+    from benchmarks.live_ground import LiveGround
+
+
+def run(ground: Ground) -> None:
+    """Search and confirm until the calls are used up; needs a `LiveGround`, since it plays in parallel."""
+    live: LiveGround = ground  # type: ignore[assignment]
+    # Nothing is kept for a holdout: only what confirmation takes.
+    verdict = ground.experiment.verdict.model_copy(update={"episodes": 0})
+    budget = live.spending.budget
+    experiment = replace(ground.experiment, verdict=verdict, seed=ground.seeds.start, budget=budget)
+    ground.choose(live.wait(_finalist(experiment, live.player)))
+
+
+async def _finalist(experiment: Experiment, player: Player) -> Candidate:
+    search = Search(experiment, player, None, lambda _: None, lambda _: None)
+    await search.run()
+    first = experiment.seed + CONFIRMATION
+    seeds = range(first, first + experiment.confirmation.episodes)
+    best = search.best(experiment.confirmation.candidates)
+    played = [(trial, await player.evaluate(trial.candidate, seeds)) for trial in best]
+    confirmed = confirm(played, experiment.verdict.confidence)
+    return finalists(confirmed, experiment.objective, 1)[0].candidate
