@@ -43,7 +43,7 @@ class Headroom:
 
     def __str__(self) -> str:
         figures = (
-            f"in a second episode {self.contenders} contenders are ahead of the last {self.last} of the first by"
+            f"in a second episode {self.contenders} contenders are ahead of the first's last {self.last} by"
             f" {self.ahead.mean:.1f} [{self.ahead.low:.1f}, {self.ahead.high:.1f}]; p = {self.p_value:.2g}"
         )
         if self.found:

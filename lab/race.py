@@ -5,7 +5,7 @@ decisions; it plays nothing itself, and neither clock nor endpoint reach here.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -17,10 +17,11 @@ from lab.objective import Objective
 from lab.sampling import Params, at_random
 from lab.scores import Scores
 from lab.space import Space
-from lab.surrogate import features
+from lab.surrogate import Draw, crossed, features
 
 FRESH = 64
-"""New candidates that are drawn for each choice, for the best of them to be compared with the known."""
+"""New candidates that are drawn for each choice; the best of them, and the best that can be made of their
+settings, are compared with the known."""
 
 
 class State(Enum):
@@ -167,8 +168,13 @@ class Race:
         """Draw what every candidate's mean may be, and take the best one that can play now."""
         idle = [entrant for entrant in self.entrants if self._may_go_on(entrant)]
         fresh = at_random(self._space, FRESH, self._rng)
-        returns = self._drawn(self._returns, idle, fresh)
-        costs = returns if self._objective.cost is None else self._drawn(self._costs, idle, fresh)
+        draw = self._draw(self._returns)
+        if draw is not None:
+            fresh.append(crossed(self._space, fresh, draw.weights))
+        new = features(self._space, fresh)
+        returns = self._values(draw, idle, new)
+        cost = self._objective.cost
+        costs = returns if cost is None else self._values(self._draw(self._costs), idle, new)
         for place in self._objective.order(returns, costs):
             if place < len(idle):
                 return Heat(idle[place], range(idle[place].played, self._next_rung(idle[place].played)))
@@ -177,16 +183,22 @@ class Race:
                 return Heat(self._add(candidate), range(1))
         return None
 
-    def _drawn(self, scores: Scores, idle: list[Entrant], fresh: list[Params]) -> Floats:
-        """A draw for each of the idle, then for each of the fresh; at random before there is a surrogate."""
+    def _draw(self, scores: Scores) -> Draw | None:
+        """What the means may be, with a place for every entrant; None before there is a surrogate."""
         fitted = scores.surrogate(*self._columns())
         if fitted is None:
-            return self._rng.standard_normal(len(idle) + len(fresh))
-        played, surrogate = fitted
-        known, new = surrogate.draw(features(self._space, fresh), self._rng)
-        drawn = np.full(len(self.entrants), -np.inf)
-        drawn[played] = known
-        return np.concatenate([drawn[[entrant.index for entrant in idle]], new])
+            return None
+        places, surrogate = fitted
+        draw = surrogate.draw(self._rng)
+        played = np.full(len(self.entrants), -np.inf)
+        played[places] = draw.played
+        return replace(draw, played=played)
+
+    def _values(self, draw: Draw | None, idle: list[Entrant], new: Floats) -> Floats:
+        """A value for each of the idle, then for each of the new; at random without a draw."""
+        if draw is None:
+            return self._rng.standard_normal(len(idle) + len(new))
+        return np.concatenate([draw.played[[entrant.index for entrant in idle]], draw.of(new)])
 
     def _expected(self, scores: Scores) -> Floats:
         """Each entrant's expected mean: the surrogate's, or its own where it lies outside the space."""

@@ -4,13 +4,15 @@ A Bayesian linear model over the space's dimensions, with room for each candidat
 the features and the posterior; who plays next is the race's to decide.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lab.candidate import Setting
-from lab.space import Choices, Range, Space
+from lab.sampling import Params
+from lab.space import Choices, Dimension, Range, Space
 
 Floats = NDArray[np.float64]
 
@@ -36,6 +38,25 @@ class Played:
     episodes: Floats
     mean: Floats
     squares: Floats
+
+
+@dataclass(frozen=True)
+class Draw:
+    """True means as they may be, given what was played.
+
+    Attributes:
+        weights: of the features.
+        played: means of the candidates that have played, in reward.
+    """
+
+    weights: Floats
+    played: Floats
+    base: float
+
+    def of(self, others: Floats) -> Floats:
+        """Means of candidates that have not played, by their features."""
+        means: Floats = self.base + others @ self.weights
+        return means
 
 
 class Surrogate:
@@ -70,18 +91,17 @@ class Surrogate:
         """Each played candidate's expected mean return."""
         return self._pulled(self._weights)
 
-    def draw(self, others: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """Mean returns as they may be: for the played candidates, and for others that have not played.
+    def draw(self, rng: np.random.Generator) -> Draw:
+        """One draw of all that is not known.
 
-        One draw of `w` serves both, so that they can be compared (Thompson sampling; Russo et al., "A
-        Tutorial on Thompson Sampling", 2018).
+        Thompson sampling: Russo et al., "A Tutorial on Thompson Sampling", 2018.
         """
         weights = self._weights + np.linalg.solve(self._root.T, rng.standard_normal(len(self._weights)))
         own = np.sqrt(self._misfit * (1.0 - self._pull))
         played = self._pulled(weights) + own * rng.standard_normal(len(own))
         # One misfit for all others: the highest of many independent ones would always beat what is known.
-        misfit = np.sqrt(self._misfit) * rng.standard_normal()
-        return played, self._centre + others @ weights + misfit
+        misfit = np.sqrt(self._misfit) * float(rng.standard_normal())
+        return Draw(weights, played, self._centre + misfit)
 
     def _pulled(self, weights: Floats) -> Floats:
         line = self._centre + self._played.features @ weights
@@ -89,18 +109,35 @@ class Surrogate:
         return pulled
 
 
-def features(space: Space, params: list[dict[str, Setting]]) -> Floats:
+def features(space: Space, params: Sequence[Params]) -> Floats:
     """A row of features for each of `params`: a choice is one column a value, a range two (x and x²)."""
-    columns: list[Floats] = []
+    blocks = [_columns(dimension, [row[name] for row in params]) for name, dimension in space.free.items()]
+    return np.hstack(blocks) if blocks else np.zeros((len(params), 1))
+
+
+def crossed(space: Space, params: Sequence[Params], weights: Floats) -> Params:
+    """The best of all points that take each setting from one of `params`, by the weights of their features.
+
+    The model is linear, so that each setting can be chosen by itself.
+    """
+    point, first = Params(), 0
     for name, dimension in space.free.items():
-        values = [row[name] for row in params]
-        match dimension:
-            case Choices(known):
-                columns += [np.array([value == one for value in values], dtype=float) for one in known]
-            case Range(low, high):
-                x = (np.array(values, dtype=float) - low) / (high - low) * 2 - 1
-                columns += [x, x**2]
-    return np.column_stack(columns) if columns else np.zeros((len(params), 1))
+        block = _columns(dimension, [row[name] for row in params])
+        last = first + block.shape[1]
+        point[name] = params[int(np.argmax(block @ weights[first:last]))][name]
+        first = last
+    return point
+
+
+def _columns(dimension: Dimension, values: Sequence[Setting]) -> Floats:
+    match dimension:
+        case Choices(known):
+            return np.array([[value == one for one in known] for value in values], dtype=float).reshape(
+                len(values), len(known)
+            )
+        case Range(low, high):
+            x = (np.array(values, dtype=float) - low) / (high - low) * 2 - 1
+            return np.column_stack([x, x**2])
 
 
 def _solve(root: Floats, right: Floats) -> Floats:

@@ -1,0 +1,143 @@
+"""How the cost of finding a good candidate grows with how many there are: 10 to 10,000, with a known truth.
+
+`python -m benchmarks.growth` writes `benchmarks/results/growth.md` in about ten minutes. Two truths: one in
+which each setting has an effect of its own, as it is with prompts and sampling, and one in which a candidate
+says nothing of any other, where nobody can do better than to try them.
+"""
+
+import itertools
+import random
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.ground import Ledger, Method, OutOfCalls, pick_at
+from benchmarks.methods import lab_race
+from benchmarks.peers import PEERS
+from lab.candidate import Candidate
+from lab.episode import Episode, Step
+from lab.experiment import Experiment, load_experiment
+from lab.prompt import PromptTemplate
+from lab.space import Choices, Space
+
+RESULTS = Path("benchmarks/results/growth.md")
+SIZES, VALUES = (10, 100, 1_000, 10_000), 10
+MEAN, SPREAD, NOISE, OWN = 400.0, 100.0, 65.0, 0.1
+"""Of the returns, as in the recorded table; OWN is the share of the variance left over by single settings."""
+
+EPISODES, STUDIES, ENOUGH = 400, 40, 0.9
+METHODS: dict[str, Method] = {
+    "lab": lab_race.run,
+    "optuna": PEERS["optuna"].method(),
+    "random": PEERS["random"].method(),
+}
+
+
+class KnownGround:
+    """A ground whose candidates have known means; an episode is one step, and one call."""
+
+    can_ask = False
+    seeds = range(10_000)
+
+    def __init__(self, size: int, seed: int, *, effects: bool) -> None:
+        self.experiment, self.seed, self.budget_calls = _experiment(size), seed, EPISODES
+        self.truth = _truth(self.experiment.space, np.random.default_rng(seed), effects=effects)
+        self.picks: list[tuple[int, Candidate]] = [(0, self.experiment.baseline)]
+        self._rng, self._ledger = random.Random(seed), Ledger(EPISODES)
+
+    @property
+    def calls(self) -> int:
+        """Spent so far."""
+        return self._ledger.spent
+
+    def play(self, candidate: Candidate, seeds: Sequence[int]) -> list[Episode]:
+        """The candidate's mean and noise."""
+        self._ledger.promise(len(seeds))
+        self._ledger.settle(len(seeds), len(seeds))
+        mean = self.truth[candidate]
+        return [Episode(seed, "", (Step(1, "", "", self._rng.gauss(mean, NOISE), True),)) for seed in seeds]
+
+    def ask(self, prompt: str) -> str:
+        """Nobody is there to ask."""
+        raise NotImplementedError(prompt)
+
+    def choose(self, candidate: Candidate) -> None:
+        """Note the pick."""
+        self.picks.append((self.calls, candidate))
+
+
+def _experiment(size: int) -> Experiment:
+    """One whose space has `size` candidates: up to four settings of ten values each."""
+    known = load_experiment(Path("benchmarks/grid.toml"))
+    texts = {f"t{i}": PromptTemplate(f"t{i}", f"system {i}", "turn") for i in range(VALUES)}
+    steps = tuple(round(0.1 * i, 1) for i in range(VALUES))
+    names = ("template", "temperature", "frequency_penalty", "presence_penalty")
+    free = dict(zip(names, (Choices(tuple(texts)), *(Choices(steps),) * 3), strict=True))
+    free = dict(itertools.islice(free.items(), round(np.log10(size))))
+    baseline = Candidate(texts["t0"], replace(known.baseline.sampling, temperature=0.0))
+    space = Space(free, baseline, texts)
+    return replace(known, space=space, baseline=baseline, task=replace(known.task, max_steps=1))
+
+
+def _truth(space: Space, rng: np.random.Generator, *, effects: bool) -> dict[Candidate, float]:
+    """Every candidate's mean return."""
+    lists = [dimension.values for dimension in space.free.values() if isinstance(dimension, Choices)]
+    shape = tuple(map(len, lists))
+    mean = rng.normal(size=shape) * (OWN**0.5 if effects else 1.0)
+    if effects:
+        for axis, length in enumerate(shape):
+            sizes = [1] * len(shape)
+            sizes[axis] = length
+            mean += rng.normal(size=sizes) * ((1 - OWN) / len(shape)) ** 0.5
+    candidates = (
+        space.candidate(dict(zip(space.free, values, strict=True))) for values in itertools.product(*lists)
+    )
+    return dict(zip(candidates, (MEAN + SPREAD * mean).ravel().tolist(), strict=True))
+
+
+def shares(method: Method, size: int, *, effects: bool) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """The pick's way from the mean of all to the best, after each episode; the mean of the studies."""
+    rows = []
+    for seed in range(STUDIES):
+        ground = KnownGround(size, seed, effects=effects)
+        with suppress(OutOfCalls):
+            method(ground)
+        values = np.array(list(ground.truth.values()))
+        picked = [ground.truth[pick_at(ground.picks, spent)] for spent in range(1, EPISODES + 1)]
+        rows.append((np.array(picked) - values.mean()) / (values.max() - values.mean()))
+    mean: np.ndarray[tuple[int], np.dtype[np.float64]] = np.mean(rows, axis=0)
+    return mean
+
+
+def cell(curve: np.ndarray[tuple[int], np.dtype[np.float64]]) -> str:
+    """Episodes until the curve is at ENOUGH, and where it ends."""
+    reached = np.flatnonzero(curve >= ENOUGH)
+    episodes = str(reached[0] + 1) if len(reached) else f"over {EPISODES}"
+    return f"{episodes} ({curve[-1]:.2f})"
+
+
+def main() -> None:
+    """Simulate, and write the tables."""
+    lines = [
+        f"Episodes until the pick has gone {ENOUGH:.0%} of the way from the mean of all candidates to the"
+        f" best one, in the mean of {STUDIES} studies (in brackets: the share after {EPISODES} episodes). Spread"
+        f" of candidates {SPREAD:.0f}, of episodes {NOISE:.0f}.\n"
+    ]
+    titles = {True: f"Settings have effects ({1 - OWN:.0%} of the spread)", False: "No structure at all"}
+    for effects, title in titles.items():
+        head = " | ".join(f"{size:,}" for size in SIZES)
+        lines.append(f"\n## {title}\n\n| candidates | {head} |\n|---|{'---:|' * len(SIZES)}\n")
+        for name, method in METHODS.items():
+            sys.stderr.write(f"{title}: {name}\n")
+            row = " | ".join(cell(shares(method, size, effects=effects)) for size in SIZES)
+            lines.append(f"| {name} | {row} |\n")
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text("".join(lines))
+
+
+if __name__ == "__main__":
+    main()
