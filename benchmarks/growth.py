@@ -124,8 +124,8 @@ def main() -> None:
     """Simulate, and write the tables."""
     lines = [
         f"Episodes until the pick has gone {ENOUGH:.0%} of the way from the mean of all candidates to the"
-        f" best one, in the mean of {STUDIES} studies (in brackets: the share after {EPISODES} episodes). Spread"
-        f" of candidates {SPREAD:.0f}, of episodes {NOISE:.0f}.\n"
+        f" best one, in the mean of {STUDIES} studies (in brackets: the share after {EPISODES} episodes)."
+        f" Spread of candidates {SPREAD:.0f}, of episodes {NOISE:.0f}.\n"
     ]
     titles = {True: f"Settings have effects ({1 - OWN:.0%} of the spread)", False: "No structure at all"}
     for effects, title in titles.items():

@@ -50,7 +50,7 @@ NOISES: dict[str, Noise] = {
 class EqualGround:
     """A ground on which every candidate is as good as any other; an episode is one step."""
 
-    can_ask = False
+    can_ask = True
     seeds = range(10_000)
 
     def __init__(self, experiment: Experiment, noise: Noise, seed: int, budget_calls: int) -> None:
@@ -77,8 +77,12 @@ class EqualGround:
         return Episode(seed, "", (Step(1, "", "", self._noise(self._rng), True),))
 
     def ask(self, prompt: str) -> str:
-        """Nobody is there to ask."""
-        raise NotImplementedError(prompt)
+        """The text in question with a word more: as good as it was, and not the same."""
+        self._ledger.promise(1)
+        self._ledger.settle(1, 1)
+        _, _, rest = prompt.partition("```")
+        text, _, _ = rest.partition("```")
+        return f"```\n{text.strip()} {self.calls}\n```"
 
     def choose(self, candidate: Candidate) -> None:
         """Note the pick."""
@@ -180,7 +184,7 @@ def main() -> None:
     lines = [f"{STUDIES} studies each; 95 % Wilson intervals.\n\n{claims}\n\n{head}"]
     lines.append(f"| lab, its verdict | {rates(verdict_gain)} |\n")
     for name, peer in PEERS.items():
-        if not peer.live_only:
+        if not peer.live_only or name == "gepa":
             sys.stderr.write(f"{name}\n")
             method = peer.method()
             row = rates(lambda noise, seed, method=method: reported_gain(method, noise, seed))  # type: ignore[misc]
