@@ -55,6 +55,7 @@ def shown(episode: Episode) -> str:
     ranked = sorted(episode.steps, key=lambda step: -step.reward)
     chosen = {step.number for step in (*ranked[: SHOWN_STEPS - 1], *ranked[-1:])}
     lines = [f"return {episode.episode_return:.1f} in {len(episode.steps)} steps"]
+    lines.append(f"it began with: {clipped(episode.opening)}")
     for step in episode.steps:
         if step.number in chosen:
             lines.append(f"step {step.number}, reward {step.reward:.2f}")

@@ -281,7 +281,7 @@ def test_shown_text_is_one_short_quoted_line(text: str) -> None:
 @given(st.lists(st.text(max_size=400), max_size=10))
 def test_an_episode_is_shown_in_few_lines_and_in_order(actions: list[str]) -> None:
     lines = shown(episode(*actions)).split("\n")
-    assert len(lines) == 1 + 3 * min(SHOWN_STEPS, len(actions))
+    assert len(lines) == 2 + 3 * min(SHOWN_STEPS, len(actions))
     numbers = [int(line.split()[1].rstrip(",")) for line in lines if line.startswith("step ")]
     assert numbers == sorted(set(numbers))
 
