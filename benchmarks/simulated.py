@@ -128,28 +128,30 @@ def wrongly_dropped(noise: Noise, seed: int) -> bool:
     """Whether the race among equals drops the one that is called the best: the hardest case for it."""
     experiment, rng = load_experiment(GRID), random.Random(seed)
     space = experiment.space
-    race = Race(space, Objective(), lab_race.MOST_EPISODES, lab_race.ERROR_RATE, np.random.default_rng(seed))
+    race = Race(space, Objective(), lab_race.MOST_EPISODES, lab_race.ERROR_RATE, seed)
     best = race.enter(space.candidate(at_random(space, 1, np.random.default_rng(seed))[0]))
     assert best is not None
     for _ in range(SEARCH):
         if (heat := race.next()) is not None:
+            entrant = race.begin(heat)
             for place in heat.places:
-                race.record(heat.entrant, place, noise(rng))
+                race.record(entrant, place, noise(rng))
     return best.state is State.DROPPED
 
 
 def choice_ms(trials: int) -> list[float]:
     """Milliseconds of choosing and recording an episode, with so many trials in the race."""
     space, rng = load_experiment(ECHO).space, np.random.default_rng(0)
-    race = Race(space, Objective(), lab_race.MOST_EPISODES, lab_race.ERROR_RATE, rng)
+    race = Race(space, Objective(), lab_race.MOST_EPISODES, lab_race.ERROR_RATE, 0)
     _fill(race, space, trials, rng)
     taken = []
     for _ in range(50):
         began = time.perf_counter()
         heat = race.next()
         assert heat is not None
+        entrant = race.begin(heat)
         for place in heat.places:
-            race.record(heat.entrant, place, float(rng.normal(500, 80)))
+            race.record(entrant, place, float(rng.normal(500, 80)))
         taken.append((time.perf_counter() - began) * 1000)
     return taken
 
@@ -160,7 +162,7 @@ def _fill(race: Race, space: Space, trials: int, rng: np.random.Generator) -> No
     for _ in range(trials):
         heat = race.next()
         assert heat is not None
-        race.record(heat.entrant, 0, float(rng.normal(500, 80)))
+        race.record(race.begin(heat), 0, float(rng.normal(500, 80)))
 
 
 def share(happened: Iterable[bool]) -> str:

@@ -53,9 +53,9 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Heat:
-    """What is to be played next: an entrant, and which of the seeds, by their places in the order."""
+    """What is to be played next: a candidate, and which of the seeds, by their places in the order."""
 
-    entrant: Entrant
+    candidate: Candidate
     places: range
 
 
@@ -65,17 +65,17 @@ class Race:
     Args:
         most: episodes that a candidate plays at most.
         error_rate: the chance, at most, that the truly best of all entrants is dropped; see `drops`.
+        seed: of the draws. A choice follows from it, what was begun and what was played, and nothing else.
     """
 
-    def __init__(
-        self, space: Space, objective: Objective, most: int, error_rate: float, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, space: Space, objective: Objective, most: int, error_rate: float, seed: int) -> None:
         self.entrants: list[Entrant] = []
-        self._space, self._objective, self._rng = space, objective, rng
+        self._space, self._objective, self._seed = space, objective, seed
         self._most, self._error_rate = most, error_rate
+        self._begun = 0
         self._returns, self._costs = Scores(most), Scores(most)
         self._features: list[Floats] = []
-        self._known: set[Candidate] = set()
+        self._known: dict[Candidate, Entrant] = {}
         self._forced: deque[Heat] = deque()
 
     def enter(self, candidate: Candidate) -> Entrant | None:
@@ -83,13 +83,13 @@ class Race:
         if candidate in self._known:
             return None
         entrant = self._add(candidate)
-        self._forced.append(Heat(entrant, range(1)))
+        self._forced.append(Heat(candidate, range(1)))
         return entrant
 
     def again(self, entrant: Entrant) -> None:
         """Let an entrant that has played once play its second episode before anything else is chosen."""
         if entrant.played == 1 and not entrant.owed and self._most > 1:
-            self._forced.append(Heat(entrant, range(1, 2)))
+            self._forced.append(Heat(entrant.candidate, range(1, 2)))
 
     def returns(self, entrant: Entrant) -> Floats:
         """Its returns, a place for each of the seeds; NaN where it has not played."""
@@ -104,15 +104,17 @@ class Race:
         self._features = [self._row(entrant.params) for entrant in self.entrants]
 
     def next(self) -> Heat | None:
-        """The next heat, or None while all that could be played is being played."""
-        heat = self._forced.popleft() if self._forced else self._chosen()
-        if heat is not None:
-            heat.entrant.owed += len(heat.places)
-        return heat
+        """What should be begun next, or None while all that could be played is being played."""
+        return self._forced[0] if self._forced else self._chosen()
 
-    def give_back(self, heat: Heat) -> None:
-        """The heat will not be played."""
-        heat.entrant.owed -= len(heat.places)
+    def begin(self, heat: Heat) -> Entrant:
+        """A heat is being played from now on, whether `next` said so or a record does."""
+        if heat in self._forced:
+            self._forced.remove(heat)
+        entrant = self._known.get(heat.candidate) or self._add(heat.candidate)
+        entrant.owed += len(heat.places)
+        self._begun += 1
+        return entrant
 
     def record(self, entrant: Entrant, place: int, episode_return: float, cost: float = 0.0) -> None:
         """An episode has ended. Where it ends a rung, the entrant may be dropped."""
@@ -166,39 +168,35 @@ class Race:
 
     def _chosen(self) -> Heat | None:
         """Draw what every candidate's mean may be, and take the best one that can play now."""
+        rng = np.random.default_rng([self._seed, self._begun])
         idle = [entrant for entrant in self.entrants if self._may_go_on(entrant)]
-        fresh = at_random(self._space, FRESH, self._rng)
-        draw = self._draw(self._returns)
+        fresh = at_random(self._space, FRESH, rng)
+        draw = self._draw(self._returns, rng)
         if draw is not None:
             fresh.append(crossed(self._space, fresh, draw.weights))
         new = features(self._space, fresh)
-        returns = self._values(draw, idle, new)
-        cost = self._objective.cost
-        costs = returns if cost is None else self._values(self._draw(self._costs), idle, new)
+        returns = costs = _values(draw, idle, new, rng)
+        if self._objective.cost is not None:
+            costs = _values(self._draw(self._costs, rng), idle, new, rng)
         for place in self._objective.order(returns, costs):
             if place < len(idle):
-                return Heat(idle[place], range(idle[place].played, self._next_rung(idle[place].played)))
+                played = idle[place].played
+                return Heat(idle[place].candidate, range(played, self._next_rung(played)))
             candidate = self._space.candidate(fresh[place - len(idle)])
             if candidate not in self._known:
-                return Heat(self._add(candidate), range(1))
+                return Heat(candidate, range(1))
         return None
 
-    def _draw(self, scores: Scores) -> Draw | None:
+    def _draw(self, scores: Scores, rng: np.random.Generator) -> Draw | None:
         """What the means may be, with a place for every entrant; None before there is a surrogate."""
         fitted = scores.surrogate(*self._columns())
         if fitted is None:
             return None
         places, surrogate = fitted
-        draw = surrogate.draw(self._rng)
+        draw = surrogate.draw(rng)
         played = np.full(len(self.entrants), -np.inf)
         played[places] = draw.played
         return replace(draw, played=played)
-
-    def _values(self, draw: Draw | None, idle: list[Entrant], new: Floats) -> Floats:
-        """A value for each of the idle, then for each of the new; at random without a draw."""
-        if draw is None:
-            return self._rng.standard_normal(len(idle) + len(new))
-        return np.concatenate([draw.played[[entrant.index for entrant in idle]], draw.of(new)])
 
     def _expected(self, scores: Scores) -> Floats:
         """Each entrant's expected mean: the surrogate's, or its own where it lies outside the space."""
@@ -221,7 +219,7 @@ class Race:
     def _add(self, candidate: Candidate) -> Entrant:
         entrant = Entrant(len(self.entrants), candidate, self._space.params(candidate))
         self.entrants.append(entrant)
-        self._known.add(candidate)
+        self._known[candidate] = entrant
         self._features.append(self._row(entrant.params))
         self._returns.add_row()
         self._costs.add_row()
@@ -233,3 +231,10 @@ class Race:
     @property
     def _width(self) -> int:
         return int(features(self._space, []).shape[1])
+
+
+def _values(draw: Draw | None, idle: list[Entrant], new: Floats, rng: np.random.Generator) -> Floats:
+    """A value for each of the idle, then for each of the new; at random without a draw."""
+    if draw is None:
+        return rng.standard_normal(len(idle) + len(new))
+    return np.concatenate([draw.played[[entrant.index for entrant in idle]], draw.of(new)])

@@ -50,10 +50,11 @@ class Search:
         self._ended = asyncio.Event()
         self._episodes: defaultdict[int, list[Episode]] = defaultdict(list)
         self._cut: defaultdict[int, int] = defaultdict(int)
-        rng = np.random.default_rng(experiment.seed)
         settings = experiment.search
-        self._race = Race(experiment.space, experiment.objective, settings.episodes, settings.error_rate, rng)
-        self._headroom = HeadroomTest(self._race, self._enter_first(rng))
+        self._race = Race(
+            experiment.space, experiment.objective, settings.episodes, settings.error_rate, experiment.seed
+        )
+        self._headroom = HeadroomTest(self._race, self._enter_first())
 
     async def run(self) -> None:
         """Play until the budget leaves no more than the verdict needs.
@@ -72,10 +73,8 @@ class Search:
                             break
                     elif await self._room_for(len(heat.places)):
                         self._begin(heat, group)
-                    else:
-                        self._race.give_back(heat)
-                        if not await self._renewed():
-                            break
+                    elif not await self._renewed():
+                        break
                 self.all_begun.set()
         finally:
             self.all_begun.set()
@@ -89,8 +88,9 @@ class Search:
         """The `count` best trials, without the baseline."""
         return [trial for trial in self.trials if trial.number != BASELINE][:count]
 
-    def _enter_first(self, rng: np.random.Generator) -> list[Entrant]:
+    def _enter_first(self) -> list[Entrant]:
         """The baseline and candidates that lie far apart: they open the race."""
+        rng = np.random.default_rng(self._experiment.seed)
         spread = spread_out(self.space, self._experiment.search.headroom - 1, rng)
         candidates = [self._experiment.baseline, *map(self.space.candidate, spread)]
         entered = map(self._race.enter, candidates)
@@ -108,10 +108,11 @@ class Search:
         return self._player.spending.progress(self._experiment.verdict_calls)
 
     def _begin(self, heat: Heat, group: asyncio.TaskGroup) -> None:
+        entrant = self._race.begin(heat)
         for place in heat.places:
             seed = self._experiment.seed + place
-            playing = self._player.episode(heat.entrant.candidate, seed, self._hopeless(heat.entrant, place))
-            group.create_task(self._record(heat.entrant, place, playing))
+            playing = self._player.episode(entrant.candidate, seed, self._hopeless(entrant, place))
+            group.create_task(self._record(entrant, place, playing))
 
     def _hopeless(self, entrant: Entrant, place: int) -> Hopeless | None:
         if self._experiment.task.max_step_reward == inf or self._number(entrant) == BASELINE:

@@ -56,7 +56,7 @@ def test_no_noise_at_all_is_no_accident() -> None:
 def raced(truth: Callable[[Candidate], float], noise: float, seed: int) -> tuple[Race, Headroom | None]:
     """A race of 100 episodes whose seeds differ from each other, and what the test tells on the way."""
     rng = np.random.default_rng(seed)
-    race = Race(SPACE, Objective(), 8, 0.1, rng)
+    race = Race(SPACE, Objective(), 8, 0.1, seed)
     opening = [race.enter(SPACE.candidate(params)) for params in at_random(SPACE, 10, rng)]
     test = HeadroomTest(race, [entrant for entrant in opening if entrant is not None])
     seeds, told = rng.normal(400, 100, size=8), list[Headroom]()
@@ -64,9 +64,10 @@ def raced(truth: Callable[[Candidate], float], noise: float, seed: int) -> tuple
         heat = race.next()
         if heat is None:
             break
+        entrant = race.begin(heat)
         for place in heat.places:
-            episode_return = seeds[place] + truth(heat.entrant.candidate) + rng.normal(0, noise)
-            race.record(heat.entrant, place, episode_return)
+            episode_return = seeds[place] + truth(heat.candidate) + rng.normal(0, noise)
+            race.record(entrant, place, episode_return)
             told += filter(None, [test.look()])
     assert len(told) <= 1
     return race, told[0] if told else None

@@ -240,19 +240,18 @@ async def _tale(client: AsyncOpenAI, max_tokens: int) -> ChatCompletion:
 
 def test_a_request_whose_client_is_gone_is_dropped(local_model_url: str) -> None:
     beside_others_s, after_they_left_s = asyncio.run(_before_and_after_leaving(local_model_url))
-    assert after_they_left_s < 0.7 * beside_others_s
+    assert after_they_left_s < beside_others_s / 2
 
 
 async def _before_and_after_leaving(base_url: str) -> tuple[float, float]:
     async with AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
-        others = [asyncio.create_task(_tale(client, max_tokens=1800)) for _ in range(24)]
+        others = [asyncio.create_task(_tale(client, max_tokens=1800)) for _ in range(96)]
         await asyncio.sleep(1)
         beside_others_s = await _seconds(client)
         for other in others:
             other.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        await _seconds(client)
-        return beside_others_s, await _seconds(client)
+        return beside_others_s, min([await _seconds(client) for _ in range(4)])
 
 
 async def _seconds(client: AsyncOpenAI) -> float:

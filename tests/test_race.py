@@ -32,7 +32,8 @@ def run(race: Race, episodes: int, reward: Callable[[Candidate], float], in_flig
     waiting: list[tuple[Entrant, int]] = []
     for _ in range(episodes):
         while len(waiting) < in_flight and (heat := race.next()) is not None:
-            waiting += [(heat.entrant, place) for place in heat.places]
+            entrant = race.begin(heat)
+            waiting += [(entrant, place) for place in heat.places]
         if not waiting:
             return
         entrant, place = waiting.pop(0)
@@ -40,7 +41,7 @@ def run(race: Race, episodes: int, reward: Callable[[Candidate], float], in_flig
 
 
 def a_race(where: Space, seed: int = 0, objective: Objective = BY_RETURN) -> Race:
-    return Race(where, objective, MOST, ERROR_RATE, np.random.default_rng(seed))
+    return Race(where, objective, MOST, ERROR_RATE, seed)
 
 
 @pytest.mark.parametrize("in_flight", [1, 8, 32])
@@ -49,10 +50,11 @@ def test_every_entrant_plays_the_seeds_in_order_and_in_rungs(in_flight: int) -> 
     waiting: list[tuple[Entrant, int]] = []
     for _ in range(150):
         while len(waiting) < in_flight and (heat := race.next()) is not None:
-            assert heat.places.start == len(played.setdefault(heat.entrant.index, []))
+            entrant = race.begin(heat)
+            assert heat.places.start == len(played.setdefault(entrant.index, []))
             assert heat.places.stop in (1, 2, 4, 8)
-            played[heat.entrant.index] += heat.places
-            waiting += [(heat.entrant, place) for place in heat.places]
+            played[entrant.index] += heat.places
+            waiting += [(entrant, place) for place in heat.places]
         entrant, place = waiting.pop(0)
         race.record(entrant, place, float(rng.normal(100, 10)))
     assert any(len(places) == MOST for places in played.values())
@@ -115,7 +117,6 @@ def test_an_episode_that_can_no_longer_matter_is_seen_in_the_middle() -> None:
     place = worst.played % MOST
     assert race.drops(worst, (place, 5.0))
     assert not race.drops(worst, (place, 1000.0))
-    race.next()
     worst.owed += 1
     race.cut(worst, place, 5.0)
     assert worst.state is State.DROPPED
@@ -127,7 +128,9 @@ def test_a_candidate_that_cannot_be_played_is_not_among_the_best() -> None:
     assert first is not None
     assert second is not None
     for _ in range(2):
-        race.next()
+        heat = race.next()
+        assert heat is not None
+        race.begin(heat)
     race.fail(first)
     race.record(second, 0, 1.0)
     assert race.best(5) == [second]
@@ -153,9 +156,9 @@ def test_with_a_cost_the_cheap_one_within_reach_leads() -> None:
     cost = {"t0": 100.0, "t1": 10.0, "t2": 1.0}
     worth = {"t0": 100.0, "t1": 98.0, "t2": 50.0}
     while (heat := race.next()) is not None:
-        name = heat.entrant.candidate.template.name
+        name, entrant = heat.candidate.template.name, race.begin(heat)
         for place in heat.places:
-            race.record(heat.entrant, place, worth.get(name, 40.0) + place * 0.1, cost.get(name, 50.0))
+            race.record(entrant, place, worth.get(name, 40.0) + place * 0.1, cost.get(name, 50.0))
     assert [entrant.candidate.template.name for entrant in race.best(2)] == ["t1", "t0"]
 
 

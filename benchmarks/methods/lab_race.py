@@ -20,14 +20,15 @@ def run(ground: Ground, in_flight: int = 1) -> None:
     """Race until the calls are used up; what is begun first ends first, `in_flight` episodes at a time."""
     rng = np.random.default_rng(ground.seed)
     space = ground.experiment.space
-    race = Race(space, Objective(), MOST_EPISODES, ERROR_RATE, rng)
+    race = Race(space, Objective(), MOST_EPISODES, ERROR_RATE, ground.seed)
     spread = map(space.candidate, spread_out(space, HEADROOM - 1, rng))
     opening = map(race.enter, [ground.experiment.baseline, *spread])
     headroom = HeadroomTest(race, [entrant for entrant in opening if entrant is not None])
     waiting: list[tuple[Entrant, int]] = []
     while True:
         while len(waiting) < in_flight and (heat := race.next()) is not None:
-            waiting += [(heat.entrant, place) for place in heat.places]
+            entrant = race.begin(heat)
+            waiting += [(entrant, place) for place in heat.places]
         if not waiting:
             return
         entrant, place = waiting.pop(0)
