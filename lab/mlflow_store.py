@@ -38,20 +38,27 @@ class MlflowStore:
             logging.getLogger(name).setLevel(logging.WARNING)  # or each table of a new store is announced
         self._client: MlflowClient = mlflow.MlflowClient()
         self._best = float("-inf")
-        self._runs: dict[int, str] = {}
         found = self._client.get_experiment_by_name(experiment.name)
         self._experiment_id = (
             found.experiment_id if found else self._client.create_experiment(experiment.name)
         )
-        tags = {"mlflow.note.content": experiment.about, "kind": "study"}
-        self._parent = self._create_run(study_name, tags)
+        self._runs = dict[str, str]()
+        parents = self._found(f"attributes.run_name = '{study_name}' and tags.kind = 'study'")
+        if study_name in parents:
+            self._parent = parents[study_name]
+            self._client.update_run(self._parent, status="RUNNING")
+            self._runs = self._found(f"tags.`mlflow.parentRunId` = '{self._parent}'")
+            self._best = self._client.get_run(self._parent).data.metrics.get("search_best_return", self._best)
+            return
+        self._parent = self._create_run(
+            study_name, {"mlflow.note.content": experiment.about, "kind": "study"}
+        )
         self._log(self._parent, params=experiment.baseline.settings, prefix="baseline_")
         self._client.log_text(self._parent, experiment.text, "experiment.toml")
 
     def trial(self, trial: Trial) -> None:
         """A child run, written anew with each rung: settings, figures, first prompt and episodes so far."""
-        run = self._runs.get(trial.number) or self._child(trial.name, trial.evaluation, "search")
-        self._runs[trial.number] = run
+        run = self._child(trial.name, trial.evaluation, "search")
         self._write(run, trial.evaluation, {"episodes_cut": trial.cut})
         self._client.set_tag(run, "race", "dropped" if trial.dropped else "alive")
         self._client.set_terminated(run)
@@ -123,8 +130,10 @@ class MlflowStore:
         self._client.set_terminated(self._parent, status)
 
     def _child(self, name: str, evaluation: Evaluation, kind: str) -> str:
+        if name in self._runs:
+            return self._runs[name]
         tags = {"mlflow.parentRunId": self._parent, "kind": kind, "digest": evaluation.candidate.digest}
-        run = self._create_run(name, tags)
+        run = self._runs[name] = self._create_run(name, tags)
         self._log(run, params=evaluation.candidate.settings)
         if evaluation.episodes:
             self._client.log_text(run, _first_prompt(evaluation), "prompt.txt")
@@ -134,6 +143,17 @@ class MlflowStore:
         figures = _figures(evaluation) if evaluation.episodes else {}
         self._log(run, {**figures, **more}, step=len(evaluation.episodes))
         self._client.log_text(run, _episodes_json(evaluation), "episodes.json")
+
+    def _found(self, query: str) -> dict[str, str]:
+        """Run ids by the names of the runs."""
+        runs = dict[str, str]()
+        token: str | None = None
+        while True:
+            page = self._client.search_runs([self._experiment_id], query, page_token=token)
+            runs |= {str(run.info.run_name): str(run.info.run_id) for run in page}
+            token = page.token
+            if not token:
+                return runs
 
     def _create_run(self, name: str, tags: Mapping[str, str]) -> str:
         run = self._client.create_run(self._experiment_id, run_name=name, tags=dict(tags))

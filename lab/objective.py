@@ -48,7 +48,7 @@ class Objective:
 
     def order(self, returns: Floats, costs: Floats) -> list[int]:
         """Places from the one to choose on: within reach of the best by cost, then the rest by return."""
-        if self.cost is None:
+        if self.cost is None or not len(returns):
             return [int(place) for place in np.argsort(-returns, kind="stable")]
         near: NDArray[np.bool_] = returns >= self.floor(returns.max(keepdims=True))
         return [int(place) for place in np.lexsort((-returns, np.where(near, costs, np.inf), ~near))]

@@ -31,9 +31,10 @@ def keep_trials(name: str, space: Space, objective: Objective, trials: Sequence[
     directions: list[Literal["maximize", "minimize"]] = ["maximize"]
     if objective.cost is not None:
         directions.append("minimize")
-    study = optuna.create_study(
-        storage=f"sqlite:///{STATE}/optuna.db", study_name=name, directions=directions
-    )
+    storage = optuna.storages.RDBStorage(f"sqlite:///{STATE}/optuna.db")
+    if name in optuna.get_all_study_names(storage):  # a process before this one wrote it, and then broke off
+        optuna.delete_study(study_name=name, storage=storage)
+    study = optuna.create_study(storage=storage, study_name=name, directions=directions)
     told = [_told(trial, space, objective) for trial in sorted(trials, key=lambda trial: trial.number)]
     study.add_trials([trial for trial in told if trial is not None])
 

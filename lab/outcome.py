@@ -1,7 +1,6 @@
 """The outcome of a study: the FrozenPrompt that follows from its verdict, and how it is told to people."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from lab.experiment import Experiment
 from lab.frozen import Evidence, FrozenModel, FrozenPrompt, Provenance
 from lab.headroom import Headroom
 from lab.intervals import Estimate, t_interval
+from lab.journal import Judged
 from lab.settings import ModelChoice
 from lab.spending import Spending
 from lab.trial import BASELINE
@@ -27,7 +27,7 @@ class Outcome:
 
     Attributes:
         headroom: None where the first candidates could not tell.
-        minutes: wall time from the first call to the verdict.
+        judged: the moment of the verdict, and the minutes of work until then.
     """
 
     experiment: Experiment
@@ -36,7 +36,7 @@ class Outcome:
     headroom: Headroom | None
     verdict: Verdict
     spending: Spending
-    minutes: float
+    judged: Judged
 
     def frozen_prompt(self) -> FrozenPrompt:
         """The winner, or the baseline where nothing beat it, with its evidence and provenance."""
@@ -47,7 +47,7 @@ class Outcome:
             model=FrozenModel(self.model.shown, self.model.name),
             evidence=self.evidence,
             provenance=Provenance(
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                created=self.judged.created,
                 experiment=self.experiment.name,
                 study=self.study,
                 trial=winner.trial.number if winner else BASELINE,
@@ -55,7 +55,7 @@ class Outcome:
                 prompt_tokens=self.spending.prompt_tokens,
                 completion_tokens=self.spending.completion_tokens,
                 dollars=round(self.spending.dollars, 4),
-                minutes=round(self.minutes, 1),
+                minutes=round(self.judged.minutes, 1),
                 versions=[f"{name} {version(name)}" for name in PACKAGES],
             ),
         )
@@ -135,7 +135,7 @@ def _cost_lines(outcome: Outcome) -> list[str]:
     lines = [
         f"Mean score {verdict.frozen.mean_score:.3f}, baseline {verdict.baseline.mean_score:.3f}.",
         f"Cost: {spent.calls:,} calls in {spent.episodes} whole episodes, {spent.prompt_tokens:,} tokens in,"
-        f" {spent.completion_tokens:,} out{dollars}, {outcome.minutes:.1f} minutes.",
+        f" {spent.completion_tokens:,} out{dollars}, {outcome.judged.minutes:.1f} minutes.",
     ]
     evaluations = [verdict.baseline, *(finalist.unseen for finalist in verdict.finalists)]
     clamped = [score >= 1.0 for evaluation in evaluations for score in evaluation.scores]

@@ -1,7 +1,8 @@
 """The Player: plays episodes of candidates, many at once, so that the endpoint is never idle.
 
-It owns the limit on episodes in flight and the replay of episodes that endpoint or environment broke off.
-Which candidate plays which seed is decided elsewhere.
+It owns the limit on episodes in flight, the second try of an episode that endpoint or environment broke off,
+and that an episode which the record holds is not played again. Which candidate plays which seed is decided
+elsewhere.
 """
 
 import asyncio
@@ -14,7 +15,10 @@ from lab.environment import Environment
 from lab.episode import CutEpisode, Episode, FailedEpisode, Step, play
 from lab.errors import CallError, EnvError
 from lab.evaluation import Evaluation
+from lab.journal import Ended
+from lab.recorded import Recorded
 from lab.spending import Spending
+from lab.store import Record
 from lab.task import Task
 
 ATTEMPTS = 3
@@ -26,14 +30,25 @@ Hopeless = Callable[[float], bool]
 
 
 class Player:
-    """Plays on one model and one environment, at most `in_flight` episodes at a time."""
+    """Plays on one model and one environment, at most `in_flight` episodes at a time.
+
+    Args:
+        record: where calls and episodes are kept, and looked up; None to play without.
+    """
 
     def __init__(
-        self, model: Model, environment: Environment, task: Task, in_flight: int, spending: Spending
+        self,
+        model: Model,
+        environment: Environment,
+        task: Task,
+        in_flight: int,
+        spending: Spending,
+        record: Record | None = None,
     ) -> None:
         self.task, self.spending = task, spending
         self.owed_calls = 0
         self._model, self._environment = model, environment
+        self._record, self._ended = record, record.ended() if record else {}
         self._in_flight, self._owed = in_flight, 0
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
         self._owe(0)
@@ -55,7 +70,7 @@ class Player:
             BudgetError: the budget is used up.
         """
         self._owe(1)
-        return self._episode(Agent(candidate, self._model, self.task), seed, hopeless)
+        return self._episode(candidate, seed, hopeless)
 
     async def evaluate(self, candidate: Candidate, seeds: Sequence[int]) -> Evaluation:
         """Play one episode of `candidate` for each of the environment's `seeds`, whole.
@@ -70,31 +85,45 @@ class Player:
         failed = tuple(result for result in results if isinstance(result, FailedEpisode))
         return Evaluation(candidate, self.task, ended, failed)
 
-    async def _episode(self, agent: Agent, seed: int, hopeless: Hopeless | None) -> Played:
+    async def _episode(self, candidate: Candidate, seed: int, hopeless: Hopeless | None) -> Played:
         running = _Running(self, hopeless)
         try:
+            kept = self._ended.get((candidate.digest, seed))
+            if kept is not None:
+                return kept.played
             async with self._slots:
-                return await self._attempts(agent, seed, running)
+                return await self._attempts(candidate, seed, running)
         finally:
             self.owed_calls += running.calls
             self._owe(-1)
 
-    async def _attempts(self, agent: Agent, seed: int, running: "_Running") -> Played:
+    async def _attempts(self, candidate: Candidate, seed: int, running: "_Running") -> Played:
         for attempt in range(1, ATTEMPTS + 1):
+            agent = Agent(candidate, self._model_for(candidate, seed), self.task)
             try:
                 async with self._environment.session() as session:
                     running.begin()
                     episode = await play(agent, session, seed, on_step=running.step)
                 self.spending.episodes += 1
-                return episode
+                return self._keep(candidate, episode)
             except _Cut as cut:
-                return CutEpisode(seed, cut.bound)
+                return self._keep(candidate, CutEpisode(seed, cut.bound))
             except CallError as error:
                 failure = FailedEpisode(seed, error)
             except EnvError:
                 if attempt == ATTEMPTS:
                     raise
         return failure
+
+    def _model_for(self, candidate: Candidate, seed: int) -> Model:
+        if self._record is None:
+            return self._model
+        return Recorded(self._model, self._record, f"{candidate.digest} {seed}")
+
+    def _keep(self, candidate: Candidate, played: Episode | CutEpisode) -> Played:
+        if self._record is not None:
+            self._record.append(Ended(candidate.digest, played))
+        return played
 
     def _owe(self, change: int) -> None:
         self._owed += change

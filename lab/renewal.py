@@ -64,6 +64,10 @@ class Renewal:
         self.owed_calls = texts * (1 + self._experiment.task.max_steps)
         return True
 
+    def skip(self) -> None:
+        """A round was done before, by another process."""
+        self._done += 1
+
     async def bring(self, trials: Sequence[Trial]) -> Found:
         """New texts and the demonstrations, from what was played so far, best first.
 

@@ -1,29 +1,35 @@
 """The search: let the race choose, play what it chose, tell it what was returned.
 
 It owns the loop, and when it ends: as soon as what is left of the budget is what the verdict needs. A heat is
-chosen as late as possible, when an episode could begin at once.
+chosen as late as possible, when an episode could begin at once. Whatever changes the race is an entry of the
+journal first, so that a search that was broken off goes on where it was.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from math import inf
 
 import numpy as np
 
 from lab.episode import CutEpisode, Episode, FailedEpisode
+from lab.errors import CallError
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
 from lab.headroom import Headroom, HeadroomTest
+from lab.journal import Begun, Ended, Event, Failed, Renewed, Searched
 from lab.player import Hopeless, Played, Player
 from lab.race import Entrant, Heat, Race, State
 from lab.renewal import Renewal
 from lab.sampling import spread_out
 from lab.space import Space
+from lab.store import Record
 from lab.trial import BASELINE, Trial
 
 OnTrial = Callable[[Trial], None]
+Place = tuple[Entrant, int]
+"""An entrant, and which of the search's seeds."""
 
 
 class Search:
@@ -33,6 +39,8 @@ class Search:
         renewal: brings new texts and demonstrations into the space on the way; None for neither.
         on_trial: told of a trial each time that it has finished a rung.
         on_headroom: told once, when it can be told whether candidates differ.
+        record: what was done before is taken from it, and what is done kept there; None for a search that
+            nobody will go on with.
     """
 
     def __init__(
@@ -42,11 +50,13 @@ class Search:
         renewal: Renewal | None,
         on_trial: OnTrial,
         on_headroom: Callable[[Headroom], None],
+        record: Record | None = None,
     ) -> None:
         self.space: Space = experiment.space
         self.all_begun = asyncio.Event()
         self._experiment, self._player, self._renewal = experiment, player, renewal
-        self._on_trial, self._on_headroom = on_trial, on_headroom
+        self._on_trial, self._on_headroom, self._record = on_trial, on_headroom, record
+        self._over = False
         self._ended = asyncio.Event()
         self._episodes: defaultdict[int, list[Episode]] = defaultdict(list)
         self._cut: defaultdict[int, int] = defaultdict(int)
@@ -62,9 +72,12 @@ class Search:
         Raises:
             LabError: endpoint or environment are not to be had, or the baseline cannot be played.
         """
+        unended = self._restore(self._record.events if self._record else ())
         try:
             async with asyncio.TaskGroup() as group:
-                while await self._room_for(1) or await self._renewed():
+                for entrant, place in () if self._over else unended:
+                    self._play(entrant, place, group)
+                while not self._over and (await self._room_for(1) or await self._renewed()):
                     if self._renewal is not None and self._renewal.due(self._progress()):
                         group.create_task(self._renew(self._renewal))
                     heat = self._race.next()
@@ -78,6 +91,11 @@ class Search:
                 self.all_begun.set()
         finally:
             self.all_begun.set()
+
+    def end(self) -> None:
+        """The search is over, and will not go on another time."""
+        if not self._over:
+            self._write(Searched())
 
     @property
     def trials(self) -> list[Trial]:
@@ -108,19 +126,39 @@ class Search:
         return self._player.spending.progress(self._experiment.verdict_calls)
 
     def _begin(self, heat: Heat, group: asyncio.TaskGroup) -> None:
+        self._write(Begun(heat.candidate, heat.places.start, heat.places.stop))
         entrant = self._race.begin(heat)
         for place in heat.places:
-            seed = self._experiment.seed + place
-            playing = self._player.episode(entrant.candidate, seed, self._hopeless(entrant, place))
-            group.create_task(self._record(entrant, place, playing))
+            self._play(entrant, place, group)
+
+    def _play(self, entrant: Entrant, place: int, group: asyncio.TaskGroup) -> None:
+        playing = self._player.episode(entrant.candidate, self._seed(place), self._hopeless(entrant, place))
+        group.create_task(self._record_played(entrant, place, playing))
 
     def _hopeless(self, entrant: Entrant, place: int) -> Hopeless | None:
         if self._experiment.task.max_step_reward == inf or self._number(entrant) == BASELINE:
             return None
         return lambda bound: self._race.drops(entrant, (place, bound))
 
-    async def _record(self, entrant: Entrant, place: int, playing: Awaitable[Played]) -> None:
-        match await playing:
+    async def _record_played(self, entrant: Entrant, place: int, playing: Awaitable[Played]) -> None:
+        played = await playing
+        if isinstance(played, FailedEpisode):
+            error = played.error
+            if self._number(entrant) == BASELINE:
+                raise error  # without a baseline there is nothing to compare with
+            texts = (error.what, error.where, error.why, error.do)
+            self._write(Failed(entrant.candidate.digest, played.seed, *texts))
+        headroom = self._take(entrant, place, played)
+        self._ended.set()
+        if entrant.owed == 0 and entrant.state is not State.FAILED:
+            rank = self._race.best(len(self._race.entrants)).index(entrant) + 1
+            self._on_trial(self._trial(entrant, rank))
+        if headroom is not None:
+            self._on_headroom(headroom)
+
+    def _take(self, entrant: Entrant, place: int, played: Played) -> Headroom | None:
+        """Tell the race how an episode ended, now or in the record."""
+        match played:
             case Episode() as episode:
                 self._episodes[entrant.index].append(episode)
                 cost = self._experiment.objective.cost_of(episode)
@@ -128,16 +166,46 @@ class Search:
             case CutEpisode(bound=bound):
                 self._cut[entrant.index] += 1
                 self._race.cut(entrant, place, bound)
-            case FailedEpisode(error=error):
-                if self._number(entrant) == BASELINE:
-                    raise error  # without a baseline there is nothing to compare with
+            case FailedEpisode():
                 self._race.fail(entrant)
-        self._ended.set()
-        if entrant.owed == 0 and entrant.state is not State.FAILED:
-            place = self._race.best(len(self._race.entrants)).index(entrant) + 1
-            self._on_trial(self._trial(entrant, place))
-        if (headroom := self._headroom.look()) is not None:
+        return self._headroom.look()
+
+    def _restore(self, events: Sequence[Event]) -> list[Place]:
+        """Stand where the record ends; the episodes that were begun and had not ended are to be played."""
+        unended = dict[tuple[str, int], Place]()
+        for event in events:
+            match event:
+                case Begun(candidate, first, last):
+                    entrant = self._race.begin(Heat(candidate, range(first, last)))
+                    places = {
+                        (candidate.digest, self._seed(place)): (entrant, place)
+                        for place in range(first, last)
+                    }
+                    unended |= places
+                case Ended(digest, played) if (digest, played.seed) in unended:
+                    self._take_again(*unended.pop((digest, played.seed)), played)
+                case Failed(digest, seed, what, where, why, do):
+                    error = CallError(what, where=where, why=why, do=do)
+                    self._take_again(*unended.pop((digest, seed)), FailedEpisode(seed, error))
+                case Renewed():
+                    if self._renewal is not None:
+                        self._renewal.skip()
+                    self._widen(event)
+                case Searched():
+                    self._over = True
+                case _:
+                    pass
+        for trial in self.trials:
+            self._on_trial(trial)
+        return list(unended.values())
+
+    def _take_again(self, entrant: Entrant, place: int, played: Played) -> None:
+        if (headroom := self._take(entrant, place, played)) is not None:
             self._on_headroom(headroom)
+
+    def _write(self, event: Event) -> None:
+        if self._record is not None:
+            self._record.append(event)
 
     async def _something_ended(self) -> bool:
         """Wait until an episode or a renewal ends; False where neither goes on."""
@@ -158,13 +226,17 @@ class Search:
 
     async def _renew(self, renewal: Renewal) -> None:
         found = await renewal.bring(self.trials)
-        self.space = self.space.widened(found.texts, found.demonstrations)
-        self._race.widen(self.space)
-        incumbent = self._race.best(1)[0].candidate
-        for text in found.texts:
-            self._race.enter(replace(incumbent, template=text))
+        event = Renewed(found.texts, found.demonstrations, self._race.best(1)[0].candidate)
+        self._write(event)
+        self._widen(event)
         renewal.owed_calls = 0
         self._ended.set()
+
+    def _widen(self, event: Renewed) -> None:
+        self.space = self.space.widened(event.texts, event.demonstrations)
+        self._race.widen(self.space)
+        for text in event.texts:
+            self._race.enter(replace(event.incumbent, template=text))
 
     def _ranking(self) -> list[Entrant]:
         ranked = self._race.best(len(self._race.entrants))
@@ -176,6 +248,9 @@ class Search:
         )
         dropped = entrant.state is State.DROPPED
         return Trial(self._number(entrant), evaluation, place, dropped, self._cut[entrant.index])
+
+    def _seed(self, place: int) -> int:
+        return self._experiment.seed + place
 
     def _number(self, entrant: Entrant) -> int:
         return BASELINE + entrant.index  # the baseline enters first

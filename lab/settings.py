@@ -96,6 +96,12 @@ def proposer_endpoint(player: EndpointConfig, environ: Mapping[str, str] = os.en
     return EndpointConfig(url, name, key)
 
 
+def shown_proposer(environ: Mapping[str, str] = os.environ) -> str:
+    """The proposing model where it is another one, fit for messages and files; else empty."""
+    name, url = environ.get("PROPOSER_MODEL_NAME"), environ.get("PROPOSER_BASE_URL")
+    return " at ".join(filter(None, [name, shown_url(url) if url else None]))
+
+
 def choose_environment(name: str, environ: Mapping[str, str] = os.environ) -> EnvironmentConfig:
     """The environment `name`, at `ENV_BASE_URL`, from `LOCAL_IMAGE_NAME` or `IMAGE_NAME`, or in process."""
     image = environ.get("LOCAL_IMAGE_NAME") or environ.get("IMAGE_NAME")

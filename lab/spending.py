@@ -48,6 +48,7 @@ class Spending:
     Attributes:
         calls: model calls that were answered.
         in_flight: calls that were begun and have no answer yet.
+        earlier_minutes: of the processes that worked on it before.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -58,6 +59,7 @@ class Spending:
     dollars: float = 0.0
     episodes: int = 0
     in_flight: int = 0
+    earlier_minutes: float = 0.0
 
     def __post_init__(self) -> None:
         self._began_s = self.clock()
@@ -69,8 +71,8 @@ class Spending:
 
     @property
     def minutes(self) -> float:
-        """Since the first moment."""
-        return (self.clock() - self._began_s) / 60
+        """Of work, this process's and those before."""
+        return self.earlier_minutes + (self.clock() - self._began_s) / 60
 
     def used_up(self) -> str | None:
         """The first limit that is reached, in words; None while there is something left."""
@@ -107,12 +109,12 @@ class Spending:
             shares.append(spent / max(getattr(self.budget, name) - kept, 1e-9))
         return max(shares)
 
-    def count(self, completion: Completion, prices: Prices) -> None:
-        """Add an answered call."""
-        self.calls += 1
-        self.prompt_tokens += completion.prompt_tokens
-        self.completion_tokens += completion.completion_tokens
-        self.dollars += prices.dollars(completion.prompt_tokens, completion.completion_tokens)
+    def count(self, calls: int, prompt_tokens: int, completion_tokens: int, prices: Prices) -> None:
+        """Add answered calls."""
+        self.calls += calls
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+        self.dollars += prices.dollars(prompt_tokens, completion_tokens)
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class Metered:
             completion = await self.model.complete(messages, sampling)
         finally:
             self.spending.in_flight -= 1
-        self.spending.count(completion, self.prices)
+        self.spending.count(1, completion.prompt_tokens, completion.completion_tokens, self.prices)
         return completion
 
     def _last_is_in_flight(self) -> bool:

@@ -1,19 +1,22 @@
 """A Study: the main job, from an experiment to a verdict: search, confirm, play the holdout, judge.
 
-It opens and closes what the job needs and owns the seeds; each part's own work is in its own module.
+It opens and closes what the job needs and owns the seeds; each part's own work is in its own module. A study
+whose record holds the verdict is told again, and nothing is opened for it.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
 from lab.endpoint import Endpoint, Model
-from lab.environment import open_environment
+from lab.environment import Environment, open_environment
+from lab.episode import Episode
 from lab.errors import BudgetError
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
 from lab.headroom import Headroom
+from lab.journal import Judged, Opened
 from lab.opening import OpeningModel, open_endpoint
 from lab.optuna_store import keep_trials
 from lab.outcome import Outcome
@@ -21,10 +24,12 @@ from lab.player import Player
 from lab.progress import ProgressView
 from lab.proposal import Proposals
 from lab.proposers import make_proposer
+from lab.recorded import Nothing, Recorded
 from lab.renewal import Renewal
 from lab.search import Search
-from lab.settings import choose_environment, proposer_endpoint
+from lab.settings import ModelChoice, choose_environment, proposer_endpoint, shown_proposer
 from lab.spending import Metered, Spending
+from lab.store import PROPOSALS, Record
 from lab.tracking import Tracker
 from lab.trial import Trial
 from lab.verdict import Verdict, confirm, finalists, judge
@@ -34,12 +39,18 @@ CONFIRMATION, HOLDOUT = 500_000, 1_000_000
 
 
 class Study:
-    """One run of an experiment."""
+    """One run of an experiment.
 
-    def __init__(self, experiment: Experiment, view: ProgressView, tracker: Tracker) -> None:
-        self.name = tracker.study
+    Args:
+        record: where it goes on, and what it is kept in.
+    """
+
+    def __init__(
+        self, experiment: Experiment, model: ModelChoice, record: Record, view: ProgressView, tracker: Tracker
+    ) -> None:
         self.interrupted = False
-        self._experiment, self._view, self._tracker = experiment, view, tracker
+        self._experiment, self._model, self._record = experiment, model, record
+        self._view, self._tracker = view, tracker
         self._headroom: Headroom | None = None
         self._searching: asyncio.Task[None] | None = None
 
@@ -52,7 +63,7 @@ class Study:
         return True
 
     async def run(self, opening: OpeningModel) -> Outcome:
-        """Search, and judge the best of it.
+        """Search, and judge the best of it; what the record holds is not done again.
 
         Raises:
             LabError: endpoint, environment or disk failed, the budget ended it before a verdict, or nothing
@@ -61,17 +72,51 @@ class Study:
         experiment = self._experiment
         where = choose_environment(experiment.task.environment)
         async with open_environment(where) as environment, open_endpoint(opening) as endpoint:
-            spending = Spending(experiment.budget)
+            self._record.append(Opened())
+            spending = self._spending()
             model = Metered(endpoint, spending, experiment.prices)
-            player = Player(model, environment, experiment.task, experiment.search.in_flight, spending)
             async with self._renewal(endpoint, model, spending) as renewal:
-                search = Search(experiment, player, renewal, self._on_trial, self._on_headroom)
-                with self._view.watching(spending, experiment.verdict_calls):
-                    verdict = await self._verdict(search, player)
-            self._tracker.verdict(verdict)
-            return Outcome(
-                experiment, opening.model, self.name, self._headroom, verdict, spending, spending.minutes
-            )
+                return await self._outcome(model, environment, renewal, spending)
+
+    async def replay(self) -> Outcome:
+        """Tell what the record holds, to the same verdict; nothing is asked, played or written.
+
+        Raises:
+            NothingRecordedError: the study was not finished.
+        """
+        self._record.seal()
+        wanted = self._experiment.proposals is not None or "demonstrations" in self._experiment.space.free
+        renewal = Renewal(self._experiment, None, self._on_proposals, self._view.say) if wanted else None
+        nothing = Nothing(self._record)
+        return await self._outcome(nothing, nothing, renewal, self._spending())
+
+    async def _outcome(
+        self, model: Model, environment: Environment, renewal: Renewal | None, spending: Spending
+    ) -> Outcome:
+        experiment, record = self._experiment, self._record
+        in_flight = experiment.search.in_flight
+        player = Player(model, environment, experiment.task, in_flight, spending, record)
+        search = Search(experiment, player, renewal, self._on_trial, self._on_headroom, record)
+        with self._view.watching(spending, experiment.verdict_calls):
+            verdict = await self._verdict(search, player)
+        self._tracker.verdict(verdict)
+        judged = record.judged
+        if judged is None:
+            judged = Judged(spending.minutes, datetime.now(UTC).isoformat(timespec="seconds"))
+            record.append(judged)
+        return Outcome(experiment, self._model, record.name, self._headroom, verdict, spending, judged)
+
+    def _spending(self) -> Spending:
+        """What may be spent, less what was spent before."""
+        experiment, record = self._experiment, self._record
+        spending = Spending(experiment.budget, earlier_minutes=record.earlier_minutes)
+        spending.episodes = sum(isinstance(ended.played, Episode) for ended in record.ended().values())
+        other = experiment.proposals if shown_proposer() else None
+        theirs = other.prices if other else experiment.prices
+        for proposals, prices in ((False, experiment.prices), (True, theirs)):
+            spent = record.spent(proposals=proposals)
+            spending.count(spent.calls, spent.prompt_tokens, spent.completion_tokens, prices)
+        return spending
 
     async def _verdict(self, search: Search, player: Player) -> Verdict:
         """Each phase's seeds are its own; the baseline plays its part while the search runs out."""
@@ -102,8 +147,9 @@ class Study:
             if not self.interrupted or (this and this.cancelling()):  # not the search alone is to end
                 raise
         finally:
-            if search.trials:
-                keep_trials(self.name, search.space, self._experiment.objective, search.trials)
+            if search.trials and not self._record.sealed:
+                keep_trials(self._record.name, search.space, self._experiment.objective, search.trials)
+        search.end()
 
     async def _baseline(self, search: Search, player: Player) -> Evaluation:
         """The baseline on the holdout, from when the search begins nothing more."""
@@ -141,14 +187,11 @@ class Study:
             yield Renewal(experiment, None, self._on_proposals, self._view.say) if wanted else None
             return
         config = proposer_endpoint(endpoint.config)
-        name = experiment.proposals.proposer
-        if config == endpoint.config:
-            proposer = make_proposer(name, model)
-            yield Renewal(experiment, proposer, self._on_proposals, self._view.say)
-            return
-        async with Endpoint(config) as other:
-            metered = Metered(other, spending, experiment.proposals.prices)
-            proposer = make_proposer(name, metered)
+        async with AsyncExitStack() as stack:
+            if config != endpoint.config:
+                other = await stack.enter_async_context(Endpoint(config))
+                model = Metered(other, spending, experiment.proposals.prices)
+            proposer = make_proposer(experiment.proposals.proposer, Recorded(model, self._record, PROPOSALS))
             yield Renewal(experiment, proposer, self._on_proposals, self._view.say)
 
     def _on_trial(self, trial: Trial) -> None:
@@ -165,8 +208,3 @@ class Study:
         refused = f"{len(proposals.refused)} refused, {proposals.duplicates} known already"
         self._view.say(f"Round {number} of proposals: {names} join the race; {refused}.")
         self._tracker.proposals(number, proposals)
-
-
-def study_name(experiment: Experiment) -> str:
-    """The experiment's name and the moment, UTC."""
-    return f"{experiment.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"

@@ -20,15 +20,23 @@ _Job = Callable[[MlflowStore], None]
 
 
 class Tracker:
-    """Writes one study to MLflow, in the order that it is told. A study without a trial leaves no run."""
+    """Writes one study to MLflow, in the order that it is told. A study without a trial leaves no run.
 
-    def __init__(self, experiment: Experiment, study_name: str, warn: Callable[[str], None]) -> None:
-        self.study = study_name
-        self._warn, self._told = warn, False
+    What is told again, of a study that goes on, finds its runs there and adds none.
+
+    Args:
+        silent: write nothing: a replay touches no server.
+    """
+
+    def __init__(
+        self, experiment: Experiment, study_name: str, warn: Callable[[str], None], *, silent: bool = False
+    ) -> None:
+        self._warn, self._told, self._silent = warn, False, silent
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         arguments = (experiment, study_name)
         self._thread = threading.Thread(target=self._run, args=arguments, name="tracking", daemon=True)
-        self._thread.start()
+        if not silent:
+            self._thread.start()
 
     def trial(self, trial: Trial) -> None:
         """A trial of the search has ended a rung."""
@@ -61,6 +69,8 @@ class Tracker:
             self._warn(f"MLflow did not take everything in {timeout_s:g} s; its runs may be incomplete.")
 
     def _tell(self, job: _Job) -> None:
+        if self._silent:
+            return
         self._told = True
         self._jobs.put(job)
 

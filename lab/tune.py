@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from lab.frozen import BEST
 
 if TYPE_CHECKING:
     from lab.progress import ProgressView
+    from lab.store import Record
     from lab.study import Study
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -28,11 +30,16 @@ INTERRUPTED = 130
 def tune(
     experiment: Annotated[Path, typer.Argument(help="The experiment file.")] = Path("experiments/echo.toml"),
     out: Annotated[Path, typer.Option(help="Where the winner is frozen to.")] = BEST,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin a new study; the old ones are kept.")] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Tell the last study again; make no call.")
+    ] = False,
 ) -> None:
     """Tune prompt and sampling on an experiment, and freeze the winner.
 
     With no API_BASE_URL set, the experiment's own model is used; the embedded one is started and stopped.
     Ctrl-C ends the search early and freezes what is best so far; a second Ctrl-C stops at once.
+    A study that was broken off goes on where it was; one that is finished is told again, without a call.
 
     Examples:
 
@@ -40,8 +47,10 @@ def tune(
 
         python -m lab.tune experiments/smoke.toml --out /tmp/smoke.toml
     """
+    if fresh and replay:
+        raise typer.BadParameter("--fresh begins anew, and --replay tells what was: choose one")
     try:
-        asyncio.run(_tune(experiment, out))
+        asyncio.run(_tune(experiment, out, fresh=fresh, replay=replay))
     except (LabError, BaseExceptionGroup) as raised:
         error = first_of(raised)
         if not isinstance(error, LabError):
@@ -49,39 +58,58 @@ def tune(
         typer.echo(str(error), err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, asyncio.CancelledError):
-        typer.echo("Stopped. The trials that had finished are kept in MLflow and in .lab/.", err=True)
+        typer.echo(
+            "Stopped. What was played and paid for is kept; the same command goes on from here.", err=True
+        )
         sys.exit(INTERRUPTED)
 
 
-async def _tune(path: Path, out: Path) -> None:
+async def _tune(path: Path, out: Path, *, fresh: bool, replay: bool) -> None:
     # Here and not above, so that --help answers at once.
     from lab.experiment import load_experiment
     from lab.freeze import freeze
     from lab.opening import opening_model
     from lab.outcome import summary
     from lab.progress import ProgressView
-    from lab.settings import choose_model, read_dotenv
-    from lab.study import Study, study_name
+    from lab.resume import alone, document, open_record
+    from lab.settings import choose_model, read_dotenv, shown_proposer
+    from lab.store import CALLS, Store
+    from lab.study import Study
     from lab.tracking import Tracker
 
     read_dotenv(Path.cwd())
     experiment = load_experiment(path)
+    model = choose_model(experiment.model)
+    depends_on = document(experiment, model, shown_proposer())
     view = ProgressView(experiment.space.free)
-    with opening_model(choose_model(experiment.model), os.environ) as opening:
-        tracker = Tracker(experiment, study_name(experiment), view.say)
-        study = Study(experiment, view, tracker)
-        _on_signals(study, view)
-        view.say(f"Study {study.name} on {opening.model.name} at {opening.model.shown}: {experiment.about}")
-        try:
-            outcome = await study.run(opening)
-            frozen = outcome.frozen_prompt()
-            freeze(frozen, out)
-            tracker.frozen(frozen)
-        except BaseException as error:
-            tracker.close("FAILED" if isinstance(error, Exception) else "KILLED")
-            raise
+    with alone(experiment.name, CALLS.parent), closing(Store(CALLS)) as store:
+        record = open_record(store, experiment.name, depends_on, fresh=fresh, replay=replay)
+        told_again = replay or record.judged is not None
+        with nullcontext() if told_again else opening_model(model, os.environ) as opening:
+            tracker = Tracker(experiment, record.name, view.say, silent=replay)
+            study = Study(experiment, model, record, view, tracker)
+            _on_signals(study, view)
+            view.say(f"Study {record.name} on {model.name} at {model.shown}: {experiment.about}")
+            if record.events:
+                view.say(_goes_on(record))
+            try:
+                outcome = await (study.run(opening) if opening else study.replay())
+                frozen = outcome.frozen_prompt()
+                freeze(frozen, out)
+                tracker.frozen(frozen)
+            except BaseException as error:
+                tracker.close("FAILED" if isinstance(error, Exception) else "KILLED")
+                raise
     tracker.close("FINISHED")
     typer.echo(summary(outcome, out))
+
+
+def _goes_on(record: "Record") -> str:
+    if record.judged is not None:
+        return f"It was finished at {record.judged.created} and is told again; --fresh begins another."
+    return (
+        f"It goes on where it was: {len(record.ended())} episodes are kept, and every call that was answered."
+    )
 
 
 def _on_signals(study: "Study", view: "ProgressView") -> None:

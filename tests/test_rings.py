@@ -10,7 +10,8 @@ from tests.echo_server import ROOT
 ORDER = (
     *("errors", "files", "prompt", "candidate", "task", "endpoint", "episode", "chat", "agent", "contract"),
     *("frozen", "environments", "environment", "settings", "local_model", "opening"),  # so far the play ring
-    *("space", "space_table", "spending", "evaluation", "objective", "experiment", "trial", "player"),
+    *("space", "space_table", "spending", "evaluation", "objective", "experiment", "trial"),
+    *("journal", "store", "recorded", "resume", "player"),
     *("intervals", "sampling", "surrogate", "moderated", "scores", "race", "headroom"),
     *("briefing", "proposal", "proposers", "renewal", "search"),
     *("verdict", "outcome", "freeze", "optuna_store", "mlflow_store", "tracking", "progress"),

@@ -110,7 +110,7 @@ def test_what_is_kept_for_later_is_left_untouched(budget: Budget, fits: bool) ->
     clock = Clock()
     spending = Spending(budget, clock)
     for _ in range(10):
-        spending.count(Completion("", "stop", 100, 50, 1.0), Prices())
+        spending.count(1, 100, 50, Prices())
     clock.now = 60.0
     assert spending.room_for(owed_calls=30, later_calls=50) is fits
 
@@ -120,6 +120,6 @@ def test_progress_is_that_of_the_limit_which_is_nearest() -> None:
     spending = Spending(Budget(calls=150, minutes=100), clock)
     assert spending.progress(50) == 0.0
     for _ in range(25):
-        spending.count(Completion("", "stop", 1, 1, 1.0), Prices())
+        spending.count(1, 1, 1, Prices())
     clock.now = 60.0
     assert spending.progress(50) == pytest.approx(0.25)

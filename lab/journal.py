@@ -1,0 +1,103 @@
+"""The journal's entries: what happened in a study, in the order in which it did.
+
+They are facts and no computations: whoever takes them in, one by one, stands where the study stood. The
+search, the player and the study write them; the store keeps them.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from lab.candidate import Candidate, Demonstration
+from lab.episode import CutEpisode, Episode
+from lab.prompt import PromptTemplate
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A process began to work on the study."""
+
+    kind: Literal["opened"] = "opened"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The search gave a candidate some of its seeds to play: the places `first` up to but not `last`."""
+
+    candidate: Candidate
+    first: int
+    last: int
+    kind: Literal["begun"] = "begun"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An episode of the candidate with this digest has ended, in whichever part of the study."""
+
+    digest: str
+    played: Episode | CutEpisode
+    kind: Literal["ended"] = "ended"
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The candidate with this digest cannot be played: `LabError`'s four texts say why."""
+
+    digest: str
+    seed: int
+    what: str
+    where: str
+    why: str
+    do: str
+    kind: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True)
+class Renewed:
+    """A round of renewal has ended: its texts join the race, with the settings of the incumbent then."""
+
+    texts: tuple[PromptTemplate, ...]
+    demonstrations: tuple[Demonstration, ...]
+    incumbent: Candidate
+    kind: Literal["renewed"] = "renewed"
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The search is over."""
+
+    kind: Literal["searched"] = "searched"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict was given.
+
+    Attributes:
+        minutes: of work on the study, until then.
+        created: the moment, ISO 8601, UTC.
+    """
+
+    minutes: float
+    created: str
+    kind: Literal["judged"] = "judged"
+
+
+Event = Opened | Begun | Ended | Failed | Renewed | Searched | Judged
+
+_EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
+
+
+def event_json(event: Event) -> str:
+    """One line of JSON."""
+    return _EVENTS.dump_json(event).decode()
+
+
+def read_event(line: str) -> Event:
+    """The inverse of `event_json`.
+
+    Raises:
+        pydantic.ValidationError: it is none.
+    """
+    return _EVENTS.validate_json(line)

@@ -1,0 +1,71 @@
+"""Recorded: a model whose calls are kept, and looked up where they were made before."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict, dataclass
+
+from lab.candidate import SamplingParams
+from lab.endpoint import Completion, Message, Model
+from lab.environment import Session
+from lab.store import CallKey, Record
+
+
+class Recorded:
+    """The model as one asker sees it: an episode, or the proposer.
+
+    The same request may be asked more than once, for several answers: the first time here is the first time
+    there. Two askers never share an answer.
+    """
+
+    def __init__(self, model: Model, record: Record, scope: str) -> None:
+        self._model, self._record, self._scope = model, record, scope
+        self._kept = record.calls_of(scope)
+        self._asked = Counter[str]()
+
+    async def complete(self, messages: Sequence[Message], sampling: SamplingParams) -> Completion:
+        """The recorded answer, or the model's, kept before it is given; see `Endpoint.complete`.
+
+        Raises:
+            LabError: also where the answer cannot be kept.
+        """
+        request = _request(messages, sampling)
+        digest = hashlib.sha256(request.encode()).hexdigest()
+        key = CallKey(self._scope, digest, self._asked[digest])
+        self._asked[digest] += 1
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            return kept
+        completion = await self._model.complete(messages, sampling)
+        self._record.keep_call(key, request, completion)
+        return completion
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """The model and the environment of a replay: there is nothing to ask, and nowhere to play."""
+
+    record: Record
+
+    async def complete(self, messages: Sequence[Message], sampling: SamplingParams) -> Completion:  # noqa: ARG002
+        """Never an answer.
+
+        Raises:
+            NothingRecordedError: always.
+        """
+        raise self.record.ends_here()
+
+    def session(self) -> AbstractAsyncContextManager[Session]:
+        """Never a session.
+
+        Raises:
+            NothingRecordedError: always.
+        """
+        raise self.record.ends_here()
+
+
+def _request(messages: Sequence[Message], sampling: SamplingParams) -> str:
+    asked = {"messages": [asdict(message) for message in messages], "sampling": asdict(sampling)}
+    return json.dumps(asked, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,109 @@
+"""Resume: whether a study begins, goes on where it was, is finished already, or must not go on.
+
+It owns what a study depends on (its document), and that one process works on an experiment at a time.
+"""
+
+import difflib
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lab.errors import ConfigError
+from lab.experiment import Experiment
+from lab.prompt import PromptTemplate
+from lab.settings import ModelChoice
+from lab.store import NothingRecordedError, Record, Store
+
+FORMAT = 1
+"""Of the journal; a study that another format wrote cannot go on."""
+
+MOST_LINES = 40
+"""Of a difference that is shown."""
+
+
+class StudyChangedError(ConfigError):
+    """What an unfinished study depends on is no longer what it was; `difference` shows it, line by line."""
+
+    def __init__(self, study: str, difference: list[str]) -> None:
+        super().__init__(
+            "The experiment has changed since its study began, and the study is not finished.",
+            where=study,
+            do="--fresh begins a new study, and keeps the old one's record; or change it back",
+        )
+        self.difference = difference
+
+    def __str__(self) -> str:
+        shown = [
+            "  " + "".join(char if char.isprintable() else "?" for char in line) for line in self.difference
+        ]
+        return "\n".join([super().__str__(), *shown[:MOST_LINES]])
+
+
+def document(experiment: Experiment, model: ModelChoice, proposer: str) -> str:
+    """All that a study depends on, for people to read: the model, the experiment's text, its templates.
+
+    Args:
+        proposer: the model that proposes, if it is not the one that plays; else empty.
+    """
+    templates = {
+        experiment.baseline.template.name: experiment.baseline.template,
+        **experiment.space.templates,
+    }
+    parts = [
+        f"format {FORMAT}",
+        f"model {model.name} at {model.shown}",
+        *([f"proposer {proposer}"] if proposer else []),
+        experiment.text,
+        *(_template_text(templates[name]) for name in sorted(templates)),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def open_record(store: Store, experiment: str, depends_on: str, *, fresh: bool, replay: bool) -> Record:
+    """The record to work on: the last study's, where that goes on or is finished, or a new one's.
+
+    Raises:
+        StudyChangedError: the last study is not finished, and depends on something else.
+        NothingRecordedError: a replay was asked for, and there is no such study.
+    """
+    last = None if fresh else store.latest(experiment)
+    if last is not None and last.document == depends_on:
+        return last
+    if last is not None and (replay or last.judged is None):
+        raise StudyChangedError(last.name, _difference(last.document, depends_on))
+    if replay:
+        do = "play it first: the same command without --replay"
+        raise NothingRecordedError("No study of this experiment was recorded.", where=store.where, do=do)
+    return store.begin(f"{experiment}-{datetime.now(UTC):%Y%m%d-%H%M%S}", experiment, depends_on)
+
+
+@contextmanager
+def alone(experiment: str, folder: Path) -> Iterator[None]:
+    """Keep other processes from working on the experiment's studies; the system undoes it however we end.
+
+    Raises:
+        ConfigError: another process works on them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{experiment}.lock"
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            do = "wait for it, or stop it"
+            what = "Another process is working on this experiment's study."
+            raise ConfigError(what, where=str(path), do=do) from None
+        yield
+
+
+def _template_text(template: PromptTemplate) -> str:
+    return f"template {template.name}\nsystem:\n{template.system}\nturn:\n{template.turn}"
+
+
+def _difference(before: str, now: str) -> list[str]:
+    lines = difflib.unified_diff(
+        before.splitlines(), now.splitlines(), "when it began", "now", lineterm="", n=1
+    )
+    return list(lines)

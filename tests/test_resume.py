@@ -1,0 +1,238 @@
+"""Going on: a study that was killed, changed, replayed, or is asked for twice at once."""
+
+import hashlib
+import re
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
+from tests.project import Project
+
+EXPERIMENT = """
+about = "A known truth: one template is better."
+
+[task]
+name = "echo"
+benchmark = "test"
+environment = "echo"
+max_steps = 4
+max_tokens = 150
+max_return = 120.0
+success_score = 0.1
+
+[model]
+endpoint = "embedded"
+name = "fake"
+
+[baseline]
+template = "reference"
+temperature = 0.7
+max_tokens = 150
+history = 1
+
+[space]
+template = ["reference", "storyteller", "lecturer"]
+temperature = { low = 0.5, high = 1.0 }
+
+[budget]
+calls = 240
+
+[search]
+episodes = 4
+headroom = 5
+in_flight = 6
+
+[confirmation]
+candidates = 2
+episodes = 3
+
+[verdict]
+episodes = 6
+"""
+
+
+def a_project(folder: Path) -> Project:
+    project = Project.make(folder)
+    project.write("experiments/known.toml", EXPERIMENT)
+    return project
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return a_project(tmp_path / "project")
+
+
+def by_the_request(body: Body) -> Reply:
+    """Always the same answer to the same request: about twice the length for the storyteller."""
+    time.sleep(0.02)
+    length = 200 if "storyteller" in body["messages"][0]["content"] else 100
+    digest = hashlib.sha256(repr(sorted(body.items())).encode()).digest()
+    return Reply("x" * (length + digest[0] % 40))
+
+
+def settings(endpoint: FakeEndpoint) -> dict[str, str]:
+    return {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake", "HF_TOKEN": "canary-key"}
+
+
+def tune(project: Project, endpoint: FakeEndpoint, *flags: str) -> "subprocess.CompletedProcess[str]":
+    done = project.run("-m", "lab.tune", "experiments/known.toml", *flags, **settings(endpoint))
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def start(project: Project, endpoint: FakeEndpoint) -> "subprocess.Popen[str]":
+    return project.start("-m", "lab.tune", "experiments/known.toml", **settings(endpoint))
+
+
+def kill_after(project: Project, endpoint: FakeEndpoint, calls: int) -> None:
+    """Start the study, and kill it hard when it has had so many answers more, or is done."""
+    process, before = start(project, endpoint), len(endpoint.requests)
+    while len(endpoint.requests) < before + calls and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def rows(project: Project, query: str, database: str = ".lab/calls.db") -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(project.folder / database)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def count(project: Project, table: str) -> int:
+    return int(str(rows(project, f"select count(*) from {table}")[0][0]))
+
+
+def frozen(project: Project) -> str:
+    return (project.folder / "prompts/best.toml").read_text()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A study that was killed twice and then finished; its endpoint is gone.
+
+    Attributes:
+        kept: calls that were recorded when it was begun for the last time.
+        asked: requests that the endpoint had in all.
+    """
+
+    project: Project
+    endpoint: FakeEndpoint
+    done: "subprocess.CompletedProcess[str]"
+    kept: int
+    asked: int
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    project = a_project(tmp_path_factory.mktemp("finished") / "project")
+    with fake_endpoint(by_the_request) as endpoint:
+        kill_after(project, endpoint, 30)
+        kill_after(project, endpoint, 60)
+        kept = count(project, "calls")
+        done = tune(project, endpoint)
+        return Finished(project, endpoint, done, kept, len(endpoint.requests))
+
+
+def test_a_killed_study_goes_on_and_pays_for_nothing_twice(finished: Finished) -> None:
+    project = finished.project
+    assert finished.done.returncode == 0, finished.done.stderr
+    assert "It goes on where it was" in finished.done.stderr
+    assert 'name = "storyteller"' in frozen(project)
+    calls = count(project, "calls")
+    assert 60 < finished.kept < calls <= 240
+    # What was in flight at a kill may have been answered to nobody: 6 at most, each time.
+    assert calls <= finished.asked <= calls + 2 * 6
+    assert f"Cost: {calls} calls" in finished.done.stdout
+
+
+def test_nothing_is_counted_twice_after_kills(finished: Finished) -> None:
+    project = finished.project
+    assert count(project, "studies") == 1
+    for kind in ("begun", "ended"):
+        entries = rows(project, f'select body from events where body like \'%"kind":"{kind}"%\'')
+        assert len(entries) == len(set(entries)) > 10
+    runs = rows(project, "select name, count(*) from runs group by name", "mlflow.db")
+    assert len(runs) > 5
+    assert {number for _, number in runs} == {1}
+    assert rows(project, "select count(*) from studies", ".lab/optuna.db") == [(1,)]
+
+
+@pytest.mark.parametrize("flags", [(), ("--replay",)])
+def test_a_finished_study_is_told_again_without_a_call(finished: Finished, flags: tuple[str, ...]) -> None:
+    before = frozen(finished.project)
+    done = tune(finished.project, finished.endpoint, *flags)  # nobody listens there any more
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == finished.done.stdout
+    assert frozen(finished.project) == before
+    assert "is told again" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Project, FakeEndpoint]]:
+    """A study that was killed after some 20 calls."""
+    project = a_project(tmp_path_factory.mktemp("broken") / "project")
+    with fake_endpoint(by_the_request) as endpoint:
+        kill_after(project, endpoint, 20)
+        yield project, endpoint
+
+
+def test_a_replay_ends_with_a_clear_error_where_the_record_ends(
+    broken_off: tuple[Project, FakeEndpoint],
+) -> None:
+    asked = len(broken_off[1].requests)
+    done = tune(*broken_off, "--replay")
+    assert done.returncode == 2
+    assert re.search(r"The record ends here: \d+ calls in \d+ episodes, and no verdict", done.stderr)
+    assert len(broken_off[1].requests) == asked
+
+
+def test_a_replay_of_nothing_is_refused(project: Project) -> None:
+    with fake_endpoint(by_the_request) as endpoint:
+        done = tune(project, endpoint, "--replay")
+    assert done.returncode == 2
+    assert "No study of this experiment was recorded." in done.stderr
+
+
+def test_a_changed_experiment_is_refused_with_the_difference(
+    broken_off: tuple[Project, FakeEndpoint],
+) -> None:
+    project, endpoint = broken_off
+    project.write("experiments/known.toml", EXPERIMENT.replace("calls = 240", "calls = 300"))
+    done = tune(project, endpoint)
+    project.write("experiments/known.toml", EXPERIMENT)
+    assert done.returncode == 2
+    assert "has changed since its study began" in done.stderr
+    assert "-calls = 240" in done.stderr
+    assert "+calls = 300" in done.stderr
+    assert "--fresh" in done.stderr
+
+
+def test_a_second_process_is_refused_and_fresh_begins_another(
+    broken_off: tuple[Project, FakeEndpoint],
+) -> None:
+    project, endpoint = broken_off
+    calls, before = count(project, "calls"), len(endpoint.requests)
+    first = project.start("-m", "lab.tune", "experiments/known.toml", "--fresh", **settings(endpoint))
+    while len(endpoint.requests) < before + 10 and first.poll() is None:
+        time.sleep(0.01)
+    second = tune(project, endpoint)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert second.returncode == 2
+    assert "Another process is working on this experiment's study." in second.stderr
+    assert count(project, "studies") == 2
+    assert count(project, "calls") > calls
+
+
+def test_fresh_and_replay_together_are_refused(project: Project) -> None:
+    done = project.run("-m", "lab.tune", "--fresh", "--replay")
+    assert done.returncode == 2
+    assert "choose one" in done.stderr
