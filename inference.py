@@ -31,11 +31,15 @@ from lab.episode import Step, play
 from lab.errors import ConfigError, LabError
 from lab.frozen import BEST, FrozenPrompt, read_frozen
 from lab.opening import open_endpoint, opening_model
+from lab.patience import Patience
 from lab.settings import ModelChoice, choose_environment, choose_model, read_dotenv
 
 STARTED = time.monotonic()
 ROOT = Path(__file__).resolve().parent
 SEED = 0
+PATIENCE = Patience(attempts=3, whole_s=180.0)
+"""With the model: a step that gets no answer has the fallback sent, and the deadline is near."""
+
 CLOSING_S = 10.0
 """Seconds kept back for closing environment and model, so that END is out by the deadline."""
 
@@ -107,7 +111,7 @@ class Submission:
             opening = stack.enter_context(opening_model(model, os.environ))
             where = choose_environment(frozen.task.environment)
             environment = await stack.enter_async_context(open_environment(where))
-            endpoint = await stack.enter_async_context(open_endpoint(opening))
+            endpoint = await stack.enter_async_context(open_endpoint(opening, PATIENCE))
             session = await stack.enter_async_context(environment.session())
             agent = Agent(frozen.candidate, endpoint, frozen.task)
             await play(agent, session, SEED, on_step=self._on_step, fall_back=True)

@@ -75,7 +75,7 @@ async def play(experiment: Experiment, owed: list[Job], holdout: int, at_once: i
     ):
         async with (
             open_environment(choose_environment(experiment.task.environment)) as environment,
-            open_endpoint(opening) as endpoint,
+            open_endpoint(opening, experiment.patience) as endpoint,
             Endpoint(proposer_endpoint(endpoint.config)) as proposer,
         ):
             host = Host(experiment, asyncio.get_running_loop(), endpoint, proposer, environment)

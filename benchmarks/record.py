@@ -53,7 +53,7 @@ async def record(experiment: Experiment) -> None:
     with opening_model(choose_model(experiment.model), os.environ) as opening:
         async with (
             open_environment(choose_environment(experiment.task.environment)) as environment,
-            open_endpoint(opening) as endpoint,
+            open_endpoint(opening, experiment.patience) as endpoint,
         ):
             in_flight = experiment.search.in_flight
             player = Player(endpoint, environment, experiment.task, in_flight, Spending())

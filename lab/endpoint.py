@@ -1,20 +1,31 @@
 """The Endpoint: one model behind an OpenAI-compatible API, hosted or embedded.
 
-It owns the client, the request's exact form, and the telling apart of what can go wrong with a call.
+It owns the client and the request's exact form; what is an answer is `lab.answer`'s, and what else can come
+`lab.failure`'s.
 """
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
+from lab.answer import MOST_BYTES, Answer, read_answer
 from lab.candidate import SamplingParams
-from lab.errors import CallError, EndpointError
+from lab.errors import CallError, EndpointError, LabError
+from lab.failure import broken_off, told, too_slow
+from lab.patience import Patience, Throttle
 
 if TYPE_CHECKING:
     import openai
-    from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+    from openai.types.chat import ChatCompletionMessageParam
+
+MODELS_SHOWN, MODELS_TIMEOUT_S = 10, 10.0
+"""How many names the message for an unknown model lists, and how long it may take to ask for them."""
+
+SHORTEST_KEY = 8
+"""Characters of what is taken for a key: a stand-in such as `none` is a word."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,8 @@ class Completion:
     Attributes:
         text: the answer as the model gave it; empty where it gave none.
         prompt_tokens, completion_tokens: as the endpoint counts them; 0 where it does not.
-        latency_s: seconds from request to answer, the client's retries included.
+        latency_s: seconds from request to answer, attempts that failed and their waits included.
+        attempts: that it took.
     """
 
     text: str
@@ -40,6 +52,7 @@ class Completion:
     prompt_tokens: int
     completion_tokens: int
     latency_s: float
+    attempts: int = 1
 
 
 class Model(Protocol):
@@ -56,15 +69,13 @@ class EndpointConfig:
 
     Attributes:
         base_url: the API's root, up to and with `/v1`.
-        timeout_s: seconds that one attempt may take.
-        max_retries: attempts after the first, by the client, with its backoff.
+        patience: how often a call is tried, and how long it may take.
     """
 
     base_url: str
     model: str
     api_key: str = field(repr=False)
-    timeout_s: float = 120.0
-    max_retries: int = 2
+    patience: Patience = field(default_factory=Patience)
 
 
 class Endpoint:
@@ -73,13 +84,13 @@ class Endpoint:
     def __init__(self, config: EndpointConfig) -> None:
         import openai
 
-        self.config = config
+        self.config, self.throttle = config, Throttle(config.patience)
         self._openai = openai
         self._client = openai.AsyncOpenAI(
             base_url=config.base_url,
             api_key=config.api_key,
-            timeout=config.timeout_s,
-            max_retries=config.max_retries,
+            timeout=config.patience.timeout_s,
+            max_retries=0,  # attempts are `lab.patience`'s
         )
 
     async def __aenter__(self) -> "Endpoint":
@@ -89,30 +100,46 @@ class Endpoint:
         await self._client.close()
 
     async def complete(self, messages: Sequence[Message], sampling: SamplingParams) -> Completion:
-        """Ask the model once.
+        """Ask the model once, with as many attempts as the endpoint's patience has.
 
         Raises:
             EndpointError: the key, the model or the host is wrong, so that no other call will do better.
-            CallError: this call failed; another may do.
+            CallError: this call failed each time.
         """
         started = time.perf_counter()
+        done = await self.throttle.make(lambda: self._attempt(messages, sampling), _tokens)
+        answer, latency_s = done.answer, time.perf_counter() - started
+        tokens = (answer.prompt_tokens, answer.completion_tokens)
+        return Completion(answer.text, answer.finish_reason, *tokens, latency_s, done.attempts)
+
+    async def _attempt(self, messages: Sequence[Message], sampling: SamplingParams) -> Answer:
         try:
-            response = await self._request(messages, sampling)
+            return await self._answer(messages, sampling)
+        except LabError as error:
+            if len(self.config.api_key) >= SHORTEST_KEY:  # an endpoint's own words may repeat it
+                error.why = error.why.replace(self.config.api_key, "[key]")
+            raise error from None
+
+    async def _answer(self, messages: Sequence[Message], sampling: SamplingParams) -> Answer:
+        try:
+            async with asyncio.timeout(self.config.patience.timeout_s):
+                return read_answer(await self._request(messages, sampling), self.shown_url)
+        except TimeoutError:
+            raise too_slow(self.shown_url) from None
+        except self._openai.NotFoundError as error:
+            raise await self._no_such_model(error) from error
         except self._openai.OpenAIError as error:
-            raise self._told(error) from error
-        except ValueError as error:
-            raise CallError("The model's answer is not JSON.", where=self.shown_url, why=str(error)) from None
-        return _completion(response, time.perf_counter() - started, self.shown_url)
+            raise told(error, self.shown_url) from error
 
     @property
     def shown_url(self) -> str:
         """The base URL without credentials or query, fit for messages and files."""
         return shown_url(self.config.base_url)
 
-    async def _request(self, messages: Sequence[Message], sampling: SamplingParams) -> "ChatCompletion":
+    async def _request(self, messages: Sequence[Message], sampling: SamplingParams) -> bytes:
         # A setting at its neutral value is not sent: some endpoints refuse settings that they do not know.
         omit = self._openai.omit
-        return await self._client.chat.completions.create(
+        answering = self._client.chat.completions.with_streaming_response.create(
             model=self.config.model,
             messages=[_param(message) for message in messages],
             temperature=sampling.temperature,
@@ -122,25 +149,35 @@ class Endpoint:
             frequency_penalty=sampling.frequency_penalty or omit,
             stop=list(sampling.stop) or omit,
         )
+        body = bytearray()
+        async with answering as response:
+            try:
+                async for part in response.iter_bytes():
+                    body += part
+                    if len(body) > MOST_BYTES:
+                        break
+            except Exception as error:  # the client lets through here what its transport raises
+                raise broken_off(error, self.shown_url) from error
+        if len(body) > MOST_BYTES:
+            why = f"more than {MOST_BYTES:,} bytes"
+            raise CallError("The model's answer is too long.", where=self.shown_url, why=why)
+        return bytes(body)
 
-    def _told(self, error: "openai.OpenAIError") -> EndpointError | CallError:
-        """What the client raised, in the lab's words."""
-        where, why = self.shown_url, _reason(error)
-        match error:
-            case self._openai.AuthenticationError() | self._openai.PermissionDeniedError():
-                do = "set HF_TOKEN (or API_KEY) to a key for this endpoint"
-                return EndpointError("The endpoint refused the key.", where=where, why=why, do=do)
-            case self._openai.NotFoundError():
-                do = f"set MODEL_NAME to a model that {where}/models lists"
-                what = f"The endpoint does not have {self.config.model!r}."
-                return EndpointError(what, where=where, why=why, do=do)
-            case self._openai.APITimeoutError():
-                return CallError("The model did not answer in time.", where=where, why=why)
-            case self._openai.APIConnectionError():
-                do = "check API_BASE_URL, and that the server is up"
-                return EndpointError("The endpoint cannot be reached.", where=where, why=why, do=do)
-            case _:
-                return CallError("The model call failed.", where=where, why=why)
+    async def _no_such_model(self, error: "openai.NotFoundError") -> EndpointError:
+        """The error of an unknown model, with those that there are."""
+        do = f"set MODEL_NAME to a model that {self.shown_url}/models lists"
+        try:
+            page = await self._client.with_options(timeout=MODELS_TIMEOUT_S).models.list()
+            names = [model.id for model in page.data][:MODELS_SHOWN]
+            do = f"set MODEL_NAME to one of: {', '.join(names)}" if names else do
+        except Exception as none_listed:  # it is only for the message
+            do = f"{do} ({type(none_listed).__name__})"
+        what = f"The endpoint does not have {self.config.model!r}."
+        return EndpointError(what, where=self.shown_url, why=str(error), do=do)
+
+
+def _tokens(answer: Answer) -> int:
+    return answer.prompt_tokens + answer.completion_tokens
 
 
 def shown_url(url: str) -> str:
@@ -157,25 +194,3 @@ def _param(message: Message) -> "ChatCompletionMessageParam":
             return {"role": "user", "content": message.content}
         case "assistant":
             return {"role": "assistant", "content": message.content}
-
-
-def _completion(response: "ChatCompletion", latency_s: float, where: str) -> Completion:
-    # Endpoints differ: any of these fields may be absent, whatever the client's types say.
-    choices = getattr(response, "choices", None)
-    if not choices:
-        raise CallError("The model's answer has no choices.", where=where)
-    usage = response.usage
-    content = choices[0].message.content or ""
-    return Completion(
-        # A lone surrogate can come through JSON, and could be neither sent on nor written.
-        text=content.encode("utf-8", "replace").decode("utf-8"),
-        finish_reason=choices[0].finish_reason or "",
-        prompt_tokens=usage.prompt_tokens if usage else 0,
-        completion_tokens=usage.completion_tokens if usage else 0,
-        latency_s=latency_s,
-    )
-
-
-def _reason(error: BaseException) -> str:
-    cause = error.__cause__
-    return f"{error} ({cause})" if cause is not None and str(cause) else str(error)

@@ -25,17 +25,25 @@ if TYPE_CHECKING:
 
 ENVIRONMENTS = ("echo",)
 
+ANSWER_S = 60.0
+"""Seconds that a server has to answer a reset or a step."""
+
 STOP_GRACE_S = 5.0
 """Seconds that a stop waits for a container that is still on its way up."""
 
 
 @dataclass(frozen=True)
 class EnvironmentConfig:
-    """Where the environment is: at `url`, else in a container of `image`, else in this process."""
+    """Where the environment is: at `url`, else in a container of `image`, else in this process.
+
+    Attributes:
+        answer_s: seconds that a server has to answer a reset or a step.
+    """
 
     name: str
     url: str | None = None
     image: str | None = None
+    answer_s: float = ANSWER_S
 
     def __post_init__(self) -> None:
         if self.name not in ENVIRONMENTS:
@@ -78,7 +86,7 @@ async def open_environment(config: EnvironmentConfig) -> AsyncIterator[Environme
     """
     await asyncio.to_thread(_import_openenv)
     if config.url:
-        yield _Remote(config.url)
+        yield _Remote(config.url, config.answer_s)
     elif config.image:
         async with _container(config.image) as remote:
             yield remote
@@ -125,14 +133,14 @@ class _InProcessSession:
 
 
 class _Remote:
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, answer_s: float) -> None:
         from lab.environments.echo.client import TestEnv
 
-        self._client, self._url = TestEnv, url
+        self._client, self._url, self._answer_s = TestEnv, url, answer_s
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        client = self._client(base_url=self._url)
+        client = self._client(base_url=self._url, message_timeout_s=self._answer_s)
         try:
             yield _RemoteSession(client, shown_url(self._url))
         finally:
@@ -172,7 +180,7 @@ async def _container(image: str) -> AsyncIterator[_Remote]:
     except Exception as error:
         raise _docker_failure(error, image) from error
     try:
-        yield _Remote(container.url)
+        yield _Remote(container.url, ANSWER_S)
     finally:
         await asyncio.to_thread(container.close)
 
@@ -200,11 +208,15 @@ def _start_container(image: str) -> _Container:
     return _Container(str(client.base_url), lambda: asyncio.run(stop()))
 
 
-def _observed(text: str, reward: float | None, done: bool) -> Observed:
-    value = 0.0 if reward is None else float(reward)
-    if not math.isfinite(value):
+def _observed(text: object, reward: object, done: object) -> Observed:
+    """What came back, checked: a server may send anything. No reward, as OpenEnv allows, is one of 0."""
+    value = 0.0 if reward is None else reward
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise EnvError("The environment's reward is no number.", why=f"reward {reward!r}")
-    return Observed(text, value, done)
+    if not isinstance(text, str) or not isinstance(done, bool):
+        raise EnvError("The environment's observation is malformed.", why=f"text {text!r}, done {done!r}")
+    # A lone surrogate can come through JSON, and could be neither sent on nor written.
+    return Observed(text.encode("utf-8", "replace").decode("utf-8"), float(value), done)
 
 
 def _remote_failure(error: Exception, where: str) -> EnvError:
@@ -213,6 +225,9 @@ def _remote_failure(error: Exception, where: str) -> EnvError:
     if "CAPACITY_REACHED" in text:
         do = "lower search.in_flight, or raise the server's max_concurrent_envs"
         return EnvError("The environment's server is full.", where=where, why=text, do=do)
+    if isinstance(error, TimeoutError):
+        do = "look at the server's log: it is there, and busy with something else"
+        return EnvError("The environment did not answer in time.", where=where, why=text, do=do)
     if isinstance(error, ConnectionError | OSError):
         do = "check ENV_BASE_URL, and that the server is up"
         return EnvError("The environment cannot be reached.", where=where, why=text, do=do)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lab.endpoint import Completion
-from lab.errors import CallError, EndpointError, LabError
+from lab.errors import CallError, EndpointError, EnvError, LabError
 
 if TYPE_CHECKING:
     from lab.agent import Agent
@@ -108,6 +108,8 @@ async def play(
         EnvError: the environment failed.
     """
     seen = await session.reset(seed)
+    if seen.done:
+        raise EnvError("The environment was over at reset: there is nothing to play.", why=f"seed {seed}")
     opening, steps = seen.text, list[Step]()
     while not seen.done and len(steps) < agent.task.max_steps:
         try:

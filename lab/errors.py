@@ -5,6 +5,9 @@ Low layers raise them; only the command lines and `inference.py` print them.
 
 from typing import ClassVar
 
+MOST_CHARACTERS = 500
+"""Of one line of an error: an endpoint may answer with a whole page."""
+
 
 class LabError(Exception):
     """An expected failure, told to the user as what happened, where, why, and what to do next.
@@ -52,10 +55,40 @@ class LocalModelError(EndpointError):
     """The embedded model is not installed, or did not start."""
 
 
+class UnreachableError(EndpointError):
+    """There was no connection to the endpoint: a wrong address, or a server that is down for a while."""
+
+
 class CallError(LabError):
-    """One model call failed after the client's own retries; another call may do."""
+    """One model call failed; another attempt may do."""
 
     exit_code = 3
+
+
+class OutageError(CallError):
+    """The endpoint gave no answer to this attempt."""
+
+
+class SlowError(OutageError):
+    """There was no answer in time: fewer calls at a time may do."""
+
+
+class BusyError(OutageError):
+    """The endpoint asks to be called less: it is no fault of the call's.
+
+    Attributes:
+        retry_after_s: seconds that the endpoint asked to be left alone; 0 where it named none.
+    """
+
+    def __init__(
+        self, what: str, *, where: str = "", why: str = "", do: str = "", retry_after_s: float = 0.0
+    ) -> None:
+        super().__init__(what, where=where, why=why, do=do)
+        self.retry_after_s = retry_after_s
+
+
+class RequestError(CallError):
+    """The endpoint refused this very request, and will refuse it again: the candidate is at fault."""
 
 
 class EnvError(LabError):
@@ -71,8 +104,10 @@ class BudgetError(LabError):
 
 
 def _one_line(text: str) -> str:
-    """`text` on one line, without the terminal escapes that an endpoint's own words may carry."""
-    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+    """`text` on one line of bounded length, without the terminal escapes that foreign words may carry."""
+    line = " ".join(text[: 2 * MOST_CHARACTERS].split())
+    line = line if len(line) <= MOST_CHARACTERS else line[:MOST_CHARACTERS] + " ..."
+    return "".join(char if char.isprintable() else "?" for char in line)
 
 
 def first_of(error: BaseException) -> BaseException:

@@ -16,6 +16,7 @@ from lab.candidate import Candidate, ContextSettings, Layout, SamplingParams
 from lab.environment import EnvironmentConfig
 from lab.errors import ConfigError
 from lab.objective import Cost, Objective
+from lab.patience import Patience
 from lab.prompt import load_template
 from lab.settings import ModelChoice
 from lab.space import Space
@@ -51,12 +52,25 @@ class ModelTable(_Table):
 
     Attributes:
         dollars_in, dollars_out: the prices of a million tokens.
+        timeout_s, attempts, whole_s, requests_per_minute, tokens_per_minute: see `lab.patience.Patience`.
     """
 
     endpoint: str
     name: str
     dollars_in: float = Field(default=0.0, ge=0)
     dollars_out: float = Field(default=0.0, ge=0)
+    timeout_s: float = Field(default=Patience.timeout_s, gt=0)
+    attempts: int = Field(default=Patience.attempts, ge=1)
+    whole_s: float = Field(default=Patience.whole_s, gt=0)
+    requests_per_minute: float = Field(default=inf, gt=0)
+    tokens_per_minute: float = Field(default=inf, gt=0)
+
+    @property
+    def patience(self) -> Patience:
+        """With this endpoint."""
+        return Patience(
+            self.timeout_s, self.attempts, self.whole_s, self.requests_per_minute, self.tokens_per_minute
+        )
 
 
 class BaselineTable(_Table):
@@ -191,6 +205,7 @@ class Experiment:
     seed: int
     task: Task
     model: ModelChoice
+    patience: Patience
     baseline: Candidate
     space: Space
     prices: Prices
@@ -246,6 +261,7 @@ def _experiment(path: Path, text: str, file: ExperimentFile) -> Experiment:
         seed=file.seed,
         task=task,
         model=ModelChoice(file.model.endpoint, file.model.name),
+        patience=file.model.patience,
         baseline=baseline,
         space=space,
         prices=prices,

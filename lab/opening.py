@@ -6,10 +6,11 @@ It owns the order of things: an embedded model is started before anything slow, 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.endpoint import Endpoint, EndpointConfig
 from lab.local_model.child import LocalModelProcess
+from lab.patience import Patience
 from lab.settings import ModelChoice, hosted_endpoint
 
 
@@ -36,7 +37,7 @@ def opening_model(model: ModelChoice, environ: Mapping[str, str]) -> Iterator[Op
 
 
 @asynccontextmanager
-async def open_endpoint(opening: OpeningModel) -> AsyncIterator[Endpoint]:
+async def open_endpoint(opening: OpeningModel, patience: Patience) -> AsyncIterator[Endpoint]:
     """Wait until the model can be asked, and close the connections at the end.
 
     Raises:
@@ -45,5 +46,5 @@ async def open_endpoint(opening: OpeningModel) -> AsyncIterator[Endpoint]:
     config = opening.coming
     if isinstance(config, LocalModelProcess):
         config = EndpointConfig(await config.ready(), opening.model.name, "none")
-    async with await asyncio.to_thread(Endpoint, config) as endpoint:
+    async with await asyncio.to_thread(Endpoint, replace(config, patience=patience)) as endpoint:
         yield endpoint

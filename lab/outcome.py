@@ -1,5 +1,6 @@
 """The outcome of a study: the FrozenPrompt that follows from its verdict, and how it is told to people."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,7 @@ class Outcome:
 
     Attributes:
         headroom: None where the first candidates could not tell.
+        failures: attempts at calls that failed, by what happened.
         judged: the moment of the verdict, and the minutes of work until then.
     """
 
@@ -36,6 +38,7 @@ class Outcome:
     headroom: Headroom | None
     verdict: Verdict
     spending: Spending
+    failures: Mapping[str, int]
     judged: Judged
 
     def frozen_prompt(self) -> FrozenPrompt:
@@ -137,6 +140,9 @@ def _cost_lines(outcome: Outcome) -> list[str]:
         f"Cost: {spent.calls:,} calls in {spent.episodes} whole episodes, {spent.prompt_tokens:,} tokens in,"
         f" {spent.completion_tokens:,} out{dollars}, {outcome.judged.minutes:.1f} minutes.",
     ]
+    if outcome.failures:
+        told = ", ".join(f"{times} x {what.rstrip('.')}" for what, times in outcome.failures.items())
+        lines.append(f"Attempts that failed: {told}.")
     evaluations = [verdict.baseline, *(finalist.unseen for finalist in verdict.finalists)]
     clamped = [score >= 1.0 for evaluation in evaluations for score in evaluation.scores]
     share = sum(clamped) / len(clamped)

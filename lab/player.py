@@ -22,7 +22,10 @@ from lab.store import Record
 from lab.task import Task
 
 ATTEMPTS = 3
-"""Times that an episode is begun before it counts as failed."""
+"""Times that an episode is begun before the environment counts as failed."""
+
+WAIT_S = 2.0
+"""Before an episode is begun again, times the attempts so far: a server may be on its way up again."""
 
 Played = Episode | CutEpisode | FailedEpisode
 Hopeless = Callable[[float], bool]
@@ -108,12 +111,13 @@ class Player:
                 return self._keep(candidate, episode)
             except _Cut as cut:
                 return self._keep(candidate, CutEpisode(seed, cut.bound))
-            except CallError as error:
-                failure = FailedEpisode(seed, error)
+            except CallError as error:  # it was tried as often as patience has it, and others were answered
+                return FailedEpisode(seed, error)
             except EnvError:
                 if attempt == ATTEMPTS:
                     raise
-        return failure
+                await asyncio.sleep(WAIT_S * attempt)
+        raise AssertionError("the last attempt returns or raises")
 
     def _model_for(self, candidate: Candidate, seed: int) -> Model:
         if self._record is None:

@@ -93,7 +93,7 @@ def proposer_endpoint(player: EndpointConfig, environ: Mapping[str, str] = os.en
         do = "set PROPOSER_MODEL_NAME to a model of that endpoint"
         raise ConfigError("The proposer's endpoint is set, but no model.", where="PROPOSER_MODEL_NAME", do=do)
     key = environ.get("PROPOSER_API_KEY") or (player.api_key if same else "none")
-    return EndpointConfig(url, name, key)
+    return EndpointConfig(url, name, key, player.patience)
 
 
 def shown_proposer(environ: Mapping[str, str] = os.environ) -> str:

@@ -61,6 +61,17 @@ _calls = sql.Table(
     sql.Column("prompt_tokens", sql.Integer, nullable=False),
     sql.Column("completion_tokens", sql.Integer, nullable=False),
     sql.Column("latency_s", sql.Float, nullable=False),
+    sql.Column("attempts", sql.Integer, nullable=False),
+)
+
+_failures = sql.Table(
+    "failures",
+    _tables,
+    sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("study", sql.ForeignKey("studies.name"), nullable=False, index=True),
+    sql.Column("at", sql.Float, nullable=False),
+    sql.Column("what", sql.Text, nullable=False),
+    sql.Column("why", sql.Text, nullable=False),
 )
 
 
@@ -222,8 +233,26 @@ class Record:
                     prompt_tokens=completion.prompt_tokens,
                     completion_tokens=completion.completion_tokens,
                     latency_s=completion.latency_s,
+                    attempts=completion.attempts,
                 )
             )
+
+    def keep_failure(self, error: LabError) -> None:
+        """Write an attempt at a call that failed."""
+        row = {"study": self.name, "at": time.time(), "what": error.what, "why": error.why}
+        with self._store.writing() as connection:
+            connection.execute(_failures.insert().values(row))
+
+    def failures(self) -> dict[str, int]:
+        """How many attempts failed, by what happened; the most frequent first."""
+        times = sql.func.count().label("times")
+        query = (
+            sql.select(_failures.c.what, times)
+            .where(_failures.c.study == self.name)
+            .group_by(_failures.c.what)
+            .order_by(times.desc(), _failures.c.what)
+        )
+        return {row.what: row.times for row in self._store.rows(query)}
 
     def spent(self, *, proposals: bool) -> Spent:
         """What was spent on episodes, or on proposals."""
@@ -237,7 +266,8 @@ class Record:
 
 
 def _completion(row: sql.Row[Any]) -> Completion:
-    return Completion(row.text, row.finish_reason, row.prompt_tokens, row.completion_tokens, row.latency_s)
+    tokens = (row.prompt_tokens, row.completion_tokens)
+    return Completion(row.text, row.finish_reason, *tokens, row.latency_s, row.attempts)
 
 
 def _minutes(journal: list[tuple[float, Event]]) -> float:

@@ -71,8 +71,12 @@ class Study:
         """
         experiment = self._experiment
         where = choose_environment(experiment.task.environment)
-        async with open_environment(where) as environment, open_endpoint(opening) as endpoint:
+        async with (
+            open_environment(where) as environment,
+            open_endpoint(opening, experiment.patience) as endpoint,
+        ):
             self._record.append(Opened())
+            endpoint.throttle.on_failure = self._record.keep_failure
             spending = self._spending()
             model = Metered(endpoint, spending, experiment.prices)
             async with self._renewal(endpoint, model, spending) as renewal:
@@ -104,7 +108,16 @@ class Study:
         if judged is None:
             judged = Judged(spending.minutes, datetime.now(UTC).isoformat(timespec="seconds"))
             record.append(judged)
-        return Outcome(experiment, self._model, record.name, self._headroom, verdict, spending, judged)
+        return Outcome(
+            experiment,
+            self._model,
+            record.name,
+            self._headroom,
+            verdict,
+            spending,
+            record.failures(),
+            judged,
+        )
 
     def _spending(self) -> Spending:
         """What may be spent, less what was spent before."""
@@ -190,6 +203,7 @@ class Study:
         async with AsyncExitStack() as stack:
             if config != endpoint.config:
                 other = await stack.enter_async_context(Endpoint(config))
+                other.throttle.on_failure = self._record.keep_failure
                 model = Metered(other, spending, experiment.proposals.prices)
             proposer = make_proposer(experiment.proposals.proposer, Recorded(model, self._record, PROPOSALS))
             yield Renewal(experiment, proposer, self._on_proposals, self._view.say)

@@ -13,12 +13,26 @@ Body = dict[str, Any]
 
 @dataclass
 class Reply:
-    """What the endpoint sends back: a completion of `text`, or an error of `status`."""
+    """What the endpoint sends back: a completion of `text`, or an error of `status`.
+
+    Attributes:
+        message, code: of the error.
+        body: sent in place of either.
+        sent: share of the body that is sent before the connection is closed; below 0, not even a status.
+    """
 
     text: str | None = "a fine answer"
     status: int = 200
     prompt_tokens: int = 10
+    headers: dict[str, str] = field(default_factory=dict)
+    message: str = ""
+    code: str | None = None
+    body: bytes | None = None
+    sent: float = 1.0
 
+
+MODELS = [{"id": name, "object": "model", "created": 0, "owned_by": "us"} for name in ("big", "small")]
+"""What the endpoint lists at `/models`."""
 
 Script = Callable[[Body], Reply]
 
@@ -34,6 +48,11 @@ class FakeEndpoint:
     most_at_once: int = 0
     _open: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.split(":")[2].split("/")[0])
 
     def answer(self, data: bytes) -> tuple[Body, Reply]:
         """Record a request and run the script on it."""
@@ -51,20 +70,31 @@ class FakeEndpoint:
 
 
 @contextmanager
-def fake_endpoint(script: Script = lambda _: Reply()) -> Iterator[FakeEndpoint]:
-    """Serve `script` on a free loopback port while the context is open."""
+def fake_endpoint(script: Script = lambda _: Reply(), port: int = 0) -> Iterator[FakeEndpoint]:
+    """Serve `script` on a loopback port, by default a free one, while the context is open."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             body, reply = endpoint.answer(self.rfile.read(int(self.headers["Content-Length"])))
-            data = json.dumps(_payload(body, reply)).encode()
+            self._send(
+                reply, json.dumps(_payload(body, reply)).encode() if reply.body is None else reply.body
+            )
+
+        def do_GET(self) -> None:
+            self._send(Reply(), json.dumps({"object": "list", "data": MODELS}).encode())
+
+        def _send(self, reply: Reply, data: bytes) -> None:
+            self.close_connection = reply.sent < 1
+            if reply.sent < 0:
+                return
             self.send_response(reply.status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
+            headers = {"Content-Type": "application/json", "Content-Length": str(len(data)), **reply.headers}
+            for header in headers.items():
+                self.send_header(*header)
             self.end_headers()
-            self.wfile.write(data)
+            self.wfile.write(data[: round(len(data) * reply.sent)])
 
         def log_message(self, *_: object) -> None:
             pass
@@ -75,7 +105,7 @@ def fake_endpoint(script: Script = lambda _: Reply()) -> Iterator[FakeEndpoint]:
             except (OSError, ValueError):  # the client gave up in the middle, as some tests make it
                 self.close_connection = True
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     endpoint = FakeEndpoint(f"http://127.0.0.1:{server.server_port}/v1", script)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -89,7 +119,8 @@ def fake_endpoint(script: Script = lambda _: Reply()) -> Iterator[FakeEndpoint]:
 
 def _payload(body: Body, reply: Reply) -> Body:
     if reply.status != 200:
-        return {"error": {"message": f"scripted {reply.status}", "type": "scripted", "code": None}}
+        told = reply.message or f"scripted {reply.status}"
+        return {"error": {"message": told, "type": "scripted", "code": reply.code}}
     message = {"role": "assistant", "content": reply.text}
     return {
         "id": "fake",

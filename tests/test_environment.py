@@ -5,16 +5,36 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from websockets.sync.server import ServerConnection
 
+from lab.agent import Agent
+from lab.candidate import Candidate, SamplingParams
+from lab.endpoint import Completion, Message
 from lab.environment import EnvironmentConfig, open_environment
+from lab.episode import Episode, play
 from lab.errors import ConfigError, EnvError
+from lab.prompt import PromptTemplate
+from lab.task import Task
 from tests.echo_server import echo_server, free_port, wait_until_healthy, without_gradio
 from tests.fake_docker import fake_docker
+from tests.fake_environment import Say, fake_environment, observation
+
+CANDIDATE = Candidate(PromptTemplate("plain", "Speak.", "{observation}"))
+TASK = Task("echo", "test", "echo", max_steps=2, max_tokens=10, max_return=2.0, success_score=0.1)
+
+
+class Talker:
+    """A model that always says the same."""
+
+    async def complete(self, messages: Sequence[Message], sampling: SamplingParams) -> Completion:  # noqa: ARG002
+        return Completion("hello", "stop", 1, 1, 0.0)
+
 
 MESSAGES = ["", "a", "two\nlines", "éü😀\u2028", "x" * 5000]
 
@@ -135,6 +155,67 @@ def test_a_server_that_dies_in_the_episode_is_an_environments_failure(tmp_path: 
     finally:
         process.kill()
         process.wait()
+
+
+def failure_of_play(say: Say) -> EnvError:
+    """How an episode ends whose server answers so."""
+
+    async def episode(url: str) -> None:
+        config = EnvironmentConfig("echo", url=url, answer_s=0.5)
+        async with open_environment(config) as environment, environment.session() as session:
+            await play(Agent(CANDIDATE, Talker(), TASK), session, 0)
+
+    with fake_environment(say) as url, pytest.raises(EnvError) as caught:
+        asyncio.run(episode(url))
+    assert len(str(caught.value).splitlines()) <= 4
+    return caught.value
+
+
+def after_reset(frame: str | None) -> Say:
+    return lambda asked, _: observation() if asked["type"] == "reset" else frame
+
+
+def hang_up(asked: dict[str, Any], connection: ServerConnection) -> str | None:
+    if asked["type"] == "step":
+        connection.close()
+    return observation()
+
+
+FAULTS: dict[str, tuple[Say, str]] = {
+    "reward NaN": (after_reset(observation(reward=float("nan"))), "reward is no number"),
+    "reward infinite": (after_reset(observation(reward=float("inf"))), "reward is no number"),
+    "reward a string": (after_reset(observation(reward="plenty")), "environment"),
+    "reward true": (after_reset(observation(reward=True)), "reward is no number"),
+    "no observation": (after_reset('{"type": "observation", "data": {}}'), "environment failed"),
+    "text a number": (after_reset(observation(text=7)), "environment failed"),
+    "not JSON": (after_reset("<html>"), "environment failed"),
+    "done a string": (after_reset(observation(done="maybe")), "environment"),
+    "done at reset": (lambda *_: observation(done=True), "over at reset"),
+    "a step that hangs": (after_reset(None), "did not answer in time"),
+    "a reset that hangs": (lambda *_: None, "did not answer in time"),
+    "a socket that closes": (hang_up, "environment"),
+    "an error": (
+        after_reset('{"type": "error", "data": {"message": "no", "code": "BAD"}}'),
+        "environment failed",
+    ),
+}
+
+
+@pytest.mark.parametrize(("say", "told"), FAULTS.values(), ids=FAULTS)
+def test_whatever_a_server_does_is_an_environments_failure_in_words(say: Say, told: str) -> None:
+    assert told in failure_of_play(say).what
+
+
+def test_no_reward_is_a_reward_of_zero_and_a_surrogate_is_no_trap() -> None:
+    async def episode(url: str) -> Episode:
+        config = EnvironmentConfig("echo", url=url)
+        async with open_environment(config) as environment, environment.session() as session:
+            return await play(Agent(CANDIDATE, Talker(), TASK), session, 0)
+
+    with fake_environment(after_reset(observation(text="\ud800", reward=None))) as url:
+        played = asyncio.run(episode(url))
+    assert [step.reward for step in played.steps] == [0.0, 0.0]
+    assert [step.observation for step in played.steps] == ["?", "?"]
 
 
 def test_an_unknown_environment_names_those_there_are() -> None:

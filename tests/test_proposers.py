@@ -16,6 +16,7 @@ from lab.candidate import SamplingParams
 from lab.endpoint import Completion, Endpoint, EndpointConfig, Message
 from lab.episode import Episode, Step
 from lab.errors import BudgetError, EndpointError
+from lab.patience import Patience
 from lab.prompt import PromptTemplate
 from lab.proposal import LONGEST, ProposalRefusedError, Proposals, accept, placeholders, without_duplicates
 from lab.proposers import PARENTS, SAMPLING, make_proposer
@@ -58,7 +59,7 @@ def propose(name: Name, script: Script, told: Briefing | None = None, count: int
     """One round against a scripted endpoint."""
 
     async def ask(url: str) -> Proposals:
-        async with Endpoint(EndpointConfig(url, "m", "k", max_retries=0)) as endpoint:
+        async with Endpoint(EndpointConfig(url, "m", "k", Patience(attempts=1))) as endpoint:
             return await make_proposer(name, endpoint).propose(told or briefing(), count, 2)
 
     with fake_endpoint(script) as fake:
@@ -114,7 +115,7 @@ def test_an_answer_that_was_cut_off_is_refused(name: Name) -> None:
 
 @both
 def test_one_failed_call_costs_one_proposal(name: Name) -> None:
-    replies = iter([Reply(status=500), Reply(written(name, GOOD))])
+    replies = iter([Reply(status=400), Reply(written(name, GOOD))])
     lock = threading.Lock()
 
     def script(_: Body) -> Reply:
@@ -124,7 +125,7 @@ def test_one_failed_call_costs_one_proposal(name: Name) -> None:
     proposals = propose(name, script, count=2)
     assert len(proposals.accepted) == 1
     assert len(proposals.refused) == 1
-    assert "scripted 500" in proposals.refused[0]
+    assert "scripted 400" in proposals.refused[0]
 
 
 @both

@@ -8,8 +8,9 @@ from pathlib import Path
 from tests.echo_server import ROOT
 
 ORDER = (
-    *("errors", "files", "prompt", "candidate", "task", "endpoint", "episode", "chat", "agent", "contract"),
-    *("frozen", "environments", "environment", "settings", "local_model", "opening"),  # so far the play ring
+    *("errors", "files", "prompt", "candidate", "task", "failure", "answer", "patience", "endpoint"),
+    *("episode", "chat", "agent", "contract", "frozen", "environments", "environment", "settings"),
+    *("local_model", "opening"),  # so far the play ring
     *("space", "space_table", "spending", "evaluation", "objective", "experiment", "trial"),
     *("journal", "store", "recorded", "resume", "player"),
     *("intervals", "sampling", "surrogate", "moderated", "scores", "race", "headroom"),

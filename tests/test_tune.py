@@ -417,13 +417,29 @@ def test_a_wrong_key_or_model_stops_the_study_with_3(project: Project, status: i
     assert told in err
 
 
-def test_faults_of_endpoint_candidate_and_mlflow_do_not_end_a_study(project: Project) -> None:
-    """Calls that fail now and then are made again; a candidate that breaks its own calls is left out."""
+FAULTS = [
+    Reply(status=429, headers={"Retry-After": "0.1"}),
+    Reply(status=503),
+    Reply(status=500),
+    Reply(sent=0.5),
+    Reply(sent=-1),
+    Reply(body=b'{"choices": ['),
+    Reply(body=b'{"choices": []}'),
+    Reply(None),
+    Reply("x" * 5_000_000),
+]
+
+
+def test_an_endpoint_that_fails_a_third_of_the_calls_costs_nothing_but_time(project: Project) -> None:
+    """Each failed attempt is made again and accounted for; who breaks his own calls is left out."""
+    faults, lock = [0], threading.Lock()
 
     def script(body: Body) -> Reply:
         if "professor" in body["messages"][0]["content"]:
-            return Reply(status=400)
-        return Reply(status=500) if random.random() < 0.1 else storyteller_is_best(body)
+            return Reply(status=400, code="context_length_exceeded")
+        with lock:
+            faults[0] += (fails := random.random() < 0.3)
+        return random.choice(FAULTS) if fails else storyteller_is_best(body)
 
     with fake_endpoint(script) as endpoint:
         code, out, err = tune(project, endpoint, MLFLOW_TRACKING_URI="sqlite:////dev/null/none.db")
@@ -432,6 +448,13 @@ def test_faults_of_endpoint_candidate_and_mlflow_do_not_end_a_study(project: Pro
     assert "lecturer" not in err
     assert err.count("MLflow failed, and the tuning goes on without it") == 1
     assert "Frozen: " in out
+    with sqlite3.connect(project.folder / ".lab/calls.db") as database:
+        told = dict(database.execute("select what, count(*) from failures group by what"))
+        ((attempts, calls),) = database.execute("select sum(attempts), count(*) from calls")
+    refused = told.pop("Prompt and answer do not fit into the model's context.")
+    assert sum(told.values()) == faults[0] == attempts - calls
+    assert len(endpoint.requests) == attempts + refused
+    assert "Attempts that failed: " in out
 
 
 @pytest.mark.parametrize(

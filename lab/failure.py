@@ -1,0 +1,143 @@
+"""A failed call, in the lab's words: what the client raised, told apart by what has to be done about it.
+
+It owns the telling apart; the attempts and waits that follow from it are `lab.patience`'s.
+"""
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, cast
+
+from lab.errors import (
+    BusyError,
+    CallError,
+    EndpointError,
+    OutageError,
+    RequestError,
+    SlowError,
+    UnreachableError,
+)
+
+if TYPE_CHECKING:
+    import openai
+
+NO_KEY, NO_MODEL = (401, 403), 404
+BUSY = (429, 503, 529)
+"""Too many requests, unavailable, and "overloaded" as some hosts have it."""
+
+REFUSED = (400, 413, 422)
+TOO_LONG = ("context_length_exceeded", "maximum context length", "context length", "too many tokens")
+FILTERED = ("content_filter", "content management policy", "content_policy")
+USED_UP = ("insufficient_quota", "billing", "credit")
+
+
+def told(error: "openai.OpenAIError", where: str) -> EndpointError | CallError:
+    """What the client raised at the endpoint `where`."""
+    import openai
+
+    match error:
+        case openai.APIStatusError():
+            return _status(error, where)
+        case openai.APITimeoutError():
+            return too_slow(where)
+        case openai.APIConnectionError():
+            return _connection(error, where)
+        case _:
+            return CallError("The model call failed.", where=where, why=str(error))
+
+
+def too_slow(where: str) -> SlowError:
+    """No answer within the time of one attempt."""
+    return SlowError("The model did not answer in time.", where=where)
+
+
+def broken_off(error: Exception, where: str) -> CallError:
+    """What the transport raised in the middle of an answer."""
+    if "Timeout" in type(error).__name__:
+        return too_slow(where)
+    return OutageError("The endpoint broke off in the middle.", where=where, why=str(error))
+
+
+def retry_after_s(headers: Mapping[str, str], now_s: float) -> float:
+    """Seconds that the endpoint asks to be left alone, 0 where it does not say (RFC 9110, section 10.2.3).
+
+    Args:
+        now_s: the time, in seconds since 1970: the header may name a date.
+    """
+    text = headers.get("retry-after", "").strip()
+    if not text:
+        return 0.0
+    try:
+        wait_s = float(text)
+    except ValueError:
+        try:
+            wait_s = parsedate_to_datetime(text).timestamp() - now_s
+        except (ValueError, OverflowError):
+            return 0.0
+    return wait_s if 0 < wait_s < float("inf") else 0.0
+
+
+def _status(error: "openai.APIStatusError", where: str) -> EndpointError | CallError:
+    status, why = error.status_code, str(error)
+    words = f"{error.code or ''} {why}".lower()
+    if status in NO_KEY:
+        do = "set HF_TOKEN (or API_KEY) to a key for this endpoint"
+        return EndpointError("The endpoint refused the key.", where=where, why=why, do=do)
+    if status == NO_MODEL:
+        return EndpointError("The endpoint does not have the model.", where=where, why=why)
+    if status == 402 or (status == 429 and _names(USED_UP, words)):
+        do = "top it up; the same command goes on from here"
+        return EndpointError("The endpoint's quota is used up.", where=where, why=why, do=do)
+    if status in BUSY:
+        wait_s = retry_after_s(cast("Mapping[str, str]", error.response.headers), time.time())
+        return BusyError("The endpoint is busy.", where=where, why=why, retry_after_s=wait_s)
+    if status in REFUSED:
+        return RequestError(_refusal(words), where=where, why=why)
+    return OutageError("The endpoint failed.", where=where, why=why)
+
+
+def _refusal(words: str) -> str:
+    if _names(TOO_LONG, words):
+        return "Prompt and answer do not fit into the model's context."
+    if _names(FILTERED, words):
+        return "The endpoint's content filter refused the prompt."
+    return "The endpoint refused the request."
+
+
+def _connection(error: "openai.APIConnectionError", where: str) -> EndpointError | CallError:
+    do = "check API_BASE_URL, and that the server is up"
+    causes = list(_causes(error))
+    why = next((str(cause) for cause in causes if str(cause)), str(error))
+    for cause in causes:
+        match cause:
+            case socket.gaierror():
+                return UnreachableError(
+                    "There is no such host.", where=where, why=why, do="check API_BASE_URL"
+                )
+            case ConnectionRefusedError():
+                what = "The endpoint cannot be reached: nothing listens there."
+                return UnreachableError(what, where=where, why=str(cause), do=do)
+            case ssl.SSLCertVerificationError():
+                trust = "use the host's own name, or add its authority to SSL_CERT_FILE"
+                return EndpointError(
+                    "The endpoint's certificate is not trusted.", where=where, why=why, do=trust
+                )
+            case ssl.SSLError():
+                return EndpointError("The endpoint does not speak TLS.", where=where, why=why, do=do)
+    if any(type(cause).__name__ in ("RemoteProtocolError", "ReadError") for cause in causes):
+        return OutageError("The endpoint broke off in the middle.", where=where, why=why)
+    return UnreachableError("The endpoint cannot be reached.", where=where, why=why, do=do)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What lies behind an exception, nearest first."""
+    cause = error.__cause__ or error.__context__
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _names(known: tuple[str, ...], words: str) -> bool:
+    return any(one in words for one in known)

@@ -1,0 +1,35 @@
+"""A scripted OpenEnv server on loopback, for what no environment of ours does."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from websockets.sync.server import ServerConnection, serve
+
+Say = Callable[[dict[str, Any], ServerConnection], str | None]
+"""The frame that answers a request; None for no answer."""
+
+
+def observation(text: object = "ready", reward: object = 0.0, done: object = False) -> str:
+    """A frame as OpenEnv's server sends it."""
+    data = {"observation": {"echoed_message": text}, "reward": reward, "done": done}
+    return json.dumps({"type": "observation", "data": data})
+
+
+@contextmanager
+def fake_environment(say: Say) -> Iterator[str]:
+    """Serve `say` on a free loopback port; yields the base URL."""
+
+    def answer(connection: ServerConnection) -> None:
+        for frame in connection:
+            reply = say(json.loads(frame), connection)
+            if reply is not None:
+                connection.send(reply)
+
+    with serve(answer, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.socket.getsockname()[1]}"
+        server.shutdown()

@@ -1,0 +1,331 @@
+"""The endpoint's client: what can go wrong with a call, told apart, tried again where that is of use."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.answer import MOST_BYTES, Answer, read_answer
+from lab.candidate import SamplingParams
+from lab.endpoint import Completion, Endpoint, EndpointConfig, Message
+from lab.errors import BusyError, CallError, EndpointError, LabError, RequestError, UnreachableError
+from lab.failure import retry_after_s
+from lab.patience import Patience, Throttle
+from tests.fake_endpoint import Body, Reply, fake_endpoint
+
+KEY = "canary-key-0123456789"
+ONCE = Patience(timeout_s=1.0, attempts=1)
+
+
+def ask(url: str, patience: Patience = ONCE, times: int = 1) -> list[Completion | LabError]:
+    """The outcome of so many calls, one after the other, of one client."""
+
+    async def main() -> list[Completion | LabError]:
+        outcomes = list[Completion | LabError]()
+        async with Endpoint(EndpointConfig(url, "tuned", KEY, patience)) as endpoint:
+            for _ in range(times):
+                try:
+                    outcomes.append(await endpoint.complete([Message("user", "hello")], SamplingParams()))
+                except LabError as error:
+                    outcomes.append(error)
+        return outcomes
+
+    return asyncio.run(main())
+
+
+def failure(url: str, patience: Patience = ONCE) -> LabError:
+    (outcome,) = ask(url, patience)
+    assert isinstance(outcome, LabError)
+    return outcome
+
+
+def body(**message: object) -> bytes:
+    return json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+
+
+TOO_LONG = Reply(status=400, code="context_length_exceeded", message="maximum context length is 8 tokens")
+FILTERED = Reply(status=400, code="content_filter", message="the response was filtered")
+WITHHELD = json.dumps({"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]}).encode()
+TOLD = {
+    "wrong key": (Reply(status=401), EndpointError, "The endpoint refused the key."),
+    "no permission": (Reply(status=403), EndpointError, "The endpoint refused the key."),
+    "unknown model": (Reply(status=404), EndpointError, "The endpoint does not have 'tuned'."),
+    "no money": (Reply(status=429, code="insufficient_quota"), EndpointError, "quota is used up"),
+    "context": (TOO_LONG, RequestError, "do not fit into the model's context"),
+    "filter": (FILTERED, RequestError, "content filter refused"),
+    "withheld": (Reply(body=WITHHELD), RequestError, "content filter withheld"),
+    "bad request": (Reply(status=400), RequestError, "The endpoint refused the request."),
+    "busy": (Reply(status=429), EndpointError, "The endpoint is busy."),
+    "down": (Reply(status=503), EndpointError, "The endpoint is busy."),
+    "broken": (Reply(status=500), EndpointError, "The endpoint failed."),
+    "no choices": (Reply(body=b'{"choices": []}'), CallError, "has no choices"),
+    "null content": (Reply(body=body(content=None)), CallError, "has no text"),
+    "no JSON": (Reply(body=b'{"choices": ['), CallError, "is not JSON"),
+    "a page": (Reply(body=b"<html>busy</html>"), CallError, "is not JSON"),
+    "cut short": (Reply(sent=0.5), EndpointError, "broke off in the middle"),
+    "dropped": (Reply(sent=-1), EndpointError, "broke off in the middle"),
+    "10 MB": (Reply("x" * 10_000_000), CallError, "too long"),
+}
+
+
+@pytest.mark.parametrize(("reply", "kind", "told"), TOLD.values(), ids=TOLD)
+def test_what_goes_wrong_is_told_apart(reply: Reply, kind: type[LabError], told: str) -> None:
+    with fake_endpoint(lambda _: reply) as endpoint:
+        error = failure(endpoint.url, Patience(attempts=1, whole_s=0.1))
+    assert isinstance(error, kind)
+    assert told in error.what
+    assert len(str(error).splitlines()) <= 4
+
+
+def test_the_message_for_an_unknown_model_lists_those_that_there_are() -> None:
+    with fake_endpoint(lambda _: Reply(status=404)) as endpoint:
+        assert "set MODEL_NAME to one of: big, small" in str(failure(endpoint.url))
+
+
+@pytest.mark.parametrize("status", [401, 400, 500])
+def test_an_endpoint_that_repeats_the_key_does_not_make_it_known(status: int) -> None:
+    with fake_endpoint(lambda _: Reply(status=status, message=f"wrong: {KEY}")) as endpoint:
+        error = failure(endpoint.url)
+    assert "wrong: [key]" in str(error)
+    assert KEY not in f"{error!r} {error} {error.__cause__!r}"
+
+
+@contextmanager
+def listener(behave: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server below HTTP: `behave` has each connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    behave(connection)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+def hang(connection: socket.socket) -> None:
+    connection.settimeout(5)
+    while connection.recv(65536):
+        pass
+
+
+def drip(connection: socket.socket) -> None:
+    """An answer that never ends, a byte at a time: no single read is late."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    try:
+        for _ in range(100):
+            connection.sendall(b" ")
+            time.sleep(0.05)
+    except OSError:
+        pass
+
+
+@pytest.mark.parametrize("behave", [hang, drip])
+def test_a_hang_ends_after_the_time_of_an_attempt(behave: Callable[[socket.socket], None]) -> None:
+    with listener(behave) as url:
+        error = failure(url, Patience(timeout_s=0.3, attempts=1))
+    assert "did not answer in time" in error.what
+
+
+def test_an_address_that_is_none_is_told_at_once_and_apart() -> None:
+    patience = Patience(attempts=10)
+    error = failure("http://no-such-host.invalid/v1", patience)
+    assert isinstance(error, UnreachableError)
+    assert "no such host" in error.what
+    assert "nothing listens there" in failure("http://127.0.0.1:9/v1", patience).what
+    with listener(lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as url:
+        assert "does not speak TLS" in failure(url.replace("http:", "https:"), patience).what
+
+
+def test_a_failed_attempt_is_made_again_and_counted() -> None:
+    replies = iter([Reply(status=500), Reply(sent=0.5), Reply("at last")])
+    with fake_endpoint(lambda _: next(replies)) as endpoint:
+        (outcome,) = ask(endpoint.url, Patience())
+    assert isinstance(outcome, Completion)
+    assert (outcome.text, outcome.attempts) == ("at last", 3)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_what_no_attempt_can_mend_is_asked_once(status: int) -> None:
+    with fake_endpoint(lambda _: Reply(status=status)) as endpoint:
+        failure(endpoint.url, Patience(attempts=5))
+    assert len(endpoint.requests) == 1
+
+
+def test_attempts_are_limited_but_not_by_an_endpoint_that_is_busy() -> None:
+    with fake_endpoint(lambda _: Reply(status=500)) as endpoint:
+        assert "answered none of 2 attempts" in failure(endpoint.url, Patience(attempts=2)).what
+    assert len(endpoint.requests) == 2
+    busy = [Reply(status=429)] * 3
+    with fake_endpoint(lambda _: busy.pop() if busy else Reply()) as endpoint:
+        (outcome,) = ask(endpoint.url, Patience(attempts=1))
+    assert isinstance(outcome, Completion)
+    assert outcome.attempts == 4
+
+
+def test_retry_after_is_obeyed_by_all_calls() -> None:
+    asked, lock = list[float](), threading.Lock()
+
+    def script(_: Body) -> Reply:
+        with lock:
+            asked.append(time.monotonic())
+            return Reply(status=429, headers={"Retry-After": "2"}) if len(asked) == 1 else Reply()
+
+    async def main(url: str) -> None:
+        async with Endpoint(EndpointConfig(url, "tuned", KEY)) as endpoint:
+            first = asyncio.create_task(endpoint.complete([Message("user", "1")], SamplingParams()))
+            await asyncio.sleep(0.5)
+            await endpoint.complete([Message("user", "2")], SamplingParams())
+            await first
+
+    with fake_endpoint(script) as endpoint:
+        asyncio.run(main(endpoint.url))
+    assert len(asked) == 3
+    assert min(asked[1:]) - asked[0] >= 1.9
+
+
+def test_a_server_that_comes_back_is_waited_for_once_it_has_answered() -> None:
+    """A refused connection is the end of a study that never began, and a wait for one that did."""
+
+    async def main() -> tuple[Completion, Completion]:
+        with fake_endpoint(lambda _: Reply(headers={"Connection": "close"})) as endpoint:
+            client = Endpoint(EndpointConfig(endpoint.url, "tuned", KEY))
+            before = await client.complete([Message("user", "1")], SamplingParams())
+        after = asyncio.create_task(client.complete([Message("user", "2")], SamplingParams()))
+        await asyncio.sleep(0.3)
+        async with client:
+            with fake_endpoint(port=endpoint.port):
+                return before, await after
+
+    before, after = asyncio.run(main())
+    assert before.attempts == 1
+    assert after.attempts > 1
+
+
+def test_calls_at_once_fall_when_the_endpoint_pushes_back_and_grow_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """24 want in, all the time; the endpoint bears 4 at once, and from the 400th call on any number."""
+    monkeypatch.setattr("lab.patience.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("lab.patience.FALLS_APART_S", 0.02)
+    held, now = list[int](), 0
+
+    async def attempt() -> int:
+        nonlocal now
+        now += 1
+        held.append(now)
+        over = now > 4 and len(held) < 400
+        await asyncio.sleep(0.005)
+        now -= 1
+        if over:
+            raise BusyError("The endpoint is busy.")
+        return 1
+
+    async def worker(throttle: Throttle) -> None:
+        while len(held) < 1200:
+            await throttle.make(attempt, lambda tokens: tokens)
+
+    async def main() -> None:
+        throttle = Throttle(Patience())
+        await asyncio.gather(*(worker(throttle) for _ in range(24)))
+
+    asyncio.run(main())
+    assert max(held[:24]) == 24
+    assert max(held[300:400]) <= 12
+    assert max(held[1100:]) >= 20
+
+
+@pytest.mark.parametrize(
+    ("patience", "least_s"),
+    [
+        (Patience(requests_per_minute=600), 1.9),
+        (Patience(tokens_per_minute=60_000), 1.5),
+    ],
+)
+def test_a_minute_has_no_more_requests_or_tokens_than_allowed(patience: Patience, least_s: float) -> None:
+    """20 calls of 100 tokens at 10 requests or 1,000 tokens a second."""
+
+    async def answer() -> int:
+        return 100
+
+    async def main() -> float:
+        throttle = Throttle(patience)
+        began_s = time.monotonic()
+        await asyncio.gather(*(throttle.make(answer, lambda tokens: tokens) for _ in range(20)))
+        return time.monotonic() - began_s
+
+    assert asyncio.run(main()) >= least_s
+
+
+@pytest.mark.parametrize(
+    ("header", "wait_s"),
+    [("7", 7.0), ("0.5", 0.5), ("", 0.0), ("soon", 0.0), ("-3", 0.0), ("nan", 0.0), ("inf", 0.0)],
+)
+def test_retry_after_in_seconds(header: str, wait_s: float) -> None:
+    assert retry_after_s({"retry-after": header}, 0.0) == wait_s
+
+
+def test_retry_after_as_a_date() -> None:
+    assert retry_after_s({"retry-after": "Thu, 01 Jan 1970 00:01:00 GMT"}, 20.0) == 40.0
+
+
+@given(st.text())
+def test_any_retry_after_is_a_wait(header: str) -> None:
+    assert retry_after_s({"retry-after": header}, 0.0) >= 0
+
+
+PARTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(
+            st.sampled_from(
+                ["choices", "message", "content", "usage", "text", "finish_reason", "prompt_tokens"]
+            ),
+            inner,
+        )
+    ),
+)
+
+
+@given(st.binary() | PARTS.map(lambda value: json.dumps(value).encode()))
+def test_any_body_is_an_answer_or_says_why_not(data: bytes) -> None:
+    try:
+        answer = read_answer(data, "here")
+    except CallError:
+        pass
+    else:
+        answer.text.encode()
+        assert answer.prompt_tokens >= 0
+
+
+@given(st.text(alphabet=st.characters(codec=None, categories=["L", "Cs", "Cc", "So"])), st.integers(0, 10**6))
+def test_a_text_arrives_as_it_is_but_for_what_cannot_be_written(text: str, tokens: int) -> None:
+    table = {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": tokens}}
+    clean = text.encode("utf-8", "replace").decode()
+    assert read_answer(json.dumps(table).encode(), "here") == Answer(clean, "", tokens, 0)
+
+
+def test_the_parts_of_a_content_are_joined() -> None:
+    parts = [{"type": "text", "text": "one "}, {"type": "image"}, {"type": "text", "text": "two"}]
+    assert read_answer(body(content=parts), "here").text == "one two"
+
+
+def test_the_longest_answer_is_far_longer_than_any_task_asks_for() -> None:
+    with fake_endpoint(lambda _: Reply("x" * (MOST_BYTES // 2))) as endpoint:
+        (outcome,) = ask(endpoint.url, Patience(timeout_s=30, attempts=1))
+    assert isinstance(outcome, Completion)
+    assert len(outcome.text) == MOST_BYTES // 2
