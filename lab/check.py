@@ -1,0 +1,205 @@
+"""The checker `python -m lab.check`: whether an evaluator would accept what a submission printed.
+
+It reads the stdout of `inference.py`, or of anybody's script, and says line by line what is wrong; the form
+is `lab.contract`'s. It accepts a score with 2 or 3 decimals, and an END without one, as older rules had it.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lab.errors import ConfigError, LabError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+SHOWN = 60
+"""Characters of a wrong value that are repeated."""
+
+MOST_FAULTS = 20
+"""That are printed; a capture of something else has one a line."""
+
+_START = re.compile(r"\[START\] +task=(.*?) env=(.*?) model=(.*)")
+_STEP = re.compile(r"\[STEP\] +step=(.*?) action=(.*) reward=(.*?) done=(.*?) error=(.*)")
+_STEP_SHORTEST = re.compile(_STEP.pattern.replace("action=(.*)", "action=(.*?)"))
+_END = re.compile(r"\[END\] +success=(.*?) steps=(.*?)(?: score=(.*?))? rewards=(.*)")
+_MONEY, _SCORE = re.compile(r"-?\d+\.\d\d"), re.compile(r"\d\.\d{2,3}")
+_BREAKS = re.compile("[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029\x00]")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong; lines count from 1."""
+
+    line: int
+    what: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a capture holds."""
+
+    episodes: int
+    steps: int
+    faults: tuple[Fault, ...]
+
+
+@app.command()
+def main(
+    capture: Annotated[
+        str, typer.Argument(metavar="[FILE|-]", help="The captured stdout; - is stdin.")
+    ] = "-",
+) -> None:
+    """Say whether an evaluator would accept what a submission printed to stdout.
+
+    Exit codes: 0 accepted, 1 not accepted, 2 there is nothing to read.
+
+    Examples:
+
+        python inference.py | python -m lab.check
+
+        python -m lab.check capture.txt
+    """
+    try:
+        checked = check(_read(capture))
+    except LabError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    for fault in checked.faults[:MOST_FAULTS]:
+        typer.echo(f"line {fault.line}: {fault.what}")
+    if len(checked.faults) > MOST_FAULTS:
+        typer.echo(f"... and {len(checked.faults) - MOST_FAULTS} more")
+    found = f"{_several(checked.episodes, 'episode')}, {_several(checked.steps, 'step')}"
+    typer.echo(f"{'NOT accepted' if checked.faults else 'Accepted'}: {found}.")
+    sys.exit(1 if checked.faults else 0)
+
+
+def check(data: bytes) -> Checked:
+    """Check a capture: any bytes are either right or wrong in words."""
+    lines = data.decode("utf-8", "surrogateescape").split("\n")
+    ended = lines.pop() == ""
+    reader = _Reader()
+    faults = [Fault(number, what) for number, line in enumerate(lines, 1) for what in reader.read(line)]
+    if not ended:
+        faults.append(Fault(len(lines) + 1, "the last line is not whole: it has no line end"))
+    elif reader.open:
+        faults.append(Fault(len(lines), "the output ends without END"))
+    elif not reader.episodes:
+        faults.append(Fault(1, "there is no START"))
+    return Checked(reader.episodes, reader.steps, tuple(faults))
+
+
+class _Reader:
+    """Reads line by line what belongs to an episode: START, the steps in order, END."""
+
+    def __init__(self) -> None:
+        self.open = False
+        self.episodes = self.steps = 0
+        self._rewards: list[str] = []
+        self._done = False
+
+    def read(self, line: str) -> Iterator[str]:
+        """What is wrong with the next line."""
+        if any("\udc80" <= char <= "\udcff" for char in line):
+            yield "it is not UTF-8"
+        elif found := _BREAKS.search(line):
+            yield f"a raw {found[0]!r} breaks the line for some readers: escape it"
+        elif line.startswith("[START]"):
+            yield from self._start(line)
+        elif line.startswith("[STEP]"):
+            yield from self._step(line)
+        elif line.startswith("[END]"):
+            yield from self._end(line)
+        else:
+            yield f"it is none of START, STEP and END: {_shown(line)}; print anything else to stderr"
+
+    def _start(self, line: str) -> Iterator[str]:
+        if self.open:
+            yield "START comes again before END"
+        self.open, self._rewards, self._done = True, [], False
+        self.episodes += 1
+        match = _START.fullmatch(line)
+        if match is None:
+            yield "START has not the fields task, env, model, in this order, a space between"
+            return
+        for name, value in zip(("task", "env", "model"), match.groups(), strict=True):
+            if not value.strip():
+                yield f"{name} is empty"
+
+    def _step(self, line: str) -> Iterator[str]:
+        if not self.open:
+            yield "STEP comes before START"
+        if self._done:
+            yield "STEP comes after a step that was done"
+        self.steps += 1
+        match, shortest = _STEP.fullmatch(line), _STEP_SHORTEST.fullmatch(line)
+        if match is None or shortest is None:
+            yield "STEP has not the fields step, action, reward, done, error, in this order, a space between"
+            self._rewards.append("")
+            return
+        number, _, reward, done, error = match.groups()
+        self._rewards.append(reward)
+        self._done = done == "true"
+        if match.groups() != shortest.groups():
+            yield "the action or the error reads like further fields: escape what looks like one"
+        if number != str(len(self._rewards)):
+            yield f"step is {_shown(number)}, and {len(self._rewards)} is next"
+        yield from _wrong_money("reward", reward)
+        yield from _wrong_bool("done", done)
+        if not error:
+            yield "error is empty: null, or what went wrong"
+
+    def _end(self, line: str) -> Iterator[str]:
+        if not self.open:
+            yield "END comes before START"
+        self.open = False
+        match = _END.fullmatch(line)
+        if match is None:
+            yield "END has not the fields success, steps, score, rewards, in this order, a space between"
+            return
+        success, steps, score, rewards = match.groups()
+        yield from _wrong_bool("success", success)
+        if steps != str(len(self._rewards)):
+            yield f"steps is {_shown(steps)}, and there were {len(self._rewards)}"
+        if score is not None and (not _SCORE.fullmatch(score) or float(score) > 1):
+            yield f"score is {_shown(score)}: from 0.000 to 1.000, with 2 or 3 decimals"
+        listed = rewards.split(",") if rewards else []
+        wrong = [what for reward in listed for what in _wrong_money("a reward", reward)]
+        yield from wrong[:1]
+        if not wrong and listed != self._rewards:
+            yield "rewards are not those of the steps"
+
+
+def _wrong_money(name: str, value: str) -> Iterator[str]:
+    if not _MONEY.fullmatch(value):
+        yield f"{name} is {_shown(value)}: a number with 2 decimals"
+
+
+def _wrong_bool(name: str, value: str) -> Iterator[str]:
+    if value not in ("true", "false"):
+        yield f"{name} is {_shown(value)}: true or false"
+
+
+def _shown(text: str) -> str:
+    """Foreign text, clipped, and without what a terminal would act on."""
+    return ascii(text if len(text) <= SHOWN else text[:SHOWN] + " ...")
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _read(capture: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if capture == "-" else Path(capture).read_bytes()
+    except OSError as error:
+        do = "python inference.py > capture.txt"
+        raise ConfigError("The capture cannot be read.", where=capture, why=str(error), do=do) from None
+
+
+if __name__ == "__main__":
+    app()

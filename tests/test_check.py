@@ -1,0 +1,137 @@
+"""`python -m lab.check`: what an evaluator would accept, and what is wrong with the rest, line by line."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.check import Checked, check
+from lab.contract import end_line, start_line, step_line
+from tests.echo_server import ROOT
+from tests.fake_endpoint import fake_endpoint
+from tests.project import Project
+
+ANY_TEXT = st.text(st.characters())
+GOOD = """[START] task=echo env=test model=m
+[STEP] step=1 action=hello there reward=1.10 done=false error=null
+[STEP] step=2 action=bye reward=0.30 done=true error=null
+[END] success=true steps=2 score=0.010 rewards=1.10,0.30
+"""
+
+
+def faults(text: str) -> list[str]:
+    return [f"{fault.line}: {fault.what}" for fault in check(text.encode("utf-8", "surrogatepass")).faults]
+
+
+def test_what_the_rules_show_is_accepted() -> None:
+    assert check(GOOD.encode()) == Checked(1, 2, ())
+
+
+@pytest.mark.parametrize("score", [" score=0.01", " score=0.010", ""])
+def test_both_forms_of_the_score_and_the_older_end_are_accepted(score: str) -> None:
+    assert faults(GOOD.replace(" score=0.010", score)) == []
+
+
+def test_several_episodes_may_follow_each_other() -> None:
+    assert check((GOOD * 3).encode()) == Checked(3, 6, ())
+
+
+def test_an_episode_without_a_step_is_accepted() -> None:
+    assert faults("[START] task=a env=b model=c\n[END] success=false steps=0 score=0.000 rewards=\n") == []
+
+
+WRONG = {
+    "a stray line": (("[STEP] step=1", "[DEBUG] thinking\n[STEP] step=1"), "2: it is none of START"),
+    "a raw newline": (("hello there", "hello\nthere"), "2: STEP has not the fields"),
+    "a raw line separator": (("hello there", "hello\u2028there"), "2: a raw '\\u2028' breaks the line"),
+    "a carriage return": (("hello there", "hello\rthere"), "2: a raw '\\r'"),
+    "one decimal": (("reward=1.10 done", "reward=1.1 done"), "2: reward is '1.1': a number with 2 decimals"),
+    "no number": (("reward=1.10 done", "reward=nan done"), "2: reward is 'nan'"),
+    "Python's bool": (("done=false", "done=False"), "2: done is 'False': true or false"),
+    "an empty error": (("done=false error=null", "done=false error="), "2: error is empty"),
+    "a field in the action": (("hello there", "a reward=1.00 done=true error=null b"), "2: the action or"),
+    "a step left out": (("step=2", "step=3"), "3: step is '3', and 2 is next"),
+    "a step after done": (("done=false", "done=true"), "3: STEP comes after a step that was done"),
+    "no END": (("[END] success=true steps=2 score=0.010 rewards=1.10,0.30\n", ""), "3: the output ends"),
+    "a torn END": (("rewards=1.10,0.30\n", "rewards=1.10,0."), "4: the last line is not whole"),
+    "no START": (("[START] task=echo env=test model=m\n", ""), "1: STEP comes before START"),
+    "START again": (("[STEP] step=1", "[START] task=a env=b model=c\n[STEP] step=1"), "2: START comes again"),
+    "an empty model": (("model=m", "model="), "1: model is empty"),
+    "a wrong count": (("steps=2", "steps=8"), "4: steps is '8', and there were 2"),
+    "other rewards": (("rewards=1.10,0.30", "rewards=1.10,0.40"), "4: rewards are not those of the steps"),
+    "a score over 1": (("score=0.010", "score=1.200"), "4: score is '1.200'"),
+    "a score of one decimal": (("score=0.010", "score=0.1"), "4: score is '0.1'"),
+    "an escape": (("reward=1.10 done", "reward=\x1b[31m done"), "2: reward is '\\x1b[31m'"),
+    "nothing": ((GOOD, ""), "1: there is no START"),
+}
+
+
+@pytest.mark.parametrize(("change", "told"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_told_by_line(change: tuple[str, str], told: str) -> None:
+    assert change[0] in GOOD
+    assert any(fault.startswith(told) for fault in faults(GOOD.replace(*change))), faults(
+        GOOD.replace(*change)
+    )
+
+
+def test_what_is_not_utf_8_is_told() -> None:
+    assert check(GOOD.encode().replace(b"hello", b"hell\xff")).faults[0].what == "it is not UTF-8"
+
+
+@given(
+    st.binary()
+    | st.lists(st.sampled_from(GOOD.splitlines(keepends=True)) | ANY_TEXT).map(
+        lambda parts: "".join(parts).encode("utf-8", "surrogatepass")
+    )
+)
+def test_any_bytes_are_accepted_or_wrong_in_words(data: bytes) -> None:
+    checked = check(data)
+    assert all(fault.line > 0 and fault.what.isprintable() for fault in checked.faults)
+    assert checked.faults or checked.episodes
+
+
+REWARDS = st.floats(-1e6, 1e6)
+
+
+@given(
+    st.tuples(ANY_TEXT.filter(str.strip), ANY_TEXT.filter(str.strip), ANY_TEXT.filter(str.strip)),
+    st.lists(st.tuples(ANY_TEXT, REWARDS, st.none() | ANY_TEXT.filter(bool)), max_size=6),
+    st.floats(0, 1),
+)
+def test_whatever_the_lab_prints_is_accepted(
+    names: tuple[str, str, str], steps: list[tuple[str, float, str | None]], score: float
+) -> None:
+    lines = [start_line(*names)]
+    lines += [
+        step_line(number, action, reward, False, error)
+        for number, (action, reward, error) in enumerate(steps, 1)
+    ]
+    lines.append(end_line(True, score, [reward for _, reward, _ in steps]))
+    assert faults("\n".join(lines) + "\n") == []
+
+
+def run(argument: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
+    command = [sys.executable, "-m", "lab.check", argument]
+    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, timeout=60, check=False)
+
+
+def test_the_command_says_accepted_or_not_by_its_exit_code() -> None:
+    done = run("-", GOOD.encode())
+    assert (done.returncode, done.stdout) == (0, b"Accepted: 1 episode, 2 steps.\n")
+    done = run("-", b"\x1b[31m\n" * 100)
+    assert done.returncode == 1
+    assert b"\x1b" not in done.stdout
+    assert len(done.stdout.splitlines()) == 22
+    done = run("absent.txt")
+    assert done.returncode == 2
+    assert b"absent.txt" in done.stderr
+
+
+def test_the_submissions_own_output_is_accepted(tmp_path: Path) -> None:
+    project = Project.make(tmp_path / "project")
+    with fake_endpoint() as endpoint:
+        done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="m", HF_TOKEN="k")
+    assert faults(done.stdout) == []
