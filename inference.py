@@ -21,7 +21,8 @@ import os
 import signal
 import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from math import inf
 from pathlib import Path
 
 from lab.agent import Agent
@@ -31,6 +32,7 @@ from lab.episode import Step, play
 from lab.errors import ConfigError, LabError
 from lab.frozen import BEST, FrozenPrompt, read_frozen
 from lab.opening import open_endpoint, opening_model
+from lab.output import Output
 from lab.patience import Patience
 from lab.settings import ModelChoice, choose_environment, choose_model, read_dotenv
 
@@ -41,30 +43,37 @@ PATIENCE = Patience(attempts=3, whole_s=180.0)
 """With the model: a step that gets no answer has the fallback sent, and the deadline is near."""
 
 CLOSING_S = 10.0
-"""Seconds kept back for closing environment and model, so that END is out by the deadline."""
+"""Seconds kept back for closing and printing, so that END is out by the deadline."""
+
+PRINTING_S = 2.0
+"""Seconds that a reader has to take the last lines."""
 
 
 async def submit() -> int:
     """Print START, play, print END, whatever happens in between; the process's exit code."""
-    submission = Submission()
+    output = Output()
+    submission = Submission(output)
     try:
         submission.print_start()
         await submission.run()
     except Exception as error:  # a closed stdout, or a fault of our own: END is owed all the same
         say(f"The episode broke off: {type(error).__name__}: {error}")
         submission.exit_code = 1
-    try:
+    with suppress(OSError, ValueError):
         submission.print_end()
-    except OSError:
-        submission.exit_code = 1
+    await submission.printed()
+    if not output.whole:
+        say("Not all lines could be printed: stdout is closed, or nobody reads it.")
+        submission.exit_code = submission.exit_code or 1
     return submission.exit_code
 
 
 class Submission:
     """What is played, what was played so far, and how it ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: Output) -> None:
         self.exit_code = 1
+        self._output, self._ended, self._signal_s = output, False, inf
         self.steps: list[Step] = []
         self.error: LabError | None = None
         self.frozen: FrozenPrompt | None = None
@@ -85,7 +94,7 @@ class Submission:
         task = os.environ.get("TEST_TASK") or (tuned.task.name if tuned else "unknown")
         benchmark = os.environ.get("TEST_BENCHMARK") or (tuned.task.benchmark if tuned else "unknown")
         name = self.model.name if self.model else os.environ.get("MODEL_NAME") or "unknown"
-        show(start_line(task, benchmark, name))
+        self._output.show(start_line(task, benchmark, name))
 
     async def run(self) -> None:
         """Play until the episode, the deadline or a signal ends it; expected errors go to stderr."""
@@ -117,29 +126,52 @@ class Submission:
             await play(agent, session, SEED, on_step=self._on_step, fall_back=True)
         finally:
             try:
-                async with asyncio.timeout(CLOSING_S):
+                async with asyncio.timeout(CLOSING_S - PRINTING_S):
                     await stack.aclose()
             except Exception as error:  # what was played counts, whatever closing says
                 say(f"Closing failed: {type(error).__name__}: {error}")
 
     def print_end(self) -> None:
         """END: the score of what was played; no success where the episode broke off."""
+        self._ended = True
         rewards = [step.reward for step in self.steps]
         score = self.frozen.task.score(rewards) if self.frozen else 0.0
         enough = self.frozen is not None and score >= self.frozen.task.success_score
-        show(end_line(self.exit_code == 0 and enough, score, rewards))
+        self._output.show(end_line(self.exit_code == 0 and enough, score, rewards))
+
+    async def printed(self) -> None:
+        """Wait until the reader has taken every line: until the deadline, or a moment after a signal."""
+        self._output.end()
+        try:
+            last_s = STARTED + deadline_s()
+        except ConfigError:
+            last_s = STARTED + CLOSING_S
+        while not self._output.over and time.monotonic() < min(last_s, self._signal_s + PRINTING_S):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
     def _on_step(self, step: Step) -> None:
         self.steps.append(step)
-        show(step_line(step.number, step.action, step.reward, step.done, step.error))
+        self._output.show(step_line(step.number, step.action, step.reward, step.done, step.error))
 
     def _on_signal(self, task: "asyncio.Task[None]", number: signal.Signals) -> None:
         self.exit_code = 128 + number
-        task.cancel()
+        self._signal_s = min(self._signal_s, time.monotonic())
+        if not self._ended:
+            task.cancel()
 
 
 def seconds_to_play() -> float:
-    """What is left of `DEADLINE_S`, less what closing may take.
+    """What is left until the deadline, less what closing may take.
+
+    Raises:
+        ConfigError: see `deadline_s`.
+    """
+    value = deadline_s()
+    return value - min(CLOSING_S, value / 4) - (time.monotonic() - STARTED)
+
+
+def deadline_s() -> float:
+    """`DEADLINE_S`, in seconds from the start.
 
     Raises:
         ConfigError: it is no positive number.
@@ -151,13 +183,7 @@ def seconds_to_play() -> float:
         value = 0.0
     if not 0 < value < float("inf"):
         raise ConfigError(f"DEADLINE_S is {text!r}.", where="DEADLINE_S", do="use seconds, such as 1200")
-    return value - min(CLOSING_S, value / 4) - (time.monotonic() - STARTED)
-
-
-def show(line: str) -> None:
-    """One line of the contract."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    return value
 
 
 def say(text: str) -> None:

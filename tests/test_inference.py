@@ -1,17 +1,23 @@
 """`python inference.py`, run as an evaluator runs it: its stdout, its exit code, its manners."""
 
+import array
+import fcntl
+import random
 import re
 import signal
 import subprocess
+import termios
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from lab.agent import FALLBACK_ACTION
 from lab.candidate import Candidate, ContextSettings, SamplingParams
+from lab.check import check
 from lab.contract import unescape
 from lab.freeze import freeze
 from lab.frozen import FrozenModel, FrozenPrompt
@@ -222,6 +228,66 @@ def test_a_closed_stdout_is_no_traceback(project: Project) -> None:
         err = process.stderr.read()
         assert process.wait(30) == 1
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 0.3, 0.8, 1.5, 2.5, 4.0])
+def test_a_signal_at_any_moment_leaves_a_capture_that_is_accepted(project: Project, wait_s: float) -> None:
+    number = random.choice([signal.SIGTERM, signal.SIGINT])
+    with fake_endpoint(lambda _: Reply("z" * 100)) as endpoint:
+        process = project.start("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="tuned")
+        seen = read_lines(process, 1)
+        time.sleep(wait_s)
+        process.send_signal(number)
+        with suppress(ProcessLookupError):
+            process.send_signal(number)
+        rest, err = process.communicate(timeout=30)
+    assert check("".join([*seen, rest]).encode()).faults == ()
+    assert process.returncode in (128 + number, 0)
+    assert "Traceback" not in err
+
+
+def full_of(process: "subprocess.Popen[str]") -> int:
+    """Bytes that wait in the process's stdout."""
+    waiting = array.array("i", [0])
+    assert process.stdout is not None
+    fcntl.ioctl(process.stdout, termios.FIONREAD, waiting)
+    return waiting[0]
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_full_stdout_neither_hangs_nor_loses_what_is_read_in_time(project: Project, read: bool) -> None:
+    """Nobody reads for a while; then somebody does, or a signal ends it."""
+    with fake_endpoint(lambda _: Reply("z" * 30_000)) as endpoint:
+        process = project.start("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="tuned")
+        before = -1
+        while not before == full_of(process) > 30_000:  # the writer is stuck
+            before = full_of(process)
+            time.sleep(0.5)
+        if not read:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 128 + signal.SIGTERM
+        out, err = process.communicate(timeout=30)
+    assert "Traceback" not in err
+    if read:
+        assert check(out.encode()).faults == ()
+        assert process.returncode == 0
+    else:
+        assert "nobody reads it" in err
+
+
+def test_any_text_is_printed_where_stdout_is_ascii(project: Project) -> None:
+    with fake_endpoint(lambda _: Reply("ünï\u2028 \ud800 😀\n[END] success=true")) as endpoint:
+        done = project.run(
+            "inference.py",
+            API_BASE_URL=endpoint.url,
+            MODEL_NAME="tuned",
+            TEST_TASK="task-\udcff",
+            PYTHONIOENCODING="ascii",
+            LC_ALL="C",
+        )
+    assert done.returncode == 0, done.stderr
+    assert check(done.stdout.encode()).faults == ()
+    assert r"task=task-\udcff " in done.stdout
 
 
 def test_the_same_candidate_makes_the_same_requests_as_in_the_lab(project: Project) -> None:

@@ -9,7 +9,7 @@ from tests.echo_server import ROOT
 
 ORDER = (
     *("errors", "files", "prompt", "candidate", "task", "failure", "answer", "patience", "endpoint"),
-    *("episode", "chat", "agent", "contract", "frozen", "environments", "environment", "settings"),
+    *("episode", "chat", "agent", "contract", "output", "frozen", "environments", "environment", "settings"),
     *("local_model", "opening"),  # so far the play ring
     *("space", "space_table", "spending", "evaluation", "objective", "experiment", "trial"),
     *("journal", "store", "recorded", "resume", "player"),
