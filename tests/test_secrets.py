@@ -1,0 +1,56 @@
+"""Keys reach nobody but their endpoint: every byte that a study and a submission leave is searched."""
+
+from pathlib import Path
+
+from tests.fake_endpoint import Body, Reply, fake_endpoint
+from tests.project import Project
+from tests.test_resume import EXPERIMENT
+
+KEY, PROPOSER_KEY, PASSWORD = "sk-canary-4f1b9c", "sk-canary-77aa02", "canary-password-31"
+SECRETS = [KEY.encode(), PROPOSER_KEY.encode(), PASSWORD.encode()]
+
+
+def leaks(folder: Path) -> list[str]:
+    """The files below `folder` that hold a secret, but for the one that it was given in."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".env"]
+    assert len(files) >= 20
+    return [str(path) for path in files if any(secret in path.read_bytes() for secret in SECRETS)]
+
+
+def test_no_key_is_in_anything_that_is_written_or_printed(tmp_path: Path) -> None:
+    """The endpoint is a bad one: it repeats the key in its errors."""
+    project = Project.make(tmp_path / "project")
+    proposals = '[proposals]\nproposer = "gepa"\ntexts = 2\n\n[confirmation]'
+    project.write("experiments/known.toml", EXPERIMENT.replace("[confirmation]", proposals))
+    asked = 0
+
+    def script(body: Body) -> Reply:
+        nonlocal asked
+        asked += 1
+        told = f"Incorrect API key: Bearer {PROPOSER_KEY if body['model'] == 'big' else KEY}"
+        return Reply(status=500, message=told) if asked % 5 == 0 else Reply("x" * (100 + asked % 40))
+
+    with fake_endpoint(script) as endpoint:
+        with_password = endpoint.url.replace("http://", f"http://user:{PASSWORD}@")
+        project.write(".env", f"HF_TOKEN={KEY}\nPROPOSER_API_KEY={PROPOSER_KEY}\nPROPOSER_MODEL_NAME=big\n")
+        settings = {"API_BASE_URL": with_password, "MODEL_NAME": "fake"}
+        tuned = project.run("-m", "lab.tune", "experiments/known.toml", **settings)
+        played = project.run("inference.py", **settings)
+    assert tuned.returncode == 0, tuned.stderr
+    assert played.returncode == 0, played.stderr
+    assert "Attempts that failed" in tuned.stdout
+    printed = "".join([tuned.stdout, tuned.stderr, played.stdout, played.stderr]).encode()
+    assert not any(secret in printed for secret in SECRETS)
+    assert leaks(project.folder) == []
+
+
+def test_a_wrong_key_that_the_endpoint_repeats_is_not_printed(tmp_path: Path) -> None:
+    project = Project.make(tmp_path / "project")
+    project.write("experiments/known.toml", EXPERIMENT)
+    with fake_endpoint(lambda _: Reply(status=401, message=f"no such key: {KEY}")) as endpoint:
+        settings = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake", "HF_TOKEN": KEY}
+        done = project.run("-m", "lab.tune", "experiments/known.toml", **settings)
+    assert done.returncode == 3
+    assert "no such key: [key]" in done.stderr
+    assert KEY not in done.stdout + done.stderr
+    assert leaks(project.folder) == []
