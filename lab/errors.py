@@ -103,11 +103,16 @@ class BudgetError(LabError):
     exit_code = 5
 
 
+def plain(text: str) -> str:
+    """`text` without what a terminal or a page would act on: foreign words may carry such escapes."""
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+
+
 def _one_line(text: str) -> str:
     """`text` on one line of bounded length, without the terminal escapes that foreign words may carry."""
     line = " ".join(text[: 2 * MOST_CHARACTERS].split())
     line = line if len(line) <= MOST_CHARACTERS else line[:MOST_CHARACTERS] + " ..."
-    return "".join(char if char.isprintable() else "?" for char in line)
+    return plain(line)
 
 
 def first_of(error: BaseException) -> BaseException:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lab.chat import chat
 from lab.episode import Episode
+from lab.errors import plain
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
 from lab.freeze import frozen_text
@@ -204,7 +205,7 @@ def _first_prompt(evaluation: Evaluation) -> str:
         messages = chat(evaluation.candidate, evaluation.task, episode.opening, steps)
         parts.append(f"===== before step {len(steps) + 1} =====")
         parts.extend(f"--- {message.role}\n{message.content}" for message in messages)
-    return "\n\n".join(parts) + "\n"
+    return plain("\n\n".join(parts)) + "\n"
 
 
 def _episodes_json(evaluation: Evaluation) -> str:

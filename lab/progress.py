@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from lab.errors import plain
 from lab.spending import Spending
 from lab.trial import Trial
 
@@ -32,8 +33,8 @@ class ProgressView:
         )
 
     def say(self, text: str) -> None:
-        """One line of text."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        """One line of text, which may hold an endpoint's or a library's own words."""
+        self.console.print(plain(text), markup=False, soft_wrap=True)
 
     @contextmanager
     def watching(self, spending: Spending, later_calls: int) -> Iterator[None]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lab.errors import ConfigError
+from lab.errors import ConfigError, plain
 from lab.experiment import Experiment
 from lab.prompt import PromptTemplate
 from lab.settings import ModelChoice
@@ -35,9 +35,7 @@ class StudyChangedError(ConfigError):
         self.difference = difference
 
     def __str__(self) -> str:
-        shown = [
-            "  " + "".join(char if char.isprintable() else "?" for char in line) for line in self.difference
-        ]
+        shown = [f"  {plain(line)}" for line in self.difference]
         return "\n".join([super().__str__(), *shown[:MOST_LINES]])
 
 

@@ -194,6 +194,26 @@ def test_a_replay_ends_with_a_clear_error_where_the_record_ends(
     assert len(broken_off[1].requests) == asked
 
 
+def test_a_full_disk_is_a_clear_error_that_damages_nothing(project: Project) -> None:
+    """No file may grow beyond 1.5 MB, as the record would; then there is room again."""
+    before = frozen(project)
+    with fake_endpoint(by_the_request) as endpoint:
+        limited = (
+            "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, -1));"
+            "sys.argv = ['tune', 'experiments/known.toml']; runpy.run_module('lab.tune', run_name='__main__')"
+        )
+        full = project.run("-c", limited, **settings(endpoint))
+        kept, left = count(project, "calls"), frozen(project)
+        done = tune(project, endpoint)
+    assert full.returncode == 1
+    assert "The study's record cannot be read or written." in full.stderr
+    assert "Traceback" not in full.stderr
+    assert left == before
+    assert kept > 5
+    assert done.returncode == 0, done.stderr
+    assert "It goes on where it was" in done.stderr
+
+
 def test_a_replay_of_nothing_is_refused(project: Project) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         done = tune(project, endpoint, "--replay")

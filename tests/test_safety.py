@@ -1,4 +1,4 @@
-"""Keys reach nobody but their endpoint: every byte that a study and a submission leave is searched."""
+"""Keys reach nobody but their endpoint, and what a model writes acts nowhere: every byte left is searched."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from tests.project import Project
 from tests.test_resume import EXPERIMENT
 
 KEY, PROPOSER_KEY, PASSWORD = "sk-canary-4f1b9c", "sk-canary-77aa02", "canary-password-31"
+ESCAPE = "\x1b]0;owned\x07\x1b[31m"
 SECRETS = [KEY.encode(), PROPOSER_KEY.encode(), PASSWORD.encode()]
 
 
@@ -17,8 +18,8 @@ def leaks(folder: Path) -> list[str]:
     return [str(path) for path in files if any(secret in path.read_bytes() for secret in SECRETS)]
 
 
-def test_no_key_is_in_anything_that_is_written_or_printed(tmp_path: Path) -> None:
-    """The endpoint is a bad one: it repeats the key in its errors."""
+def test_a_bad_endpoint_gets_neither_keys_nor_escapes_into_what_is_left(tmp_path: Path) -> None:
+    """It repeats the key in its errors, and its answers would act on a terminal."""
     project = Project.make(tmp_path / "project")
     proposals = '[proposals]\nproposer = "gepa"\ntexts = 2\n\n[confirmation]'
     project.write("experiments/known.toml", EXPERIMENT.replace("[confirmation]", proposals))
@@ -28,7 +29,8 @@ def test_no_key_is_in_anything_that_is_written_or_printed(tmp_path: Path) -> Non
         nonlocal asked
         asked += 1
         told = f"Incorrect API key: Bearer {PROPOSER_KEY if body['model'] == 'big' else KEY}"
-        return Reply(status=500, message=told) if asked % 5 == 0 else Reply("x" * (100 + asked % 40))
+        text = f"{ESCAPE}<script>alert(1)</script>" + "x" * (100 + asked % 40)
+        return Reply(status=500, message=told + ESCAPE) if asked % 5 == 0 else Reply(text)
 
     with fake_endpoint(script) as endpoint:
         with_password = endpoint.url.replace("http://", f"http://user:{PASSWORD}@")
@@ -42,6 +44,10 @@ def test_no_key_is_in_anything_that_is_written_or_printed(tmp_path: Path) -> Non
     printed = "".join([tuned.stdout, tuned.stderr, played.stdout, played.stderr]).encode()
     assert not any(secret in printed for secret in SECRETS)
     assert leaks(project.folder) == []
+    assert ESCAPE.encode() not in printed
+    artifacts = [path for path in project.folder.glob("mlruns/**/*") if path.is_file()]
+    assert {"prompt.txt", "episodes.json", "best.toml"} <= {path.name for path in artifacts}
+    assert not any(b"\x1b" in path.read_bytes() for path in artifacts)
 
 
 def test_a_wrong_key_that_the_endpoint_repeats_is_not_printed(tmp_path: Path) -> None:
