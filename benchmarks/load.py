@@ -1,0 +1,168 @@
+"""What the lab adds to a call: calls a second, CPU and memory, beside a bare `AsyncOpenAI` loop.
+
+`python -m benchmarks.load` takes about three minutes, with `--long 100000` ten. The endpoint waits 200 ms a
+call and takes any load; 64 calls are in flight. The bare loop and the lab's player with its record take
+turns, each in a process of its own.
+"""
+
+# ruff: noqa: T201 - the figures are for people
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+from lab.candidate import Candidate
+from lab.endpoint import Endpoint, EndpointConfig
+from lab.environment import EnvironmentConfig, open_environment
+from lab.patience import Patience
+from lab.player import Player
+from lab.prompt import PromptTemplate
+from lab.spending import FREE, Metered, Spending
+from lab.store import Store
+from lab.task import Task
+
+IN_FLIGHT, WAIT_S, CALLS, ROUNDS = 64, 0.2, 4_800, 3
+TASK = Task("echo", "test", "echo", max_steps=8, max_tokens=150, max_return=120.0, success_score=0.1)
+CANDIDATE = Candidate(PromptTemplate("plain", "Speak at length.", "Step {step}: {observation}"))
+ANSWER = "A sentence of the length that a small model writes. " * 8
+
+
+async def serve() -> None:
+    """The endpoint: HTTP by hand, so that it takes little of the two cores."""
+    message = {"role": "assistant", "content": ANSWER}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 100, "completion_tokens": 80, "total_tokens": 180}
+    table = {
+        "id": "a",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
+        "choices": [choice],
+        "usage": usage,
+    }
+    body = json.dumps(table).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                lines = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
+                length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
+                await reader.readexactly(length)
+                await asyncio.sleep(WAIT_S)
+                writer.write(head + body)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+async def bare(url: str, calls: int) -> None:
+    """So many calls of the client's own, 64 at a time."""
+    from openai import AsyncOpenAI
+
+    left = iter(range(calls))
+
+    async def worker(client: AsyncOpenAI) -> None:
+        for number in left:
+            await client.chat.completions.create(
+                model="m",
+                messages=[
+                    {"role": "system", "content": "Speak at length."},
+                    {"role": "user", "content": f"Step {number % 8}: {ANSWER}"},
+                ],
+                temperature=0.7,
+                max_tokens=150,
+            )
+
+    async with AsyncOpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        await asyncio.gather(*(worker(client) for _ in range(IN_FLIGHT)))
+
+
+async def lab(url: str, calls: int) -> None:
+    """As many calls in episodes, counted, kept and journaled."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "calls.db")
+        record, spending = store.begin("study", "load", ""), Spending()
+        config = EndpointConfig(url, "m", "none", Patience())
+        async with open_environment(EnvironmentConfig("echo")) as environment, Endpoint(config) as endpoint:
+            model = Metered(endpoint, spending, FREE)
+            player = Player(model, environment, TASK, IN_FLIGHT, spending, record)
+            await player.evaluate(CANDIDATE, range(calls // TASK.max_steps))
+        assert spending.calls == calls
+        store.close()
+
+
+def measured(kind: str, url: str, calls: int) -> dict[str, float]:
+    """One run in this process: calls a second, CPU milliseconds a call, and the most memory, MB."""
+    work = {"bare": bare, "lab": lab}[kind]
+    asyncio.run(work(url, IN_FLIGHT * 8))  # imports and connections are not what is measured
+    before, began_s = time.process_time(), time.monotonic()
+    asyncio.run(work(url, calls))
+    rate = calls / (time.monotonic() - began_s)
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"rate": rate, "cpu_ms": (time.process_time() - before) / calls * 1000, "peak_mb": peak_mb}
+
+
+@contextmanager
+def endpoint() -> Iterator[str]:
+    """The endpoint, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.load", "serve"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+        process.kill()
+
+
+def run(kind: str, url: str, calls: int) -> dict[str, float]:
+    """The figures of one run in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.load", kind, url, str(calls)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    figures: dict[str, float] = json.loads(done.stdout)
+    return figures
+
+
+def row(name: str, figures: list[dict[str, float]]) -> str:
+    """The medians of some runs."""
+    rate, cpu, peak = (median(one[key] for one in figures) for key in ("rate", "cpu_ms", "peak_mb"))
+    return f"| {name} | {rate:.0f}, {rate / IN_FLIGHT * WAIT_S:.1%} | {cpu:.2f} | {peak:.0f} |"
+
+
+def report(long: int) -> None:
+    """Print the table."""
+    with endpoint() as url:
+        runs = {"bare": list[dict[str, float]](), "lab": list[dict[str, float]]()}
+        for _ in range(ROUNDS):
+            for kind, figures in runs.items():
+                figures.append(run(kind, url, CALLS))
+        print("| | calls/s, of the ideal | CPU a call, ms | peak memory, MB |\n|---|---:|---:|---:|")
+        for kind, figures in runs.items():
+            print(row(f"{kind}, {CALLS:,} calls, median of {ROUNDS}", figures))
+        if long:
+            print(row(f"lab, {long:,} calls", [run("lab", url, long)]))
+
+
+def main() -> None:
+    """Serve, measure one, or report all."""
+    match sys.argv[1:]:
+        case ["serve"]:
+            asyncio.run(serve())
+        case [("bare" | "lab") as kind, url, calls]:
+            print(json.dumps(measured(kind, url, int(calls))))
+        case ["--long", calls]:
+            report(int(calls))
+        case _:
+            report(0)
+
+
+if __name__ == "__main__":
+    main()
