@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lab.errors import ConfigError, plain
+from lab.errors import ConfigError, LabError, plain
 from lab.experiment import Experiment
 from lab.prompt import PromptTemplate
 from lab.settings import ModelChoice
@@ -83,10 +83,15 @@ def alone(experiment: str, folder: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: another process works on them.
+        LabError: nothing can be written there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{experiment}.lock"
-    with path.open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    except OSError as error:
+        raise LabError("The study's record cannot be written.", where=str(path), why=str(error)) from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

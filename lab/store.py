@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
+from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from lab.endpoint import Completion
@@ -172,7 +173,11 @@ class Record:
         self._store = store
         journal = sql.select(_events.c.at, _events.c.body).where(_events.c.study == name)
         rows = store.rows(journal.order_by(_events.c.number))
-        self.events: list[Event] = [read_event(row.body) for row in rows]
+        try:
+            self.events: list[Event] = [read_event(row.body) for row in rows]
+        except ValidationError as error:
+            where, do = f"{name} in {store.where}", "--fresh begins a new study"
+            raise LabError("The study's journal is damaged.", where=where, why=str(error), do=do) from None
         self.earlier_minutes = _minutes(
             [(row.at, event) for row, event in zip(rows, self.events, strict=True)]
         )

@@ -214,6 +214,19 @@ def test_a_full_disk_is_a_clear_error_that_damages_nothing(project: Project) -> 
     assert "It goes on where it was" in done.stderr
 
 
+def test_a_record_that_cannot_be_used_is_told_in_words(project: Project) -> None:
+    with fake_endpoint(by_the_request) as endpoint:
+        state = project.write(".lab", "a file, where a folder is wanted")
+        refused = tune(project, endpoint)
+        state.unlink()
+        project.write(".lab/calls.db", "no database, but long enough to be taken for a damaged one" * 20)
+        damaged = tune(project, endpoint)
+    assert (refused.returncode, damaged.returncode) == (1, 1)
+    assert "The study's record cannot be written." in refused.stderr
+    assert "The study's record cannot be read or written." in damaged.stderr
+    assert endpoint.requests == []
+
+
 def test_a_replay_of_nothing_is_refused(project: Project) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         done = tune(project, endpoint, "--replay")
