@@ -18,6 +18,7 @@ from lab.episode import CutEpisode, Episode, FailedEpisode
 from lab.errors import BudgetError, CallError, LabError
 from lab.experiment import Experiment
 from lab.player import Played, Player
+from lab.record import Record
 from lab.spending import FREE, Budget, Metered, Spending
 
 ASKING = SamplingParams(temperature=1.0, max_tokens=400)
@@ -67,10 +68,11 @@ class Host:
             raise Broken
         return future.result()
 
-    def player(self, model: Model, spending: Spending) -> Player:
+    def player(self, model: Model, spending: Spending, record: Record | None = None) -> Player:
         """One for a run of its own."""
         experiment = self.experiment
-        return Player(model, self.environment, experiment.task, experiment.search.in_flight, spending)
+        in_flight = experiment.search.in_flight
+        return Player(model, self.environment, experiment.task, in_flight, spending, record)
 
     async def holdout(self, candidate: Candidate, episodes: int) -> list[Episode]:
         """Sealed episodes, the same seeds for every pick."""
@@ -90,7 +92,8 @@ class LiveGround:
         self.picks: list[tuple[int, Candidate]] = [(0, host.experiment.baseline)]
         self.spending = Spending(Budget(calls=budget_calls))
         self._host, self._ledger = host, Ledger(budget_calls)
-        self.player = host.player(Metered(host.model, self.spending, FREE), self.spending)
+        self._model = Metered(host.model, self.spending, FREE)
+        self.player = host.player(self._model, self.spending)
         self._proposer = Metered(host.proposer, self.spending, FREE)
 
     @property
@@ -113,6 +116,10 @@ class LiveGround:
         finally:
             self._ledger.settle(promised, spent)
         return episodes
+
+    def recorded_player(self, record: Record) -> Player:
+        """One that keeps what it plays, for a method that reads it there."""
+        return self._host.player(self._model, self.spending, record)
 
     def ask(self, prompt: str) -> str:
         """One call to the proposing model; see `Ground.ask`."""

@@ -24,6 +24,7 @@ from lab.environment import EnvironmentConfig, open_environment
 from lab.patience import Patience
 from lab.player import Player
 from lab.prompt import PromptTemplate
+from lab.record import Record
 from lab.spending import FREE, Metered, Spending
 from lab.store import Store
 from lab.task import Task
@@ -92,7 +93,8 @@ async def lab(url: str, calls: int) -> None:
     """As many calls in episodes, counted, kept and journaled."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "calls.db")
-        record, spending = store.begin("study", "load", ""), Spending()
+        store.begin("study", "load", "")
+        record, spending = Record(store, "study", ""), Spending()
         config = EndpointConfig(url, "m", "none", Patience())
         async with open_environment(EnvironmentConfig("echo")) as environment, Endpoint(config) as endpoint:
             model = Metered(endpoint, spending, FREE)

@@ -1,7 +1,7 @@
 """The journal's entries: what happened in a study, in the order in which it did.
 
 They are facts and no computations: whoever takes them in, one by one, stands where the study stood. The
-search, the player and the study write them; the store keeps them.
+search, the player and the study write them; the record keeps them.
 """
 
 from dataclasses import dataclass
@@ -16,19 +16,29 @@ from lab.prompt import PromptTemplate
 
 @dataclass(frozen=True)
 class Opened:
-    """A process began to work on the study."""
+    """A worker began to work on the study; `alone` where no other was at it."""
 
+    alone: bool = True
     kind: Literal["opened"] = "opened"
 
 
 @dataclass(frozen=True)
 class Begun:
-    """The search gave a candidate some of its seeds to play: the places `first` up to but not `last`."""
+    """The search gave a candidate seeds to play, `first` up to but not `last`; its worker plays them."""
 
     candidate: Candidate
     first: int
     last: int
     kind: Literal["begun"] = "begun"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A worker is to play this episode, which nobody at work was playing."""
+
+    digest: str
+    seed: int
+    kind: Literal["taken"] = "taken"
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,14 @@ class Failed:
     why: str
     do: str
     kind: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True)
+class Renewing:
+    """A worker began a round of renewal, or one that a dead worker had begun."""
+
+    worker: str
+    kind: Literal["renewing"] = "renewing"
 
 
 @dataclass(frozen=True)
@@ -84,7 +102,7 @@ class Judged:
     kind: Literal["judged"] = "judged"
 
 
-Event = Opened | Begun | Ended | Failed | Renewed | Searched | Judged
+Event = Opened | Begun | Taken | Ended | Failed | Renewing | Renewed | Searched | Judged
 
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 

@@ -5,7 +5,6 @@ to SQLite takes longer than the race's choice of what to play next.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lab.objective import Objective
@@ -15,23 +14,23 @@ from lab.trial import Trial
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-STATE = Path(".lab")
 
-
-def keep_trials(name: str, space: Space, objective: Objective, trials: Sequence[Trial]) -> None:
+def keep_trials(url: str, name: str, space: Space, objective: Objective, trials: Sequence[Trial]) -> None:
     """Write a study; with a cost in the objective, it has two directions and so a Pareto front.
 
     A trial's number in the lab is its user attribute `trial`: Optuna numbers in the order of writing. The
     baseline is left out where it lies outside the space.
+
+    Args:
+        url: of the database.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    STATE.mkdir(exist_ok=True)
     directions: list[Literal["maximize", "minimize"]] = ["maximize"]
     if objective.cost is not None:
         directions.append("minimize")
-    storage = optuna.storages.RDBStorage(f"sqlite:///{STATE}/optuna.db")
+    storage = optuna.storages.RDBStorage(url)
     if name in optuna.get_all_study_names(storage):  # a process before this one wrote it, and then broke off
         optuna.delete_study(study_name=name, storage=storage)
     study = optuna.create_study(storage=storage, study_name=name, directions=directions)

@@ -1,8 +1,8 @@
 """The Player: plays episodes of candidates, many at once, so that the endpoint is never idle.
 
 It owns the limit on episodes in flight, the second try of an episode that endpoint or environment broke off,
-and that an episode which the record holds is not played again. Which candidate plays which seed is decided
-elsewhere.
+and that an episode which has ended, or which another worker plays, is not played again. Which candidate plays
+which seed is decided elsewhere.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from lab.environment import Environment
 from lab.episode import CutEpisode, Episode, FailedEpisode, Step, play
 from lab.errors import CallError, EnvError
 from lab.evaluation import Evaluation
-from lab.journal import Ended
+from lab.journal import Ended, Failed
+from lab.record import Record
 from lab.recorded import Recorded
 from lab.spending import Spending
-from lab.store import Record
 from lab.task import Task
 
 ATTEMPTS = 3
@@ -51,7 +51,7 @@ class Player:
         self.task, self.spending = task, spending
         self.owed_calls = 0
         self._model, self._environment = model, environment
-        self._record, self._ended = record, record.ended() if record else {}
+        self._record = record
         self._in_flight, self._owed = in_flight, 0
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
         self._owe(0)
@@ -91,14 +91,24 @@ class Player:
     async def _episode(self, candidate: Candidate, seed: int, hopeless: Hopeless | None) -> Played:
         running = _Running(self, hopeless)
         try:
-            kept = self._ended.get((candidate.digest, seed))
-            if kept is not None:
-                return kept.played
-            async with self._slots:
-                return await self._attempts(candidate, seed, running)
+            if self._record is None:
+                async with self._slots:
+                    return await self._attempts(candidate, seed, running)
+            return await self._once(self._record, candidate, seed, running)
         finally:
             self.owed_calls += running.calls
             self._owe(-1)
+
+    async def _once(self, record: Record, candidate: Candidate, seed: int, running: "_Running") -> Played:
+        """Play it, unless another worker has, or does: then wait for how it ends."""
+        which = (candidate.digest, seed)
+        while which not in record.ended:
+            async with self._slots:
+                if record.claim(which):
+                    return self._keep(record, candidate, await self._attempts(candidate, seed, running))
+            if which not in record.ended:
+                await record.changed()
+        return record.ended[which]
 
     async def _attempts(self, candidate: Candidate, seed: int, running: "_Running") -> Played:
         for attempt in range(1, ATTEMPTS + 1):
@@ -108,9 +118,9 @@ class Player:
                     running.begin()
                     episode = await play(agent, session, seed, on_step=running.step)
                 self.spending.episodes += 1
-                return self._keep(candidate, episode)
+                return episode
             except _Cut as cut:
-                return self._keep(candidate, CutEpisode(seed, cut.bound))
+                return CutEpisode(seed, cut.bound)
             except CallError as error:  # it was tried as often as patience has it, and others were answered
                 return FailedEpisode(seed, error)
             except EnvError:
@@ -124,10 +134,15 @@ class Player:
             return self._model
         return Recorded(self._model, self._record, f"{candidate.digest} {seed}")
 
-    def _keep(self, candidate: Candidate, played: Episode | CutEpisode) -> Played:
-        if self._record is not None:
-            self._record.append(Ended(candidate.digest, played))
-        return played
+    @staticmethod
+    def _keep(record: Record, candidate: Candidate, played: Played) -> Played:
+        if isinstance(played, FailedEpisode):
+            error = played.error
+            texts = (error.what, error.where, error.why, error.do)
+            record.append(Failed(candidate.digest, played.seed, *texts))
+        else:
+            record.append(Ended(candidate.digest, played))
+        return record.ended[candidate.digest, played.seed]
 
     def _owe(self, change: int) -> None:
         self._owed += change

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from lab.candidate import SamplingParams
 from lab.endpoint import Completion, Message, Model
 from lab.environment import Session
-from lab.store import CallKey, Record
+from lab.record import CallKey, Record
 
 
 class Recorded:
@@ -39,7 +39,7 @@ class Recorded:
         if kept is not None:
             return kept
         completion = await self._model.complete(messages, sampling)
-        self._record.keep_call(key, request, completion)
+        await self._record.keep_call(key, request, completion)
         return completion
 
 

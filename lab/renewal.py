@@ -53,20 +53,18 @@ class Renewal:
         self.owed_calls = 0
 
     def due(self, progress: float) -> bool:
-        """Whether the next renewal is to begin, `progress` being the share of the search that is over.
+        """Whether the next renewal is to begin, `progress` being the share of the search that is over."""
+        return self._done < self._rounds and progress >= (self._done + 1) / (self._rounds + 1)
 
-        Its calls are owed from here on.
-        """
-        if self._done == self._rounds or progress < (self._done + 1) / (self._rounds + 1):
-            return False
+    def begin(self) -> None:
+        """The next round is going on, here or elsewhere: its calls are owed."""
         self._done += 1
         texts = self._experiment.proposals.texts if self._experiment.proposals else 0
         self.owed_calls = texts * (1 + self._experiment.task.max_steps)
-        return True
 
-    def skip(self) -> None:
-        """A round was done before, by another process."""
-        self._done += 1
+    def end(self) -> None:
+        """The round's texts are in the race."""
+        self.owed_calls = 0
 
     async def bring(self, trials: Sequence[Trial]) -> Found:
         """New texts and the demonstrations, from what was played so far, best first.

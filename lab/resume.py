@@ -1,6 +1,7 @@
 """Resume: whether a study begins, goes on where it was, is finished already, or must not go on.
 
-It owns what a study depends on (its document), and that one process works on an experiment at a time.
+It owns what a study depends on (its document), and that one process at a time works on an experiment whose
+record is a file.
 """
 
 import difflib
@@ -13,10 +14,11 @@ from pathlib import Path
 from lab.errors import ConfigError, LabError, plain
 from lab.experiment import Experiment
 from lab.prompt import PromptTemplate
+from lab.record import NothingRecordedError, Record
 from lab.settings import ModelChoice
-from lab.store import NothingRecordedError, Record, Store
+from lab.store import Store
 
-FORMAT = 1
+FORMAT = 2
 """Of the journal; a study that another format wrote cannot go on."""
 
 MOST_LINES = 40
@@ -66,15 +68,19 @@ def open_record(store: Store, experiment: str, depends_on: str, *, fresh: bool, 
         StudyChangedError: the last study is not finished, and depends on something else.
         NothingRecordedError: a replay was asked for, and there is no such study.
     """
-    last = None if fresh else store.latest(experiment)
-    if last is not None and last.document == depends_on:
-        return last
-    if last is not None and (replay or last.judged is None):
-        raise StudyChangedError(last.name, _difference(last.document, depends_on))
-    if replay:
-        do = "play it first: the same command without --replay"
-        raise NothingRecordedError("No study of this experiment was recorded.", where=store.where, do=do)
-    return store.begin(f"{experiment}-{datetime.now(UTC):%Y%m%d-%H%M%S}", experiment, depends_on)
+    with store.exclusively():
+        latest = None if fresh else store.latest(experiment)
+        last = Record(store, *latest) if latest else None
+        if last is not None and last.document == depends_on:
+            return last
+        if last is not None and (replay or last.judged is None):
+            raise StudyChangedError(last.name, _difference(last.document, depends_on))
+        if replay:
+            do = "play it first: the same command without --replay"
+            raise NothingRecordedError("No study of this experiment was recorded.", where=store.where, do=do)
+        name = f"{experiment}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        store.begin(name, experiment, depends_on)
+        return Record(store, name, depends_on)
 
 
 @contextmanager

@@ -2,34 +2,32 @@
 
 It owns the loop, and when it ends: as soon as what is left of the budget is what the verdict needs. A heat is
 chosen as late as possible, when an episode could begin at once. Whatever changes the race is an entry of the
-journal first, so that a search that was broken off goes on where it was.
+journal first, and the race changes as the journal is read: so a search that was broken off goes on where it
+was, and several workers that read one journal run one race.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 
 import numpy as np
 
 from lab.episode import CutEpisode, Episode, FailedEpisode
-from lab.errors import CallError
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
 from lab.headroom import Headroom, HeadroomTest
-from lab.journal import Begun, Ended, Event, Failed, Renewed, Searched
+from lab.journal import Begun, Ended, Event, Failed, Renewed, Renewing, Searched
 from lab.player import Hopeless, Played, Player
 from lab.race import Entrant, Heat, Race, State
+from lab.record import Record, Which
 from lab.renewal import Renewal
 from lab.sampling import spread_out
 from lab.space import Space
-from lab.store import Record
 from lab.trial import BASELINE, Trial
 
 OnTrial = Callable[[Trial], None]
-Place = tuple[Entrant, int]
-"""An entrant, and which of the search's seeds."""
 
 
 class Search:
@@ -39,8 +37,8 @@ class Search:
         renewal: brings new texts and demonstrations into the space on the way; None for neither.
         on_trial: told of a trial each time that it has finished a rung.
         on_headroom: told once, when it can be told whether candidates differ.
-        record: what was done before is taken from it, and what is done kept there; None for a search that
-            nobody will go on with.
+        record: what was done before, or is done by other workers, is taken from it; what is done is kept
+            there, by the player too.
     """
 
     def __init__(
@@ -50,14 +48,15 @@ class Search:
         renewal: Renewal | None,
         on_trial: OnTrial,
         on_headroom: Callable[[Headroom], None],
-        record: Record | None = None,
+        record: Record,
     ) -> None:
         self.space: Space = experiment.space
         self.all_begun = asyncio.Event()
         self._experiment, self._player, self._renewal = experiment, player, renewal
         self._on_trial, self._on_headroom, self._record = on_trial, on_headroom, record
-        self._over = False
-        self._ended = asyncio.Event()
+        self._over, self._applied, self._caught_up = False, 0, False
+        self._unended: dict[Which, tuple[Entrant, int]] = {}
+        self._renewer = ""
         self._episodes: defaultdict[int, list[Episode]] = defaultdict(list)
         self._cut: defaultdict[int, int] = defaultdict(int)
         settings = experiment.search
@@ -67,35 +66,35 @@ class Search:
         self._headroom = HeadroomTest(self._race, self._enter_first())
 
     async def run(self) -> None:
-        """Play until the budget leaves no more than the verdict needs.
+        """Play until the budget leaves no more than the verdict needs, and no worker plays any more.
 
         Raises:
             LabError: endpoint or environment are not to be had, or the baseline cannot be played.
         """
-        unended = self._restore(self._record.events if self._record else ())
+        self._read()
+        self._caught_up = True
+        for trial in self.trials:
+            self._on_trial(trial)
         try:
             async with asyncio.TaskGroup() as group:
-                for entrant, place in () if self._over else unended:
-                    self._play(entrant, place, group)
-                while not self._over and (await self._room_for(1) or await self._renewed()):
-                    if self._renewal is not None and self._renewal.due(self._progress()):
-                        group.create_task(self._renew(self._renewal))
-                    heat = self._race.next()
-                    if heat is None:
-                        if not await self._something_ended():
-                            break
-                    elif await self._room_for(len(heat.places)):
-                        self._begin(heat, group)
-                    elif not await self._renewed():
-                        break
-                self.all_begun.set()
+                while not self._over:
+                    await self._player.room()
+                    self._read()
+                    if self._over or self._begins_something(group):
+                        continue
+                    if self.all_begun.is_set() and not self._goes_on:
+                        self._record.propose(Searched())
+                    else:
+                        await self._record.changed()
         finally:
             self.all_begun.set()
 
     def end(self) -> None:
         """The search is over, and will not go on another time."""
+        self._read()
         if not self._over:
-            self._write(Searched())
+            self._record.append(Searched())
+            self._read()
 
     @property
     def trials(self) -> list[Trial]:
@@ -114,10 +113,55 @@ class Search:
         entered = map(self._race.enter, candidates)
         return [entrant for entrant in entered if entrant is not None]
 
-    async def _room_for(self, episodes: int) -> bool:
-        """Wait for a free slot; whether the budget has room for so many episodes beside all that is owed."""
-        await self._player.room()
-        owed = self._player.owed_calls + episodes * self._experiment.task.max_steps
+    @property
+    def _goes_on(self) -> bool:
+        """Whether an episode or a renewal goes on, here or elsewhere."""
+        return bool(self._unended or self._renewing)
+
+    @property
+    def _renewing(self) -> bool:
+        return self._renewer != ""
+
+    def _begins_something(self, group: asyncio.TaskGroup) -> bool:
+        """Begin one thing, where there is one to begin and a slot is free; also True for a lost attempt."""
+        abandoned = self._abandoned()
+        if abandoned is not None:
+            if self._record.claim(abandoned):
+                self._play(*self._unended[abandoned], group)
+            return True
+        if self._renewing and self._renewer not in self._record.alive:
+            return self._begin_renewal(group)
+        if self.all_begun.is_set():
+            return False
+        due = self._renewal is not None and not self._renewing and self._renewal.due(self._progress())
+        if due and self._room_for(1):
+            return self._begin_renewal(group)
+        heat = self._race.next()
+        if heat is not None and self._room_for(len(heat.places)):
+            return self._begin(heat, group)
+        # Once a renewal has ended, the budget that was kept for its first episodes is there for them.
+        if not self._renewing and (heat is not None or not self._unended):
+            self.all_begun.set()
+        return False
+
+    def _abandoned(self) -> Which | None:
+        """An episode whose worker is gone."""
+        alive, players = self._record.alive, self._record.unended
+        return next((which for which in self._unended if players.get(which) not in alive), None)
+
+    def _room_for(self, episodes: int) -> bool:
+        """Whether the budget has room for so many episodes beside all that is owed."""
+        if self._fits(episodes + self._record.uncounted):
+            return True
+        if not self._record.uncounted:
+            return False
+        self._player.spending.recount()
+        return self._fits(episodes)
+
+    def _fits(self, episodes: int) -> bool:
+        players, me = self._record.unended, self._record.worker
+        elsewhere = sum(players.get(which) != me for which in self._unended)
+        owed = self._player.owed_calls + (elsewhere + episodes) * self._experiment.task.max_steps
         if self._renewal is not None:
             owed += self._renewal.owed_calls
         return self._player.spending.room_for(owed, self._experiment.verdict_calls)
@@ -125,39 +169,79 @@ class Search:
     def _progress(self) -> float:
         return self._player.spending.progress(self._experiment.verdict_calls)
 
-    def _begin(self, heat: Heat, group: asyncio.TaskGroup) -> None:
-        self._write(Begun(heat.candidate, heat.places.start, heat.places.stop))
-        entrant = self._race.begin(heat)
-        for place in heat.places:
-            self._play(entrant, place, group)
+    def _begin(self, heat: Heat, group: asyncio.TaskGroup) -> bool:
+        seeds = [self._experiment.seed + place for place in heat.places]
+        if self._record.propose(Begun(heat.candidate, seeds[0], seeds[-1] + 1)):
+            self._read()
+            for seed in seeds:
+                self._play(*self._unended[heat.candidate.digest, seed], group)
+        return True
 
     def _play(self, entrant: Entrant, place: int, group: asyncio.TaskGroup) -> None:
-        playing = self._player.episode(entrant.candidate, self._seed(place), self._hopeless(entrant, place))
-        group.create_task(self._record_played(entrant, place, playing))
+        seed = self._experiment.seed + place
+        group.create_task(self._player.episode(entrant.candidate, seed, self._hopeless(entrant, place)))
 
     def _hopeless(self, entrant: Entrant, place: int) -> Hopeless | None:
         if self._experiment.task.max_step_reward == inf or self._number(entrant) == BASELINE:
             return None
         return lambda bound: self._race.drops(entrant, (place, bound))
 
-    async def _record_played(self, entrant: Entrant, place: int, playing: Awaitable[Played]) -> None:
-        played = await playing
-        if isinstance(played, FailedEpisode):
-            error = played.error
-            if self._number(entrant) == BASELINE:
-                raise error  # without a baseline there is nothing to compare with
-            texts = (error.what, error.where, error.why, error.do)
-            self._write(Failed(entrant.candidate.digest, played.seed, *texts))
-        headroom = self._take(entrant, place, played)
-        self._ended.set()
-        if entrant.owed == 0 and entrant.state is not State.FAILED:
+    def _begin_renewal(self, group: asyncio.TaskGroup) -> bool:
+        if self._record.propose(Renewing(self._record.worker)):
+            self._read()
+            group.create_task(self._renew())
+        return True
+
+    async def _renew(self) -> None:
+        assert self._renewal is not None
+        found = await self._renewal.bring(self.trials)
+        incumbent = self._race.best(1)[0].candidate
+        self._record.append(Renewed(found.texts, found.demonstrations, incumbent))
+
+    def _read(self) -> None:
+        """Take in what the journal has that the race has not."""
+        while self._applied < len(self._record.events):
+            event = self._record.events[self._applied]
+            self._applied += 1
+            if not self._over:
+                self._apply(event)
+
+    def _apply(self, event: Event) -> None:
+        match event:
+            case Begun(candidate, first, last):
+                places = range(first - self._experiment.seed, last - self._experiment.seed)
+                entrant = self._race.begin(Heat(candidate, places))
+                for seed, place in zip(range(first, last), places, strict=True):
+                    self._unended[candidate.digest, seed] = (entrant, place)
+            case Ended(digest, played) if (digest, played.seed) in self._unended:
+                self._take((digest, played.seed))
+            case Failed(digest, seed) if (digest, seed) in self._unended:
+                self._take((digest, seed))
+            case Renewing(worker):
+                if self._renewal is not None and not self._renewing:
+                    self._renewal.begin()
+                self._renewer = worker
+            case Renewed() if self._renewing:
+                self._renewer = ""
+                if self._renewal is not None:
+                    self._renewal.end()
+                self._widen(event)
+            case Searched():
+                self._over = True
+            case _:
+                pass
+
+    def _take(self, which: Which) -> None:
+        """Tell the race how an episode ended."""
+        entrant, place = self._unended.pop(which)
+        headroom = self._tell_race(entrant, place, self._record.ended[which])
+        if self._caught_up and entrant.owed == 0 and entrant.state is not State.FAILED:
             rank = self._race.best(len(self._race.entrants)).index(entrant) + 1
             self._on_trial(self._trial(entrant, rank))
         if headroom is not None:
             self._on_headroom(headroom)
 
-    def _take(self, entrant: Entrant, place: int, played: Played) -> Headroom | None:
-        """Tell the race how an episode ended, now or in the record."""
+    def _tell_race(self, entrant: Entrant, place: int, played: Played) -> Headroom | None:
         match played:
             case Episode() as episode:
                 self._episodes[entrant.index].append(episode)
@@ -166,71 +250,11 @@ class Search:
             case CutEpisode(bound=bound):
                 self._cut[entrant.index] += 1
                 self._race.cut(entrant, place, bound)
-            case FailedEpisode():
+            case FailedEpisode(error=error):
+                if self._number(entrant) == BASELINE:
+                    raise error  # without a baseline there is nothing to compare with
                 self._race.fail(entrant)
         return self._headroom.look()
-
-    def _restore(self, events: Sequence[Event]) -> list[Place]:
-        """Stand where the record ends; the episodes that were begun and had not ended are to be played."""
-        unended = dict[tuple[str, int], Place]()
-        for event in events:
-            match event:
-                case Begun(candidate, first, last):
-                    entrant = self._race.begin(Heat(candidate, range(first, last)))
-                    places = {
-                        (candidate.digest, self._seed(place)): (entrant, place)
-                        for place in range(first, last)
-                    }
-                    unended |= places
-                case Ended(digest, played) if (digest, played.seed) in unended:
-                    self._take_again(*unended.pop((digest, played.seed)), played)
-                case Failed(digest, seed, what, where, why, do):
-                    error = CallError(what, where=where, why=why, do=do)
-                    self._take_again(*unended.pop((digest, seed)), FailedEpisode(seed, error))
-                case Renewed():
-                    if self._renewal is not None:
-                        self._renewal.skip()
-                    self._widen(event)
-                case Searched():
-                    self._over = True
-                case _:
-                    pass
-        for trial in self.trials:
-            self._on_trial(trial)
-        return list(unended.values())
-
-    def _take_again(self, entrant: Entrant, place: int, played: Played) -> None:
-        if (headroom := self._take(entrant, place, played)) is not None:
-            self._on_headroom(headroom)
-
-    def _write(self, event: Event) -> None:
-        if self._record is not None:
-            self._record.append(event)
-
-    async def _something_ended(self) -> bool:
-        """Wait until an episode or a renewal ends; False where neither goes on."""
-        renewing = self._renewal is not None and self._renewal.owed_calls
-        if not renewing and not any(entrant.owed for entrant in self._race.entrants):
-            return False
-        self._ended.clear()
-        await self._ended.wait()
-        return True
-
-    async def _renewed(self) -> bool:
-        """Wait for a renewal that is going on: the budget was kept for its first episodes. False for none."""
-        if self._renewal is None or not self._renewal.owed_calls:
-            return False
-        while self._renewal.owed_calls:
-            await self._something_ended()
-        return True
-
-    async def _renew(self, renewal: Renewal) -> None:
-        found = await renewal.bring(self.trials)
-        event = Renewed(found.texts, found.demonstrations, self._race.best(1)[0].candidate)
-        self._write(event)
-        self._widen(event)
-        renewal.owed_calls = 0
-        self._ended.set()
 
     def _widen(self, event: Renewed) -> None:
         self.space = self.space.widened(event.texts, event.demonstrations)
@@ -248,9 +272,6 @@ class Search:
         )
         dropped = entrant.state is State.DROPPED
         return Trial(self._number(entrant), evaluation, place, dropped, self._cut[entrant.index])
-
-    def _seed(self, place: int) -> int:
-        return self._experiment.seed + place
 
     def _number(self, entrant: Entrant) -> int:
         return BASELINE + entrant.index  # the baseline enters first

@@ -32,6 +32,24 @@ FREE = Prices()
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What answered calls come to."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    dollars: float = 0.0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.dollars + other.dollars,
+        )
+
+
+@dataclass(frozen=True)
 class Budget:
     """The limits; infinite where there is none."""
 
@@ -49,6 +67,7 @@ class Spending:
         calls: model calls that were answered.
         in_flight: calls that were begun and have no answer yet.
         earlier_minutes: of the processes that worked on it before.
+        recount: counts anew what other processes have spent.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -60,9 +79,11 @@ class Spending:
     episodes: int = 0
     in_flight: int = 0
     earlier_minutes: float = 0.0
+    recount: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self._began_s = self.clock()
+        self._others = Spent()
 
     @property
     def tokens(self) -> int:
@@ -108,6 +129,14 @@ class Spending:
             kept = spent * later_calls * _MARGIN / self.calls
             shares.append(spent / max(getattr(self.budget, name) - kept, 1e-9))
         return max(shares)
+
+    def count_others(self, spent: Spent) -> None:
+        """So much was spent by other processes, before this one or beside it."""
+        before, self._others = self._others, spent
+        self.calls += spent.calls - before.calls
+        self.prompt_tokens += spent.prompt_tokens - before.prompt_tokens
+        self.completion_tokens += spent.completion_tokens - before.completion_tokens
+        self.dollars += spent.dollars - before.dollars
 
     def count(self, calls: int, prompt_tokens: int, completion_tokens: int, prices: Prices) -> None:
         """Add answered calls."""

@@ -1,36 +1,36 @@
-"""The Store: every study's journal and every model call, in a database.
+"""The Store: the database that holds every study's journal and every model call.
 
-It owns the tables, and what a failing disk or database is called. What an entry means is `lab.journal`'s;
-when a call is looked up instead of made is `lab.recorded`'s. SQLite in WAL mode keeps what was written when
-the process is killed.
+It owns the tables, where they are, and what a failing disk or database is called. What is read and written of
+one study is `lab.record`'s. SQLite in WAL mode keeps what was written when the process is killed; PostgreSQL
+holds what several machines work on.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sql
-from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
-from lab.endpoint import Completion
-from lab.errors import ConfigError, LabError
-from lab.journal import Ended, Event, Judged, Opened, event_json, read_event
+from lab.errors import ConfigError, LabError, plain
 
 CALLS = Path(".lab/calls.db")
-
-PROPOSALS = "proposals"
-"""The scope of the calls that propose texts; every other scope is an episode's."""
+TRIALS = Path(".lab/optuna.db")
 
 BUSY_S = 30
 """Seconds that a write waits for another process's."""
 
-_tables = sql.MetaData()
+SCHEMA = "lab"
+"""Of the tables on PostgreSQL, where Optuna's are in the same database."""
 
-_studies = sql.Table(
+_LOCK = 5_122_600_411
+"""PostgreSQL's advisory lock for what one process may do at a time; any number that is nobody else's."""
+
+_tables = sql.MetaData(schema=SCHEMA)
+
+studies = sql.Table(
     "studies",
     _tables,
     sql.Column("name", sql.Text, primary_key=True),
@@ -39,25 +39,27 @@ _studies = sql.Table(
     sql.Column("began", sql.Float, nullable=False),
 )
 
-_events = sql.Table(
+events = sql.Table(
     "events",
     _tables,
-    sql.Column("study", sql.ForeignKey("studies.name"), primary_key=True),
+    sql.Column("study", sql.ForeignKey(studies.c.name), primary_key=True),
     sql.Column("number", sql.Integer, primary_key=True),
     sql.Column("at", sql.Float, nullable=False),
+    sql.Column("worker", sql.Text, nullable=False),
     sql.Column("body", sql.Text, nullable=False),
 )
 
-_calls = sql.Table(
+calls = sql.Table(
     "calls",
     _tables,
-    sql.Column("study", sql.ForeignKey("studies.name"), primary_key=True),
+    sql.Column("study", sql.ForeignKey(studies.c.name), primary_key=True),
     sql.Column("scope", sql.Text, primary_key=True),
     sql.Column("key", sql.Text, primary_key=True),
     sql.Column("occurrence", sql.Integer, primary_key=True),
     sql.Column("at", sql.Float, nullable=False),
+    sql.Column("worker", sql.Text, nullable=False),
     sql.Column("request", sql.Text, nullable=False),
-    sql.Column("text", sql.Text, nullable=False),
+    sql.Column("text", sql.JSON, nullable=False),  # PostgreSQL's own texts hold no NUL
     sql.Column("finish_reason", sql.Text, nullable=False),
     sql.Column("prompt_tokens", sql.Integer, nullable=False),
     sql.Column("completion_tokens", sql.Integer, nullable=False),
@@ -65,86 +67,108 @@ _calls = sql.Table(
     sql.Column("attempts", sql.Integer, nullable=False),
 )
 
-_failures = sql.Table(
+failures = sql.Table(
     "failures",
     _tables,
     sql.Column("id", sql.Integer, primary_key=True),
-    sql.Column("study", sql.ForeignKey("studies.name"), nullable=False, index=True),
+    sql.Column("study", sql.ForeignKey(studies.c.name), nullable=False, index=True),
     sql.Column("at", sql.Float, nullable=False),
     sql.Column("what", sql.Text, nullable=False),
     sql.Column("why", sql.Text, nullable=False),
 )
 
-
-@dataclass(frozen=True)
-class Spent:
-    """What the recorded calls come to."""
-
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-
-
-@dataclass(frozen=True)
-class CallKey:
-    """Which call of a study: who asked, the request's digest, and the how-manieth such request it was."""
-
-    scope: str
-    key: str
-    occurrence: int
-
-
-class NothingRecordedError(ConfigError):
-    """A replay needs what was never recorded."""
+workers = sql.Table(
+    "workers",
+    _tables,
+    sql.Column("study", sql.ForeignKey(studies.c.name), primary_key=True),
+    sql.Column("worker", sql.Text, primary_key=True),
+    sql.Column("joined", sql.Float, nullable=False),
+    sql.Column("seen", sql.Float, nullable=False),
+)
 
 
 class Store:
-    """An open database.
+    """An open database: a file, or `postgresql://...`, which several processes may work on at once.
+
+    Attributes:
+        where: for people; no password is in it.
+        shared: whether others may write to it.
+        trials_url: where Optuna keeps its studies.
 
     Raises:
+        ConfigError: the address is none.
         LabError: here and in everything that reads or writes: the database or the disk refused.
     """
 
-    def __init__(self, path: Path = CALLS) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.where = str(path)
-        self._engine = sql.create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_S})
-        sql.event.listen(self._engine, "connect", _tune_sqlite)
-        with self.told():
-            _tables.create_all(self._engine)
+    def __init__(self, place: Path | str = CALLS) -> None:
+        self.shared = isinstance(place, str)
+        url = _postgres(place) if isinstance(place, str) else sql.URL.create("sqlite", database=str(place))
+        options: dict[str, Any] = {"pool_pre_ping": True}
+        if isinstance(place, Path):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            options = {"connect_args": {"timeout": BUSY_S}}
+        self.where = url.render_as_string() if self.shared else str(place)
+        self.trials_url = url.render_as_string(hide_password=False) if self.shared else f"sqlite:///{TRIALS}"
+        try:
+            engine = sql.create_engine(url, **options)
+        except ImportError:
+            do = 'pip install "prompt-lab[workers]"'
+            raise ConfigError("PostgreSQL needs a driver.", where=self.where, do=do) from None
+        self._engine = engine
+        if not self.shared:
+            self._engine = engine.execution_options(schema_translate_map={SCHEMA: None})
+            sql.event.listen(engine, "connect", _tune_sqlite)
+        self._make_tables()
 
     def close(self) -> None:
         """Close the connections."""
         self._engine.dispose()
 
-    def begin(self, name: str, experiment: str, document: str) -> "Record":
-        """A new study's record; `document` is all that it depends on."""
+    def begin(self, name: str, experiment: str, document: str) -> None:
+        """Add a study; `document` is all that it depends on."""
         row = {"name": name, "experiment": experiment, "document": document, "began": time.time()}
-        with self.writing() as connection:
-            connection.execute(_studies.insert().values(row))
-        return Record(self, name, document)
+        if not self.insert(studies, row):
+            do = "try again in a second"
+            raise LabError("A study of this name was begun at this moment.", where=name, do=do)
 
-    def latest(self, experiment: str) -> "Record | None":
-        """The record of the experiment's last study, if there is one."""
+    def latest(self, experiment: str) -> tuple[str, str] | None:
+        """Name and document of the experiment's last study, if there is one."""
         last = (
-            sql.select(_studies.c.name, _studies.c.document)
-            .where(_studies.c.experiment == experiment)
-            .order_by(_studies.c.began.desc())
+            sql.select(studies.c.name, studies.c.document)
+            .where(studies.c.experiment == experiment)
+            .order_by(studies.c.began.desc())
             .limit(1)
         )
         found = self.rows(last)
-        return Record(self, found[0].name, found[0].document) if found else None
+        return (found[0].name, found[0].document) if found else None
 
     def rows(self, query: sql.Select[Any]) -> list[sql.Row[Any]]:
         """All rows of a query."""
         with self.told(), self._engine.connect() as connection:
             return list(connection.execute(query))
 
-    @contextmanager
-    def writing(self) -> Iterator[sql.Connection]:
-        """A transaction, committed at its end."""
+    def insert(self, table: sql.Table, row: Mapping[str, object]) -> bool:
+        """Write a row, which is kept when this returns; False where another has its place already."""
+        with self.told():
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(table.insert().values(row))
+            except IntegrityError:
+                return False
+        return True
+
+    def execute(self, statement: sql.Update | sql.Delete) -> None:
+        """Change rows."""
         with self.told(), self._engine.begin() as connection:
-            yield connection
+            connection.execute(statement)
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Keep the other processes that come here out of it for a moment; on a file they are out anyway."""
+        with self.told(), self._engine.begin() if self.shared else nullcontext() as connection:
+            if connection is not None:
+                connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_LOCK)))
+            yield
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -152,138 +176,29 @@ class Store:
         try:
             yield
         except SQLAlchemyError as error:
-            why = str(getattr(error, "orig", None) or error)
+            why = plain(" ".join(str(getattr(error, "orig", None) or error).split()))
             do = "free some space or repair it; the same command goes on where it was"
-            raise LabError(
-                "The study's record cannot be read or written.", where=self.where, why=why, do=do
-            ) from error
+            if self.shared:
+                do = "see that it runs and lets you in; the same command goes on where it was"
+            what = "The study's record cannot be read or written."
+            raise LabError(what, where=self.where, why=why, do=do) from None
+
+    def _make_tables(self) -> None:
+        with self.exclusively(), self.told(), self._engine.begin() as connection:
+            if self.shared:
+                connection.execute(sql.schema.CreateSchema(SCHEMA, if_not_exists=True))
+            _tables.create_all(connection)
 
 
-class Record:
-    """One study's record: its journal and its calls.
-
-    Attributes:
-        document: what the study depends on, as it was when it began.
-        events: the journal so far.
-        sealed: nothing is written any more; what would have to be was not recorded.
-    """
-
-    def __init__(self, store: Store, name: str, document: str) -> None:
-        self.name, self.document, self.sealed = name, document, False
-        self._store = store
-        journal = sql.select(_events.c.at, _events.c.body).where(_events.c.study == name)
-        rows = store.rows(journal.order_by(_events.c.number))
-        try:
-            self.events: list[Event] = [read_event(row.body) for row in rows]
-        except ValidationError as error:
-            where, do = f"{name} in {store.where}", "--fresh begins a new study"
-            raise LabError("The study's journal is damaged.", where=where, why=str(error), do=do) from None
-        self.earlier_minutes = _minutes(
-            [(row.at, event) for row, event in zip(rows, self.events, strict=True)]
-        )
-
-    def append(self, event: Event) -> None:
-        """Write the next entry; it is kept when this returns.
-
-        Raises:
-            NothingRecordedError: the record is sealed.
-        """
-        if self.sealed:
-            raise self.ends_here()
-        row = {"study": self.name, "number": len(self.events), "at": time.time(), "body": event_json(event)}
-        with self._store.writing() as connection:
-            connection.execute(_events.insert().values(row))
-        self.events.append(event)
-
-    def seal(self) -> None:
-        """Allow no further entry: this is a replay."""
-        self.sealed = True
-
-    def ends_here(self) -> NothingRecordedError:
-        """The error of a replay that needs more than there is."""
-        calls = sum(self.spent(proposals=kind).calls for kind in (False, True))
-        what = f"The record ends here: {calls:,} calls in {len(self.ended())} episodes, and no verdict."
-        do = "the same command without --replay goes on from here"
-        return NothingRecordedError(what, where=f"{self.name} in {self._store.where}", do=do)
-
-    @property
-    def judged(self) -> Judged | None:
-        """When and after how long the verdict was given; None where it was not."""
-        return next((event for event in self.events if isinstance(event, Judged)), None)
-
-    def ended(self) -> dict[tuple[str, int], Ended]:
-        """The episodes that have ended, by candidate's digest and seed."""
-        return {(event.digest, event.played.seed): event for event in self.events if isinstance(event, Ended)}
-
-    def calls_of(self, scope: str) -> dict[CallKey, Completion]:
-        """The calls of one scope."""
-        mine = sql.select(_calls).where(_calls.c.study == self.name, _calls.c.scope == scope)
-        return {
-            CallKey(row.scope, row.key, row.occurrence): _completion(row) for row in self._store.rows(mine)
-        }
-
-    def keep_call(self, key: CallKey, request: str, completion: Completion) -> None:
-        """Write a call that was answered."""
-        with self._store.writing() as connection:
-            connection.execute(
-                _calls.insert().values(
-                    study=self.name,
-                    scope=key.scope,
-                    key=key.key,
-                    occurrence=key.occurrence,
-                    at=time.time(),
-                    request=request,
-                    text=completion.text,
-                    finish_reason=completion.finish_reason,
-                    prompt_tokens=completion.prompt_tokens,
-                    completion_tokens=completion.completion_tokens,
-                    latency_s=completion.latency_s,
-                    attempts=completion.attempts,
-                )
-            )
-
-    def keep_failure(self, error: LabError) -> None:
-        """Write an attempt at a call that failed."""
-        row = {"study": self.name, "at": time.time(), "what": error.what, "why": error.why}
-        with self._store.writing() as connection:
-            connection.execute(_failures.insert().values(row))
-
-    def failures(self) -> dict[str, int]:
-        """How many attempts failed, by what happened; the most frequent first."""
-        times = sql.func.count().label("times")
-        query = (
-            sql.select(_failures.c.what, times)
-            .where(_failures.c.study == self.name)
-            .group_by(_failures.c.what)
-            .order_by(times.desc(), _failures.c.what)
-        )
-        return {row.what: row.times for row in self._store.rows(query)}
-
-    def spent(self, *, proposals: bool) -> Spent:
-        """What was spent on episodes, or on proposals."""
-        of_kind = (_calls.c.scope == PROPOSALS) if proposals else (_calls.c.scope != PROPOSALS)
-        sums = sql.select(
-            sql.func.count(),
-            sql.func.coalesce(sql.func.sum(_calls.c.prompt_tokens), 0),
-            sql.func.coalesce(sql.func.sum(_calls.c.completion_tokens), 0),
-        ).where(_calls.c.study == self.name, of_kind)
-        return Spent(*map(int, self._store.rows(sums)[0]))
-
-
-def _completion(row: sql.Row[Any]) -> Completion:
-    tokens = (row.prompt_tokens, row.completion_tokens)
-    return Completion(row.text, row.finish_reason, *tokens, row.latency_s, row.attempts)
-
-
-def _minutes(journal: list[tuple[float, Event]]) -> float:
-    """Minutes of work: of each process from its opening to the last that it wrote."""
-    opened_s, last_s, worked_s = 0.0, 0.0, 0.0
-    for at, event in journal:
-        if isinstance(event, Opened):
-            worked_s += last_s - opened_s
-            opened_s = at
-        last_s = at
-    return (worked_s + last_s - opened_s) / 60
+def _postgres(address: str) -> sql.URL:
+    try:
+        url = sql.make_url(address)
+    except ArgumentError:
+        url = sql.URL.create("none")
+    if url.get_backend_name() not in ("postgresql", "postgres") or not url.database:
+        what, do = "The storage's address is none.", "give postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        raise ConfigError(what, where="--storage or LAB_STORAGE", do=do)
+    return url.set(drivername="postgresql+psycopg")
 
 
 def _tune_sqlite(connection: Any, _: object) -> None:  # noqa: ANN401  # the driver's

@@ -1,7 +1,8 @@
 """A Study: the main job, from an experiment to a verdict: search, confirm, play the holdout, judge.
 
 It opens and closes what the job needs and owns the seeds; each part's own work is in its own module. A study
-whose record holds the verdict is told again, and nothing is opened for it.
+whose record holds the verdict is told again, and nothing is opened for it. Several workers on one record run
+it all, and each plays what no other does.
 """
 
 import asyncio
@@ -11,7 +12,6 @@ from datetime import UTC, datetime
 
 from lab.endpoint import Endpoint, Model
 from lab.environment import Environment, open_environment
-from lab.episode import Episode
 from lab.errors import BudgetError
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
@@ -24,15 +24,16 @@ from lab.player import Player
 from lab.progress import ProgressView
 from lab.proposal import Proposals
 from lab.proposers import make_proposer
+from lab.record import PROPOSALS, Record
 from lab.recorded import Nothing, Recorded
 from lab.renewal import Renewal
 from lab.search import Search
 from lab.settings import ModelChoice, choose_environment, proposer_endpoint, shown_proposer
 from lab.spending import Metered, Spending
-from lab.store import PROPOSALS, Record
 from lab.tracking import Tracker
 from lab.trial import Trial
 from lab.verdict import Verdict, confirm, finalists, judge
+from lab.workers import working
 
 CONFIRMATION, HOLDOUT = 500_000, 1_000_000
 """How far the seeds of confirmation and holdout lie from the search's, which never reach there."""
@@ -43,14 +44,23 @@ class Study:
 
     Args:
         record: where it goes on, and what it is kept in.
+        shared: other workers may be at it.
     """
 
     def __init__(
-        self, experiment: Experiment, model: ModelChoice, record: Record, view: ProgressView, tracker: Tracker
+        self,
+        experiment: Experiment,
+        model: ModelChoice,
+        record: Record,
+        view: ProgressView,
+        tracker: Tracker,
+        *,
+        shared: bool = False,
     ) -> None:
-        self.interrupted = False
+        self.interrupted, self._shared = False, shared
         self._experiment, self._model, self._record = experiment, model, record
         self._view, self._tracker = view, tracker
+        self._leads = False
         self._headroom: Headroom | None = None
         self._searching: asyncio.Task[None] | None = None
 
@@ -75,11 +85,14 @@ class Study:
             open_environment(where) as environment,
             open_endpoint(opening, experiment.patience) as endpoint,
         ):
-            self._record.append(Opened())
             endpoint.throttle.on_failure = self._record.keep_failure
             spending = self._spending()
             model = Metered(endpoint, spending, experiment.prices)
-            async with self._renewal(endpoint, model, spending) as renewal:
+            async with (
+                working(self._record, spending.recount, self._lead, alone=not self._shared),
+                self._renewal(endpoint, model, spending) as renewal,
+            ):
+                self._record.append(Opened(alone=len(self._record.alive) == 1))
                 return await self._outcome(model, environment, renewal, spending)
 
     async def replay(self) -> Outcome:
@@ -104,10 +117,9 @@ class Study:
         with self._view.watching(spending, experiment.verdict_calls):
             verdict = await self._verdict(search, player)
         self._tracker.verdict(verdict)
-        judged = record.judged
-        if judged is None:
-            judged = Judged(spending.minutes, datetime.now(UTC).isoformat(timespec="seconds"))
-            record.append(judged)
+        while (judged := record.judged) is None:  # of several workers, one gives it
+            record.propose(Judged(spending.minutes, datetime.now(UTC).isoformat(timespec="seconds")))
+        spending.recount()
         return Outcome(
             experiment,
             self._model,
@@ -121,15 +133,24 @@ class Study:
 
     def _spending(self) -> Spending:
         """What may be spent, less what was spent before."""
+        spending = Spending(self._experiment.budget, earlier_minutes=self._record.earlier_minutes)
+        spending.recount = lambda: self._count_others(spending)
+        spending.recount()
+        return spending
+
+    def _count_others(self, spending: Spending) -> None:
+        """Count what other processes have spent, before this one or beside it."""
         experiment, record = self._experiment, self._record
-        spending = Spending(experiment.budget, earlier_minutes=record.earlier_minutes)
-        spending.episodes = sum(isinstance(ended.played, Episode) for ended in record.ended().values())
         other = experiment.proposals if shown_proposer() else None
         theirs = other.prices if other else experiment.prices
-        for proposals, prices in ((False, experiment.prices), (True, theirs)):
-            spent = record.spent(proposals=proposals)
-            spending.count(spent.calls, spent.prompt_tokens, spent.completion_tokens, prices)
-        return spending
+        played = record.spent_elsewhere(experiment.prices, proposals=False)
+        proposed = record.spent_elsewhere(theirs, proposals=True)
+        spending.count_others(played + proposed)
+        spending.episodes = record.episodes
+
+    def _lead(self) -> None:
+        self._leads = True
+        self._tracker.lead()
 
     async def _verdict(self, search: Search, player: Player) -> Verdict:
         """Each phase's seeds are its own; the baseline plays its part while the search runs out."""
@@ -160,8 +181,10 @@ class Study:
             if not self.interrupted or (this and this.cancelling()):  # not the search alone is to end
                 raise
         finally:
-            if search.trials and not self._record.sealed:
-                keep_trials(self._record.name, search.space, self._experiment.objective, search.trials)
+            if search.trials and self._leads:
+                url, objective = self._record.store.trials_url, self._experiment.objective
+                with self._record.store.exclusively():
+                    keep_trials(url, self._record.name, search.space, objective, search.trials)
         search.end()
 
     async def _baseline(self, search: Search, player: Player) -> Evaluation:

@@ -22,20 +22,20 @@ _Job = Callable[[MlflowStore], None]
 class Tracker:
     """Writes one study to MLflow, in the order that it is told. A study without a trial leaves no run.
 
-    What is told again, of a study that goes on, finds its runs there and adds none.
-
-    Args:
-        silent: write nothing: a replay touches no server.
+    What is told again, of a study that goes on, finds its runs there and adds none. Nothing is written before
+    `lead`: of several workers one writes, and a replay touches no server.
     """
 
-    def __init__(
-        self, experiment: Experiment, study_name: str, warn: Callable[[str], None], *, silent: bool = False
-    ) -> None:
-        self._warn, self._told, self._silent = warn, False, silent
+    def __init__(self, experiment: Experiment, study_name: str, warn: Callable[[str], None]) -> None:
+        self._warn, self._told, self._leads = warn, False, False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         arguments = (experiment, study_name)
         self._thread = threading.Thread(target=self._run, args=arguments, name="tracking", daemon=True)
-        if not silent:
+
+    def lead(self) -> None:
+        """Write from now on, and what was told before."""
+        if not self._leads:
+            self._leads = True
             self._thread.start()
 
     def trial(self, trial: Trial) -> None:
@@ -60,7 +60,7 @@ class Tracker:
 
     def close(self, status: Status, timeout_s: float = 60.0) -> None:
         """Wait until everything is written, `timeout_s` at most, and close the parent run."""
-        if not self._told:
+        if not (self._told and self._leads):
             return
         self._jobs.put(lambda store: store.end(status))
         self._jobs.put(None)
@@ -69,8 +69,6 @@ class Tracker:
             self._warn(f"MLflow did not take everything in {timeout_s:g} s; its runs may be incomplete.")
 
     def _tell(self, job: _Job) -> None:
-        if self._silent:
-            return
         self._told = True
         self._jobs.put(job)
 

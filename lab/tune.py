@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.errors import LabError, first_of
+from lab.errors import ConfigError, LabError, first_of
 from lab.frozen import BEST
 
 if TYPE_CHECKING:
     from lab.progress import ProgressView
-    from lab.store import Record
+    from lab.record import Record
     from lab.study import Study
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -34,6 +34,19 @@ def tune(
     replay: Annotated[
         bool, typer.Option("--replay", help="Tell the last study again; make no call.")
     ] = False,
+    storage: Annotated[
+        str,
+        typer.Option(
+            envvar="LAB_STORAGE",
+            help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, for a study on several machines. "
+            "In LAB_STORAGE, the password is in no process list.",
+            show_default="a file, .lab/calls.db",
+            show_envvar=True,
+        ),
+    ] = "",
+    worker: Annotated[
+        bool, typer.Option("--worker", help="Share the study on --storage with other workers.")
+    ] = False,
 ) -> None:
     """Tune prompt and sampling on an experiment, and freeze the winner.
 
@@ -46,11 +59,13 @@ def tune(
         python -m lab.tune
 
         python -m lab.tune experiments/smoke.toml --out /tmp/smoke.toml
+
+        python -m lab.tune --storage postgresql://lab@database/lab --worker
     """
     if fresh and replay:
         raise typer.BadParameter("--fresh begins anew, and --replay tells what was: choose one")
     try:
-        asyncio.run(_tune(experiment, out, fresh=fresh, replay=replay))
+        asyncio.run(_tune(experiment, out, storage, fresh=fresh, replay=replay, worker=worker))
     except (LabError, BaseExceptionGroup) as raised:
         error = first_of(raised)
         if not isinstance(error, LabError):
@@ -64,7 +79,7 @@ def tune(
         sys.exit(INTERRUPTED)
 
 
-async def _tune(path: Path, out: Path, *, fresh: bool, replay: bool) -> None:
+async def _tune(path: Path, out: Path, storage: str, *, fresh: bool, replay: bool, worker: bool) -> None:
     # Here and not above, so that --help answers at once.
     from lab.experiment import load_experiment
     from lab.freeze import freeze
@@ -78,17 +93,27 @@ async def _tune(path: Path, out: Path, *, fresh: bool, replay: bool) -> None:
     from lab.tracking import Tracker
 
     read_dotenv(Path.cwd())
+    storage = storage or os.environ.get("LAB_STORAGE", "")  # which .env may have set just now
+    if worker and (not storage or fresh or replay):
+        why = "it shares a study, which others may be at" if storage else "workers meet in a database"
+        do = "leave out --fresh and --replay" if storage else "give --storage postgresql://..."
+        raise ConfigError("--worker cannot be had in this way.", where="--worker", why=why, do=do)
     experiment = load_experiment(path)
     model = choose_model(experiment.model)
     depends_on = document(experiment, model, shown_proposer())
     view = ProgressView(experiment.space.free)
-    with alone(experiment.name, CALLS.parent), closing(Store(CALLS)) as store:
+    with (
+        nullcontext() if storage else alone(experiment.name, CALLS.parent),
+        closing(Store(storage or CALLS)) as store,
+    ):
         record = open_record(store, experiment.name, depends_on, fresh=fresh, replay=replay)
         told_again = replay or record.judged is not None
         with nullcontext() if told_again else opening_model(model, os.environ) as opening:
-            tracker = Tracker(experiment, record.name, view.say, silent=replay)
-            study = Study(experiment, model, record, view, tracker)
-            _on_signals(study, view)
+            tracker = Tracker(experiment, record.name, view.say)
+            study = Study(experiment, model, record, view, tracker, shared=worker)
+            if not (replay or worker) and (told_again or not storage):
+                tracker.lead()
+            _on_signals(study, view, leave_at_once=worker)
             view.say(f"Study {record.name} on {model.name} at {model.shown}: {experiment.about}")
             if record.events:
                 view.say(_goes_on(record))
@@ -108,17 +133,17 @@ def _goes_on(record: "Record") -> str:
     if record.judged is not None:
         return f"It was finished at {record.judged.created} and is told again; --fresh begins another."
     return (
-        f"It goes on where it was: {len(record.ended())} episodes are kept, and every call that was answered."
+        f"It goes on where it was: {len(record.ended)} episodes are kept, and every call that was answered."
     )
 
 
-def _on_signals(study: "Study", view: "ProgressView") -> None:
+def _on_signals(study: "Study", view: "ProgressView", *, leave_at_once: bool) -> None:
     main = asyncio.current_task()
     loop = asyncio.get_running_loop()
     assert main is not None
 
     def on_interrupt() -> None:
-        if study.interrupt():
+        if not leave_at_once and study.interrupt():  # a worker that leaves ends nothing for the others
             view.say("Ending the search; the best so far go to the holdout. Ctrl-C again stops at once.")
         else:
             main.cancel()

@@ -12,7 +12,7 @@ ORDER = (
     *("episode", "chat", "agent", "contract", "output", "frozen", "environments", "environment", "settings"),
     *("local_model", "opening"),  # so far the play ring
     *("space", "space_table", "spending", "evaluation", "objective", "experiment", "trial"),
-    *("journal", "store", "recorded", "resume", "player"),
+    *("journal", "store", "record", "recorded", "resume", "workers", "player"),
     *("intervals", "sampling", "surrogate", "moderated", "scores", "race", "headroom"),
     *("briefing", "proposal", "proposers", "renewal", "search"),
     *("verdict", "outcome", "freeze", "optuna_store", "mlflow_store", "tracking", "progress"),

@@ -5,13 +5,15 @@ here, as it is for every method, so that it counts in nobody's budget.
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.ground import Ground
 from lab.candidate import Candidate
 from lab.experiment import Experiment
-from lab.player import Player
+from lab.record import Record
 from lab.search import Search
+from lab.store import Store
 from lab.study import CONFIRMATION
 from lab.verdict import confirm, finalists
 
@@ -26,11 +28,15 @@ def run(ground: Ground) -> None:
     verdict = ground.experiment.verdict.model_copy(update={"episodes": 0})
     budget = live.spending.budget
     experiment = replace(ground.experiment, verdict=verdict, seed=ground.seeds.start, budget=budget)
-    ground.choose(live.wait(_finalist(experiment, live.player)))
+    ground.choose(live.wait(_finalist(experiment, live)))
 
 
-async def _finalist(experiment: Experiment, player: Player) -> Candidate:
-    search = Search(experiment, player, None, lambda _: None, lambda _: None)
+async def _finalist(experiment: Experiment, live: "LiveGround") -> Candidate:
+    store = Store(Path(":memory:"))
+    store.begin("study", experiment.name, "")
+    record = Record(store, "study", "")
+    player = live.recorded_player(record)
+    search = Search(experiment, player, None, lambda _: None, lambda _: None, record)
     await search.run()
     first = experiment.seed + CONFIRMATION
     seeds = range(first, first + experiment.confirmation.episodes)

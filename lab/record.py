@@ -1,0 +1,265 @@
+"""The Record: one study's journal and calls, as one of the workers on it sees them.
+
+Journal entries are numbered without a gap, and the number is the key: who writes an entry knows all before
+it. So a decision holds for all workers, or was made too late and is made again; that is the whole of how
+they agree. What an entry means is `lab.journal`'s; when a call is looked up instead of made is
+`lab.recorded`'s; who is at work is `lab.workers`'.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sql
+from pydantic import ValidationError
+
+from lab.endpoint import Completion
+from lab.episode import CutEpisode, Episode, FailedEpisode
+from lab.errors import CallError, ConfigError, LabError, plain
+from lab.journal import Begun, Ended, Event, Failed, Judged, Opened, Taken, event_json, read_event
+from lab.spending import FREE, Prices, Spent
+from lab.store import Store, calls, events, failures
+
+PROPOSALS = "proposals"
+"""The scope of the calls that propose texts; every other scope is an episode's."""
+
+Which = tuple[str, int]
+"""An episode: its candidate's digest, and the environment's seed."""
+
+
+@dataclass(frozen=True)
+class CallKey:
+    """Which call of a study: who asked, the request's digest, and the how-manieth such request it was."""
+
+    scope: str
+    key: str
+    occurrence: int
+
+
+class NothingRecordedError(ConfigError):
+    """A replay needs what was never recorded."""
+
+
+class Record:
+    """One study's record.
+
+    Attributes:
+        document: what the study depends on, as it was when it began.
+        worker: this process, by a name of its own.
+        alive: the workers that are at work, this one among them.
+        events: the journal, as far as it was read.
+        ended: how each episode ended that has.
+        unended: who plays each episode that was begun and has not ended.
+        uncounted: episodes that ended elsewhere since it was last asked what was spent there.
+        sealed: nothing is written any more; what would have to be was not recorded.
+    """
+
+    def __init__(self, store: Store, name: str, document: str) -> None:
+        self.store, self.name, self.document, self.sealed = store, name, document, False
+        self.worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.alive = frozenset({self.worker})
+        self.events: list[Event] = []
+        self.ended: dict[Which, Episode | CutEpisode | FailedEpisode] = {}
+        self.unended: dict[Which, str] = {}
+        self.uncounted = 0
+        self._work_s = _Work()
+        self._change = asyncio.Event()
+        self.read()
+        self.earlier_minutes = self._work_s.seconds / 60
+
+    def read(self) -> bool:
+        """Read what others wrote; whether there was anything."""
+        news = sql.select(events.c.at, events.c.worker, events.c.body)
+        news = news.where(events.c.study == self.name, events.c.number >= len(self.events))
+        rows = self.store.rows(news.order_by(events.c.number))
+        try:
+            for row in rows:
+                self._take(row.at, row.worker, read_event(row.body))
+        except ValidationError as error:
+            where, do = f"{self.name} in {self.store.where}", "--fresh begins a new study"
+            raise LabError("The study's journal is damaged.", where=where, why=str(error), do=do) from None
+        return bool(rows)
+
+    def propose(self, event: Event) -> bool:
+        """Write the next entry, unless another worker was faster: then read what it wrote, and decide again.
+
+        Raises:
+            NothingRecordedError: the record is sealed.
+        """
+        if self.sealed:
+            raise self.ends_here()
+        at = time.time()
+        place = {"study": self.name, "number": len(self.events)}
+        if self.store.insert(events, {**place, "at": at, "worker": self.worker, "body": event_json(event)}):
+            self._take(at, self.worker, event)
+            return True
+        if not self.read():
+            where = f"{self.name} in {self.store.where}"
+            raise LabError("The study is not in its storage any more.", where=where, do="begin a new one")
+        return False
+
+    def append(self, event: Event) -> None:
+        """Write what happened, after all that others wrote; it is kept when this returns."""
+        while not self.propose(event):
+            pass
+
+    def claim(self, which: Which) -> bool:
+        """Whether this worker is to play an episode: it is its own already, or nobody's who is at work."""
+        while which not in self.ended:
+            player = self.unended.get(which)
+            if player == self.worker:
+                return True
+            if player in self.alive:
+                return False
+            if self.propose(Taken(*which)):
+                return True
+        return False
+
+    async def changed(self) -> None:
+        """Return when something was written, or a worker has come or gone."""
+        await self._change.wait()
+
+    def see(self, alive: frozenset[str]) -> None:
+        """These other workers are at work."""
+        now = alive | {self.worker}
+        if now != self.alive:
+            self.alive = now
+            self._tell()
+
+    def seal(self) -> None:
+        """Allow no further entry: this is a replay."""
+        self.sealed = True
+
+    def ends_here(self) -> NothingRecordedError:
+        """The error of a replay that needs more than there is."""
+        made = sum(self.spent_elsewhere(FREE, proposals=kind).calls for kind in (False, True))
+        what = f"The record ends here: {made:,} calls in {len(self.ended)} episodes, and no verdict."
+        do = "the same command without --replay goes on from here"
+        return NothingRecordedError(what, where=f"{self.name} in {self.store.where}", do=do)
+
+    @property
+    def judged(self) -> Judged | None:
+        """When and after how long the verdict was given; None where it was not."""
+        return next((event for event in reversed(self.events) if isinstance(event, Judged)), None)
+
+    @property
+    def episodes(self) -> int:
+        """How many were played to their end."""
+        return sum(isinstance(played, Episode) for played in self.ended.values())
+
+    def calls_of(self, scope: str) -> dict[CallKey, Completion]:
+        """The calls of one scope."""
+        mine = sql.select(calls).where(calls.c.study == self.name, calls.c.scope == scope)
+        return {
+            CallKey(row.scope, row.key, row.occurrence): _completion(row) for row in self.store.rows(mine)
+        }
+
+    async def keep_call(self, key: CallKey, request: str, completion: Completion) -> None:
+        """Write a call that was answered; the first answer stays, where two workers got one."""
+        row = {
+            "study": self.name,
+            "scope": key.scope,
+            "key": key.key,
+            "occurrence": key.occurrence,
+            "at": time.time(),
+            "worker": self.worker,
+            "request": request,
+            "text": completion.text,
+            "finish_reason": completion.finish_reason,
+            "prompt_tokens": completion.prompt_tokens,
+            "completion_tokens": completion.completion_tokens,
+            "latency_s": completion.latency_s,
+            "attempts": completion.attempts,
+        }
+        if self.store.shared:  # a server's answer takes time, in which the other calls go on
+            await asyncio.to_thread(self.store.insert, calls, row)
+        else:
+            self.store.insert(calls, row)
+
+    def keep_failure(self, error: LabError) -> None:
+        """Write an attempt at a call that failed."""
+        row = {"study": self.name, "at": time.time(), "what": plain(error.what), "why": plain(error.why)}
+        self.store.insert(failures, row)
+
+    def failures(self) -> dict[str, int]:
+        """How many attempts failed, by what happened; the most frequent first."""
+        times = sql.func.count().label("times")
+        query = (
+            sql.select(failures.c.what, times)
+            .where(failures.c.study == self.name)
+            .group_by(failures.c.what)
+            .order_by(times.desc(), failures.c.what)
+        )
+        return {row.what: row.times for row in self.store.rows(query)}
+
+    def spent_elsewhere(self, prices: Prices, *, proposals: bool) -> Spent:
+        """What was spent on episodes, or on proposals, by other processes than this."""
+        self.uncounted = 0
+        of_kind = (calls.c.scope == PROPOSALS) if proposals else (calls.c.scope != PROPOSALS)
+        sums = sql.select(
+            sql.func.count(),
+            sql.func.coalesce(sql.func.sum(calls.c.prompt_tokens), 0),
+            sql.func.coalesce(sql.func.sum(calls.c.completion_tokens), 0),
+        ).where(calls.c.study == self.name, calls.c.worker != self.worker, of_kind)
+        made, tokens_in, tokens_out = map(int, self.store.rows(sums)[0])
+        return Spent(made, tokens_in, tokens_out, prices.dollars(tokens_in, tokens_out))
+
+    def _take(self, at: float, worker: str, event: Event) -> None:
+        self.events.append(event)
+        self._work_s.wrote(at, worker, event)
+        if isinstance(event, Ended | Failed) and worker != self.worker:
+            self.uncounted += 1
+        match event:
+            case Opened() if self.store.shared:
+                self.alive |= {worker}  # whoever is gone again is not there at the next look
+            case Begun(candidate, first, last):
+                for seed in range(first, last):
+                    self.unended[candidate.digest, seed] = worker
+            case Taken(digest, seed) if (digest, seed) not in self.ended:
+                self.unended[digest, seed] = worker
+            case Ended(digest, played):
+                self._end((digest, played.seed), played)
+            case Failed(digest, seed, what, where, why, do):
+                error = CallError(what, where=where, why=why, do=do)
+                self._end((digest, seed), FailedEpisode(seed, error))
+            case _:
+                pass
+        self._tell()
+
+    def _end(self, which: Which, played: Episode | CutEpisode | FailedEpisode) -> None:
+        self.ended.setdefault(which, played)
+        self.unended.pop(which, None)
+
+    def _tell(self) -> None:
+        self._change.set()
+        self._change = asyncio.Event()
+
+
+class _Work:
+    """Seconds in which at least one worker was at work, from its opening to the last that it wrote."""
+
+    def __init__(self) -> None:
+        self._before_s, self._began_s, self._last_s = 0.0, 0.0, 0.0
+        self._open = set[str]()
+
+    def wrote(self, at: float, worker: str, event: Event) -> None:
+        # A process that opens, while of those before it nobody writes any more, begins a stretch of its own.
+        if isinstance(event, Opened) and (event.alone or not self._open):
+            self._before_s += self._last_s - self._began_s
+            self._began_s = at
+            self._open.clear()
+        self._open.add(worker)
+        self._last_s = max(at, self._last_s)
+
+    @property
+    def seconds(self) -> float:
+        return self._before_s + self._last_s - self._began_s
+
+
+def _completion(row: sql.Row[Any]) -> Completion:
+    tokens = (row.prompt_tokens, row.completion_tokens)
+    return Completion(row.text, row.finish_reason, *tokens, row.latency_s, row.attempts)

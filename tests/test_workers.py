@@ -1,0 +1,149 @@
+"""Several workers on one study, on a real PostgreSQL server."""
+
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
+from tests.postgres import Postgres, postgres, rows
+from tests.project import Project
+from tests.test_resume import a_project, by_the_request, settings
+
+COMMAND = ("-m", "lab.tune", "experiments/known.toml")
+WORKERS = 4
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with postgres() as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A project whose study is on a server; each worker is started in it, as if on a shared disk.
+
+    Attributes:
+        address: of the database.
+    """
+
+    project: Project
+    endpoint: FakeEndpoint
+    address: str
+
+    def start(self, *flags: str) -> "subprocess.Popen[str]":
+        environ = {**settings(self.endpoint), "LAB_STORAGE": self.address}
+        return self.project.start(*COMMAND, *flags, **environ)
+
+    def run(self, *flags: str) -> "subprocess.CompletedProcess[str]":
+        return told(self.start(*flags))
+
+    def count(self, table: str, where: str = "true") -> int:
+        return int(str(rows(self.address, f"select count(*) from {table} where {where}")[0][0]))
+
+    def wait_for_calls(self, calls: int) -> None:
+        until_s = time.monotonic() + 120
+        while len(self.endpoint.requests) < calls:
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
+
+
+def told(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
+    out, err = process.communicate(timeout=180)
+    assert "Traceback" not in err, err
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture
+def shared(server: Postgres, tmp_path: Path) -> Iterator[Shared]:
+    with fake_endpoint(by_the_request) as endpoint:
+        yield Shared(a_project(tmp_path / "project"), endpoint, server.database())
+
+
+def test_four_workers_do_one_study_though_one_is_killed(shared: Shared) -> None:
+    """Nothing is played twice, the budget holds, one verdict is given, and all of them tell it."""
+    processes = [shared.start("--worker") for _ in range(WORKERS)]
+    shared.wait_for_calls(40)
+    processes[0].send_signal(signal.SIGKILL)
+    processes[0].communicate()
+    done = [told(process) for process in processes[1:]]
+    assert [one.returncode for one in done] == [0, 0, 0], [one.stderr for one in done]
+    assert done[0].stdout == done[1].stdout == done[2].stdout
+    assert 'name = "storyteller"' in (shared.project.folder / "prompts/best.toml").read_text()
+    calls = shared.count("lab.calls")
+    assert 150 < calls <= 240
+    assert calls <= len(shared.endpoint.requests) <= calls + 6  # what the killed one had in flight
+    assert f"Cost: {calls} calls" in done[0].stdout
+    ended = rows(
+        shared.address,
+        "select body::json->>'digest', body::json->'played'->>'seed' from lab.events"
+        " where body::json->>'kind' = 'ended'",
+    )
+    assert len(ended) == len(set(ended)) > 30
+    assert shared.count("lab.events", "body::json->>'kind' = 'judged'") == 1
+    assert shared.count("lab.events", "body::json->>'kind' = 'taken'") > 0
+    assert len(rows(shared.address, "select distinct worker from lab.calls")) == WORKERS
+    assert shared.count("lab.workers") == 1  # the killed one could not take its leave
+    assert shared.count("studies") == 1  # Optuna's
+
+
+def test_a_study_is_told_again_from_anywhere(shared: Shared) -> None:
+    done = shared.run()
+    assert done.returncode == 0, done.stderr
+    asked = len(shared.endpoint.requests)
+    for flags in ((), ("--worker",), ("--replay",)):
+        again = shared.run(*flags)
+        assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
+    assert len(shared.endpoint.requests) == asked
+
+
+def test_a_worker_that_leaves_leaves_its_work_to_the_others(server: Postgres, tmp_path: Path) -> None:
+    gate = threading.Event()
+
+    def held(body: Body) -> Reply:
+        if len(endpoint.requests) > 20:
+            gate.wait(60)
+        return by_the_request(body)
+
+    with fake_endpoint(held) as endpoint:
+        shared = Shared(a_project(tmp_path / "project"), endpoint, server.database())
+        first = shared.start("--worker")
+        shared.wait_for_calls(21)
+        refused = shared.run()
+        first.send_signal(signal.SIGINT)
+        left = told(first)
+        gate.set()
+        done = shared.run("--worker")
+    assert refused.returncode == 2
+    assert "Another process is working on this experiment's study." in refused.stderr
+    assert "--worker joins it" in refused.stderr
+    assert left.returncode == 130
+    assert done.returncode == 0, done.stderr
+    assert shared.count("lab.workers") == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "storage", "code", "said"),
+    [
+        (("--worker",), "", 2, "give --storage postgresql://"),
+        (("--worker", "--fresh"), "postgresql://u:canary@127.0.0.1/none", 2, "leave out --fresh"),
+        ((), "mysql://u:canary@127.0.0.1/none", 2, "give postgresql://"),
+        ((), "not an address canary", 2, "give postgresql://"),
+        ((), "postgresql://u:canary@127.0.0.1:9/none", 1, "The study's record cannot be read or written."),
+    ],
+)
+def test_a_storage_that_cannot_be_had_is_told_in_words(
+    tmp_path: Path, flags: tuple[str, ...], storage: str, code: int, said: str
+) -> None:
+    project = a_project(tmp_path / "project")
+    done = project.run(*COMMAND, *flags, LAB_STORAGE=storage)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert not re.search("canary|Traceback", done.stdout + done.stderr)
