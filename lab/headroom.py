@@ -20,6 +20,10 @@ LEVEL = 0.05
 GROUP = 4
 """Entrants in each of the two groups, at least; fewer where fewer opened the race."""
 
+LATE = 3
+"""Candidates, times those that opened the race, after which the race's own second episodes are waited for no
+longer: while everything new looks better than all that has played, it would play none."""
+
 
 @dataclass(frozen=True)
 class Headroom:
@@ -67,6 +71,7 @@ class HeadroomTest:
     def __init__(self, race: Race, opening: Sequence[Entrant]) -> None:
         self._race, self._opening = race, opening
         self._last: list[Entrant] = []
+        self._asked: list[Entrant] = []
         self._told = False
 
     def look(self) -> Headroom | None:
@@ -74,22 +79,28 @@ class HeadroomTest:
         if self._told:
             return None
         if not self._last:
-            self._last = self._came_out_last()
-            for entrant in self._last:
-                self._race.again(entrant)
-        second = {entrant.index: self._second(entrant) for entrant in self._last}
-        if not self._last or not all(map(isfinite, second.values())):
+            self._form_groups()
+        asked = [entrant for entrant in self._asked if entrant.state is not State.FAILED]
+        if not asked or not all(isfinite(self._second(entrant)) for entrant in asked):
             return None
         self._told = True
-        return headroom(self._contenders(self._last), list(second.values()))
+        return headroom(
+            self._contenders(self._last), [self._second(one) for one in self._last if one in asked]
+        )
 
-    def _came_out_last(self) -> list[Entrant]:
-        """Once as many others have earned a second episode; nobody before."""
+    def _form_groups(self) -> None:
+        """Once as many as came out last have earned a second episode, or none are waited for any longer."""
         able = [entrant for entrant in self._opening if entrant.state is not State.FAILED]
         if not all(entrant.played for entrant in able):
-            return []
-        last = sorted(able, key=lambda entrant: self._race.returns(entrant)[0])[: min(GROUP, len(able) // 2)]
-        return last if len(self._contenders(last)) >= len(last) else []
+            return
+        ranked = sorted(able, key=lambda entrant: self._race.returns(entrant)[0])
+        last = ranked[: min(GROUP, len(able) // 2)]
+        earned = len(self._contenders(last)) >= len(last)
+        if earned or len(self._race.entrants) >= LATE * len(self._opening):
+            self._last = last
+            self._asked = last if earned else [*last, *ranked[len(ranked) - len(last) :]]
+            for entrant in self._asked:
+                self._race.again(entrant)
 
     def _contenders(self, last: list[Entrant]) -> list[float]:
         """The second returns of all others that have one."""
