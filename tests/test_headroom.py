@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lab.candidate import Candidate
-from lab.headroom import GROUP, Headroom, HeadroomTest, headroom
+from lab.headroom import GROUP, LATE, Headroom, HeadroomTest, headroom
 from lab.objective import Objective
 from lab.prompt import PromptTemplate
 from lab.race import Race
@@ -90,3 +90,26 @@ def test_spread_beyond_the_noise_is_seen_for_a_few_episodes() -> None:
     for race, _ in races:
         played_on = sum(entrant.played > 1 for entrant in race.entrants)
         assert played_on > GROUP  # the contenders, and the opening's last
+
+
+def only_new(truth: Callable[[Candidate], float], seed: int) -> Headroom | None:
+    """What the test tells of a race that draws something new each time, and plays nobody again by itself."""
+    rng = np.random.default_rng(seed)
+    race = Race(SPACE, Objective(), 8, 0.1, seed)
+    entered = [race.enter(SPACE.candidate(params)) for params in at_random(SPACE, 10 * LATE + 5, rng)]
+    able = [entrant for entrant in entered if entrant is not None]  # some are drawn twice
+    test, told = HeadroomTest(race, able[:10]), list[Headroom]()
+    for _ in range(len(able) + 2 * GROUP):
+        heat = race.next()
+        assert heat is not None
+        race.record(race.begin(heat), heat.places.start, truth(heat.candidate) + rng.normal(0, 50))
+        told += filter(None, [test.look()])
+    assert [headroom.contenders + headroom.last for headroom in told] == [2 * GROUP]
+    return told[0]
+
+
+def test_where_the_race_plays_nobody_again_the_test_asks_for_it() -> None:
+    equal = [only_new(lambda _: 0.0, seed) for seed in range(200)]
+    assert sum(one.found for one in equal if one) <= 200 * 0.05 + 3 * math.sqrt(200 * 0.05 * 0.95)
+    apart = [only_new(lambda one: 80.0 * "abcdef".index(one.template.name), seed) for seed in range(40)]
+    assert sum(one.found for one in apart if one) > 0.8 * 40
