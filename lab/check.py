@@ -13,9 +13,10 @@ from typing import Annotated
 
 import typer
 
-from lab.errors import ConfigError, LabError
+from lab.command import Debug, command_line, manners
+from lab.errors import ConfigError
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = command_line()
 
 SHOWN = 60
 """Characters of a wrong value that are repeated."""
@@ -53,6 +54,7 @@ def main(
     capture: Annotated[
         str, typer.Argument(metavar="[FILE|-]", help="The captured stdout; - is stdin.")
     ] = "-",
+    debug: Debug = False,
 ) -> None:
     """Say whether an evaluator would accept what a submission printed to stdout.
 
@@ -64,11 +66,8 @@ def main(
 
         python -m lab.check capture.txt
     """
-    try:
+    with manners(debug=debug):
         checked = check(_read(capture))
-    except LabError as error:
-        typer.echo(str(error), err=True)
-        sys.exit(error.exit_code)
     for fault in checked.faults[:MOST_FAULTS]:
         typer.echo(f"line {fault.line}: {fault.what}")
     if len(checked.faults) > MOST_FAULTS:

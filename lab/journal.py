@@ -102,7 +102,14 @@ class Judged:
     kind: Literal["judged"] = "judged"
 
 
-Event = Opened | Begun | Taken | Ended | Failed | Renewing | Renewed | Searched | Judged
+@dataclass(frozen=True)
+class Kept:
+    """The worker that leads has written the trials to Optuna's storage, and has the verdict for MLflow."""
+
+    kind: Literal["kept"] = "kept"
+
+
+Event = Opened | Begun | Taken | Ended | Failed | Renewing | Renewed | Searched | Judged | Kept
 
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 

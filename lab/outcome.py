@@ -13,7 +13,7 @@ from lab.intervals import Estimate, t_interval
 from lab.journal import Judged
 from lab.settings import ModelChoice
 from lab.spending import Spending
-from lab.trial import BASELINE
+from lab.trial import BASELINE, Trial
 from lab.verdict import Compared, Verdict
 
 PACKAGES = ("openai", "openenv", "optuna", "prompt-lab")
@@ -28,6 +28,7 @@ class Outcome:
 
     Attributes:
         headroom: None where the first candidates could not tell.
+        trials: of the search, best first, the baseline among them.
         failures: attempts at calls that failed, by what happened.
         judged: the moment of the verdict, and the minutes of work until then.
     """
@@ -36,6 +37,7 @@ class Outcome:
     model: ModelChoice
     study: str
     headroom: Headroom | None
+    trials: tuple[Trial, ...]
     verdict: Verdict
     spending: Spending
     failures: Mapping[str, int]

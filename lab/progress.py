@@ -17,11 +17,12 @@ class ProgressView:
 
     Args:
         free: the settings that are searched; a trial's line shows these.
+        quiet: show nothing.
     """
 
-    def __init__(self, free: Collection[str]) -> None:
+    def __init__(self, free: Collection[str], *, quiet: bool = False) -> None:
         self._free = free
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, quiet=quiet)
         self._spending = Spending()
         self._later_calls = 0
         self._bar = Progress(

@@ -89,6 +89,10 @@ class Search:
         finally:
             self.all_begun.set()
 
+    def catch_up(self) -> None:
+        """Stand where the record stands, and begin nothing."""
+        self._read()
+
     def end(self) -> None:
         """The search is over, and will not go on another time."""
         self._read()

@@ -16,7 +16,7 @@ from lab.errors import BudgetError
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
 from lab.headroom import Headroom
-from lab.journal import Judged, Opened
+from lab.journal import Judged, Kept, Opened
 from lab.opening import OpeningModel, open_endpoint
 from lab.optuna_store import keep_trials
 from lab.outcome import Outcome
@@ -102,29 +102,49 @@ class Study:
             NothingRecordedError: the study was not finished.
         """
         self._record.seal()
-        wanted = self._experiment.proposals is not None or "demonstrations" in self._experiment.space.free
-        renewal = Renewal(self._experiment, None, self._on_proposals, self._view.say) if wanted else None
         nothing = Nothing(self._record)
-        return await self._outcome(nothing, nothing, renewal, self._spending())
+        return await self._outcome(nothing, nothing, self._no_renewal(), self._spending())
+
+    def so_far(self) -> list[Trial]:
+        """The trials that the record holds, best first; nothing is asked, played or written."""
+        self._record.seal()
+        nothing = Nothing(self._record)
+        search = self._new_search(self._player(nothing, nothing, self._spending()), self._no_renewal())
+        search.catch_up()
+        return search.trials
+
+    def _player(self, model: Model, environment: Environment, spending: Spending) -> Player:
+        in_flight = self._experiment.search.in_flight
+        return Player(model, environment, self._experiment.task, in_flight, spending, self._record)
+
+    def _new_search(self, player: Player, renewal: Renewal | None) -> Search:
+        return Search(self._experiment, player, renewal, self._on_trial, self._on_headroom, self._record)
+
+    def _no_renewal(self) -> Renewal | None:
+        """Where new texts and demonstrations are only read: nobody proposes any."""
+        wanted = self._experiment.proposals is not None or "demonstrations" in self._experiment.space.free
+        return Renewal(self._experiment, None, self._on_proposals, self._view.say) if wanted else None
 
     async def _outcome(
         self, model: Model, environment: Environment, renewal: Renewal | None, spending: Spending
     ) -> Outcome:
         experiment, record = self._experiment, self._record
-        in_flight = experiment.search.in_flight
-        player = Player(model, environment, experiment.task, in_flight, spending, record)
-        search = Search(experiment, player, renewal, self._on_trial, self._on_headroom, record)
+        player = self._player(model, environment, spending)
+        search = self._new_search(player, renewal)
         with self._view.watching(spending, experiment.verdict_calls):
             verdict = await self._verdict(search, player)
         self._tracker.verdict(verdict)
         while (judged := record.judged) is None:  # of several workers, one gives it
             record.propose(Judged(spending.minutes, datetime.now(UTC).isoformat(timespec="seconds")))
         spending.recount()
+        if not record.sealed:
+            await self._passed_on(search)
         return Outcome(
             experiment,
             self._model,
             record.name,
             self._headroom,
+            tuple(search.trials),
             verdict,
             spending,
             record.failures(),
@@ -181,11 +201,26 @@ class Study:
             if not self.interrupted or (this and this.cancelling()):  # not the search alone is to end
                 raise
         finally:
+            search.catch_up()  # with episodes that ended in the very moment in which the search did
             if search.trials and self._leads:
-                url, objective = self._record.store.trials_url, self._experiment.objective
-                with self._record.store.exclusively():
-                    keep_trials(url, self._record.name, search.space, objective, search.trials)
+                self._keep_trials(search)
         search.end()
+
+    def _keep_trials(self, search: Search) -> None:
+        url, objective = self._record.store.trials_url, self._experiment.objective
+        with self._record.store.exclusively():
+            keep_trials(url, self._record.name, search.space, objective, search.trials)
+
+    async def _passed_on(self, search: Search) -> None:
+        """Return once a worker that leads has the outcome: this one, where the one before has died."""
+        led = self._leads
+        while Kept() not in self._record.events:
+            if not self._leads:
+                await self._record.changed()
+                continue
+            if not led:
+                self._keep_trials(search)
+            self._record.append(Kept())
 
     async def _baseline(self, search: Search, player: Player) -> Evaluation:
         """The baseline on the holdout, from when the search begins nothing more."""
@@ -219,8 +254,7 @@ class Study:
         """What brings new texts and demonstrations, where the experiment asks for them."""
         experiment = self._experiment
         if experiment.proposals is None:
-            wanted = "demonstrations" in experiment.space.free
-            yield Renewal(experiment, None, self._on_proposals, self._view.say) if wanted else None
+            yield self._no_renewal()
             return
         config = proposer_endpoint(endpoint.config)
         async with AsyncExitStack() as stack:

@@ -6,14 +6,14 @@ It owns the flags, Ctrl-C, the exit code, and what is printed; results go to std
 import asyncio
 import os
 import signal
-import sys
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.errors import ConfigError, LabError, first_of
+from lab.command import Debug, command_line, manners
+from lab.errors import ConfigError
 from lab.frozen import BEST
 
 if TYPE_CHECKING:
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from lab.record import Record
     from lab.study import Study
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-INTERRUPTED = 130
+app = command_line()
 
 
 @app.command()
@@ -47,6 +45,7 @@ def tune(
     worker: Annotated[
         bool, typer.Option("--worker", help="Share the study on --storage with other workers.")
     ] = False,
+    debug: Debug = False,
 ) -> None:
     """Tune prompt and sampling on an experiment, and freeze the winner.
 
@@ -64,19 +63,9 @@ def tune(
     """
     if fresh and replay:
         raise typer.BadParameter("--fresh begins anew, and --replay tells what was: choose one")
-    try:
+    kept = "Stopped. What was played and paid for is kept; the same command goes on from here."
+    with manners(debug=debug, interrupted=kept):
         asyncio.run(_tune(experiment, out, storage, fresh=fresh, replay=replay, worker=worker))
-    except (LabError, BaseExceptionGroup) as raised:
-        error = first_of(raised)
-        if not isinstance(error, LabError):
-            raise
-        typer.echo(str(error), err=True)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        typer.echo(
-            "Stopped. What was played and paid for is kept; the same command goes on from here.", err=True
-        )
-        sys.exit(INTERRUPTED)
 
 
 async def _tune(path: Path, out: Path, storage: str, *, fresh: bool, replay: bool, worker: bool) -> None:

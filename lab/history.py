@@ -1,0 +1,74 @@
+"""A past study, read back from its record: its trials, and its outcome where it has one.
+
+Nothing is asked, played or written. Whatever shows, compares or plays what a study tried begins here.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.candidate import Candidate
+from lab.errors import ConfigError
+from lab.experiment import Experiment, load_experiment
+from lab.outcome import Outcome
+from lab.progress import ProgressView
+from lab.record import Record
+from lab.resume import document, open_record
+from lab.settings import ModelChoice, choose_model, read_dotenv, shown_proposer
+from lab.store import CALLS, Store
+from lab.study import Study
+from lab.tracking import Tracker
+from lab.trial import Trial
+
+
+@dataclass(frozen=True)
+class PastStudy:
+    """An experiment's last study.
+
+    Attributes:
+        trials: best first, the baseline among them.
+        outcome: None where the study has no verdict yet.
+        record: open while the study is read.
+    """
+
+    experiment: Experiment
+    model: ModelChoice
+    trials: tuple[Trial, ...]
+    outcome: Outcome | None
+    record: Record
+
+    def candidate(self, name: str) -> Candidate:
+        """The candidate of a trial: `baseline`, `trial-012` or `12`.
+
+        Raises:
+            ConfigError: the study has no such trial.
+        """
+        wanted = f"trial-{int(name):03d}" if name.isdecimal() else name
+        found = next((trial.candidate for trial in self.trials if trial.name == wanted), None)
+        if found is None:
+            known = ", ".join(sorted(trial.name for trial in self.trials)) or "none yet"
+            raise ConfigError(f"There is no {wanted!r}.", where=self.record.name, do=f"use one of: {known}")
+        return found
+
+
+@asynccontextmanager
+async def past_study(path: Path, storage: str = "") -> AsyncIterator[PastStudy]:
+    """Read the last study of the experiment file at `path`, from `storage` or the file in this folder.
+
+    Raises:
+        ConfigError: there is none, or the experiment, its templates or the model are not what they were.
+    """
+    read_dotenv(Path.cwd())
+    experiment = load_experiment(path)
+    model = choose_model(experiment.model)
+    with closing(Store(storage or os.environ.get("LAB_STORAGE") or CALLS)) as store:
+        depends_on = document(experiment, model, shown_proposer())
+        record = open_record(store, experiment.name, depends_on, fresh=False, replay=True)
+        view = ProgressView(experiment.space.free, quiet=True)
+        tracker = Tracker(experiment, record.name, view.say)
+        study = Study(experiment, model, record, view, tracker)
+        outcome = await study.replay() if record.judged else None
+        trials = outcome.trials if outcome else tuple(study.so_far())
+        yield PastStudy(experiment, model, trials, outcome, record)

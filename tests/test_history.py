@@ -1,0 +1,73 @@
+"""A study read back from its record: the trials and the verdict that were, without a call."""
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lab.errors import ConfigError
+from lab.history import past_study
+from lab.outcome import Outcome
+from tests.fake_endpoint import fake_endpoint
+from tests.project import Project
+from tests.test_resume import a_project, by_the_request, settings
+
+COMMAND = ("-m", "lab.tune", "experiments/known.toml")
+
+
+@contextmanager
+def at(folder: Path, monkeypatch: pytest.MonkeyPatch, **environ: str) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.chdir(folder)
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        yield
+
+
+async def read(folder: Path) -> tuple[list[str], Outcome | None]:
+    async with past_study(folder / "experiments/known.toml") as past:
+        assert past.candidate("baseline") == past.experiment.baseline
+        assert past.candidate("0") == past.candidate("trial-000")
+        with pytest.raises(ConfigError, match="There is no 'trial-999'"):
+            past.candidate("999")
+        return [trial.name for trial in past.trials], past.outcome
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return a_project(tmp_path / "project")
+
+
+def test_a_finished_study_is_read_back_whole(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_endpoint(by_the_request) as endpoint:
+        done = project.run(*COMMAND, **settings(endpoint))
+        assert done.returncode == 0, done.stderr
+        asked = len(endpoint.requests)
+        with at(project.folder, monkeypatch, **settings(endpoint)):
+            names, outcome = asyncio.run(read(project.folder))
+        assert len(endpoint.requests) == asked
+    assert outcome is not None
+    assert outcome.verdict.winner is not None
+    assert outcome.verdict.winner.trial.name in done.stdout
+    assert set(names) == set(re.findall(r"^. (trial-\d+|baseline)", done.stderr, re.MULTILINE))
+
+
+def test_an_unfinished_study_has_trials_and_no_outcome(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fake_endpoint(by_the_request) as endpoint:
+        process = project.start(*COMMAND, **settings(endpoint))
+        try:
+            while len(endpoint.requests) < 60:
+                time.sleep(0.01)
+        finally:
+            process.kill()
+            process.communicate()
+        with at(project.folder, monkeypatch, **settings(endpoint)):
+            names, outcome = asyncio.run(read(project.folder))
+    assert outcome is None
+    assert "baseline" in names
