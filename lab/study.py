@@ -60,7 +60,7 @@ class Study:
         self.interrupted, self._shared = False, shared
         self._experiment, self._model, self._record = experiment, model, record
         self._view, self._tracker = view, tracker
-        self._leads = False
+        self._leads, self._trials_kept = False, False
         self._headroom: Headroom | None = None
         self._searching: asyncio.Task[None] | None = None
 
@@ -210,15 +210,15 @@ class Study:
         url, objective = self._record.store.trials_url, self._experiment.objective
         with self._record.store.exclusively():
             keep_trials(url, self._record.name, search.space, objective, search.trials)
+        self._trials_kept = True
 
     async def _passed_on(self, search: Search) -> None:
         """Return once a worker that leads has the outcome: this one, where the one before has died."""
-        led = self._leads
         while Kept() not in self._record.events:
             if not self._leads:
                 await self._record.changed()
                 continue
-            if not led:
+            if not self._trials_kept:
                 self._keep_trials(search)
             self._record.append(Kept())
 
