@@ -123,7 +123,7 @@ class Submission:
             endpoint = await stack.enter_async_context(open_endpoint(opening, PATIENCE))
             session = await stack.enter_async_context(environment.session())
             agent = Agent(frozen.candidate, endpoint, frozen.task)
-            await play(agent, session, SEED, on_step=self._on_step, fall_back=True)
+            await play(agent, session, SEED, on_step=self.show_step, fall_back=True)
         finally:
             try:
                 async with asyncio.timeout(CLOSING_S - PRINTING_S):
@@ -149,7 +149,8 @@ class Submission:
         while not self._output.over and time.monotonic() < min(last_s, self._signal_s + PRINTING_S):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
-    def _on_step(self, step: Step) -> None:
+    def show_step(self, step: Step) -> None:
+        """STEP, and the step kept for END."""
         self.steps.append(step)
         self._output.show(step_line(step.number, step.action, step.reward, step.done, step.error))
 

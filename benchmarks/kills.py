@@ -15,6 +15,7 @@ import tomllib
 from contextlib import closing
 from pathlib import Path
 
+from benchmarks.figures import Row, table
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project
 from tests.test_resume import EXPERIMENT
@@ -62,6 +63,14 @@ def winner(project: Project) -> str:
     return str(table["candidate"]["template"]["name"])
 
 
+def twice(project: Project) -> int:
+    """Episodes that ended more than once."""
+    what = "json_extract(body, '$.digest') || json_extract(body, '$.played.seed')"
+    query = f'select count({what}) - count(distinct {what}) from events where body like \'%"kind":"ended"%\''
+    ((more,),) = rows(project, query)
+    return int(str(more))
+
+
 def study(folder: Path, kills: int) -> dict[str, object]:
     """One study with so many kills: what was lost, what was made twice, who won."""
     project, chance = Project.make(folder), random.Random(kills)
@@ -84,22 +93,24 @@ def study(folder: Path, kills: int) -> dict[str, object]:
             "kills": killed,
             "calls kept": calls_made,
             "lost": lost,
+            "twice": twice(project),
             "answered while it was killed": len(endpoint.requests) - calls_made,
             "winner": winner(project),
         }
 
 
-def main() -> None:
-    """Print a table: a study without kills, and one with."""
+def measure() -> list[Row]:
+    """The rows of the table: a study with kills beside one without."""
     with tempfile.TemporaryDirectory() as folder:
-        results = [study(Path(folder) / str(kills), kills) for kills in (0, KILLS)]
-    print(f"| {' | '.join(results[0])} |\n|{'---|' * len(results[0])}")
-    for result in results:
-        print(f"| {' | '.join(map(str, result.values()))} |")
-    print(
-        f"\nAnswered while it was killed: {IN_FLIGHT} a kill at most; nobody was there to keep these answers."
+        whole, killed = (study(Path(folder) / str(kills), kills) for kills in (0, KILLS))
+    same = "the same winner" if killed["winner"] == whole["winner"] else "ANOTHER WINNER"
+    figure = (
+        f"{killed['lost']} lost, {killed['twice']} made twice, {same}; {killed['calls kept']} calls kept,"
+        f" {killed['answered while it was killed']} answered to nobody"
     )
+    aim = f"0 lost, 0 twice, same winner; at most {IN_FLIGHT} in flight a kill"
+    return [Row(f"{killed['kills']} kills of a study of {CALLS:,} calls", figure, aim)]
 
 
 if __name__ == "__main__":
-    main()
+    print(table(measure()))

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.figures import Row, table
 from benchmarks.kills import LONGER, answer, winner
 from benchmarks.load import endpoint as patient_endpoint
 from tests.fake_endpoint import FakeEndpoint, fake_endpoint
@@ -138,20 +139,25 @@ def _ended(worker: Worker) -> int:
     return worker.returncode
 
 
-def main() -> None:
-    """Print the two results."""
+def measure() -> list[Row]:
+    """The rows of the table."""
     with tempfile.TemporaryDirectory() as folder, postgres() as server:
         killed = kill(server, Path(folder) / "kills", KILLS)
-        print(f"| {' | '.join(killed)} |\n|{'---|' * len(killed)}")
-        print(f"| {' | '.join(map(str, killed.values()))} |\n")
         with patient_endpoint() as url:
             rates = {
                 number: speed(server, Path(folder) / str(number), number, url) for number in (1, WORKERS)
             }
-    for number, rate in rates.items():
-        print(f"{number} workers: {rate:.1f} episodes/s in {WINDOW_S:g} s")
-    print(f"ratio: {rates[WORKERS] / rates[1]:.2f}")
+    told = "; ".join(f"{name}: {value}" for name, value in killed.items())
+    ratio = rates[WORKERS] / rates[1]
+    return [
+        Row(f"{WORKERS} workers on PostgreSQL, {KILLS} kills", told, "0 lost, the budget held, one verdict"),
+        Row(
+            f"episodes/s of {WORKERS} workers, of one's, at 200 ms a call, {WINDOW_S:g} s each",
+            f"{ratio:.2f} times: {rates[WORKERS]:.1f}, one {rates[1]:.1f}",
+            "at least 3.5",
+        ),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    print(table(measure()))

@@ -1,0 +1,156 @@
+"""Ten thousand damaged files of each kind that the lab reads; ten thousand episodes of any Unicode printed.
+
+`python -m benchmarks.fuzz` takes about three minutes. A frozen prompt, an experiment file or a capture that
+was damaged at random is taken or refused in words that name the place; what a submission prints reads back.
+"""
+
+# ruff: noqa: T201 - the figures are for people
+import asyncio
+import io
+import random
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.figures import Row, table
+from inference import Submission
+from lab.check import check
+from lab.contract import end_line, start_line, step_line, unescape
+from lab.episode import Step
+from lab.errors import LabError
+from lab.experiment import load_experiment
+from lab.frozen import read_frozen
+from lab.output import Output
+from tests.project import Project
+
+FILES, EPISODES, STEPS = 10_000, 10_000, 8
+
+PIECES = (
+    "=",
+    "[",
+    "]",
+    "{",
+    "}",
+    '"',
+    "'",
+    '"""',
+    "\n",
+    "#",
+    ".",
+    ",",
+    "-1",
+    "nan",
+    "1e999",
+    "true",
+    "0x",
+    "é",
+    "\u2028",
+    "\x00",
+)
+
+
+def damaged(text: bytes, chance: random.Random) -> bytes:
+    """`text` with one to four wounds: something cut, doubled, moved, overwritten or put in."""
+    for _ in range(chance.randint(1, 4)):
+        first, last = sorted(chance.randrange(len(text) + 1) for _ in range(2))
+        last = min(last, first + chance.choice((1, 4, 30, 300)))
+        piece = chance.choice(
+            (chance.choice(PIECES).encode(), chance.randbytes(3), text[first:last] * 2, b"")
+        )
+        text = text[:first] + piece + text[last:]
+    return text
+
+
+def read_all(path: Path, read: Callable[[Path], object], chance: random.Random) -> Counter[str]:
+    """How many damaged forms of a file were taken, refused with the file's name, or ended otherwise."""
+    whole, ends = path.read_bytes(), Counter[str]()
+    for _ in range(FILES):
+        path.write_bytes(damaged(whole, chance))
+        try:
+            read(path)
+            ends["taken"] += 1
+        except LabError as error:
+            ends["refused" if path.name in str(error) else "refused without a place"] += 1
+        except Exception as error:  # what must never happen
+            ends[f"traceback: {type(error).__name__}"] += 1
+    path.write_bytes(whole)
+    return ends
+
+
+def checked(chance: random.Random) -> Counter[str]:
+    """The same for captures of a submission's stdout."""
+    steps = [step_line(number, any_text(chance), 1.5, False, None) for number in range(1, STEPS + 1)]
+    lines = [start_line("echo", "test", "m"), *steps, end_line(True, 0.5, [1.5] * STEPS)]
+    whole, ends = ("\n".join(lines) + "\n").encode(), Counter[str]()
+    for _ in range(FILES):
+        found = check(damaged(whole, chance))
+        told = all(fault.line > 0 and fault.what for fault in found.faults)
+        ends["taken" if not found.faults else "refused" if told else "refused without a place"] += 1
+    return ends
+
+
+def any_text(chance: random.Random) -> str:
+    """Up to 40 code points from anywhere: controls, separators and surrogates as often as letters."""
+    ranges = ((0x00, 0x20), (0x20, 0x7F), (0x7F, 0x250), (0x2000, 0x2070), (0xD800, 0xE000), (0x0, 0x110000))
+    picked = (chance.choice(ranges) for _ in range(chance.randint(0, 40)))
+    text = "".join(chr(chance.randrange(*one)) for one in picked)
+    return chance.choice((text, f"{text} reward=1.00 done=true error=null", f"\\n{text}\\"))
+
+
+async def printed(chance: random.Random) -> list[Step]:
+    """One episode's steps, printed by the submission as if they had been played."""
+    output = Output()
+    submission = Submission(output)
+    submission.print_start()
+    for number in range(1, STEPS + 1):
+        submission.show_step(
+            Step(number, any_text(chance), "", 0.1 * number, False, any_text(chance) or None, None)
+        )
+    submission.exit_code = 0
+    submission.print_end()
+    await submission.printed()
+    return submission.steps
+
+
+def round_trip(chance: random.Random) -> Counter[str]:
+    """Print episodes, and read them back: as an evaluator would, and every action to the letter."""
+    ends, stdout = Counter[str](), sys.stdout
+    for _ in range(EPISODES):
+        data = io.BytesIO()
+        sys.stdout = io.TextIOWrapper(data, "utf-8", "backslashreplace", newline="\n", write_through=True)
+        try:
+            steps = asyncio.run(printed(chance))
+        finally:
+            sys.stdout.flush()
+            capture, sys.stdout = data.getvalue(), stdout
+        lines = [line for line in capture.decode().split("\n") if line.startswith("[STEP]")]
+        actions = [unescape(line.split(" action=", 1)[1].split(" reward=", 1)[0]) for line in lines]
+        same = actions == [step.action for step in steps] and not check(capture).faults
+        ends["back to the letter" if same else "not back"] += 1
+    return ends
+
+
+def measure() -> list[Row]:
+    """The rows of the table."""
+    chance = random.Random(4)
+    with tempfile.TemporaryDirectory() as folder:
+        project = Project.make(Path(folder) / "project").folder
+        frozen = read_all(project / "prompts/best.toml", read_frozen, chance)
+        experiments = read_all(project / "experiments/echo.toml", load_experiment, chance)
+    found = {"frozen files": frozen, "experiment files": experiments, "stdout captures": checked(chance)}
+    rows = [
+        Row(f"{FILES:,} damaged {name}", _told(ends), "no traceback, no refusal without a place")
+        for name, ends in found.items()
+    ]
+    what = f"{EPISODES:,} episodes of any Unicode through `inference.py`"
+    return [*rows, Row(what, _told(round_trip(chance)), "all back to the letter")]
+
+
+def _told(ends: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in ends.most_common())
+
+
+if __name__ == "__main__":
+    print(table(measure()))
