@@ -183,7 +183,8 @@ def _clean(found: dict[Any, Any]) -> Values:
     """The same as plain JSON: no NaN, and no lone surrogate, which could be neither sent on nor written."""
     try:
         text = json.dumps(found, ensure_ascii=False, allow_nan=False)
-        cleaned: Values = json.loads(text.encode("utf-8", "replace"))
+        # By way of UTF-16, in which two surrogates that the repair left apart become the character they are.
+        cleaned: Values = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
     except (ValueError, TypeError, RecursionError) as error:
         raise _no_action(f"it is no JSON: {error}") from error
     return cleaned

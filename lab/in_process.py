@@ -179,7 +179,7 @@ def _action_class(environment: object, python: str) -> Any:  # noqa: ANN401  # a
             if inspect.isclass(get_origin(base)) and issubclass(get_origin(base), Environment):
                 named += get_args(base)[:1]
     with suppress(Exception):  # an annotation may name what is not there at run time
-        named += [get_type_hints(type(environment).step)[_first_parameter(environment)]]
+        named += [_annotated(type(environment))]
     own = [one for one in named if inspect.isclass(one) and issubclass(one, Action) and one is not Action]
     if own:
         return own[0]
@@ -189,8 +189,8 @@ def _action_class(environment: object, python: str) -> Any:  # noqa: ANN401  # a
     raise ConfigError("The environment does not say what its actions are.", where=python, do=do)
 
 
-def _first_parameter(environment: Any) -> str:  # noqa: ANN401
-    return list(inspect.signature(type(environment).step).parameters)[1]
+def _annotated(cls: Any) -> Any:  # noqa: ANN401  # a class, and what annotates its step's first argument
+    return get_type_hints(cls.step)[list(inspect.signature(cls.step).parameters)[1]]
 
 
 def _close(thread: ThreadPoolExecutor, environment: Any) -> None:  # noqa: ANN401
