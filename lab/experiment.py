@@ -189,11 +189,13 @@ class VerdictTable(_Table):
         finalists: the best of the confirmed, which play it.
         episodes: each of them, and the baseline.
         confidence: of the intervals, for all finalists together.
+        judge: what decides: the mean return over all tasks, or the worst task's.
     """
 
     finalists: int = Field(default=1, ge=1)
     episodes: int = Field(ge=2)
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    judge: Literal["mean", "worst"] = "mean"
 
 
 class ExperimentFile(_Table):
@@ -361,6 +363,13 @@ def _check_turns(experiment: Experiment) -> None:
             what = f"{table.episodes} episodes are no equal share for {several} tasks."
             do = f"use a multiple of {several}"
             raise ConfigError(what, where=f"{name}.episodes", do=do)
+    if experiment.verdict.judge == "worst":
+        if several < 2 or experiment.verdict.episodes < 2 * several:
+            do = "give several [[tasks]], and at least two episodes for each"
+            raise ConfigError("There is no worst task to judge.", where="verdict.judge", do=do)
+        if experiment.objective.cost is not None:
+            do = 'leave out [objective], or use judge = "mean"'
+            raise ConfigError("The worst task is judged by its return alone.", where="verdict.judge", do=do)
 
 
 def _baseline(table: BaselineTable, folder: Path) -> Candidate:
