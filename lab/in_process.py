@@ -145,7 +145,9 @@ class InProcessSession:
         try:
             async with asyncio.timeout(self._opened.answer_s):
                 seen = await self._made(name, *args, **kwargs)
-            return self._opened.view.observed(seen.model_dump(mode="json"), seen.reward, seen.done)
+            return self._opened.view.observed(
+                seen.model_dump(mode="json", fallback=str), seen.reward, seen.done
+            )
         except LabError:
             raise
         except TimeoutError as error:

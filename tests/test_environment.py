@@ -85,7 +85,7 @@ def test_an_episode_is_the_same_however_the_environment_is_opened(config: Enviro
     assert rewards == pytest.approx([len(message) * 0.1 for message in MESSAGES])
 
 
-def test_32_sessions_of_one_server_are_played_at_once(server: str) -> None:
+def test_64_sessions_of_one_server_are_played_at_once(server: str) -> None:
     async def one(stack: AsyncExitStack, number: int) -> float:
         environment = await stack.enter_async_context(open_environment(replace(ECHO, url=server)))
         session = await stack.enter_async_context(environment.session())
@@ -94,9 +94,9 @@ def test_32_sessions_of_one_server_are_played_at_once(server: str) -> None:
 
     async def all_at_once() -> list[float]:
         async with AsyncExitStack() as stack:
-            return await asyncio.gather(*(one(stack, number) for number in range(32)))
+            return await asyncio.gather(*(one(stack, number) for number in range(64)))
 
-    assert asyncio.run(all_at_once()) == pytest.approx([number * 0.1 for number in range(32)])
+    assert asyncio.run(all_at_once()) == pytest.approx([number * 0.1 for number in range(64)])
 
 
 def failure(config: EnvironmentConfig) -> EnvError:
