@@ -2,8 +2,8 @@
 
 One echo server, and three ways to play it, by turns: OpenEnv's own client in a bare loop, the lab's session
 (an answer is read, an observation written), and a whole episode of the lab's with a model that answers at
-once (the prompt is rendered too). Then 64 sessions at once, both ways. Ratios are over the bare loop, with
-the 95 % interval over rounds.
+once (the prompt is rendered too). Then 64 sessions at once, each way. Ratios are over the bare loop: their
+geometric mean, with its 95 % interval over rounds.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from math import exp, log
 
 from lab.agent import Agent
 from lab.candidate import Candidate, ContextSettings, SamplingParams
@@ -108,9 +109,10 @@ def show(title: str, rounds: list[dict[str, float]], steps: int) -> None:
     bare = next(iter(rounds[0]))
     say(f"{title}, {len(rounds)} rounds of {steps:,} steps")
     for name in rounds[0]:
-        ratio = t_interval([one[name] / one[bare] for one in rounds], 0.95)
+        ratio = t_interval([log(one[name] / one[bare]) for one in rounds], 0.95)
+        mean, low, high = map(exp, (ratio.mean, ratio.low, ratio.high))
         micros = sum(one[name] for one in rounds) / len(rounds) / steps * 1e6
-        say(f"  {name:<28} {micros:7.0f} us a step   {ratio.mean:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]")
+        say(f"  {name:<28} {micros:7.0f} us a step   {mean:.2f} [{low:.2f}, {high:.2f}]")
 
 
 def say(text: str) -> None:
