@@ -1,6 +1,7 @@
 """The frozen prompt: what is written is read back, and a changed byte is refused."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -9,16 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.candidate import Candidate, ContextSettings, Demonstration, SamplingParams
+from lab.declaration import EnvironmentConfig
 from lab.errors import ConfigError, FrozenPromptError, LabError
 from lab.freeze import freeze, frozen_text
-from lab.frozen import Evidence, FrozenModel, FrozenPrompt, Provenance, read_frozen
+from lab.frozen import ECHO, Evidence, FrozenModel, FrozenPrompt, Provenance, read_frozen
 from lab.prompt import PromptTemplate
 from lab.task import Task
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{}\r"), min_size=1).filter(
     str.strip
 )
-TASK = Task("echo", "test", "echo", 8, 150, 120.0, 0.1)
+TASK = Task("echo", "test", 8, 150, 120.0, 0.1)
 EVIDENCE = Evidence(
     *("winner", 16, 0.95, "t", 600.0, [590.0, 610.0], 400.0, [390.0, 410.0]),
     *(200.0, [1.0, 2.0], 0.001, 1.0, 1.0, 1500.0, 1800.0),
@@ -45,7 +47,7 @@ candidates = st.builds(
 
 def a_frozen_prompt(candidate: Candidate | None = None) -> FrozenPrompt:
     candidate = candidate or Candidate(PromptTemplate("t", "Be long.", "Step {step}\n\n{observation}"))
-    return FrozenPrompt(candidate, TASK, FrozenModel("embedded", "m"), EVIDENCE, PROVENANCE)
+    return FrozenPrompt(candidate, ECHO, TASK, FrozenModel("embedded", "m"), EVIDENCE, PROVENANCE)
 
 
 @pytest.fixture
@@ -102,7 +104,7 @@ def test_a_changed_candidate_is_refused(file: Path, old: str, new: str) -> None:
         ("max_steps = 8", 'max_steps = "8"'),
         ("max_steps = 8", "max_step = 8"),
         ("temperature = 0.7", "temperature = 70"),
-        ("format = 2", "format = 1"),
+        ("format = 3", "format = 1"),
         ("[task]", "[tusk]"),
         ("[candidate.template]", "[candidate.templates]"),
         ("digest =", "digest"),
@@ -158,3 +160,16 @@ def test_a_setting_out_of_range_is_refused(table: dict[str, object]) -> None:
 def test_evidence_without_an_interval_is_still_toml() -> None:
     endless = dataclasses.replace(EVIDENCE, difference_interval=[float("-inf"), float("inf")])
     assert "inf" in tomli_w.dumps(dataclasses.asdict(endless))
+
+
+def test_a_file_of_the_format_before_is_read_as_the_echo_environments(file: Path) -> None:
+    text = re.sub(r"\[environment\][^\[]*", "", file.read_text()).replace("format = 3", "format = 2")
+    file.write_text(text.replace("max_steps = 8", 'environment = "echo"\nmax_steps = 8'))
+    assert read_frozen(file) == a_frozen_prompt()
+
+
+def test_credentials_of_a_url_are_not_frozen(file: Path) -> None:
+    secret = EnvironmentConfig(url="https://me:canary@host/env?token=canary")
+    freeze(dataclasses.replace(a_frozen_prompt(), environment=secret), file)
+    assert "canary" not in file.read_text()
+    assert read_frozen(file).environment.url == "https://host/env"
