@@ -1,0 +1,139 @@
+"""Every command and snippet in README and docs runs or loads, or is named here with where it is tested."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import tomli_w
+from pydantic import BaseModel
+
+from lab.experiment import ExperimentFile, load_experiment
+from lab.prompt import load_template
+from tests.echo_server import ROOT
+from tests.fake_endpoint import Body, Reply, fake_endpoint
+from tests.project import Project
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+ELSEWHERE = {
+    "make": "CI is `make test`; `make tune` is test_main_job",
+    "pip install": "the Makefile's own",
+    "mlflow ui": "test_browser",
+    "mlflow server": "compose.yaml, with Docker",
+    "docker": "needs an engine: test_container",
+    "kubectl": "needs a cluster",
+    "openenv push": "needs an account at Hugging Face",
+    "git clone": "needs the network",
+    "source": "the shell's own",
+    "cd": "the shell's own",
+    "apt-get": "the machine's own",
+    "python -m lab.tune --worker": "test_workers, on a real PostgreSQL",
+    "python -m lab.local_model": "test_local_model",
+    "python -m benchmarks": "they take minutes to hours; their results are committed",
+    "python benchmarks/": "they take minutes to hours; their results are committed",
+}
+"""What a page's commands begin with that are not run here, and why."""
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    text: str
+
+
+def blocks(page: Path, *languages: str) -> list[Block]:
+    found = [Block(language, text) for language, text in FENCE.findall(page.read_text(encoding="utf-8"))]
+    return [block for block in found if block.language in languages]
+
+
+def commands(page: Path) -> list[str]:
+    """A page's commands, a line each, without comments; of a transcript, those after a prompt."""
+    lines = [line for block in blocks(page, "sh") for line in block.text.splitlines()]
+    shown = [
+        line[2:] for block in blocks(page, "console") for line in block.text.splitlines() if line[:2] == "$ "
+    ]
+    found = (line.partition("  #")[0].strip() for line in [*lines, *shown])
+    return [line.replace(".venv/bin/python", "python") for line in found if line and not line.startswith("#")]
+
+
+def talks(body: Body) -> Reply:
+    return Reply("A word and another. " * (3 + len(str(body["messages"])) % 7))
+
+
+def runs_elsewhere(command: str) -> bool:
+    return any(command.startswith(beginning) for beginning in ELSEWHERE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_commands_run(page: Path, tmp_path: Path) -> None:
+    here = [command for command in commands(page) if not runs_elsewhere(command)]
+    project = Project.make(tmp_path / "project")
+    bin_folder = Path(sys.executable).parent
+    with fake_endpoint(talks) as endpoint:
+        for command in here:
+            if command.startswith("export "):
+                assert shlex.split(command)[1].partition("=")[2]
+                continue
+            environ = project.environ(API_BASE_URL=endpoint.url, MODEL_NAME="fake", HF_TOKEN="k")
+            environ["PATH"] = f"{bin_folder}:{environ['PATH']}"
+            done = subprocess.run(
+                ["bash", "-o", "pipefail", "-c", command],
+                cwd=project.folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                timeout=300, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_toml_is_a_template_an_experiment_or_a_part_of_one(page: Path, tmp_path: Path) -> None:
+    project = Project.make(tmp_path / "project")
+    echo = tomllib.loads((project.folder / "experiments/echo.toml").read_text())
+    parts = [tomllib.loads(block.text) for block in blocks(page, "toml")]
+    for part in parts:
+        if "turn" in part:
+            for name in re.findall(r"prompts/templates/(\w+)\.toml|\"(letter)\"", page.read_text()):
+                path = project.write(f"prompts/templates/{''.join(name)}.toml", tomli_w.dumps(part))
+                load_template(path)
+    for part in parts:
+        if "turn" not in part and "python" not in part.get("environment", {}):
+            known = {**echo.get("model", {}), **part.get("model", {})}
+            whole = {**echo, **part, "model": {"dollars_in": 1.0, "dollars_out": 1.0, **known}}
+            load_experiment(project.write("experiments/part.toml", tomli_w.dumps(whole)))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_python_runs(page: Path) -> None:
+    for block in blocks(page, "python"):
+        done = subprocess.run(
+            [sys.executable, "-c", block.text], cwd=ROOT, capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_its_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_key_of_an_experiment_is_in_its_reference() -> None:
+    told = (ROOT / "docs/experiment.md").read_text()
+    told += (ROOT / "docs/environments.md").read_text()
+    for name, table in ExperimentFile.model_fields.items():
+        assert name in told
+        for key in (key for kind in _models(table.annotation) for key in kind.model_fields):
+            assert re.search(rf"`({name}\.)?{key}`", told), f"{name}.{key}"
+
+
+def _models(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in getattr(annotation, "__args__", ()) for model in _models(part)]
