@@ -5,8 +5,8 @@ repaired, and checked against the schema. Any text is either an action or an Act
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,7 +32,7 @@ TOOL_CALL: Schema = {
 }
 """The action of OpenEnv's environments of MCP tools, which publish one without fields."""
 
-_LIMITS = ("enum", "pattern", "minLength", "maxLength", "format")
+_LIMITS = ("enum", "pattern", "minLength", "maxLength", "format", "anyOf")
 """What a schema may ask of a text."""
 
 _MOST = 300
@@ -58,12 +58,12 @@ class ActionForm:
     Attributes:
         schema: of its action, as the environment publishes it.
         parse: reads an answer in place of the rules here.
+        check: further rules of the environment's own; raises ValueError.
     """
 
     schema: Schema
     parse: Parse | None = None
     check: Callable[[Values], None] = field(default=lambda _: None)
-    """Further rules of the environment's own; raises ValueError."""
 
     @cached_property
     def fields(self) -> dict[str, Any]:
@@ -87,9 +87,27 @@ class ActionForm:
             return ""
         required = [name for name in self._whole.get("required", []) if name in self.fields]
         asked = {"type": "object", "properties": self.fields, "required": required}
-        if "$defs" in self._whole:
-            asked["$defs"] = self._whole["$defs"]
+        asked |= {key: self._whole[key] for key in ("anyOf", "$defs") if key in self._whole}
         return json.dumps(_without_titles(asked), ensure_ascii=False, separators=(",", ":"))
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether an action is the call of a tool, as in OpenEnv's environments of MCP tools."""
+        return set(self.fields) >= {"tool_name", "arguments"}
+
+    def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> "ActionForm":
+        """The same, for calls of these tools alone: each with its name, description and input schema."""
+        calls = [
+            {
+                "description": tool.get("description", ""),
+                "properties": {
+                    "tool_name": {"const": tool["name"]},
+                    "arguments": tool.get("input_schema") or {"type": "object"},
+                },
+            }
+            for tool in tools
+        ]
+        return replace(self, schema={**TOOL_CALL, "anyOf": calls}) if calls else self
 
     def read(self, text: str) -> Action:
         """The action that `text` is.
@@ -107,13 +125,9 @@ class ActionForm:
 
     @cached_property
     def _whole(self) -> dict[str, Any]:
-        properties = {
-            name: rule for name, rule in self.schema.get("properties", {}).items() if name != "metadata"
-        }
-        return {
-            **(self.schema if properties else TOOL_CALL),
-            **({"properties": properties} if properties else {}),
-        }
+        properties = dict(self.schema.get("properties", {}))
+        properties.pop("metadata", None)
+        return {**self.schema, "properties": properties} if properties else dict(TOOL_CALL)
 
     @cached_property
     def _given(self) -> Values:
@@ -160,8 +174,10 @@ class ActionForm:
     @cached_property
     def _validator(self) -> Any:  # noqa: ANN401  # the library carries no types
         import jsonschema
+        from referencing import Registry
 
-        return jsonschema.validators.validator_for(self._whole, jsonschema.Draft202012Validator)(self._whole)
+        kind = jsonschema.validators.validator_for(self._whole, jsonschema.Draft202012Validator)
+        return kind(self._whole, registry=Registry())  # else a foreign schema could have it fetch any URL
 
 
 def _json_object(text: str) -> Values:

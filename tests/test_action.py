@@ -14,7 +14,7 @@ from lab.agent import FALLBACK_ACTION, Agent
 from lab.candidate import Candidate, SamplingParams
 from lab.chat import ASK, chat
 from lab.endpoint import Completion, Endpoint, EndpointConfig, Message
-from lab.episode import Episode, Start, play
+from lab.episode import Episode, Start, Step, play
 from lab.errors import ConfigError, EnvError
 from lab.observation import Observed, View
 from lab.prompt import PromptTemplate
@@ -97,6 +97,13 @@ def test_what_is_wrong_is_said(text: str, told: str) -> None:
     assert told in caught.value.why
 
 
+def test_a_schema_that_points_elsewhere_is_not_followed() -> None:
+    with fake_endpoint() as elsewhere:  # it answers a GET with JSON, which would do as a schema
+        form = ActionForm({"properties": {"a": {"$ref": elsewhere.url}, "b": {"type": "string"}}})
+        with pytest.raises(EnvError, match="schema cannot be used"):
+            form.read('{"a": 1, "b": ""}')
+
+
 def test_what_is_asked_leaves_out_what_is_given() -> None:
     asked = json.loads(ActionForm(MOVE).asked)
     assert set(asked["properties"]) == {"way", "clicks", "note"}
@@ -167,8 +174,10 @@ def test_a_field_without_a_value_leaves_its_paragraph_out_and_an_unknown_one_is_
     template = PromptTemplate("t", "s", "{observation.board}\n\nHint: {observation.hint}")
     start = Start("", {"board": "x", "hint": None})
     assert chat(Candidate(template), TASK, start, ())[-1].content == "x"
+    start = Start("", {"board": "x"})
+    assert chat(Candidate(template), TASK, start, ())[-1].content == "x"  # a step may show more
     with pytest.raises(ConfigError, match=r"no \{observation.hint\}") as caught:
-        chat(Candidate(template), TASK, Start("", {"board": "x"}), ())
+        chat(Candidate(template), TASK, start, [Step(1, "a", "", 0.0, False, fields={"board": "x"})])
     assert "{observation.board}" in caught.value.do
 
 
