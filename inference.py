@@ -8,8 +8,8 @@ environment or in `.env`:
     API_BASE_URL, MODEL_NAME          the endpoint and the model; by default what the prompt was tuned on
     HF_TOKEN or API_KEY               the endpoint's key
     ENV_BASE_URL                      the environment's server; else
-    LOCAL_IMAGE_NAME or IMAGE_NAME    its Docker image; else it is played in this process
-    TEST_TASK, TEST_BENCHMARK         the names on the START line
+    LOCAL_IMAGE_NAME or IMAGE_NAME    its Docker image; else it is played where the frozen prompt says
+    TEST_TASK, TEST_BENCHMARK         the names on the START line; of several tasks, the one that is played
     DEADLINE_S                        seconds from start to END at most (1200)
 
 Exit codes: 0 the episode was played, or the deadline ended it; 1 it could not be played; 130 and 143 a signal
@@ -91,7 +91,7 @@ class Submission:
     def print_start(self) -> None:
         """START, also where there is nothing to play."""
         tuned = self.frozen
-        task = os.environ.get("TEST_TASK") or (tuned.task.name if tuned else "unknown")
+        task = os.environ.get("TEST_TASK") or (tuned.task.setup(SEED)[0].name if tuned else "unknown")
         benchmark = os.environ.get("TEST_BENCHMARK") or (tuned.task.benchmark if tuned else "unknown")
         name = self.model.name if self.model else os.environ.get("MODEL_NAME") or "unknown"
         self._output.show(start_line(task, benchmark, name))
@@ -118,12 +118,12 @@ class Submission:
         stack = AsyncExitStack()
         try:
             opening = stack.enter_context(opening_model(model, os.environ))
-            where = choose_environment(frozen.task.environment)
-            environment = await stack.enter_async_context(open_environment(where))
+            where = choose_environment(frozen.environment)
+            environment = await stack.enter_async_context(open_environment(where, ROOT))
             endpoint = await stack.enter_async_context(open_endpoint(opening, PATIENCE))
             session = await stack.enter_async_context(environment.session())
             agent = Agent(frozen.candidate, endpoint, frozen.task)
-            await play(agent, session, SEED, on_step=self._on_step, fall_back=True)
+            await play(agent, session, self._seed(frozen), on_step=self._on_step, fall_back=True)
         finally:
             try:
                 async with asyncio.timeout(CLOSING_S - PRINTING_S):
@@ -131,11 +131,19 @@ class Submission:
             except Exception as error:  # what was played counts, whatever closing says
                 say(f"Closing failed: {type(error).__name__}: {error}")
 
+    @staticmethod
+    def _seed(frozen: FrozenPrompt) -> int:
+        """The seed that plays the wanted task."""
+        names, wanted = [setup.name for setup in frozen.task.tasks], os.environ.get("TEST_TASK")
+        if names and wanted and wanted not in names:
+            say(f"Note: there is no task {wanted!r} here; {names[0]!r} is played, of {', '.join(names)}.")
+        return frozen.task.seed_of(wanted or "") + SEED * max(len(names), 1)
+
     def print_end(self) -> None:
         """END: the score of what was played; no success where the episode broke off."""
         self._ended = True
         rewards = [step.reward for step in self.steps]
-        score = self.frozen.task.score(rewards) if self.frozen else 0.0
+        score = self.frozen.task.score_of(rewards) if self.frozen else 0.0
         enough = self.frozen is not None and score >= self.frozen.task.success_score
         self._output.show(end_line(self.exit_code == 0 and enough, score, rewards))
 

@@ -74,7 +74,7 @@ async def play(experiment: Experiment, owed: list[Job], holdout: int, at_once: i
         ThreadPoolExecutor(at_once) as threads,
     ):
         async with (
-            open_environment(choose_environment(experiment.task.environment)) as environment,
+            open_environment(choose_environment(experiment.environment)) as environment,
             open_endpoint(opening, experiment.patience) as endpoint,
             Endpoint(proposer_endpoint(endpoint.config)) as proposer,
         ):

@@ -20,7 +20,8 @@ from statistics import median
 
 from lab.candidate import Candidate
 from lab.endpoint import Endpoint, EndpointConfig
-from lab.environment import EnvironmentConfig, open_environment
+from lab.environment import open_environment
+from lab.frozen import ECHO
 from lab.patience import Patience
 from lab.player import Player
 from lab.prompt import PromptTemplate
@@ -30,7 +31,7 @@ from lab.store import Store
 from lab.task import Task
 
 IN_FLIGHT, WAIT_S, CALLS, ROUNDS = 64, 0.2, 4_800, 3
-TASK = Task("echo", "test", "echo", max_steps=8, max_tokens=150, max_return=120.0, success_score=0.1)
+TASK = Task("echo", "test", max_steps=8, max_tokens=150, max_return=120.0, success_score=0.1)
 CANDIDATE = Candidate(PromptTemplate("plain", "Speak at length.", "Step {step}: {observation}"))
 ANSWER = "A sentence of the length that a small model writes. " * 8
 
@@ -96,7 +97,7 @@ async def lab(url: str, calls: int) -> None:
         store.begin("study", "load", "")
         record, spending = Record(store, "study", ""), Spending()
         config = EndpointConfig(url, "m", "none", Patience())
-        async with open_environment(EnvironmentConfig("echo")) as environment, Endpoint(config) as endpoint:
+        async with open_environment(ECHO) as environment, Endpoint(config) as endpoint:
             model = Metered(endpoint, spending, FREE)
             player = Player(model, environment, TASK, IN_FLIGHT, spending, record)
             await player.evaluate(CANDIDATE, range(calls // TASK.max_steps))

@@ -52,7 +52,7 @@ async def record(experiment: Experiment) -> None:
     sys.stderr.write(f"{len(owed)} episodes of {len(candidates)} candidates are owed\n")
     with opening_model(choose_model(experiment.model), os.environ) as opening:
         async with (
-            open_environment(choose_environment(experiment.task.environment)) as environment,
+            open_environment(choose_environment(experiment.environment)) as environment,
             open_endpoint(opening, experiment.patience) as endpoint,
         ):
             in_flight = experiment.search.in_flight

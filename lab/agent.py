@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lab.candidate import Candidate
 from lab.chat import chat
 from lab.endpoint import Completion, Model
-from lab.episode import Step
+from lab.episode import Start, Step
 from lab.task import Task
 
 FALLBACK_ACTION = "The model gave no answer for this step, so this sentence is sent in its place."
@@ -38,18 +38,18 @@ class Agent:
     model: Model
     task: Task
 
-    async def act(self, opening: str, steps: Sequence[Step]) -> Answer:
+    async def act(self, start: Start, steps: Sequence[Step]) -> Answer:
         """Choose the action of step `len(steps) + 1`.
 
         Args:
-            opening: the text that the environment's `reset` showed.
+            start: what the episode began with.
             steps: the episode so far.
 
         Raises:
             CallError, EndpointError: the model call failed.
         """
-        messages = chat(self.candidate, self.task, opening, steps)
-        completion = await self.model.complete(messages, self.candidate.sampling)
+        messages = chat(self.candidate, self.task, start, steps)
+        completion = await self.model.complete(messages, self.candidate.sampling, start.schema)
         action = completion.text.strip()
         if not action:
             return Answer(FALLBACK_ACTION, "the model's answer was empty", completion)

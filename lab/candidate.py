@@ -87,11 +87,23 @@ class Demonstration:
         step: its number in that episode.
         observation: what the environment had shown.
         action: what was answered.
+        fields: those of the observation that templates name, with their texts.
     """
 
     step: int
     observation: str
     action: str
+    fields: tuple[tuple[str, str], ...] = ()
+
+    def as_table(self) -> dict[str, Any]:
+        """Plain values; no key for no fields."""
+        table = {"step": self.step, "observation": self.observation, "action": self.action}
+        return {**table, "fields": dict(self.fields)} if self.fields else table
+
+    @classmethod
+    def from_table(cls, table: dict[str, Any]) -> "Demonstration":
+        """The inverse of `as_table`."""
+        return cls(**{**table, "fields": tuple(table.get("fields", {}).items())})
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,7 @@ class Candidate:
         """Plain values for a TOML or JSON file, in a fixed order; no key for no demonstrations."""
         table = asdict(self)
         table["sampling"]["stop"] = list(self.sampling.stop)
-        table["demonstrations"] = list(table["demonstrations"])
+        table["demonstrations"] = [shown.as_table() for shown in self.demonstrations]
         if not self.demonstrations:
             del table["demonstrations"]
         return table
@@ -127,7 +139,7 @@ class Candidate:
             PromptTemplate(**table["template"]),
             SamplingParams(**table["sampling"]),
             ContextSettings(**table["context"]),
-            tuple(Demonstration(**entry) for entry in table.get("demonstrations", ())),
+            tuple(Demonstration.from_table(entry) for entry in table.get("demonstrations", ())),
         )
 
     @property

@@ -4,46 +4,56 @@ from collections.abc import Iterator, Sequence
 
 from lab.candidate import Candidate
 from lab.endpoint import Message
-from lab.episode import Step
+from lab.episode import Start, Step
+from lab.observation import Fields
+from lab.prompt import FIELD
 from lab.task import Task
 
+ASK = "Answer with one JSON object of this schema, and with nothing else:"
+"""Before the schema of actions, where a template does not say where it goes."""
 
-def chat(candidate: Candidate, task: Task, opening: str, steps: Sequence[Step]) -> list[Message]:
+
+def chat(candidate: Candidate, task: Task, start: Start, steps: Sequence[Step]) -> list[Message]:
     """The messages before step `len(steps) + 1`.
 
     Args:
-        opening: the text that the environment's `reset` showed.
+        start: what the episode began with.
         steps: the episode so far.
     """
-    system = Message("system", candidate.template.render_system({"max_steps": str(task.max_steps)}))
-    head = [system, *_demonstrations(candidate, task)]
+    head = [Message("system", _system(candidate, task, start)), *_demonstrations(candidate, task)]
     shown = range(max(0, len(steps) - candidate.context.history), len(steps))
     if candidate.context.layout == "turns":
-        earlier = [
-            message for index in shown for message in _exchange(candidate, task, opening, steps, index)
-        ]
-        return [*head, *earlier, _turn(candidate, task, opening, steps, len(steps), None)]
+        earlier = [message for index in shown for message in _exchange(candidate, task, start, steps, index)]
+        return [*head, *earlier, _turn(candidate, task, start, steps, len(steps), None)]
     block = "\n".join(_history_line(candidate, steps[index]) for index in shown) or None
-    return [*head, _turn(candidate, task, opening, steps, len(steps), block)]
+    return [*head, _turn(candidate, task, start, steps, len(steps), block)]
+
+
+def _system(candidate: Candidate, task: Task, start: Start) -> str:
+    template = candidate.template
+    text = template.render_system({"max_steps": str(task.max_steps), "schema": start.schema or None})
+    return text if not start.schema or template.names_schema else f"{text}\n\n{ASK}\n{start.schema}"
 
 
 def _demonstrations(candidate: Candidate, task: Task) -> Iterator[Message]:
     """The same for every step of every episode, so that an endpoint's prefix cache holds them."""
+    template = candidate.template
     for shown in candidate.demonstrations:
         values = {"step": str(shown.step), "max_steps": str(task.max_steps), "observation": shown.observation}
-        yield Message("user", candidate.template.render_turn({**values, "reward": None, "history": None}))
+        fields = _named({**dict.fromkeys(template.fields), **dict(shown.fields)})
+        yield Message("user", template.render_turn({**values, **fields, "reward": None, "history": None}))
         yield Message("assistant", shown.action)
 
 
 def _exchange(
-    candidate: Candidate, task: Task, opening: str, steps: Sequence[Step], index: int
+    candidate: Candidate, task: Task, start: Start, steps: Sequence[Step], index: int
 ) -> Iterator[Message]:
-    yield _turn(candidate, task, opening, steps, index, None)
+    yield _turn(candidate, task, start, steps, index, None)
     yield Message("assistant", steps[index].action)
 
 
 def _turn(
-    candidate: Candidate, task: Task, opening: str, steps: Sequence[Step], index: int, history: str | None
+    candidate: Candidate, task: Task, start: Start, steps: Sequence[Step], index: int, history: str | None
 ) -> Message:
     """The user message before step `index + 1`: the same text whenever it is asked for again."""
     last = steps[index - 1] if index else None
@@ -52,12 +62,17 @@ def _turn(
         {
             "step": str(index + 1),
             "max_steps": str(task.max_steps),
-            "observation": last.observation if last else opening,
+            "observation": last.observation if last else start.text,
+            **_named((last or start).fields),
             "reward": reward,
             "history": history,
         }
     )
     return Message("user", text)
+
+
+def _named(fields: Fields) -> dict[str, str | None]:
+    return {FIELD + name: value for name, value in fields.items()}
 
 
 def _history_line(candidate: Candidate, step: Step) -> str:

@@ -5,6 +5,7 @@ It owns the client and the request's exact form; what is an answer is `lab.answe
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from lab.answer import MOST_BYTES, Answer, read_answer
 from lab.candidate import SamplingParams
-from lab.errors import CallError, EndpointError, LabError
+from lab.errors import CallError, EndpointError, LabError, RequestError
 from lab.failure import broken_off, told, too_slow
 from lab.patience import Patience, Throttle
 
@@ -57,7 +58,9 @@ class Completion:
 class Model(Protocol):
     """What can be asked: an endpoint, or one whose calls are counted or recorded on the way."""
 
-    async def complete(self, messages: Sequence[Message], sampling: SamplingParams) -> Completion:
+    async def complete(
+        self, messages: Sequence[Message], sampling: SamplingParams, schema: str = ""
+    ) -> Completion:
         """Ask the model once; see `Endpoint.complete`."""
         ...
 
@@ -84,7 +87,7 @@ class Endpoint:
         import openai
 
         self.config, self.throttle = config, Throttle(config.patience)
-        self._openai = openai
+        self._openai, self._takes_schema = openai, True
         self._client = openai.AsyncOpenAI(
             base_url=config.base_url,
             api_key=config.api_key,
@@ -98,31 +101,51 @@ class Endpoint:
     async def __aexit__(self, *exc: object) -> None:
         await self._client.close()
 
-    async def complete(self, messages: Sequence[Message], sampling: SamplingParams) -> Completion:
+    async def complete(
+        self, messages: Sequence[Message], sampling: SamplingParams, schema: str = ""
+    ) -> Completion:
         """Ask the model once, with as many attempts as the endpoint's patience has.
+
+        Args:
+            schema: a JSON Schema that the answer should keep; the endpoint is told of it if it takes one.
 
         Raises:
             EndpointError: the key, the model or the host is wrong, so that no other call will do better.
             CallError: this call failed each time.
         """
         started = time.perf_counter()
-        done = await self.throttle.make(lambda: self._attempt(messages, sampling), _tokens)
+        done = await self.throttle.make(lambda: self._attempt(messages, sampling, schema), _tokens)
         answer, latency_s = done.answer, time.perf_counter() - started
         tokens = (answer.prompt_tokens, answer.completion_tokens)
         return Completion(answer.text, answer.finish_reason, *tokens, latency_s, done.attempts)
 
-    async def _attempt(self, messages: Sequence[Message], sampling: SamplingParams) -> Answer:
+    async def _attempt(self, messages: Sequence[Message], sampling: SamplingParams, schema: str) -> Answer:
         try:
-            return await self._answer(messages, sampling)
+            if not schema or not self._takes_schema:
+                return await self._answer(messages, sampling)
+            return await self._answer_in_form(messages, sampling, schema)
         except LabError as error:
             if len(self.config.api_key) >= SHORTEST_KEY:  # an endpoint's own words may repeat it
                 error.why = error.why.replace(self.config.api_key, "[key]")
             raise error from None
 
-    async def _answer(self, messages: Sequence[Message], sampling: SamplingParams) -> Answer:
+    async def _answer_in_form(
+        self, messages: Sequence[Message], sampling: SamplingParams, schema: str
+    ) -> Answer:
+        """An endpoint that refuses a call with a schema, and takes it without, is not told of one again."""
+        try:
+            return await self._answer(messages, sampling, schema)
+        except RequestError:
+            answer = await self._answer(messages, sampling)
+            self._takes_schema = False
+            return answer
+
+    async def _answer(
+        self, messages: Sequence[Message], sampling: SamplingParams, schema: str = ""
+    ) -> Answer:
         try:
             async with asyncio.timeout(self.config.patience.timeout_s):
-                return read_answer(await self._request(messages, sampling), self.shown_url)
+                return read_answer(await self._request(messages, sampling, schema), self.shown_url)
         except TimeoutError:
             raise too_slow(self.shown_url) from None
         except self._openai.NotFoundError as error:
@@ -135,13 +158,16 @@ class Endpoint:
         """The base URL without credentials or query, fit for messages and files."""
         return shown_url(self.config.base_url)
 
-    async def _request(self, messages: Sequence[Message], sampling: SamplingParams) -> bytes:
+    async def _request(self, messages: Sequence[Message], sampling: SamplingParams, schema: str) -> bytes:
         # A setting at its neutral value is not sent: some endpoints refuse settings that they do not know.
         omit = self._openai.omit
         answering = self._client.chat.completions.with_streaming_response.create(
             model=self.config.model,
             messages=[],  # what is in `extra_body` goes as it is; the client's walk over typed messages is
-            extra_body={"messages": list(map(asdict, messages))},  # a sixth of a call's CPU
+            extra_body={  # a sixth of a call's CPU
+                "messages": list(map(asdict, messages)),
+                **({"response_format": _response_format(schema)} if schema else {}),
+            },
             temperature=sampling.temperature,
             max_tokens=sampling.max_tokens,
             top_p=sampling.top_p if sampling.top_p != 1.0 else omit,
@@ -174,6 +200,10 @@ class Endpoint:
             do = f"{do} ({type(none_listed).__name__})"
         what = f"The endpoint does not have {self.config.model!r}."
         return EndpointError(what, where=self.shown_url, why=str(error), do=do)
+
+
+def _response_format(schema: str) -> dict[str, object]:
+    return {"type": "json_schema", "json_schema": {"name": "action", "schema": json.loads(schema)}}
 
 
 def _tokens(answer: Answer) -> int:

@@ -4,14 +4,16 @@ It owns the loop over steps and what is kept of them. The lab and `inference.py`
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lab.action import ActionError
 from lab.endpoint import Completion
 from lab.errors import CallError, EndpointError, EnvError, LabError
+from lab.observation import Fields, Observed
 
 if TYPE_CHECKING:
-    from lab.agent import Agent
+    from lab.agent import Agent, Answer
     from lab.environment import Session
 
 
@@ -22,8 +24,9 @@ class Step:
     Attributes:
         number: counts from 1.
         observation: the environment's text after the action.
-        error: why the action is not the model's own, or None.
+        error: why the action is not the model's own, or is none of the environment's; or None.
         completion: the model call behind the action; None where it failed.
+        fields: of the observation.
     """
 
     number: int
@@ -33,6 +36,21 @@ class Step:
     done: bool
     error: str | None = None
     completion: Completion | None = None
+    fields: Fields = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What an episode begins with.
+
+    Attributes:
+        text, fields: the observation that `reset` showed.
+        schema: the JSON Schema that actions are asked for in; empty where they are plain text.
+    """
+
+    text: str
+    fields: Fields = field(default_factory=dict)
+    schema: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,13 +58,21 @@ class Episode:
     """An episode that was played to its end.
 
     Attributes:
-        seed: the environment's seed.
+        seed: the study's; the task's `setup` says what it plays.
         opening: the text that `reset` showed.
+        fields, schema: see `Start`.
     """
 
     seed: int
     opening: str
     steps: tuple[Step, ...]
+    fields: Fields = field(default_factory=dict)
+    schema: str = ""
+
+    @property
+    def start(self) -> Start:
+        """What it began with."""
+        return Start(self.opening, self.fields, self.schema)
 
     @property
     def episode_return(self) -> float:
@@ -107,29 +133,38 @@ async def play(
         EndpointError: the endpoint is not to be had.
         EnvError: the environment failed.
     """
-    seen = await session.reset(seed)
+    setup, reset_seed = agent.task.setup(seed)
+    seen = await session.reset(reset_seed, setup.reset)
     if seen.done:
         raise EnvError("The environment was over at reset: there is nothing to play.", why=f"seed {seed}")
-    opening, steps = seen.text, list[Step]()
+    start, steps = Start(seen.text, seen.fields, session.form.asked), list[Step]()
     while not seen.done and len(steps) < agent.task.max_steps:
         try:
-            answer = await agent.act(opening, steps)
+            answer = await agent.act(start, steps)
         except (CallError, EndpointError) as error:
             never_answered = not any(step.completion for step in steps)
             if not fall_back or (isinstance(error, EndpointError) and never_answered):
                 raise
             answer = agent.fallback(error.one_line)
-        seen = await session.step(answer.action)
-        step = Step(
-            number=len(steps) + 1,
-            action=answer.action,
-            observation=seen.text,
-            reward=seen.reward,
-            done=seen.done,
-            error=answer.error,
-            completion=answer.completion,
-        )
+        try:
+            action = session.form.read(answer.action)
+            seen = await session.step(action.values)
+            step = _step(len(steps) + 1, action.shown, seen, answer)
+        except ActionError as error:
+            step = _unread(len(steps) + 1, error, seen, answer, agent.task.unread_reward)
         steps.append(step)
         if on_step is not None:
             on_step(step)
-    return Episode(seed, opening, tuple(steps))
+    return Episode(seed, start.text, tuple(steps), start.fields, start.schema)
+
+
+def _step(number: int, action: str, seen: Observed, answer: "Answer") -> Step:
+    outcome = (seen.text, seen.reward, seen.done)
+    return Step(number, action, *outcome, answer.error, answer.completion, seen.fields)
+
+
+def _unread(number: int, error: ActionError, seen: Observed, answer: "Answer", reward: float) -> Step:
+    """A step whose answer was no action: nothing was sent, and what was last seen is shown again with why."""
+    told = f"{error.what}: {error.why}\n\n{seen.text}"
+    why = answer.error or error.one_line
+    return Step(number, answer.action, told, reward, False, why, answer.completion, seen.fields)

@@ -41,7 +41,7 @@ class Evaluation:
     @cached_property
     def scores(self) -> tuple[float, ...]:
         """The task's score of each episode, in [0, 1]."""
-        return tuple(self.task.score(step.reward for step in episode.steps) for episode in self.episodes)
+        return tuple(self.task.score_of(step.reward for step in episode.steps) for episode in self.episodes)
 
     @property
     def mean_score(self) -> float:

@@ -4,16 +4,18 @@ It owns the file's keys and how a mistake in them is told; the rest of the lab s
 """
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lab.candidate import Candidate, ContextSettings, Layout, SamplingParams
-from lab.environment import EnvironmentConfig
+from lab.declaration import EnvironmentConfig, is_url, within
+from lab.endpoint import shown_url
 from lab.errors import ConfigError
 from lab.objective import Cost, Objective
 from lab.patience import Patience
@@ -22,7 +24,7 @@ from lab.settings import ModelChoice
 from lab.space import Space
 from lab.space_table import read_space, unknown_key
 from lab.spending import Budget, Prices
-from lab.task import Task
+from lab.task import Scoring, Setup, Task
 
 TEMPLATES = Path("prompts/templates")
 """Where templates lie, below the project's root: the folder above the experiment file's."""
@@ -34,17 +36,38 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class EnvironmentTable(_Table):
+    """`[environment]`: see `lab.declaration.EnvironmentConfig`; files are beside the experiment's own."""
+
+    python: str = ""
+    url: str = ""
+    image: str = ""
+    space: str = ""
+    text: str = ""
+    hooks: str = ""
+    longest: int | None = Field(default=None, ge=1)
+
+
 class TaskTable(_Table):
     """`[task]`: see `lab.task.Task`."""
 
     name: str
     benchmark: str
-    environment: str
     max_steps: int = Field(ge=1)
     max_tokens: int = Field(ge=1)
-    max_return: float = Field(gt=0)
+    max_return: float
     success_score: float = Field(ge=0, le=1)
     max_step_reward: float = inf
+    min_return: float = 0.0
+    min_step_reward: float = -inf
+    score: Scoring = "sum"
+
+
+class SetupTable(_Table):
+    """One of `[[tasks]]`: see `lab.task.Setup`."""
+
+    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    reset: dict[str, Any] = {}
 
 
 class ModelTable(_Table):
@@ -178,7 +201,9 @@ class ExperimentFile(_Table):
 
     about: str
     seed: int = Field(default=0, ge=0)
+    environment: EnvironmentTable
     task: TaskTable
+    tasks: list[SetupTable] = []
     model: ModelTable
     baseline: BaselineTable
     space: dict[str, Any]
@@ -197,12 +222,15 @@ class Experiment:
     Attributes:
         name: the file's name without `.toml`; also the MLflow experiment's.
         seed: of the search's choices, and the first of the environment's seeds.
+        root: the project's folder.
         text: the file as it was read.
+        code: the project's own files around the environment: each one's path below the root, and its text.
     """
 
     name: str
     about: str
     seed: int
+    environment: EnvironmentConfig
     task: Task
     model: ModelChoice
     patience: Patience
@@ -215,7 +243,9 @@ class Experiment:
     proposals: ProposalsTable | None
     confirmation: ConfirmationTable
     verdict: VerdictTable
+    root: Path
     text: str
+    code: Mapping[str, str]
 
     @property
     def verdict_calls(self) -> int:
@@ -248,9 +278,10 @@ def load_experiment(path: Path) -> Experiment:
 
 
 def _experiment(path: Path, text: str, file: ExperimentFile) -> Experiment:
-    task = Task(**file.task.model_dump())
-    EnvironmentConfig(task.environment)
-    folder = path.resolve().parent.parent / TEMPLATES
+    root = path.resolve().parent.parent
+    environment = _environment(path, file.environment)
+    task = _task(file)
+    folder = root / TEMPLATES
     baseline = _baseline(file.baseline, folder)
     space = read_space(file.space, baseline, folder)
     _check_tokens(baseline, space, task)
@@ -259,6 +290,7 @@ def _experiment(path: Path, text: str, file: ExperimentFile) -> Experiment:
         name=path.stem,
         about=file.about,
         seed=file.seed,
+        environment=environment,
         task=task,
         model=ModelChoice(file.model.endpoint, file.model.name),
         patience=file.model.patience,
@@ -271,10 +303,64 @@ def _experiment(path: Path, text: str, file: ExperimentFile) -> Experiment:
         proposals=file.proposals,
         confirmation=file.confirmation,
         verdict=file.verdict,
+        root=root,
         text=text,
+        code=_code(environment, root),
     )
     _check_budget(experiment)
+    _check_turns(experiment)
     return experiment
+
+
+def _environment(path: Path, table: EnvironmentTable) -> EnvironmentConfig:
+    """The declaration, with its files as paths below the root."""
+    places = [name for name in ("python", "url", "image", "space") if getattr(table, name)]
+    if len(places) > 1:
+        what, do = f"The environment is in several places: {', '.join(places)}.", "keep one"
+        raise ConfigError(what, where="environment", do=do)
+    if table.url and not is_url(table.url):
+        what = f"{shown_url(table.url)!r} is no server."
+        raise ConfigError(what, where="environment.url", do="use a URL such as http://127.0.0.1:8000")
+    folder = path.resolve().parent.name
+    declared = EnvironmentConfig(**table.model_dump())
+    return replace(
+        declared,
+        python=f"{folder}/{declared.python}" if declared.python_file else declared.python,
+        hooks=f"{folder}/{declared.hooks}" if declared.hooks else "",
+    )
+
+
+def _code(environment: EnvironmentConfig, root: Path) -> dict[str, str]:
+    texts = dict[str, str]()
+    for key, file in (("python", environment.python_file), ("hooks", environment.hooks)):
+        try:
+            if file:
+                texts[file] = within(root, file).read_text(encoding="utf-8")
+        except ConfigError as error:
+            where = f"environment.{key}: {error.where}"
+            raise ConfigError(error.what, where=where, do=error.do) from None
+    return texts
+
+
+def _task(file: ExperimentFile) -> Task:
+    names = [table.name for table in file.tasks]
+    for table in file.tasks:
+        if names.count(table.name) > 1:
+            raise ConfigError(f"There are several tasks {table.name!r}.", where="tasks.name")
+        if {"seed", "episode_id"} & set(table.reset):
+            what = "A task names a seed or an episode, which are the study's to choose."
+            raise ConfigError(what, where="tasks.reset")
+    return Task(**file.task.model_dump(), tasks=tuple(Setup(table.name, table.reset) for table in file.tasks))
+
+
+def _check_turns(experiment: Experiment) -> None:
+    """Means over phases that play every task equally often can be compared; others can not."""
+    several = max(len(experiment.task.tasks), 1)
+    for name, table in (("confirmation", experiment.confirmation), ("verdict", experiment.verdict)):
+        if table.episodes % several:
+            what = f"{table.episodes} episodes are no equal share for {several} tasks."
+            do = f"use a multiple of {several}"
+            raise ConfigError(what, where=f"{name}.episodes", do=do)
 
 
 def _baseline(table: BaselineTable, folder: Path) -> Candidate:
@@ -336,8 +422,10 @@ def _first_mistake(path: Path, error: ValidationError) -> ConfigError:
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
     table: type[BaseModel] = ExperimentFile
     for part in loc[:-1]:
-        annotation = table.model_fields[str(part)].annotation
-        if isinstance(annotation, UnionType):
+        if isinstance(part, int):
+            continue
+        annotation = table.model_fields[part].annotation
+        if isinstance(annotation, UnionType) or get_origin(annotation) is list:
             annotation = get_args(annotation)[0]
         assert isinstance(annotation, type)
         table = annotation

@@ -5,15 +5,23 @@ is printed, so it needs the standard library alone.
 """
 
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from lab.candidate import Candidate
+from lab.declaration import EnvironmentConfig
 from lab.errors import ConfigError, FrozenPromptError
-from lab.task import Task
+from lab.task import Setup, Task
 
-FORMAT = 2
+FORMAT = 3
+
+ECHO = EnvironmentConfig(
+    python="lab.environments.echo.server.echo_environment:EchoEnvironment", text="echoed_message"
+)
+"""The environment of a file of format 2, which could name no other."""
+
 BEST = Path("prompts/best.toml")
 """Where `lab.tune` freezes to and `inference.py` reads from, below the project's root."""
 
@@ -88,6 +96,7 @@ class FrozenPrompt:
     """All that a submission plays, and why it should be believed."""
 
     candidate: Candidate
+    environment: EnvironmentConfig
     task: Task
     model: FrozenModel
     evidence: Evidence
@@ -95,11 +104,15 @@ class FrozenPrompt:
 
     def as_table(self) -> dict[str, Any]:
         """The file's content, provenance last."""
+        tasks = [{"name": one.name, "reset": dict(one.reset)} for one in self.task.tasks]
+        task = {name: value for name, value in asdict(self.task).items() if name != "tasks"}
         return {
             "format": FORMAT,
             "digest": self.candidate.digest,
             "candidate": self.candidate.as_table(),
-            "task": asdict(self.task),
+            "environment": self.environment.as_table(),
+            "task": task,
+            **({"tasks": tasks} if tasks else {}),
             "model": asdict(self.model),
             "evidence": asdict(self.evidence),
             "provenance": asdict(self.provenance),
@@ -120,6 +133,8 @@ def read_frozen(path: Path) -> FrozenPrompt:
     except (OSError, ValueError) as error:
         what = "The frozen prompt cannot be read."
         raise FrozenPromptError(what, where=str(path), why=str(error), do=again) from None
+    if table.get("format") == 2:
+        table = _from_format_2(table)
     if table.get("format") != FORMAT:
         why = f"it says {table.get('format')!r}, this lab reads {FORMAT}"
         raise FrozenPromptError("The frozen prompt has another format.", where=str(path), why=why, do=again)
@@ -137,21 +152,37 @@ def read_frozen(path: Path) -> FrozenPrompt:
 def _from_table(table: dict[str, Any]) -> FrozenPrompt:
     return FrozenPrompt(
         Candidate.from_table(table["candidate"]),
-        _record(Task, table["task"]),
+        _record(EnvironmentConfig, table["environment"]),
+        replace(
+            _record(Task, table["task"]), tasks=tuple(_record(Setup, one) for one in table.get("tasks", ()))
+        ),
         _record(FrozenModel, table["model"]),
         _record(Evidence, table["evidence"]),
         _record(Provenance, table["provenance"]),
     )
 
 
-Record = TypeVar("Record", Task, FrozenModel, Evidence, Provenance)
+def _from_format_2(table: dict[str, Any]) -> dict[str, Any]:
+    task = {name: value for name, value in table.get("task", {}).items() if name != "environment"}
+    return {**table, "format": FORMAT, "environment": ECHO.as_table(), "task": task}
+
+
+Record = TypeVar("Record", EnvironmentConfig, Task, Setup, FrozenModel, Evidence, Provenance)
 
 
 def _record(cls: type[Record], table: dict[str, Any]) -> Record:
     record = cls(**table)
     for name, hint in get_type_hints(cls).items():
-        kind = get_origin(hint) or hint
         value = getattr(record, name)
-        if not isinstance(value, kind) and not (kind is float and isinstance(value, int)):
-            raise TypeError(f"{name} is {value!r}, and should be of type {kind.__name__}")
+        kinds = _kinds(hint)
+        if not isinstance(value, kinds) and not (float in kinds and isinstance(value, int)):
+            raise TypeError(f"{name} is {value!r}, and should be of type {kinds[0].__name__}")
     return record
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:  # noqa: ANN401  # a type's annotation
+    if get_origin(hint) is UnionType:
+        return tuple(kind for option in get_args(hint) for kind in _kinds(option))
+    if get_origin(hint) is Literal:
+        return (str,)
+    return (get_origin(hint) or hint,)

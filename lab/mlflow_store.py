@@ -202,7 +202,7 @@ def _first_prompt(evaluation: Evaluation) -> str:
     episode = evaluation.episodes[0]
     parts = []
     for steps in ((), episode.steps[:-1]):
-        messages = chat(evaluation.candidate, evaluation.task, episode.opening, steps)
+        messages = chat(evaluation.candidate, evaluation.task, episode.start, steps)
         parts.append(f"===== before step {len(steps) + 1} =====")
         parts.extend(f"--- {message.role}\n{message.content}" for message in messages)
     return plain("\n\n".join(parts)) + "\n"

@@ -46,6 +46,7 @@ class Outcome:
         verdict, winner = self.verdict, self.verdict.winner
         return FrozenPrompt(
             candidate=verdict.frozen.candidate,
+            environment=self.experiment.environment,
             task=self.experiment.task,
             model=FrozenModel(self.model.shown, self.model.name),
             evidence=self.evidence,

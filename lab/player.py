@@ -176,6 +176,6 @@ class _Running:
         left = self._player.task.max_steps - step.number
         if self._hopeless is None or step.done or not left:
             return
-        bound = self._returned + left * self._player.task.max_step_reward
+        bound = self._returned + self._player.task.most_return(left)
         if self._hopeless(bound):
             raise _Cut(bound)

@@ -9,15 +9,18 @@ import string
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from lab.errors import ConfigError
 
-SYSTEM_PLACEHOLDERS = frozenset({"max_steps"})
+SYSTEM_PLACEHOLDERS = frozenset({"max_steps", "schema"})
 """The system text may name only what stays the same all through an episode, so that prefix caches hold."""
 
 TURN_PLACEHOLDERS = frozenset({"step", "max_steps", "observation", "reward", "history"})
+
+FIELD = "observation."
+"""What the placeholder of one field of the observation begins with."""
 
 Values = Mapping[str, str | None]
 """A placeholder's text, or None where there is nothing to say at this step."""
@@ -42,6 +45,16 @@ class PromptTemplate:
         self._check("system", self.system, SYSTEM_PLACEHOLDERS)
         self._check("turn", self.turn, TURN_PLACEHOLDERS)
 
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        """The observation's fields that the turn text names."""
+        return frozenset(name.removeprefix(FIELD) for name in _names(self.turn) if name.startswith(FIELD))
+
+    @cached_property
+    def names_schema(self) -> bool:
+        """Whether the system text says where the action's schema goes."""
+        return "schema" in _names(self.system)
+
     def render_system(self, values: Values) -> str:
         """The system message's text."""
         return _render(self.system, values)
@@ -55,12 +68,14 @@ class PromptTemplate:
         if not isinstance(text, str) or not text.strip():
             raise ConfigError("A template's text must be a string with something in it.", where=where)
         try:
-            named = {field for paragraph in _paragraphs(text) for _, field in paragraph if field is not None}
+            named = _names(text)
         except ValueError as error:
             do = "double a brace that is meant as itself: {{ or }}"
             raise ConfigError(
                 "A template's braces do not match.", where=where, why=str(error), do=do
             ) from None
+        if key == "turn":
+            named = {name for name in named if not name.startswith(FIELD)}
         if unknown := sorted(named - allowed):
             do = f"use {', '.join(f'{{{name}}}' for name in sorted(allowed))}"
             raise ConfigError(f"Unknown placeholder {{{unknown[0]}}}.", where=where, do=do)
@@ -91,6 +106,10 @@ Paragraph = tuple[tuple[str, str | None], ...]
 """(literal text, placeholder after it or None) in order."""
 
 
+def _names(text: str) -> set[str]:
+    return {field for paragraph in _paragraphs(text) for _, field in paragraph if field is not None}
+
+
 @lru_cache(maxsize=4096)
 def _paragraphs(text: str) -> tuple[Paragraph, ...]:
     return tuple(tuple(_segments(part)) for part in re.split(r"\n[ \t]*\n", text.strip()))
@@ -98,9 +117,13 @@ def _paragraphs(text: str) -> tuple[Paragraph, ...]:
 
 def _segments(text: str) -> Iterator[tuple[str, str | None]]:
     for literal, field, spec, conversion in string.Formatter().parse(text):
-        if field is not None and (spec or conversion or not field.isidentifier()):
+        if field is not None and (spec or conversion or not _is_name(field)):
             raise ValueError(f"{{{field}}} must be a plain name")
         yield literal, field
+
+
+def _is_name(field: str) -> bool:
+    return field.removeprefix(FIELD).isidentifier()
 
 
 def _render(text: str, values: Values) -> str:
@@ -113,8 +136,17 @@ def _render_paragraph(paragraph: Paragraph, values: Values) -> str | None:
     for literal, field in paragraph:
         parts.append(literal)
         if field is not None:
-            value = values[field]
+            value = _value(field, values)
             if value is None:
                 return None
             parts.append(value)
     return "".join(parts)
+
+
+def _value(field: str, values: Values) -> str | None:
+    try:
+        return values[field]
+    except KeyError:
+        known = ", ".join(f"{{{name}}}" for name in values if name.startswith(FIELD)) or "none"
+        what, do = f"The observation has no {{{field}}}.", f"use {{observation}}; its fields are {known}"
+        raise ConfigError(what, where="a template's turn text", do=do) from None

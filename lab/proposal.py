@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lab.errors import ConfigError, LabError
-from lab.prompt import PromptTemplate, Values
+from lab.prompt import FIELD, PromptTemplate, Values
 
 LONGEST = 4_000
 """Characters of a proposed system or turn text at most: it is sent with every call."""
@@ -16,6 +16,7 @@ LONGEST = 4_000
 MEANING = {
     "step": "the number of the step that is to be played",
     "max_steps": "the number of steps in an episode",
+    "schema": "the form that answers have to have",
     "observation": "what the environment last showed",
     "reward": "what the last action earned; nothing before the first step",
     "history": "the steps so far; nothing before the first step",
@@ -65,8 +66,11 @@ def accept(name: str, parent: PromptTemplate, system: str, turn: str) -> PromptT
         lost = placeholders(getattr(parent, part)) - placeholders(getattr(template, part))
         if lost:
             raise _refused(name, f"the {part} text lost {{{min(lost)}}}")
+    if made_up := template.fields - parent.fields:
+        raise _refused(name, f"the turn text has a new {{{FIELD}{min(made_up)}}}")
+    first_step = {**FIRST_STEP, **{FIELD + field: "f" for field in parent.fields}}
     # A paragraph is left out where a placeholder in it has no value: a text of one paragraph may vanish.
-    if parent.render_turn(FIRST_STEP).strip() and not template.render_turn(FIRST_STEP).strip():
+    if parent.render_turn(first_step).strip() and not template.render_turn(first_step).strip():
         raise _refused(name, "the turn text says nothing at the first step")
     return template
 
@@ -76,8 +80,13 @@ def rules(text: str) -> str:
     names = sorted(placeholders(text))
     if not names:
         return "Write no braces."
-    kept = "; ".join(f"{{{name}}}, {MEANING[name]}" for name in names)
+    kept = "; ".join(f"{{{name}}}, {_meaning(name)}" for name in names)
     return f"Keep these placeholders exactly, they are filled in later: {kept}. Write no other braces."
+
+
+def _meaning(name: str) -> str:
+    field = name.removeprefix(FIELD)
+    return MEANING[name] if field == name else f"the field {field} of what the environment last showed"
 
 
 def placeholders(text: str) -> frozenset[str]:

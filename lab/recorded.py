@@ -25,20 +25,22 @@ class Recorded:
         self._kept = record.calls_of(scope)
         self._asked = Counter[str]()
 
-    async def complete(self, messages: Sequence[Message], sampling: SamplingParams) -> Completion:
+    async def complete(
+        self, messages: Sequence[Message], sampling: SamplingParams, schema: str = ""
+    ) -> Completion:
         """The recorded answer, or the model's, kept before it is given; see `Endpoint.complete`.
 
         Raises:
             LabError: also where the answer cannot be kept.
         """
-        request = _request(messages, sampling)
+        request = _request(messages, sampling, schema)
         digest = hashlib.sha256(request.encode()).hexdigest()
         key = CallKey(self._scope, digest, self._asked[digest])
         self._asked[digest] += 1
         kept = self._kept.pop(key, None)
         if kept is not None:
             return kept
-        completion = await self._model.complete(messages, sampling)
+        completion = await self._model.complete(messages, sampling, schema)
         await self._record.keep_call(key, request, completion)
         return completion
 
@@ -49,7 +51,12 @@ class Nothing:
 
     record: Record
 
-    async def complete(self, messages: Sequence[Message], sampling: SamplingParams) -> Completion:  # noqa: ARG002
+    async def complete(
+        self,
+        messages: Sequence[Message],  # noqa: ARG002
+        sampling: SamplingParams,  # noqa: ARG002
+        schema: str = "",  # noqa: ARG002
+    ) -> Completion:
         """Never an answer.
 
         Raises:
@@ -66,6 +73,11 @@ class Nothing:
         raise self.record.ends_here()
 
 
-def _request(messages: Sequence[Message], sampling: SamplingParams) -> str:
-    asked = {"messages": [asdict(message) for message in messages], "sampling": asdict(sampling)}
+def _request(messages: Sequence[Message], sampling: SamplingParams, schema: str) -> str:
+    asked: dict[str, object] = {
+        "messages": [asdict(message) for message in messages],
+        "sampling": asdict(sampling),
+    }
+    if schema:
+        asked["schema"] = schema
     return json.dumps(asked, sort_keys=True, separators=(",", ":"))

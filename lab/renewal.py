@@ -109,12 +109,16 @@ def briefing(experiment: Experiment, trials: Sequence[Trial]) -> Briefing:
 def demonstrations(trials: Sequence[Trial]) -> tuple[Demonstration, ...]:
     """The best step of each of the best episodes, no action twice; best episode first."""
     episodes = [episode for trial in trials for episode in trial.evaluation.episodes]
+    named = frozenset[str]().union(*(trial.candidate.template.fields for trial in trials))
     found: dict[str, Demonstration] = {}
     for episode in sorted(episodes, key=lambda episode: -episode.episode_return):
         own = [step for step in episode.steps if step.error is None]
         if not own:
             continue
         best = max(own, key=lambda step: step.reward)
-        before = episode.steps[best.number - 2].observation if best.number > 1 else episode.opening
-        found.setdefault(best.action, Demonstration(best.number, before, best.action))
+        last = episode.steps[best.number - 2] if best.number > 1 else None
+        before = last.observation if last else episode.opening
+        fields = (last or episode).fields.items()
+        shown = tuple((name, text) for name, text in fields if name in named and text is not None)
+        found.setdefault(best.action, Demonstration(best.number, before, best.action, shown))
     return tuple(found.values())[:DEMONSTRATIONS]

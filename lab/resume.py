@@ -56,6 +56,7 @@ def document(experiment: Experiment, model: ModelChoice, proposer: str) -> str:
         f"model {model.name} at {model.shown}",
         *([f"proposer {proposer}"] if proposer else []),
         experiment.text,
+        *(f"{file}\n{code}" for file, code in experiment.code.items()),
         *(_template_text(templates[name]) for name in sorted(templates)),
     ]
     return "\n".join(parts) + "\n"

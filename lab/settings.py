@@ -5,12 +5,12 @@ One place reads them, for the lab and for `inference.py`; a real variable goes b
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from lab.declaration import EnvironmentConfig
 from lab.endpoint import EndpointConfig, shown_url
-from lab.environment import EnvironmentConfig
 from lab.errors import ConfigError, EndpointError
 
 EMBEDDED = "embedded"
@@ -102,7 +102,12 @@ def shown_proposer(environ: Mapping[str, str] = os.environ) -> str:
     return " at ".join(filter(None, [name, shown_url(url) if url else None]))
 
 
-def choose_environment(name: str, environ: Mapping[str, str] = os.environ) -> EnvironmentConfig:
-    """The environment `name`, at `ENV_BASE_URL`, from `LOCAL_IMAGE_NAME` or `IMAGE_NAME`, or in process."""
-    image = environ.get("LOCAL_IMAGE_NAME") or environ.get("IMAGE_NAME")
-    return EnvironmentConfig(name, environ.get("ENV_BASE_URL") or None, image or None)
+def choose_environment(
+    declared: EnvironmentConfig, environ: Mapping[str, str] = os.environ
+) -> EnvironmentConfig:
+    """At `ENV_BASE_URL`, else from `LOCAL_IMAGE_NAME` or `IMAGE_NAME`, else where it is declared."""
+    if url := environ.get("ENV_BASE_URL"):
+        return replace(declared, url=url)
+    if image := environ.get("LOCAL_IMAGE_NAME") or environ.get("IMAGE_NAME"):
+        return replace(declared, url="", image=image)
+    return declared

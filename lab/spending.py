@@ -154,7 +154,9 @@ class Metered:
     spending: Spending
     prices: Prices
 
-    async def complete(self, messages: Sequence[Message], sampling: SamplingParams) -> Completion:
+    async def complete(
+        self, messages: Sequence[Message], sampling: SamplingParams, schema: str = ""
+    ) -> Completion:
         """Ask the model once; see `Endpoint.complete`.
 
         Raises:
@@ -166,7 +168,7 @@ class Metered:
             raise BudgetError(what, where=limit, do="raise it, or ask for a smaller verdict")
         self.spending.in_flight += 1
         try:
-            completion = await self.model.complete(messages, sampling)
+            completion = await self.model.complete(messages, sampling, schema)
         finally:
             self.spending.in_flight -= 1
         self.spending.count(1, completion.prompt_tokens, completion.completion_tokens, self.prices)

@@ -80,9 +80,9 @@ class Study:
                 finished that could be judged.
         """
         experiment = self._experiment
-        where = choose_environment(experiment.task.environment)
+        where = choose_environment(experiment.environment)
         async with (
-            open_environment(where) as environment,
+            open_environment(where, experiment.root) as environment,
             open_endpoint(opening, experiment.patience) as endpoint,
         ):
             endpoint.throttle.on_failure = self._record.keep_failure

@@ -1,11 +1,30 @@
 """A Task: what an episode is, and how its rewards become a score.
 
 The normaliser belongs to the task and never to a candidate: fewer tokens asked for is no smaller denominator.
+An environment that has several tasks has them here, and which of them a seed plays.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from math import inf
+from typing import Any, Literal, get_args
+
+from lab.errors import ConfigError
+
+Scoring = Literal["sum", "last", "max"]
+SCORINGS: tuple[Scoring, ...] = get_args(Scoring)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One of several tasks that an environment is reset to.
+
+    Attributes:
+        reset: further arguments of `reset`.
+    """
+
+    name: str
+    reset: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -15,23 +34,78 @@ class Task:
     Attributes:
         name: the `task=` of the START line.
         benchmark: the `env=` of the START line.
-        environment: the environment that is played.
         max_steps: steps of an episode at most.
         max_tokens: tokens of one answer at most, whatever the candidate asks for.
-        max_return: the return that a score of 1.0 stands for, in reward.
+        max_return: the rewards, taken together, that a score of 1.0 stands for.
         success_score: the score from which an episode counts as a success.
         max_step_reward: the most that one step can bring, in reward; infinite where that is not known.
+        min_return: the rewards, taken together, that a score of 0.0 stands for.
+        min_step_reward: the least that one step can bring, in reward; infinite where that is not known.
+        score: how the rewards are taken together for the score: their sum, the last, or the highest.
+        tasks: what is played, by turns; empty for one that needs no name.
     """
 
     name: str
     benchmark: str
-    environment: str
     max_steps: int
     max_tokens: int
     max_return: float
     success_score: float
     max_step_reward: float = inf
+    min_return: float = 0.0
+    min_step_reward: float = -inf
+    score: Scoring = "sum"
+    tasks: tuple[Setup, ...] = ()
 
-    def score(self, rewards: Iterable[float]) -> float:
-        """The rewards' sum over `max_return`, held within [0, 1]."""
-        return min(max(sum(rewards) / self.max_return, 0.0), 1.0)
+    def __post_init__(self) -> None:
+        if self.score not in SCORINGS:
+            raise ConfigError(
+                f"score is {self.score!r}.", where="task.score", do=f"use {', '.join(SCORINGS)}"
+            )
+        if not self.min_return < self.max_return:
+            what = f"min_return {self.min_return:g} is not below max_return {self.max_return:g}."
+            raise ConfigError(what, where="task.min_return")
+        if not self.min_step_reward <= self.max_step_reward:
+            what = (
+                f"min_step_reward {self.min_step_reward:g} is above max_step_reward {self.max_step_reward:g}."
+            )
+            raise ConfigError(what, where="task.min_step_reward")
+
+    def score_of(self, rewards: Iterable[float]) -> float:
+        """The rewards taken together, over `min_return` to `max_return`, held within [0, 1]."""
+        listed = list(rewards)
+        match self.score:
+            case "sum":
+                together = sum(listed)
+            case "last":
+                together = listed[-1] if listed else self.min_return
+            case "max":
+                together = max(listed, default=self.min_return)
+        share = (together - self.min_return) / (self.max_return - self.min_return)
+        return min(max(share, 0.0), 1.0)
+
+    @property
+    def unread_reward(self) -> float:
+        """Of a step whose answer was no action: nothing, or the least there is where that is below nothing.
+
+        Else a candidate would do better by saying nonsense than by playing, wherever steps cost something.
+        """
+        return min(self.min_step_reward, 0.0) if self.min_step_reward > -inf else 0.0
+
+    def most_return(self, steps: int) -> float:
+        """What so many more steps can bring at most; an episode may end before them."""
+        return steps * max(self.max_step_reward, 0.0) if steps else 0.0
+
+    def setup(self, seed: int) -> tuple[Setup, int]:
+        """What the study's seed `seed` plays: one of the tasks, and the seed of its reset.
+
+        Seeds in a row go through the tasks by turns, so that any as many seeds as tasks play each once.
+        """
+        if not self.tasks:
+            return Setup(self.name), seed
+        return self.tasks[seed % len(self.tasks)], seed // len(self.tasks)
+
+    def seed_of(self, name: str) -> int:
+        """The study's seed that plays the task `name`, or the first where none has it, with reset seed 0."""
+        names = [setup.name for setup in self.tasks]
+        return names.index(name) if name in names else 0

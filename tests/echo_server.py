@@ -62,11 +62,18 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 @contextmanager
 def echo_server() -> Iterator[str]:
     """Serve the echo environment while the block runs; yields its base URL."""
+    with server("-m", "lab.environments.echo.server.app") as url:
+        yield url
+
+
+@contextmanager
+def server(*program: str, cwd: Path = ROOT) -> Iterator[str]:
+    """Run `python *program --port PORT` while the block runs; yields its base URL once it is healthy."""
     port = free_port()
-    command = [sys.executable, "-m", "lab.environments.echo.server.app", "--port", str(port)]
+    command = [sys.executable, *program, "--port", str(port)]
     with TemporaryDirectory() as folder:
         settings = {"PYTHONPATH": without_gradio(Path(folder)), "ENABLE_WEB_INTERFACE": "false"}
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings)
+        process = subprocess.Popen(command, cwd=cwd, env=os.environ | settings)
         try:
             url = f"http://127.0.0.1:{port}"
             wait_until_healthy(url, process)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from websockets.sync.server import ServerConnection
 
 from lab.agent import Agent
 from lab.candidate import Candidate, SamplingParams
+from lab.declaration import EnvironmentConfig
 from lab.endpoint import Completion, Message
-from lab.environment import EnvironmentConfig, open_environment
+from lab.environment import open_environment
 from lab.episode import Episode, play
-from lab.errors import ConfigError, EnvError
+from lab.errors import EnvError
+from lab.frozen import ECHO
 from lab.prompt import PromptTemplate
 from lab.task import Task
 from tests.echo_server import echo_server, free_port, wait_until_healthy, without_gradio
@@ -26,13 +29,18 @@ from tests.fake_docker import fake_docker
 from tests.fake_environment import Say, fake_environment, observation
 
 CANDIDATE = Candidate(PromptTemplate("plain", "Speak.", "{observation}"))
-TASK = Task("echo", "test", "echo", max_steps=2, max_tokens=10, max_return=2.0, success_score=0.1)
+TASK = Task("echo", "test", max_steps=2, max_tokens=10, max_return=2.0, success_score=0.1)
 
 
 class Talker:
     """A model that always says the same."""
 
-    async def complete(self, messages: Sequence[Message], sampling: SamplingParams) -> Completion:  # noqa: ARG002
+    async def complete(
+        self,
+        messages: Sequence[Message],  # noqa: ARG002
+        sampling: SamplingParams,  # noqa: ARG002
+        schema: str = "",  # noqa: ARG002
+    ) -> Completion:
         return Completion("hello", "stop", 1, 1, 0.0)
 
 
@@ -50,23 +58,23 @@ def config(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[EnvironmentConfig]:
     if request.param == "in process":
-        yield EnvironmentConfig("echo")
+        yield ECHO
     elif request.param == "url":
-        yield EnvironmentConfig("echo", url=request.getfixturevalue("server"))
+        yield replace(ECHO, url=request.getfixturevalue("server"))
     else:
         with fake_docker(tmp_path) as docker:
             monkeypatch.setenv("PATH", docker.path)
             monkeypatch.setenv("PYTHONPATH", without_gradio(tmp_path))
-            yield EnvironmentConfig("echo", image="test:latest")
+            yield replace(ECHO, image="test:latest")
             assert docker.left_over() == []
 
 
 async def play_messages(config: EnvironmentConfig) -> tuple[list[str], list[float]]:
     async with open_environment(config) as environment, environment.session() as session:
-        opening = await session.reset(7)
+        opening = await session.reset(7, {})
         assert opening.text
         assert opening.reward == 0
-        seen = [await session.step(message) for message in MESSAGES]
+        seen = [await session.step({"message": message}) for message in MESSAGES]
         assert not any(observed.done for observed in seen)
         return [observed.text for observed in seen], [observed.reward for observed in seen]
 
@@ -79,10 +87,10 @@ def test_an_episode_is_the_same_however_the_environment_is_opened(config: Enviro
 
 def test_32_sessions_of_one_server_are_played_at_once(server: str) -> None:
     async def one(stack: AsyncExitStack, number: int) -> float:
-        environment = await stack.enter_async_context(open_environment(EnvironmentConfig("echo", url=server)))
+        environment = await stack.enter_async_context(open_environment(replace(ECHO, url=server)))
         session = await stack.enter_async_context(environment.session())
-        await session.reset(number)
-        return (await session.step("x" * number)).reward
+        await session.reset(number, {})
+        return (await session.step({"message": "x" * number})).reward
 
     async def all_at_once() -> list[float]:
         async with AsyncExitStack() as stack:
@@ -101,12 +109,12 @@ def failure(config: EnvironmentConfig) -> EnvError:
 def test_a_full_server_says_so(server: str) -> None:
     async def crowd() -> None:
         async with (
-            open_environment(EnvironmentConfig("echo", url=server)) as environment,
+            open_environment(replace(ECHO, url=server)) as environment,
             AsyncExitStack() as stack,
         ):
             for number in range(65):
                 session = await stack.enter_async_context(environment.session())
-                await session.reset(number)
+                await session.reset(number, {})
 
     with pytest.raises(EnvError, match="server is full") as caught:
         asyncio.run(crowd())
@@ -115,14 +123,14 @@ def test_a_full_server_says_so(server: str) -> None:
 
 @pytest.mark.parametrize("url", [f"http://127.0.0.1:{free_port()}", "http://nowhere.invalid:8000", "http://"])
 def test_an_unreachable_url_says_what_to_check(url: str) -> None:
-    error = failure(EnvironmentConfig("echo", url=url))
+    error = failure(replace(ECHO, url=url))
     assert "cannot be reached" in error.what
     assert "ENV_BASE_URL" in error.do
 
 
 def test_no_docker_engine_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    error = failure(EnvironmentConfig("echo", image="test:latest"))
+    error = failure(replace(ECHO, image="test:latest"))
     assert "no running Docker engine" in error.why
     assert "unset LOCAL_IMAGE_NAME" in error.do
 
@@ -130,7 +138,7 @@ def test_no_docker_engine_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_missing_image_says_how_to_build_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_docker(tmp_path) as docker:
         monkeypatch.setenv("PATH", docker.path)
-        error = failure(EnvironmentConfig("echo", image="nope:latest"))
+        error = failure(replace(ECHO, image="nope:latest"))
     assert "nope:latest" in error.why
     assert error.do == "docker build -t nope:latest ."
 
@@ -141,12 +149,12 @@ def test_a_server_that_dies_in_the_episode_is_an_environments_failure(tmp_path: 
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": without_gradio(tmp_path)})
 
     async def episode() -> None:
-        config = EnvironmentConfig("echo", url=f"http://127.0.0.1:{port}")
+        config = replace(ECHO, url=f"http://127.0.0.1:{port}")
         async with open_environment(config) as environment, environment.session() as session:
-            await session.reset(0)
+            await session.reset(0, {})
             process.send_signal(signal.SIGKILL)
             process.wait()
-            await session.step("still there?")
+            await session.step({"message": "still there?"})
 
     try:
         wait_until_healthy(f"http://127.0.0.1:{port}", process)
@@ -161,7 +169,7 @@ def failure_of_play(say: Say) -> EnvError:
     """How an episode ends whose server answers so."""
 
     async def episode(url: str) -> None:
-        config = EnvironmentConfig("echo", url=url, answer_s=0.5)
+        config = replace(ECHO, url=url, answer_s=0.5)
         async with open_environment(config) as environment, environment.session() as session:
             await play(Agent(CANDIDATE, Talker(), TASK), session, 0)
 
@@ -186,8 +194,8 @@ FAULTS: dict[str, tuple[Say, str]] = {
     "reward infinite": (after_reset(observation(reward=float("inf"))), "reward is no number"),
     "reward a string": (after_reset(observation(reward="plenty")), "environment"),
     "reward true": (after_reset(observation(reward=True)), "reward is no number"),
-    "no observation": (after_reset('{"type": "observation", "data": {}}'), "environment failed"),
-    "text a number": (after_reset(observation(text=7)), "environment failed"),
+    "no observation": (after_reset('{"type": "observation", "data": {}}'), "observation is malformed"),
+    "text a number": (after_reset(observation(text=7)), "observation is malformed"),
     "not JSON": (after_reset("<html>"), "environment failed"),
     "done a string": (after_reset(observation(done="maybe")), "environment"),
     "done at reset": (lambda *_: observation(done=True), "over at reset"),
@@ -208,7 +216,7 @@ def test_whatever_a_server_does_is_an_environments_failure_in_words(say: Say, to
 
 def test_no_reward_is_a_reward_of_zero_and_a_surrogate_is_no_trap() -> None:
     async def episode(url: str) -> Episode:
-        config = EnvironmentConfig("echo", url=url)
+        config = replace(ECHO, url=url)
         async with open_environment(config) as environment, environment.session() as session:
             return await play(Agent(CANDIDATE, Talker(), TASK), session, 0)
 
@@ -216,8 +224,3 @@ def test_no_reward_is_a_reward_of_zero_and_a_surrogate_is_no_trap() -> None:
         played = asyncio.run(episode(url))
     assert [step.reward for step in played.steps] == [0.0, 0.0]
     assert [step.observation for step in played.steps] == ["?", "?"]
-
-
-def test_an_unknown_environment_names_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="use one of: echo"):
-        EnvironmentConfig("chess")

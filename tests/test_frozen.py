@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from lab.candidate import Candidate, ContextSettings, Demonstration, SamplingParams
 from lab.errors import ConfigError, FrozenPromptError, LabError
 from lab.freeze import freeze, frozen_text
-from lab.frozen import Evidence, FrozenModel, FrozenPrompt, Provenance, read_frozen
+from lab.frozen import ECHO, Evidence, FrozenModel, FrozenPrompt, Provenance, read_frozen
 from lab.prompt import PromptTemplate
 from lab.task import Task
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{}\r"), min_size=1).filter(
     str.strip
 )
-TASK = Task("echo", "test", "echo", 8, 150, 120.0, 0.1)
+TASK = Task("echo", "test", 8, 150, 120.0, 0.1)
 EVIDENCE = Evidence(
     *("winner", 16, 0.95, "t", 600.0, [590.0, 610.0], 400.0, [390.0, 410.0]),
     *(200.0, [1.0, 2.0], 0.001, 1.0, 1.0, 1500.0, 1800.0),
@@ -45,7 +45,7 @@ candidates = st.builds(
 
 def a_frozen_prompt(candidate: Candidate | None = None) -> FrozenPrompt:
     candidate = candidate or Candidate(PromptTemplate("t", "Be long.", "Step {step}\n\n{observation}"))
-    return FrozenPrompt(candidate, TASK, FrozenModel("embedded", "m"), EVIDENCE, PROVENANCE)
+    return FrozenPrompt(candidate, ECHO, TASK, FrozenModel("embedded", "m"), EVIDENCE, PROVENANCE)
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_changed_candidate_is_refused(file: Path, old: str, new: str) -> None:
         ("max_steps = 8", 'max_steps = "8"'),
         ("max_steps = 8", "max_step = 8"),
         ("temperature = 0.7", "temperature = 70"),
-        ("format = 2", "format = 1"),
+        ("format = 3", "format = 1"),
         ("[task]", "[tusk]"),
         ("[candidate.template]", "[candidate.templates]"),
         ("digest =", "digest"),

@@ -20,7 +20,7 @@ from lab.candidate import Candidate, ContextSettings, SamplingParams
 from lab.check import check
 from lab.contract import unescape
 from lab.freeze import freeze
-from lab.frozen import FrozenModel, FrozenPrompt
+from lab.frozen import ECHO, FrozenModel, FrozenPrompt
 from lab.prompt import PromptTemplate
 from tests.echo_server import free_port
 from tests.fake_endpoint import Body, Reply, fake_endpoint
@@ -41,7 +41,10 @@ def project(tmp_path: Path) -> Project:
     )
     candidate = Candidate(template, SamplingParams(0.5, 0.9, 40), ContextSettings(2, "turns"))
     nowhere = FrozenModel(f"http://127.0.0.1:{free_port()}/v1", "tuned")
-    freeze(FrozenPrompt(candidate, TASK, nowhere, EVIDENCE, PROVENANCE), project.folder / "prompts/best.toml")
+    freeze(
+        FrozenPrompt(candidate, ECHO, TASK, nowhere, EVIDENCE, PROVENANCE),
+        project.folder / "prompts/best.toml",
+    )
     return project
 
 
@@ -295,7 +298,7 @@ def test_the_same_candidate_makes_the_same_requests_as_in_the_lab(project: Proje
     code = (
         "import asyncio, pathlib\n"
         "from lab.endpoint import Endpoint, EndpointConfig\n"
-        "from lab.environment import EnvironmentConfig, open_environment\n"
+        "from lab.environment import open_environment\n"
         "from lab.frozen import read_frozen\n"
         "from lab.player import Player\n"
         "from lab.spending import Spending\n"
@@ -303,7 +306,7 @@ def test_the_same_candidate_makes_the_same_requests_as_in_the_lab(project: Proje
         "async def main():\n"
         "    frozen = read_frozen(pathlib.Path('prompts/best.toml'))\n"
         "    config = EndpointConfig(os.environ['API_BASE_URL'], 'tuned', 'k')\n"
-        "    async with open_environment(EnvironmentConfig('echo')) as env, Endpoint(config) as endpoint:\n"
+        "    async with open_environment(ECHO) as env, Endpoint(config) as endpoint:\n"
         "        player = Player(endpoint, env, frozen.task, 4, Spending())\n"
         "        await player.evaluate(frozen.candidate, [0])\n"
         "asyncio.run(main())\n"

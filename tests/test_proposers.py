@@ -26,7 +26,7 @@ from tests.fake_endpoint import Body, Reply, Script, fake_endpoint
 
 Name = Literal["dspy", "gepa"]
 
-TASK = Task("echo", "echo", "echo", 8, 150, 120.0, 0.1)
+TASK = Task("echo", "echo", 8, 150, 120.0, 0.1)
 GOOD = "Write a long and learned message in each of the {max_steps} rounds."
 PARENT = PromptTemplate(
     "first", "You have {max_steps} rounds.", "Round {step}: {observation}\n\n{history}\n\nWrite."
@@ -221,8 +221,10 @@ class ScriptedModel:
     finish_reason: str = "stop"
     begun: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def complete(self, messages: Sequence[Message], sampling: SamplingParams) -> Completion:
-        del messages, sampling
+    async def complete(
+        self, messages: Sequence[Message], sampling: SamplingParams, schema: str = ""
+    ) -> Completion:
+        del messages, sampling, schema
         self.begun.set()
         if self.hold is not None:
             await self.hold.wait()

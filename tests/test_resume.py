@@ -19,10 +19,13 @@ from tests.project import Project
 EXPERIMENT = """
 about = "A known truth: one template is better."
 
+[environment]
+python = "lab.environments.echo.server.echo_environment:EchoEnvironment"
+text = "echoed_message"
+
 [task]
 name = "echo"
 benchmark = "test"
-environment = "echo"
 max_steps = 4
 max_tokens = 150
 max_return = 120.0

@@ -9,7 +9,8 @@ from tests.echo_server import ROOT
 
 ORDER = (
     *("errors", "files", "prompt", "candidate", "task", "failure", "answer", "patience", "endpoint"),
-    *("episode", "chat", "agent", "contract", "output", "frozen", "environments", "environment", "settings"),
+    *("declaration", "action", "observation", "episode", "chat", "agent", "contract", "output", "frozen"),
+    *("environments", "hooks", "in_process", "remote", "environment", "settings"),
     *("local_model", "opening"),  # so far the play ring
     *("space", "space_table", "spending", "evaluation", "objective", "experiment", "trial"),
     *("journal", "store", "record", "recorded", "resume", "workers", "player"),
@@ -49,7 +50,7 @@ from pathlib import Path
 import inference
 from lab.agent import Agent
 from lab.endpoint import Endpoint, EndpointConfig
-from lab.environment import EnvironmentConfig, open_environment
+from lab.environment import open_environment
 from lab.episode import play
 from lab.frozen import read_frozen
 from tests.fake_endpoint import fake_endpoint
@@ -57,7 +58,7 @@ from tests.fake_endpoint import fake_endpoint
 async def main():
     frozen = read_frozen(Path({str(ROOT / "prompts/best.toml")!r}))
     with fake_endpoint() as fake:
-        async with open_environment(EnvironmentConfig("echo")) as environment:
+        async with open_environment(frozen.environment) as environment:
             endpoint = Endpoint(EndpointConfig(fake.url, "m", "k"))
             async with endpoint, environment.session() as session:
                 episode = await play(Agent(frozen.candidate, endpoint, frozen.task), session, 0)

@@ -22,7 +22,7 @@ class SlowModel:
     def __init__(self) -> None:
         self.calls = 0
 
-    async def complete(self, *_: Sequence[Message] | SamplingParams) -> Completion:
+    async def complete(self, *_: Sequence[Message] | SamplingParams | str, schema: str = "") -> Completion:  # noqa: ARG002
         self.calls += 1
         await asyncio.sleep(0)
         return Completion("yes", "stop", 100, 50, 0.5)

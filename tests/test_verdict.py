@@ -23,7 +23,7 @@ from lab.trial import Trial
 from lab.verdict import Compared, Confirmed, Verdict, confirm, finalists, judge
 
 BY_RETURN = Objective()
-TASK = Task("t", "b", "echo", 1, 150, 120.0, 0.1)
+TASK = Task("t", "b", 1, 150, 120.0, 0.1)
 
 
 def evaluation(name: str, returns: dict[int, float], tokens: int = 0) -> Evaluation:

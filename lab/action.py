@@ -1,0 +1,210 @@
+"""An ActionForm: what an environment's actions are made of, and how a model's text becomes one.
+
+It owns the reading: an action with one text is filled with the answer, any other is asked for as JSON,
+repaired, and checked against the schema. Any text is either an action or an ActionError that says why not.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from lab.errors import EnvError, LabError
+
+Schema = Mapping[str, Any]
+"""A JSON Schema."""
+
+Values = dict[str, Any]
+"""An action as the environment takes it."""
+
+Parse = Callable[[str, dict[str, Any]], Any]
+"""A project's own way to read an answer: text and schema in, the action's fields out."""
+
+TOOL_CALL: Schema = {
+    "type": "object",
+    "properties": {
+        "type": {"const": "call_tool"},
+        "tool_name": {"type": "string", "description": "Name of the tool to call"},
+        "arguments": {"type": "object", "description": "Arguments of the tool"},
+    },
+    "required": ["tool_name", "arguments"],
+}
+"""The action of OpenEnv's environments of MCP tools, which publish one without fields."""
+
+_LIMITS = ("enum", "pattern", "minLength", "maxLength", "format")
+"""What a schema may ask of a text."""
+
+_MOST = 300
+"""Characters of a reason: the model reads it."""
+
+
+class ActionError(LabError):
+    """A text that is no action of the environment: a step's error, and no failure of the episode."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """An action, and how it is shown to people and to the model."""
+
+    values: Values
+    shown: str
+
+
+@dataclass(frozen=True)
+class ActionForm:
+    """The form of one environment's actions.
+
+    Attributes:
+        schema: of its action, as the environment publishes it.
+        parse: reads an answer in place of the rules here.
+    """
+
+    schema: Schema
+    parse: Parse | None = None
+    check: Callable[[Values], None] = field(default=lambda _: None)
+    """Further rules of the environment's own; raises ValueError."""
+
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        """What the model decides on: without metadata, and without what can only be one value."""
+        found = self._whole.get("properties", {})
+        return {name: rule for name, rule in found.items() if name not in self._given}
+
+    @cached_property
+    def text_field(self) -> str | None:
+        """The one text that an action is; None where it is more, or something else."""
+        if len(self.fields) != 1:
+            return None
+        name, rule = next(iter(self.fields.items()))
+        kinds = [option.get("type") for option in rule.get("anyOf", [rule])]
+        return name if "string" in kinds and set(kinds) <= {"string", "null"} else None
+
+    @cached_property
+    def asked(self) -> str:
+        """The JSON Schema of what the model is asked for; empty where it is asked for plain text."""
+        if self.parse is not None or self.text_field is not None:
+            return ""
+        required = [name for name in self._whole.get("required", []) if name in self.fields]
+        asked = {"type": "object", "properties": self.fields, "required": required}
+        if "$defs" in self._whole:
+            asked["$defs"] = self._whole["$defs"]
+        return json.dumps(_without_titles(asked), ensure_ascii=False, separators=(",", ":"))
+
+    def read(self, text: str) -> Action:
+        """The action that `text` is.
+
+        Raises:
+            ActionError: it is none; its `why` is for the model as well.
+            EnvError: the environment's schema is none.
+        """
+        if self.parse is not None:
+            return self._checked(self._parsed(self.parse, text), text)
+        if self.text_field is not None:
+            return self._checked({self.text_field: text}, text)
+        found = _json_object(text)
+        return self._checked(found, json.dumps(found, ensure_ascii=False, separators=(",", ":")))
+
+    @cached_property
+    def _whole(self) -> dict[str, Any]:
+        properties = {
+            name: rule for name, rule in self.schema.get("properties", {}).items() if name != "metadata"
+        }
+        return {
+            **(self.schema if properties else TOOL_CALL),
+            **({"properties": properties} if properties else {}),
+        }
+
+    @cached_property
+    def _given(self) -> Values:
+        properties = self._whole.get("properties", {})
+        return {name: rule["const"] for name, rule in properties.items() if "const" in rule}
+
+    @cached_property
+    def _is_any_text(self) -> bool:
+        rule = self.fields.get(self.text_field or "", {})
+        return self.text_field is not None and not any(limit in rule for limit in _LIMITS)
+
+    def _parsed(self, parse: Parse, text: str) -> Values:
+        try:
+            found = parse(text, json.loads(json.dumps(self.schema)))
+        except Exception as error:  # of the project's own code
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise _no_action(f"{kind}{error}") from error
+        if not isinstance(found, dict):
+            raise _no_action(f"parse gave {type(found).__name__}, and no dict")
+        return _clean(found)
+
+    def _checked(self, found: Values, shown: str) -> Action:
+        values = {**found, **self._given}
+        if not self._is_any_text or self.parse is not None:
+            self._check_schema(values)
+        try:
+            self.check(values)
+        except ValueError as error:
+            raise _no_action(str(error)) from error
+        return Action(values, shown)
+
+    def _check_schema(self, values: Values) -> None:
+        import jsonschema
+
+        try:
+            found = jsonschema.exceptions.best_match(self._validator.iter_errors(values))
+        except Exception as error:  # whatever a foreign schema makes the library raise
+            what = "The environment's action schema cannot be used."
+            raise EnvError(what, why=f"{type(error).__name__}: {error}") from error
+        if found is not None:
+            where = ".".join(map(str, found.absolute_path))
+            raise _no_action(f"{where}: {found.message}" if where else found.message)
+
+    @cached_property
+    def _validator(self) -> Any:  # noqa: ANN401  # the library carries no types
+        import jsonschema
+
+        return jsonschema.validators.validator_for(self._whole, jsonschema.Draft202012Validator)(self._whole)
+
+
+def _json_object(text: str) -> Values:
+    """The JSON object in `text`, which may be broken, fenced, or among other words; of several the last."""
+    import json_repair
+
+    try:
+        found = json_repair.loads(text) if "{" in text else None
+    except Exception as error:  # RecursionError, and what else a repair can run into
+        raise _no_action(f"its JSON cannot be read: {type(error).__name__}") from error
+    if isinstance(found, list):
+        found = next((one for one in reversed(found) if isinstance(one, dict)), None)
+    if not isinstance(found, dict):
+        raise _no_action("there is no JSON object in it")
+    return _clean(found)
+
+
+def _clean(found: dict[Any, Any]) -> Values:
+    """The same as plain JSON: no NaN, and no lone surrogate, which could be neither sent on nor written."""
+    try:
+        text = json.dumps(found, ensure_ascii=False, allow_nan=False)
+        # By way of UTF-16, in which two surrogates that the repair left apart become the character they are.
+        cleaned: Values = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _no_action(f"it is no JSON: {error}") from error
+    return cleaned
+
+
+def _without_titles(schema: Any) -> Any:  # noqa: ANN401  # of JSON
+    """Pydantic titles every field with its own name: words that say nothing, and cost tokens."""
+    match schema:
+        case dict():
+            kept = {
+                name: value
+                for name, value in schema.items()
+                if not (name == "title" and isinstance(value, str))
+            }
+            return {name: _without_titles(value) for name, value in kept.items()}
+        case list():
+            return [_without_titles(one) for one in schema]
+    return schema
+
+
+def _no_action(why: str) -> ActionError:
+    why = " ".join(why.split())
+    return ActionError("The answer is no action", why=why if len(why) <= _MOST else f"{why[:_MOST]} ...")

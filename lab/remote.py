@@ -1,0 +1,178 @@
+"""An environment at a server, or in a container: played over OpenEnv's generic client, by its schema alone.
+
+It owns what is asked of the server, and the words for what goes wrong there. Nothing of the environment's
+own package is needed.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lab.action import ActionError, ActionForm, Parse, Values
+from lab.endpoint import shown_url
+from lab.errors import EnvError
+from lab.observation import Observed, View
+
+if TYPE_CHECKING:
+    from openenv.core.client_types import StepResult
+    from openenv.core.generic_client import GenericEnvClient
+
+STOP_GRACE_S = 5.0
+"""Seconds that a stop waits for a container that is still on its way up."""
+
+
+class Remote:
+    """An environment at `url`; its schema is asked for with the first session."""
+
+    def __init__(self, url: str, view: View, parse: Parse | None, answer_s: float) -> None:
+        self._url, self._view, self._parse, self._answer_s = url.rstrip("/"), view, parse, answer_s
+        self._form: ActionForm | None = None
+        self._asking = asyncio.Lock()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator["RemoteSession"]:
+        """One WebSocket.
+
+        Raises:
+            EnvError: the server does not say what its actions are.
+        """
+        from openenv.core.generic_client import GenericEnvClient
+
+        async with self._asking:
+            self._form = self._form or ActionForm(await self._schema(), self._parse)
+        client = GenericEnvClient(base_url=self._url, message_timeout_s=self._answer_s)
+        try:
+            yield RemoteSession(client, shown_url(self._url), self._form, self._view)
+        finally:
+            await client.close()
+
+    async def _schema(self) -> dict[str, Any]:
+        import httpx
+
+        url = self._url.replace("ws", "http", 1) if self._url.startswith("ws") else self._url
+        try:
+            async with httpx.AsyncClient(timeout=self._answer_s) as client:
+                answer = await client.get(f"{url}/schema")
+            schema = answer.raise_for_status().json()["action"]
+        except httpx.TimeoutException as error:
+            raise _failure(TimeoutError(str(error)), shown_url(self._url)) from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise _failure(ConnectionError(str(error)), shown_url(self._url)) from error
+        except (httpx.HTTPStatusError, ValueError, KeyError, TypeError) as error:
+            raise _no_schema(f"{type(error).__name__}: {error}", url) from error
+        if not isinstance(schema, dict):
+            raise _no_schema(f"its action is {schema!r}", url)
+        return schema
+
+
+class RemoteSession:
+    """One episode at a time over one WebSocket."""
+
+    def __init__(self, client: "GenericEnvClient", where: str, form: ActionForm, view: View) -> None:
+        self.form, self._client, self._where, self._view = form, client, where, view
+
+    async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
+        """Begin a new episode.
+
+        Raises:
+            EnvError: it could not be begun.
+        """
+        return await self._seen(self._client.reset(seed=seed, **arguments))
+
+    async def step(self, action: Values) -> Observed:
+        """Send an action.
+
+        Raises:
+            ActionError: the server refuses it; the session lives on.
+            EnvError: the environment failed.
+        """
+        try:
+            return await self._seen(self._client.step(action))
+        except EnvError as error:
+            if "VALIDATION_ERROR" in error.why:
+                raise ActionError("The environment refused the action", why=error.why) from error
+            raise
+
+    async def _seen(self, call: "Awaitable[StepResult[dict[str, Any]]]") -> Observed:
+        try:
+            result = await call
+        except Exception as error:  # OpenEnv raises what its transport raises
+            raise _failure(error, self._where) from error
+        return self._view.observed(result.observation, result.reward, result.done)
+
+
+@asynccontextmanager
+async def container(image: str) -> AsyncIterator[str]:
+    """A container of the image while the block runs; yields its URL.
+
+    Raises:
+        EnvError: it did not start.
+    """
+    starting = asyncio.create_task(asyncio.to_thread(_start_container, image))
+    try:
+        started = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with suppress(Exception):  # a container on its way up is not left behind, if it comes up soon
+            started = await asyncio.wait_for(asyncio.shield(starting), STOP_GRACE_S)
+            await asyncio.to_thread(started.close)
+        raise
+    except Exception as error:
+        raise _docker_failure(error, image) from error
+    try:
+        yield started.url
+    finally:
+        await asyncio.to_thread(started.close)
+
+
+@dataclass(frozen=True)
+class _Container:
+    url: str
+    close: Callable[[], None]
+
+
+def _start_container(image: str) -> _Container:
+    """Start the container, in a thread: OpenEnv blocks until it is healthy, half a minute at most."""
+    from openenv.core.generic_client import GenericEnvClient
+
+    async def start() -> "GenericEnvClient":
+        client: GenericEnvClient = await GenericEnvClient.from_docker_image(image)
+        await client.disconnect()  # its session's place is for the episodes
+        return client
+
+    client = asyncio.run(start())
+
+    async def stop() -> None:
+        await client.close()
+
+    return _Container(str(client.base_url), lambda: asyncio.run(stop()))
+
+
+def _failure(error: Exception, where: str) -> EnvError:
+    """OpenEnv's exceptions carry their kind in the text alone."""
+    text = str(error) or f"no answer ({type(error).__name__})"
+    if "CAPACITY_REACHED" in text:
+        do = "lower search.in_flight, or raise the server's max_concurrent_envs"
+        return EnvError("The environment's server is full.", where=where, why=text, do=do)
+    if isinstance(error, TimeoutError):
+        do = "look at the server's log: it is there, and busy with something else"
+        return EnvError("The environment did not answer in time.", where=where, why=text, do=do)
+    if isinstance(error, ConnectionError | OSError):
+        do = "check ENV_BASE_URL, and that the server is up"
+        return EnvError("The environment cannot be reached.", where=where, why=text, do=do)
+    return EnvError("The environment failed.", where=where, why=text)
+
+
+def _no_schema(why: str, url: str) -> EnvError:
+    what, do = "The server does not say what the environment's actions are.", "check that it is OpenEnv's"
+    return EnvError(what, where=f"{shown_url(url)}/schema", why=why, do=do)
+
+
+def _docker_failure(error: Exception, image: str) -> EnvError:
+    what, where = "The environment's container did not start.", f"image {image}"
+    if "Docker is not available" in str(error):
+        do = "start Docker, or unset LOCAL_IMAGE_NAME and IMAGE_NAME to play where the experiment says"
+        return EnvError(what, where=where, why="there is no running Docker engine", do=do)
+    why = str(getattr(error.__cause__, "stderr", "") or error)
+    return EnvError(what, where=where, why=why, do=f"docker build -t {image} .")

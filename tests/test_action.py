@@ -1,0 +1,275 @@
+"""Reading answers into actions and observations into text: any text is an action or told why not."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lab.action import Action, ActionError, ActionForm
+from lab.agent import FALLBACK_ACTION, Agent
+from lab.candidate import Candidate, SamplingParams
+from lab.chat import ASK, chat
+from lab.endpoint import Completion, Endpoint, EndpointConfig, Message
+from lab.episode import Episode, Start, play
+from lab.errors import ConfigError, EnvError
+from lab.observation import Observed, View
+from lab.prompt import PromptTemplate
+from lab.task import Setup, Task
+from tests.fake_endpoint import Body, Reply, fake_endpoint
+
+MOVE: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "metadata": {"type": "object"},
+        "kind": {"const": "move"},
+        "way": {"type": "string", "enum": ["left", "right"], "title": "Way"},
+        "clicks": {"type": "integer", "minimum": 1},
+        "note": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
+    },
+    "required": ["way", "clicks"],
+}
+SAY = {"properties": {"metadata": {"type": "object"}, "text": {"type": "string"}}, "required": ["text"]}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=8,
+)
+MOVES = st.fixed_dictionaries(
+    {"way": st.sampled_from(["left", "right"]), "clicks": st.integers(1, 1000)},
+    optional={"note": st.none() | st.text(st.characters(exclude_categories=["Cs"]))},
+)
+
+
+@given(st.text() | JSON.map(json.dumps) | MOVES.map(str))
+@settings(deadline=None)
+def test_any_text_is_an_action_that_keeps_the_schema_or_an_error_in_words(text: str) -> None:
+    try:
+        action = ActionForm(MOVE).read(text)
+    except ActionError as error:
+        why = error.why
+    else:
+        assert_is_a_move(action)
+        return
+    assert 0 < len(why) < 400
+
+
+def assert_is_a_move(action: Action) -> None:
+    assert action.values["kind"] == "move"
+    assert action.values["way"] in ("left", "right")
+    assert action.values["clicks"] >= 1
+    assert json.loads(action.shown).items() <= action.values.items()
+    json.dumps(action.values, allow_nan=False).encode()
+
+
+@given(MOVES, st.sampled_from(["{}", "I say:\n```json\n{}\n```\nDone.", "first {{}}, no: {}", "  {}\n"]))
+@settings(deadline=None)
+def test_a_right_answer_is_read_wherever_it_stands(move: dict[str, Any], around: str) -> None:
+    text = around.replace("{{}}", '{"way": "left", "clicks": 1}').replace("{}", json.dumps(move))
+    assert ActionForm(MOVE).read(text).values == {**move, "kind": "move"}
+
+
+@given(st.text())
+def test_an_action_of_one_text_is_the_answer_as_it_is(text: str) -> None:
+    form = ActionForm(SAY)
+    assert form.read(text).values == {"text": text}
+    assert form.asked == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("I would go left", "no JSON object"),
+        ('{"way": "up", "clicks": 1}', "way: 'up' is not one of ['left', 'right']"),
+        ('{"way": "left"}', "'clicks' is a required property"),
+        ('{"way": "left", "clicks": 0}', "clicks: 0 is less than the minimum of 1"),
+        ('{"way": "left", "clicks": 1, "speed": 3}', "'speed' was unexpected"),
+        ("[" * 5000 + "{", "cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_said(text: str, told: str) -> None:
+    with pytest.raises(ActionError) as caught:
+        ActionForm(MOVE).read(text)
+    assert told in caught.value.why
+
+
+def test_what_is_asked_leaves_out_what_is_given() -> None:
+    asked = json.loads(ActionForm(MOVE).asked)
+    assert set(asked["properties"]) == {"way", "clicks", "note"}
+    assert "title" not in asked["properties"]["way"]
+
+
+def test_an_environment_of_tools_is_asked_for_a_tool_call() -> None:
+    form = ActionForm({"properties": {"metadata": {"type": "object"}}})
+    call = {"tool_name": "add", "arguments": {"a": 1}}
+    assert form.read(json.dumps(call)).values == {**call, "type": "call_tool"}
+
+
+def test_a_hook_reads_in_place_of_the_schemas_rules() -> None:
+    def parse(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+        assert schema["properties"]["way"]["enum"] == ["left", "right"]
+        way, clicks = text.split()
+        return {"way": way, "clicks": int(clicks)}
+
+    form = ActionForm(MOVE, parse)
+    assert form.asked == ""
+    assert form.read("left 3").values == {"way": "left", "clicks": 3, "kind": "move"}
+    assert form.read("left 3").shown == "left 3"
+    for wrong in ("left", "left three", "up 3"):
+        with pytest.raises(ActionError):
+            form.read(wrong)
+
+
+NAMES = st.text("abc_", min_size=1, max_size=4)
+
+
+@given(st.dictionaries(NAMES, JSON, max_size=4), st.none() | st.integers(1, 5))
+def test_any_observation_is_text_with_every_field(observation: dict[str, Any], longest: int | None) -> None:
+    seen = View(longest=longest).observed({**observation, "metadata": {"a": 1}}, None, False)
+    assert set(seen.fields) == set(observation)
+    seen.text.encode()
+    if len(observation) != 1:
+        shown = {name: value for name, value in seen.fields.items() if value is not None}
+        assert seen.text == "\n".join(f"{name}: {value}" for name, value in shown.items())
+    for value in seen.fields.values():
+        if longest is not None and value is not None and len(value) > longest:
+            assert value[longest:].startswith(" [... ")
+
+
+def test_the_one_text_is_the_whole_and_a_cut_says_so() -> None:
+    assert View().observed({"board": "x o"}, 1, False).text == "x o"
+    assert View(longest=3).observed({"board": "abcdef"}, 1, False).text == "abc [... 3 characters more]"
+    assert View("board").observed({"board": "x o", "n": 1}, 1, False).text == "x o"
+    assert View(render=lambda seen: f"<{seen['n']}>").observed({"n": 1, "m": 2}, 1, False).text == "<1>"
+
+
+def test_a_hook_that_fails_is_told() -> None:
+    with pytest.raises(ConfigError, match="render failed"):
+        View(render=lambda seen: seen["none"]).observed({"n": 1}, 1, False)
+    with pytest.raises(EnvError, match="malformed"):
+        View("board").observed({"n": 1}, 1, False)
+
+
+@given(st.text())
+def test_what_an_environment_shows_is_never_syntax(text: str) -> None:
+    template = PromptTemplate("t", "s", "{observation.board}|{observation}")
+    seen = View("all").observed({"all": text, "board": text}, 0, False)
+    candidate = Candidate(template)
+    shown = chat(candidate, TASK, Start(seen.text, seen.fields), ())[-1].content
+    assert shown == f"{seen.text}|{seen.text}"
+
+
+def test_a_field_without_a_value_leaves_its_paragraph_out_and_an_unknown_one_is_told() -> None:
+    template = PromptTemplate("t", "s", "{observation.board}\n\nHint: {observation.hint}")
+    start = Start("", {"board": "x", "hint": None})
+    assert chat(Candidate(template), TASK, start, ())[-1].content == "x"
+    with pytest.raises(ConfigError, match=r"no \{observation.hint\}") as caught:
+        chat(Candidate(template), TASK, Start("", {"board": "x"}), ())
+    assert "{observation.board}" in caught.value.do
+
+
+TASK = Task("t", "b", max_steps=3, max_tokens=10, max_return=3.0, success_score=0.5)
+
+
+class Walk:
+    """A session that pays 1 a step, and keeps what it was sent."""
+
+    form = ActionForm(MOVE)
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.began: tuple[int, Mapping[str, Any]] = (-1, {})
+
+    async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
+        self.began = (seed, arguments)
+        return Observed("the start", 0.0, False, {"at": "0"})
+
+    async def step(self, action: dict[str, Any]) -> Observed:
+        self.sent.append(action)
+        return Observed(f"after {len(self.sent)}", 1.0, False, {"at": str(len(self.sent))})
+
+
+class Scripted:
+    """A model that gives these answers in turn."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers, self.asked = list(answers), list[Sequence[Message]]()
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        sampling: SamplingParams,  # noqa: ARG002
+        schema: str = "",
+    ) -> Completion:
+        assert schema == Walk.form.asked
+        self.asked.append(messages)
+        return Completion(self.answers.pop(0), "stop", 1, 1, 0.0)
+
+
+def played(task: Task, model: Scripted, seed: int = 0) -> tuple[Episode, Walk]:
+    walk = Walk()
+    agent = Agent(Candidate(PromptTemplate("t", "Walk.", "{observation}")), model, task)
+    return asyncio.run(play(agent, walk, seed)), walk
+
+
+def test_an_answer_that_is_no_action_is_that_steps_error_and_the_episode_goes_on() -> None:
+    model = Scripted('{"way": "left", "clicks": 2}', "what?", "")
+    episode, walk = played(TASK, model)
+    assert walk.sent == [{"way": "left", "clicks": 2, "kind": "move"}]
+    first, second, third = episode.steps
+    assert (first.error, first.reward, first.action) == (None, 1.0, '{"way":"left","clicks":2}')
+    assert (second.action, second.reward, second.done) == ("what?", 0.0, False)
+    assert "no JSON object" in str(second.error)
+    assert (third.action, third.error) == (FALLBACK_ACTION, "the model's answer was empty")
+    assert episode.episode_return == 1.0
+    # The model is told, and sees what it saw before.
+    assert model.asked[2][-1].content == ("The answer is no action: there is no JSON object in it\n\nafter 1")
+    assert model.asked[0][0].content == f"Walk.\n\n{ASK}\n{Walk.form.asked}"
+
+
+def test_nonsense_is_never_worth_more_than_a_step() -> None:
+    costly = Task("t", "b", 1, 10, 0.0, 0.5, max_step_reward=-0.5, min_step_reward=-2.0, min_return=-2.0)
+    assert played(costly, Scripted("what?"))[0].episode_return == -2.0
+    assert costly.most_return(3) == 0.0  # it may end before them
+
+
+def test_seeds_in_a_row_play_the_tasks_by_turns_with_the_same_seeds_for_each() -> None:
+    setups = (Setup("easy", {"level": 1}), Setup("hard", {"level": 2}), Setup("mad"))
+    task = Task("t", "b", 1, 10, 3.0, 0.5, tasks=setups)
+    began = [played(task, Scripted("what?"), seed)[1].began for seed in range(12, 18)]
+    levels: list[Mapping[str, Any]] = [{"level": 1}, {"level": 2}, {}]
+    assert began == [(4, level) for level in levels] + [(5, level) for level in levels]
+    assert played(TASK, Scripted("a", "b", "c"), 17)[1].began == (17, {})
+    assert [task.setup(task.seed_of(name))[0].name for name in ("hard", "mad", "none")] == [
+        *("hard", "mad", "easy")
+    ]
+
+
+@given(st.lists(st.floats(-100, 100), max_size=5), st.sampled_from(["sum", "last", "max"]))
+def test_the_score_is_a_share_of_the_range(rewards: list[float], score: Any) -> None:  # noqa: ANN401
+    task = Task("t", "b", 1, 10, 2.0, 0.5, min_return=-2.0, score=score)
+    last = rewards[-1] if rewards else -2.0
+    together = {"sum": sum(rewards), "last": last, "max": max(rewards, default=-2.0)}[score]
+    assert task.score_of(rewards) == pytest.approx(min(max((together + 2) / 4, 0.0), 1.0))
+
+
+def test_an_endpoint_that_takes_no_schema_is_asked_without_one_from_then_on() -> None:
+    def script(body: Body) -> Reply:
+        return Reply(status=400, message="no response_format here") if "response_format" in body else Reply()
+
+    async def ask(url: str) -> None:
+        async with Endpoint(EndpointConfig(url, "m", "k")) as endpoint:
+            for _ in range(2):
+                answer = await endpoint.complete(
+                    [Message("user", "?")], SamplingParams(), '{"type":"object"}'
+                )
+                assert answer.text == "a fine answer"
+
+    with fake_endpoint(script) as endpoint:
+        asyncio.run(ask(endpoint.url))
+    assert ["response_format" in body for body in endpoint.requests] == [True, False, False]
+    assert endpoint.requests[0]["response_format"]["json_schema"]["schema"] == {"type": "object"}
