@@ -1,7 +1,7 @@
 """TextArena's single-player games as an OpenEnv environment.
 
-Games, rules and rewards are TextArena's. This owns what is shown of them, and the seeding: TextArena draws from
-Python's one generator, which here every episode has to itself while it moves.
+Games, rules and rewards are TextArena's. This owns what is shown of them, and the seeding: TextArena draws
+from Python's one generator, which here every episode has to itself while it moves.
 """
 
 import random
@@ -44,8 +44,9 @@ class GamesEnvironment(Environment[GameAction, GameObservation, State]):  # type
 
     def __init__(self) -> None:
         super().__init__()
-        self._state, self._game = State(), None
-        self._random, self._seen = random.Random(0).getstate(), list[tuple[Any, str]]()
+        self._state, self._random = State(), random.Random(0).getstate()
+        self._game: Any = None  # TextArena carries no types
+        self._seen = list[tuple[Any, str]]()
 
     @override
     def reset(
@@ -64,13 +65,12 @@ class GamesEnvironment(Environment[GameAction, GameObservation, State]):  # type
 
     @override
     def step(self, action: GameAction, timeout_s: float | None = None, **kwargs: object) -> GameObservation:
-        """Make a move. A second invalid one in a row ends the game, with what the last valid one was worth."""
-        assert self._game is not None, "reset comes first"
+        """Make a move. The second invalid one in a row ends the game, with what the last valid one earned."""
         self._state.step_count += 1
         with self._alone():
             try:
                 done, _ = self._game.step(action.text)
-            except UnboundLocalError:  # TextArena 0.7.4 tells of the last turn's guess also where there is none
+            except UnboundLocalError:  # TextArena 0.7.4 tells of the last turn's guess where there is none
                 self._game.state.set_outcome(reward=self._game.env._get_percentage_completion())
                 done = True
         return self._shown(done)
@@ -82,7 +82,6 @@ class GamesEnvironment(Environment[GameAction, GameObservation, State]):  # type
         return self._state
 
     def _shown(self, done: bool) -> GameObservation:
-        assert self._game is not None
         kinds = textarena.ObservationType
         self._seen += [(kind, text.strip()) for _, text, kind in self._game.get_observation()[1]]
         lines = [

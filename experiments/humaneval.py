@@ -1,7 +1,7 @@
 """HumanEval's programming problems as an OpenEnv environment.
 
-Problems and tests are OpenAI's. This owns how a text becomes a program, the share of the tests that counts as its
-reward, and the process that the program is tried in: see `limited.py`.
+Problems and tests are OpenAI's. This owns how a text becomes a program, and what the tests pay for it; the
+process that a program is tried in is `limited.py`'s.
 """
 
 import json
@@ -43,8 +43,8 @@ class ProblemObservation(Observation):  # type: ignore[misc]
 class HumanEvalEnvironment(Environment[CodeAction, ProblemObservation, State]):  # type: ignore[misc]
     """One problem, chosen by the seed, and attempts until it is solved.
 
-    An attempt's reward is what it adds to the share of the problem's assertions that held at best so far, so that
-    an episode's return is the best share. Consecutive seeds have different problems.
+    An attempt's reward is what it adds to the share of the problem's assertions that held at best so far, so
+    that an episode's return is the best share. Seeds in a row have problems in a row.
     """
 
     SUPPORTS_CONCURRENT_SESSIONS = True
@@ -63,7 +63,9 @@ class HumanEvalEnvironment(Environment[CodeAction, ProblemObservation, State]): 
         return self._shown(None, 0.0)
 
     @override
-    def step(self, action: CodeAction, timeout_s: float | None = None, **kwargs: object) -> ProblemObservation:
+    def step(
+        self, action: CodeAction, timeout_s: float | None = None, **kwargs: object
+    ) -> ProblemObservation:
         """Try a program."""
         self._state.step_count += 1
         share, verdict = _tried(action.code, self._problem)

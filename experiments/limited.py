@@ -1,8 +1,8 @@
 """A process of its own for one program that nobody has looked at: `humaneval.py` runs this file.
 
-It reads a job (JSON) from its input and writes the job's token and the result (JSON) to its output. It owns the
-limits: CPU, memory, no files written, no network, no further process. That stops accidents and thoughtless harm;
-it is no sandbox, and a program that sets out to break it will. Only the standard library is there.
+It reads a job (JSON) from its input, and writes the job's token and the result (JSON) to its output. It owns
+the limits: CPU, memory, no files, no network, no further process, nothing but the standard library. They stop
+accidents and thoughtless harm. They are no sandbox: a program that sets out to break them will.
 """
 
 import ast
@@ -20,14 +20,14 @@ MEMORY = 512 * 1024 * 1024
 WHY = 200
 """Characters of a reason."""
 
-LIBRARY = os.path.realpath(sysconfig.get_path("stdlib"))  # noqa: PTH
+LIBRARY = os.path.realpath(sysconfig.get_path("stdlib"))
 REFUSED = ("ctypes.", "fcntl.", "os.", "pty.", "shutil.", "signal.", "socket.", "subprocess.", "syslog.")
 ALLOWED = ("os.listdir", "os.scandir")
 """Python's own import system asks for these."""
 
 
 class Asserted:
-    """The assertions of a test: how many there were, how many held, and why the first of the others did not."""
+    """The assertions of a test: how many there were, how many held, and why the first other did not."""
 
     def __init__(self) -> None:
         self.asserted, self.held, self.why = 0, 0, ""
@@ -52,12 +52,13 @@ class Asserted:
 class Counted(ast.NodeTransformer):
     """Makes every `assert` of a test a call of `_asserted`; one of a constant says nothing and is dropped."""
 
-    def visit_Assert(self, node: ast.Assert) -> ast.stmt:  # noqa: N802
+    def visit_Assert(self, node: ast.Assert) -> ast.stmt:
         """Replace one."""
         if isinstance(node.test, ast.Constant):
             return ast.copy_location(ast.Pass(), node)
         call = ast.parse("_asserted(lambda: None, '')", mode="eval").body
-        assert isinstance(call, ast.Call) and isinstance(call.args[0], ast.Lambda)
+        assert isinstance(call, ast.Call)
+        assert isinstance(call.args[0], ast.Lambda)
         call.args[0].body = node.test
         call.args[1] = ast.Constant(ast.unparse(node.test))
         return ast.copy_location(ast.Expr(call), node)
@@ -65,7 +66,8 @@ class Counted(ast.NodeTransformer):
 
 def limit() -> None:
     """Take from this process what a function on numbers and words does not need."""
-    for what, most in ((resource.RLIMIT_CPU, CPU_S), (resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_FSIZE, 0)):
+    limits = {resource.RLIMIT_CPU: CPU_S, resource.RLIMIT_AS: MEMORY, resource.RLIMIT_FSIZE: 0}
+    for what, most in limits.items():
         resource.setrlimit(what, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.addaudithook(refuse)
@@ -83,7 +85,7 @@ def readable(args: tuple[Any, ...]) -> bool:
     """Whether an opened file is one of Python's own, and only read."""
     path, _, flags = args
     written = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-    return isinstance(path, str) and not written and os.path.realpath(path).startswith(LIBRARY)  # noqa: PTH
+    return isinstance(path, str) and not written and os.path.realpath(path).startswith(LIBRARY)
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ from openenv.core.env_server.types import Action, Observation, State
 from pydantic import Field
 from typing_extensions import override
 
-# Without wheels, so absent; reasoning-gym imports them at once, and only game_of_life, zebra_puzzles and codeio
-# use them.
+# Without wheels, so absent: reasoning-gym imports them at once, and only its data sets game_of_life,
+# zebra_puzzles and codeio use them.
 for _absent in ("cellpylib", "pycosat", "zss"):
     if find_spec(_absent) is None:
         sys.modules[_absent] = ModuleType(_absent)
@@ -58,7 +58,8 @@ class ReasoningEnvironment(Environment[AnswerAction, QuestionObservation, State]
     ) -> QuestionObservation:
         """Draw `questions` from `dataset`, with `settings` of its own that make them harder or easier."""
         self._state = State(episode_id=episode_id)
-        self._data = reasoning_gym.create_dataset(dataset, seed=seed or 0, size=questions, **settings)
+        first = (seed or 0) * questions  # question n of an episode has the seed first + n: none is had twice
+        self._data = reasoning_gym.create_dataset(dataset, seed=first, size=questions, **settings)
         self._questions = list(self._data)
         return QuestionObservation(question=self._questions[0]["question"], reward=0.0)
 

@@ -58,12 +58,14 @@ class TicTacToeEnvironment(Environment[MoveAction, BoardObservation, State]):  #
 
         Args:
             begins: whether the player has the first move.
-            simulations: of the opponent's tree search before each of its moves; 0 for one that moves at random.
+            simulations: of the opponent's tree search before each move; 0 for one that moves at random.
         """
         self._state, self._seat = State(episode_id=episode_id), 0 if begins else 1
         self._board = self._rules.new_initial_state()
         chance = np.random.RandomState(seed)
-        self._opponent = _searching(self._rules, simulations, chance) if simulations else _random_player(chance)
+        self._opponent = _random_player(chance)
+        if simulations:
+            self._opponent = _searching(self._rules, simulations, chance)
         self._answer()
         return self._shown()
 
@@ -73,9 +75,8 @@ class TicTacToeEnvironment(Environment[MoveAction, BoardObservation, State]):  #
         self._state.step_count += 1
         number = re.search(r"\d+", action.text)
         if number is None or int(number[0]) not in self._board.legal_actions():
-            shown = self._shown()
             note = f"{number[0]} is no free square." if number else "There is no number in the move."
-            return shown.model_copy(update={"note": f"{note} You lose.", "reward": LOST, "done": True})
+            return self._shown(f"{note} You lose.", LOST)
         self._board.apply_action(int(number[0]))
         self._answer()
         return self._shown()
@@ -90,20 +91,22 @@ class TicTacToeEnvironment(Environment[MoveAction, BoardObservation, State]):  #
         if not self._board.is_terminal() and self._board.current_player() != self._seat:
             self._board.apply_action(self._opponent(self._board))
 
-    def _shown(self) -> BoardObservation:
-        done = self._board.is_terminal()
+    def _shown(self, note: str | None = None, reward: float = 0.0) -> BoardObservation:
+        """The board; `note` where the game is over before its end."""
+        if self._board.is_terminal():
+            reward = float(self._board.returns()[self._seat])
+            note = {1.0: "You win.", 0.0: "A draw.", LOST: "You lose."}[reward]
         squares = [
             str(number) if square == "." else square
             for number, square in enumerate(str(self._board).replace("\n", ""))
         ]
-        reward = float(self._board.returns()[self._seat]) if done else 0.0
         return BoardObservation(
             board="\n".join(" ".join(squares[row : row + 3]) for row in (0, 3, 6)),
             moves=", ".join(square for square in squares if square.isdigit()),
             mark="xo"[self._seat],
-            note={1.0: "You win.", 0.0: "A draw.", LOST: "You lose."}[reward] if done else None,
+            note=note,
             reward=reward,
-            done=done,
+            done=note is not None,
         )
 
 
