@@ -68,11 +68,7 @@ class GamesEnvironment(Environment[GameAction, GameObservation, State]):  # type
         """Make a move. The second invalid one in a row ends the game, with what the last valid one earned."""
         self._state.step_count += 1
         with self._alone():
-            try:
-                done, _ = self._game.step(action.text)
-            except UnboundLocalError:  # TextArena 0.7.4 tells of the last turn's guess where there is none
-                self._game.state.set_outcome(reward=self._game.env._get_percentage_completion())
-                done = True
+            done, _ = self._game.step(action.text)
         return self._shown(done)
 
     @property

@@ -73,7 +73,7 @@ class TicTacToeEnvironment(Environment[MoveAction, BoardObservation, State]):  #
     def step(self, action: MoveAction, timeout_s: float | None = None, **kwargs: object) -> BoardObservation:
         """Move, and let the opponent move."""
         self._state.step_count += 1
-        number = re.search(r"\d+", action.text)
+        number = re.search("[0-9]+", action.text)
         if number is None or int(number[0]) not in self._board.legal_actions():
             note = f"{number[0]} is no free square." if number else "There is no number in the move."
             return self._shown(f"{note} You lose.", LOST)
