@@ -5,8 +5,8 @@ repaired, and checked against the schema. Any text is either an action or an Act
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -87,9 +87,27 @@ class ActionForm:
             return ""
         required = [name for name in self._whole.get("required", []) if name in self.fields]
         asked = {"type": "object", "properties": self.fields, "required": required}
-        if "$defs" in self._whole:
-            asked["$defs"] = self._whole["$defs"]
+        asked |= {key: self._whole[key] for key in ("anyOf", "$defs") if key in self._whole}
         return json.dumps(_without_titles(asked), ensure_ascii=False, separators=(",", ":"))
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether an action is the call of a tool, as in OpenEnv's environments of MCP tools."""
+        return set(self.fields) >= {"tool_name", "arguments"}
+
+    def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> "ActionForm":
+        """The same, for calls of these tools alone: each with its name, description and input schema."""
+        calls = [
+            {
+                "description": tool.get("description", ""),
+                "properties": {
+                    "tool_name": {"const": tool["name"]},
+                    "arguments": tool.get("input_schema") or {"type": "object"},
+                },
+            }
+            for tool in tools
+        ]
+        return replace(self, schema={**TOOL_CALL, "anyOf": calls}) if calls else self
 
     def read(self, text: str) -> Action:
         """The action that `text` is.

@@ -57,13 +57,15 @@ def _turn(
 ) -> Message:
     """The user message before step `index + 1`: the same text whenever it is asked for again."""
     last = steps[index - 1] if index else None
+    # Reset may show less than steps do; what neither has shown by then is a mistake in the template.
+    expected = dict.fromkeys(start.fields if last else candidate.template.fields)
     reward = f"{last.reward:.2f}" if last and candidate.context.show_rewards else None
     text = candidate.template.render_turn(
         {
             "step": str(index + 1),
             "max_steps": str(task.max_steps),
             "observation": last.observation if last else start.text,
-            **_named((last or start).fields),
+            **_named({**expected, **(last or start).fields}),
             "reward": reward,
             "history": history,
         }

@@ -28,6 +28,24 @@ class Evaluation:
         """Seed to episode return, in reward."""
         return {episode.seed: episode.episode_return for episode in self.episodes}
 
+    @cached_property
+    def by_task(self) -> dict[str, dict[int, float]]:
+        """The returns of each of several tasks, by the task's name; empty where there is but one."""
+        if len(self.task.tasks) < 2:
+            return {}
+        return {
+            setup.name: {
+                seed: value for seed, value in self.returns.items() if self.task.setup(seed)[0] is setup
+            }
+            for setup in self.task.tasks
+        }
+
+    @property
+    def worst_return(self) -> float:
+        """The mean return of the task with the lowest; of all episodes where there is but one task."""
+        means = [fmean(returns.values()) for returns in self.by_task.values() if returns]
+        return min(means, default=self.mean_return)
+
     @property
     def mean_return(self) -> float:
         """The objective: the mean episode return."""

@@ -5,17 +5,25 @@ It owns the file's keys and how a mistake in them is told; the rest of the lab s
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from lab.candidate import Candidate, ContextSettings, Layout, SamplingParams
-from lab.declaration import EnvironmentConfig, is_url, within
-from lab.endpoint import shown_url
+from lab.declaration import EnvironmentConfig
+from lab.environment_table import (
+    EnvironmentTable,
+    SetupTable,
+    Table,
+    TaskTable,
+    read_code,
+    read_environment,
+    read_task,
+)
 from lab.errors import ConfigError
 from lab.objective import Cost, Objective
 from lab.patience import Patience
@@ -24,7 +32,7 @@ from lab.settings import ModelChoice
 from lab.space import Space
 from lab.space_table import read_space, unknown_key
 from lab.spending import Budget, Prices
-from lab.task import Scoring, Setup, Task
+from lab.task import Task
 
 TEMPLATES = Path("prompts/templates")
 """Where templates lie, below the project's root: the folder above the experiment file's."""
@@ -32,45 +40,7 @@ TEMPLATES = Path("prompts/templates")
 ProposerName = Literal["dspy", "gepa"]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class EnvironmentTable(_Table):
-    """`[environment]`: see `lab.declaration.EnvironmentConfig`; files are beside the experiment's own."""
-
-    python: str = ""
-    url: str = ""
-    image: str = ""
-    space: str = ""
-    text: str = ""
-    hooks: str = ""
-    longest: int | None = Field(default=None, ge=1)
-
-
-class TaskTable(_Table):
-    """`[task]`: see `lab.task.Task`."""
-
-    name: str
-    benchmark: str
-    max_steps: int = Field(ge=1)
-    max_tokens: int = Field(ge=1)
-    max_return: float
-    success_score: float = Field(ge=0, le=1)
-    max_step_reward: float = inf
-    min_return: float = 0.0
-    min_step_reward: float = -inf
-    score: Scoring = "sum"
-
-
-class SetupTable(_Table):
-    """One of `[[tasks]]`: see `lab.task.Setup`."""
-
-    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
-    reset: dict[str, Any] = {}
-
-
-class ModelTable(_Table):
+class ModelTable(Table):
     """`[model]`: `endpoint` is a base URL or "embedded"; `API_BASE_URL` and `MODEL_NAME` go before it.
 
     Attributes:
@@ -96,7 +66,7 @@ class ModelTable(_Table):
         )
 
 
-class BaselineTable(_Table):
+class BaselineTable(Table):
     """`[baseline]`: what is played now; also the value of every dimension that `[space]` does not name."""
 
     template: str
@@ -105,13 +75,13 @@ class BaselineTable(_Table):
     max_tokens: int
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
-    stop: list[str] = []
+    stop: list[str] = Field(default=[])
     history: int
     layout: Layout = "text"
     show_rewards: bool = True
 
 
-class BudgetTable(_Table):
+class BudgetTable(Table):
     """`[budget]`: what the whole study may spend; see `lab.spending.Budget`. At least one is set."""
 
     calls: int | None = Field(default=None, ge=1)
@@ -120,7 +90,7 @@ class BudgetTable(_Table):
     minutes: float | None = Field(default=None, gt=0)
 
 
-class ObjectiveTable(_Table):
+class ObjectiveTable(Table):
     """`[objective]`: return against cost; without this table the return alone counts.
 
     Attributes:
@@ -132,7 +102,7 @@ class ObjectiveTable(_Table):
     within: float = Field(gt=0, lt=1)
 
 
-class SearchTable(_Table):
+class SearchTable(Table):
     """`[search]`: how candidates are compared.
 
     Attributes:
@@ -148,7 +118,7 @@ class SearchTable(_Table):
     in_flight: int = Field(default=32, ge=1)
 
 
-class ProposalsTable(_Table):
+class ProposalsTable(Table):
     """`[proposals]`: new texts, by a model that sees what the search found so far; without it there are none.
 
     Attributes:
@@ -170,7 +140,7 @@ class ProposalsTable(_Table):
         return Prices(self.dollars_in, self.dollars_out)
 
 
-class ConfirmationTable(_Table):
+class ConfirmationTable(Table):
     """`[confirmation]`: the search's best play seeds that the search did not, for the finalists to be chosen.
 
     Attributes:
@@ -182,28 +152,30 @@ class ConfirmationTable(_Table):
     episodes: int = Field(default=8, ge=2)
 
 
-class VerdictTable(_Table):
+class VerdictTable(Table):
     """`[verdict]`: the test on the sealed holdout, whose seeds are played once.
 
     Attributes:
         finalists: the best of the confirmed, which play it.
         episodes: each of them, and the baseline.
         confidence: of the intervals, for all finalists together.
+        judge: what decides: the mean return over all tasks, or the worst task's.
     """
 
     finalists: int = Field(default=1, ge=1)
     episodes: int = Field(ge=2)
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    judge: Literal["mean", "worst"] = "mean"
 
 
-class ExperimentFile(_Table):
+class ExperimentFile(Table):
     """The file's tables. `[space]` is read by `lab.space_table`."""
 
     about: str
     seed: int = Field(default=0, ge=0)
     environment: EnvironmentTable
     task: TaskTable
-    tasks: list[SetupTable] = []
+    tasks: list[SetupTable] = Field(default=[])
     model: ModelTable
     baseline: BaselineTable
     space: dict[str, Any]
@@ -279,8 +251,8 @@ def load_experiment(path: Path) -> Experiment:
 
 def _experiment(path: Path, text: str, file: ExperimentFile) -> Experiment:
     root = path.resolve().parent.parent
-    environment = _environment(path, file.environment)
-    task = _task(file)
+    environment = read_environment(file.environment, path.resolve().parent.name)
+    task = read_task(file.task, file.tasks)
     folder = root / TEMPLATES
     baseline = _baseline(file.baseline, folder)
     space = read_space(file.space, baseline, folder)
@@ -305,52 +277,11 @@ def _experiment(path: Path, text: str, file: ExperimentFile) -> Experiment:
         verdict=file.verdict,
         root=root,
         text=text,
-        code=_code(environment, root),
+        code=read_code(environment, root),
     )
     _check_budget(experiment)
     _check_turns(experiment)
     return experiment
-
-
-def _environment(path: Path, table: EnvironmentTable) -> EnvironmentConfig:
-    """The declaration, with its files as paths below the root."""
-    places = [name for name in ("python", "url", "image", "space") if getattr(table, name)]
-    if len(places) > 1:
-        what, do = f"The environment is in several places: {', '.join(places)}.", "keep one"
-        raise ConfigError(what, where="environment", do=do)
-    if table.url and not is_url(table.url):
-        what = f"{shown_url(table.url)!r} is no server."
-        raise ConfigError(what, where="environment.url", do="use a URL such as http://127.0.0.1:8000")
-    folder = path.resolve().parent.name
-    declared = EnvironmentConfig(**table.model_dump())
-    return replace(
-        declared,
-        python=f"{folder}/{declared.python}" if declared.python_file else declared.python,
-        hooks=f"{folder}/{declared.hooks}" if declared.hooks else "",
-    )
-
-
-def _code(environment: EnvironmentConfig, root: Path) -> dict[str, str]:
-    texts = dict[str, str]()
-    for key, file in (("python", environment.python_file), ("hooks", environment.hooks)):
-        try:
-            if file:
-                texts[file] = within(root, file).read_text(encoding="utf-8")
-        except ConfigError as error:
-            where = f"environment.{key}: {error.where}"
-            raise ConfigError(error.what, where=where, do=error.do) from None
-    return texts
-
-
-def _task(file: ExperimentFile) -> Task:
-    names = [table.name for table in file.tasks]
-    for table in file.tasks:
-        if names.count(table.name) > 1:
-            raise ConfigError(f"There are several tasks {table.name!r}.", where="tasks.name")
-        if {"seed", "episode_id"} & set(table.reset):
-            what = "A task names a seed or an episode, which are the study's to choose."
-            raise ConfigError(what, where="tasks.reset")
-    return Task(**file.task.model_dump(), tasks=tuple(Setup(table.name, table.reset) for table in file.tasks))
 
 
 def _check_turns(experiment: Experiment) -> None:
@@ -361,6 +292,13 @@ def _check_turns(experiment: Experiment) -> None:
             what = f"{table.episodes} episodes are no equal share for {several} tasks."
             do = f"use a multiple of {several}"
             raise ConfigError(what, where=f"{name}.episodes", do=do)
+    if experiment.verdict.judge == "worst":
+        if several < 2 or experiment.verdict.episodes < 2 * several:
+            do = "give several [[tasks]], and at least two episodes for each"
+            raise ConfigError("There is no worst task to judge.", where="verdict.judge", do=do)
+        if experiment.objective.cost is not None:
+            do = 'leave out [objective], or use judge = "mean"'
+            raise ConfigError("The worst task is judged by its return alone.", where="verdict.judge", do=do)
 
 
 def _baseline(table: BaselineTable, folder: Path) -> Candidate:

@@ -51,6 +51,7 @@ class InProcess:
         self.view, self.answer_s = view, config.answer_s
         self._make, self._python, self._parse = make, config.python, parse
         self._first: Any = None
+        self._knows_tools = False
         self._alone: AbstractAsyncContextManager[Any] = nullcontext()
 
     async def inspect(self) -> None:
@@ -72,7 +73,11 @@ class InProcess:
             if environment is None:
                 environment = await asyncio.get_running_loop().run_in_executor(thread, self._made)
             stack.callback(_close, thread, environment)
-            yield InProcessSession(self, environment, thread)
+            session = InProcessSession(self, environment, thread)
+            if self.form.calls_tools and not self._knows_tools:
+                self.form, self._knows_tools = self.form.with_tools(await session.tools()), True
+                session.form = self.form
+            yield session
 
     def action(self, values: Values) -> Any:  # noqa: ANN401  # an OpenEnv Action
         """The action as the environment takes it."""
@@ -111,6 +116,15 @@ class InProcessSession:
         self.form = opened.form
         self._opened, self._environment, self._thread = opened, environment, thread
 
+    async def tools(self) -> list[dict[str, Any]]:
+        """The tools that can be called; none where it does not list them."""
+        from openenv.core.env_server.mcp_types import ListToolsAction
+
+        with suppress(Exception):  # of foreign code: it may be no environment of MCP tools
+            seen = await self._made("step", ListToolsAction())
+            return [tool.model_dump(mode="json") for tool in seen.tools]
+        return []
+
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
         """Begin a new episode; an environment without seeds is given none.
 
@@ -145,7 +159,9 @@ class InProcessSession:
         try:
             async with asyncio.timeout(self._opened.answer_s):
                 seen = await self._made(name, *args, **kwargs)
-            return self._opened.view.observed(seen.model_dump(mode="json"), seen.reward, seen.done)
+            return self._opened.view.observed(
+                seen.model_dump(mode="json", fallback=str), seen.reward, seen.done
+            )
         except LabError:
             raise
         except TimeoutError as error:

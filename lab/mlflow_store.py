@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from lab.chat import chat
@@ -20,6 +21,7 @@ from lab.frozen import FrozenPrompt
 from lab.headroom import Headroom
 from lab.intervals import Estimate
 from lab.proposal import Proposals
+from lab.task import Task
 from lab.trial import Trial
 from lab.verdict import Verdict
 
@@ -190,7 +192,9 @@ def _figures(evaluation: Evaluation) -> dict[str, float]:
         "tokens_out": sum(episode.completion_tokens for episode in evaluation.episodes),
         "latency_mean_s": evaluation.latency_s,
     }
-    return figures if evaluation.spread is None else {**figures, "return_sd": evaluation.spread}
+    means = {f"return_mean/{task}": fmean(one.values()) for task, one in evaluation.by_task.items() if one}
+    spread = {} if evaluation.spread is None else {"return_sd": evaluation.spread}
+    return {**figures, **means, **spread}
 
 
 def _interval(name: str, estimate: Estimate) -> dict[str, float]:
@@ -209,10 +213,10 @@ def _first_prompt(evaluation: Evaluation) -> str:
 
 
 def _episodes_json(evaluation: Evaluation) -> str:
-    return json.dumps([_episode_table(episode) for episode in evaluation.episodes], indent=1)
+    return json.dumps([_episode_table(episode, evaluation.task) for episode in evaluation.episodes], indent=1)
 
 
-def _episode_table(episode: Episode) -> dict[str, object]:
+def _episode_table(episode: Episode, task: Task) -> dict[str, object]:
     steps = [
         {
             "step": step.number,
@@ -227,6 +231,7 @@ def _episode_table(episode: Episode) -> dict[str, object]:
     ]
     return {
         "seed": episode.seed,
+        **({"task": task.setup(episode.seed)[0].name} if task.tasks else {}),
         "return": episode.episode_return,
         "opening": episode.opening,
         "steps": steps,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
@@ -90,7 +91,13 @@ class Outcome:
         )
 
     def _estimate(self, evaluation: Evaluation) -> Estimate:
-        return t_interval(list(evaluation.returns.values()), self.verdict.confidence)
+        """The mean return, or the worst task's with an interval that holds whichever it is."""
+        confidence, tasks = self.verdict.confidence, [*evaluation.by_task.values()]
+        if self.verdict.by == "mean":
+            return t_interval(list(evaluation.returns.values()), confidence)
+        several = [t_interval(list(one.values()), confidence, len(tasks)) for one in tasks if one]
+        low, high = (min(getattr(one, end) for one in several) for end in ("low", "high"))
+        return Estimate(min(one.mean for one in several), low, high, len(evaluation.returns))
 
 
 def summary(outcome: Outcome, path: Path) -> str:
@@ -101,19 +108,33 @@ def summary(outcome: Outcome, path: Path) -> str:
 def _verdict_lines(outcome: Outcome) -> list[str]:
     verdict, evidence = outcome.verdict, outcome.evidence
     percent = f"{verdict.confidence:.0%}"
+    judged = "mean episode return" + (" of the worst task" if verdict.by == "worst" else "")
     lines = [str(outcome.headroom)] if outcome.headroom and not outcome.headroom.found else []
     lines += [
-        f"Holdout, {evidence.episodes} unseen episodes each, mean episode return with {percent} interval:",
+        f"Holdout, {evidence.episodes} unseen episodes each, {judged} with {percent} interval:",
         f"  baseline  {_interval(evidence.baseline_return, evidence.baseline_interval)}"
         f"  {verdict.baseline.candidate.template.name}",
     ]
     for finalist in verdict.finalists:
-        mean = finalist.unseen.mean_return
+        mean = finalist.unseen.mean_return if verdict.by == "mean" else finalist.unseen.worst_return
         lines.append(
             f"  {finalist.trial.name:<9} {mean:.1f}, that is {_signed(finalist.difference)},"
             f" p = {finalist.p_value:.2g}  {finalist.trial.candidate.template.name}"
         )
-    return [*lines, _claim(verdict, evidence)]
+    return [*lines, *_task_lines(verdict), _claim(verdict, evidence)]
+
+
+def _task_lines(verdict: Verdict) -> list[str]:
+    """A line a task, where there are several."""
+    played = [("baseline", verdict.baseline), *((one.trial.name, one.unseen) for one in verdict.finalists)]
+    return [
+        f"  task {task}: " + ", ".join(f"{name} {_mean(one.by_task[task])}" for name, one in played)
+        for task in verdict.baseline.by_task
+    ]
+
+
+def _mean(returns: Mapping[int, float]) -> str:
+    return f"{fmean(returns.values()):.1f}" if returns else "none ended"
 
 
 def _claim(verdict: Verdict, evidence: Evidence) -> str:

@@ -40,13 +40,21 @@ class Remote:
         """
         from openenv.core.generic_client import GenericEnvClient
 
-        async with self._asking:
-            self._form = self._form or ActionForm(await self._schema(), self._parse)
         client = GenericEnvClient(base_url=self._url, message_timeout_s=self._answer_s)
         try:
+            async with self._asking:
+                self._form = self._form or await self._published(client)
             yield RemoteSession(client, shown_url(self._url), self._form, self._view)
         finally:
             await client.close()
+
+    async def _published(self, client: "GenericEnvClient") -> ActionForm:
+        form = ActionForm(await self._schema(), self._parse)
+        if form.calls_tools:
+            with suppress(Exception):  # a server may not list them
+                result = await client.step({"type": "list_tools"})
+                form = form.with_tools(result.observation["tools"])
+        return form
 
     async def _schema(self) -> dict[str, Any]:
         import httpx

@@ -167,10 +167,10 @@ class Study:
                 )
             self._view.say(f"Confirming {', '.join(trial.name for trial in best)} on seeds of their own.")
             confirmed = confirm(await self._play(player, best, self._confirmation_seeds), table.confidence)
-            last = finalists(confirmed, objective, table.finalists)
+            last = finalists(confirmed, objective, table.finalists, table.judge)
             self._view.say(f"Playing the sealed holdout with {', '.join(trial.name for trial in last)}.")
             held_out = await self._play(player, last, self._holdout_seeds)
-        return judge(confirmed, baseline.result(), held_out, objective, table.confidence)
+        return judge(confirmed, baseline.result(), held_out, objective, table.confidence, table.judge)
 
     async def _search(self, search: Search) -> None:
         self._searching = asyncio.create_task(search.run())

@@ -1,18 +1,24 @@
 """The Verdict: what episodes that the search never saw say about its best and the baseline.
 
 Confirmation episodes choose the finalists; the sealed holdout, played once, decides. A finalist wins only if
-both its interval and its test say so, corrected for all finalists together (Bonferroni).
+both its interval and its test say so, corrected for all finalists together (Bonferroni). Of several tasks the
+mean over all is judged, or the mean of the worst.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
+from typing import Literal
 
 import numpy as np
 
 from lab.evaluation import Evaluation
-from lab.intervals import Estimate, sign_flip_p, t_interval
+from lab.intervals import Estimate, sign_flip_p, t_interval, worst_difference
 from lab.objective import Objective
 from lab.trial import Trial
+
+Judge = Literal["mean", "worst"]
+"""What is judged: the mean return of all episodes, or of the task where it is lowest."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +27,10 @@ class Compared:
 
     Attributes:
         unseen: its episodes there.
-        difference: its return less the baseline's, over the seeds that both ended; the interval holds for
-            all finalists together.
-        p_value: of the sign-flip test of these differences, two-sided, times the number of finalists.
+        difference: its return less the baseline's, over the seeds that both ended, or its worst task's less
+            the baseline's worst; the interval holds for all finalists together.
+        p_value: that there is no difference, two-sided, times the number of finalists: of the sign-flip test
+            of the pairs, or for the worst task as `worst_difference` says.
         kept: its return less what the objective's rule asks of a cheaper one; None without a cost.
         saving: the baseline's cost less its own, an episode.
     """
@@ -74,6 +81,7 @@ class Verdict:
     finalists: tuple[Compared, ...]
     winner: Compared | None
     confidence: float
+    by: Judge = "mean"
 
     @property
     def frozen(self) -> Evaluation:
@@ -84,6 +92,8 @@ class Verdict:
     def method(self) -> str:
         """The test, in words."""
         corrected = f", Bonferroni over {len(self.finalists)} finalists" if len(self.finalists) > 1 else ""
+        if self.by == "worst":
+            return f"intersection-union t tests of the difference in the worst task's return{corrected}"
         return f"paired t interval and paired sign-flip test of the difference in return{corrected}"
 
 
@@ -100,9 +110,11 @@ def confirm(played: Played, confidence: float) -> tuple[Confirmed, ...]:
     )
 
 
-def finalists(confirmed: Sequence[Confirmed], objective: Objective, count: int) -> list[Trial]:
+def finalists(
+    confirmed: Sequence[Confirmed], objective: Objective, count: int, by: Judge = "mean"
+) -> list[Trial]:
     """The best of the confirmed by the objective's rule; their search returns count no more."""
-    order = objective.order_evaluations([one.unseen for one in confirmed])
+    order = _order([one.unseen for one in confirmed], objective, by)
     return [confirmed[place].trial for place in order[:count]]
 
 
@@ -112,6 +124,7 @@ def judge(
     played: Played,
     objective: Objective,
     confidence: float,
+    by: Judge = "mean",
 ) -> Verdict:
     """Put each finalist beside the baseline, seed by seed, and choose the best of those that beat it.
 
@@ -120,12 +133,29 @@ def judge(
     count = len(played) * (1 if objective.cost is None else 2)  # better, or cheaper: two ways to win
     compared = tuple(
         _compared(baseline, trial, unseen, objective, confidence, count)
+        if by == "mean"
+        else _compared_worst(baseline, trial, unseen, confidence, count)
         for trial, unseen in played
         if len(baseline.returns.keys() & unseen.returns.keys()) >= 2
     )
     able = [one for one in compared if one.better(1 - confidence) or one.cheaper]
-    order = objective.order_evaluations([one.unseen for one in able])
-    return Verdict(confirmed, baseline, compared, able[order[0]] if able else None, confidence)
+    order = _order([one.unseen for one in able], objective, by)
+    return Verdict(confirmed, baseline, compared, able[order[0]] if able else None, confidence, by)
+
+
+def _order(evaluations: Sequence[Evaluation], objective: Objective, by: Judge) -> list[int]:
+    if by == "mean":
+        return objective.order_evaluations(evaluations)
+    return sorted(range(len(evaluations)), key=lambda place: -evaluations[place].worst_return)
+
+
+def _compared_worst(
+    baseline: Evaluation, trial: Trial, unseen: Evaluation, confidence: float, count: int
+) -> Compared:
+    mine, theirs = ([*one.by_task.values()] for one in (unseen, baseline))
+    if not all([*mine, *theirs]):  # a task of which no episode ended: nothing is shown
+        return Compared(trial, unseen, Estimate(0.0, -inf, inf, 0), 1.0)
+    return Compared(trial, unseen, *worst_difference(mine, theirs, confidence, count))
 
 
 def _compared(

@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from lab.local_model.child import start
+
+settings.register_profile("lab", deadline=None)  # a busy machine is no fault of the code's
+settings.load_profile("lab")
 
 
 @pytest.fixture(scope="session")

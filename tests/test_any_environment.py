@@ -4,6 +4,7 @@ Its actions, observations, rewards, arguments of reset and `done` are its own, a
 environment's; the lab sees none of it but through the declaration.
 """
 
+import asyncio
 import json
 import random
 import re
@@ -13,9 +14,17 @@ from pathlib import Path
 
 import pytest
 
+from lab.action import ActionError
+from lab.agent import Agent
 from lab.contract import unescape
+from lab.declaration import EnvironmentConfig
+from lab.endpoint import Endpoint, EndpointConfig
+from lab.environment import Environment, open_environment
+from lab.episode import Episode, play
+from lab.errors import ConfigError
+from lab.experiment import load_experiment
 from lab.frozen import read_frozen
-from tests.echo_server import server
+from tests.echo_server import ROOT, server
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project
 from tests.test_inference import checked
@@ -88,16 +97,16 @@ name = "vault"
 benchmark = "safes"
 max_steps = 4
 max_tokens = 60
-max_return = 3.0
-success_score = 0.5
+max_return = 4.0
+success_score = 0.4
 
 [[tasks]]
 name = "near"
-reset = {{ distance = 10 }}
+reset = {{ distance = 20 }}
 
 [[tasks]]
 name = "far"
-reset = {{ distance = 30 }}
+reset = {{ distance = 40 }}
 
 [model]
 endpoint = "embedded"
@@ -114,7 +123,7 @@ template = ["guess", "reckon"]
 temperature = {{ low = 0.5, high = 1.0 }}
 
 [budget]
-calls = 240
+calls = 320
 
 [search]
 episodes = 4
@@ -126,7 +135,8 @@ candidates = 2
 episodes = 4
 
 [verdict]
-episodes = 8
+episodes = 16
+judge = "{judge}"
 """
 
 GUESS = """
@@ -178,25 +188,179 @@ def place(kind: str, project: Project) -> Iterator[str]:
             yield f'url = "{url}"'
 
 
-@pytest.mark.parametrize("kind", ["in process", "at a server"])
-def test_it_is_tuned_by_one_file_and_what_is_frozen_is_played(project: Project, kind: str) -> None:
+@pytest.mark.parametrize(("kind", "judge"), [("in process", "mean"), ("at a server", "worst")])
+def test_it_is_tuned_by_one_file_and_what_is_frozen_is_played(
+    project: Project, kind: str, judge: str
+) -> None:
     with place(kind, project) as where, fake_endpoint(opener) as endpoint:
-        project.write("experiments/vault.toml", EXPERIMENT.format(place=where))
+        project.write("experiments/vault.toml", EXPERIMENT.format(place=where, judge=judge))
         settings = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake"}
         tuned = project.run("-m", "lab.tune", "experiments/vault.toml", **settings)
         assert tuned.returncode == 0, tuned.stderr
+        assert "MLflow failed" not in tuned.stderr
         frozen = read_frozen(project.folder / "prompts/best.toml")
         assert frozen.evidence.outcome == "winner", tuned.stdout
         assert frozen.candidate.template.name == "reckon"
         assert [one.name for one in frozen.task.tasks] == ["near", "far"]
+        assert re.search(r"task far: baseline -?\d+\.\d, trial-\d+ \d", tuned.stdout)
 
+        assert ("worst task" in tuned.stdout) is (judge == "worst")
         first = checked(project.run("inference.py", **settings).stdout)
         far = checked(project.run("inference.py", TEST_TASK="far", TEST_BENCHMARK="b", **settings).stdout)
     assert first[0].groups() == ("near", "safes", "fake")
     assert far[0].groups() == ("far", "b", "fake")
-    for (_, steps, end), distance in ((first, 10), (far, 30)):
-        assert end[1] == "true" or distance == 10  # of 3.0, the most is had where it is far
+    for (_, steps, end), distance in ((first, 20), (far, 40)):
+        assert end[1] == "true"
         actions = [json.loads(unescape(step[2])) for step in steps]
         assert all(set(action) == {"way", "clicks"} for action in actions)
         assert sum(float(step[3]) for step in steps) == pytest.approx(distance / 10, abs=0.31)
         assert [step[4] == "true" for step in steps[:-1]] == [False] * (len(steps) - 1)
+
+
+def test_the_example_in_the_docs_runs(project: Project) -> None:
+    text = (ROOT / "docs/environments.md").read_text()
+    blocks = re.findall(r"`([\w/.]+)`:\n\n```\w+\n(.*?)```", text, re.DOTALL)
+    for name, block in blocks:
+        project.write(name, block)
+    assert len(blocks) == 4
+    experiment = load_experiment(project.folder / "experiments/nim.toml")
+    asked = list[Body]()
+
+    def script(body: Body) -> Reply:
+        asked.append(body)
+        return Reply('{"heap": 1, "stones": 3}' if len(asked) == 1 else '{"heap": 1, "stones": 1}')
+
+    async def episode(url: str) -> Episode:
+        async with (
+            open_environment(experiment.environment, experiment.root) as environment,
+            Endpoint(EndpointConfig(url, "m", "k")) as endpoint,
+            environment.session() as session,
+        ):
+            agent = Agent(experiment.baseline, endpoint, experiment.task)
+            return await play(agent, session, experiment.task.seed_of("four"))
+
+    with fake_endpoint(script) as endpoint:
+        played = asyncio.run(episode(endpoint.url))
+    assert played.opening == "1: **\n2: ***\n3: ****\n4: **"
+    assert [step.reward for step in played.steps[:2]] == [-0.1, 0.0]
+    assert "There are not so many there." in asked[1]["messages"][-1]["content"]
+    assert "How many to take." in asked[0]["messages"][0]["content"]
+
+
+@pytest.mark.parametrize("key", ["python", "hooks"])
+def test_a_frozen_file_runs_no_code_from_outside_of_the_project(project: Project, key: str) -> None:
+    project.write("../outside.py", "raise SystemExit('it ran')")
+    frozen = project.folder / "prompts/best.toml"
+    line = {
+        "python": 'python = "../outside.py:Vault"',
+        "hooks": 'text = "echoed_message"\nhooks = "../outside.py"',
+    }
+    old = {"python": r'python = ".*"', "hooks": r'text = ".*"'}
+    frozen.write_text(re.sub(old[key], line[key], frozen.read_text(), count=1))
+    with fake_endpoint() as endpoint:
+        done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="m")
+    assert done.returncode == 1
+    assert "project's own folder" in done.stderr
+    assert checked(done.stdout)[2][1] == "false"
+
+
+def test_an_environment_that_stands_no_other_is_played_one_episode_at_a_time(project: Project) -> None:
+    project.write("experiments/vault.py", VAULT.replace("SESSIONS = True", "SESSIONS = False"))
+    config = EnvironmentConfig(python="experiments/vault.py:Vault")
+    open_now, most = 0, 0
+
+    async def one(environment: Environment) -> None:
+        nonlocal open_now, most
+        async with environment.session() as session:
+            open_now, most = open_now + 1, max(most, open_now + 1)
+            await session.reset(0, {"distance": 3})
+            open_now -= 1
+
+    async def several() -> None:
+        async with open_environment(config, project.folder) as environment:
+            await asyncio.gather(*(one(environment) for _ in range(4)))
+
+    asyncio.run(several())
+    assert most == 1
+
+
+def test_an_argument_that_reset_does_not_take_is_told(project: Project) -> None:
+    async def reset() -> None:
+        config = EnvironmentConfig(python="experiments/vault.py:Vault")
+        async with open_environment(config, project.folder) as environment, environment.session() as session:
+            await session.reset(0, {"distnace": 3})
+
+    with pytest.raises(ConfigError, match="takes no 'distnace'") as caught:
+        asyncio.run(reset())
+    assert "distance" in caught.value.do
+
+
+TOOLS = """
+from typing import Any
+
+from fastmcp import FastMCP
+from openenv.core.env_server.mcp_environment import MCPEnvironment
+from openenv.core.env_server.mcp_types import CallToolAction, CallToolObservation
+from openenv.core.env_server.types import Action, Observation, State
+
+
+class Tools(MCPEnvironment):
+    SUPPORTS_CONCURRENT_SESSIONS = True
+
+    def __init__(self) -> None:
+        tools = FastMCP("sums")
+
+        @tools.tool
+        def add(a: int, b: int) -> int:
+            "Adds two numbers."
+            return a + b
+
+        super().__init__(tools)
+
+    def reset(self, seed: int | None = None, episode_id: str | None = None, **_: Any) -> Observation:
+        return Observation()
+
+    def _step_impl(self, action: Action, timeout_s: float | None = None, **_: Any) -> Observation:
+        return Observation()
+
+    @property
+    def state(self) -> State:
+        return State()
+
+
+if __name__ == "__main__":
+    import argparse
+
+    import uvicorn
+    from openenv.core.env_server.http_server import create_app
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int)
+    app = create_app(Tools, CallToolAction, CallToolObservation, env_name="tools")
+    uvicorn.run(app, host="127.0.0.1", port=parser.parse_args().port, log_level="warning")
+"""
+
+
+@pytest.mark.parametrize("kind", ["in process", "at a server"])
+def test_an_environment_of_tools_is_asked_for_calls_of_those_it_has(project: Project, kind: str) -> None:
+    file = project.write("experiments/tools.py", TOOLS)
+
+    async def call(config: EnvironmentConfig) -> str:
+        async with open_environment(config, project.folder) as environment, environment.session() as session:
+            assert "Adds two numbers." in session.form.asked
+            for wrong in (
+                '{"tool_name": "sub", "arguments": {}}',
+                '{"tool_name": "add", "arguments": {"a": 1}}',
+            ):
+                with pytest.raises(ActionError):
+                    session.form.read(wrong)
+            await session.reset(0, {})
+            action = session.form.read('{"tool_name": "add", "arguments": {"a": 1, "b": 2}}')
+            return (await session.step(action.values)).fields["result"] or ""
+
+    if kind == "in process":
+        result = asyncio.run(call(EnvironmentConfig(python="experiments/tools.py:Tools")))
+    else:
+        with server(str(file)) as url:
+            result = asyncio.run(call(EnvironmentConfig(url=url)))
+    assert json.loads(result)["data"] == 3

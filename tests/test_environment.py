@@ -23,6 +23,7 @@ from lab.episode import Episode, play
 from lab.errors import EnvError
 from lab.frozen import ECHO
 from lab.prompt import PromptTemplate
+from lab.settings import choose_environment
 from lab.task import Task
 from tests.echo_server import echo_server, free_port, wait_until_healthy, without_gradio
 from tests.fake_docker import fake_docker
@@ -85,7 +86,7 @@ def test_an_episode_is_the_same_however_the_environment_is_opened(config: Enviro
     assert rewards == pytest.approx([len(message) * 0.1 for message in MESSAGES])
 
 
-def test_32_sessions_of_one_server_are_played_at_once(server: str) -> None:
+def test_64_sessions_of_one_server_are_played_at_once(server: str) -> None:
     async def one(stack: AsyncExitStack, number: int) -> float:
         environment = await stack.enter_async_context(open_environment(replace(ECHO, url=server)))
         session = await stack.enter_async_context(environment.session())
@@ -94,9 +95,9 @@ def test_32_sessions_of_one_server_are_played_at_once(server: str) -> None:
 
     async def all_at_once() -> list[float]:
         async with AsyncExitStack() as stack:
-            return await asyncio.gather(*(one(stack, number) for number in range(32)))
+            return await asyncio.gather(*(one(stack, number) for number in range(64)))
 
-    assert asyncio.run(all_at_once()) == pytest.approx([number * 0.1 for number in range(32)])
+    assert asyncio.run(all_at_once()) == pytest.approx([number * 0.1 for number in range(64)])
 
 
 def failure(config: EnvironmentConfig) -> EnvError:
@@ -224,3 +225,34 @@ def test_no_reward_is_a_reward_of_zero_and_a_surrogate_is_no_trap() -> None:
         played = asyncio.run(episode(url))
     assert [step.reward for step in played.steps] == [0.0, 0.0]
     assert [step.observation for step in played.steps] == ["?", "?"]
+
+
+def test_an_action_that_the_server_refuses_is_that_steps_error() -> None:
+    async def episode(url: str) -> Episode:
+        async with open_environment(replace(ECHO, url=url)) as environment, environment.session() as session:
+            return await play(Agent(CANDIDATE, Talker(), TASK), session, 0)
+
+    refused = '{"type": "error", "data": {"message": "Invalid message", "code": "VALIDATION_ERROR"}}'
+    with fake_environment(after_reset(refused)) as url:
+        played = asyncio.run(episode(url))
+    assert [step.reward for step in played.steps] == [0.0, 0.0]
+    assert all("refused the action" in str(step.error) for step in played.steps)
+    assert played.steps[0].observation.endswith("\n\nready")
+
+
+@pytest.mark.parametrize("action", [None, [], "text"])
+def test_a_server_that_does_not_say_what_its_actions_are_is_told(action: object) -> None:
+    with fake_environment(lambda *_: observation(), action) as url:
+        error = failure(replace(ECHO, url=url))
+    assert "does not say what the environment's actions are" in error.what
+    assert error.where == f"{url}/schema"
+
+
+def test_a_space_is_played_at_its_url_and_the_surroundings_go_before_a_declaration() -> None:
+    declared = EnvironmentConfig(space="Some_Owner/My.Env")
+    assert declared.address == "https://some-owner-my-env.hf.space"
+    image = choose_environment(declared, {"IMAGE_NAME": "test:latest"})
+    assert (image.address, image.image) == ("", "test:latest")
+    url = {"IMAGE_NAME": "test:latest", "ENV_BASE_URL": "http://127.0.0.1:8000"}
+    assert choose_environment(declared, url).address == "http://127.0.0.1:8000"
+    assert choose_environment(declared, {}) == declared

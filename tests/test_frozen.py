@@ -1,6 +1,7 @@
 """The frozen prompt: what is written is read back, and a changed byte is refused."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.candidate import Candidate, ContextSettings, Demonstration, SamplingParams
+from lab.declaration import EnvironmentConfig
 from lab.errors import ConfigError, FrozenPromptError, LabError
 from lab.freeze import freeze, frozen_text
 from lab.frozen import ECHO, Evidence, FrozenModel, FrozenPrompt, Provenance, read_frozen
@@ -158,3 +160,16 @@ def test_a_setting_out_of_range_is_refused(table: dict[str, object]) -> None:
 def test_evidence_without_an_interval_is_still_toml() -> None:
     endless = dataclasses.replace(EVIDENCE, difference_interval=[float("-inf"), float("inf")])
     assert "inf" in tomli_w.dumps(dataclasses.asdict(endless))
+
+
+def test_a_file_of_the_format_before_is_read_as_the_echo_environments(file: Path) -> None:
+    text = re.sub(r"\[environment\][^\[]*", "", file.read_text()).replace("format = 3", "format = 2")
+    file.write_text(text.replace("max_steps = 8", 'environment = "echo"\nmax_steps = 8'))
+    assert read_frozen(file) == a_frozen_prompt()
+
+
+def test_credentials_of_a_url_are_not_frozen(file: Path) -> None:
+    secret = EnvironmentConfig(url="https://me:canary@host/env?token=canary")
+    freeze(dataclasses.replace(a_frozen_prompt(), environment=secret), file)
+    assert "canary" not in file.read_text()
+    assert read_frozen(file).environment.url == "https://host/env"

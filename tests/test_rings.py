@@ -12,7 +12,16 @@ ORDER = (
     *("declaration", "action", "observation", "episode", "chat", "agent", "contract", "output", "frozen"),
     *("environments", "hooks", "in_process", "remote", "environment", "settings"),
     *("local_model", "opening"),  # so far the play ring
-    *("space", "space_table", "spending", "evaluation", "objective", "experiment", "trial"),
+    *(
+        "space",
+        "space_table",
+        "environment_table",
+        "spending",
+        "evaluation",
+        "objective",
+        "experiment",
+        "trial",
+    ),
     *("journal", "store", "record", "recorded", "resume", "workers", "player"),
     *("intervals", "sampling", "surrogate", "moderated", "scores", "race", "headroom"),
     *("briefing", "proposal", "proposers", "renewal", "search"),

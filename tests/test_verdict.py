@@ -5,6 +5,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
 from hypothesis import given
@@ -15,10 +16,10 @@ from lab.candidate import Candidate
 from lab.endpoint import Completion
 from lab.episode import Episode, Step
 from lab.evaluation import Evaluation
-from lab.intervals import sign_flip_p, t_interval
+from lab.intervals import sign_flip_p, t_interval, worst_difference
 from lab.objective import Objective
 from lab.prompt import PromptTemplate
-from lab.task import Task
+from lab.task import Setup, Task
 from lab.trial import Trial
 from lab.verdict import Compared, Confirmed, Verdict, confirm, finalists, judge
 
@@ -95,6 +96,57 @@ def test_equal_candidates_are_called_a_gain_in_at_most_5_of_100_studies(
         arms = [[draw(rng) for _ in range(16)] for _ in range(4)]
         claimed += verdict(*arms).winner is not None
     assert claimed / studies <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
+
+
+WORST = replace(TASK, tasks=tuple(map(Setup, "abc")))
+
+
+def worst(baseline: Sequence[float], *played: Sequence[float]) -> Verdict:
+    """Judged by the worst of three tasks; a value an episode, the tasks by turns."""
+    arms = [replace(evaluation("x", dict(enumerate(one))), task=WORST) for one in (baseline, *played)]
+    entries = [(Trial(number, one), one) for number, one in enumerate(arms[1:])]
+    return judge((), arms[0], entries, BY_RETURN, 0.95, "worst")
+
+
+@pytest.mark.parametrize("draw", [gauss, skewed, coin])
+@pytest.mark.parametrize("spread", [0.0, 200.0])
+def test_by_the_worst_task_equal_candidates_are_called_a_gain_in_at_most_5_of_100(
+    draw: Callable[[random.Random], float], spread: float
+) -> None:
+    """Three tasks, alike or far apart, two finalists whose worst task is the baseline's equal."""
+    rng, studies = random.Random(5), 200
+    claimed = 0
+    for _ in range(studies):
+        base, *others = [[draw(rng) + spread * (seed % 3) for seed in range(24)] for _ in range(3)]
+        # What finalists gain where it is easy already does not count.
+        better = [[value + 300 * (seed % 3 == 2) for seed, value in enumerate(one)] for one in others]
+        claimed += worst(base, *better).winner is not None
+    assert claimed / studies <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
+
+
+def test_a_gain_in_the_worst_task_is_found_also_where_an_easy_one_is_lost() -> None:
+    rng, found, covered = random.Random(3), 0, 0
+    for _ in range(200):
+        base = [rng.gauss((100, 300, 500)[seed % 3], 30) for seed in range(24)]
+        own = [rng.gauss((200, 300, 400)[seed % 3], 30) for seed in range(24)]
+        outcome = worst(base, own)
+        difference = outcome.finalists[0].difference
+        found += outcome.winner is not None
+        covered += difference.low <= 100 <= difference.high
+    assert found >= 190
+    assert covered >= 190 - 3 * math.sqrt(200 * 0.05 * 0.95)
+
+
+@given(st.lists(st.integers(-9, 9), min_size=12, max_size=12), st.floats(0.8, 0.99))
+def test_the_worst_tasks_interval_and_p_value_are_one_test(values: list[int], confidence: float) -> None:
+    tasks = [dict(enumerate(map(float, values[start : start + 3]))) for start in range(0, 12, 3)]
+    estimate, p_value = worst_difference(tasks[:2], tasks[2:], confidence)
+    assert estimate.low <= estimate.mean <= estimate.high
+    assert estimate.mean == pytest.approx(
+        min(fmean(one.values()) for one in tasks[:2]) - min(fmean(one.values()) for one in tasks[2:])
+    )
+    if abs(p_value - (1 - confidence)) > 1e-9:
+        assert (p_value < 1 - confidence) == (estimate.low > 0 or estimate.high < 0)
 
 
 def test_a_real_gain_is_found_and_its_size_covered() -> None:

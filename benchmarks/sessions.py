@@ -1,0 +1,145 @@
+"""What the lab adds to a step over a WebSocket: `python -m benchmarks.sessions`, a minute on 2 cores.
+
+One echo server, and three ways to play it, by turns: OpenEnv's own client in a bare loop, the lab's session
+(an answer is read, an observation written), and a whole episode of the lab's with a model that answers at
+once (the prompt is rendered too). Then 64 sessions at once, each way. Ratios are over the bare loop: their
+geometric mean, with its 95 % interval over rounds.
+"""
+
+import asyncio
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from math import exp, log
+
+from lab.agent import Agent
+from lab.candidate import Candidate, ContextSettings, SamplingParams
+from lab.endpoint import Completion, Message
+from lab.environment import Environment, open_environment
+from lab.episode import play
+from lab.frozen import ECHO
+from lab.intervals import t_interval
+from lab.prompt import PromptTemplate
+from lab.task import Task
+
+ROUNDS, STEPS, SESSIONS, EPISODE = 40, 200, 64, 8
+ANSWER = "A sentence of the length that a small model writes. " * 8
+CANDIDATE = Candidate(
+    PromptTemplate("plain", "Speak at length.", "{history}\n\nStep {step}: {observation}"),
+    context=ContextSettings(4, "text"),
+)
+TASK = Task("echo", "test", EPISODE, 150, max_return=120.0, success_score=0.1)
+
+Way = Callable[[int], Awaitable[None]]
+"""Plays so many steps."""
+
+
+class Instant:
+    """A model that takes no time."""
+
+    async def complete(
+        self,
+        messages: Sequence[Message],  # noqa: ARG002
+        sampling: SamplingParams,  # noqa: ARG002
+        schema: str = "",  # noqa: ARG002
+    ) -> Completion:
+        """The same answer at once."""
+        return Completion(ANSWER, "stop", 0, 0, 0.0)
+
+
+def ways(url: str, environment: Environment) -> dict[str, Way]:
+    """How the steps are played, in the order of the table."""
+    from openenv.core.generic_client import GenericEnvClient
+
+    async def bare(steps: int) -> None:
+        async with GenericEnvClient(base_url=url) as client:
+            await client.reset(seed=0)
+            for _ in range(steps):
+                result = await client.step({"message": ANSWER})
+                assert result.observation["message_length"] == len(ANSWER)
+
+    async def session(steps: int) -> None:
+        async with environment.session() as opened:
+            await opened.reset(0, {})
+            for _ in range(steps):
+                seen = await opened.step(opened.form.read(ANSWER).values)
+                assert seen.text == ANSWER
+
+    async def episodes(steps: int) -> None:
+        agent = Agent(CANDIDATE, Instant(), TASK)
+        async with environment.session() as opened:
+            for seed in range(steps // EPISODE):
+                episode = await play(agent, opened, seed)
+                assert len(episode.steps) == EPISODE
+
+    return {"OpenEnv's client, bare loop": bare, "the lab's session": session, "the lab's episodes": episodes}
+
+
+async def timed_s(work: Awaitable[object]) -> float:
+    """Seconds that it takes."""
+    started = time.perf_counter()
+    await work
+    return time.perf_counter() - started
+
+
+async def measure(url: str) -> None:
+    """Print both tables."""
+    async with open_environment(replace(ECHO, url=url)) as environment:
+        playing = ways(url, environment)
+        for way in playing.values():
+            await way(STEPS)  # the first time imports, and opens
+        alone = [{name: await timed_s(way(STEPS)) for name, way in playing.items()} for _ in range(ROUNDS)]
+        show("one session", alone, STEPS)
+        together = [
+            {
+                name: await timed_s(asyncio.gather(*(way(STEPS // 4) for _ in range(SESSIONS))))
+                for name, way in playing.items()
+            }
+            for _ in range(ROUNDS // 4)
+        ]
+        show(f"{SESSIONS} sessions at once", together, STEPS // 4 * SESSIONS)
+
+
+def show(title: str, rounds: list[dict[str, float]], steps: int) -> None:
+    """A line a way."""
+    bare = next(iter(rounds[0]))
+    say(f"{title}, {len(rounds)} rounds of {steps:,} steps")
+    for name in rounds[0]:
+        ratio = t_interval([log(one[name] / one[bare]) for one in rounds], 0.95)
+        mean, low, high = map(exp, (ratio.mean, ratio.low, ratio.high))
+        micros = sum(one[name] for one in rounds) / len(rounds) / steps * 1e6
+        say(f"  {name:<28} {micros:7.0f} us a step   {mean:.2f} [{low:.2f}, {high:.2f}]")
+
+
+def say(text: str) -> None:
+    """One line of the result."""
+    print(text, flush=True)  # noqa: T201
+
+
+@contextmanager
+def echo_server() -> Iterator[str]:
+    """A server of its own, until the block ends."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "lab.environments.echo.server.app", "--port", str(port)]
+    process = subprocess.Popen(command)
+    try:
+        for _ in range(600):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+if __name__ == "__main__":
+    with echo_server() as server_url:
+        asyncio.run(measure(server_url))
