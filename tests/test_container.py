@@ -110,6 +110,28 @@ def test_openenv_accepts_the_running_server(image: str) -> None:
     assert "FAIL" not in done.stdout
 
 
+def test_openenv_accepts_the_package_at_every_level(image: str) -> None:
+    """With the image that is there: on its own, `openenv validate` would build it once more."""
+    code = f"""
+import pathlib, sys
+from openenv.cli.commands.validate import _render_report
+from openenv.validation import run_validation
+from openenv.validation.providers.docker import DockerValidationProvider
+class Built(DockerValidationProvider):
+    def build(self, root, execution):
+        return "sha256:" + sys.argv[1].removeprefix("sha256:")
+print(_render_report(run_validation(pathlib.Path({str(ECHO)!r}), provider=Built())))
+"""
+    number = docker("image", "inspect", "--format", "{{.Id}}", image).strip()
+    done = subprocess.run(
+        [sys.executable, "-c", code, number], capture_output=True, text=True, timeout=180, check=False
+    )
+    assert "levels run: static, runtime" in done.stdout, done.stdout + done.stderr
+    for check in ("startup", "reward_well_formed", "observation_schema", "state_contract"):
+        assert f"PASS  runtime.{check}" in done.stdout, done.stdout
+    assert "Verdict: WARN" in done.stdout
+
+
 def test_a_submission_plays_an_episode_in_a_container_of_its_own(image: str, tmp_path: Path) -> None:
     before = docker("ps", "--all", "--quiet")
     with fake_endpoint(lambda _: Reply("y" * 10)) as endpoint:
