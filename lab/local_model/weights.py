@@ -1,6 +1,7 @@
 """What the embedded model needs on this machine: its weights file and the runtime that executes it.
 
-Looks and copies, never loads: the weights' package imports `llm` and `llama-cpp-python`, which are not installed.
+Looks and copies, never loads: the weights' package imports `llm` and `llama-cpp-python`, which are not
+installed.
 """
 
 import os
@@ -31,7 +32,7 @@ def find_weights(environ: Mapping[str, str] = os.environ) -> Path:
 
 @contextmanager
 def writable(weights: Path) -> Iterator[Path]:
-    """The file, or a copy of it while the block runs: the runtime opens it for writing, though it only reads."""
+    """The file, or a copy while the block runs: the runtime opens it for writing, though it only reads."""
     if os.access(weights, os.W_OK):
         yield weights
         return
