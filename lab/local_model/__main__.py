@@ -16,7 +16,7 @@ from types import FrameType
 
 from lab.errors import ConfigError, LabError, LocalModelError
 from lab.local_model.child import READY_PREFIX
-from lab.local_model.weights import check_runtime, find_weights
+from lab.local_model.weights import check_runtime, find_weights, writable
 
 _HOST = "127.0.0.1"
 _POLL_S = 1.0
@@ -97,9 +97,13 @@ async def _serve(listener: socket.socket) -> None:
     from lab.local_model.engine import Engine
     from lab.local_model.server import serve
 
+    def load() -> Engine:
+        with writable(weights) as path:
+            return Engine(path)
+
     try:
         # In a thread, so that a signal ends the process while the weights load.
-        engine = await asyncio.to_thread(Engine, weights)
+        engine = await asyncio.to_thread(load)
     except RuntimeError as error:
         raise LocalModelError(
             "The embedded model's weights cannot be loaded",

@@ -1,12 +1,16 @@
 """What the embedded model needs on this machine: its weights file and the runtime that executes it.
 
-Only looks, never loads: the weights' package imports `llm` and `llama-cpp-python`, which are not installed.
+Looks and copies, never loads: the weights' package imports `llm` and `llama-cpp-python`, which are not
+installed.
 """
 
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from lab.errors import LocalModelError
 
@@ -24,6 +28,16 @@ def find_weights(environ: Mapping[str, str] = os.environ) -> Path:
     """
     named = environ.get(PATH_VARIABLE, "").strip()
     return _named_weights(Path(named).expanduser()) if named else _installed_weights()
+
+
+@contextmanager
+def writable(weights: Path) -> Iterator[Path]:
+    """The file, or a copy while the block runs: the runtime opens it for writing, though it only reads."""
+    if os.access(weights, os.W_OK):
+        yield weights
+        return
+    with TemporaryDirectory() as folder:
+        yield Path(shutil.copyfile(weights, Path(folder, weights.name)))
 
 
 def check_runtime() -> None:
