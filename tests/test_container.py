@@ -148,7 +148,12 @@ def test_a_submission_plays_an_episode_in_a_container_of_its_own(image: str, tmp
 
 
 def run_in_lab(image: str, *command: str) -> str:
-    return docker("run", "--rm", "--network", "none", *LOCKED, image, *command, timeout_s=300.0)
+    container = docker("run", "--detach", "--network", "none", *LOCKED, image, *command).strip()
+    try:  # not attached: podman's service would spend a core on that
+        docker("wait", container, timeout_s=300.0)
+        return docker("logs", container)
+    finally:
+        docker("rm", "--force", container)
 
 
 def test_the_lab_runs_without_root(lab_image: str) -> None:
