@@ -26,9 +26,9 @@ from tests.test_inference import checked
 
 PROBLEMS = list(read_problems().values())
 
-NUMBER = {"game": "GuessTheNumber-v0", "max_turns": 5}
-CODE = {"game": "Mastermind-v0", "code_length": 3, "num_numbers": 5, "max_turns": 5}
-TOWER = {"game": "TowerOfHanoi-v0", "num_disks": 2, "max_turns": 5}
+NUMBER: dict[str, Any] = {"game": "GuessTheNumber-v0", "max_turns": 5}
+CODE: dict[str, Any] = {"game": "Mastermind-v0", "code_length": 3, "num_numbers": 5, "max_turns": 5}
+TOWER: dict[str, Any] = {"game": "TowerOfHanoi-v0", "num_disks": 2, "max_turns": 5}
 
 
 class Played:
