@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -47,11 +47,26 @@ def manners(*, debug: bool, interrupted: str = "Stopped.") -> Iterator[None]:
             sys.exit(error.exit_code)
         if isinstance(error, _STOPS):
             _stop(interrupted)
-        raise
+        _fault(error, debug=debug)
     except _STOPS:
         _stop(interrupted)
+    except BrokenPipeError:  # the reader of stdout has seen enough: the command line ends quietly
+        raise
+    except Exception as error:
+        _fault(error, debug=debug)
 
 
-def _stop(said: str) -> None:
+def _fault(error: BaseException, *, debug: bool) -> NoReturn:
+    """End with what nobody expected: a fault of the lab's own, and still no traceback unless asked for."""
+    if debug:
+        raise error
+    do = "the same command with --debug shows where"
+    typer.echo(
+        str(LabError("The lab itself failed.", why=f"{type(error).__name__}: {error}", do=do)), err=True
+    )
+    sys.exit(LabError.exit_code)
+
+
+def _stop(said: str) -> NoReturn:
     typer.echo(said, err=True)
     sys.exit(INTERRUPTED)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.candidate import Candidate
-from lab.errors import ConfigError
+from lab.errors import ConfigError, meant
 from lab.experiment import Experiment, load_experiment
 from lab.outcome import Outcome
 from lab.progress import ProgressView
@@ -48,8 +48,9 @@ class PastStudy:
         wanted = f"trial-{int(name):03d}" if name.isdecimal() else name
         found = next((trial.candidate for trial in self.trials if trial.name == wanted), None)
         if found is None:
-            known = ", ".join(sorted(trial.name for trial in self.trials)) or "none yet"
-            raise ConfigError(f"There is no {wanted!r}.", where=self.record.name, do=f"use one of: {known}")
+            known = sorted(trial.name for trial in self.trials)
+            do = meant(wanted, known, f"use one of: {', '.join(known) or 'none yet'}")
+            raise ConfigError(f"There is no {wanted!r}.", where=self.record.name, do=do)
         return found
 
 
