@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -21,6 +22,42 @@ _STOPS = (KeyboardInterrupt, asyncio.CancelledError)
 
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show where an error comes from, with Python's own traceback.")
+]
+
+
+def _experiments(incomplete: str) -> list[str]:
+    """For completions: the experiment files that begin so."""
+    return [
+        name
+        for path in sorted(Path("experiments").glob("*.toml"))
+        if (name := str(path)).startswith(incomplete)
+    ]
+
+
+def _contenders(incomplete: str) -> list[str]:
+    """For completions; a trial's name would take reading the study, which is too slow here."""
+    return [name for name in ("frozen", "baseline", "trial-") if name.startswith(incomplete)]
+
+
+Who = Annotated[
+    str,
+    typer.Argument(
+        metavar="WHO", help="frozen, baseline, or a trial's number or name.", autocompletion=_contenders
+    ),
+]
+
+Experiment = Annotated[
+    Path, typer.Argument(metavar="EXPERIMENT", help="The experiment file.", autocompletion=_experiments)
+]
+
+ExperimentOrNone = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="The experiment file.",
+        show_default="the frozen prompt's, or experiments/echo.toml",
+        autocompletion=_experiments,
+    ),
 ]
 
 

@@ -56,8 +56,8 @@ class LocalModelError(EndpointError):
     """The embedded model is not installed, or did not start."""
 
 
-class RefusedKeyError(EndpointError):
-    """The endpoint does not take the key."""
+class NoKeyError(EndpointError):
+    """The endpoint does not take the key, or there is none for it."""
 
 
 class UnreachableError(EndpointError):

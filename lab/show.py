@@ -15,11 +15,10 @@ from lab.command import Debug, command_line, manners
 from lab.difference import demonstrations, differing, settings_of, text_diff
 from lab.errors import ConfigError, plain
 from lab.frozen import BEST, Evidence, FrozenPrompt, Provenance, read_frozen
+from lab.stage import experiment_path
 
 if TYPE_CHECKING:
     from lab.experiment import Experiment
-
-EXPERIMENTS = Path("experiments")
 
 app = command_line()
 
@@ -54,7 +53,7 @@ def _experiment(frozen: FrozenPrompt) -> "Experiment | ConfigError":
     from lab.experiment import load_experiment
 
     try:
-        return load_experiment(EXPERIMENTS / f"{frozen.provenance.experiment}.toml")
+        return load_experiment(experiment_path(frozen.provenance.experiment))
     except ConfigError as error:
         return error
 
@@ -72,8 +71,9 @@ def _table(frozen: FrozenPrompt, experiment: "Experiment | ConfigError") -> dict
 
 def _page(path: Path, frozen: FrozenPrompt, experiment: "Experiment | ConfigError") -> Iterator[str]:
     candidate = frozen.candidate
-    yield f"{path}: template {candidate.template.name},"
-    yield f"tuned on {frozen.model.name} at {frozen.model.endpoint} for task {frozen.task.name} (environment {frozen.task.environment})."
+    model, task = frozen.model, frozen.task
+    yield f"{path}: template {candidate.template.name}, tuned on {model.name} at {model.endpoint},"
+    yield f"for task {task.name} (environment {task.environment})."
     yield from _section("Evidence", _evidence(frozen.evidence))
     if isinstance(experiment, ConfigError):
         yield from _section("Against the baseline", [f"The baseline is not known: {experiment.one_line}"])
@@ -122,7 +122,7 @@ def _claim(evidence: Evidence) -> str:
 
 def _against(experiment: "Experiment", candidate: Candidate) -> Iterator[str]:
     baseline = experiment.baseline
-    yield f"as {EXPERIMENTS / experiment.name}.toml has it now:"
+    yield f"as {experiment_path(experiment.name)} has it now:"
     pairs = differing(baseline, candidate)
     if not pairs and baseline == candidate:
         yield "Nothing differs."
