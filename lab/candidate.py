@@ -5,10 +5,11 @@ It owns the ranges of its settings and its digest; how it speaks is the template
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from lab.errors import ConfigError
+from lab.errors import ConfigError, unknown_key
 from lab.prompt import PromptTemplate
 
 Layout = Literal["text", "turns"]
@@ -129,12 +130,16 @@ class Candidate:
         """The inverse of `as_table`.
 
         Raises:
-            ConfigError: a value is out of its range.
-            KeyError, TypeError: a key is missing, unknown, or holds the wrong kind of value.
+            ConfigError: a key is unknown, or a value out of its range.
+            KeyError, TypeError: a key is missing, or holds the wrong kind of value.
         """
-        unknown = set(table) - {"template", "sampling", "context", "demonstrations"}
-        if unknown:
-            raise TypeError(f"unknown key {min(unknown)!r}")
+        check_keys(cls, table, "candidate")
+        for name, part in (
+            ("template", PromptTemplate),
+            ("sampling", SamplingParams),
+            ("context", ContextSettings),
+        ):
+            check_keys(part, table[name], f"candidate.{name}")
         return cls(
             PromptTemplate(**table["template"]),
             SamplingParams(**table["sampling"]),
@@ -154,6 +159,18 @@ class Candidate:
         """SHA-256 over every value of the candidate, as `sha256:<64 hex digits>`."""
         canonical = json.dumps(self.as_table(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def check_keys(cls: type, table: Mapping[str, object], where: str) -> None:
+    """Pass where the dataclass `cls` has every key of `table`.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    known = [one.name for one in fields(cls)]
+    for name in table:
+        if name not in known:
+            raise unknown_key(name, known, where=f"{where}.{name}")
 
 
 def check_number(name: str, value: object, *, whole: bool = False) -> float:

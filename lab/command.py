@@ -9,7 +9,8 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -21,6 +22,42 @@ _STOPS = (KeyboardInterrupt, asyncio.CancelledError)
 
 Debug = Annotated[
     bool, typer.Option("--debug", help="Show where an error comes from, with Python's own traceback.")
+]
+
+
+def _experiments(incomplete: str) -> list[str]:
+    """For completions: the experiment files that begin so."""
+    return [
+        name
+        for path in sorted(Path("experiments").glob("*.toml"))
+        if (name := str(path)).startswith(incomplete)
+    ]
+
+
+def _contenders(incomplete: str) -> list[str]:
+    """For completions; a trial's name would take reading the study, which is too slow here."""
+    return [name for name in ("frozen", "baseline", "trial-") if name.startswith(incomplete)]
+
+
+Who = Annotated[
+    str,
+    typer.Argument(
+        metavar="WHO", help="frozen, baseline, or a trial's number or name.", autocompletion=_contenders
+    ),
+]
+
+Experiment = Annotated[
+    Path, typer.Argument(metavar="EXPERIMENT", help="The experiment file.", autocompletion=_experiments)
+]
+
+ExperimentOrNone = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="The experiment file.",
+        show_default="the frozen prompt's, or experiments/echo.toml",
+        autocompletion=_experiments,
+    ),
 ]
 
 
@@ -47,11 +84,26 @@ def manners(*, debug: bool, interrupted: str = "Stopped.") -> Iterator[None]:
             sys.exit(error.exit_code)
         if isinstance(error, _STOPS):
             _stop(interrupted)
-        raise
+        _fault(error, debug=debug)
     except _STOPS:
         _stop(interrupted)
+    except BrokenPipeError:  # the reader of stdout has seen enough: the command line ends quietly
+        raise
+    except Exception as error:
+        _fault(error, debug=debug)
 
 
-def _stop(said: str) -> None:
+def _fault(error: BaseException, *, debug: bool) -> NoReturn:
+    """End with what nobody expected: a fault of the lab's own, and still no traceback unless asked for."""
+    if debug:
+        raise error
+    do = "the same command with --debug shows where"
+    typer.echo(
+        str(LabError("The lab itself failed.", why=f"{type(error).__name__}: {error}", do=do)), err=True
+    )
+    sys.exit(LabError.exit_code)
+
+
+def _stop(said: str) -> NoReturn:
     typer.echo(said, err=True)
     sys.exit(INTERRUPTED)

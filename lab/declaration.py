@@ -66,6 +66,13 @@ class EnvironmentConfig:
         return f"https://{re.sub('[^a-z0-9]+', '-', self.space.lower())}.hf.space"
 
     @property
+    def shown(self) -> str:
+        """Where it is, for people: no credentials."""
+        if self.address:
+            return f"at {shown_url(self.address)}"
+        return f"from image {self.image}" if self.image else f"{self.python}, in this process"
+
+    @property
     def python_file(self) -> str:
         """The file that `python` names, or empty where that is a module."""
         file = self.python.rpartition(":")[0]

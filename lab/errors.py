@@ -3,6 +3,7 @@
 Low layers raise them; only the command lines and `inference.py` print them.
 """
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 MOST_CHARACTERS = 500
@@ -53,6 +54,10 @@ class EndpointError(LabError):
 
 class LocalModelError(EndpointError):
     """The embedded model is not installed, or did not start."""
+
+
+class NoKeyError(EndpointError):
+    """The endpoint does not take the key, or there is none for it."""
 
 
 class UnreachableError(EndpointError):
@@ -106,6 +111,21 @@ class BudgetError(LabError):
 def plain(text: str) -> str:
     """`text` without what a terminal or a page would act on: foreign words may carry such escapes."""
     return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+
+
+def meant(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """What to try where `name` does not exist: the known one that is nearest to it, else `otherwise`."""
+    import difflib
+
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]}?" if near else otherwise
+
+
+def unknown_key(name: str, known: Iterable[str], *, where: str) -> ConfigError:
+    """The error for a key that does not exist, with the one that was probably meant."""
+    known = list(known)
+    do = meant(name.rpartition(".")[2], known, f"the keys are {', '.join(known)}")
+    return ConfigError(f"Unknown key {name!r}.", where=where, do=do)
 
 
 def _one_line(text: str) -> str:

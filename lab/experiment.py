@@ -24,13 +24,14 @@ from lab.environment_table import (
     read_environment,
     read_task,
 )
-from lab.errors import ConfigError
+from lab.errors import ConfigError, meant, unknown_key
+from lab.files import place
 from lab.objective import Cost, Objective
 from lab.patience import Patience
 from lab.prompt import load_template
 from lab.settings import ModelChoice
 from lab.space import Space
-from lab.space_table import read_space, unknown_key
+from lab.space_table import read_space
 from lab.spending import Budget, Prices
 from lab.task import Task
 
@@ -238,12 +239,15 @@ def load_experiment(path: Path) -> Experiment:
         file = ExperimentFile.model_validate(tomllib.loads(text))
         return _experiment(path, text, file)
     except FileNotFoundError:
-        known = ", ".join(sorted(str(file) for file in path.parent.glob("*.toml"))) or "none there"
-        raise ConfigError("There is no such experiment.", where=str(path), do=f"one of: {known}") from None
+        known = sorted(str(file) for file in path.parent.glob("*.toml"))
+        do = meant(str(path), known, f"one of: {', '.join(known) or 'none there'}")
+        raise ConfigError("There is no such experiment.", where=str(path), do=do) from None
     except ValidationError as error:
         raise _first_mistake(path, error) from None
     except (OSError, ValueError) as error:
-        raise ConfigError("The experiment cannot be read.", where=str(path), why=str(error)) from None
+        raise ConfigError(
+            "The experiment cannot be read.", where=place(path, error), why=str(error)
+        ) from None
     except ConfigError as error:
         where = error.where if error.where.startswith(str(path)) else f"{path}, {error.where}"
         raise ConfigError(error.what, where=where, why=error.why, do=error.do) from None

@@ -14,6 +14,7 @@ from lab.errors import (
     BusyError,
     CallError,
     EndpointError,
+    NoKeyError,
     OutageError,
     RequestError,
     SlowError,
@@ -84,7 +85,7 @@ def _status(error: "openai.APIStatusError", where: str) -> EndpointError | CallE
     words = f"{error.code or ''} {why}".lower()
     if status in NO_KEY:
         do = "set HF_TOKEN (or API_KEY) to a key for this endpoint"
-        return EndpointError("The endpoint refused the key.", where=where, why=why, do=do)
+        return NoKeyError("The endpoint refused the key.", where=where, why=why, do=do)
     if status == NO_MODEL:
         return EndpointError("The endpoint does not have the model.", where=where, why=why)
     if status == 402 or (status == 429 and _names(USED_UP, words)):

@@ -1,10 +1,19 @@
-"""Writing a file so that a reader sees the old one or the new one, and never a part."""
+"""Files: written so that a reader sees the old or the new one, and never a part; and where one is wrong."""
 
 import os
+import re
 import tempfile
+import tomllib
 from pathlib import Path
 
 from lab.errors import LabError
+
+
+def place(path: Path, error: Exception) -> str:
+    """Where `error` is in the file at `path`: with the line, where a TOML parser names it."""
+    # Before Python 3.14 the line is in the message alone.
+    line = re.search(r"\(at line (\d+)", str(error)) if isinstance(error, tomllib.TOMLDecodeError) else None
+    return f"{path}, line {line[1]}" if line else str(path)
 
 
 def write_atomically(path: Path, text: str) -> None:

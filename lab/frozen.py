@@ -5,14 +5,15 @@ is printed, so it needs the standard library alone.
 """
 
 import tomllib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from lab.candidate import Candidate
+from lab.candidate import Candidate, check_keys
 from lab.declaration import EnvironmentConfig
-from lab.errors import ConfigError, FrozenPromptError
+from lab.errors import ConfigError, FrozenPromptError, unknown_key
+from lab.files import place
 from lab.task import Setup, Task
 
 FORMAT = 3
@@ -132,7 +133,7 @@ def read_frozen(path: Path) -> FrozenPrompt:
         raise FrozenPromptError("There is no frozen prompt.", where=str(path), do=again) from None
     except (OSError, ValueError) as error:
         what = "The frozen prompt cannot be read."
-        raise FrozenPromptError(what, where=str(path), why=str(error), do=again) from None
+        raise FrozenPromptError(what, where=place(path, error), why=str(error), do=again) from None
     if table.get("format") == 2:
         table = _from_format_2(table)
     if table.get("format") != FORMAT:
@@ -140,7 +141,11 @@ def read_frozen(path: Path) -> FrozenPrompt:
         raise FrozenPromptError("The frozen prompt has another format.", where=str(path), why=why, do=again)
     try:
         frozen = _from_table(table)
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
+    except ConfigError as error:
+        what, where = "The frozen prompt is damaged.", f"{path}, {error.where}"
+        do = "; ".join(filter(None, [f"{again} writes it anew", error.do]))
+        raise FrozenPromptError(what, where=where, why=error.what, do=do) from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         what, why = "The frozen prompt is damaged.", f"{type(error).__name__}: {error}"
         raise FrozenPromptError(what, where=str(path), why=why, do=again) from None
     if frozen.candidate.digest != table.get("digest"):
@@ -150,15 +155,20 @@ def read_frozen(path: Path) -> FrozenPrompt:
 
 
 def _from_table(table: dict[str, Any]) -> FrozenPrompt:
+    known = ["format", "digest", "tasks", *(one.name for one in fields(FrozenPrompt))]
+    for name in table:
+        if name not in known:
+            raise unknown_key(name, known, where=name)
     return FrozenPrompt(
         Candidate.from_table(table["candidate"]),
-        _record(EnvironmentConfig, table["environment"]),
+        _record(EnvironmentConfig, table["environment"], "environment"),
         replace(
-            _record(Task, table["task"]), tasks=tuple(_record(Setup, one) for one in table.get("tasks", ()))
+            _record(Task, table["task"], "task"),
+            tasks=tuple(_record(Setup, one, "tasks") for one in table.get("tasks", ())),
         ),
-        _record(FrozenModel, table["model"]),
-        _record(Evidence, table["evidence"]),
-        _record(Provenance, table["provenance"]),
+        _record(FrozenModel, table["model"], "model"),
+        _record(Evidence, table["evidence"], "evidence"),
+        _record(Provenance, table["provenance"], "provenance"),
     )
 
 
@@ -170,7 +180,8 @@ def _from_format_2(table: dict[str, Any]) -> dict[str, Any]:
 Record = TypeVar("Record", EnvironmentConfig, Task, Setup, FrozenModel, Evidence, Provenance)
 
 
-def _record(cls: type[Record], table: dict[str, Any]) -> Record:
+def _record(cls: type[Record], table: dict[str, Any], where: str) -> Record:
+    check_keys(cls, table, where)
     record = cls(**table)
     for name, hint in get_type_hints(cls).items():
         value = getattr(record, name)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.candidate import Candidate
-from lab.errors import ConfigError
+from lab.errors import ConfigError, meant
 from lab.experiment import Experiment, load_experiment
 from lab.outcome import Outcome
 from lab.progress import ProgressView
-from lab.record import Record
-from lab.resume import document, open_record
+from lab.record import NothingRecordedError, Record
+from lab.resume import StudyChangedError, document, open_record
 from lab.settings import ModelChoice, choose_model, read_dotenv, shown_proposer
 from lab.store import CALLS, Store
 from lab.study import Study
@@ -48,8 +48,9 @@ class PastStudy:
         wanted = f"trial-{int(name):03d}" if name.isdecimal() else name
         found = next((trial.candidate for trial in self.trials if trial.name == wanted), None)
         if found is None:
-            known = ", ".join(sorted(trial.name for trial in self.trials)) or "none yet"
-            raise ConfigError(f"There is no {wanted!r}.", where=self.record.name, do=f"use one of: {known}")
+            known = sorted(trial.name for trial in self.trials)
+            do = meant(wanted, known, f"use one of: {', '.join(known) or 'none yet'}")
+            raise ConfigError(f"There is no {wanted!r}.", where=self.record.name, do=do)
         return found
 
 
@@ -63,12 +64,29 @@ async def past_study(path: Path, storage: str = "") -> AsyncIterator[PastStudy]:
     read_dotenv(Path.cwd())
     experiment = load_experiment(path)
     model = choose_model(experiment.model)
-    with closing(Store(storage or os.environ.get("LAB_STORAGE") or CALLS)) as store:
+    place = storage or os.environ.get("LAB_STORAGE") or CALLS
+    if place == CALLS and not CALLS.exists():  # and none is made
+        raise _nothing(path, str(CALLS))
+    with closing(Store(place)) as store:
         depends_on = document(experiment, model, shown_proposer())
-        record = open_record(store, experiment.name, depends_on, fresh=False, replay=True)
+        try:
+            record = open_record(store, experiment.name, depends_on, fresh=False, replay=True)
+        except NothingRecordedError:
+            raise _nothing(path, store.where) from None
+        except StudyChangedError as error:
+            error.what = (
+                "The experiment is not what it was when its last study began: its trials cannot be read."
+            )
+            error.do = f"change it back, or begin a new study: python -m lab.tune {path}"
+            raise
         view = ProgressView(experiment.space.free, quiet=True)
         tracker = Tracker(experiment, record.name, view.say)
         study = Study(experiment, model, record, view, tracker)
         outcome = await study.replay() if record.judged else None
         trials = outcome.trials if outcome else tuple(study.so_far())
         yield PastStudy(experiment, model, trials, outcome, record)
+
+
+def _nothing(path: Path, where: str) -> ConfigError:
+    do = f"python -m lab.tune {path}"
+    return ConfigError("No study of this experiment was recorded.", where=where, do=do)

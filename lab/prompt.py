@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from lab.errors import ConfigError
+from lab.errors import ConfigError, meant
+from lab.files import place
 
 SYSTEM_PLACEHOLDERS = frozenset({"max_steps", "schema"})
 """The system text may name only what stays the same all through an episode, so that prefix caches hold."""
@@ -21,6 +22,9 @@ TURN_PLACEHOLDERS = frozenset({"step", "max_steps", "observation", "reward", "hi
 
 FIELD = "observation."
 """What the placeholder of one field of the observation begins with."""
+
+KEYS = ("about", "system", "turn")
+"""Of a template's file."""
 
 Values = Mapping[str, str | None]
 """A placeholder's text, or None where there is nothing to say at this step."""
@@ -78,6 +82,7 @@ class PromptTemplate:
             named = {name for name in named if not name.startswith(FIELD)}
         if unknown := sorted(named - allowed):
             do = f"use {', '.join(f'{{{name}}}' for name in sorted(allowed))}"
+            do = meant(unknown[0], allowed, do)
             raise ConfigError(f"Unknown placeholder {{{unknown[0]}}}.", where=where, do=do)
 
 
@@ -90,15 +95,16 @@ def load_template(path: Path) -> PromptTemplate:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.toml"))) or "none"
-        raise ConfigError(
-            f"There is no template {path.stem!r}.", where=str(path), do=f"name one of: {known}"
-        ) from None
+        known = sorted(file.stem for file in path.parent.glob("*.toml"))
+        do = meant(path.stem, known, f"name one of: {', '.join(known) or 'none'}")
+        raise ConfigError(f"There is no template {path.stem!r}.", where=str(path), do=do) from None
     except (OSError, ValueError) as error:
-        raise ConfigError("A template cannot be read.", where=str(path), why=str(error)) from None
+        raise ConfigError("A template cannot be read.", where=place(path, error), why=str(error)) from None
     if set(table) - {"about"} != {"system", "turn"}:
         why = f"its keys are {', '.join(sorted(table)) or 'none'}"
-        raise ConfigError("A template has the keys about, system and turn.", where=str(path), why=why)
+        unknown = sorted(set(table) - set(KEYS))
+        do = meant(unknown[0], KEYS) if unknown else ""
+        raise ConfigError("A template has the keys about, system and turn.", where=str(path), why=why, do=do)
     return PromptTemplate(path.stem, table["system"], table["turn"])
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from lab.declaration import EnvironmentConfig
 from lab.endpoint import EndpointConfig, shown_url
-from lab.errors import ConfigError, EndpointError
+from lab.errors import ConfigError, NoKeyError
 
 EMBEDDED = "embedded"
 """The endpoint that the lab starts itself: see `lab.local_model`."""
@@ -65,12 +65,12 @@ def hosted_endpoint(model: ModelChoice, environ: Mapping[str, str] = os.environ)
     """How to call `model` at its URL, with the key from `HF_TOKEN` or `API_KEY`.
 
     Raises:
-        EndpointError: there is no key, and the endpoint is not on this machine.
+        NoKeyError: there is no key, and the endpoint is not on this machine.
     """
     key = environ.get("HF_TOKEN") or environ.get("API_KEY")
     if not key and urlsplit(model.endpoint).hostname not in LOOPBACK:
         where, do = shown_url(model.endpoint), "set HF_TOKEN (or API_KEY), in the environment or in .env"
-        raise EndpointError("There is no API key for the endpoint.", where=where, do=do)
+        raise NoKeyError("There is no API key for the endpoint.", where=where, do=do)
     return EndpointConfig(model.endpoint, model.name, key or "none")
 
 

@@ -3,12 +3,11 @@
 It owns that syntax and how a mistake in it is told; what is not named keeps the baseline's value.
 """
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from lab.candidate import LIMITS, Candidate
-from lab.errors import ConfigError
+from lab.errors import ConfigError, unknown_key
 from lab.prompt import PromptTemplate, load_template
 from lab.space import Choices, Dimension, Range, Space, with_settings
 
@@ -38,14 +37,6 @@ def read_space(table: Mapping[str, object], baseline: Candidate, folder: Path) -
     fixed = {name: dimensions[name].ends[0] for name, value in table.items() if _is_one(value)}
     free = {name: dimension for name, dimension in dimensions.items() if name not in fixed}
     return Space(free, with_settings(baseline, fixed, templates), templates)
-
-
-def unknown_key(name: str, known: Iterable[str], *, where: str) -> ConfigError:
-    """The error for a key that does not exist, with the one that was probably meant."""
-    known = list(known)
-    near = difflib.get_close_matches(name.rpartition(".")[2], known, n=1)
-    do = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(known)}"
-    return ConfigError(f"Unknown key {name!r}.", where=where, do=do)
 
 
 def _is_one(value: object) -> bool:

@@ -35,8 +35,8 @@ from lab.trial import Trial
 from lab.verdict import Verdict, confirm, finalists, judge
 from lab.workers import working
 
-CONFIRMATION, HOLDOUT = 500_000, 1_000_000
-"""How far the seeds of confirmation and holdout lie from the search's, which never reach there."""
+CONFIRMATION, HOLDOUT, COMPARISON = 500_000, 1_000_000, 1_500_000
+"""How far the seeds of confirmation, holdout and `lab.compare` lie from the search's, which end before."""
 
 
 class Study:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.command import Debug, command_line, manners
+from lab.command import Debug, Experiment, command_line, manners
 from lab.errors import ConfigError
 from lab.frozen import BEST
 
@@ -26,7 +26,7 @@ app = command_line()
 
 @app.command()
 def tune(
-    experiment: Annotated[Path, typer.Argument(help="The experiment file.")] = Path("experiments/echo.toml"),
+    experiment: Experiment = Path("experiments/echo.toml"),
     out: Annotated[Path, typer.Option(help="Where the winner is frozen to.")] = BEST,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin a new study; the old ones are kept.")] = False,
     replay: Annotated[

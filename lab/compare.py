@@ -1,0 +1,224 @@
+"""The command `python -m lab.compare`: two candidates head to head, on episodes that no study has played.
+
+It owns the sentence that is said of them, which claims what the test shows and no more; the test is
+`lab.verdict`'s.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.command import Debug, ExperimentOrNone, Who, command_line, manners
+from lab.errors import plain
+
+if TYPE_CHECKING:
+    from lab.evaluation import Evaluation
+    from lab.experiment import Experiment
+    from lab.spending import Spending
+    from lab.stage import Contender, Stage
+    from lab.verdict import Compared, Verdict
+
+app = command_line()
+
+LOOK_S = 0.25
+"""Seconds between two looks at how far it is."""
+
+
+@app.command()
+def compare(
+    a: Who,
+    b: Who,
+    experiment: ExperimentOrNone = None,
+    episodes: Annotated[
+        int | None,
+        typer.Option(min=2, help="Episodes of each.", show_default="verdict.episodes of the experiment"),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Play two candidates head to head on fresh episodes, paired by seed, and say what the test shows.
+
+    A and B are frozen, baseline, or the number or name of a trial of the experiment's last study.
+    The test is the study's own: paired t interval and paired sign-flip test of the difference in return.
+    Exit code 0 says that it was played, whatever came out.
+
+    Examples:
+
+        python -m lab.compare frozen baseline
+
+        python -m lab.compare 12 7 experiments/smoke.toml --episodes 8
+    """
+    with manners(debug=debug):
+        asyncio.run(_compare(a, b, experiment, episodes))
+
+
+async def _compare(a: str, b: str, path: Path | None, episodes: int | None) -> None:
+    # Here and not above, so that --help answers at once.
+    from lab.objective import Objective
+    from lab.stage import set_stage
+    from lab.trial import Trial
+    from lab.verdict import judge
+
+    stage = await set_stage([a, b], path, need_experiment=True)
+    assert stage.experiment is not None
+    confidence = stage.experiment.verdict.confidence
+    count = episodes or stage.experiment.verdict.episodes
+    one, other = await _play(stage, stage.experiment, count)
+    verdict = judge((), other, [(Trial(0, one), one)], Objective(), confidence)
+    if not verdict.finalists:
+        raise (*one.failed, *other.failed)[0].error
+    typer.echo("\n".join(plain(line) for line in _told(stage, verdict)))
+
+
+async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[Evaluation, Evaluation]":
+    from lab.player import Player
+    from lab.spending import Metered, Spending
+    from lab.study import COMPARISON
+
+    first = experiment.seed + COMPARISON
+    seeds = range(first, first + count)
+    most = 2 * count * stage.task.max_steps
+    names = " and ".join(contender.name for contender in stage.contenders)
+    told = f"Playing {names} on {stage.model.name} at {stage.model.shown}, {count} episodes each"
+    typer.echo(f"{told}: {most} calls at most.", err=True)
+    spending = Spending()
+    async with stage.opened() as (endpoint, environment), _watched(spending, most):
+        model = Metered(endpoint, spending, experiment.prices)
+        player = Player(model, environment, stage.task, experiment.search.in_flight, spending)
+        async with asyncio.TaskGroup() as group:  # a pair at a time: what befalls the endpoint befalls both
+            pairs = [
+                [
+                    group.create_task(player.evaluate(contender.candidate, [seed]))
+                    for contender in stage.contenders
+                ]
+                for seed in seeds
+            ]
+    one, other = zip(*pairs, strict=True)
+    return _together(one), _together(other)
+
+
+def _together(tasks: "Sequence[asyncio.Task[Evaluation]]") -> "Evaluation":
+    """One evaluation of many, which are of the same candidate."""
+    parts = [task.result() for task in tasks]
+    return replace(
+        parts[0],
+        episodes=tuple(episode for part in parts for episode in part.episodes),
+        failed=tuple(failed for part in parts for failed in part.failed),
+    )
+
+
+@asynccontextmanager
+async def _watched(spending: "Spending", most: int) -> AsyncIterator[None]:
+    """Show how far it is, where stderr is a terminal."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+
+        async def look() -> None:
+            while True:
+                status.update(f"{spending.calls} of {most} calls")
+                await asyncio.sleep(LOOK_S)
+
+        looking = asyncio.create_task(look())
+        try:
+            yield
+        finally:
+            looking.cancel()
+
+
+def _told(stage: "Stage", verdict: "Verdict") -> Iterator[str]:
+    one, other = stage.contenders
+    (compared,) = verdict.finalists
+    yield from _table(stage, compared.unseen, verdict.baseline, verdict.confidence)
+    for contender, played in zip(stage.contenders, (compared.unseen, verdict.baseline), strict=True):
+        if played.failed:
+            why = played.failed[0].error.one_line
+            yield f"{contender.name}: {len(played.failed)} episodes failed, the first by: {why}"
+    if one.candidate == other.candidate:
+        yield f"Both are the same candidate, and this is noise: {_figures(compared, verdict.confidence)}."
+    else:
+        yield claim(one.name, other.name, compared, verdict.confidence)
+    scores = (*compared.unseen.scores, *verdict.baseline.scores)
+    if all(score >= 1 for score in scores):
+        yield f"Note: all {len(scores)} episodes have a score of 1.0, the most there is: it is blind here."
+
+
+Row = tuple[str, str, str]
+
+
+def _table(stage: "Stage", one: "Evaluation", other: "Evaluation", confidence: float) -> Iterator[str]:
+    """What differs, and how they did; never a setting that both share."""
+    from lab.intervals import t_interval
+
+    first, second = stage.contenders
+    means = [str(t_interval(list(played.returns.values()), confidence)) for played in (one, other)]
+    rows: list[Row] = [
+        ("", first.name, second.name),
+        *_settings(first, second),
+        ("return", means[0], means[1]),
+        ("score", f"{one.mean_score:.3f}", f"{other.mean_score:.3f}"),
+        ("tokens an episode", f"{one.tokens:,.0f}", f"{other.tokens:,.0f}"),
+        ("dollars an episode", _dollars(stage, one), _dollars(stage, other)),
+        ("seconds a call", f"{one.latency_s:.2f}", f"{other.latency_s:.2f}"),
+    ]
+    wide, middle = (max(len(row[place]) for row in rows) for place in (0, 1))
+    yield from (f"{name:<{wide}}  {mine:<{middle}}  {its}".rstrip() for name, mine, its in rows)
+
+
+def _settings(first: "Contender", second: "Contender") -> Iterator[Row]:
+    from lab.difference import differing, text_diff
+
+    pairs = differing(first.candidate, second.candidate)
+    for name, (mine, its) in pairs.items():
+        yield name, str(mine), str(its)
+    if "template" not in pairs and text_diff(first.candidate, second.candidate, ("", "")):
+        yield "texts", "differ", "from these"
+
+
+def _dollars(stage: "Stage", played: "Evaluation") -> str:
+    from lab.spending import FREE
+
+    assert stage.experiment is not None
+    prices = stage.experiment.prices
+    if prices == FREE:
+        return "price unknown"
+    count = len(played.episodes)
+    tokens_in = sum(episode.prompt_tokens for episode in played.episodes)
+    tokens_out = sum(episode.completion_tokens for episode in played.episodes)
+    return f"${prices.dollars(tokens_in, tokens_out) / count:.4f}"
+
+
+def claim(one: str, other: str, compared: "Compared", confidence: float) -> str:
+    """What the test shows of two candidates' returns, in a sentence.
+
+    Args:
+        compared: `one` beside `other`; it is named as higher or lower only where interval and test agree.
+    """
+    gap, figures = compared.difference, _figures(compared, confidence)
+    if compared.p_value <= 1 - confidence and (gap.low > 0 or gap.high < 0):
+        return f"{one} returns {'more' if gap.mean > 0 else 'less'} than {other}: {figures}."
+    few = least_pairs(confidence)
+    more = f" Fewer than {few} pairs can show none: use --episodes {few} or more." if gap.n < few else ""
+    return f"No difference between {one} and {other} is shown: {figures}.{more}"
+
+
+def _figures(compared: "Compared", confidence: float) -> str:
+    gap, p_value = compared.difference, compared.p_value
+    interval = f"{gap.mean:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]"
+    return f"{interval}, {confidence:.0%} interval of {gap.n} pairs, p = {p_value:.2g}"
+
+
+def least_pairs(confidence: float) -> int:
+    """The pairs from which the sign-flip test can say anything: of 2^n patterns, two are the most extreme."""
+    pairs = 2
+    while 2 / 2**pairs > 1 - confidence:
+        pairs += 1
+    return pairs
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,279 @@
+"""The command `python -m lab.doctor`: whether all that a study needs is there, a line each, and what to do.
+
+It looks the way a study would, and changes nothing: the model is asked once, the environment is reset once.
+"""
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from lab.command import Debug, Experiment, command_line, manners
+from lab.errors import ConfigError, LabError, NoKeyError, OutageError, UnreachableError, plain
+from lab.frozen import BEST, read_frozen
+
+if TYPE_CHECKING:
+    from lab.experiment import Experiment as Loaded
+    from lab.settings import ModelChoice
+
+app = command_line()
+
+PYTHONS = ((3, 11), (3, 14))
+"""From the first, and below the second."""
+
+FREE_BYTES = 500_000_000
+"""A study of a thousand calls leaves a few megabytes; this is for many, and for MLflow's artifacts."""
+
+ANSWER_S = 60.0
+"""Seconds that the model has to answer: some endpoints load one first."""
+
+DATABASE = Path("mlflow.db")
+"""MLflow's own default, in the working directory."""
+
+PINS = Path(__file__).resolve().parents[1] / "constraints.txt"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line.
+
+    Attributes:
+        wrong: what is not fine, or None.
+        looked: False where it cannot be told, for what is wrong before it.
+    """
+
+    about: str
+    said: str
+    wrong: LabError | None = None
+    looked: bool = True
+
+    def __str__(self) -> str:
+        if self.wrong is None:
+            return f"{'fine' if self.looked else '-':<4}  {self.about:<12} {self.said}"
+        told = self.wrong.one_line.replace(".: ", ". ", 1)
+        do = f"; try: {self.wrong.do}" if self.wrong.do else ""
+        return f"NOT   {self.about:<12} {told}{do}"
+
+
+@app.command()
+def doctor(experiment: Experiment = Path("experiments/echo.toml"), debug: Debug = False) -> None:
+    """Check what a study needs, a line each: what is fine, what is not, and what to do.
+
+    The model is asked once, and the environment is opened and reset once. No key is ever printed.
+    Exit code: 0 if all is fine, else that of the first kind that is not: 2 configuration, 3 endpoint or key,
+    4 environment, 1 anything else.
+
+    Examples:
+
+        python -m lab.doctor
+
+        python -m lab.doctor experiments/smoke.toml
+    """
+    with manners(debug=debug):
+        wrong = asyncio.run(_examine(experiment))
+    typer.echo("All is fine." if not wrong else f"{len(wrong)} not fine.")
+    sys.exit(wrong[0].exit_code if wrong else 0)
+
+
+async def _examine(path: Path) -> list[LabError]:
+    """Print each finding as it is made; what is not fine."""
+    from lab.settings import read_dotenv
+
+    read_dotenv(Path.cwd())
+    wrong: list[LabError] = []
+
+    def tell(finding: Finding) -> None:
+        typer.echo(plain(str(finding)))
+        if finding.wrong:
+            wrong.append(finding.wrong)
+
+    tell(_looked("Python", _python))
+    tell(_looked("packages", _packages))
+    loaded: list[Loaded] = []
+    tell(_looked("experiment", lambda: _experiment(path, loaded)))
+    tell(_looked("frozen", _frozen))
+    if loaded:
+        for finding in await _model(loaded[0]):
+            tell(finding)
+        tell(await _environment(loaded[0]))
+    else:
+        for about in ("endpoint", "key", "model", "environment"):
+            tell(Finding(about, "not looked at: the experiment names it", looked=False))
+    tell(_looked("MLflow store", _mlflow))
+    tell(_looked("disk", _disk))
+    return wrong
+
+
+def _looked(about: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(about, look())
+    except LabError as error:
+        return Finding(about, "", error)
+
+
+def _python() -> str:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if not PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:
+        do = "make setup PYTHON=python3.11"
+        raise ConfigError(f"Python {version} is not one that the lab runs on.", why="3.11 to 3.13 are", do=do)
+    return version
+
+
+def _packages() -> str:
+    """Every required package is there, in a version that is allowed; one that is not the pinned is named."""
+    from importlib.metadata import PackageNotFoundError, requires, version
+
+    from packaging.requirements import Requirement
+
+    try:
+        wanted = [Requirement(text) for text in requires("prompt-lab") or ()]
+    except PackageNotFoundError:
+        do = "pip install -c constraints.txt -e '.[local,dev]'"
+        raise ConfigError("The lab itself is not installed.", do=do) from None
+    wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    pinned, others = dict(_pins()), []
+    for one in wanted:
+        try:
+            found = version(one.name)
+        except PackageNotFoundError:
+            raise _unfit(f"{one.name} is not installed.", one) from None
+        if not one.specifier.contains(found, prereleases=True):
+            raise _unfit(f"{one.name} is {found}.", one)
+        if found != pinned.get(one.name, found):
+            others.append(f"{one.name} {found}, tested with {pinned[one.name]}")
+    return f"{len(wanted)} as required" + "".join(f"; {other}" for other in others)
+
+
+def _unfit(what: str, wanted: object) -> ConfigError:
+    do = "make setup, or pip install -c constraints.txt -e '.[local]'"
+    return ConfigError(what, why=f"the lab requires {wanted}", do=do)
+
+
+def _pins() -> Iterator[tuple[str, str]]:
+    lines = PINS.read_text(encoding="utf-8").splitlines() if PINS.exists() else []
+    for line in lines:
+        name, is_pin, rest = line.partition("==")
+        if is_pin and ";" not in rest:
+            yield name.strip(), rest.strip()
+
+
+def _experiment(path: Path, loaded: "list[Loaded]") -> str:
+    from lab.experiment import load_experiment
+
+    loaded.append(load_experiment(path))
+    return f"{path}: {loaded[0].about}"
+
+
+def _frozen() -> str:
+    frozen = read_frozen(BEST)
+    return f"{BEST}: template {frozen.candidate.template.name}, of {frozen.provenance.study}"
+
+
+async def _model(experiment: "Loaded") -> list[Finding]:
+    """Endpoint, key and model: one call tells which of them is not fine."""
+    from lab.settings import choose_model
+
+    try:
+        model = choose_model(experiment.model)
+    except ConfigError as error:
+        return [Finding("endpoint", "", error)]
+    if model.embedded:
+        return _embedded(model)
+    present = os.environ.get("HF_TOKEN") or os.environ.get("API_KEY")
+    endpoint = Finding("endpoint", model.shown)
+    key = Finding("key", "present" if present else "none, and none is needed on this machine")
+    unasked = Finding("model", f"{model.name}, not asked", looked=False)
+    try:
+        return [endpoint, key, Finding("model", await _answer(model, experiment))]
+    except NoKeyError as error:
+        return [endpoint, Finding("key", "", error), unasked]
+    except (UnreachableError, OutageError) as error:
+        untried = Finding("key", f"{key.said}, not tried" if present else key.said, looked=False)
+        return [Finding("endpoint", "", error), untried, unasked]
+    except LabError as error:
+        return [endpoint, key, Finding("model", "", error)]
+
+
+def _embedded(model: "ModelChoice") -> list[Finding]:
+    from lab.local_model.weights import check_runtime, find_weights
+
+    def installed() -> str:
+        check_runtime()
+        return f"{model.name}, weights in {find_weights()}"
+
+    return [
+        Finding("endpoint", "embedded, started by each command"),
+        Finding("key", "none is needed"),
+        _looked("model", installed),
+    ]
+
+
+async def _answer(model: "ModelChoice", experiment: "Loaded") -> str:
+    from lab.candidate import SamplingParams
+    from lab.endpoint import Message
+    from lab.opening import open_endpoint, opening_model
+
+    patience = replace(experiment.patience, attempts=1, timeout_s=ANSWER_S, whole_s=ANSWER_S)
+    with opening_model(model, os.environ) as opening:
+        async with open_endpoint(opening, patience) as endpoint:
+            done = await endpoint.complete([Message("user", "Say: ok.")], SamplingParams(max_tokens=4))
+    return f"{model.name} answers in {done.latency_s:.1f} s"
+
+
+async def _environment(experiment: "Loaded") -> Finding:
+    from lab.environment import open_environment
+    from lab.settings import choose_environment
+
+    try:
+        where, (setup, seed) = (
+            choose_environment(experiment.environment),
+            experiment.task.setup(experiment.seed),
+        )
+        async with (
+            open_environment(where, experiment.root) as environment,
+            environment.session() as session,
+        ):
+            await session.reset(seed, setup.reset)
+    except LabError as error:
+        return Finding("environment", "", error)
+    return Finding("environment", f"{where.shown}: opened and reset")
+
+
+def _mlflow() -> str:
+    """Open the store as a study does; where there is none yet, none is made."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri and not DATABASE.exists():
+        return f"{DATABASE}, which the first study makes"
+    for name, value in (("MAX_RETRIES", "1"), ("TIMEOUT", "10")):
+        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
+    import mlflow
+
+    from lab.endpoint import shown_url
+
+    shown = shown_url(mlflow.get_tracking_uri()) if uri else str(DATABASE)
+    try:
+        found = mlflow.MlflowClient().search_experiments(max_results=100)
+    except Exception as error:  # whatever MLflow or its database raises
+        do = "check MLFLOW_TRACKING_URI" if uri else f"move {DATABASE} away; a new one is made"
+        raise ConfigError("MLflow's store cannot be opened.", where=shown, why=str(error), do=do) from None
+    return f"{shown}: {len(found)} experiments"
+
+
+def _disk() -> str:
+    here, free = Path.cwd(), shutil.disk_usage(Path.cwd()).free
+    if not os.access(here, os.W_OK):
+        raise LabError("Nothing can be written here.", where=str(here), do="run it in a folder of your own")
+    if free < FREE_BYTES:
+        what = f"Only {free / 1e9:.1f} GB are free."
+        raise LabError(what, where=str(here), do=f"free {FREE_BYTES / 1e9:g} GB at least")
+    return f"{free / 1e9:.0f} GB free"
+
+
+if __name__ == "__main__":
+    app()

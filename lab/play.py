@@ -1,0 +1,128 @@
+"""The command `python -m lab.play`: one episode of any candidate, step by step, with all that is sent.
+
+It owns how an episode is told; who may be named, and what is played on, is `lab.stage`'s.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.command import Debug, ExperimentOrNone, Who, command_line, manners
+from lab.errors import plain
+
+if TYPE_CHECKING:
+    from lab.candidate import SamplingParams
+    from lab.endpoint import Completion, Message, Model
+    from lab.episode import Episode, Step
+    from lab.stage import Stage
+    from lab.task import Task
+
+app = command_line()
+
+
+@app.command()
+def play(
+    who: Who = "frozen",
+    experiment: ExperimentOrNone = None,
+    seed: Annotated[int, typer.Option(min=0, help="The environment's seed.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Play one episode, step by step: every message that is sent, the action, the reward, tokens, seconds.
+
+    WHO is frozen, baseline, or the number or name of a trial of the experiment's last study.
+    Model and environment are those of lab.tune.
+
+    Examples:
+
+        python -m lab.play
+
+        python -m lab.play baseline --seed 7
+
+        python -m lab.play trial-012 experiments/smoke.toml
+    """
+    with manners(debug=debug):
+        asyncio.run(_play(who, experiment, seed))
+
+
+async def _play(who: str, path: Path | None, seed: int) -> None:
+    # Here and not above, so that --help answers at once.
+    from lab.agent import Agent
+    from lab.episode import play as play_episode
+    from lab.stage import set_stage
+
+    stage = await set_stage([who], path, need_experiment=False)
+    (contender,) = stage.contenders
+    _say(_heading(stage, seed))
+    async with stage.opened() as (endpoint, environment), environment.session() as session:
+        told = _Told(endpoint, stage.task)
+        agent = Agent(contender.candidate, told, stage.task)
+        episode = await play_episode(agent, session, seed, on_step=told.step)
+    _say(_sum(episode, stage.task))
+
+
+@dataclass
+class _Told:
+    """A model whose messages are shown before they are sent, and the steps that follow from its answers."""
+
+    model: "Model"
+    task: "Task"
+    steps: int = 0
+    returned: float = 0.0
+
+    async def complete(
+        self, messages: "Sequence[Message]", sampling: "SamplingParams", schema: str = ""
+    ) -> "Completion":
+        """Ask the model once; see `Endpoint.complete`."""
+        _say(f"\n== Step {self.steps + 1} of {self.task.max_steps} at most")
+        for message in messages:
+            _say(f"[{message.role}]\n{message.content}")
+        return await self.model.complete(messages, sampling, schema)
+
+    def step(self, step: "Step") -> None:
+        """Tell what was done and what came of it."""
+        self.steps, self.returned = step.number, self.returned + step.reward
+        _say(f"[action]\n{step.action}")
+        if step.observation != step.action:
+            _say(f"[observation]\n{step.observation}")
+        _say(f"-- reward {step.reward:.2f}, so far {self.returned:.2f}{_cost(step.completion)}")
+        if step.error:
+            _say(f"-- {step.error}")
+
+
+def _cost(completion: "Completion | None") -> str:
+    if completion is None:
+        return ""
+    tokens = f"{completion.prompt_tokens:,} tokens in, {completion.completion_tokens:,} out"
+    tries = f" in {completion.attempts} attempts" if completion.attempts > 1 else ""
+    return f"; {tokens}; {completion.latency_s:.2f} s{tries}; finished by {completion.finish_reason}"
+
+
+def _heading(stage: "Stage", seed: int) -> str:
+    from lab.difference import settings_of
+
+    (contender,) = stage.contenders
+    settings = " ".join(f"{name}={value}" for name, value in settings_of(contender.candidate).items())
+    where = f"{stage.model.name} at {stage.model.shown}"
+    return f"Playing {contender.name} on {where}, task {stage.task.setup(seed)[0].name}, seed {seed}:\n  {settings}"
+
+
+def _sum(episode: "Episode", task: "Task") -> str:
+    rewards = [step.reward for step in episode.steps]
+    seconds = sum(completion.latency_s for completion in episode.completions)
+    return (
+        f"\nReturn {episode.episode_return:.2f} in {len(rewards)} steps, score {task.score_of(rewards):.3f};"
+        f" {episode.prompt_tokens:,} tokens in, {episode.completion_tokens:,} out; {seconds:.1f} s of calls."
+    )
+
+
+def _say(text: str) -> None:
+    """Model and environment write what they like: nothing of it reaches the terminal as an escape."""
+    typer.echo(plain(text))
+
+
+if __name__ == "__main__":
+    app()

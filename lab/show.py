@@ -1,0 +1,153 @@
+"""The command `python -m lab.show`: a frozen prompt for people, with why it should be believed.
+
+It owns the page: texts, settings, evidence, provenance, and what differs from the baseline. It asks nothing.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lab.candidate import Candidate
+from lab.command import Debug, command_line, manners
+from lab.difference import demonstrations, differing, settings_of, text_diff
+from lab.errors import ConfigError, plain
+from lab.frozen import BEST, Evidence, FrozenPrompt, Provenance, read_frozen
+from lab.stage import experiment_path
+
+if TYPE_CHECKING:
+    from lab.experiment import Experiment
+
+app = command_line()
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Argument(help="The frozen prompt.")] = BEST,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show a frozen prompt: its texts and settings, its evidence, and what differs from the baseline.
+
+    The baseline is read from the experiment file that the frozen prompt names.
+
+    Examples:
+
+        python -m lab.show
+
+        python -m lab.show prompts/best.toml --json
+    """
+    with manners(debug=debug):
+        frozen = read_frozen(file)
+        experiment = _experiment(frozen)
+        if as_json:
+            typer.echo(json.dumps(_table(frozen, experiment), ensure_ascii=False, indent=2))
+        else:
+            typer.echo("\n".join(plain(line) for line in _page(file, frozen, experiment)))
+
+
+def _experiment(frozen: FrozenPrompt) -> "Experiment | ConfigError":
+    """The experiment that froze it, as its file is now, or why that cannot be had."""
+    from lab.experiment import load_experiment
+
+    try:
+        return load_experiment(experiment_path(frozen.provenance.experiment))
+    except ConfigError as error:
+        return error
+
+
+def _table(frozen: FrozenPrompt, experiment: "Experiment | ConfigError") -> dict[str, object]:
+    table = frozen.as_table()
+    table["provenance"]["dollars"] = frozen.provenance.dollars or None  # no price was known
+    if isinstance(experiment, ConfigError):
+        return {**table, "baseline": None, "differs": None, "note": experiment.one_line}
+    baseline = experiment.baseline
+    pairs = differing(baseline, frozen.candidate).items()
+    differs = {name: {"baseline": before, "frozen": now} for name, (before, now) in pairs}
+    return {**table, "baseline": baseline.as_table(), "differs": differs}
+
+
+def _page(path: Path, frozen: FrozenPrompt, experiment: "Experiment | ConfigError") -> Iterator[str]:
+    candidate = frozen.candidate
+    model, task = frozen.model, frozen.task
+    yield f"{path}: template {candidate.template.name}, tuned on {model.name} at {model.endpoint},"
+    yield f"for task {task.name} (environment {frozen.environment.shown})."
+    yield from _section("Evidence", _evidence(frozen.evidence))
+    if isinstance(experiment, ConfigError):
+        yield from _section("Against the baseline", [f"The baseline is not known: {experiment.one_line}"])
+    else:
+        yield from _section("Against the baseline", _against(experiment, candidate))
+    yield from _section("System text", candidate.template.system.strip().splitlines())
+    yield from _section("Turn text", candidate.template.turn.strip().splitlines())
+    if shown := demonstrations(candidate):
+        yield from _section("Demonstrations", shown)
+    yield from _section("Settings", [f"{name} = {value}" for name, value in settings_of(candidate).items()])
+    yield from _section("Provenance", _provenance(frozen.provenance, candidate))
+
+
+def _section(title: str, lines: "Iterator[str] | list[str]") -> Iterator[str]:
+    yield ""
+    yield title
+    yield from (f"  {line}".rstrip() for line in lines)
+
+
+def _evidence(evidence: Evidence) -> Iterator[str]:
+    yield _claim(evidence)
+    percent = f"{evidence.confidence:.0%}"
+    yield f"Holdout, {evidence.episodes} unseen episodes each, paired by seed, {percent} intervals:"
+    yield f"{'':<12}{'frozen':<28}baseline"
+    frozen = _interval(evidence.frozen_return, evidence.frozen_interval)
+    baseline = _interval(evidence.baseline_return, evidence.baseline_interval)
+    count = f" n={evidence.episodes}"
+    yield f"{'return':<12}{frozen + count:<28}{baseline}{count}"
+    yield f"{'score':<12}{evidence.frozen_score:<28.3f}{evidence.baseline_score:.3f}"
+    yield f"{'tokens':<12}{evidence.frozen_tokens:<28,.0f}{evidence.baseline_tokens:,.0f}"
+    if evidence.outcome != "baseline":
+        low, high = evidence.difference_interval
+        yield f"difference  {evidence.difference:+.1f} [{low:+.1f}, {high:+.1f}], p = {evidence.p_value:.2g}"
+        yield f"by {evidence.method}"
+
+
+def _claim(evidence: Evidence) -> str:
+    match evidence.outcome:
+        case "winner":
+            return "It returns more than the baseline on episodes that the search never saw."
+        case "cheaper":
+            return "It costs less than the baseline, at a return that the objective's rule allows."
+        case _:
+            return "It is the baseline itself: no candidate was shown to beat it."
+
+
+def _against(experiment: "Experiment", candidate: Candidate) -> Iterator[str]:
+    baseline = experiment.baseline
+    yield f"as {experiment_path(experiment.name)} has it now:"
+    pairs = differing(baseline, candidate)
+    if not pairs and baseline == candidate:
+        yield "Nothing differs."
+        return
+    wide = max(len(name) for name in ("", *pairs))
+    for name, (before, now) in pairs.items():
+        yield f"{name:<{wide}}  {before} -> {now}"
+    yield from text_diff(baseline, candidate, ("baseline", "frozen"))
+
+
+def _provenance(provenance: Provenance, candidate: Candidate) -> Iterator[str]:
+    trial = f"trial {provenance.trial}" if provenance.trial >= 0 else "the baseline"
+    yield f"{trial} of study {provenance.study}, experiment {provenance.experiment}, {provenance.created}"
+    dollars = f"${provenance.dollars:.2f}" if provenance.dollars else "price unknown"
+    yield (
+        f"{provenance.calls:,} calls, {provenance.prompt_tokens:,} tokens in,"
+        f" {provenance.completion_tokens:,} out, {dollars}, {provenance.minutes:.1f} minutes"
+    )
+    yield ", ".join(provenance.versions)
+    yield candidate.digest
+
+
+def _interval(mean: float, ends: list[float]) -> str:
+    return f"{mean:.1f} [{ends[0]:.1f}, {ends[1]:.1f}]"
+
+
+if __name__ == "__main__":
+    app()

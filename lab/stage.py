@@ -1,0 +1,139 @@
+"""A Stage: what candidates play on outside a study, and the candidates that a person names to play there.
+
+It owns these names: `frozen`, `baseline`, or a trial's number or name. What is played, and what is said of
+it, is the commands'.
+"""
+
+import os
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.candidate import Candidate
+from lab.declaration import EnvironmentConfig
+from lab.endpoint import Endpoint
+from lab.environment import Environment, open_environment
+from lab.errors import ConfigError, meant
+from lab.frozen import BEST, FrozenPrompt, read_frozen
+from lab.opening import open_endpoint, opening_model
+from lab.patience import Patience
+from lab.settings import ModelChoice, choose_environment, choose_model, read_dotenv
+from lab.task import Task
+
+if TYPE_CHECKING:
+    from lab.experiment import Experiment
+
+FROZEN, BASELINE = "frozen", "baseline"
+
+DEFAULT = Path("experiments/echo.toml")
+"""The experiment where none is named."""
+
+_TRIAL = re.compile(r"(trial-)?\d+")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A candidate by the name that it was asked for with."""
+
+    name: str
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Environment, task, model, and who plays.
+
+    Attributes:
+        root: the project's folder, below which the environment's files are.
+        experiment: None where the frozen prompt alone says what is played.
+    """
+
+    environment: EnvironmentConfig
+    root: Path
+    task: Task
+    model: ModelChoice
+    patience: Patience
+    contenders: tuple[Contender, ...]
+    experiment: "Experiment | None"
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[tuple[Endpoint, Environment]]:
+        """Start model and environment, and stop them at the end.
+
+        Raises:
+            EndpointError, EnvError: one of them cannot be had.
+        """
+        with opening_model(self.model, os.environ) as opening:
+            where = choose_environment(self.environment)
+            async with (
+                open_environment(where, self.root) as environment,
+                open_endpoint(opening, self.patience) as endpoint,
+            ):
+                yield endpoint, environment
+
+
+def experiment_path(name: str) -> Path:
+    """The file of the experiment `name`, where frozen prompts and people expect it."""
+    return Path("experiments") / f"{name}.toml"
+
+
+async def set_stage(names: Sequence[str], path: Path | None, *, need_experiment: bool) -> Stage:
+    """The stage for `names`, on the experiment at `path`: by default the frozen prompt's, where it is named.
+
+    Args:
+        need_experiment: whether the frozen prompt alone will not do.
+
+    Raises:
+        ConfigError: a file is not there or wrong, or nobody has such a name.
+    """
+    read_dotenv(Path.cwd())
+    for name in names:
+        _check_name(name)
+    frozen = read_frozen(BEST) if FROZEN in names else None
+    if frozen and path is None and not need_experiment and set(names) == {FROZEN}:
+        model = choose_model(ModelChoice(frozen.model.endpoint, frozen.model.name))
+        alone = (Contender(FROZEN, frozen.candidate),)
+        return Stage(frozen.environment, Path.cwd(), frozen.task, model, Patience(), alone, None)
+    from lab.experiment import load_experiment
+
+    path = path or (experiment_path(frozen.provenance.experiment) if frozen else DEFAULT)
+    experiment = load_experiment(path)
+    contenders = await _contenders(names, path, experiment, frozen)
+    for contender in contenders:
+        _check_tokens(contender, experiment.task, path)
+    model = choose_model(experiment.model)
+    where, root = experiment.environment, experiment.root
+    return Stage(where, root, experiment.task, model, experiment.patience, contenders, experiment)
+
+
+def _check_name(name: str) -> None:
+    if name in (FROZEN, BASELINE) or _TRIAL.fullmatch(name):
+        return
+    digits = "".join(re.findall(r"\d", name))
+    known = [FROZEN, BASELINE, *([f"trial-{digits}"] if digits else [])]
+    do = meant(name, known, "use frozen, baseline, or a trial's number or name")
+    raise ConfigError(f"There is no candidate {name!r}.", where="the command line", do=do)
+
+
+async def _contenders(
+    names: Sequence[str], path: Path, experiment: "Experiment", frozen: FrozenPrompt | None
+) -> tuple[Contender, ...]:
+    known = {BASELINE: experiment.baseline}
+    if frozen:
+        known[FROZEN] = frozen.candidate
+    if not set(names) <= set(known):
+        from lab.history import past_study
+
+        async with past_study(path) as past:
+            known |= {name: past.candidate(name) for name in names if name not in known}
+    return tuple(Contender(name, known[name]) for name in names)
+
+
+def _check_tokens(contender: Contender, task: Task, path: Path) -> None:
+    asked = contender.candidate.sampling.max_tokens
+    if asked > task.max_tokens:
+        what = f"{contender.name} asks for {asked} tokens an answer, and the task allows {task.max_tokens}."
+        raise ConfigError(what, where=f"{path}, task.max_tokens", do="name the experiment that it is from")
