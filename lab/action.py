@@ -32,7 +32,7 @@ TOOL_CALL: Schema = {
 }
 """The action of OpenEnv's environments of MCP tools, which publish one without fields."""
 
-_LIMITS = ("enum", "pattern", "minLength", "maxLength", "format")
+_LIMITS = ("enum", "pattern", "minLength", "maxLength", "format", "anyOf")
 """What a schema may ask of a text."""
 
 _MOST = 300
@@ -58,12 +58,12 @@ class ActionForm:
     Attributes:
         schema: of its action, as the environment publishes it.
         parse: reads an answer in place of the rules here.
+        check: further rules of the environment's own; raises ValueError.
     """
 
     schema: Schema
     parse: Parse | None = None
     check: Callable[[Values], None] = field(default=lambda _: None)
-    """Further rules of the environment's own; raises ValueError."""
 
     @cached_property
     def fields(self) -> dict[str, Any]:
@@ -125,13 +125,9 @@ class ActionForm:
 
     @cached_property
     def _whole(self) -> dict[str, Any]:
-        properties = {
-            name: rule for name, rule in self.schema.get("properties", {}).items() if name != "metadata"
-        }
-        return {
-            **(self.schema if properties else TOOL_CALL),
-            **({"properties": properties} if properties else {}),
-        }
+        properties = dict(self.schema.get("properties", {}))
+        properties.pop("metadata", None)
+        return {**self.schema, "properties": properties} if properties else dict(TOOL_CALL)
 
     @cached_property
     def _given(self) -> Values:
@@ -178,8 +174,10 @@ class ActionForm:
     @cached_property
     def _validator(self) -> Any:  # noqa: ANN401  # the library carries no types
         import jsonschema
+        from referencing import Registry
 
-        return jsonschema.validators.validator_for(self._whole, jsonschema.Draft202012Validator)(self._whole)
+        kind = jsonschema.validators.validator_for(self._whole, jsonschema.Draft202012Validator)
+        return kind(self._whole, registry=Registry())  # else a foreign schema could have it fetch any URL
 
 
 def _json_object(text: str) -> Values:

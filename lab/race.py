@@ -66,14 +66,23 @@ class Race:
         most: episodes that a candidate plays at most.
         error_rate: the chance, at most, that the truly best of all entrants is dropped; see `drops`.
         seed: of the draws. A choice follows from it, what was begun and what was played, and nothing else.
+        tasks: that the seeds play by turns.
     """
 
-    def __init__(self, space: Space, objective: Objective, most: int, error_rate: float, seed: int) -> None:
+    def __init__(
+        self,
+        space: Space,
+        objective: Objective,
+        most: int,
+        error_rate: float,
+        seed: int,
+        tasks: int = 1,
+    ) -> None:
         self.entrants: list[Entrant] = []
         self._space, self._objective, self._seed = space, objective, seed
         self._most, self._error_rate = most, error_rate
         self._begun = 0
-        self._returns, self._costs = Scores(most), Scores(most)
+        self._returns, self._costs = Scores(most, tasks), Scores(most, tasks)
         self._features: list[Floats] = []
         self._known: dict[Candidate, Entrant] = {}
         self._forced: deque[Heat] = deque()

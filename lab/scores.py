@@ -20,11 +20,12 @@ class Scores:
 
     Args:
         seeds: the number of columns.
+        tasks: that the columns play by turns.
     """
 
-    def __init__(self, seeds: int) -> None:
+    def __init__(self, seeds: int, tasks: int = 1) -> None:
         self._values: Floats = np.full((64, seeds), np.nan)
-        self._rows = 0
+        self._rows, self._tasks = 0, tasks
 
     @property
     def values(self) -> Floats:
@@ -44,9 +45,30 @@ class Scores:
         return counts
 
     @property
+    def level(self) -> Floats:
+        """The values as if all tasks were equally hard: who has played some of them can be put beside others.
+
+        What the tasks differ by is the additive two-way model's least squares (Yates, "The analysis of
+        multiple classifications with unequal numbers", JASA 29, 1934), from rows that played more than once.
+        """
+        values, counts = self.values, self.counts
+        if self._tasks == 1 or not (counts > 1).any():
+            return values
+        played = np.isfinite(values) & (counts > 1)[:, None]
+        rows, places = np.nonzero(played)
+        which: Floats = np.eye(self._tasks)[np.arange(values.shape[1]) % self._tasks]
+        shares = played @ which / np.maximum(counts, 1)[:, None]
+        means = np.nansum(values, axis=1) / np.maximum(counts, 1)
+        effects = np.linalg.lstsq(
+            which[places] - shares[rows], values[rows, places] - means[rows], rcond=None
+        )
+        level: Floats = values - which @ (effects[0] - effects[0].mean())
+        return level
+
+    @property
     def means(self) -> Floats:
         """Each one's mean, 0 for those that have not played."""
-        means: Floats = np.nansum(self.values, axis=1) / np.maximum(self.counts, 1)
+        means: Floats = np.nansum(self.level, axis=1) / np.maximum(self.counts, 1)
         return means
 
     def rival(self, row: int, least: int) -> int | None:
@@ -84,7 +106,7 @@ class Scores:
         if len(played) < LEAST_PLAYED:
             return None
         means = self.means[played]
-        squares = np.nansum((self.values[played] - means[:, None]) ** 2, axis=1)
+        squares = np.nansum((self.level[played] - means[:, None]) ** 2, axis=1)
         return played, Surrogate(Played(features[played], counts[played].astype(float), means, squares))
 
 

@@ -61,7 +61,12 @@ class Search:
         self._cut: defaultdict[int, int] = defaultdict(int)
         settings = experiment.search
         self._race = Race(
-            experiment.space, experiment.objective, settings.episodes, settings.error_rate, experiment.seed
+            experiment.space,
+            experiment.objective,
+            settings.episodes,
+            settings.error_rate,
+            experiment.seed,
+            max(len(experiment.task.tasks), 1),
         )
         self._headroom = HeadroomTest(self._race, self._enter_first())
 

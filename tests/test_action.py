@@ -97,6 +97,13 @@ def test_what_is_wrong_is_said(text: str, told: str) -> None:
     assert told in caught.value.why
 
 
+def test_a_schema_that_points_elsewhere_is_not_followed() -> None:
+    with fake_endpoint() as elsewhere:  # it answers a GET with JSON, which would do as a schema
+        form = ActionForm({"properties": {"a": {"$ref": elsewhere.url}, "b": {"type": "string"}}})
+        with pytest.raises(EnvError, match="schema cannot be used"):
+            form.read('{"a": 1, "b": ""}')
+
+
 def test_what_is_asked_leaves_out_what_is_given() -> None:
     asked = json.loads(ActionForm(MOVE).asked)
     assert set(asked["properties"]) == {"way", "clicks", "note"}

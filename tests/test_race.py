@@ -13,6 +13,7 @@ from lab.moderated import NOTHING_KNOWN, Spread, common_spread, p_above_zero
 from lab.objective import Objective
 from lab.prompt import PromptTemplate
 from lab.race import Entrant, Race, State
+from lab.scores import Scores
 from lab.space import Choices, Range, Space
 
 ERROR_RATE, MOST, RACES = 0.1, 8, 40
@@ -187,3 +188,18 @@ def test_equal_variances_are_pooled_and_too_few_say_nothing() -> None:
     variances = 4.0 * rng.chisquare(3, size=50) / 3
     assert common_spread(variances, np.full(50, 3.0)).df > 50
     assert common_spread(variances[:2], np.full(2, 3.0)) == NOTHING_KNOWN
+
+
+@given(
+    st.lists(st.tuples(st.floats(-50, 50), st.integers(1, 12)), min_size=2, max_size=12),
+    st.lists(st.floats(-500, 500), min_size=2, max_size=4),
+)
+def test_who_has_played_the_easy_tasks_alone_gains_nothing_by_it(
+    entrants: list[tuple[float, int]], hard: list[float]
+) -> None:
+    scores = Scores(12, len(hard))
+    for number, (level, played) in enumerate([*entrants, (0.0, len(hard))]):  # one has played each once
+        scores.add_row()
+        scores.values[number, :played] = [level + hard[place % len(hard)] for place in range(played)]
+    expected = [level + sum(hard) / len(hard) for level, _ in [*entrants, (0.0, 0)]]
+    assert scores.means == pytest.approx(expected, abs=1e-6)
