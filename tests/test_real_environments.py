@@ -274,11 +274,13 @@ BETTER = {
 
 
 def in_small(project: Project, name: str, **tables: dict[str, Any]) -> str:
-    """The experiment with as few episodes as its verdict needs, as another file."""
+    """The experiment with short answers and as few episodes as its verdict needs, as another file."""
     table = tomllib.loads((ROOT / f"experiments/{name}.toml").read_text())
     several, steps = len(table.get("tasks", [1])), table["task"]["max_steps"]
     confirmed, judged = several * -(-2 // several), several * -(-EPISODES // several)
     small = {
+        "baseline": {**table["baseline"], "max_tokens": min(table["baseline"]["max_tokens"], 40)},
+        "space": {key: value for key, value in table["space"].items() if key != "max_tokens"},
         "budget": {"calls": (confirmed + 2 * judged) * steps + 60},
         "search": {"episodes": 2, "headroom": 4, "in_flight": 16},
         "confirmation": {"candidates": 1, "episodes": confirmed},
