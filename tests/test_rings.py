@@ -16,7 +16,7 @@ ORDER = (
     *("intervals", "sampling", "surrogate", "moderated", "scores", "race", "headroom"),
     *("briefing", "proposal", "proposers", "renewal", "search"),
     *("verdict", "outcome", "freeze", "optuna_store", "mlflow_store", "tracking", "progress"),
-    *("study", "history", "command", "tune", "check"),
+    *("study", "history", "command", "reporting", "report", "tune", "check"),
 )
 """The way of the data: a module imports from those before it."""
 

@@ -85,7 +85,7 @@ def candidates(story: Story) -> str:
     shown = _rows(story)
     estimates = {trial.name: estimate(trial.evaluation) for trial in shown}
     unseen = holdout(story)
-    known = [end for one in (*estimates.values(), *unseen.values()) for end in (one.mean, one.low, one.high)]
+    known = _ends([*estimates.values(), *unseen.values()])
     height = TOP + ROW * len(shown) + BOTTOM
     x = scale(known, 110, WIDTH - 64)
     axis = Frame(WIDTH, height, x, scale([0.0, 1.0], height - BOTTOM, height - BOTTOM))
@@ -116,7 +116,7 @@ def pareto(story: Story) -> str:
     trials = list(story.trials)
     xs, ys = [one.evaluation.tokens for one in trials], [one.evaluation.mean_return for one in trials]
     size = (WIDTH, HEIGHT)
-    axis = frame(xs, ys, size, zero=True)
+    axis = frame(xs, ys, size)
     front = pareto_front(list(zip(xs, ys, strict=True)))
     parts = [axes(axis, "tokens of an episode, in and out (mean)", "mean return in the search")]
     corners: list[tuple[float, float]] = []
@@ -124,13 +124,14 @@ def pareto(story: Story) -> str:
         here = (axis.x(xs[place]), axis.y(ys[place]))
         corners += [(here[0], corners[-1][1]), here] if corners else [here]
     parts.append(path(corners, "front"))
-    for place, trial in enumerate(trials):
-        n = len(trial.evaluation.episodes)
-        says = hint(f"{trial.name} (n = {n})", ("return", ys[place]), ("tokens", xs[place]))
-        style = f"{_colour(trial.name, story)}{'' if place in front else ' faint'}"
-        parts.append(
-            mark(axis.x(xs[place]), axis.y(ys[place]), 1 if trial.number == BASELINE else 0, style, says, 4.5)
-        )
+    special = ("baseline", story.chosen[0] if story.chosen else "")
+    for place in sorted(range(len(trials)), key=lambda place: trials[place].name in special):  # on top
+        trial, told = trials[place], trials[place].name in special
+        name = f"{trial.name} (n = {len(trial.evaluation.episodes)})"
+        says = hint(name, ("return", ys[place]), ("tokens", xs[place]))
+        style = f"{_colour(trial.name, story)}{'' if told or place in front else ' faint'}"
+        shape = 1 if trial.number == BASELINE else 0
+        parts.append(mark(axis.x(xs[place]), axis.y(ys[place]), shape, style, says, 6.0 if told else 4.5))
     names = [trials[place].name for place in front]
     parts += _names(axis, [(xs[place], ys[place], trials[place].name) for place in _told(front, story)])
     says = f"On the front, from cheap to dear: {', '.join(names)}."
@@ -226,6 +227,18 @@ def _x_axis(axis: Frame, name: str) -> str:
     return "\n".join(parts)
 
 
+def _ends(estimates: Sequence[Estimate]) -> list[float]:
+    """What an axis has room for: all means, and of the intervals no more than as much again on each side.
+
+    An interval of two episodes is so wide that beside it nothing else could be told apart.
+    """
+    means = [one.mean for one in estimates]
+    low, high = min(means), max(means)
+    room = max([high - low, *(one.high - one.mean for one in estimates if one.n > 2)])
+    ends = [end for one in estimates for end in (one.low, one.high)]
+    return [*means, *(min(max(end, low - room), high + room) for end in ends if isfinite(end))]
+
+
 def _told(front: Sequence[int], story: Story) -> list[int]:
     """Those of the front that have a name in the picture: its ends and the chosen, and the baseline."""
     names = [trial.name for trial in story.trials]
@@ -236,10 +249,14 @@ def _told(front: Sequence[int], story: Story) -> list[int]:
 
 
 def _names(axis: Frame, points: Sequence[tuple[float, float, str]]) -> list[str]:
+    """Each point's name beside it, on the side where there is room, and below another that is in the way."""
     middle = (axis.x.start + axis.x.end) / 2
-    parts = []
-    for across, up, name in points:
-        x, y = axis.x(across), axis.y(up)
+    parts, taken = [], list[tuple[float, float]]()
+    for across, up, name in sorted(points, key=lambda point: -point[1]):
+        x, y = axis.x(across), max(axis.y(up) - 6, 12.0)
+        while any(abs(x - there) < 90 and abs(y - row) < 13 for there, row in taken):
+            y += 13
+        taken.append((x, y))
         anchor, beside = ("start", x + 8) if x < middle else ("end", x - 8)
-        parts.append(label(beside, max(y - 6, 12), name, anchor=anchor, style="point"))
+        parts.append(label(beside, min(y, axis.height - 4), name, anchor=anchor, style="point"))
     return parts

@@ -194,9 +194,9 @@ def _of_what_was_played(story: Story) -> Iterator[Caveat]:
     if story.failures or story.failed:
         times = sum(story.failures.values())
         yield Caveat(
-            f"{count(times, 'attempt')} at calls failed, beside {story.cost.spent.calls:,} that were answered;"
+            f"{count(times, 'attempt')} at calls failed, beside {story.cost.spent.calls:,} that did not;"
             f" {count(len(story.failed), 'episode')} could not be played.",
-            "Whether the endpoint fails where answers are long: then returns are selected.",
+            "Whether it fails where answers are long: then returns are selected.",
         )
     if story.cost.dollars is None:
         yield Caveat(

@@ -9,7 +9,7 @@ from lab.episode import Episode
 from lab.evaluation import Evaluation
 from lab.reporting.charts import holdout
 from lab.reporting.story import PHASES, Story, estimate
-from lab.reporting.words import count, dollars, interval, number, p_text, signed
+from lab.reporting.words import count, dollars, interval, number, p_text, setting_text, signed
 from lab.trial import Trial
 
 
@@ -40,13 +40,12 @@ def settings(story: Story) -> list[Row]:
     if story.chosen is None:
         return []
     base, own = story.experiment.baseline, story.chosen[1].candidate
-    rows = [Row(name, _shown(value), _shown(own.settings[name])) for name, value in base.settings.items()]
-    rows.append(Row("stop", _shown(list(base.sampling.stop)), _shown(list(own.sampling.stop))))
+    rows = [
+        Row(name, setting_text(value), setting_text(own.settings[name]))
+        for name, value in base.settings.items()
+    ]
+    rows.append(Row("stop", setting_text(list(base.sampling.stop)), setting_text(list(own.sampling.stop))))
     return sorted(rows, key=lambda row: not row.differs)
-
-
-def _shown(value: object) -> str:
-    return ", ".join(map(repr, value)) or "none" if isinstance(value, list) else str(value)
 
 
 def difference(before: Candidate, after: Candidate) -> list[tuple[str, list[Line]]]:
@@ -91,7 +90,7 @@ def holdout_rows(story: Story) -> list[dict[str, str]]:
                 "n": str(one.n),
                 "difference": signed(beside.difference.mean) if beside else "",
                 "difference_interval": interval(beside.difference, sign=True) if beside else "",
-                "p": p_text(beside.p_value) if beside else "",
+                "p": p_text(beside.p_value).removeprefix("p = ") if beside else "",
                 "score": f"{evaluation.mean_score:.3f}",
                 "tokens": f"{evaluation.tokens:,.0f}",
             }
@@ -106,7 +105,9 @@ def candidate_rows(story: Story) -> list[dict[str, str]]:
 
 def _candidate_row(trial: Trial, free: Sequence[str]) -> dict[str, str]:
     one = estimate(trial.evaluation)
-    shown = " ".join(f"{name}={trial.candidate.settings[name]}" for name in free if name != "template")
+    settings = " ".join(
+        f"{name}={setting_text(trial.candidate.settings[name])}" for name in free if name != "template"
+    )
     return {
         "name": trial.name,
         "template": trial.candidate.template.name,
@@ -116,7 +117,7 @@ def _candidate_row(trial: Trial, free: Sequence[str]) -> dict[str, str]:
         "tokens": f"{trial.evaluation.tokens:,.0f}",
         "score": f"{trial.evaluation.mean_score:.3f}",
         "race": f"dropped{f', {trial.cut} cut' if trial.cut else ''}" if trial.dropped else "alive",
-        "settings": shown,
+        "settings": settings,
     }
 
 

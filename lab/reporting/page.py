@@ -17,7 +17,7 @@ from lab.reporting.story import Story, tell
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-LONG = 600
+LONG = 400
 """Characters from which a text is folded."""
 
 

@@ -5,28 +5,28 @@ from html import escape
 
 from lab.reporting.story import Story
 from lab.reporting.svg import COLOURS, SHAPES, Frame, axes, box, chart, hint, label, line, mark, scale, words
-from lab.reporting.words import percent
+from lab.reporting.words import percent, setting_text
 from lab.space import Range
 from lab.trial import Trial
 
-WIDTH, HEIGHT = 360, 240
+WIDTH, HEIGHT, IMPORTANCE = 360, 240, 480
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 34, 46
-ROW = 22
+ROW = 24
 
 
 def importance(story: Story) -> str:
     """A bar for each free setting."""
     shares = story.importance
     height = ROW * len(shares) + 8
-    full = 760 - 170 - 70
+    full = IMPORTANCE - 132 - 64
     parts = []
     for place, (name, share) in enumerate(shares.items()):
         y = 4 + ROW * place
-        parts.append(label(162, y + 15, name, anchor="end", style="tick"))
-        parts.append(box(170, y + 3, share * full, ROW - 6, "bar", f"{name}: {percent(share)}"))
-        parts.append(label(176 + share * full, y + 15, percent(share), style="tick"))
+        parts.append(label(126, y + 15, name, anchor="end", style="tick"))
+        parts.append(box(132, y + 3, share * full, ROW - 6, "bar", f"{name}: {percent(share)}"))
+        parts.append(label(138 + share * full, y + 15, percent(share), style="tick"))
     says = ", ".join(f"{name} {percent(share)}" for name, share in shares.items())
-    return chart("importance-chart", (760, height), "Importance of each parameter", f"{says}.", parts)
+    return chart("importance-chart", (IMPORTANCE, height), "Importance of each parameter", f"{says}.", parts)
 
 
 def slices(story: Story) -> list[str]:
@@ -83,9 +83,12 @@ def _strips(name: str, tried: Sequence[Trial], story: Story) -> str:
         parts.append(label(across(tick), bottom + 17, f"{tick:,.6g}", anchor="middle", style="tick"))
     parts.append(label((110 + WIDTH) / 2, bottom + 34, "mean return", anchor="middle", style="name"))
     for value, place in rows.items():
-        parts.append(label(104, TOP + ROW * place + 15, str(value), anchor="end", style="tick", most=16))
+        parts.append(
+            label(104, TOP + ROW * place + 16, setting_text(value), anchor="end", style="tick", most=16)
+        )
     for trial in tried:
-        y = TOP + ROW * rows[trial.candidate.settings[name]] + ROW / 2
+        apart = (trial.number % 5 - 2) * 2.5  # or equal returns would hide each other
+        y = TOP + ROW * rows[trial.candidate.settings[name]] + ROW / 2 + apart
         parts.append(_point(trial, name, across(trial.evaluation.mean_return), y, story))
     says = f"Mean return in the search for each {name}, a mark for each of {len(tried)} candidates."
     return chart(f"slice-{escape(name)}", (WIDTH, height), name, says, parts)

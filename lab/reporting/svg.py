@@ -17,6 +17,9 @@ COLOURS = 8
 
 SHAPES = 5
 
+_MOST = 1e100
+"""Beyond it nothing is told apart, and no difference overflows."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -33,31 +36,30 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """The place of `value`, held between the two."""
-        share = value / 2 / (self.high / 2 - self.low / 2) - self.low / 2 / (self.high / 2 - self.low / 2)
-        return self.start + min(max(share, 0.0), 1.0) * (self.end - self.start)
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return self.start + share * (self.end - self.start)
 
     @property
     def ticks(self) -> list[float]:
         """About five round values within."""
-        step = _round_step((self.high / 2 - self.low / 2) / 5 * 2)
+        step = _round_step((self.high - self.low) / 6)
         first, last = ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9)
-        if not isfinite(step) or last - first > 20:
+        if last - first > 20:
             return [self.low, self.high]
         return [place * step for place in range(first, last + 1)]
 
 
 def scale(values: Iterable[float], start: float, end: float, *, zero: bool = False) -> Scale:
     """A scale that has room for all finite `values`, and for zero where that is asked for."""
-    known = [value for value in values if isfinite(value)] or [0.0, 1.0]
+    known = [min(max(value, -_MOST), _MOST) for value in values if isfinite(value)] or [0.0, 1.0]
     low, high = min(known), max(known)
     if zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    room = (high / 2 - low / 2) * 0.1
-    if room <= 1e-12 * max(abs(low), abs(high)):
+    room = (high - low) * 0.1
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
         room = max(abs(high) * 0.1, 0.5)
-    low_end = low if zero and low == 0 else max(low - room, -1e300)
-    high_end = high if zero and high == 0 else min(high + room, 1e300)
-    return Scale(low_end, high_end, start, end)
+    keeps_low, keeps_high = zero and low == 0 < high, zero and high == 0 > low
+    return Scale(low - (0 if keeps_low else room), high + (0 if keeps_high else room), start, end)
 
 
 @dataclass(frozen=True)
@@ -173,5 +175,5 @@ def _points(points: Iterable[tuple[float, float]]) -> str:
 
 def _round_step(about: float) -> float:
     """1, 2 or 5 times a power of ten, not below `about`."""
-    power = 10.0 ** floor(log10(about)) if about > 0 and isfinite(about) else 1.0
+    power = 10.0 ** floor(log10(about)) if about > 0 else 1.0
     return next((power * times for times in (1, 2, 5, 10) if power * times >= about * (1 - 1e-9)), about)

@@ -55,3 +55,10 @@ def count(amount: int, one: str, many: str = "") -> str:
 def dollars(amount: float | None) -> str:
     """An amount, or that it is unknown."""
     return UNKNOWN if amount is None else f"${amount:,.2f}" if amount >= 0.01 else f"${amount:.4f}"
+
+
+def setting_text(value: object) -> str:
+    """As an experiment file writes it."""
+    if isinstance(value, list):
+        return ", ".join(map(repr, value)) or "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,278 @@
+"""The report: its figures are the frozen file's, and nothing in it is active, whatever a model writes."""
+
+import re
+import time
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from lab.frozen import FrozenPrompt, read_frozen
+from lab.reporting.words import number
+from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
+from tests.project import Project
+from tests.test_resume import a_project, by_the_request, kill_after, settings
+
+SECTIONS = (
+    *("verdict", "settings", "race", "candidates", "parameters", "pareto", "steps", "episodes", "diff"),
+    *("cost", "failures", "headroom", "caveats"),
+)
+
+EVIL = (
+    "<script>alert(1)</script></pre></td><img src=x onerror=alert(2)> \x1b[31m \x00 \u202e &amp; {{ 7*7 }} "
+)
+
+VOID = {"meta", "br", "img", "input", "link", "hr"}
+
+
+@dataclass
+class Page(HTMLParser):
+    """A page as a browser would see it: its elements, and the text of each section.
+
+    Attributes:
+        tags: each element's name and attributes.
+        unclosed: elements that were not closed where they should have been.
+    """
+
+    tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    sections: dict[str, str] = field(default_factory=dict)
+    unclosed: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._open: list[str] = []
+        self._section = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "section":
+            self._section = dict(attrs)["id"] or ""
+            self.sections[self._section] = ""
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self._open or self._open.pop() != tag:
+            self.unclosed.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if self._section:
+            self.sections[self._section] += data
+
+    @property
+    def text(self) -> str:
+        """All sections' words."""
+        return " ".join(self.sections.values())
+
+
+def read(path: Path) -> Page:
+    page = Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    page.close()
+    return page
+
+
+def report(project: Project, endpoint: FakeEndpoint, *flags: str) -> Page:
+    done = project.run("-m", "lab.report", "experiments/known.toml", *flags, **settings(endpoint))
+    assert done.returncode == 0, done.stderr
+    return read(project.folder / done.stdout.strip())
+
+
+def evil(body: Body) -> Reply:
+    """The known truth, in bad company; the system text has it that a storyteller writes more."""
+    reply = by_the_request(body)
+    assert reply.text is not None
+    return Reply(EVIL + reply.text)
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A finished study with its report."""
+
+    project: Project
+    page: Page
+    html: str
+    frozen: FrozenPrompt
+    asked: int
+    asked_by_report: int
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
+    project = a_project(tmp_path_factory.mktemp("report") / "project")
+    with fake_endpoint(evil) as endpoint:
+        done = project.run("-m", "lab.tune", "experiments/known.toml", **settings(endpoint))
+        assert done.returncode == 0, done.stderr
+        assert "could not be made" not in done.stderr
+        asked = len(endpoint.requests)
+        page = report(project, endpoint, "--out", "page.html")
+        html = (project.folder / "page.html").read_text(encoding="utf-8")
+        frozen = read_frozen(project.folder / "prompts/best.toml")
+        return Reported(project, page, html, frozen, asked, len(endpoint.requests) - asked)
+
+
+def test_the_page_is_whole_and_has_its_sections_in_order(reported: Reported) -> None:
+    assert tuple(reported.page.sections) == SECTIONS
+    assert not reported.page.unclosed
+    names = [attrs["id"] for _, attrs in reported.page.tags if "id" in attrs]
+    assert len(names) == len(set(names))
+    assert reported.asked_by_report == 0
+
+
+def test_the_verdicts_figures_are_the_frozen_files(reported: Reported) -> None:
+    evidence, verdict = reported.frozen.evidence, reported.page.sections["verdict"]
+    assert evidence.outcome == "winner"
+    assert f"trial-{reported.frozen.provenance.trial:03d} returned more than the baseline" in verdict
+    low, high = evidence.difference_interval
+    shown = (
+        f"+{number(evidence.difference)} reward an episode, 95 % interval [+{number(low)}, +{number(high)}]"
+    )
+    assert shown in verdict
+    assert f"p = {evidence.p_value:.2g}" in verdict
+    for mean, ends in (
+        (evidence.frozen_return, evidence.frozen_interval),
+        (evidence.baseline_return, evidence.baseline_interval),
+    ):
+        assert number(mean) in verdict
+        assert f"[{number(ends[0])}, {number(ends[1])}]" in verdict
+
+
+def test_what_differs_from_the_baseline_comes_first_and_alone(reported: Reported) -> None:
+    settings_text = reported.page.sections["settings"]
+    differing, same = re.split(r"\d+ settings are the same", settings_text)
+    assert "template" in differing
+    assert "storyteller" in differing
+    assert "max_tokens" not in differing
+    assert "max_tokens" in same
+
+
+def test_every_candidate_episode_and_call_is_accounted_for(reported: Reported) -> None:
+    cost, spent = reported.page.sections["cost"], reported.frozen.provenance
+    calls = spent.calls
+    assert calls == reported.asked
+    assert f"model calls answered{calls:,}tokens in{spent.prompt_tokens:,}tokens out" in cost
+    marks = reported.html.split('id="race"')[1].split("</svg>")[0].count('class="mark')
+    assert marks == calls / reported.frozen.task.max_steps
+
+
+def test_an_unknown_price_is_unknown_and_no_zero(reported: Reported) -> None:
+    cost = reported.page.sections["cost"]
+    assert re.search(r"money\s*unknown", cost)
+    assert "$" not in cost
+
+
+def test_the_prompts_difference_has_the_lines_of_both(reported: Reported) -> None:
+    diff = reported.page.sections["diff"]
+    for line in reported.frozen.candidate.template.system.strip().splitlines():
+        assert line in diff
+    assert any(tag == "ins" for tag, _ in reported.page.tags)
+    assert any(tag == "del" for tag, _ in reported.page.tags)
+
+
+def test_the_doubts_name_this_studys_figures(reported: Reported) -> None:
+    doubts = reported.page.sections["caveats"]
+    assert "6 pairs of holdout episodes" in doubts
+    assert "cannot give a p-value below 0.031" in doubts
+    assert "One finalist of 2 confirmed" in doubts
+    assert "no seed" in doubts
+    assert "one model, fake at" in doubts
+
+
+def test_what_a_model_wrote_is_shown_and_never_active(reported: Reported) -> None:
+    allowed = {
+        *(
+            "html",
+            "head",
+            "meta",
+            "title",
+            "style",
+            "body",
+            "header",
+            "main",
+            "footer",
+            "section",
+            "nav",
+            "a",
+        ),
+        *(
+            "h1",
+            "h2",
+            "h3",
+            "p",
+            "b",
+            "span",
+            "strong",
+            "small",
+            "code",
+            "pre",
+            "div",
+            "ul",
+            "li",
+            "dl",
+            "dt",
+        ),
+        *("dd", "table", "caption", "thead", "tbody", "tr", "th", "td", "details", "summary", "figure"),
+        *("figcaption", "ins", "del", "svg", "desc", "text", "line", "polyline", "polygon", "rect", "circle"),
+    }
+    assert {tag for tag, _ in reported.page.tags} <= allowed
+    for _, attrs in reported.page.tags:
+        assert not [name for name in attrs if name.startswith("on") or name == "src"]
+        assert (attrs.get("href") or "#").startswith("#")
+    for shown in ("<script>alert(1)</script></pre>", "\\x1b[31m", "\\x00", "\\u202e", "&amp;", "{{ 7*7 }}"):
+        assert shown in reported.page.sections["episodes"]
+    assert all(char.isprintable() or char == "\n" for char in reported.html.replace("\u00a0", " "))
+
+
+def test_nothing_is_loaded(reported: Reported) -> None:
+    policies = [attrs for tag, attrs in reported.page.tags if tag == "meta" and "http-equiv" in attrs]
+    assert policies == [
+        {
+            "http-equiv": "Content-Security-Policy",
+            "content": "default-src 'none'; style-src 'unsafe-inline'",
+        }
+    ]
+    style = reported.html.split("<style>")[1].split("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_mlflow_has_it_on_the_parent_run(reported: Reported) -> None:
+    (logged,) = reported.project.folder.glob("mlruns/**/report.html")
+    page = read(logged)
+    assert page.sections["verdict"] == reported.page.sections["verdict"]
+    assert tuple(page.sections) == SECTIONS
+
+
+def test_a_study_that_is_not_finished_is_reported_so_far_and_claims_nothing(tmp_path: Path) -> None:
+    project = a_project(tmp_path / "project")
+    with fake_endpoint(by_the_request) as endpoint:
+        kill_after(project, endpoint, 70)
+        page = report(project, endpoint)
+    (written,) = (project.folder / ".lab").glob("report-known-*.html")
+    assert written.stat().st_size
+    assert tuple(page.sections) == SECTIONS
+    assert "There is no verdict yet." in page.sections["verdict"]
+    assert "returned more" not in page.text
+    assert re.search(r"money\s*unknown", page.sections["cost"])
+
+
+def test_without_a_study_it_says_how_to_get_one(tmp_path: Path) -> None:
+    project = a_project(tmp_path / "project")
+    began = time.monotonic()
+    with fake_endpoint() as endpoint:
+        done = project.run("-m", "lab.report", "experiments/known.toml", **settings(endpoint))
+    assert done.returncode == 2, time.monotonic() - began
+    assert "There is no study of this experiment yet." in done.stderr
+    assert "try: python -m lab.tune experiments/known.toml" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((project.folder / ".lab").glob("*.html"))
+
+
+def test_help_has_examples(tmp_path: Path) -> None:
+    done = Project(tmp_path).run("-m", "lab.report", "--help")
+    assert done.returncode == 0
+    assert "python -m lab.report experiments/smoke.toml --out /tmp/smoke.html" in done.stdout
