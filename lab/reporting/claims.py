@@ -5,7 +5,7 @@ A claim says no more than the verdict's test has shown; a caveat is a figure of 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import inf
+from math import inf, isclose
 
 from lab.outcome import Outcome
 from lab.reporting.charts import holdout
@@ -90,9 +90,10 @@ def caveats(story: Story) -> list[Caveat]:
 
 def _of_the_holdout(story: Story, outcome: Outcome) -> Iterator[Caveat]:
     judged = outcome.verdict
+    tests = len(judged.finalists) * (1 if outcome.experiment.objective.cost is None else 2)
     for one in judged.finalists[:1] if judged.winner is None else [judged.winner]:
         half, n = one.difference.high - one.difference.mean, one.difference.n
-        if 0 < half < inf:
+        if half < inf:
             yield Caveat(
                 f"The difference rests on {count(n, 'pair')} of holdout episodes and is known to ±"
                 f"{number(half)} reward, {_share_of(half, one.difference.mean)}.",
@@ -101,7 +102,7 @@ def _of_the_holdout(story: Story, outcome: Outcome) -> Iterator[Caveat]:
         if n <= 8:
             yield Caveat(
                 f"With {count(n, 'pair')} the sign-flip test cannot give a p-value below"
-                f" {min(1.0, 2 / 2**n * len(judged.finalists)):.2g}.",
+                f" {min(1.0, 2 / 2**n * tests):.2g}.",
                 "More holdout episodes: the t interval leans on returns that are near normal.",
             )
     yield from _saturation(outcome)
@@ -138,7 +139,7 @@ def _saturation(outcome: Outcome) -> Iterator[Caveat]:
     if share > 0:
         yield Caveat(
             f"{percent(share)} of {count(len(scores), 'holdout episode')} have a score of 1.0, the most there"
-            f" is{': the score cannot tell these candidates apart' if share >= 0.5 else ''}.",
+            f" is: between these the score tells no difference.",
             "Whether the evaluator looks at the score alone; a gain in return may be worth nothing there.",
         )
 
@@ -152,9 +153,10 @@ def _shrinkage(story: Story, outcome: Outcome) -> Iterator[Caveat]:
     here, there = searched.mean_return, unseen[winner.trial.name].mean
     way = "less" if there < here else "more"
     share = f" ({percent(abs(here - there) / abs(here))})" if here else ""
+    change = "the same" if isclose(here, there) else f"{number(abs(here - there))} {way}{share}"
     yield Caveat(
         f"{winner.trial.name} returned {number(here)} over {count(len(searched.episodes), 'episode')} of the"
-        f" search and {number(there)} on the holdout, {number(abs(here - there))} {way}{share}.",
+        f" search and {number(there)} on the holdout: {change}.",
         "Nothing: the best of many looks better than it is, and the holdout's figure is the one to quote.",
     )
 

@@ -12,12 +12,13 @@ def number(value: float) -> str:
     if not isfinite(value):
         return UNKNOWN if isnan(value) else "-∞" if value < 0 else "∞"
     decimals = next((places for least, places in ((10, 1), (1, 2), (0.01, 3)) if abs(value) >= least), 4)
-    return f"{value:,.{decimals}f}" if value else "0"
+    return f"{value:,.{decimals}f}" if round(value, decimals) else "0"
 
 
 def signed(value: float) -> str:
     """The same, with its sign."""
-    return f"+{number(value)}" if value > 0 else number(value)
+    shown = number(value)
+    return f"+{shown}" if value > 0 and shown != "0" else shown
 
 
 def interval(estimate: Estimate, *, sign: bool = False) -> str:
