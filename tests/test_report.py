@@ -1,17 +1,23 @@
 """The report: its figures are the frozen file's, and nothing in it is active, whatever a model writes."""
 
+import asyncio
 import re
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from lab.frozen import FrozenPrompt, read_frozen
+from lab.history import past_study
+from lab.intervals import Estimate
+from lab.reporting.page import render
+from lab.reporting.story import Story, tell
 from lab.reporting.words import number
+from lab.tracking import Tracker
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project
+from tests.test_history import at
 from tests.test_resume import a_project, by_the_request, kill_after, settings
 
 SECTIONS = (
@@ -91,9 +97,10 @@ def evil(body: Body) -> Reply:
 
 @dataclass(frozen=True)
 class Reported:
-    """A finished study with its report."""
+    """A finished study with its report, and what the report was made from."""
 
     project: Project
+    story: Story
     page: Page
     html: str
     frozen: FrozenPrompt
@@ -112,7 +119,33 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
         page = report(project, endpoint, "--out", "page.html")
         html = (project.folder / "page.html").read_text(encoding="utf-8")
         frozen = read_frozen(project.folder / "prompts/best.toml")
-        return Reported(project, page, html, frozen, asked, len(endpoint.requests) - asked)
+        with pytest.MonkeyPatch.context() as patch, at(project.folder, patch, **settings(endpoint)):
+            story = asyncio.run(told(project.folder))
+        return Reported(project, story, page, html, frozen, asked, len(endpoint.requests) - asked)
+
+
+async def told(folder: Path) -> Story:
+    async with past_study(folder / "experiments/known.toml") as past:
+        return tell(past)
+
+
+def rendered(story: Story) -> Page:
+    """The page on a story, which is whole whatever it tells."""
+    html = render(story)
+    html.encode("utf-8")
+    page = Page()
+    page.feed(html)
+    page.close()
+    assert tuple(page.sections) == SECTIONS
+    assert not page.unclosed
+    return page
+
+
+def judged(story: Story, **changes: object) -> Story:
+    """The same story with another verdict."""
+    assert story.outcome is not None
+    verdict = replace(story.outcome.verdict, **changes)  # type: ignore[arg-type]
+    return replace(story, outcome=replace(story.outcome, verdict=verdict))
 
 
 def test_the_page_is_whole_and_has_its_sections_in_order(reported: Reported) -> None:
@@ -247,6 +280,112 @@ def test_mlflow_has_it_on_the_parent_run(reported: Reported) -> None:
     assert tuple(page.sections) == SECTIONS
 
 
+def test_where_the_test_shows_no_gain_none_is_claimed(reported: Reported) -> None:
+    page = rendered(judged(reported.story, winner=None))
+    verdict = page.sections["verdict"]
+    assert "No candidate was shown to return more than the baseline" in verdict
+    assert "That does not show that they are equal." in verdict
+    assert "Nothing: the baseline itself is frozen." in page.sections["settings"]
+    nobody = rendered(judged(reported.story, winner=None, finalists=())).sections["verdict"]
+    assert "Nothing was shown" in nobody
+
+
+def test_a_cheaper_winner_is_not_called_a_better_one(reported: Reported) -> None:
+    assert reported.story.outcome is not None
+    winner = reported.story.outcome.verdict.winner
+    assert winner is not None
+    less, kept = Estimate(-1.0, -3.0, 1.0, 6), Estimate(5.0, 2.0, 8.0, 6)
+    cheaper = replace(winner, difference=less, p_value=0.4, kept=kept, saving=Estimate(50.0, 40.0, 60.0, 6))
+    verdict = rendered(judged(reported.story, winner=cheaper, finalists=(cheaper,))).sections["verdict"]
+    assert "was shown to cost less than the baseline, by +50.0 [+40.0, +60.0]" in verdict
+    assert "A higher return was not shown: -1.00 reward an episode" in verdict
+
+
+def test_a_study_of_which_nothing_is_known_yet_has_a_page(reported: Reported) -> None:
+    empty = replace(
+        reported.story, trials=(), outcome=None, plays=(), reigns=(), headroom=None, importance={}
+    )
+    page = rendered(empty)
+    assert "There is no verdict yet: no episode has ended." in page.sections["verdict"]
+    assert "has not been made yet" in page.sections["headroom"]
+
+
+def test_money_and_failures_are_told_where_they_are_known(reported: Reported) -> None:
+    known = replace(
+        reported.story,
+        cost=replace(reported.story.cost, dollars=12.5),
+        failures={"The endpoint is busy.": 3},
+        failed=(("trial-007", "The endpoint refused the call."),),
+    )
+    page = rendered(known)
+    assert "money$12.50" in page.sections["cost"]
+    assert "The endpoint is busy.3" in page.sections["failures"]
+    assert "trial-007: The endpoint refused the call." in page.sections["failures"]
+    assert "3 attempts at calls failed" in page.sections["caveats"]
+    assert "names no prices" not in page.text
+
+
+def test_foreign_words_are_harmless_wherever_they_come_in(reported: Reported) -> None:
+    """Also what no endpoint can bring so far, a lone surrogate, and at places that no model writes to."""
+    bad = "</style></svg><script>x</script>\x1b]0;t\x07\x00\ud800\u202e\u2066'\"onload=x "
+    story = reported.story
+    assert story.outcome is not None
+    baseline = story.outcome.verdict.baseline
+    step = replace(baseline.episodes[0].steps[0], action=bad, observation=bad * 40, error=bad)
+    episode = replace(baseline.episodes[0], opening=bad, steps=(step,))
+    template = replace(baseline.candidate.template, name=bad, system=bad, turn=bad)
+    candidate = replace(baseline.candidate, template=template)
+    played = replace(baseline, candidate=candidate, episodes=(episode, episode))
+    trials = tuple(
+        replace(trial, evaluation=replace(trial.evaluation, candidate=candidate)) for trial in story.trials
+    )
+    planted = replace(
+        judged(story, winner=None, baseline=played),
+        experiment=replace(story.experiment, about=bad),
+        study=bad,
+        trials=trials,
+        plays=tuple(replace(play, name=bad) for play in story.plays),
+        importance={bad: 1.0},
+        failures={bad: 1},
+        failed=((bad, bad),),
+    )
+    page = rendered(planted)
+    assert not {"script", "img", "iframe", "object", "link"} & {tag for tag, _ in page.tags}
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    assert all(char.isprintable() or char in "\n\u00a0" for char in page.text)
+    for section in ("episodes", "diff", "failures", "parameters", "candidates"):
+        assert "<script>x</script>\\x1b]0;t\\x07\\x00\\ud800\\u202e\\u2066" in page.sections[section]
+
+
+def test_a_report_that_cannot_be_made_is_a_warning_and_the_rest_is_written(
+    reported: Reported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    warned: list[str] = []
+
+    class Written:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def report(self, page: str) -> None:
+            written.append(page)
+
+        def end(self, status: str) -> None:
+            written.append(status)
+
+    def broken() -> str:
+        raise ValueError("no page")
+
+    monkeypatch.setattr("lab.tracking.MlflowStore", Written)
+    tracker = Tracker(reported.story.experiment, "a-study", warned.append)
+    tracker.lead()
+    tracker.report(broken)
+    tracker.report(lambda: "a page")
+    tracker.close("FINISHED")
+    assert written == ["a page", "FINISHED"]
+    assert warned == ["The report for MLflow could not be made: ValueError: no page"]
+
+
 def test_a_study_that_is_not_finished_is_reported_so_far_and_claims_nothing(tmp_path: Path) -> None:
     project = a_project(tmp_path / "project")
     with fake_endpoint(by_the_request) as endpoint:
@@ -262,10 +401,9 @@ def test_a_study_that_is_not_finished_is_reported_so_far_and_claims_nothing(tmp_
 
 def test_without_a_study_it_says_how_to_get_one(tmp_path: Path) -> None:
     project = a_project(tmp_path / "project")
-    began = time.monotonic()
     with fake_endpoint() as endpoint:
         done = project.run("-m", "lab.report", "experiments/known.toml", **settings(endpoint))
-    assert done.returncode == 2, time.monotonic() - began
+    assert done.returncode == 2, done.stderr
     assert "There is no study of this experiment yet." in done.stderr
     assert "try: python -m lab.tune experiments/known.toml" in done.stderr
     assert "Traceback" not in done.stderr

@@ -232,7 +232,7 @@ def _ends(estimates: Sequence[Estimate]) -> list[float]:
 
     An interval of two episodes is so wide that beside it nothing else could be told apart.
     """
-    means = [one.mean for one in estimates]
+    means = [one.mean for one in estimates] or [0.0]
     low, high = min(means), max(means)
     room = max([high - low, *(one.high - one.mean for one in estimates if one.n > 2)])
     ends = [end for one in estimates for end in (one.low, one.high)]
