@@ -231,10 +231,8 @@ async def _environment(experiment: "Loaded") -> Finding:
     from lab.settings import choose_environment
 
     try:
-        where, (setup, seed) = (
-            choose_environment(experiment.environment),
-            experiment.task.setup(experiment.seed),
-        )
+        where = choose_environment(experiment.environment)
+        setup, seed = experiment.task.setup(experiment.seed)
         async with (
             open_environment(where, experiment.root) as environment,
             environment.session() as session,

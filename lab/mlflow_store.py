@@ -128,6 +128,10 @@ class MlflowStore:
         self._client.set_tag(self._parent, "outcome", evidence.outcome)
         self._client.log_text(self._parent, frozen_text(frozen), "best.toml")
 
+    def report(self, page: str) -> None:
+        """The report on the study, as an artifact of the parent run."""
+        self._client.log_text(self._parent, page, "report.html")
+
     def end(self, status: Status) -> None:
         """Close the parent run."""
         self._client.set_terminated(self._parent, status)

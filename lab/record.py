@@ -52,6 +52,7 @@ class Record:
         worker: this process, by a name of its own.
         alive: the workers that are at work, this one among them.
         events: the journal, as far as it was read.
+        times: when each of its entries was written, in seconds since 1970.
         ended: how each episode ended that has.
         unended: who plays each episode that was begun and has not ended.
         uncounted: episodes that ended elsewhere since it was last asked what was spent there.
@@ -63,6 +64,7 @@ class Record:
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.alive = frozenset({self.worker})
         self.events: list[Event] = []
+        self.times: list[float] = []
         self.ended: dict[Which, Episode | CutEpisode | FailedEpisode] = {}
         self.unended: dict[Which, str] = {}
         self.uncounted = 0
@@ -210,6 +212,7 @@ class Record:
 
     def _take(self, at: float, worker: str, event: Event) -> None:
         self.events.append(event)
+        self.times.append(at)
         self._work_s.wrote(at, worker, event)
         if isinstance(event, Ended | Failed) and worker != self.worker:
             self.uncounted += 1

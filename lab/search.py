@@ -94,8 +94,9 @@ class Search:
         finally:
             self.all_begun.set()
 
-    def catch_up(self) -> None:
-        """Stand where the record stands, and begin nothing."""
+    def catch_up(self, *, telling: bool = False) -> None:
+        """Stand where the record stands, and begin nothing; `telling` of each rung on the way there."""
+        self._caught_up = self._caught_up or telling
         self._read()
 
     def end(self) -> None:

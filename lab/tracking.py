@@ -58,6 +58,10 @@ class Tracker:
         """A prompt was frozen."""
         self._tell(lambda store: store.frozen(frozen))
 
+    def report(self, make: Callable[[], str]) -> None:
+        """The report on the study is to be made, here and not by who waits for the result."""
+        self._tell(lambda store: self._report(store, make))
+
     def close(self, status: Status, timeout_s: float = 60.0) -> None:
         """Wait until everything is written, `timeout_s` at most, and close the parent run."""
         if not (self._told and self._leads):
@@ -67,6 +71,14 @@ class Tracker:
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             self._warn(f"MLflow did not take everything in {timeout_s:g} s; its runs may be incomplete.")
+
+    def _report(self, store: MlflowStore, make: Callable[[], str]) -> None:
+        try:
+            page = make()
+        except Exception as error:  # a page that cannot be made costs nothing else
+            self._warn(f"The report for MLflow could not be made: {type(error).__name__}: {error}")
+        else:
+            store.report(page)
 
     def _tell(self, job: _Job) -> None:
         self._told = True

@@ -72,9 +72,11 @@ async def _tune(path: Path, out: Path, storage: str, *, fresh: bool, replay: boo
     # Here and not above, so that --help answers at once.
     from lab.experiment import load_experiment
     from lab.freeze import freeze
+    from lab.history import PastStudy
     from lab.opening import opening_model
     from lab.outcome import summary
     from lab.progress import ProgressView
+    from lab.reporting.page import report
     from lab.resume import alone, document, open_record
     from lab.settings import choose_model, read_dotenv, shown_proposer
     from lab.store import CALLS, Store
@@ -111,6 +113,8 @@ async def _tune(path: Path, out: Path, storage: str, *, fresh: bool, replay: boo
                 frozen = outcome.frozen_prompt()
                 freeze(frozen, out)
                 tracker.frozen(frozen)
+                past = PastStudy(experiment, model, outcome.trials, outcome, record)
+                tracker.report(lambda: report(past))
             except BaseException as error:
                 tracker.close("FAILED" if isinstance(error, Exception) else "KILLED")
                 raise

@@ -26,8 +26,8 @@ ORDER = (
     *("intervals", "sampling", "surrogate", "moderated", "scores", "race", "headroom"),
     *("briefing", "proposal", "proposers", "renewal", "search"),
     *("verdict", "outcome", "freeze", "optuna_store", "mlflow_store", "tracking", "progress"),
-    *("study", "history", "difference", "stage"),
-    *("command", "tune", "check", "show", "play", "compare", "doctor", "__main__"),
+    *("study", "history", "difference", "stage", "reporting"),
+    *("command", "report", "tune", "check", "show", "play", "compare", "doctor", "__main__"),
 )
 """The way of the data: a module imports from those before it."""
 

@@ -1,0 +1,207 @@
+"""What the report claims, in sentences, and what would need to be known to trust it less or more.
+
+A claim says no more than the verdict's test has shown; a caveat is a figure of this very study.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf, isclose
+
+from lab.outcome import Outcome
+from lab.reporting.charts import holdout
+from lab.reporting.story import Story
+from lab.reporting.words import count, estimate_text, interval, number, p_text, percent, signed
+from lab.verdict import Compared
+
+
+@dataclass(frozen=True)
+class Caveat:
+    """A reason for doubt.
+
+    Attributes:
+        known: the figure, in a sentence.
+        wanted: what would need to be known.
+    """
+
+    known: str
+    wanted: str
+
+
+def verdict(story: Story) -> str:
+    """The verdict, in a sentence or two."""
+    if story.outcome is None:
+        return _so_far(story)
+    winner = story.outcome.verdict.winner
+    if winner is None:
+        return _nothing_shown(story.outcome)
+    if story.outcome.evidence.outcome == "cheaper":
+        return _cheaper(story.outcome, winner)
+    pairs = count(winner.difference.n, "pair")
+    return (
+        f"On {pairs} of episodes that the search never saw, {winner.trial.name} returned more than the"
+        f" baseline: {_difference(story.outcome, winner)}."
+    )
+
+
+def _difference(outcome: Outcome, one: Compared) -> str:
+    sure = percent(outcome.verdict.confidence)
+    gain = interval(one.difference, sign=True)
+    return f"{signed(one.difference.mean)} reward an episode, {sure} interval {gain}, {p_text(one.p_value)}"
+
+
+def _nothing_shown(outcome: Outcome) -> str:
+    told = "; ".join(f"{one.trial.name}: {_difference(outcome, one)}" for one in outcome.verdict.finalists)
+    if not told:
+        return "Nothing was shown: no finalist ended enough holdout episodes. The baseline is frozen."
+    return (
+        "No candidate was shown to return more than the baseline on unseen episodes, so the baseline is"
+        f" frozen ({told}). That does not show that they are equal."
+    )
+
+
+def _cheaper(outcome: Outcome, winner: Compared) -> str:
+    saved = estimate_text(winner.saving, sign=True) if winner.saving else "an unknown amount"
+    unit = outcome.experiment.objective.cost or "cost"
+    within = percent(outcome.experiment.objective.within)
+    return (
+        f"{winner.trial.name} was shown to cost less than the baseline, by {saved} {unit} an episode, at a"
+        f" return within {within} of the baseline's. A higher return was not shown:"
+        f" {_difference(outcome, winner)}."
+    )
+
+
+def _so_far(story: Story) -> str:
+    if story.chosen is None:
+        return "There is no verdict yet: no episode has ended."
+    name, played = story.chosen
+    return (
+        f"There is no verdict yet. So far {name} is ahead in the search, with a mean return of"
+        f" {number(played.mean_return)} over {count(len(played.episodes), 'episode')}. As the best of"
+        f" {count(len(story.trials), 'candidate')}, it is likely to be overestimated; nothing is shown before"
+        " the holdout is played."
+    )
+
+
+def caveats(story: Story) -> list[Caveat]:
+    """Those that hold for this study, the weightiest first."""
+    found = [*_of_the_search(story), *_of_what_was_played(story)]
+    return [*_of_the_holdout(story, story.outcome), *found] if story.outcome else found
+
+
+def _of_the_holdout(story: Story, outcome: Outcome) -> Iterator[Caveat]:
+    judged = outcome.verdict
+    tests = len(judged.finalists) * (1 if outcome.experiment.objective.cost is None else 2)
+    for one in judged.finalists[:1] if judged.winner is None else [judged.winner]:
+        half, n = one.difference.high - one.difference.mean, one.difference.n
+        if half < inf:
+            yield Caveat(
+                f"The difference rests on {count(n, 'pair')} of holdout episodes and is known to ±"
+                f"{number(half)} reward, {_share_of(half, one.difference.mean)}.",
+                f"The same holdout with {4 * n} episodes: about half as wide an interval.",
+            )
+        if n <= 8:
+            yield Caveat(
+                f"With {count(n, 'pair')} the sign-flip test cannot give a p-value below"
+                f" {min(1.0, 2 / 2**n * tests):.2g}.",
+                "More holdout episodes: the t interval leans on returns that are near normal.",
+            )
+    yield from _saturation(outcome)
+    yield from _shrinkage(story, outcome)
+    if judged.winner and len(judged.finalists) == 1 and len(judged.confirmed) > 1:
+        yield Caveat(
+            f"One finalist of {len(judged.confirmed)} confirmed candidates played the holdout: it is compared"
+            " with the baseline, and not shown to be the best that was tried.",
+            "The holdout returns of the others: verdict.finalists.",
+        )
+    if len(judged.finalists) > 1:
+        yield Caveat(
+            f"{len(judged.finalists)} finalists share the holdout; intervals and p-values are corrected for"
+            " that, the choice among those that beat the baseline is not tested.",
+            "The finalists head to head, on fresh episodes.",
+        )
+    lost = sum(len(one.failed) for one in (judged.baseline, *(one.unseen for one in judged.finalists)))
+    if lost:
+        yield Caveat(
+            f"{count(lost, 'holdout episode')} failed and left the comparison.",
+            "Whether they failed at random, or for what the candidate asked.",
+        )
+
+
+def _share_of(half: float, mean: float) -> str:
+    return f"{percent(half / abs(mean))} of it" if mean else "around zero"
+
+
+def _saturation(outcome: Outcome) -> Iterator[Caveat]:
+    judged = outcome.verdict
+    played = [judged.baseline, *(one.unseen for one in judged.finalists)]
+    scores = [score for evaluation in played for score in evaluation.scores]
+    share = sum(score >= 1.0 for score in scores) / len(scores)
+    if share > 0:
+        yield Caveat(
+            f"{percent(share)} of {count(len(scores), 'holdout episode')} have a score of 1.0, the most there"
+            f" is: between these the score tells no difference.",
+            "Whether the evaluator looks at the score alone; a gain in return may be worth nothing there.",
+        )
+
+
+def _shrinkage(story: Story, outcome: Outcome) -> Iterator[Caveat]:
+    winner = outcome.verdict.winner
+    unseen = holdout(story)
+    if winner is None or winner.trial.name not in unseen:
+        return
+    searched = next((one for one in story.trials if one.name == winner.trial.name), winner.trial).evaluation
+    here, there = searched.mean_return, unseen[winner.trial.name].mean
+    way = "less" if there < here else "more"
+    share = f" ({percent(abs(here - there) / abs(here))})" if here else ""
+    change = "the same" if isclose(here, there) else f"{number(abs(here - there))} {way}{share}"
+    yield Caveat(
+        f"{winner.trial.name} returned {number(here)} over {count(len(searched.episodes), 'episode')} of the"
+        f" search and {number(there)} on the holdout: {change}.",
+        "Nothing: the best of many looks better than it is, and the holdout's figure is the one to quote.",
+    )
+
+
+def _of_the_search(story: Story) -> Iterator[Caveat]:
+    if story.headroom is not None and not story.headroom.found:
+        yield Caveat(
+            "The headroom test saw no difference between candidates"
+            f" ({p_text(story.headroom.p_value)}): there may be nothing to find here.",
+            "A wider space, or more episodes for each candidate.",
+        )
+    if story.headroom is None:
+        yield Caveat(
+            "The headroom test could not tell whether candidates differ at all.",
+            "Second episodes of the candidates that opened the search.",
+        )
+    once = sum(len(trial.evaluation.episodes) == 1 for trial in story.trials)
+    if once:
+        yield Caveat(
+            f"{once} of {count(len(story.trials), 'candidate')} played a single episode of the search: their"
+            " returns, and the slices and the Pareto front drawn from them, are mostly noise.",
+            "A second study with another seed that finds the same effects.",
+        )
+
+
+def _of_what_was_played(story: Story) -> Iterator[Caveat]:
+    yield Caveat(
+        f"All was played with one model, {story.model.name} at {story.model.shown}, and one environment,"
+        f" {story.experiment.environment.shown}.",
+        "How the prompt does with the model that will be used, where that is another or a later version.",
+    )
+    yield Caveat(
+        "Pairs share the environment's seed. The model is sent no seed: its own draws differ from play to"
+        " play, and a repeated study will not repeat these figures.",
+        "A second study, or the head-to-head of both prompts on fresh episodes.",
+    )
+    if story.failures or story.failed:
+        times = sum(story.failures.values())
+        yield Caveat(
+            f"{count(times, 'attempt')} at calls failed, beside {story.cost.spent.calls:,} that did not;"
+            f" {count(len(story.failed), 'episode')} could not be played.",
+            "Whether it fails where answers are long: then returns are selected.",
+        )
+    if story.cost.dollars is None:
+        yield Caveat(
+            "What it cost in money is unknown: [model] names no prices.",
+            "dollars_in and dollars_out, the prices of a million tokens.",
+        )

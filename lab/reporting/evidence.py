@@ -1,0 +1,168 @@
+"""The report's tables and texts: settings, the prompt's difference, episodes, candidates, cost."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from lab.candidate import Candidate
+from lab.episode import Episode
+from lab.evaluation import Evaluation
+from lab.reporting.charts import holdout
+from lab.reporting.story import PHASES, Story, estimate
+from lab.reporting.words import count, dollars, interval, number, p_text, setting_text, signed
+from lab.trial import Trial
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting, of the baseline and of what was chosen."""
+
+    name: str
+    baseline: str
+    chosen: str
+
+    @property
+    def differs(self) -> bool:
+        """Whether the two are not the same."""
+        return self.baseline != self.chosen
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a difference: `kept`, `added` or `removed`."""
+
+    kind: str
+    text: str
+
+
+def settings(story: Story) -> list[Row]:
+    """Every setting, those that differ first."""
+    if story.chosen is None:
+        return []
+    base, own = story.experiment.baseline, story.chosen[1].candidate
+    rows = [
+        Row(name, setting_text(value), setting_text(own.settings[name]))
+        for name, value in base.settings.items()
+    ]
+    rows.append(Row("stop", setting_text(list(base.sampling.stop)), setting_text(list(own.sampling.stop))))
+    return sorted(rows, key=lambda row: not row.differs)
+
+
+def difference(before: Candidate, after: Candidate) -> list[tuple[str, list[Line]]]:
+    """The lines of both of a candidate's texts, and of its demonstrations, against another's."""
+    parts = []
+    for name in ("system", "turn"):
+        old, new = getattr(before.template, name), getattr(after.template, name)
+        parts.append((name, list(_lines(old.strip().splitlines(), new.strip().splitlines()))))
+    shown = [_demonstrations(one) for one in (before, after)]
+    return [*parts, ("demonstrations", list(_lines(*shown)))] if any(shown) else parts
+
+
+def _demonstrations(candidate: Candidate) -> list[str]:
+    return [f"step {one.step}: {one.observation} → {one.action}" for one in candidate.demonstrations]
+
+
+def _lines(before: list[str], after: list[str]) -> Iterable[Line]:
+    for tag, i1, i2, j1, j2 in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if tag == "equal":
+            yield from (Line("kept", text) for text in after[j1:j2])
+            continue
+        yield from (Line("removed", text) for text in before[i1:i2])
+        yield from (Line("added", text) for text in after[j1:j2])
+
+
+def holdout_rows(story: Story) -> list[dict[str, str]]:
+    """Who played the holdout, with all its figures; the baseline first."""
+    if story.outcome is None:
+        return []
+    judged = story.outcome.verdict
+    played = {"baseline": judged.baseline, **{one.trial.name: one.unseen for one in judged.finalists}}
+    compared = {one.trial.name: one for one in judged.finalists}
+    rows = []
+    for name, one in holdout(story).items():
+        beside, evaluation = compared.get(name), played[name]
+        rows.append(
+            {
+                "name": name,
+                "template": evaluation.candidate.template.name,
+                "mean": number(one.mean),
+                "interval": interval(one),
+                "n": str(one.n),
+                "difference": signed(beside.difference.mean) if beside else "",
+                "difference_interval": interval(beside.difference, sign=True) if beside else "",
+                "p": p_text(beside.p_value).removeprefix("p = ") if beside else "",
+                "score": f"{evaluation.mean_score:.3f}",
+                "tokens": f"{evaluation.tokens:,.0f}",
+            }
+        )
+    return rows
+
+
+def candidate_rows(story: Story) -> list[dict[str, str]]:
+    """All that played in the search, best first."""
+    return [_candidate_row(trial, list(story.experiment.space.free)) for trial in story.trials]
+
+
+def _candidate_row(trial: Trial, free: Sequence[str]) -> dict[str, str]:
+    one = estimate(trial.evaluation)
+    settings = " ".join(
+        f"{name}={setting_text(trial.candidate.settings[name])}" for name in free if name != "template"
+    )
+    return {
+        "name": trial.name,
+        "template": trial.candidate.template.name,
+        "mean": number(one.mean),
+        "interval": interval(one) if one.n > 1 else "none",
+        "n": str(one.n),
+        "tokens": f"{trial.evaluation.tokens:,.0f}",
+        "score": f"{trial.evaluation.mean_score:.3f}",
+        "race": f"dropped{f', {trial.cut} cut' if trial.cut else ''}" if trial.dropped else "alive",
+        "settings": settings,
+    }
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An episode to read, beside another: what it is, and the episode."""
+
+    title: str
+    episode: Episode
+
+
+def extremes(evaluation: Evaluation) -> list[Shown]:
+    """The best and the worst episode; one where there is one."""
+    ranked = sorted(evaluation.episodes, key=lambda episode: -episode.episode_return)
+    names = ("Best", "Worst") if len(ranked) > 1 else ("Only",)
+    return [
+        Shown(f"{name}: return {number(episode.episode_return)} (seed {episode.seed})", episode)
+        for name, episode in zip(names, (ranked[0], ranked[-1]), strict=False)
+    ]
+
+
+def cost_rows(story: Story) -> list[tuple[str, str]]:
+    """What it took."""
+    spent, ended = story.cost.spent, [play for play in story.plays if play.earned is not None]
+    broken = len(story.plays) - len(ended)
+    rows = [
+        ("model calls answered", f"{spent.calls:,}"),
+        ("tokens in", f"{spent.prompt_tokens:,}"),
+        ("tokens out", f"{spent.completion_tokens:,}"),
+        ("money", dollars(story.cost.dollars)),
+        ("minutes of work", number(story.cost.minutes)),
+        ("whole episodes", f"{len(ended):,}"),
+        ("episodes cut or failed", f"{broken:,}"),
+    ]
+    for phase in PHASES:
+        played = sum(play.phase == phase for play in ended)
+        rows.append((f"whole episodes of the {phase}", f"{played:,}"))
+    return rows
+
+
+def counts(story: Story) -> str:
+    """How much there is behind the verdict, in a line."""
+    played = sum(play.earned is not None for play in story.plays)
+    return (
+        f"{count(len(story.candidates), 'candidate')} and the baseline, {count(played, 'whole episode')},"
+        f" {count(story.cost.spent.calls, 'call')}, {count(story.cost.spent.prompt_tokens, 'token')} in,"
+        f" {story.cost.spent.completion_tokens:,} out."
+    )

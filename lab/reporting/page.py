@@ -1,0 +1,89 @@
+"""The page: a Story as one HTML file without scripts, and without anything to load.
+
+Every text that is put into it has its control characters made visible and is escaped, whoever wrote it; what
+is drawn has done so itself.
+"""
+
+from functools import lru_cache
+from importlib.resources import files
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from lab.errors import plain
+from lab.history import PastStudy
+from lab.reporting import charts, claims, evidence, parameters, words
+from lab.reporting.story import Story, tell
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+LONG = 400
+"""Characters from which a text is folded."""
+
+
+def report(past: PastStudy) -> str:
+    """The page on a study, finished or so far."""
+    return render(tell(past))
+
+
+def render(story: Story) -> str:
+    """The page that tells a story."""
+    from markupsafe import Markup
+
+    def drawn(svg: str) -> Markup:
+        return Markup(svg)  # our own, and its words are escaped where they are drawn
+
+    template = _environment().get_template("page.html")
+    chosen = story.chosen
+    base = story.experiment.baseline
+    shown = {} if chosen is None else {chosen[0]: chosen[1]}
+    if story.baseline is not None:
+        shown.setdefault("baseline", story.baseline)
+    return template.render(
+        story=story,
+        style=drawn(_style()),
+        chosen=chosen[0] if chosen else None,
+        verdict=claims.verdict(story),
+        counts=evidence.counts(story),
+        caveats=claims.caveats(story),
+        settings=evidence.settings(story),
+        holdout=evidence.holdout_rows(story),
+        candidates=evidence.candidate_rows(story),
+        race=drawn(charts.race(story)),
+        lanes=drawn(charts.lanes(story)),
+        forest=drawn(charts.candidates(story)),
+        importance=drawn(parameters.importance(story)) if story.importance else None,
+        slices=[drawn(svg) for svg in parameters.slices(story)],
+        key=drawn(parameters.key(story.templates)),
+        pareto=drawn(charts.pareto(story)),
+        steps=drawn(charts.steps(story)),
+        episodes=[(name, evidence.extremes(one)) for name, one in shown.items() if one.episodes],
+        difference=evidence.difference(base, chosen[1].candidate) if chosen else [],
+        cost=evidence.cost_rows(story),
+        long=LONG,
+        number=words.number,
+        zip_longest=zip_longest,
+    )
+
+
+@lru_cache(maxsize=1)
+def _environment() -> "Environment":
+    # Here and not above, so that --help answers at once.
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def visible(value: object) -> object:
+        return plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+    return Environment(
+        loader=PackageLoader("lab.reporting", "."),
+        autoescape=True,
+        finalize=visible,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _style() -> str:
+    return (files("lab.reporting") / "page.css").read_text(encoding="utf-8")

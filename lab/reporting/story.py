@@ -1,0 +1,242 @@
+"""A Story: what a study's record says, put in order for the report; nothing is asked, played or written.
+
+It owns who played when, who was in front when, and whose figures the report shows; how they are shown is not
+its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lab.episode import Episode
+from lab.evaluation import Evaluation
+from lab.experiment import Experiment
+from lab.headroom import Headroom
+from lab.history import PastStudy
+from lab.intervals import Estimate, t_interval
+from lab.journal import Begun, Ended, Failed, Opened, Taken
+from lab.optuna_store import importance
+from lab.outcome import Outcome
+from lab.player import Player
+from lab.record import Record, Which
+from lab.recorded import Nothing
+from lab.search import Search
+from lab.settings import ModelChoice, shown_proposer
+from lab.spending import FREE, Spending, Spent
+from lab.study import CONFIRMATION, HOLDOUT
+from lab.trial import BASELINE, Trial
+
+CONFIDENCE = 0.95
+"""Of the intervals of single candidates in the search."""
+
+PHASES = ("search", "confirmation", "holdout")
+
+
+@dataclass(frozen=True)
+class Play:
+    """One episode: who played it, in which phase, and when, in minutes of work on the study.
+
+    Attributes:
+        earned: its return; None where it was cut or failed.
+    """
+
+    name: str
+    phase: str
+    seed: int
+    began: float
+    ended: float
+    earned: float | None
+
+
+@dataclass(frozen=True)
+class Reign:
+    """From `minute` on, the incumbent was `name`, with this mean over so many episodes."""
+
+    minute: float
+    name: str
+    mean: float
+    episodes: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the study has spent.
+
+    Attributes:
+        dollars: None where a price is unknown.
+        minutes: of work; None where there is no verdict that counted them.
+    """
+
+    spent: Spent
+    dollars: float | None
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Story:
+    """All that the report tells.
+
+    Attributes:
+        trials: best first, the baseline among them.
+        outcome: None where there is no verdict yet.
+        reigns: in order of time.
+        importance: each free setting's share of what tells the best from the rest; empty where Optuna
+            cannot tell yet.
+        failures: attempts at calls that failed, by what happened.
+        failed: candidates that could not be played, and why.
+    """
+
+    experiment: Experiment
+    model: ModelChoice
+    study: str
+    trials: tuple[Trial, ...]
+    outcome: Outcome | None
+    plays: tuple[Play, ...]
+    reigns: tuple[Reign, ...]
+    headroom: Headroom | None
+    importance: Mapping[str, float]
+    cost: Cost
+    failures: Mapping[str, int]
+    failed: tuple[tuple[str, str], ...]
+
+    @property
+    def candidates(self) -> list[Trial]:
+        """The trials without the baseline, best first."""
+        return [trial for trial in self.trials if trial.number != BASELINE]
+
+    @property
+    def baseline(self) -> Evaluation | None:
+        """The baseline's episodes: of the holdout where that was played, else of the search."""
+        if self.outcome:
+            return self.outcome.verdict.baseline
+        return next((trial.evaluation for trial in self.trials if trial.number == BASELINE), None)
+
+    @property
+    def chosen(self) -> tuple[str, Evaluation] | None:
+        """What was frozen, or would be first if it were over now; None before anything has played."""
+        if self.outcome:
+            winner = self.outcome.verdict.winner
+            return (winner.trial.name if winner else "baseline", self.outcome.verdict.frozen)
+        return next(((trial.name, trial.evaluation) for trial in self.trials), None)
+
+    @property
+    def templates(self) -> list[str]:
+        """Names, in the order of their best trials: each has its colour by its place."""
+        return list(dict.fromkeys(trial.candidate.template.name for trial in self.trials))
+
+
+def estimate(evaluation: Evaluation, confidence: float = CONFIDENCE) -> Estimate:
+    """Mean return and its interval."""
+    return t_interval(list(evaluation.returns.values()), confidence)
+
+
+def tell(past: PastStudy) -> Story:
+    """The story of a study; of a long one it takes as long as the search's own choices took."""
+    record, experiment = past.record, past.experiment
+    names = {trial.candidate.digest: trial.name for trial in past.trials}
+    names[experiment.baseline.digest] = "baseline"
+    plays = _plays(record, experiment, names)
+    reigns, headroom = _reigns(record, experiment, {(play.name, play.seed): play.ended for play in plays})
+    return Story(
+        experiment=experiment,
+        model=past.model,
+        study=record.name,
+        trials=past.trials,
+        outcome=past.outcome,
+        plays=tuple(plays),
+        reigns=tuple(reigns),
+        headroom=headroom,
+        importance=importance(record.store.trials_url, record.name),
+        cost=_cost(past),
+        failures=past.outcome.failures if past.outcome else record.failures(),
+        failed=tuple(
+            (names.get(event.digest, f"a candidate without an episode ({event.digest[7:15]})"), event.what)
+            for event in record.events
+            if isinstance(event, Failed)
+        ),
+    )
+
+
+def minutes(record: Record) -> list[float]:
+    """For each entry of the journal, the minutes of work until then: where nobody was at work, none pass."""
+    passed, before, last = list[float](), 0.0, 0.0
+    for at, event in zip(record.times, record.events, strict=True):
+        paused = not passed or (isinstance(event, Opened) and event.alone)
+        before += 0.0 if paused else max(at - last, 0.0) / 60
+        passed.append(before)
+        last = at
+    return passed
+
+
+def phase_of(seed: int, experiment: Experiment) -> str:
+    """The part of the study that plays this seed."""
+    return PHASES[(seed - experiment.seed >= CONFIRMATION) + (seed - experiment.seed >= HOLDOUT)]
+
+
+def _plays(record: Record, experiment: Experiment, names: Mapping[str, str]) -> list[Play]:
+    began: dict[Which, float] = {}
+    plays: list[Play] = []
+    for minute, event in zip(minutes(record), record.events, strict=True):
+        match event:
+            case Begun(candidate, first, last):
+                began |= {(candidate.digest, seed): minute for seed in range(first, last)}
+            case Taken(digest, seed):
+                began[digest, seed] = minute
+            case Ended() | Failed():
+                played = record.ended[
+                    event.digest, event.played.seed if isinstance(event, Ended) else event.seed
+                ]
+                earned = played.episode_return if isinstance(played, Episode) else None
+                start = began.get((event.digest, played.seed), minute)
+                name = names.get(event.digest, "")
+                phase = phase_of(played.seed, experiment)
+                plays.append(Play(name, phase, played.seed, start, minute, earned))
+            case _:
+                pass
+    return plays
+
+
+def _reigns(
+    record: Record, experiment: Experiment, ended: Mapping[tuple[str, int], float]
+) -> tuple[list[Reign], Headroom | None]:
+    """Let the race be run again by the journal, and see who is in front after each rung."""
+    reigns: list[Reign] = []
+    found: list[Headroom] = []
+
+    def on_trial(trial: Trial) -> None:
+        if trial.place != 1 and not (reigns and reigns[-1].name == trial.name):
+            return
+        minute = (
+            ended.get((trial.name, trial.evaluation.episodes[-1].seed)) if trial.evaluation.episodes else None
+        )
+        first = trial if trial.place == 1 else search.trials[0]
+        if minute is not None and first.evaluation.episodes:
+            figures = (first.evaluation.mean_return, len(first.evaluation.episodes))
+            reigns.append(Reign(minute, first.name, *figures))
+
+    nothing = Nothing(record)
+    player = Player(nothing, nothing, experiment.task, experiment.search.in_flight, Spending(), record)
+    search = Search(experiment, player, None, on_trial, found.append, record)
+    search.catch_up(telling=True)
+    return reigns, found[0] if found else None
+
+
+def _cost(past: PastStudy) -> Cost:
+    experiment, record, outcome = past.experiment, past.record, past.outcome
+    if outcome:
+        spending = outcome.spending
+        spent = Spent(spending.calls, spending.prompt_tokens, spending.completion_tokens, spending.dollars)
+    else:
+        other = (
+            experiment.proposals.prices if experiment.proposals and shown_proposer() else experiment.prices
+        )
+        spent = record.spent_elsewhere(experiment.prices, proposals=False)
+        spent += record.spent_elsewhere(other, proposals=True)
+    worked = outcome.judged.minutes if outcome else record.earlier_minutes
+    return Cost(spent, spent.dollars if _priced(experiment) else None, worked)
+
+
+def _priced(experiment: Experiment) -> bool:
+    """Whether every call has a price, the proposing model's too."""
+    proposed = experiment.proposals is not None and shown_proposer() != ""
+    other = experiment.proposals.prices if experiment.proposals else FREE
+    return experiment.prices != FREE and not (proposed and other == FREE)

@@ -1,0 +1,65 @@
+"""Figures in words, the same everywhere in the report; an unknown one is called unknown, and is no zero."""
+
+from math import inf, isfinite, isnan
+
+from lab.intervals import Estimate
+
+UNKNOWN = "unknown"
+
+
+def number(value: float) -> str:
+    """With as many decimals as its size leaves a meaning."""
+    if not isfinite(value):
+        return UNKNOWN if isnan(value) else "-∞" if value < 0 else "∞"
+    decimals = next((places for least, places in ((10, 1), (1, 2), (0.01, 3)) if abs(value) >= least), 4)
+    return f"{value:,.{decimals}f}" if round(value, decimals) else "0"
+
+
+def signed(value: float) -> str:
+    """The same, with its sign."""
+    shown = number(value)
+    return f"+{shown}" if value > 0 and shown != "0" else shown
+
+
+def interval(estimate: Estimate, *, sign: bool = False) -> str:
+    """The two ends; a single value has none."""
+    if inf in (-estimate.low, estimate.high):
+        return "no interval (one episode)" if estimate.n < 2 else "unbounded"
+    write = signed if sign else number
+    return f"[{write(estimate.low)}, {write(estimate.high)}]"
+
+
+def estimate_text(estimate: Estimate, *, sign: bool = False) -> str:
+    """Mean and interval."""
+    return f"{(signed if sign else number)(estimate.mean)} {interval(estimate, sign=sign)}"
+
+
+def percent(share: float) -> str:
+    """Without decimals, and never 0 % or 100 % of what is not quite."""
+    if 0 < share < 0.01:
+        return "under 1 %"
+    if 0.99 < share < 1:
+        return "over 99 %"
+    return f"{share:.0%}".replace("%", " %")
+
+
+def p_text(p_value: float) -> str:
+    """A p-value, to two figures."""
+    return f"p = {p_value:.2g}"
+
+
+def count(amount: int, one: str, many: str = "") -> str:
+    """`3 episodes`, `1 episode`."""
+    return f"{amount:,} {one if amount == 1 else many or one + 's'}"
+
+
+def dollars(amount: float | None) -> str:
+    """An amount, or that it is unknown."""
+    return UNKNOWN if amount is None else f"${amount:,.2f}" if amount >= 0.01 else f"${amount:.4f}"
+
+
+def setting_text(value: object) -> str:
+    """As an experiment file writes it."""
+    if isinstance(value, list):
+        return ", ".join(map(repr, value)) or "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,100 @@
+"""The drawings: valid XML whatever is drawn, every mark inside the picture, no word active."""
+
+import xml.etree.ElementTree as ET
+from math import inf
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.intervals import Estimate
+from lab.reporting.charts import pareto_front
+from lab.reporting.svg import Frame, area, axes, box, chart, label, line, mark, path, scale
+from lab.reporting.words import dollars, interval, number, percent, signed
+
+WIDTH, HEIGHT = 400, 300
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+points = st.lists(st.tuples(finite, finite), min_size=1, max_size=20)
+
+
+def inside(svg: str) -> ET.Element:
+    """The picture, once every place in it was seen to lie within its view box."""
+    root = ET.fromstring(svg)
+    assert root.attrib["viewBox"] == f"0 0 {WIDTH} {HEIGHT}"
+    for element in root.iter():
+        own = element.attrib
+        across = [own[key] for key in ("x", "x1", "x2", "cx") if key in own]
+        down = [own[key] for key in ("y", "y1", "y2", "cy") if key in own]
+        if "width" in own:
+            across.append(str(float(own["x"]) + float(own["width"])))
+        for pair in own.get("points", "").split():
+            x, y = pair.split(",")
+            across.append(x)
+            down.append(y)
+        assert all(0 <= float(x) <= WIDTH for x in across), own
+        assert all(0 <= float(y) <= HEIGHT for y in down), own
+    return root
+
+
+@given(points, st.booleans(), st.text())
+def test_whatever_is_drawn_is_valid_and_inside(
+    drawn: list[tuple[float, float]], zero: bool, word: str
+) -> None:
+    xs, ys = [x for x, _ in drawn], [y for _, y in drawn]
+    frame = Frame(WIDTH, HEIGHT, scale(xs, 60, 380, zero=zero), scale(ys, 250, 30))
+    places = [(frame.x(x), frame.y(y)) for x, y in drawn]
+    parts = [
+        axes(frame, word, word),
+        path(places, "base"),
+        area(places, "base"),
+        *(mark(x, y, shape, "base", word) for shape, (x, y) in enumerate(places)),
+        *(label(x, y, word) for x, y in places),
+        *(line(60, 30, x, y, "grid") for x, y in places),
+        *(box(60, y, x - 60, 1, "bar", word) for x, y in places),
+    ]
+    root = inside(chart("a-chart", (WIDTH, HEIGHT), word, word, parts))
+    kinds = {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert kinds <= {"svg", "title", "desc", "text", "line", "polyline", "polygon", "circle", "rect"}
+    assert all(text.isprintable() or text == "\n" for text in "".join(root.itertext()))
+
+
+@given(points)
+def test_a_scale_keeps_the_order_and_has_few_round_ticks(drawn: list[tuple[float, float]]) -> None:
+    values = sorted(x for x, _ in drawn)
+    across = scale(values, 0, 100)
+    placed = [across(value) for value in values]
+    assert placed == sorted(placed)
+    assert 1 <= len(across.ticks) <= 20
+    assert all(-1e-6 <= across(tick) <= 100 + 1e-6 for tick in across.ticks)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=20))
+def test_nobody_beats_the_front_in_both_and_all_others_are_beaten(drawn: list[tuple[int, int]]) -> None:
+    front = [drawn[place] for place in pareto_front(drawn)]
+    for cost, earned in front:
+        assert not any(c <= cost and e >= earned and (c, e) != (cost, earned) for c, e in drawn)
+    for cost, earned in drawn:
+        assert any(c <= cost and e >= earned for c, e in front)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (number(726.24), "726.2"),
+        (number(-0.5), "-0.500"),
+        (number(float("nan")), "unknown"),
+        (signed(3.0), "+3.00"),
+        (signed(0.0), "0"),
+        (percent(0.999), "over 99 %"),
+        (percent(0.001), "under 1 %"),
+        (percent(1.0), "100 %"),
+        (dollars(None), "unknown"),
+        (dollars(0.0), "$0.0000"),
+        (dollars(12.5), "$12.50"),
+        (interval(Estimate(1.0, -inf, inf, 1)), "no interval (one episode)"),
+        (interval(Estimate(40.0, 30.0, 50.0, 4), sign=True), "[+30.0, +50.0]"),
+    ],
+)
+def test_figures_in_words(said: str, expected: str) -> None:
+    assert said == expected

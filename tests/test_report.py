@@ -1,0 +1,416 @@
+"""The report: its figures are the frozen file's, and nothing in it is active, whatever a model writes."""
+
+import asyncio
+import re
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from lab.frozen import FrozenPrompt, read_frozen
+from lab.history import past_study
+from lab.intervals import Estimate
+from lab.reporting.page import render
+from lab.reporting.story import Story, tell
+from lab.reporting.words import number
+from lab.tracking import Tracker
+from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
+from tests.project import Project
+from tests.test_history import at
+from tests.test_resume import a_project, by_the_request, kill_after, settings
+
+SECTIONS = (
+    *("verdict", "settings", "race", "candidates", "parameters", "pareto", "steps", "episodes", "diff"),
+    *("cost", "failures", "headroom", "caveats"),
+)
+
+EVIL = (
+    "<script>alert(1)</script></pre></td><img src=x onerror=alert(2)> \x1b[31m \x00 \u202e &amp; {{ 7*7 }} "
+)
+
+VOID = {"meta", "br", "img", "input", "link", "hr"}
+
+
+@dataclass
+class Page(HTMLParser):
+    """A page as a browser would see it: its elements, and the text of each section.
+
+    Attributes:
+        tags: each element's name and attributes.
+        unclosed: elements that were not closed where they should have been.
+    """
+
+    tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    sections: dict[str, str] = field(default_factory=dict)
+    unclosed: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._open: list[str] = []
+        self._section = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "section":
+            self._section = dict(attrs)["id"] or ""
+            self.sections[self._section] = ""
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self._open or self._open.pop() != tag:
+            self.unclosed.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if self._section:
+            self.sections[self._section] += data
+
+    @property
+    def text(self) -> str:
+        """All sections' words."""
+        return " ".join(self.sections.values())
+
+
+def read(path: Path) -> Page:
+    page = Page()
+    page.feed(path.read_text(encoding="utf-8"))
+    page.close()
+    return page
+
+
+def report(project: Project, endpoint: FakeEndpoint, *flags: str) -> Page:
+    done = project.run("-m", "lab.report", "experiments/known.toml", *flags, **settings(endpoint))
+    assert done.returncode == 0, done.stderr
+    return read(project.folder / done.stdout.strip())
+
+
+def evil(body: Body) -> Reply:
+    """The known truth, in bad company; the system text has it that a storyteller writes more."""
+    reply = by_the_request(body)
+    assert reply.text is not None
+    return Reply(EVIL + reply.text)
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A finished study with its report, and what the report was made from."""
+
+    project: Project
+    story: Story
+    page: Page
+    html: str
+    frozen: FrozenPrompt
+    asked: int
+    asked_by_report: int
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
+    project = a_project(tmp_path_factory.mktemp("report") / "project")
+    with fake_endpoint(evil) as endpoint:
+        done = project.run("-m", "lab.tune", "experiments/known.toml", **settings(endpoint))
+        assert done.returncode == 0, done.stderr
+        assert "could not be made" not in done.stderr
+        asked = len(endpoint.requests)
+        page = report(project, endpoint, "--out", "page.html")
+        html = (project.folder / "page.html").read_text(encoding="utf-8")
+        frozen = read_frozen(project.folder / "prompts/best.toml")
+        with pytest.MonkeyPatch.context() as patch, at(project.folder, patch, **settings(endpoint)):
+            story = asyncio.run(told(project.folder))
+        return Reported(project, story, page, html, frozen, asked, len(endpoint.requests) - asked)
+
+
+async def told(folder: Path) -> Story:
+    async with past_study(folder / "experiments/known.toml") as past:
+        return tell(past)
+
+
+def rendered(story: Story) -> Page:
+    """The page on a story, which is whole whatever it tells."""
+    html = render(story)
+    html.encode("utf-8")
+    page = Page()
+    page.feed(html)
+    page.close()
+    assert tuple(page.sections) == SECTIONS
+    assert not page.unclosed
+    return page
+
+
+def judged(story: Story, **changes: object) -> Story:
+    """The same story with another verdict."""
+    assert story.outcome is not None
+    verdict = replace(story.outcome.verdict, **changes)  # type: ignore[arg-type]
+    return replace(story, outcome=replace(story.outcome, verdict=verdict))
+
+
+def test_the_page_is_whole_and_has_its_sections_in_order(reported: Reported) -> None:
+    assert tuple(reported.page.sections) == SECTIONS
+    assert not reported.page.unclosed
+    names = [attrs["id"] for _, attrs in reported.page.tags if "id" in attrs]
+    assert len(names) == len(set(names))
+    assert reported.asked_by_report == 0
+
+
+def test_the_verdicts_figures_are_the_frozen_files(reported: Reported) -> None:
+    evidence, verdict = reported.frozen.evidence, reported.page.sections["verdict"]
+    assert evidence.outcome == "winner"
+    assert f"trial-{reported.frozen.provenance.trial:03d} returned more than the baseline" in verdict
+    low, high = evidence.difference_interval
+    shown = (
+        f"+{number(evidence.difference)} reward an episode, 95 % interval [+{number(low)}, +{number(high)}]"
+    )
+    assert shown in verdict
+    assert f"p = {evidence.p_value:.2g}" in verdict
+    for mean, ends in (
+        (evidence.frozen_return, evidence.frozen_interval),
+        (evidence.baseline_return, evidence.baseline_interval),
+    ):
+        assert number(mean) in verdict
+        assert f"[{number(ends[0])}, {number(ends[1])}]" in verdict
+
+
+def test_what_differs_from_the_baseline_comes_first_and_alone(reported: Reported) -> None:
+    settings_text = reported.page.sections["settings"]
+    differing, same = re.split(r"\d+ settings are the same", settings_text)
+    assert "template" in differing
+    assert "storyteller" in differing
+    assert "max_tokens" not in differing
+    assert "max_tokens" in same
+
+
+def test_every_candidate_episode_and_call_is_accounted_for(reported: Reported) -> None:
+    cost, spent = reported.page.sections["cost"], reported.frozen.provenance
+    calls = spent.calls
+    assert calls == reported.asked
+    assert f"model calls answered{calls:,}tokens in{spent.prompt_tokens:,}tokens out" in cost
+    marks = reported.html.split('id="race"')[1].split("</svg>")[0].count('class="mark')
+    assert marks == calls / reported.frozen.task.max_steps
+
+
+def test_an_unknown_price_is_unknown_and_no_zero(reported: Reported) -> None:
+    cost = reported.page.sections["cost"]
+    assert re.search(r"money\s*unknown", cost)
+    assert "$" not in cost
+
+
+def test_the_prompts_difference_has_the_lines_of_both(reported: Reported) -> None:
+    diff = reported.page.sections["diff"]
+    for line in reported.frozen.candidate.template.system.strip().splitlines():
+        assert line in diff
+    assert any(tag == "ins" for tag, _ in reported.page.tags)
+    assert any(tag == "del" for tag, _ in reported.page.tags)
+
+
+def test_the_doubts_name_this_studys_figures(reported: Reported) -> None:
+    doubts = reported.page.sections["caveats"]
+    assert "6 pairs of holdout episodes" in doubts
+    assert "cannot give a p-value below 0.031" in doubts
+    assert "One finalist of 2 confirmed" in doubts
+    assert "no seed" in doubts
+    assert "one model, fake at" in doubts
+
+
+def test_what_a_model_wrote_is_shown_and_never_active(reported: Reported) -> None:
+    allowed = {
+        *(
+            "html",
+            "head",
+            "meta",
+            "title",
+            "style",
+            "body",
+            "header",
+            "main",
+            "footer",
+            "section",
+            "nav",
+            "a",
+        ),
+        *(
+            "h1",
+            "h2",
+            "h3",
+            "p",
+            "b",
+            "span",
+            "strong",
+            "small",
+            "code",
+            "pre",
+            "div",
+            "ul",
+            "li",
+            "dl",
+            "dt",
+        ),
+        *("dd", "table", "caption", "thead", "tbody", "tr", "th", "td", "details", "summary", "figure"),
+        *("figcaption", "ins", "del", "svg", "desc", "text", "line", "polyline", "polygon", "rect", "circle"),
+    }
+    assert {tag for tag, _ in reported.page.tags} <= allowed
+    for _, attrs in reported.page.tags:
+        assert not [name for name in attrs if name.startswith("on") or name == "src"]
+        assert (attrs.get("href") or "#").startswith("#")
+    for shown in ("<script>alert(1)</script></pre>", "\\x1b[31m", "\\x00", "\\u202e", "&amp;", "{{ 7*7 }}"):
+        assert shown in reported.page.sections["episodes"]
+    assert all(char.isprintable() or char == "\n" for char in reported.html.replace("\u00a0", " "))
+
+
+def test_nothing_is_loaded(reported: Reported) -> None:
+    policies = [attrs for tag, attrs in reported.page.tags if tag == "meta" and "http-equiv" in attrs]
+    assert policies == [
+        {
+            "http-equiv": "Content-Security-Policy",
+            "content": "default-src 'none'; style-src 'unsafe-inline'",
+        }
+    ]
+    style = reported.html.split("<style>")[1].split("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_mlflow_has_it_on_the_parent_run(reported: Reported) -> None:
+    (logged,) = reported.project.folder.glob("mlruns/**/report.html")
+    page = read(logged)
+    assert page.sections["verdict"] == reported.page.sections["verdict"]
+    assert tuple(page.sections) == SECTIONS
+
+
+def test_where_the_test_shows_no_gain_none_is_claimed(reported: Reported) -> None:
+    page = rendered(judged(reported.story, winner=None))
+    verdict = page.sections["verdict"]
+    assert "No candidate was shown to return more than the baseline" in verdict
+    assert "That does not show that they are equal." in verdict
+    assert "Nothing: the baseline itself is frozen." in page.sections["settings"]
+    nobody = rendered(judged(reported.story, winner=None, finalists=())).sections["verdict"]
+    assert "Nothing was shown" in nobody
+
+
+def test_a_cheaper_winner_is_not_called_a_better_one(reported: Reported) -> None:
+    assert reported.story.outcome is not None
+    winner = reported.story.outcome.verdict.winner
+    assert winner is not None
+    less, kept = Estimate(-1.0, -3.0, 1.0, 6), Estimate(5.0, 2.0, 8.0, 6)
+    cheaper = replace(winner, difference=less, p_value=0.4, kept=kept, saving=Estimate(50.0, 40.0, 60.0, 6))
+    verdict = rendered(judged(reported.story, winner=cheaper, finalists=(cheaper,))).sections["verdict"]
+    assert "was shown to cost less than the baseline, by +50.0 [+40.0, +60.0]" in verdict
+    assert "A higher return was not shown: -1.00 reward an episode" in verdict
+
+
+def test_a_study_of_which_nothing_is_known_yet_has_a_page(reported: Reported) -> None:
+    empty = replace(
+        reported.story, trials=(), outcome=None, plays=(), reigns=(), headroom=None, importance={}
+    )
+    page = rendered(empty)
+    assert "There is no verdict yet: no episode has ended." in page.sections["verdict"]
+    assert "has not been made yet" in page.sections["headroom"]
+
+
+def test_money_and_failures_are_told_where_they_are_known(reported: Reported) -> None:
+    known = replace(
+        reported.story,
+        cost=replace(reported.story.cost, dollars=12.5),
+        failures={"The endpoint is busy.": 3},
+        failed=(("trial-007", "The endpoint refused the call."),),
+    )
+    page = rendered(known)
+    assert "money$12.50" in page.sections["cost"]
+    assert "The endpoint is busy.3" in page.sections["failures"]
+    assert "trial-007: The endpoint refused the call." in page.sections["failures"]
+    assert "3 attempts at calls failed" in page.sections["caveats"]
+    assert "names no prices" not in page.text
+
+
+def test_foreign_words_are_harmless_wherever_they_come_in(reported: Reported) -> None:
+    """Also what no endpoint can bring so far, a lone surrogate, and at places that no model writes to."""
+    bad = "</style></svg><script>x</script>\x1b]0;t\x07\x00\ud800\u202e\u2066'\"onload=x "
+    story = reported.story
+    assert story.outcome is not None
+    baseline = story.outcome.verdict.baseline
+    step = replace(baseline.episodes[0].steps[0], action=bad, observation=bad * 40, error=bad)
+    episode = replace(baseline.episodes[0], opening=bad, steps=(step,))
+    template = replace(baseline.candidate.template, name=bad, system=bad, turn=bad)
+    candidate = replace(baseline.candidate, template=template)
+    played = replace(baseline, candidate=candidate, episodes=(episode, episode))
+    trials = tuple(
+        replace(trial, evaluation=replace(trial.evaluation, candidate=candidate)) for trial in story.trials
+    )
+    planted = replace(
+        judged(story, winner=None, baseline=played),
+        experiment=replace(story.experiment, about=bad),
+        study=bad,
+        trials=trials,
+        plays=tuple(replace(play, name=bad) for play in story.plays),
+        importance={bad: 1.0},
+        failures={bad: 1},
+        failed=((bad, bad),),
+    )
+    page = rendered(planted)
+    assert not {"script", "img", "iframe", "object", "link"} & {tag for tag, _ in page.tags}
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    assert all(char.isprintable() or char in "\n\u00a0" for char in page.text)
+    for section in ("episodes", "diff", "failures", "parameters", "candidates"):
+        assert "<script>x</script>\\x1b]0;t\\x07\\x00\\ud800\\u202e\\u2066" in page.sections[section]
+
+
+def test_a_report_that_cannot_be_made_is_a_warning_and_the_rest_is_written(
+    reported: Reported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    warned: list[str] = []
+
+    class Written:
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def report(self, page: str) -> None:
+            written.append(page)
+
+        def end(self, status: str) -> None:
+            written.append(status)
+
+    def broken() -> str:
+        raise ValueError("no page")
+
+    monkeypatch.setattr("lab.tracking.MlflowStore", Written)
+    tracker = Tracker(reported.story.experiment, "a-study", warned.append)
+    tracker.lead()
+    tracker.report(broken)
+    tracker.report(lambda: "a page")
+    tracker.close("FINISHED")
+    assert written == ["a page", "FINISHED"]
+    assert warned == ["The report for MLflow could not be made: ValueError: no page"]
+
+
+def test_a_study_that_is_not_finished_is_reported_so_far_and_claims_nothing(tmp_path: Path) -> None:
+    project = a_project(tmp_path / "project")
+    with fake_endpoint(by_the_request) as endpoint:
+        kill_after(project, endpoint, 70)
+        page = report(project, endpoint)
+    (written,) = (project.folder / ".lab").glob("report-known-*.html")
+    assert written.stat().st_size
+    assert tuple(page.sections) == SECTIONS
+    assert "There is no verdict yet." in page.sections["verdict"]
+    assert "returned more" not in page.sections["verdict"]
+    assert re.search(r"money\s*unknown", page.sections["cost"])
+
+
+def test_without_a_study_it_says_how_to_get_one(tmp_path: Path) -> None:
+    project = a_project(tmp_path / "project")
+    with fake_endpoint() as endpoint:
+        done = project.run("-m", "lab.report", "experiments/known.toml", **settings(endpoint))
+    assert done.returncode == 2, done.stderr
+    assert "There is no study of this experiment yet." in done.stderr
+    assert "try: python -m lab.tune experiments/known.toml" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((project.folder / ".lab").glob("*.html"))
+
+
+def test_help_has_examples(tmp_path: Path) -> None:
+    done = Project(tmp_path).run("-m", "lab.report", "--help")
+    assert done.returncode == 0
+    assert "python -m lab.report experiments/smoke.toml --out /tmp/smoke.html" in done.stdout
