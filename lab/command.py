@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -39,13 +39,6 @@ def _contenders(incomplete: str) -> list[str]:
     return [name for name in ("frozen", "baseline", "trial-") if name.startswith(incomplete)]
 
 
-Who = Annotated[
-    str,
-    typer.Argument(
-        metavar="WHO", help="frozen, baseline, or a trial's number or name.", autocompletion=_contenders
-    ),
-]
-
 Experiment = Annotated[
     Path, typer.Argument(metavar="EXPERIMENT", help="The experiment file.", autocompletion=_experiments)
 ]
@@ -59,6 +52,12 @@ ExperimentOrNone = Annotated[
         autocompletion=_experiments,
     ),
 ]
+
+
+def who(metavar: str) -> Any:
+    """The argument that names a candidate, by `lab.stage`'s names."""
+    told = "frozen, baseline, or a trial's number or name."
+    return typer.Argument(metavar=metavar, help=told, autocompletion=_contenders)
 
 
 def command_line() -> typer.Typer:

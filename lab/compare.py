@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.command import Debug, ExperimentOrNone, Who, command_line, manners
+from lab.command import Debug, ExperimentOrNone, command_line, manners, who
 from lab.errors import plain
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ LOOK_S = 0.25
 
 @app.command()
 def compare(
-    a: Who,
-    b: Who,
+    a: Annotated[str, who("A")],
+    b: Annotated[str, who("B")],
     experiment: ExperimentOrNone = None,
     episodes: Annotated[
         int | None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.command import Debug, ExperimentOrNone, Who, command_line, manners
+from lab.command import Debug, ExperimentOrNone, command_line, manners, who
 from lab.errors import plain
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ app = command_line()
 
 @app.command()
 def play(
-    who: Who = "frozen",
+    candidate: Annotated[str, who("WHO")] = "frozen",
     experiment: ExperimentOrNone = None,
     seed: Annotated[int, typer.Option(min=0, help="The environment's seed.")] = 0,
     debug: Debug = False,
@@ -45,16 +45,16 @@ def play(
         python -m lab.play trial-012 experiments/smoke.toml
     """
     with manners(debug=debug):
-        asyncio.run(_play(who, experiment, seed))
+        asyncio.run(_play(candidate, experiment, seed))
 
 
-async def _play(who: str, path: Path | None, seed: int) -> None:
+async def _play(name: str, path: Path | None, seed: int) -> None:
     # Here and not above, so that --help answers at once.
     from lab.agent import Agent
     from lab.episode import play as play_episode
     from lab.stage import set_stage
 
-    stage = await set_stage([who], path, need_experiment=False)
+    stage = await set_stage([name], path, need_experiment=False)
     (contender,) = stage.contenders
     _say(_heading(stage, seed))
     async with stage.opened() as (endpoint, environment), environment.session() as session:
