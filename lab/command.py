@@ -54,7 +54,7 @@ ExperimentOrNone = Annotated[
 ]
 
 
-def who(metavar: str) -> Any:
+def who(metavar: str) -> Any:  # noqa: ANN401  # typer's own
     """The argument that names a candidate, by `lab.stage`'s names."""
     told = "frozen, baseline, or a trial's number or name."
     return typer.Argument(metavar=metavar, help=told, autocompletion=_contenders)

@@ -32,7 +32,7 @@ from lab.prompt import load_template
 from lab.settings import ModelChoice
 from lab.space import Space
 from lab.space_table import read_space
-from lab.spending import Budget, Prices
+from lab.spending import FREE, UNKNOWN, Budget, Prices
 from lab.task import Task
 
 TEMPLATES = Path("prompts/templates")
@@ -45,14 +45,14 @@ class ModelTable(Table):
     """`[model]`: `endpoint` is a base URL or "embedded"; `API_BASE_URL` and `MODEL_NAME` go before it.
 
     Attributes:
-        dollars_in, dollars_out: the prices of a million tokens.
+        dollars_in, dollars_out: the prices of a million tokens; unknown where they are not set.
         timeout_s, attempts, whole_s, requests_per_minute, tokens_per_minute: see `lab.patience.Patience`.
     """
 
     endpoint: str
     name: str
-    dollars_in: float = Field(default=0.0, ge=0)
-    dollars_out: float = Field(default=0.0, ge=0)
+    dollars_in: float | None = Field(default=None, ge=0)
+    dollars_out: float | None = Field(default=None, ge=0)
     timeout_s: float = Field(default=Patience.timeout_s, gt=0)
     attempts: int = Field(default=Patience.attempts, ge=1)
     whole_s: float = Field(default=Patience.whole_s, gt=0)
@@ -126,14 +126,15 @@ class ProposalsTable(Table):
         proposer: what writes them.
         rounds: how often, at equal distances through the search's budget.
         texts: how many are asked for in a round.
-        dollars_in, dollars_out: the proposing model's prices of a million tokens, where it is another one.
+        dollars_in, dollars_out: the proposing model's prices of a million tokens, where it is another one;
+            unknown where they are not set.
     """
 
     proposer: ProposerName
     rounds: int = Field(default=1, ge=1)
     texts: int = Field(default=4, ge=1)
-    dollars_in: float = Field(default=0.0, ge=0)
-    dollars_out: float = Field(default=0.0, ge=0)
+    dollars_in: float | None = Field(default=None, ge=0)
+    dollars_out: float | None = Field(default=None, ge=0)
 
     @property
     def prices(self) -> Prices:
@@ -219,6 +220,10 @@ class Experiment:
     root: Path
     text: str
     code: Mapping[str, str]
+
+    def prices_of(self, model: ModelChoice) -> Prices:
+        """What a call of `model` costs: as the file says; the embedded one is free where it says nothing."""
+        return FREE if model.embedded and self.prices == UNKNOWN else self.prices
 
     @property
     def verdict_calls(self) -> int:
@@ -335,7 +340,7 @@ def _check_budget(experiment: Experiment) -> None:
     if experiment.verdict.finalists > experiment.confirmation.candidates:
         do = f"use at most confirmation.candidates = {experiment.confirmation.candidates}"
         raise ConfigError("There are more finalists than are confirmed.", where="verdict.finalists", do=do)
-    priced = experiment.prices != Prices()
+    priced = experiment.prices.known and experiment.prices != FREE
     if not priced and (experiment.objective.cost == "dollars" or experiment.budget.dollars < inf):
         do = "set dollars_in and dollars_out, the prices of a million tokens"
         raise ConfigError("Dollars are counted, but nothing has a price.", where="model", do=do)

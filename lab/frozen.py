@@ -75,8 +75,8 @@ class Provenance:
         created: UTC, ISO 8601.
         study: the Optuna study's and the MLflow parent run's name.
         trial: the trial's number, or -1 for the baseline.
-        calls, prompt_tokens, completion_tokens, dollars, minutes: what the whole run cost; dollars are 0
-            where the experiment names no prices.
+        calls, prompt_tokens, completion_tokens, dollars, minutes: what the whole run cost; dollars are
+            those of calls whose price is known: 0 where the experiment names no prices.
         versions: `name version` of the packages that mattered.
     """
 

@@ -158,7 +158,7 @@ def _claim(verdict: Verdict, evidence: Evidence) -> str:
 
 def _cost_lines(outcome: Outcome) -> list[str]:
     verdict, spent = outcome.verdict, outcome.spending
-    dollars = f", ${spent.dollars:.2f}" if spent.dollars else ""
+    dollars = f", {spent.money}" if spent.dollars or spent.unpriced else ""
     lines = [
         f"Mean score {verdict.frozen.mean_score:.3f}, baseline {verdict.baseline.mean_score:.3f}.",
         f"Cost: {spent.calls:,} calls in {spent.episodes} whole episodes, {spent.prompt_tokens:,} tokens in,"

@@ -208,7 +208,8 @@ class Record:
             sql.func.coalesce(sql.func.sum(calls.c.completion_tokens), 0),
         ).where(calls.c.study == self.name, calls.c.worker != self.worker, of_kind)
         made, tokens_in, tokens_out = map(int, self.store.rows(sums)[0])
-        return Spent(made, tokens_in, tokens_out, prices.dollars(tokens_in, tokens_out))
+        unpriced = 0 if prices.known else made
+        return Spent(made, tokens_in, tokens_out, prices.dollars(tokens_in, tokens_out), unpriced)
 
     def _take(self, at: float, worker: str, event: Event) -> None:
         self.events.append(event)

@@ -18,27 +18,38 @@ _MARGIN = 1.25
 
 @dataclass(frozen=True)
 class Prices:
-    """Dollars for a million tokens, as the endpoint's owner asks."""
+    """Dollars for a million tokens, as the endpoint's owner asks; None where nobody has said."""
 
-    tokens_in: float = 0.0
-    tokens_out: float = 0.0
+    tokens_in: float | None = None
+    tokens_out: float | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether both are: only then can a cost be told."""
+        return self.tokens_in is not None and self.tokens_out is not None
 
     def dollars(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """What these tokens cost."""
-        return (prompt_tokens * self.tokens_in + completion_tokens * self.tokens_out) / 1e6
+        """What these tokens cost; nothing is counted for what is not known."""
+        return (prompt_tokens * (self.tokens_in or 0.0) + completion_tokens * (self.tokens_out or 0.0)) / 1e6
 
 
-FREE = Prices()
+FREE, UNKNOWN = Prices(0.0, 0.0), Prices()
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What answered calls come to."""
+    """What answered calls come to.
+
+    Attributes:
+        dollars: of the calls whose price is known.
+        unpriced: calls whose price is not.
+    """
 
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     dollars: float = 0.0
+    unpriced: int = 0
 
     def __add__(self, other: "Spent") -> "Spent":
         return Spent(
@@ -46,6 +57,7 @@ class Spent:
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
             self.dollars + other.dollars,
+            self.unpriced + other.unpriced,
         )
 
 
@@ -65,6 +77,8 @@ class Spending:
 
     Attributes:
         calls: model calls that were answered.
+        dollars: of the calls whose price is known.
+        unpriced: calls whose price is not.
         in_flight: calls that were begun and have no answer yet.
         earlier_minutes: of the processes that worked on it before.
         recount: counts anew what other processes have spent.
@@ -76,6 +90,7 @@ class Spending:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     dollars: float = 0.0
+    unpriced: int = 0
     episodes: int = 0
     in_flight: int = 0
     earlier_minutes: float = 0.0
@@ -94,6 +109,19 @@ class Spending:
     def minutes(self) -> float:
         """Of work, this process's and those before."""
         return self.earlier_minutes + (self.clock() - self._began_s) / 60
+
+    @property
+    def money(self) -> str:
+        """The dollars, for people: what is not known is not told as 0."""
+        if self.unpriced:
+            return f"${self.dollars:.2f} and what is unknown" if self.dollars else "price unknown"
+        return f"${self.dollars:.2f}" if self.dollars else "free"
+
+    def minutes_left(self) -> float | None:
+        """Until the nearest limit, at the rate so far: an estimate; None before there is a rate."""
+        names = ("calls", "tokens", "dollars", "minutes")
+        used = max(getattr(self, name) / getattr(self.budget, name) for name in names)
+        return self.minutes * max(1 / used - 1, 0.0) if self.calls and used else None
 
     def used_up(self) -> str | None:
         """The first limit that is reached, in words; None while there is something left."""
@@ -137,6 +165,7 @@ class Spending:
         self.prompt_tokens += spent.prompt_tokens - before.prompt_tokens
         self.completion_tokens += spent.completion_tokens - before.completion_tokens
         self.dollars += spent.dollars - before.dollars
+        self.unpriced += spent.unpriced - before.unpriced
 
     def count(self, calls: int, prompt_tokens: int, completion_tokens: int, prices: Prices) -> None:
         """Add answered calls."""
@@ -144,6 +173,7 @@ class Spending:
         self.prompt_tokens += prompt_tokens
         self.completion_tokens += completion_tokens
         self.dollars += prices.dollars(prompt_tokens, completion_tokens)
+        self.unpriced += 0 if prices.known else calls
 
 
 @dataclass(frozen=True)

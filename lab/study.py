@@ -59,6 +59,7 @@ class Study:
     ) -> None:
         self.interrupted, self._shared = False, shared
         self._experiment, self._model, self._record = experiment, model, record
+        self._prices = experiment.prices_of(model)
         self._view, self._tracker = view, tracker
         self._leads, self._trials_kept = False, False
         self._headroom: Headroom | None = None
@@ -87,7 +88,7 @@ class Study:
         ):
             endpoint.throttle.on_failure = self._record.keep_failure
             spending = self._spending()
-            model = Metered(endpoint, spending, experiment.prices)
+            model = Metered(endpoint, spending, self._prices)
             async with (
                 working(self._record, spending.recount, self._lead, alone=not self._shared),
                 self._renewal(endpoint, model, spending) as renewal,
@@ -162,8 +163,8 @@ class Study:
         """Count what other processes have spent, before this one or beside it."""
         experiment, record = self._experiment, self._record
         other = experiment.proposals if shown_proposer() else None
-        theirs = other.prices if other else experiment.prices
-        played = record.spent_elsewhere(experiment.prices, proposals=False)
+        theirs = other.prices if other else self._prices
+        played = record.spent_elsewhere(self._prices, proposals=False)
         proposed = record.spent_elsewhere(theirs, proposals=True)
         spending.count_others(played + proposed)
         spending.episodes = record.episodes

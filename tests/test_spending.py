@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lab.candidate import SamplingParams
 from lab.endpoint import Completion, Message
 from lab.errors import BudgetError
-from lab.spending import Budget, Metered, Prices, Spending
+from lab.spending import FREE, UNKNOWN, Budget, Metered, Prices, Spending
 
 ASK = [Message("user", "?")]
 IN_FLIGHT = 8
@@ -123,3 +123,23 @@ def test_progress_is_that_of_the_limit_which_is_nearest() -> None:
         spending.count(1, 1, 1, Prices())
     clock.now = 60.0
     assert spending.progress(50) == pytest.approx(0.25)
+
+
+def test_calls_without_a_price_are_told_as_such_and_never_as_free() -> None:
+    spending = Spending(Budget())
+    spending.count(1, 100, 50, FREE)
+    assert spending.money == "free"
+    spending.count(1, 100, 50, UNKNOWN)
+    assert (spending.money, spending.unpriced) == ("price unknown", 1)
+    spending.count(1, 1_000_000, 0, Prices(2.0, 1.0))
+    assert spending.money == "$2.00 and what is unknown"
+    assert not Prices(tokens_in=1.0).known  # half a price tells no cost
+
+
+def test_time_left_is_that_of_the_limit_which_is_nearest() -> None:
+    clock = Clock()
+    spending = Spending(Budget(calls=100, minutes=100), clock)
+    assert spending.minutes_left() is None
+    clock.now = 60.0
+    spending.count(20, 1, 1, FREE)
+    assert spending.minutes_left() == pytest.approx(4.0)
