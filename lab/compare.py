@@ -87,7 +87,7 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
     typer.echo(f"{told}: {most} calls at most.", err=True)
     spending = Spending()
     async with stage.opened() as (endpoint, environment), _watched(spending, most):
-        model = Metered(endpoint, spending, experiment.prices)
+        model = Metered(endpoint, spending, experiment.prices_of(stage.model))
         player = Player(model, environment, stage.task, experiment.search.in_flight, spending)
         async with asyncio.TaskGroup() as group:  # a pair at a time: what befalls the endpoint befalls both
             pairs = [
@@ -180,11 +180,9 @@ def _settings(first: "Contender", second: "Contender") -> Iterator[Row]:
 
 
 def _dollars(stage: "Stage", played: "Evaluation") -> str:
-    from lab.spending import FREE
-
     assert stage.experiment is not None
-    prices = stage.experiment.prices
-    if prices == FREE:
+    prices = stage.experiment.prices_of(stage.model)
+    if not prices.known:
         return "price unknown"
     count = len(played.episodes)
     tokens_in = sum(episode.prompt_tokens for episode in played.episodes)

@@ -14,7 +14,8 @@ from lab.candidate import Candidate
 from lab.command import Debug, command_line, manners
 from lab.difference import demonstrations, differing, settings_of, text_diff
 from lab.errors import ConfigError, plain
-from lab.frozen import BEST, Evidence, FrozenPrompt, Provenance, read_frozen
+from lab.frozen import BEST, Evidence, FrozenPrompt, read_frozen
+from lab.settings import EMBEDDED
 from lab.stage import experiment_path
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def _experiment(frozen: FrozenPrompt) -> "Experiment | ConfigError":
 
 def _table(frozen: FrozenPrompt, experiment: "Experiment | ConfigError") -> dict[str, object]:
     table = frozen.as_table()
-    table["provenance"]["dollars"] = frozen.provenance.dollars or None  # no price was known
+    if not _priced(frozen):
+        table["provenance"]["dollars"] = None
     if isinstance(experiment, ConfigError):
         return {**table, "baseline": None, "differs": None, "note": experiment.one_line}
     baseline = experiment.baseline
@@ -84,7 +86,7 @@ def _page(path: Path, frozen: FrozenPrompt, experiment: "Experiment | ConfigErro
     if shown := demonstrations(candidate):
         yield from _section("Demonstrations", shown)
     yield from _section("Settings", [f"{name} = {value}" for name, value in settings_of(candidate).items()])
-    yield from _section("Provenance", _provenance(frozen.provenance, candidate))
+    yield from _section("Provenance", _provenance(frozen))
 
 
 def _section(title: str, lines: "Iterator[str] | list[str]") -> Iterator[str]:
@@ -133,16 +135,22 @@ def _against(experiment: "Experiment", candidate: Candidate) -> Iterator[str]:
     yield from text_diff(baseline, candidate, ("baseline", "frozen"))
 
 
-def _provenance(provenance: Provenance, candidate: Candidate) -> Iterator[str]:
+def _priced(frozen: FrozenPrompt) -> bool:
+    """Whether its price was known; the embedded model's is 0."""
+    return frozen.provenance.dollars > 0 or frozen.model.endpoint == EMBEDDED
+
+
+def _provenance(frozen: FrozenPrompt) -> Iterator[str]:
+    provenance = frozen.provenance
     trial = f"trial {provenance.trial}" if provenance.trial >= 0 else "the baseline"
     yield f"{trial} of study {provenance.study}, experiment {provenance.experiment}, {provenance.created}"
-    dollars = f"${provenance.dollars:.2f}" if provenance.dollars else "price unknown"
+    dollars = f"${provenance.dollars:.2f}" if _priced(frozen) else "price unknown"
     yield (
         f"{provenance.calls:,} calls, {provenance.prompt_tokens:,} tokens in,"
         f" {provenance.completion_tokens:,} out, {dollars}, {provenance.minutes:.1f} minutes"
     )
     yield ", ".join(provenance.versions)
-    yield candidate.digest
+    yield frozen.candidate.digest
 
 
 def _interval(mean: float, ends: list[float]) -> str:

@@ -21,7 +21,7 @@ from lab.record import Record, Which
 from lab.recorded import Nothing
 from lab.search import Search
 from lab.settings import ModelChoice, shown_proposer
-from lab.spending import FREE, Spending, Spent
+from lab.spending import Spending, Spent
 from lab.study import CONFIRMATION, HOLDOUT
 from lab.trial import BASELINE, Trial
 
@@ -224,19 +224,12 @@ def _cost(past: PastStudy) -> Cost:
     experiment, record, outcome = past.experiment, past.record, past.outcome
     if outcome:
         spending = outcome.spending
-        spent = Spent(spending.calls, spending.prompt_tokens, spending.completion_tokens, spending.dollars)
+        tokens = (spending.prompt_tokens, spending.completion_tokens)
+        spent = Spent(spending.calls, *tokens, spending.dollars, spending.unpriced)
     else:
-        other = (
-            experiment.proposals.prices if experiment.proposals and shown_proposer() else experiment.prices
-        )
-        spent = record.spent_elsewhere(experiment.prices, proposals=False)
+        prices = experiment.prices_of(past.model)
+        other = experiment.proposals.prices if experiment.proposals and shown_proposer() else prices
+        spent = record.spent_elsewhere(prices, proposals=False)
         spent += record.spent_elsewhere(other, proposals=True)
     worked = outcome.judged.minutes if outcome else record.earlier_minutes
-    return Cost(spent, spent.dollars if _priced(experiment) else None, worked)
-
-
-def _priced(experiment: Experiment) -> bool:
-    """Whether every call has a price, the proposing model's too."""
-    proposed = experiment.proposals is not None and shown_proposer() != ""
-    other = experiment.proposals.prices if experiment.proposals else FREE
-    return experiment.prices != FREE and not (proposed and other == FREE)
+    return Cost(spent, None if spent.unpriced else spent.dollars, worked)
