@@ -97,13 +97,13 @@ def _of_the_holdout(story: Story, outcome: Outcome) -> Iterator[Caveat]:
             yield Caveat(
                 f"The difference rests on {count(n, 'pair')} of holdout episodes and is known to ±"
                 f"{number(half)} reward, {_share_of(half, one.difference.mean)}.",
-                f"The same holdout with {4 * n} episodes: about half as wide an interval.",
+                f"What {4 * n} holdout episodes say: the interval is about half as wide.",
             )
         if n <= 8:
             yield Caveat(
                 f"With {count(n, 'pair')} the sign-flip test cannot give a p-value below"
                 f" {min(1.0, 2 / 2**n * tests):.2g}.",
-                "More holdout episodes: the t interval leans on returns that are near normal.",
+                "What more holdout episodes say: the t interval leans on returns that are near normal.",
             )
     yield from _saturation(outcome)
     yield from _shrinkage(story, outcome)
@@ -111,13 +111,13 @@ def _of_the_holdout(story: Story, outcome: Outcome) -> Iterator[Caveat]:
         yield Caveat(
             f"One finalist of {len(judged.confirmed)} confirmed candidates played the holdout: it is compared"
             " with the baseline, and not shown to be the best that was tried.",
-            "The holdout returns of the others: verdict.finalists.",
+            "The holdout returns of the others (verdict.finalists).",
         )
     if len(judged.finalists) > 1:
         yield Caveat(
             f"{len(judged.finalists)} finalists share the holdout; intervals and p-values are corrected for"
             " that, the choice among those that beat the baseline is not tested.",
-            "The finalists head to head, on fresh episodes.",
+            "Which of them is ahead, head to head on fresh episodes.",
         )
     lost = sum(len(one.failed) for one in (judged.baseline, *(one.unseen for one in judged.finalists)))
     if lost:
@@ -140,7 +140,7 @@ def _saturation(outcome: Outcome) -> Iterator[Caveat]:
         yield Caveat(
             f"{percent(share)} of {count(len(scores), 'holdout episode')} have a score of 1.0, the most there"
             f" is: between these the score tells no difference.",
-            "Whether the evaluator looks at the score alone; a gain in return may be worth nothing there.",
+            "Whether the evaluator looks at the score alone: a gain in return is worth nothing there.",
         )
 
 
@@ -157,7 +157,7 @@ def _shrinkage(story: Story, outcome: Outcome) -> Iterator[Caveat]:
     yield Caveat(
         f"{winner.trial.name} returned {number(here)} over {count(len(searched.episodes), 'episode')} of the"
         f" search and {number(there)} on the holdout: {change}.",
-        "Nothing: the best of many looks better than it is, and the holdout's figure is the one to quote.",
+        "Nothing more: the best of many looks better than it is, and the holdout's figure is the one to quote.",
     )
 
 
@@ -166,19 +166,19 @@ def _of_the_search(story: Story) -> Iterator[Caveat]:
         yield Caveat(
             "The headroom test saw no difference between candidates"
             f" ({p_text(story.headroom.p_value)}): there may be nothing to find here.",
-            "A wider space, or more episodes for each candidate.",
+            "Whether a wider space, or more episodes for each candidate, shows a difference.",
         )
     if story.headroom is None:
         yield Caveat(
             "The headroom test could not tell whether candidates differ at all.",
-            "Second episodes of the candidates that opened the search.",
+            "What second episodes of the candidates that opened the search return.",
         )
     once = sum(len(trial.evaluation.episodes) == 1 for trial in story.trials)
     if once:
         yield Caveat(
             f"{once} of {count(len(story.trials), 'candidate')} played a single episode of the search: their"
-            " returns, and the slices and the Pareto front drawn from them, are mostly noise.",
-            "A second study with another seed that finds the same effects.",
+            " returns have no interval, and the slices and the Pareto front are drawn from them.",
+            "Whether a second study, with another seed, finds the same effects.",
         )
 
 
@@ -190,15 +190,15 @@ def _of_what_was_played(story: Story) -> Iterator[Caveat]:
     )
     yield Caveat(
         "Pairs share the environment's seed. The model is sent no seed: its own draws differ from play to"
-        " play, and a repeated study will not repeat these figures.",
-        "A second study, or the head-to-head of both prompts on fresh episodes.",
+        " play, and a repeated study need not repeat these figures.",
+        "What a second study says, or both prompts head to head on fresh episodes.",
     )
     if story.failures or story.failed:
         times = sum(story.failures.values())
         yield Caveat(
             f"{count(times, 'attempt')} at calls failed, beside {story.cost.spent.calls:,} that did not;"
             f" {count(len(story.failed), 'episode')} could not be played.",
-            "Whether it fails where answers are long: then returns are selected.",
+            "Whether it fails where answers are long: then the returns are a selection.",
         )
     if story.cost.dollars is None:
         yield Caveat(

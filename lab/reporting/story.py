@@ -63,7 +63,7 @@ class Cost:
 
     Attributes:
         dollars: None where a price is unknown.
-        minutes: of work; None where there is no verdict that counted them.
+        minutes: of work.
     """
 
     spent: Spent
