@@ -50,21 +50,15 @@ def report(
 
 async def _report(experiment: Path, out: Path | None, storage: str) -> Path:
     # Here and not above, so that --help answers at once.
-    from lab.errors import ConfigError
     from lab.files import write_atomically
     from lab.history import past_study
-    from lab.record import NothingRecordedError
     from lab.reporting.page import report as page
     from lab.store import CALLS
 
-    try:
-        async with past_study(experiment, storage) as past:
-            path = out or CALLS.parent / f"report-{past.record.name}.html"
-            write_atomically(path, page(past))
-            return path
-    except NothingRecordedError as error:
-        do = f"python -m lab.tune {experiment}"
-        raise ConfigError("There is no study of this experiment yet.", where=error.where, do=do) from None
+    async with past_study(experiment, storage) as past:
+        path = out or CALLS.parent / f"report-{past.record.name}.html"
+        write_atomically(path, page(past))
+        return path
 
 
 if __name__ == "__main__":
