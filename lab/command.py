@@ -10,9 +10,10 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
+from typer.models import ArgumentInfo
 
 from lab.errors import LabError, first_of
 
@@ -54,10 +55,11 @@ ExperimentOrNone = Annotated[
 ]
 
 
-def who(metavar: str) -> Any:
+def who(metavar: str) -> ArgumentInfo:
     """The argument that names a candidate, by `lab.stage`'s names."""
     told = "frozen, baseline, or a trial's number or name."
-    return typer.Argument(metavar=metavar, help=told, autocompletion=_contenders)
+    info: ArgumentInfo = typer.Argument(metavar=metavar, help=told, autocompletion=_contenders)
+    return info
 
 
 def command_line() -> typer.Typer:
