@@ -88,8 +88,8 @@ def manners(*, debug: bool, interrupted: str = "Stopped.") -> Iterator[None]:
         _fault(error, debug=debug)
     except _STOPS:
         _stop(interrupted)
-    except BrokenPipeError:  # the reader of stdout has seen enough: the command line ends quietly
-        raise
+    except (BrokenPipeError, typer.Exit, typer.Abort, typer.BadParameter):
+        raise  # the command line's own: also a reader of stdout who has seen enough, at which it ends quietly
     except Exception as error:
         _fault(error, debug=debug)
 

@@ -190,8 +190,17 @@ def test_play_shows_each_step_with_what_is_sent(documented: Documented) -> None:
 
 def test_play_plays_a_trial_of_the_last_study(documented: Documented) -> None:
     assert "Playing 1 on big" in documented.out("play 1")
+    where = re.search(r" at (http://\S+),", documented.out("play 1"))
+    assert where
+    settings = {"API_BASE_URL": where[1], "MODEL_NAME": "big"}
+    done = documented.project.run("-m", "lab.play", "trial-999", "experiments/smoke.toml", **settings)
+    assert done.returncode == 2
+    assert "There is no 'trial-999'" in done.stderr
+
+
+def test_play_refuses_a_trial_of_a_study_that_was_another(documented: Documented) -> None:
     done = documented.project.run(
-        *("-m", "lab.play", "999", "experiments/smoke.toml"),
+        *("-m", "lab.play", "1", "experiments/smoke.toml"),
         API_BASE_URL="http://127.0.0.1:9/v1",
         MODEL_NAME="big",
     )
