@@ -10,9 +10,10 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
+from typer.models import ArgumentInfo
 
 from lab.errors import LabError, first_of
 
@@ -54,10 +55,11 @@ ExperimentOrNone = Annotated[
 ]
 
 
-def who(metavar: str) -> Any:  # noqa: ANN401  # typer's own
+def who(metavar: str) -> ArgumentInfo:
     """The argument that names a candidate, by `lab.stage`'s names."""
     told = "frozen, baseline, or a trial's number or name."
-    return typer.Argument(metavar=metavar, help=told, autocompletion=_contenders)
+    info: ArgumentInfo = typer.Argument(metavar=metavar, help=told, autocompletion=_contenders)
+    return info
 
 
 def command_line() -> typer.Typer:
@@ -86,8 +88,8 @@ def manners(*, debug: bool, interrupted: str = "Stopped.") -> Iterator[None]:
         _fault(error, debug=debug)
     except _STOPS:
         _stop(interrupted)
-    except BrokenPipeError:  # the reader of stdout has seen enough: the command line ends quietly
-        raise
+    except (BrokenPipeError, typer.Exit, typer.Abort, typer.BadParameter):
+        raise  # the command line's own: also a reader of stdout who has seen enough, at which it ends quietly
     except Exception as error:
         _fault(error, debug=debug)
 

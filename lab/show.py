@@ -44,7 +44,7 @@ def show(
         frozen = read_frozen(file)
         experiment = _experiment(frozen)
         if as_json:
-            typer.echo(json.dumps(_table(frozen, experiment), ensure_ascii=False, indent=2))
+            typer.echo(json.dumps(_table(frozen, experiment), indent=2))
         else:
             typer.echo("\n".join(plain(line) for line in _page(file, frozen, experiment)))
 

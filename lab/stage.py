@@ -128,7 +128,8 @@ async def _contenders(
         from lab.history import past_study
 
         async with past_study(path) as past:
-            known |= {name: past.candidate(name) for name in names if name not in known}
+            named = {name: name.removeprefix("trial-") for name in names if name not in known}
+            known |= {name: past.candidate(number) for name, number in named.items()}
     return tuple(Contender(name, known[name]) for name in names)
 
 

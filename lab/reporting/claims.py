@@ -157,7 +157,7 @@ def _shrinkage(story: Story, outcome: Outcome) -> Iterator[Caveat]:
     yield Caveat(
         f"{winner.trial.name} returned {number(here)} over {count(len(searched.episodes), 'episode')} of the"
         f" search and {number(there)} on the holdout: {change}.",
-        "Nothing more: the best of many looks better than it is, and the holdout's figure is the one to quote.",
+        "Nothing more: the best of many looks better than it is; the holdout's figure is the one to quote.",
     )
 
 
