@@ -247,13 +247,23 @@ def test_a_program_does_not_get_out_of_its_process(program: str, told: str) -> N
     assert told in seen.verdict
 
 
+def answer(question: str) -> str:
+    """The answer to a question of the experiment's data sets; a guess where that takes reasoning."""
+    if counted := re.search(r'letter "(.)" appear in the text: "(.*)"', question):
+        return str(counted[2].lower().count(counted[1].lower()))
+    if wanted := re.search(r"\nWho (.*)\?", question):
+        named = re.search(rf"(\w+) {re.escape(wanted[1])}", question)
+        return named[1] if named else ""
+    return str(eval_sum(question.partition("\n")[0])) if "arithmetic" in question else "Yes"
+
+
 def scripted(body: Body) -> Reply:
     """Plays well where the better template's words are, and talks everywhere else."""
     asked = body["messages"][-1]["content"]
     if numbers := re.search(r"Choose one of these numbers: (.*)", asked):
         return Reply(numbers[1])
     if "Answer with one number or one word:" in asked:
-        return Reply(str(eval_sum(asked.partition("Answer")[0])) if "arithmetic" in asked else "Yes")
+        return Reply(answer(asked))
     if "Your next move, in square brackets:" in asked:
         log = asked.partition("So far:")[2]
         return Reply(moving(log) if "Hanoi" in asked else halving(log) if "Number" in asked else "[1 2 3]")
