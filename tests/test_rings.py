@@ -15,8 +15,8 @@ ORDER = (
     *("journal", "store", "record", "recorded", "resume", "workers", "player"),
     *("intervals", "sampling", "surrogate", "moderated", "scores", "race", "headroom"),
     *("briefing", "proposal", "proposers", "renewal", "search"),
-    *("verdict", "outcome", "freeze", "optuna_store", "mlflow_store", "tracking", "progress"),
-    *("study", "history", "command", "tune", "check"),
+    *("verdict", "outcome", "freeze", "optuna_store", "mlflow_store", "tracking"),
+    *("screen", "live", "progress", "study", "history", "command", "tune", "check"),
 )
 """The way of the data: a module imports from those before it."""
 
