@@ -1,15 +1,44 @@
-"""Progress: what the study is doing, on stderr; a line a trial, and a bar below where there is a terminal."""
+"""Progress: what the study is doing, on stderr: a live screen on a terminal, a line a trial elsewhere."""
 
-from collections.abc import Collection, Iterator
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from lab.errors import plain
+from lab import live
+from lab.errors import LabError, plain
+from lab.intervals import Estimate, t_interval
+from lab.screen import MESSAGES, PHASES, Standing, rungs, screen
 from lab.spending import Spending
 from lab.trial import Trial
+
+CONFIDENCE = 0.95
+"""Of the intervals on the screen, each by itself: they are to look at, and decide nothing."""
+
+LATE_S = 20.0
+"""Over which the calls a second are told."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A study to watch.
+
+    Attributes:
+        title: which study, on which model.
+        race: tells the trials, best first.
+        most: episodes that a candidate plays in the search at most.
+    """
+
+    title: str
+    spending: Spending
+    race: Callable[[], list[Trial]]
+    most: int
 
 
 class ProgressView:
@@ -22,56 +51,107 @@ class ProgressView:
 
     def __init__(self, free: Collection[str], *, quiet: bool = False) -> None:
         self._free = free
-        self.console = Console(stderr=True, highlight=False, quiet=quiet)
-        self._spending = Spending()
-        self._later_calls = 0
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            _SpendingColumn(self),
-            console=self.console,
-            transient=True,
-        )
+        self.console = Console(file=sys.stderr, highlight=False, quiet=quiet)
+        self._can_be_live = not quiet and live.is_possible(self.console)
+        self._shows, self._lock = False, threading.Lock()
+        self._held = list[str]()
+        self._last = deque[str](maxlen=MESSAGES)
+        self._phase, self._failed = PHASES[0], (0, "")
+        self._board: _Board | None = None
 
     def say(self, text: str) -> None:
-        """One line of text, which may hold an endpoint's or a library's own words."""
-        self.console.print(plain(text), markup=False, soft_wrap=True)
+        """One line of text, which may hold an endpoint's or a library's own words; from any thread."""
+        line = plain(text)
+        with self._lock:
+            self._last.append(line)
+            if self._shows:
+                self._held.append(line)
+            else:
+                self._print(line)
 
     @contextmanager
-    def watching(self, spending: Spending, later_calls: int) -> Iterator[None]:
-        """Show a bar of the search's share of the budget; `later_calls` are kept for the verdict."""
-        self._spending, self._later_calls = spending, later_calls
-        self._task = self._bar.add_task("search", total=1.0)
-        if self.console.is_terminal:
-            self._bar.start()
-        try:
+    def watching(self, watched: Watched) -> Iterator[None]:
+        """Where there is a terminal, a live screen; what is said meanwhile is printed when it is over."""
+        if not self._can_be_live:
             yield
+            return
+        self._board = board = _Board(watched)
+        self._shows = True
+        try:
+            with live.shown(self.console, lambda *size: self._draw(board, *size), self.say):
+                yield
         finally:
-            if self.console.is_terminal:
-                self._bar.stop()
-            self._bar.remove_task(self._task)
+            with self._lock:
+                self._shows = False
+                for line in self._held:
+                    self._print(line)
 
     def trial(self, trial: Trial) -> None:
-        """A line for a trial that has ended a rung: a star marks the incumbent, an x one that is dropped."""
+        """A trial has ended a rung: a star marks the incumbent, an x one that is dropped."""
+        if self._board is not None:
+            self._board.stale = True
+            return
         evaluation, settings = trial.evaluation, trial.candidate.settings
         mark = "x" if trial.dropped else "*" if trial.place == 1 else " "
         mean = f"{evaluation.mean_return:7.1f}" if evaluation.episodes else "    cut"
         figures = f"{mean} (n={len(evaluation.episodes)})"
         shown = " ".join(f"{name}={value}" for name, value in settings.items() if name in self._free)
         self.say(f"{mark} {trial.name:<9} {figures}  {shown}")
-        self._bar.update(self._task, completed=min(self._spending.progress(self._later_calls), 1.0))
 
-    def spending_text(self) -> str:
-        """Calls so far and a minute, calls in flight, and tokens."""
-        spent = self._spending
-        rate = spent.calls / max(spent.minutes, 1e-9)
-        return f"{spent.calls} calls, {rate:.0f}/min, {spent.in_flight} in flight, {spent.tokens:,} tokens"
+    def phase(self, name: str) -> None:
+        """The study is there now: one of `lab.screen.PHASES`."""
+        self._phase = name
+
+    def failed(self, error: LabError) -> None:
+        """An attempt at a call has failed, and may be made again."""
+        self._failed = (self._failed[0] + 1, plain(error.what))
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def _draw(self, board: "_Board", width: int, height: int) -> Text:
+        standing = Standing(
+            title=board.watched.title,
+            phase=self._phase,
+            race=board.race(),
+            rungs=rungs(board.watched.most),
+            spending=board.watched.spending,
+            calls_per_s=board.calls_per_s(time.monotonic()),
+            failed=self._failed,
+            messages=list(self._last),
+        )
+        return screen(standing, width, height)
 
 
-class _SpendingColumn(ProgressColumn):
-    def __init__(self, view: ProgressView) -> None:
-        super().__init__()
-        self._view = view
+class _Board:
+    """What the screen shows of a study, computed anew only where something has changed."""
 
-    def render(self, task: Task) -> Text:  # noqa: ARG002
-        return Text(self._view.spending_text())
+    def __init__(self, watched: Watched) -> None:
+        self.watched, self.stale = watched, True
+        self._race: list[tuple[Trial, Estimate | None]] = []
+        self._estimates: dict[tuple[int, int], Estimate] = {}
+        self._counts = deque[tuple[float, int]]()
+
+    def race(self) -> list[tuple[Trial, Estimate | None]]:
+        """The trials, best first, with their mean returns."""
+        if self.stale:
+            self.stale = False
+            self._race = [(trial, self._estimate(trial)) for trial in self.watched.race()]
+        return self._race
+
+    def calls_per_s(self, now: float) -> float | None:
+        """Over the last seconds."""
+        self._counts.append((now, self.watched.spending.calls))
+        while now - self._counts[0][0] > LATE_S:
+            self._counts.popleft()
+        (first, before), (last, calls) = self._counts[0], self._counts[-1]
+        return (calls - before) / (last - first) if last - first > 1 else None
+
+    def _estimate(self, trial: Trial) -> Estimate | None:
+        returns = list(trial.evaluation.returns.values())
+        if not returns:
+            return None
+        key = (trial.number, len(returns))
+        if key not in self._estimates:
+            self._estimates[key] = t_interval(returns, CONFIDENCE)
+        return self._estimates[key]

@@ -7,12 +7,12 @@ it all, and each plays what no other does.
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 
 from lab.endpoint import Endpoint, Model
 from lab.environment import Environment, open_environment
-from lab.errors import BudgetError
+from lab.errors import BudgetError, LabError
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
 from lab.headroom import Headroom
@@ -21,7 +21,7 @@ from lab.opening import OpeningModel, open_endpoint
 from lab.optuna_store import keep_trials
 from lab.outcome import Outcome
 from lab.player import Player
-from lab.progress import ProgressView
+from lab.progress import ProgressView, Watched
 from lab.proposal import Proposals
 from lab.proposers import make_proposer
 from lab.record import PROPOSALS, Record
@@ -86,7 +86,7 @@ class Study:
             open_environment(where, experiment.root) as environment,
             open_endpoint(opening, experiment.patience) as endpoint,
         ):
-            endpoint.throttle.on_failure = self._record.keep_failure
+            endpoint.throttle.on_failure = self._on_failure
             spending = self._spending()
             model = Metered(endpoint, spending, self._prices)
             async with (
@@ -132,7 +132,9 @@ class Study:
         experiment, record = self._experiment, self._record
         player = self._player(model, environment, spending)
         search = self._new_search(player, renewal)
-        with self._view.watching(spending, experiment.verdict_calls):
+        title = f"{record.name} on {self._model.name} at {self._model.shown}"
+        watched = Watched(title, spending, lambda: search.trials, experiment.search.episodes)
+        with nullcontext() if record.sealed else self._view.watching(watched):
             verdict = await self._verdict(search, player)
         self._tracker.verdict(verdict)
         while (judged := record.judged) is None:  # of several workers, one gives it
@@ -186,9 +188,11 @@ class Study:
                     where="budget",
                     do="raise it, or let confirmation and verdict play fewer episodes",
                 )
+            self._view.phase("confirmation")
             self._view.say(f"Confirming {', '.join(trial.name for trial in best)} on seeds of their own.")
             confirmed = confirm(await self._play(player, best, self._confirmation_seeds), table.confidence)
             last = finalists(confirmed, objective, table.finalists, table.judge)
+            self._view.phase("holdout")
             self._view.say(f"Playing the sealed holdout with {', '.join(trial.name for trial in last)}.")
             held_out = await self._play(player, last, self._holdout_seeds)
         return judge(confirmed, baseline.result(), held_out, objective, table.confidence, table.judge)
@@ -261,7 +265,7 @@ class Study:
         async with AsyncExitStack() as stack:
             if config != endpoint.config:
                 other = await stack.enter_async_context(Endpoint(config))
-                other.throttle.on_failure = self._record.keep_failure
+                other.throttle.on_failure = self._on_failure
                 model = Metered(other, spending, experiment.proposals.prices)
             proposer = make_proposer(experiment.proposals.proposer, Recorded(model, self._record, PROPOSALS))
             yield Renewal(experiment, proposer, self._on_proposals, self._view.say)
@@ -270,8 +274,13 @@ class Study:
         self._view.trial(trial)
         self._tracker.trial(trial)
 
+    def _on_failure(self, error: LabError) -> None:
+        self._record.keep_failure(error)
+        self._view.failed(error)
+
     def _on_headroom(self, headroom: Headroom) -> None:
         self._headroom = headroom
+        self._view.phase("search")
         self._view.say(str(headroom))
         self._tracker.headroom(headroom)
 

@@ -25,7 +25,8 @@ ORDER = (
     *("journal", "store", "record", "recorded", "resume", "workers", "player"),
     *("intervals", "sampling", "surrogate", "moderated", "scores", "race", "headroom"),
     *("briefing", "proposal", "proposers", "renewal", "search"),
-    *("verdict", "outcome", "freeze", "optuna_store", "mlflow_store", "tracking", "progress"),
+    *("verdict", "outcome", "freeze", "optuna_store", "mlflow_store", "tracking"),
+    *("screen", "live", "progress"),
     *("study", "history", "difference", "stage", "reporting"),
     *("command", "report", "tune", "check", "show", "play", "compare", "doctor", "__main__"),
 )
