@@ -3,6 +3,7 @@
 It owns the loop over steps and what is kept of them. The lab and `inference.py` play through this loop.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ class Step:
         observation: the environment's text after the action.
         error: why the action is not the model's own, or None.
         completion: the model call behind the action; None where it failed.
+        environment_s: seconds that the environment took for it; None where that was not kept.
     """
 
     number: int
@@ -33,6 +35,7 @@ class Step:
     done: bool
     error: str | None = None
     completion: Completion | None = None
+    environment_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,24 @@ class Episode:
     Attributes:
         seed: the environment's seed.
         opening: the text that `reset` showed.
+        began: when its play began, in seconds since 1970; None where that was not kept.
     """
 
     seed: int
     opening: str
     steps: tuple[Step, ...]
+    began: float | None = None
 
     @property
     def episode_return(self) -> float:
         """The sum of the rewards."""
         return sum(step.reward for step in self.steps)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds that its model calls and the environment took, as far as they were kept."""
+        calls = sum(completion.latency_s for completion in self.completions)
+        return calls + sum(step.environment_s or 0.0 for step in self.steps)
 
     @property
     def completions(self) -> tuple[Completion, ...]:
@@ -107,6 +118,7 @@ async def play(
         EndpointError: the endpoint is not to be had.
         EnvError: the environment failed.
     """
+    began = time.time()
     seen = await session.reset(seed)
     if seen.done:
         raise EnvError("The environment was over at reset: there is nothing to play.", why=f"seed {seed}")
@@ -119,6 +131,7 @@ async def play(
             if not fall_back or (isinstance(error, EndpointError) and never_answered):
                 raise
             answer = agent.fallback(error.one_line)
+        acted = time.perf_counter()
         seen = await session.step(answer.action)
         step = Step(
             number=len(steps) + 1,
@@ -128,8 +141,9 @@ async def play(
             done=seen.done,
             error=answer.error,
             completion=answer.completion,
+            environment_s=time.perf_counter() - acted,
         )
         steps.append(step)
         if on_step is not None:
             on_step(step)
-    return Episode(seed, opening, tuple(steps))
+    return Episode(seed, opening, tuple(steps), began)

@@ -173,6 +173,17 @@ class VerdictTable(_Table):
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
 
 
+class TrackingTable(_Table):
+    """`[tracking]`: what MLflow is given besides figures, settings and prompts.
+
+    Attributes:
+        traces: episodes of each trial that it can show step by step, and all of the holdout's of the frozen
+            candidate and the baseline; 0 for none at all.
+    """
+
+    traces: int = Field(default=1, ge=0)
+
+
 class ExperimentFile(_Table):
     """The file's tables. `[space]` is read by `lab.space_table`."""
 
@@ -188,6 +199,7 @@ class ExperimentFile(_Table):
     proposals: ProposalsTable | None = None
     confirmation: ConfirmationTable = ConfirmationTable()
     verdict: VerdictTable
+    tracking: TrackingTable = TrackingTable()
 
 
 @dataclass(frozen=True)
@@ -215,6 +227,7 @@ class Experiment:
     proposals: ProposalsTable | None
     confirmation: ConfirmationTable
     verdict: VerdictTable
+    tracking: TrackingTable
     text: str
 
     @property
@@ -271,6 +284,7 @@ def _experiment(path: Path, text: str, file: ExperimentFile) -> Experiment:
         proposals=file.proposals,
         confirmation=file.confirmation,
         verdict=file.verdict,
+        tracking=file.tracking,
         text=text,
     )
     _check_budget(experiment)

@@ -67,7 +67,7 @@ async def past_study(path: Path, storage: str = "") -> AsyncIterator[PastStudy]:
         depends_on = document(experiment, model, shown_proposer())
         record = open_record(store, experiment.name, depends_on, fresh=False, replay=True)
         view = ProgressView(experiment.space.free, quiet=True)
-        tracker = Tracker(experiment, record.name, view.say)
+        tracker = Tracker(experiment, model, record.name, view.say)
         study = Study(experiment, model, record, view, tracker)
         outcome = await study.replay() if record.judged else None
         trials = outcome.trials if outcome else tuple(study.so_far())

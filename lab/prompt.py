@@ -55,7 +55,7 @@ class PromptTemplate:
         if not isinstance(text, str) or not text.strip():
             raise ConfigError("A template's text must be a string with something in it.", where=where)
         try:
-            named = {field for paragraph in _paragraphs(text) for _, field in paragraph if field is not None}
+            named = {field for paragraph in paragraphs(text) for _, field in paragraph if field is not None}
         except ValueError as error:
             do = "double a brace that is meant as itself: {{ or }}"
             raise ConfigError(
@@ -92,7 +92,12 @@ Paragraph = tuple[tuple[str, str | None], ...]
 
 
 @lru_cache(maxsize=4096)
-def _paragraphs(text: str) -> tuple[Paragraph, ...]:
+def paragraphs(text: str) -> tuple[Paragraph, ...]:
+    """A template's text as it is rendered: paragraph by paragraph.
+
+    Raises:
+        ValueError: its braces do not match, or a placeholder is no plain name.
+    """
     return tuple(tuple(_segments(part)) for part in re.split(r"\n[ \t]*\n", text.strip()))
 
 
@@ -104,7 +109,7 @@ def _segments(text: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _render(text: str, values: Values) -> str:
-    rendered = (_render_paragraph(paragraph, values) for paragraph in _paragraphs(text))
+    rendered = (_render_paragraph(paragraph, values) for paragraph in paragraphs(text))
     return "\n\n".join(paragraph for paragraph in rendered if paragraph is not None)
 
 

@@ -15,7 +15,18 @@ ORDER = (
     *("journal", "store", "record", "recorded", "resume", "workers", "player"),
     *("intervals", "sampling", "surrogate", "moderated", "scores", "race", "headroom"),
     *("briefing", "proposal", "proposers", "renewal", "search"),
-    *("verdict", "outcome", "freeze", "optuna_store", "mlflow_store", "tracking", "progress"),
+    *(
+        "verdict",
+        "outcome",
+        "freeze",
+        "optuna_store",
+        "description",
+        "traces",
+        "registry",
+        "mlflow_store",
+        "tracking",
+        "progress",
+    ),
     *("study", "history", "command", "tune", "check"),
 )
 """The way of the data: a module imports from those before it."""
