@@ -3,6 +3,7 @@
 It owns the loop over steps and what is kept of them. The lab and `inference.py` play through this loop.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ class Step:
         error: why the action is not the model's own, or is none of the environment's; or None.
         completion: the model call behind the action; None where it failed.
         fields: of the observation.
+        environment_s: seconds that the environment took for it; None where that was not kept.
     """
 
     number: int
@@ -37,6 +39,7 @@ class Step:
     error: str | None = None
     completion: Completion | None = None
     fields: Fields = field(default_factory=dict)
+    environment_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Episode:
         seed: the study's; the task's `setup` says what it plays.
         opening: the text that `reset` showed.
         fields, schema: see `Start`.
+        began: when its play began, in seconds since 1970; None where that was not kept.
     """
 
     seed: int
@@ -68,6 +72,7 @@ class Episode:
     steps: tuple[Step, ...]
     fields: Fields = field(default_factory=dict)
     schema: str = ""
+    began: float | None = None
 
     @property
     def start(self) -> Start:
@@ -78,6 +83,12 @@ class Episode:
     def episode_return(self) -> float:
         """The sum of the rewards."""
         return sum(step.reward for step in self.steps)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds that its model calls and the environment took, as far as they were kept."""
+        calls = sum(completion.latency_s for completion in self.completions)
+        return calls + sum(step.environment_s or 0.0 for step in self.steps)
 
     @property
     def completions(self) -> tuple[Completion, ...]:
@@ -134,6 +145,7 @@ async def play(
         EnvError: the environment failed.
     """
     setup, reset_seed = agent.task.setup(seed)
+    began = time.time()
     seen = await session.reset(reset_seed, setup.reset)
     if seen.done:
         raise EnvError("The environment was over at reset: there is nothing to play.", why=f"seed {seed}")
@@ -148,19 +160,20 @@ async def play(
             answer = agent.fallback(error.one_line)
         try:
             action = session.form.read(answer.action)
+            acted = time.perf_counter()
             seen = await session.step(action.values)
-            step = _step(len(steps) + 1, action.shown, seen, answer)
+            step = _step(len(steps) + 1, action.shown, seen, answer, time.perf_counter() - acted)
         except ActionError as error:
             step = _unread(len(steps) + 1, error, seen, answer, agent.task.unread_reward)
         steps.append(step)
         if on_step is not None:
             on_step(step)
-    return Episode(seed, start.text, tuple(steps), start.fields, start.schema)
+    return Episode(seed, start.text, tuple(steps), start.fields, start.schema, began)
 
 
-def _step(number: int, action: str, seen: Observed, answer: "Answer") -> Step:
+def _step(number: int, action: str, seen: Observed, answer: "Answer", environment_s: float) -> Step:
     outcome = (seen.text, seen.reward, seen.done)
-    return Step(number, action, *outcome, answer.error, answer.completion, seen.fields)
+    return Step(number, action, *outcome, answer.error, answer.completion, seen.fields, environment_s)
 
 
 def _unread(number: int, error: ActionError, seen: Observed, answer: "Answer", reward: float) -> Step:

@@ -170,6 +170,17 @@ class VerdictTable(Table):
     judge: Literal["mean", "worst"] = "mean"
 
 
+class TrackingTable(Table):
+    """`[tracking]`: what MLflow is given besides figures, settings and prompts.
+
+    Attributes:
+        traces: episodes of each trial that it can show step by step, and all of the holdout's of the frozen
+            candidate and the baseline; 0 for none at all.
+    """
+
+    traces: int = Field(default=1, ge=0)
+
+
 class ExperimentFile(Table):
     """The file's tables. `[space]` is read by `lab.space_table`."""
 
@@ -187,6 +198,7 @@ class ExperimentFile(Table):
     proposals: ProposalsTable | None = None
     confirmation: ConfirmationTable = ConfirmationTable()
     verdict: VerdictTable
+    tracking: TrackingTable = TrackingTable()
 
 
 @dataclass(frozen=True)
@@ -217,6 +229,7 @@ class Experiment:
     proposals: ProposalsTable | None
     confirmation: ConfirmationTable
     verdict: VerdictTable
+    tracking: TrackingTable
     root: Path
     text: str
     code: Mapping[str, str]
@@ -285,6 +298,7 @@ def _experiment(path: Path, text: str, file: ExperimentFile) -> Experiment:
         confirmation=file.confirmation,
         verdict=file.verdict,
         root=root,
+        tracking=file.tracking,
         text=text,
         code=read_code(environment, root),
     )

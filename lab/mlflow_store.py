@@ -1,6 +1,8 @@
 """What the lab writes to MLflow: a parent run a study, a child run a trial, by the names used everywhere.
 
-It owns names and form; it blocks, and raises what MLflow raises. When it is called is `lab.tracking`'s.
+It owns the names, which are the same for every kind of run, and what is written when; it blocks, and raises
+what MLflow raises. When it is called is `lab.tracking`'s; the forms of traces, of the registered prompt and
+of the description have modules of their own. What is told again is written over, and adds nothing.
 """
 
 import json
@@ -12,6 +14,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Literal
 
 from lab.chat import chat
+from lab.description import description, unfinished
 from lab.episode import Episode
 from lab.errors import plain
 from lab.evaluation import Evaluation
@@ -19,9 +22,12 @@ from lab.experiment import Experiment
 from lab.freeze import frozen_text
 from lab.frozen import FrozenPrompt
 from lab.headroom import Headroom
-from lab.intervals import Estimate
+from lab.intervals import Estimate, t_interval
 from lab.proposal import Proposals
+from lab.registry import register
+from lab.settings import ModelChoice
 from lab.task import Task
+from lab.traces import Traced, log_traces
 from lab.trial import Trial
 from lab.verdict import Verdict
 
@@ -34,40 +40,51 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 class MlflowStore:
     """One study in MLflow, at `MLFLOW_TRACKING_URI` or MLflow's own default."""
 
-    def __init__(self, experiment: Experiment, study_name: str) -> None:
+    def __init__(self, experiment: Experiment, model: ModelChoice, study_name: str) -> None:
         import mlflow
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)  # or each table of a new store is announced
         self._client: MlflowClient = mlflow.MlflowClient()
-        self._best = float("-inf")
+        self._experiment, self._model = experiment, model
+        self._prices = experiment.prices_of(model)
+        self._best, self._race = float("-inf"), dict[str, Trial]()
+        self._traced = dict[str, set[int]]()
         found = self._client.get_experiment_by_name(experiment.name)
-        self._experiment_id = (
-            found.experiment_id if found else self._client.create_experiment(experiment.name)
-        )
+        self._experiment_id = found.experiment_id if found else self._create_experiment()
         self._runs = dict[str, str]()
         parents = self._found(f"attributes.run_name = '{study_name}' and tags.kind = 'study'")
         if study_name in parents:
             self._parent = parents[study_name]
             self._client.update_run(self._parent, status="RUNNING")
             self._runs = self._found(f"tags.`mlflow.parentRunId` = '{self._parent}'")
-            self._best = self._client.get_run(self._parent).data.metrics.get("search_best_return", self._best)
             return
-        self._parent = self._create_run(
-            study_name, {"mlflow.note.content": experiment.about, "kind": "study"}
-        )
+        tags = {"mlflow.note.content": unfinished(experiment), "kind": "study", **self._model_tags}
+        self._parent = self._create_run(study_name, tags)
         self._log(self._parent, params=experiment.baseline.settings, prefix="baseline_")
         self._client.log_text(self._parent, experiment.text, "experiment.toml")
 
     def trial(self, trial: Trial) -> None:
-        """A child run, written anew with each rung: settings, figures, first prompt and episodes so far."""
-        run = self._child(trial.name, trial.evaluation, "search")
-        self._write(run, trial.evaluation, {"episodes_cut": trial.cut})
-        self._client.set_tag(run, "race", "dropped" if trial.dropped else "alive")
-        self._client.set_terminated(run)
-        if trial.place == 1 and trial.evaluation.episodes and trial.evaluation.mean_return > self._best:
-            self._best = trial.evaluation.mean_return
-            self._log(self._parent, {"search_best_return": self._best}, step=max(trial.number, 0))
+        """A child run, written anew with each rung: settings, figures, first prompt and episodes so far.
+
+        On the parent run the race is drawn by episodes: who is in front, and how many may still win.
+        """
+        evaluation = trial.evaluation
+        tags = {"race": "dropped" if trial.dropped else "alive"}
+        run = self._write(trial.name, "search", evaluation, {"episodes_cut": trial.cut}, tags)
+        self._trace(run, trial.name, evaluation, self._experiment.tracking.traces)
+        self._race[trial.name] = trial
+        if not evaluation.episodes:
+            return
+        if trial.place == 1:
+            self._best = max(self._best, evaluation.mean_return)
+        race = {
+            "search_return": evaluation.mean_return,
+            "search_best_return": max(self._best, evaluation.mean_return),
+            "contenders": sum(not one.dropped for one in self._race.values()),
+        }
+        played = sum(len(one.evaluation.episodes) for one in self._race.values())
+        self._log(self._parent, race, step=played, at_ms=_ended_ms(evaluation))
 
     def headroom(self, headroom: Headroom) -> None:
         """The headroom test, on the parent run."""
@@ -90,43 +107,35 @@ class MlflowStore:
 
     def verdict(self, verdict: Verdict) -> None:
         """Confirmation and holdout: a child run for each that played there."""
+        some = self._experiment.tracking.traces
         for one in verdict.confirmed:
-            self._unseen("confirmation", one.trial.name, one.unseen, _interval("return", one.mean))
-        self._unseen("holdout", "baseline", verdict.baseline, {})
+            self._unseen("confirmation", one.trial.name, one.unseen, {}, some)
+        every = len(verdict.baseline.episodes) if some else 0
+        self._unseen("holdout", "baseline", verdict.baseline, {}, every)
         for finalist in verdict.finalists:
             figures = {**_interval("difference", finalist.difference), "p_value": finalist.p_value}
-            self._unseen("holdout", finalist.trial.name, finalist.unseen, figures)
+            traces = every if finalist is verdict.winner else some
+            self._unseen("holdout", finalist.trial.name, finalist.unseen, figures, traces)
 
-    def _unseen(self, kind: str, name: str, unseen: Evaluation, figures: Mapping[str, float]) -> None:
-        run = self._child(f"{kind}-{name}", unseen, kind)
-        self._write(run, unseen, figures)
-        self._client.set_terminated(run)
+    def _unseen(
+        self, kind: str, name: str, unseen: Evaluation, figures: Mapping[str, float], traces: int
+    ) -> None:
+        run = self._write(f"{kind}-{name}", kind, unseen, figures, {})
+        self._trace(run, f"{kind}-{name}", unseen, traces)
 
     def frozen(self, frozen: FrozenPrompt) -> None:
         """The outcome, on the parent run: what was frozen, its evidence, and what it all cost."""
-        evidence, cost = frozen.evidence, frozen.provenance
         self._log(
             self._parent,
-            {
-                "frozen_return": evidence.frozen_return,
-                "baseline_return": evidence.baseline_return,
-                "difference": evidence.difference,
-                "difference_low": evidence.difference_interval[0],
-                "difference_high": evidence.difference_interval[1],
-                "p_value": evidence.p_value,
-                "frozen_tokens": evidence.frozen_tokens,
-                "baseline_tokens": evidence.baseline_tokens,
-                "calls": cost.calls,
-                "tokens_in": cost.prompt_tokens,
-                "tokens_out": cost.completion_tokens,
-                "dollars": cost.dollars,
-                "minutes": cost.minutes,
-            },
+            _outcome_figures(frozen, priced=self._prices.known),
             params=frozen.candidate.settings,
             prefix="frozen_",
+            tags={"outcome": frozen.evidence.outcome, "digest": frozen.candidate.digest},
         )
-        self._client.set_tag(self._parent, "outcome", evidence.outcome)
         self._client.log_text(self._parent, frozen_text(frozen), "best.toml")
+        prompt = register(self._client, frozen, self._parent)
+        told = description(self._experiment, frozen, prompt)
+        self._log(self._parent, tags={"prompt": prompt, "mlflow.note.content": told})
 
     def report(self, page: str) -> None:
         """The report on the study, as an artifact of the parent run."""
@@ -136,20 +145,55 @@ class MlflowStore:
         """Close the parent run."""
         self._client.set_terminated(self._parent, status)
 
-    def _child(self, name: str, evaluation: Evaluation, kind: str) -> str:
-        if name in self._runs:
-            return self._runs[name]
-        tags = {"mlflow.parentRunId": self._parent, "kind": kind, "digest": evaluation.candidate.digest}
-        run = self._runs[name] = self._create_run(name, tags)
-        self._log(run, params=evaluation.candidate.settings)
+    def _write(
+        self,
+        name: str,
+        kind: str,
+        evaluation: Evaluation,
+        more: Mapping[str, float],
+        tags: Mapping[str, str],
+    ) -> str:
+        """A child run as it stands; it lasts from its first episode's beginning to its last one's end."""
+        params = dict[str, object]()
+        run = self._runs.get(name)
+        if run is None:
+            digest = {"digest": evaluation.candidate.digest}
+            first = {"mlflow.parentRunId": self._parent, "kind": kind, **digest, **self._model_tags}
+            run = self._runs[name] = self._create_run(name, first, _began_ms(evaluation))
+            params = dict(evaluation.candidate.settings)
+            if evaluation.episodes:
+                self._client.log_text(run, _first_prompt(evaluation), "prompt.txt")
+        figures, ended = dict(more), _ended_ms(evaluation)
         if evaluation.episodes:
-            self._client.log_text(run, _first_prompt(evaluation), "prompt.txt")
+            figures |= _figures(evaluation, self._experiment.verdict.confidence)
+        self._log(run, figures, params, step=len(evaluation.episodes), at_ms=ended, tags=tags)
+        self._client.log_text(run, _episodes_json(evaluation), "episodes.json")
+        self._client.set_terminated(run, end_time=ended)
         return run
 
-    def _write(self, run: str, evaluation: Evaluation, more: Mapping[str, float]) -> None:
-        figures = _figures(evaluation) if evaluation.episodes else {}
-        self._log(run, {**figures, **more}, step=len(evaluation.episodes))
-        self._client.log_text(run, _episodes_json(evaluation), "episodes.json")
+    def _trace(self, run: str, name: str, evaluation: Evaluation, most: int) -> None:
+        """Make traces of the run's first episodes, up to `most`, and of those that failed, once each."""
+        if not most:
+            return
+        done = self._traced.setdefault(run, set())
+        first = sorted(evaluation.episodes, key=lambda episode: episode.seed)
+        episodes = [episode for episode in first if episode.seed not in done][: max(0, most - len(done))]
+        failed = [broken for broken in evaluation.failed if broken.seed not in done]
+        done |= {one.seed for one in episodes} | {broken.seed for broken in failed}
+        traced = Traced(self._experiment_id, run, name, self._model.name, self._prices, evaluation)
+        log_traces(traced, episodes, failed)
+
+    @property
+    def _model_tags(self) -> dict[str, str]:
+        return {"model": self._model.name, "endpoint": self._model.shown}
+
+    def _create_experiment(self) -> str:
+        tags = {
+            "mlflow.note.content": self._experiment.about,
+            "mlflow.experiment.primaryMetric.name": "return_mean",
+            "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
+        }
+        return self._client.create_experiment(self._experiment.name, tags=tags)
 
     def _found(self, query: str) -> dict[str, str]:
         """Run ids by the names of the runs."""
@@ -162,8 +206,8 @@ class MlflowStore:
             if not token:
                 return runs
 
-    def _create_run(self, name: str, tags: Mapping[str, str]) -> str:
-        run = self._client.create_run(self._experiment_id, run_name=name, tags=dict(tags))
+    def _create_run(self, name: str, tags: Mapping[str, str], at_ms: int | None = None) -> str:
+        run = self._client.create_run(self._experiment_id, at_ms, dict(tags), name)
         return str(run.info.run_id)
 
     def _log(
@@ -171,20 +215,26 @@ class MlflowStore:
         run: str,
         metrics: Mapping[str, float] | None = None,
         params: Mapping[str, object] | None = None,
+        *,
         prefix: str = "",
         step: int = 0,
+        at_ms: int | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
-        from mlflow.entities import Metric, Param
+        """All in one batch. Its moment is that of what happened: told again, it is the same point."""
+        from mlflow.entities import Metric, Param, RunTag
 
-        now = int(time.time() * 1000)
+        now = at_ms or int(time.time() * 1000)
         self._client.log_batch(
             run,
-            metrics=[Metric(key, value, now, step) for key, value in (metrics or {}).items()],
-            params=[Param(prefix + key, str(value)) for key, value in (params or {}).items()],
+            [Metric(key, value, now, step) for key, value in (metrics or {}).items()],
+            [Param(prefix + key, str(value)) for key, value in (params or {}).items()],
+            [RunTag(key, value) for key, value in (tags or {}).items()],
         )
 
 
-def _figures(evaluation: Evaluation) -> dict[str, float]:
+def _figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
+    """Of every child run, by the same names; the interval is its own, and corrected for no other."""
     figures = {
         "return_mean": evaluation.mean_return,
         "episodes": len(evaluation.episodes),
@@ -194,11 +244,50 @@ def _figures(evaluation: Evaluation) -> dict[str, float]:
         "calls": len(evaluation.completions),
         "tokens_in": sum(episode.prompt_tokens for episode in evaluation.episodes),
         "tokens_out": sum(episode.completion_tokens for episode in evaluation.episodes),
+        "tokens_per_episode": evaluation.tokens,
         "latency_mean_s": evaluation.latency_s,
     }
     means = {f"return_mean/{task}": fmean(one.values()) for task, one in evaluation.by_task.items() if one}
-    spread = {} if evaluation.spread is None else {"return_sd": evaluation.spread}
-    return {**figures, **means, **spread}
+    if evaluation.spread is None:
+        return {**figures, **means}
+    interval = t_interval(list(evaluation.returns.values()), confidence)
+    return {
+        **figures,
+        **means,
+        "return_sd": evaluation.spread,
+        "return_low": interval.low,
+        "return_high": interval.high,
+    }
+
+
+def _outcome_figures(frozen: FrozenPrompt, *, priced: bool) -> dict[str, float]:
+    evidence, cost = frozen.evidence, frozen.provenance
+    figures = {
+        "frozen_return": evidence.frozen_return,
+        "baseline_return": evidence.baseline_return,
+        "difference": evidence.difference,
+        "difference_low": evidence.difference_interval[0],
+        "difference_high": evidence.difference_interval[1],
+        "p_value": evidence.p_value,
+        "frozen_tokens": evidence.frozen_tokens,
+        "baseline_tokens": evidence.baseline_tokens,
+        "calls": cost.calls,
+        "tokens_in": cost.prompt_tokens,
+        "tokens_out": cost.completion_tokens,
+        "minutes": cost.minutes,
+    }
+    return {**figures, "dollars": cost.dollars} if priced else figures
+
+
+def _began_ms(evaluation: Evaluation) -> int | None:
+    """When its first episode began; None where that was not kept."""
+    return min((int(one.began * 1000) for one in evaluation.episodes if one.began), default=None)
+
+
+def _ended_ms(evaluation: Evaluation) -> int | None:
+    """When its last episode ended, as far as the durations of its steps tell."""
+    ends = (one.began + one.duration_s for one in evaluation.episodes if one.began)
+    return max((int(end * 1000) for end in ends), default=None)
 
 
 def _interval(name: str, estimate: Estimate) -> dict[str, float]:
@@ -217,7 +306,10 @@ def _first_prompt(evaluation: Evaluation) -> str:
 
 
 def _episodes_json(evaluation: Evaluation) -> str:
-    return json.dumps([_episode_table(episode, evaluation.task) for episode in evaluation.episodes], indent=1)
+    """A line an episode: with an indent, Python would write it ten times as slowly."""
+    tables = (_episode_table(episode, evaluation.task) for episode in evaluation.episodes)
+    lines = [json.dumps(table) for table in tables]
+    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 def _episode_table(episode: Episode, task: Task) -> dict[str, object]:

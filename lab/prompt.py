@@ -113,11 +113,16 @@ Paragraph = tuple[tuple[str, str | None], ...]
 
 
 def _names(text: str) -> set[str]:
-    return {field for paragraph in _paragraphs(text) for _, field in paragraph if field is not None}
+    return {field for paragraph in paragraphs(text) for _, field in paragraph if field is not None}
 
 
 @lru_cache(maxsize=4096)
-def _paragraphs(text: str) -> tuple[Paragraph, ...]:
+def paragraphs(text: str) -> tuple[Paragraph, ...]:
+    """A template's text as it is rendered: paragraph by paragraph.
+
+    Raises:
+        ValueError: its braces do not match, or a placeholder is no plain name.
+    """
     return tuple(tuple(_segments(part)) for part in re.split(r"\n[ \t]*\n", text.strip()))
 
 
@@ -133,7 +138,7 @@ def _is_name(field: str) -> bool:
 
 
 def _render(text: str, values: Values) -> str:
-    rendered = (_render_paragraph(paragraph, values) for paragraph in _paragraphs(text))
+    rendered = (_render_paragraph(paragraph, values) for paragraph in paragraphs(text))
     return "\n\n".join(paragraph for paragraph in rendered if paragraph is not None)
 
 

@@ -13,6 +13,7 @@ from lab.frozen import FrozenPrompt
 from lab.headroom import Headroom
 from lab.mlflow_store import MlflowStore, Status
 from lab.proposal import Proposals
+from lab.settings import ModelChoice
 from lab.trial import Trial
 from lab.verdict import Verdict
 
@@ -26,10 +27,12 @@ class Tracker:
     `lead`: of several workers one writes, and a replay touches no server.
     """
 
-    def __init__(self, experiment: Experiment, study_name: str, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, experiment: Experiment, model: ModelChoice, study_name: str, warn: Callable[[str], None]
+    ) -> None:
         self._warn, self._told, self._leads = warn, False, False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        arguments = (experiment, study_name)
+        arguments = (experiment, model, study_name)
         self._thread = threading.Thread(target=self._run, args=arguments, name="tracking", daemon=True)
 
     def lead(self) -> None:
@@ -84,13 +87,13 @@ class Tracker:
         self._told = True
         self._jobs.put(job)
 
-    def _run(self, experiment: Experiment, study_name: str) -> None:
+    def _run(self, experiment: Experiment, model: ModelChoice, study_name: str) -> None:
         try:
             import mlflow  # noqa: F401  # seconds of it, while the model loads
 
             store: MlflowStore | None = None
             while (job := self._jobs.get()) is not None:
-                store = store or MlflowStore(experiment, study_name)
+                store = store or MlflowStore(experiment, model, study_name)
                 job(store)
         except Exception as error:  # whatever MLflow raises, a study is worth more than its log
             reason = " ".join(str(error).split())[:300]

@@ -100,7 +100,7 @@ async def _tune(path: Path, out: Path, storage: str, *, fresh: bool, replay: boo
         record = open_record(store, experiment.name, depends_on, fresh=fresh, replay=replay)
         told_again = replay or record.judged is not None
         with nullcontext() if told_again else opening_model(model, os.environ) as opening:
-            tracker = Tracker(experiment, record.name, view.say)
+            tracker = Tracker(experiment, model, record.name, view.say)
             study = Study(experiment, model, record, view, tracker, shared=worker)
             if not (replay or worker) and (told_again or not storage):
                 tracker.lead()

@@ -377,7 +377,7 @@ def test_a_report_that_cannot_be_made_is_a_warning_and_the_rest_is_written(
         raise ValueError("no page")
 
     monkeypatch.setattr("lab.tracking.MlflowStore", Written)
-    tracker = Tracker(reported.story.experiment, "a-study", warned.append)
+    tracker = Tracker(reported.story.experiment, reported.story.model, "a-study", warned.append)
     tracker.lead()
     tracker.report(broken)
     tracker.report(lambda: "a page")

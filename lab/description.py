@@ -1,0 +1,127 @@
+"""The Description that a study's run opens with in MLflow, in Markdown: the verdict, and where to look next.
+
+It takes what the frozen prompt says and computes nothing; a model's words are shown as they are, in a block.
+"""
+
+import re
+
+from lab.errors import plain
+from lab.experiment import Experiment
+from lab.frozen import Evidence, FrozenPrompt
+from lab.settings import EMBEDDED
+from lab.trial import BASELINE
+
+
+def unfinished(experiment: Experiment) -> str:
+    """Before there is a verdict."""
+    return f"{experiment.about}\n\nNo verdict yet.\n"
+
+
+def description(experiment: Experiment, frozen: FrozenPrompt, prompt: str) -> str:
+    """After the verdict.
+
+    Args:
+        prompt: in the registry, as `name/version`.
+    """
+    parts = [
+        experiment.about,
+        f"**{_claim(frozen)}**",
+        _figures(frozen),
+        f"{frozen.evidence.episodes} unseen episodes each. Test: {frozen.evidence.method}.",
+        "### What was frozen",
+        _settings(experiment, frozen),
+        _block(
+            f"{frozen.candidate.template.system.strip()}\n\n---\n\n{frozen.candidate.template.turn.strip()}"
+        ),
+        "### Cost",
+        _cost(experiment, frozen),
+        "### Look next",
+        _next(prompt),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _claim(frozen: FrozenPrompt) -> str:
+    evidence = frozen.evidence
+    gain = f"{evidence.difference:+.1f} {_signed(evidence.difference_interval)}"
+    if evidence.outcome == "baseline":
+        return "No candidate beat the baseline on unseen episodes: the baseline was kept."
+    if evidence.outcome == "cheaper":
+        return (
+            f"{_name(frozen)} costs {evidence.frozen_tokens:,.0f} tokens an episode, the baseline"
+            f" {evidence.baseline_tokens:,.0f}; its return differs by {gain}."
+        )
+    return f"{_name(frozen)} returns {gain} more than the baseline (p = {evidence.p_value:.2g})."
+
+
+def _figures(frozen: FrozenPrompt) -> str:
+    evidence = frozen.evidence
+    level = f"{evidence.confidence:.0%}"
+    rows = [
+        f"| | mean episode return | {level} interval | score | tokens an episode |",
+        "|---|---|---|---|---|",
+        _row(frozen, evidence),
+        f"| baseline | {evidence.baseline_return:.1f} | {_ends(evidence.baseline_interval)}"
+        f" | {evidence.baseline_score:.3f} | {evidence.baseline_tokens:,.0f} |",
+    ]
+    return "\n".join(rows)
+
+
+def _row(frozen: FrozenPrompt, evidence: Evidence) -> str:
+    return (
+        f"| frozen, {_name(frozen)} | {evidence.frozen_return:.1f} | {_ends(evidence.frozen_interval)}"
+        f" | {evidence.frozen_score:.3f} | {evidence.frozen_tokens:,.0f} |"
+    )
+
+
+def _settings(experiment: Experiment, frozen: FrozenPrompt) -> str:
+    """What differs from the baseline, first."""
+    ours, theirs = frozen.candidate.settings, experiment.baseline.settings
+    changed = [name for name in ours if ours[name] != theirs[name]]
+    same = ", ".join(f"{name} {ours[name]}" for name in ours if name not in changed)
+    rows = [f"| {name} | {ours[name]} | {theirs[name]} |" for name in changed]
+    table = ["| setting | frozen | baseline |", "|---|---|---|", *rows, ""] if rows else []
+    return "\n".join([*table, f"As in the baseline: {same}."])
+
+
+def _cost(experiment: Experiment, frozen: FrozenPrompt) -> str:
+    cost = frozen.provenance
+    known = experiment.prices.known or frozen.model.endpoint == EMBEDDED
+    dollars = f"${cost.dollars:.2f}" if known else "no price was given"
+    return (
+        f"{cost.calls:,} calls, {cost.prompt_tokens:,} tokens in, {cost.completion_tokens:,} out, {dollars},"
+        f" {cost.minutes:.1f} minutes, on {plain(frozen.model.name)} at {plain(frozen.model.endpoint)}."
+    )
+
+
+def _next(prompt: str) -> str:
+    lines = [
+        "- **Artifacts**: `report.html`, `best.toml`, which `python inference.py` plays, `experiment.toml`;"
+        " each child run has its `prompt.txt` and `episodes.json`.",
+        "- **Child runs**: `kind` is search, confirmation or holdout. The search's returns are optimistic for"
+        " the best of many; the holdout's are not.",
+        "- **Traces** of a run: its episodes step by step, with messages, tokens and rewards.",
+        f"- **Prompts**: `{prompt}`, alias `frozen`, is this prompt with its model configuration.",
+    ]
+    return "\n".join(lines)
+
+
+def _block(text: str) -> str:
+    """A code block that the text cannot end, whatever it holds."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{plain(text)}\n{fence}"
+
+
+def _name(frozen: FrozenPrompt) -> str:
+    trial = frozen.provenance.trial
+    own = "baseline" if trial == BASELINE else f"trial-{trial:03d}"
+    return f"{own} ({frozen.candidate.template.name})"
+
+
+def _ends(interval: list[float]) -> str:
+    return f"[{interval[0]:.1f}, {interval[1]:.1f}]"
+
+
+def _signed(interval: list[float]) -> str:
+    return f"[{interval[0]:+.1f}, {interval[1]:+.1f}]"
