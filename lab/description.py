@@ -1,4 +1,4 @@
-"""The Description that a study's run opens with in MLflow, in Markdown: the verdict, and what to look at next.
+"""The Description that a study's run opens with in MLflow: the verdict in Markdown, and what to look at next.
 
 It takes what the frozen prompt says and computes nothing; a model's words are shown as they are, in a block.
 """
@@ -24,10 +24,9 @@ def description(experiment: Experiment, frozen: FrozenPrompt, prompt: str) -> st
         prompt: in the registry, as `name/version`.
     """
     parts = [
+        f"**{_claim(frozen)}** {frozen.evidence.episodes} unseen episodes each; {frozen.evidence.method}.",
         experiment.about,
-        f"**{_claim(frozen)}**",
         _figures(frozen),
-        f"{frozen.evidence.episodes} unseen episodes each. Test: {frozen.evidence.method}.",
         "### What was frozen",
         _settings(experiment, frozen),
         _block(
@@ -95,8 +94,8 @@ def _cost(experiment: Experiment, frozen: FrozenPrompt) -> str:
 
 def _next(prompt: str) -> str:
     lines = [
-        "- **Artifacts**: `best.toml`, which `python inference.py` plays, and `experiment.toml`; each child run"
-        " has its `prompt.txt` and `episodes.json`.",
+        "- **Artifacts**: `best.toml`, which `python inference.py` plays, and `experiment.toml`; each child"
+        " run has its `prompt.txt` and `episodes.json`.",
         "- **Child runs**: `kind` is search, confirmation or holdout. The search's returns are optimistic for"
         " the best of many; the holdout's are not.",
         "- **Traces** of a run: its episodes step by step, with messages, tokens and rewards.",

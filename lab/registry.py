@@ -1,7 +1,8 @@
 """The Registry: the frozen prompt in MLflow's Prompt Registry, under the experiment's name.
 
-It owns the form there: a chat prompt in Jinja's placeholders and conditions, which MLflow fills in one pass as
-the lab does its own, and the model's configuration beside it. What plays is the frozen file; this is for people, and for programs that read prompts from MLflow.
+It owns the form there: a chat prompt in Jinja's placeholders and conditions, which MLflow fills in one pass
+as the lab does its own, and the model's configuration beside it. What plays is the frozen file; this is for
+people, and for programs that read prompts from MLflow.
 """
 
 import re
