@@ -24,10 +24,9 @@ def description(experiment: Experiment, frozen: FrozenPrompt, prompt: str) -> st
         prompt: in the registry, as `name/version`.
     """
     parts = [
+        f"**{_claim(frozen)}** {frozen.evidence.episodes} unseen episodes each; {frozen.evidence.method}.",
         experiment.about,
-        f"**{_claim(frozen)}**",
         _figures(frozen),
-        f"{frozen.evidence.episodes} unseen episodes each. Test: {frozen.evidence.method}.",
         "### What was frozen",
         _settings(experiment, frozen),
         _block(

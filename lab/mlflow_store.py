@@ -190,6 +190,7 @@ class MlflowStore:
     def _create_experiment(self) -> str:
         tags = {
             "mlflow.note.content": self._experiment.about,
+            "mlflow.experimentKind": "custom_model_development",  # its page opens with the table of runs
             "mlflow.experiment.primaryMetric.name": "return_mean",
             "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
         }

@@ -88,7 +88,7 @@ class _Writer:
             "AGENT",
             self._began_ns,
             inputs={"seed": episode.seed, "opening": _shown(episode.opening)},
-            outputs={"return": episode.episode_return, "steps": len(episode.steps)},
+            outputs={"return": round(episode.episode_return, 6), "steps": len(episode.steps)},
         )
         yield from steps
 
@@ -130,7 +130,9 @@ class _Writer:
 
         source = AssessmentSource(source_type="CODE", source_id="environment")
         at = self._clock_ns // 1_000_000
-        feedback = Feedback("return", episode_return, None, source, self.trace_id, None, None, at, at)
+        feedback = Feedback(
+            "return", round(episode_return, 6), None, source, self.trace_id, None, None, at, at
+        )
         feedback.assessment_id = f"a-{self._id.hex()}"
         return feedback
 
@@ -183,17 +185,21 @@ class _Writer:
             "total_tokens": tokens_in + tokens_out,
         }
         self._usage = {key: self._usage[key] + value for key, value in usage.items()}
-        attributes: dict[str, object] = {
+        return {
             "mlflow.chat.tokenUsage": usage,
+            "mlflow.llm.cost": self._costs(tokens_in, tokens_out),
             "mlflow.llm.model": self._traced.model,
             "mlflow.message.format": "openai",
             "attempts": completion.attempts,
         }
+
+    def _costs(self, tokens_in: int, tokens_out: int) -> dict[str, float]:
+        """Nothing where no price was given: without the key MLflow would fetch a price list from the net."""
         prices = self._traced.prices
-        if prices.known:
-            costs = {"input_cost": prices.dollars(tokens_in, 0), "output_cost": prices.dollars(0, tokens_out)}
-            attributes["mlflow.llm.cost"] = {**costs, "total_cost": sum(costs.values())}
-        return attributes
+        if not prices.known:
+            return {}
+        costs = {"input_cost": prices.dollars(tokens_in, 0), "output_cost": prices.dollars(0, tokens_out)}
+        return {**costs, "total_cost": sum(costs.values())}
 
     def _span(
         self,
