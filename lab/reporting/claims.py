@@ -128,7 +128,7 @@ def _of_the_holdout(story: Story, outcome: Outcome) -> Iterator[Caveat]:
 
 
 def _share_of(half: float, mean: float) -> str:
-    return f"{percent(half / abs(mean))} of it" if mean else "around zero"
+    return f"{percent(half / abs(mean))} of it" if half < abs(mean) else "which is more than it is"
 
 
 def _saturation(outcome: Outcome) -> Iterator[Caveat]:
@@ -157,15 +157,15 @@ def _shrinkage(story: Story, outcome: Outcome) -> Iterator[Caveat]:
     yield Caveat(
         f"{winner.trial.name} returned {number(here)} over {count(len(searched.episodes), 'episode')} of the"
         f" search and {number(there)} on the holdout: {change}.",
-        "Nothing more: the best of many looks better than it is; the holdout's figure is the one to quote.",
+        "Nothing more: the best of many looks better than it is; quote the holdout's figure.",
     )
 
 
 def _of_the_search(story: Story) -> Iterator[Caveat]:
     if story.headroom is not None and not story.headroom.found:
         yield Caveat(
-            "The headroom test saw no difference between candidates"
-            f" ({p_text(story.headroom.p_value)}): there may be nothing to find here.",
+            "The headroom test saw no difference between the candidates that opened the search"
+            f" ({p_text(story.headroom.p_value)}).",
             "Whether a wider space, or more episodes for each candidate, shows a difference.",
         )
     if story.headroom is None:
@@ -202,6 +202,6 @@ def _of_what_was_played(story: Story) -> Iterator[Caveat]:
         )
     if story.cost.dollars is None:
         yield Caveat(
-            "What it cost in money is unknown: [model] names no prices.",
+            "What it cost in money is unknown: a model that was called has no price in the experiment.",
             "dollars_in and dollars_out, the prices of a million tokens.",
         )

@@ -147,7 +147,7 @@ def cost_rows(story: Story) -> list[tuple[str, str]]:
         ("model calls answered", f"{spent.calls:,}"),
         ("tokens in", f"{spent.prompt_tokens:,}"),
         ("tokens out", f"{spent.completion_tokens:,}"),
-        ("money", dollars(story.cost.dollars)),
+        ("money", _money(story)),
         ("minutes of work", number(story.cost.minutes)),
         ("whole episodes", f"{len(ended):,}"),
         ("episodes cut or failed", f"{broken:,}"),
@@ -156,6 +156,11 @@ def cost_rows(story: Story) -> list[tuple[str, str]]:
         played = sum(play.phase == phase for play in ended)
         rows.append((f"whole episodes of the {phase}", f"{played:,}"))
     return rows
+
+
+def _money(story: Story) -> str:
+    known, whole = story.cost.spent.dollars, story.cost.dollars
+    return f"{dollars(whole)}, at least {dollars(known)}" if whole is None and known else dollars(whole)
 
 
 def counts(story: Story) -> str:
