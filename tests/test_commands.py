@@ -7,7 +7,9 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,7 @@ def test_every_command_is_documented() -> None:
 def test_no_help_imports_what_is_heavy() -> None:
     code = f"""
 import sys
+import tomllib
 from typer.testing import CliRunner
 from lab.__main__ import COMMANDS, app
 for name in ([], *([name] for name in COMMANDS)):
@@ -356,3 +359,9 @@ def test_a_fault_of_the_labs_own_is_no_traceback_unless_asked_for(capsys: pytest
     assert "--debug" in err
     with pytest.raises(KeyError), manners(debug=True):
         raise KeyError("x")
+
+
+def test_the_installed_command_is_the_entry_point() -> None:
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    module, name = table["project"]["scripts"]["lab"].split(":")
+    assert callable(getattr(import_module(module), name))
