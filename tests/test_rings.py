@@ -14,8 +14,8 @@ ORDER = (
     *("space", "space_table", "spending", "evaluation", "objective", "experiment", "trial"),
     *("journal", "store", "record", "recorded", "resume", "workers", "player"),
     *("intervals", "sampling", "surrogate", "moderated", "scores", "race", "headroom"),
-    *("briefing", "proposal", "proposers", "renewal", "search"),
-    *("verdict", "outcome", "freeze", "optuna_store", "mlflow_store", "tracking"),
+    *("briefing", "proposal", "proposers", "renewal", "search", "plan"),
+    *("verdict", "outcome", "result", "freeze", "optuna_store", "mlflow_store", "tracking"),
     *("screen", "live", "progress", "study", "history", "command", "tune", "check"),
 )
 """The way of the data: a module imports from those before it."""
