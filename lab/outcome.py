@@ -123,7 +123,7 @@ def _verdict_lines(outcome: Outcome) -> list[str]:
             f"  {finalist.trial.name:<9} {mean:.1f}, that is {_signed(finalist.difference)},"
             f" p = {finalist.p_value:.2g}  {finalist.trial.candidate.template.name}"
         )
-    return [*lines, *_task_lines(verdict), _claim(verdict, evidence)]
+    return [*lines, *_task_lines(verdict), claim(outcome)]
 
 
 def _task_lines(verdict: Verdict) -> list[str]:
@@ -139,7 +139,9 @@ def _mean(returns: Mapping[int, float]) -> str:
     return f"{fmean(returns.values()):.1f}" if returns else "none ended"
 
 
-def _claim(verdict: Verdict, evidence: Evidence) -> str:
+def claim(outcome: Outcome) -> str:
+    """What may be said of what was frozen, in a sentence."""
+    verdict, evidence = outcome.verdict, outcome.evidence
     winner = verdict.winner
     if winner is None:
         return "No candidate beats the baseline on unseen episodes: the baseline is frozen."

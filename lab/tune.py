@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from lab.errors import ConfigError
 from lab.frozen import BEST
 
 if TYPE_CHECKING:
+    from lab.outcome import Outcome
     from lab.progress import ProgressView
     from lab.record import Record
     from lab.study import Study
@@ -45,6 +47,13 @@ def tune(
     worker: Annotated[
         bool, typer.Option("--worker", help="Share the study on --storage with other workers.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and what it may cost; do nothing.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only the result: no progress.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The result as one JSON document on stdout, for programs.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Tune prompt and sampling on an experiment, and freeze the winner.
@@ -57,42 +66,84 @@ def tune(
 
         python -m lab.tune
 
+        python -m lab.tune --dry-run
+
         python -m lab.tune experiments/smoke.toml --out /tmp/smoke.toml
 
         python -m lab.tune --storage postgresql://lab@database/lab --worker
     """
     if fresh and replay:
         raise typer.BadParameter("--fresh begins anew, and --replay tells what was: choose one")
+    if dry_run and (fresh or replay or worker or as_json):
+        raise typer.BadParameter("--dry-run tells a plan, and leaves no room for --fresh, --replay, ...")
     kept = "Stopped. What was played and paid for is kept; the same command goes on from here."
     with manners(debug=debug, interrupted=kept):
-        asyncio.run(_tune(experiment, out, storage, fresh=fresh, replay=replay, worker=worker))
+        if dry_run:
+            typer.echo(asyncio.run(_planned(experiment)), nl=False)
+            return
+        wanted = _Wanted(experiment, out, storage, fresh, replay, worker, quiet)
+        typer.echo(_told(asyncio.run(_tune(wanted)), out, as_json=as_json))
 
 
-async def _tune(path: Path, out: Path, storage: str, *, fresh: bool, replay: bool, worker: bool) -> None:
+@dataclass(frozen=True)
+class _Wanted:
+    """What the command line says."""
+
+    experiment: Path
+    out: Path
+    storage: str
+    fresh: bool
+    replay: bool
+    worker: bool
+    quiet: bool
+
+
+async def _planned(path: Path) -> str:
+    from lab.experiment import load_experiment
+    from lab.plan import Plan, opening_of
+    from lab.settings import choose_environment, choose_model, read_dotenv, shown_proposer
+
+    read_dotenv(Path.cwd())
+    experiment = load_experiment(path)
+    model = choose_model(experiment.model)
+    environment = choose_environment(experiment.environment)
+    opening = await opening_of(experiment, environment)
+    return str(Plan(experiment, model, environment, shown_proposer(), opening))
+
+
+def _told(outcome: "Outcome", out: Path, *, as_json: bool) -> str:
+    from lab.outcome import summary
+    from lab.result import result
+
+    return result(outcome, out) if as_json else summary(outcome, out)
+
+
+async def _tune(wanted: _Wanted) -> "Outcome":
     # Here and not above, so that --help answers at once.
     from lab.experiment import load_experiment
     from lab.freeze import freeze
     from lab.history import PastStudy
     from lab.opening import opening_model
-    from lab.outcome import summary
+    from lab.plan import Plan
     from lab.progress import ProgressView
     from lab.reporting.page import report
     from lab.resume import alone, document, open_record
-    from lab.settings import choose_model, read_dotenv, shown_proposer
+    from lab.settings import choose_environment, choose_model, read_dotenv, shown_proposer
     from lab.store import CALLS, Store
     from lab.study import Study
     from lab.tracking import Tracker
 
     read_dotenv(Path.cwd())
-    storage = storage or os.environ.get("LAB_STORAGE", "")  # which .env may have set just now
+    storage = wanted.storage or os.environ.get("LAB_STORAGE", "")  # which .env may have set just now
+    fresh, replay, worker = wanted.fresh, wanted.replay, wanted.worker
     if worker and (not storage or fresh or replay):
         why = "it shares a study, which others may be at" if storage else "workers meet in a database"
         do = "leave out --fresh and --replay" if storage else "give --storage postgresql://..."
         raise ConfigError("--worker cannot be had in this way.", where="--worker", why=why, do=do)
-    experiment = load_experiment(path)
+    experiment = load_experiment(wanted.experiment)
     model = choose_model(experiment.model)
     depends_on = document(experiment, model, shown_proposer())
-    view = ProgressView(experiment.space.free)
+    view = ProgressView(experiment.space.free, quiet=wanted.quiet)
     with (
         nullcontext() if storage else alone(experiment.name, CALLS.parent),
         closing(Store(storage or CALLS)) as store,
@@ -108,10 +159,13 @@ async def _tune(path: Path, out: Path, storage: str, *, fresh: bool, replay: boo
             view.say(f"Study {record.name} on {model.name} at {model.shown}: {experiment.about}")
             if record.events:
                 view.say(_goes_on(record))
+            if not told_again:
+                environment = choose_environment(experiment.environment)
+                view.say(Plan(experiment, model, environment, shown_proposer()).short)
             try:
                 outcome = await (study.run(opening) if opening else study.replay())
                 frozen = outcome.frozen_prompt()
-                freeze(frozen, out)
+                freeze(frozen, wanted.out)
                 tracker.frozen(frozen)
                 past = PastStudy(experiment, model, outcome.trials, outcome, record)
                 tracker.report(lambda: report(past))
@@ -119,7 +173,7 @@ async def _tune(path: Path, out: Path, storage: str, *, fresh: bool, replay: boo
                 tracker.close("FAILED" if isinstance(error, Exception) else "KILLED")
                 raise
     tracker.close("FINISHED")
-    typer.echo(summary(outcome, out))
+    return outcome
 
 
 def _goes_on(record: "Record") -> str:

@@ -1,0 +1,119 @@
+"""The Result: a study's outcome as one JSON document, for programs; `docs/result.md` describes it.
+
+It owns the document's keys. They stay what they are within one `format`; new ones may come.
+"""
+
+import json
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from lab.evaluation import Evaluation
+from lab.headroom import Headroom
+from lab.intervals import Estimate, t_interval
+from lab.outcome import Outcome, claim
+from lab.trial import BASELINE
+from lab.verdict import Compared, Confirmed
+
+FORMAT = 1
+
+
+def result(outcome: Outcome, frozen_file: Path) -> str:
+    """The document. What is not known, or unbounded, is null."""
+    verdict, frozen = outcome.verdict, outcome.verdict.frozen.candidate
+    trials = [trial for trial in outcome.trials if trial.number != BASELINE]
+    table = {
+        "format": FORMAT,
+        "study": outcome.study,
+        "experiment": outcome.experiment.name,
+        "model": {"endpoint": outcome.model.shown, "name": outcome.model.name},
+        "judged": outcome.judged.created,
+        "verdict": {
+            "outcome": outcome.evidence.outcome,
+            "frozen": verdict.winner.trial.name if verdict.winner else "baseline",
+            "claim": claim(outcome),
+            "method": verdict.method,
+            "confidence": verdict.confidence,
+        },
+        "frozen_file": str(frozen_file),
+        "candidate": {"digest": frozen.digest, "settings": frozen.settings},
+        "evidence": outcome.frozen_prompt().as_table()["evidence"],
+        "headroom": _headroom(outcome.headroom),
+        "baseline": _played(verdict.baseline, verdict.confidence),
+        "finalists": [_finalist(one, verdict.confidence) for one in verdict.finalists],
+        "confirmed": [_confirmed(one) for one in verdict.confirmed],
+        "trials": {"played": len(trials), "dropped": sum(trial.dropped for trial in trials)},
+        "cost": _cost(outcome),
+        "failures": dict(outcome.failures),
+    }
+    return json.dumps(_bounded(table), indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def _headroom(headroom: Headroom | None) -> dict[str, Any] | None:
+    if headroom is None:
+        return None
+    ahead = {"ahead": headroom.ahead.mean, "interval": _interval(headroom.ahead)}
+    return {"found": headroom.found, **ahead, "p_value": headroom.p_value}
+
+
+def _finalist(one: Compared, confidence: float) -> dict[str, Any]:
+    return {
+        "trial": one.trial.name,
+        "settings": one.trial.candidate.settings,
+        **_played(one.unseen, confidence),
+        "difference": one.difference.mean,
+        "difference_interval": _interval(one.difference),
+        "pairs": one.difference.n,
+        "p_value": one.p_value,
+    }
+
+
+def _confirmed(one: Confirmed) -> dict[str, Any]:
+    return {
+        "trial": one.trial.name,
+        "return": one.mean.mean,
+        "interval": _interval(one.mean),
+        "episodes": one.mean.n,
+    }
+
+
+def _played(unseen: Evaluation, confidence: float) -> dict[str, Any]:
+    """One candidate's holdout."""
+    estimate = t_interval(list(unseen.returns.values()), confidence)
+    return {
+        "return": estimate.mean,
+        "interval": _interval(estimate),
+        "episodes": estimate.n,
+        "failed": len(unseen.failed),
+        "score": unseen.mean_score,
+        "tokens": unseen.tokens,
+    }
+
+
+def _cost(outcome: Outcome) -> dict[str, Any]:
+    spent = outcome.spending
+    return {
+        "calls": spent.calls,
+        "episodes": spent.episodes,
+        "prompt_tokens": spent.prompt_tokens,
+        "completion_tokens": spent.completion_tokens,
+        "dollars": None if spent.unpriced else spent.dollars,
+        "minutes": outcome.judged.minutes,
+    }
+
+
+def _interval(estimate: Estimate) -> list[float]:
+    return [estimate.low, estimate.high]
+
+
+def _bounded(value: object) -> object:
+    """JSON has no infinity, and a program no use for the 15th digit."""
+    match value:
+        case dict():
+            return {key: _bounded(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_bounded(one) for one in value]
+        case float():
+            return float(f"{value:.6g}") if isfinite(value) else None
+        case _:
+            return value

@@ -1,0 +1,312 @@
+"""What a person and a program see of `lab.tune`: the live screen in a terminal, plain lines, JSON, a plan."""
+
+import json
+import random
+import re
+import signal
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from lab.candidate import Candidate, SamplingParams
+from lab.endpoint import Completion
+from lab.episode import Episode, Step
+from lab.evaluation import Evaluation
+from lab.intervals import t_interval
+from lab.prompt import PromptTemplate
+from lab.screen import PHASES, Standing, rungs, screen
+from lab.spending import FREE, Budget, Spending
+from lab.task import Task
+from lab.trial import BASELINE, Trial
+from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
+from tests.project import Project
+from tests.terminal import Terminal
+from tests.test_tune import EXPERIMENT, storyteller_is_best
+
+SMALL = EXPERIMENT.replace("calls = 400", "calls = 240")
+MODEL_TEXT = "words-of-the-model"
+
+ENTERED, LEFT, CURSOR = "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25h"
+COLOURED = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|4[0-7]|9[0-7])(?:;\d+)*m")
+
+
+def make(folder: Path, experiment: str = SMALL) -> Project:
+    project = Project.make(folder / "project")
+    project.write("experiments/known.toml", experiment)
+    return project
+
+
+def at(endpoint: FakeEndpoint) -> dict[str, str]:
+    return {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake", "HF_TOKEN": "k"}
+
+
+def talks(body: Body) -> Reply:
+    reply = storyteller_is_best(body)
+    return Reply(f"{MODEL_TEXT} {reply.text}")
+
+
+def test_a_terminal_shows_the_race_survives_a_resize_and_is_given_back(tmp_path: Path) -> None:
+    project = make(tmp_path)
+    with fake_endpoint(talks) as endpoint:
+        terminal = Terminal.start(
+            project, *("-m", "lab.tune", "experiments/known.toml"), columns=100, lines=30, **at(endpoint)
+        )
+        terminal.read(lambda text: "95 % interval" in text)
+        for columns, lines in ((30, 4), (60, 12), (100, 30)):
+            seen = len(terminal.text)
+            terminal.resize(columns, lines)
+            terminal.read(lambda text, seen=seen: len(text) > seen + 100)  # type: ignore[misc]
+        assert terminal.close() == 0, terminal.text[-2000:]
+    before, _, rest = terminal.text.partition(ENTERED)
+    live, _, after = rest.partition(LEFT)
+    assert "At most 240 calls" in before
+    for told in (*PHASES, "baseline", "of 240", "price unknown", "calls/s", "in flight", "left", "template"):
+        assert told in live
+    assert COLOURED.search(live)
+    assert MODEL_TEXT not in terminal.text
+    # The lines that matter come after it, the terminal is as it was, and no line a trial is in between.
+    assert CURSOR in live + after
+    assert "\x1b[" not in after.replace(CURSOR, "")
+    assert after.index("Confirming trial-") < after.index("Holdout, 8 unseen") < after.index("Written to")
+    assert not re.search(r"^. trial-\d+ +\d+\.\d \(n=", after, re.MULTILINE)
+
+
+def test_ctrl_c_gives_the_terminal_back_and_no_color_is_obeyed(tmp_path: Path) -> None:
+    project = make(tmp_path, SMALL.replace("calls = 240", "calls = 100_000"))
+    with fake_endpoint(storyteller_is_best) as endpoint:
+        terminal = Terminal.start(
+            project,
+            *("-m", "lab.tune", "experiments/known.toml"),
+            **{"columns": 80, "lines": 24, "NO_COLOR": "1", **at(endpoint)},  # type: ignore[arg-type]
+        )
+        terminal.read(lambda text: "95 % interval" in text)
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.read(lambda text: "Ctrl-C again stops at once" in text)
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.close() == 130
+    live, _, after = terminal.text.partition(LEFT)
+    assert not COLOURED.search(live)
+    assert "Ctrl-C again stops at once" in after
+    assert after.rstrip().endswith("the same command goes on from here.")
+
+
+FAILS = """
+import asyncio, sys
+from rich.console import Console
+from rich.text import Text
+from lab import live
+
+async def main():
+    console, said = Console(file=sys.stderr), []
+    assert live.is_possible(console)
+    try:
+        with live.shown(console, lambda width, height: Text(f"{width} x {height}"), said.append):
+            await asyncio.sleep(0.1)
+            print("a library's warning", file=sys.stderr)
+            raise OSError("it broke")
+    finally:
+        print(said)
+
+asyncio.run(main())
+"""
+
+
+def test_an_error_gives_the_terminal_back_with_what_was_written_to_stderr(tmp_path: Path) -> None:
+    terminal = Terminal.start(make(tmp_path), "-c", FAILS, columns=47, lines=11)
+    assert terminal.close() == 1
+    live, _, after = terminal.text.partition(LEFT)
+    assert "47 x 11" in live
+    assert "warning" not in live
+    assert '["a library\'s warning"]' in after
+    assert after.rstrip().endswith("OSError: it broke")
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str, str]:
+    """A whole study for a program, with FORCE_COLOR as in many a CI: the project, stdout and stderr."""
+    project = make(tmp_path_factory.mktemp("told"))
+    with fake_endpoint(talks) as endpoint:
+        command = ("-m", "lab.tune", "experiments/known.toml", "--json")
+        done = project.run(*command, **at(endpoint), FORCE_COLOR="1")
+    assert done.returncode == 0, done.stderr
+    return project, done.stdout, done.stderr
+
+
+Told = tuple[Project, str, str]
+
+
+def test_without_a_terminal_there_are_plain_lines_and_no_escape(told: Told) -> None:
+    _, _, err = told
+    assert "\x1b" not in err
+    assert MODEL_TEXT not in err
+    assert re.search(
+        r"^[* x] baseline +\d+\.\d \(n=1\)  template=reference temperature=0\.7$", err, re.MULTILINE
+    )
+    assert "At most 240 calls" in err.splitlines()[1]
+
+
+def test_json_agrees_with_the_frozen_file(told: Told) -> None:
+    project, out, _ = told
+    result = json.loads(out)
+    frozen = tomllib.loads((project.folder / result["frozen_file"]).read_text())
+    assert result["evidence"] == frozen["evidence"]
+    assert result["candidate"]["digest"] == frozen["digest"]
+    assert result["study"] == frozen["provenance"]["study"]
+    assert result["model"] == frozen["model"]
+    assert result["verdict"]["outcome"] == "winner"
+    assert result["verdict"]["frozen"] == f"trial-{frozen['provenance']['trial']:03d}"
+    cost = result["cost"]
+    assert [cost[key] for key in ("calls", "prompt_tokens")] == [
+        frozen["provenance"][key] for key in ("calls", "prompt_tokens")
+    ]
+    assert cost["dollars"] is None  # nobody said what a token costs
+    winner = next(one for one in result["finalists"] if one["trial"] == result["verdict"]["frozen"])
+    assert winner["pairs"] == winner["episodes"] == 8
+    assert winner["difference_interval"] == pytest.approx(frozen["evidence"]["difference_interval"], abs=0.01)
+    assert result["failures"] == {}
+
+
+def test_every_key_of_the_document_is_described(told: Told) -> None:
+    def keys(value: object) -> set[str]:
+        match value:
+            case dict():
+                inner = [keys(one) for key, one in value.items() if key not in ("settings", "failures")]
+                return set(value).union(*inner)
+            case list():
+                return set[str]().union(*map(keys, value))
+            case _:
+                return set()
+
+    page = (Path(__file__).parent.parent / "docs/result.md").read_text()
+    assert keys(json.loads(told[1])) <= set(re.findall(r"`(\w+)`", page))
+
+
+def test_quiet_prints_the_result_alone_and_a_study_told_again_is_the_same_document(told: Told) -> None:
+    project, out, _ = told
+    again = ("-m", "lab.tune", "experiments/known.toml", "--replay", "--quiet")
+    settings = {"API_BASE_URL": json.loads(out)["model"]["endpoint"], "MODEL_NAME": "fake", "HF_TOKEN": "k"}
+    document = project.run(*again, "--json", **settings)
+    assert (document.stdout, document.stderr) == (out, "")
+    person = project.run(*again, **settings)
+    assert person.stderr == ""
+    assert person.stdout.startswith("Holdout, 8 unseen episodes each")
+    assert "price unknown" in person.stdout
+
+
+def files(project: Project) -> set[Path]:
+    return set(project.folder.rglob("*"))
+
+
+def test_a_dry_run_tells_the_plan_and_does_nothing(tmp_path: Path) -> None:
+    project = make(tmp_path)
+    before = files(project)
+    with fake_endpoint() as endpoint:
+        done = project.run("-m", "lab.tune", "experiments/known.toml", "--dry-run", **at(endpoint))
+        assert endpoint.requests == []
+    assert done.returncode == 0, done.stderr
+    assert files(project) == before
+    for line in (
+        r"Experiment +known: A known truth",
+        r"Model +fake at http://127",
+        r"Search +24 whole episodes",
+        r"Confirmation +3 x 4 episodes",
+        r"Holdout +2 and the baseline, 8 episodes each",
+        r"Calls +at most 240, of which 144",
+        r"Tokens out +at most 36,000: 150 a call",
+        r"Tokens in +about [\d,]+ to [\d,]+: an estimate",
+        r"Money +unknown: set dollars_in and dollars_out",
+        r"Time +no limit of time",
+    ):
+        assert re.search(f"^{line}", done.stdout, re.MULTILINE), line
+    heads = re.findall(r"^===== (.*): the first step$", done.stdout, re.MULTILINE)
+    assert heads == ["baseline, template reference", "template storyteller", "template lecturer"]
+    assert "Last echoed message: Echo environment ready!" in done.stdout  # what the reset showed
+    assert "{" not in done.stdout
+
+
+def test_a_dry_run_counts_known_prices_and_leaves_an_environment_elsewhere_alone(tmp_path: Path) -> None:
+    priced = SMALL.replace('name = "fake"', 'name = "fake"\ndollars_in = 1.0\ndollars_out = 10.0')
+    project = make(tmp_path, priced)
+    with fake_endpoint() as endpoint:
+        elsewhere = {"ENV_BASE_URL": "http://user:secret@127.0.0.1:9", **at(endpoint)}
+        done = project.run("-m", "lab.tune", "experiments/known.toml", "--dry-run", **elsewhere)
+    assert done.returncode == 0, done.stderr
+    (dollars,) = re.findall(r"^Money +at most about \$(\d+\.\d\d)", done.stdout, re.MULTILINE)
+    high = int(
+        re.findall(r"^Tokens in +about [\d,]+ to ([\d,]+)", done.stdout, re.MULTILINE)[0].replace(",", "")
+    )
+    assert float(dollars) == pytest.approx((36_000 * 10 + high) / 1e6, abs=0.01)
+    assert "it is not opened for this" in done.stdout
+    assert "secret" not in done.stdout
+
+
+def test_the_embedded_model_is_free(tmp_path: Path) -> None:
+    done = make(tmp_path).run("-m", "lab.tune", "experiments/smoke.toml", "--dry-run")
+    assert re.search(r"^Money +free$", done.stdout, re.MULTILINE), done.stderr
+
+
+@pytest.mark.parametrize("other", ["--fresh", "--replay", "--worker", "--json"])
+def test_a_dry_run_takes_no_flag_that_it_would_ignore(tmp_path: Path, other: str) -> None:
+    done = make(tmp_path).run("-m", "lab.tune", "--dry-run", other)
+    assert done.returncode == 2
+    assert "--dry-run" in done.stderr
+
+
+# The screen itself, at any size.
+
+TASK = Task("echo", "test", max_steps=1, max_tokens=150, max_return=120.0, success_score=0.1)
+
+
+def trial(number: int, returns: list[float], *, dropped: bool = False) -> Trial:
+    template = PromptTemplate(f"text-{number % 3}", "a", "b")
+    sampling = SamplingParams(temperature=(number % 10) / 10)
+    answer = Completion(MODEL_TEXT, "stop", 1, 1, 0.1)
+    episodes = tuple(
+        Episode(seed, MODEL_TEXT, (Step(1, MODEL_TEXT, MODEL_TEXT, value, done=True, completion=answer),))
+        for seed, value in enumerate(returns)
+    )
+    return Trial(number, Evaluation(Candidate(template, sampling), TASK, episodes), number + 2, dropped)
+
+
+def standing(trials: list[Trial]) -> Standing:
+    spending = Spending(Budget(calls=1000, tokens=1_000_000, minutes=10))
+    spending.count(100, 10_000, 2_000, FREE)
+    race = [(one, t_interval(list(one.evaluation.returns.values()), 0.95)) for one in trials]
+    said = ["A line that was said, long enough to be cut off in any terminal that is narrow. " * 3] * 4
+    return Standing("study on a model", "search", race, rungs(8), spending, 2.5, (3, "It is busy."), said)
+
+
+def test_the_screen_fits_any_size_and_keeps_the_baseline_and_the_incumbent() -> None:
+    rng = random.Random(0)
+    trials = [trial(number, [rng.uniform(0, 500) for _ in range(1 + number % 8)]) for number in range(60)]
+    many = standing([*trials, trial(BASELINE, [1.0, 2.0], dropped=True)])
+    for width in (1, 10, 40, 80, 200):
+        for height in (1, 2, 5, 10, 16, 24, 60):
+            lines = screen(many, width, height).split()
+            assert len(lines) <= height
+            assert all(line.cell_len <= width for line in lines), (width, height)
+    shown = screen(many, 80, 24).plain
+    assert "x baseline" in shown
+    assert "trial-000" in shown
+    assert "3 attempts at calls failed; the last: It is busy." in shown
+    assert MODEL_TEXT not in shown
+
+
+def test_the_screen_shows_intervals_from_two_episodes_on_and_only_settings_that_differ() -> None:
+    shown = screen(standing([trial(0, [10.0, 12.0, 14.0]), trial(1, [5.0])]), 100, 24).plain
+    head, first, second = _rows(shown)
+    assert head.split() == ["trial", "return", "95", "%", "interval", "n", "rung", "template", "temperature"]
+    assert re.fullmatch(r"  trial-000 +12\.0 +\[7\.0, 17\.0\] +3 +2/4 +text-0 +0\.0 *", first)
+    assert re.fullmatch(r"  trial-001 +5\.0 +1 +1/4 +text-1 +0\.1 *", second)
+
+
+def _rows(shown: str) -> list[str]:
+    lines = shown.splitlines()
+    first = next(place for place, line in enumerate(lines) if "95 % interval" in line)
+    return lines[first : first + 3]
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1, (1,)), (2, (1, 2)), (6, (1, 2, 4, 6)), (8, (1, 2, 4, 8))])
+def test_rungs_double_up_to_the_most(most: int, expected: tuple[int, ...]) -> None:
+    assert rungs(most) == expected
