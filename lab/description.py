@@ -95,8 +95,8 @@ def _cost(experiment: Experiment, frozen: FrozenPrompt) -> str:
 
 def _next(prompt: str, view: str) -> str:
     lines = [
-        "- **Artifacts**: `best.toml`, which `python inference.py` plays, and `experiment.toml`; each child"
-        " run has its `prompt.txt` and `episodes.json`.",
+        "- **Artifacts**: `report.html`, the whole story; `best.toml`, which `python inference.py` plays;"
+        " `experiment.toml`. Each child run has its `prompt.txt` and `episodes.json`.",
         f"- **[Child runs]({view})**, best first: `kind` is search, confirmation or holdout. The search's"
         " returns are optimistic for the best of many; the holdout's are not.",
         "- **Traces** of a run: its episodes step by step, with messages, tokens and rewards.",

@@ -240,7 +240,7 @@ class MlflowStore:
         now = at_ms or int(time.time() * 1000)
         self._client.log_batch(
             run,
-            [Metric(key, value, now, step) for key, value in (metrics or {}).items()],
+            [Metric(key, float(f"{value:.10g}"), now, step) for key, value in (metrics or {}).items()],
             [Param(prefix + key, str(value)) for key, value in (params or {}).items()],
             [RunTag(key, value) for key, value in (tags or {}).items()],
         )

@@ -45,6 +45,13 @@ UNAVOIDABLE = (
 )
 """Errors in the console that are no fault of what is shown; nothing else is overlooked."""
 
+NO_GUIDES = """
+for (const key of ["assistant.fab.autoOpenedOnFirstLoad_v1", "detectIssues.guidanceDismissed_v1"]) {
+    try { localStorage.setItem(`mlflow.${key}`, "true"); } catch { /* about:blank keeps nothing */ }
+}
+"""
+"""MLflow's page opens no guide of its own over what is looked at, as for somebody who has closed them once."""
+
 Found = TypeVar("Found")
 
 
@@ -143,11 +150,8 @@ def browsing(origin: str) -> Iterator[Browser]:
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     try:
         driver.set_page_load_timeout(PATIENCE_S)
-        browser = Browser(driver, origin)
-        browser.driver.get(f"{origin}/health")  # a page of the origin, where its settings can be kept
-        for key in ("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "mlflow.detectIssues.guidanceDismissed_v1"):
-            browser.driver.execute_script("localStorage.setItem(arguments[0], 'true')", key)
-        yield browser
+        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": NO_GUIDES})
+        yield Browser(driver, origin)
     finally:
         driver.quit()
 

@@ -4,14 +4,17 @@ A model that would rather act on the page than be read plays in it. The pictures
 or to where `PICTURES` says.
 """
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import mlflow
 import pytest
 from mlflow.entities import Run
+from selenium.webdriver.common.by import By
 
 from lab.frozen import FrozenPrompt, read_frozen
 from tests.browser import Browser, browsing, mlflow_ui, needs_chromium
@@ -20,6 +23,22 @@ from tests.project import Project
 from tests.test_tune import EXPERIMENT, storyteller_is_best, tune
 
 pytestmark = needs_chromium
+
+SECTIONS = (
+    *(
+        "verdict",
+        "race",
+        "candidates",
+        "parameters",
+        "pareto",
+        "steps",
+        "episodes",
+        "diff",
+        "cost",
+        "caveats",
+    ),
+)
+"""The report's, by their ids."""
 
 BEACON = "http://127.0.0.1:9/beacon.png"
 
@@ -94,12 +113,97 @@ def look(project: Project, endpoint: FakeEndpoint, browser: Browser) -> Seen:
     return Seen(project, endpoint, browser, frozen, parent, children, ids)
 
 
-def test_the_runs_are_a_table_that_opens_on_the_studys_trials(seen: Seen) -> None:
-    name = seen.parent.info.run_name
-    assert name is not None
-    seen.browser.open(f"{seen.experiment}/runs")
-    seen.browser.shows(name, "A known truth: one template is better.")
-    seen.browser.click("[data-testid='expander-known'], .ag-row button, .ag-row [role='button']")
-    seen.browser.shows("trial-00")
+def test_the_studys_view_is_a_table_of_its_trials_best_first(seen: Seen) -> None:
+    seen.browser.open(f"{seen.experiment}/runs?viewStateShareKey={seen.parent.info.run_name}")
+    best = max(seen.children, key=lambda run: run.data.metrics["return_mean"])
+    text = seen.browser.shows(
+        f"{len(seen.children)} matching runs",
+        *("return_mean", "return_low", "temperature", "template", "storyteller", "trial-0"),
+        str(best.info.run_name),
+    )
+    assert "max_tokens" not in text  # what is the same for all is no column
     seen.picture("mlflow-runs.png")
+    seen.without_complaint()
+
+
+def test_the_trials_compare_in_parallel_coordinates(seen: Seen) -> None:
+    """The parameters that differ and the return are the axes, without a click; numbers are numbers."""
+    search = [run.info.run_id for run in seen.children if run.data.tags["kind"] == "search"]
+    ids = json.dumps(search[:12], separators=(",", ":"))
+    seen.browser.open(f'/#/compare-runs?runs={ids}&experiments=["{seen.parent.info.experiment_id}"]')
+    seen.browser.shows("Comparing 12 Runs", "Parallel Coordinates Plot")
+    axes = ".js-plotly-plot .axis-title"
+
+    def drawn() -> set[str]:
+        return {element.text for element in seen.browser.driver.find_elements(By.CSS_SELECTOR, axes)}
+
+    titles = seen.browser.wait(drawn, "the plot's axes")
+    assert titles == {"temperature", "template", "return_mean"}
+    seen.picture("mlflow-compare.png")
+    seen.without_complaint()
+
+
+def test_the_parent_runs_page_tells_the_story(seen: Seen) -> None:
+    evidence = seen.frozen.evidence
+    seen.browser.open(f"{seen.experiment}/runs/{seen.parent.info.run_id}")
+    seen.browser.shows(
+        f"trial-{seen.frozen.provenance.trial:03d} (storyteller) returns +{evidence.difference:.1f} [",
+        *("more than the baseline", "8 unseen episodes each", "frozen_return", "known (v1)"),
+        f"{seen.parent.data.metrics['frozen_return']:g}",
+    )
+    seen.browser.click("button, a, span", "Show more")
+    seen.browser.shows("What was frozen", "no price was given", "Look next")
+    seen.picture("mlflow.png")
+    seen.browser.open(f"{seen.experiment}/runs/{seen.parent.info.run_id}/artifacts")
+    seen.browser.shows("best.toml", "experiment.toml")
+    seen.without_complaint()
+
+
+def test_the_race_is_drawn_on_the_parent_runs_charts(seen: Seen) -> None:
+    seen.browser.open(f"{seen.experiment}/runs/{seen.parent.info.run_id}/model-metrics")
+    seen.browser.shows("Model metrics", "contenders")
+    seen.browser.wait(
+        lambda: seen.browser.driver.find_elements(By.CSS_SELECTOR, ".js-plotly-plot svg"), "a chart"
+    )
+    seen.without_complaint()
+
+
+def test_the_frozen_prompt_is_in_the_registry(seen: Seen) -> None:
+    sampling = seen.frozen.candidate.sampling
+    seen.browser.open("/#/prompts/known")
+    seen.browser.shows(
+        *("Version 1", "@ frozen", "You are a storyteller.", "{% if history %}", "Tell chapter {{step}}"),
+        *(f"Temperature: {sampling.temperature:g}", "Max Tokens: 150", "Model: fake"),
+    )
+    seen.picture("mlflow-prompt.png")
+    seen.without_complaint()
+
+
+def test_an_episode_is_a_trace_whose_words_do_not_act_on_the_page(seen: Seen) -> None:
+    assert len(seen.traces) == seen.frozen.evidence.episodes
+    seen.browser.open(f"{seen.experiment}/traces?selectedEvaluationId={seen.traces[0]}")
+    seen.browser.shows("episode", "step 1", "step 4", "environment")
+    seen.browser.click("[data-testid^='timeline-tree-node']", "model")
+    seen.browser.shows("You are a storyteller.", "15 tokens", "Assistant", BEACON, "document.title=2")
+    seen.picture("mlflow-trace.png")
+    seen.without_complaint()
+
+
+@pytest.mark.skipif(find_spec("lab.report") is None, reason="there is no report yet")
+def test_the_report_opens_offline_with_all_its_parts(seen: Seen) -> None:
+    done = seen.project.run(
+        *("-m", "lab.report", "experiments/known.toml", "--out", "report.html"),
+        **{"API_BASE_URL": seen.endpoint.url, "MODEL_NAME": "fake", "HF_TOKEN": "k"},
+    )
+    assert done.returncode == 0, done.stderr
+    page = replace(seen.browser, origin="file://")
+    page.open(str(seen.project.folder / "report.html"))
+    page.shows(f"trial-{seen.frozen.provenance.trial:03d}", "storyteller")
+    for part in SECTIONS:
+        section = page.driver.find_element(By.ID, part)
+        assert section.is_displayed(), part
+        assert section.text.strip(), part
+    for part in ("race", "pareto", "steps"):
+        assert page.driver.find_elements(By.CSS_SELECTOR, f"#{part} svg"), part
+    page.picture(Path(os.environ.get("PICTURES", seen.project.folder)) / "report.png")
     seen.without_complaint()
