@@ -50,7 +50,7 @@ for (const key of ["assistant.fab.autoOpenedOnFirstLoad_v1", "detectIssues.guida
     try { localStorage.setItem(`mlflow.${key}`, "true"); } catch { /* about:blank keeps nothing */ }
 }
 """
-"""MLflow's page opens no guide of its own over what is looked at, as for somebody who has closed them once."""
+"""MLflow opens no guide of its own over what is looked at, as for somebody who has closed them once."""
 
 Found = TypeVar("Found")
 
