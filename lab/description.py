@@ -17,11 +17,12 @@ def unfinished(experiment: Experiment) -> str:
     return f"{experiment.about}\n\nNo verdict yet.\n"
 
 
-def description(experiment: Experiment, frozen: FrozenPrompt, prompt: str) -> str:
+def description(experiment: Experiment, frozen: FrozenPrompt, prompt: str, view: str) -> str:
     """After the verdict.
 
     Args:
         prompt: in the registry, as `name/version`.
+        view: the address of the study's table of runs.
     """
     parts = [
         f"**{_claim(frozen)}** {frozen.evidence.episodes} unseen episodes each; {frozen.evidence.method}.",
@@ -35,7 +36,7 @@ def description(experiment: Experiment, frozen: FrozenPrompt, prompt: str) -> st
         "### Cost",
         _cost(experiment, frozen),
         "### Look next",
-        _next(prompt),
+        _next(prompt, view),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -93,12 +94,12 @@ def _cost(experiment: Experiment, frozen: FrozenPrompt) -> str:
     )
 
 
-def _next(prompt: str) -> str:
+def _next(prompt: str, view: str) -> str:
     lines = [
-        "- **Artifacts**: `report.html`, `best.toml`, which `python inference.py` plays, `experiment.toml`;"
-        " each child run has its `prompt.txt` and `episodes.json`.",
-        "- **Child runs**: `kind` is search, confirmation or holdout. The search's returns are optimistic for"
-        " the best of many; the holdout's are not.",
+        "- **Artifacts**: `report.html`, the whole story; `best.toml`, which `python inference.py` plays;"
+        " `experiment.toml`. Each child run has its `prompt.txt` and `episodes.json`.",
+        f"- **[Child runs]({view})**, best first: `kind` is search, confirmation or holdout. The search's"
+        " returns are optimistic for the best of many; the holdout's are not.",
         "- **Traces** of a run: its episodes step by step, with messages, tokens and rewards.",
         f"- **Prompts**: `{prompt}`, alias `frozen`, is this prompt with its model configuration.",
     ]

@@ -61,6 +61,7 @@ class MlflowStore:
             return
         tags = {"mlflow.note.content": unfinished(experiment), "kind": "study", **self._model_tags}
         self._parent = self._create_run(study_name, tags)
+        self._save_view(study_name)
         self._log(self._parent, params=experiment.baseline.settings, prefix="baseline_")
         self._client.log_text(self._parent, experiment.text, "experiment.toml")
 
@@ -134,7 +135,8 @@ class MlflowStore:
         )
         self._client.log_text(self._parent, frozen_text(frozen), "best.toml")
         prompt = register(self._client, frozen, self._parent)
-        told = description(self._experiment, frozen, prompt)
+        view = f"#/experiments/{self._experiment_id}/runs?viewStateShareKey={frozen.provenance.study}"
+        told = description(self._experiment, frozen, prompt, view)
         self._log(self._parent, tags={"prompt": prompt, "mlflow.note.content": told})
 
     def report(self, page: str) -> None:
@@ -163,10 +165,10 @@ class MlflowStore:
             params = dict(evaluation.candidate.settings)
             if evaluation.episodes:
                 self._client.log_text(run, _first_prompt(evaluation), "prompt.txt")
-        figures, ended = dict(more), _ended_ms(evaluation)
-        if evaluation.episodes:
-            figures |= _figures(evaluation, self._experiment.verdict.confidence)
-        self._log(run, figures, params, step=len(evaluation.episodes), at_ms=ended, tags=tags)
+        figures, ended = dict[str, float](), _ended_ms(evaluation)
+        if evaluation.episodes:  # the return comes first: MLflow's compare view opens with the first figure
+            figures = _figures(evaluation, self._experiment.verdict.confidence)
+        self._log(run, {**figures, **more}, params, step=len(evaluation.episodes), at_ms=ended, tags=tags)
         self._client.log_text(run, _episodes_json(evaluation), "episodes.json")
         self._client.set_terminated(run, end_time=ended)
         return run
@@ -190,11 +192,26 @@ class MlflowStore:
     def _create_experiment(self) -> str:
         tags = {
             "mlflow.note.content": self._experiment.about,
-            "mlflow.experimentKind": "custom_model_development",  # its page opens with the table of runs
             "mlflow.experiment.primaryMetric.name": "return_mean",
             "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
         }
         return self._client.create_experiment(self._experiment.name, tags=tags)
+
+    def _save_view(self, name: str) -> None:
+        """Keep a view of the table of runs, as MLflow's page does under Views: this study's, best first."""
+        figures = ("return_mean", "return_low", "return_high", "episodes", "tokens_per_episode")
+        view = {
+            "searchFilter": f"tags.`mlflow.parentRunId` = '{self._parent}'",
+            "orderByKey": "metrics.`return_mean`",
+            "orderByAsc": False,
+            "selectedColumns": [
+                *(f"tags.`{tag}`" for tag in ("kind", "race")),
+                *(f"metrics.`{figure}`" for figure in figures),
+                *(f"params.`{setting}`" for setting in self._experiment.space.free),
+            ],
+        }
+        tag = f"mlflow.sharedViewState.{name}"
+        self._client.set_experiment_tag(self._experiment_id, tag, json.dumps(view))
 
     def _found(self, query: str) -> dict[str, str]:
         """Run ids by the names of the runs."""
@@ -228,7 +245,7 @@ class MlflowStore:
         now = at_ms or int(time.time() * 1000)
         self._client.log_batch(
             run,
-            [Metric(key, value, now, step) for key, value in (metrics or {}).items()],
+            [Metric(key, float(f"{value:.10g}"), now, step) for key, value in (metrics or {}).items()],
             [Param(prefix + key, str(value)) for key, value in (params or {}).items()],
             [RunTag(key, value) for key, value in (tags or {}).items()],
         )

@@ -1,0 +1,210 @@
+"""What a person sees of a study: MLflow's pages and the report, in a real browser.
+
+A model that would rather act on the page than be read plays in it. The pictures go to the project's folder,
+or to where `PICTURES` says.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities import Run
+from selenium.webdriver.common.by import By
+
+from lab.frozen import FrozenPrompt, read_frozen
+from tests.browser import Browser, browsing, mlflow_ui, needs_chromium
+from tests.echo_server import ROOT
+from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
+from tests.project import Project
+from tests.test_tune import EXPERIMENT, storyteller_is_best, tune
+
+pytestmark = needs_chromium
+
+SECTIONS = (
+    *(
+        "verdict",
+        "race",
+        "candidates",
+        "parameters",
+        "pareto",
+        "steps",
+        "episodes",
+        "diff",
+        "cost",
+        "caveats",
+    ),
+)
+"""The report's, by their ids."""
+
+BEACON = "http://127.0.0.1:9/beacon.png"
+
+EVIL = f'![x]({BEACON}) <img src="{BEACON}" onerror="document.title=1"> <script>document.title=2</script> '
+
+
+def evil(body: Body) -> Reply:
+    """The known truth, and what would fetch an image or run a script where a page lets it."""
+    reply = storyteller_is_best(body)
+    return replace(reply, text=EVIL + str(reply.text))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A finished study, open in a browser at its MLflow.
+
+    Attributes:
+        parent, children: its runs, as MLflow's client tells them.
+        traces: of the holdout episodes of what was frozen, by their ids.
+    """
+
+    project: Project
+    endpoint: FakeEndpoint
+    browser: Browser
+    frozen: FrozenPrompt
+    parent: Run
+    children: list[Run]
+    traces: list[str]
+
+    def picture(self, name: str) -> None:
+        """Take one."""
+        self.browser.picture(Path(os.environ.get("PICTURES", self.project.folder)) / name)
+
+    @property
+    def experiment(self) -> str:
+        """The path of its page."""
+        return f"/#/experiments/{self.parent.info.experiment_id}"
+
+    def without_complaint(self) -> None:
+        """Nothing is wrong in the console, and nothing was fetched from elsewhere."""
+        assert self.browser.complaints() == []
+        assert self.browser.strayed() == []
+        assert self.browser.driver.title not in ("1", "2")
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    project = Project.make(tmp_path_factory.mktemp("browser") / "project")
+    project.write("experiments/known.toml", EXPERIMENT.replace("calls = 400", "calls = 320"))
+    with fake_endpoint(evil) as endpoint:
+        code, _, err = tune(project, endpoint)
+        assert code == 0, err
+        with mlflow_ui(project) as origin, browsing(origin) as browser:
+            yield look(project, endpoint, browser)
+
+
+def look(project: Project, endpoint: FakeEndpoint, browser: Browser) -> Seen:
+    """What the server tells of the study."""
+    client = mlflow.MlflowClient(browser.origin)
+    experiment = client.get_experiment_by_name("known")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if run.data.tags["kind"] == "study"]
+    frozen = read_frozen(project.folder / "prompts/best.toml")
+    name = f"holdout-trial-{frozen.provenance.trial:03d}"
+    (holdout,) = [run for run in runs if run.info.run_name == name]
+    traces = client.search_traces(
+        locations=[experiment.experiment_id], run_id=holdout.info.run_id, include_spans=False
+    )
+    ids = [trace.info.trace_id for trace in traces]
+    children = [run for run in runs if run is not parent]
+    return Seen(project, endpoint, browser, frozen, parent, children, ids)
+
+
+def test_the_studys_view_is_a_table_of_its_trials_best_first(seen: Seen) -> None:
+    seen.browser.open(f"{seen.experiment}/runs?viewStateShareKey={seen.parent.info.run_name}")
+    best = max(seen.children, key=lambda run: run.data.metrics["return_mean"])
+    text = seen.browser.shows(
+        f"{len(seen.children)} matching runs",
+        *("return_mean", "return_low", "temperature", "template", "storyteller", "trial-0"),
+        str(best.info.run_name),
+    )
+    assert "max_tokens" not in text  # what is the same for all is no column
+    seen.picture("mlflow-runs.png")
+    seen.without_complaint()
+
+
+def test_the_trials_compare_in_parallel_coordinates(seen: Seen) -> None:
+    """The parameters that differ and the return are the axes, without a click; numbers are numbers."""
+    search = [run for run in seen.children if run.data.tags["kind"] == "search"]
+    first = sorted(search, key=lambda run: str(run.info.run_name))[:12]  # they lie far apart
+    ids = json.dumps([run.info.run_id for run in first], separators=(",", ":"))
+    seen.browser.open(f'/#/compare-runs?runs={ids}&experiments=["{seen.parent.info.experiment_id}"]')
+    seen.browser.shows("Comparing 12 Runs", "Parallel Coordinates Plot")
+    axes = ".js-plotly-plot .axis-title"
+
+    def drawn() -> set[str]:
+        return {element.text for element in seen.browser.driver.find_elements(By.CSS_SELECTOR, axes)}
+
+    axes_there = {"temperature", "template", "return_mean"}
+    assert seen.browser.wait(lambda: drawn() if drawn() >= axes_there else None, "the axes") == axes_there
+    seen.picture("mlflow-compare.png")
+    seen.without_complaint()
+
+
+def test_the_parent_runs_page_tells_the_story(seen: Seen) -> None:
+    evidence = seen.frozen.evidence
+    seen.browser.open(f"{seen.experiment}/runs/{seen.parent.info.run_id}")
+    seen.browser.shows(
+        f"trial-{seen.frozen.provenance.trial:03d} (storyteller) returns +{evidence.difference:.1f} [",
+        *("more than the baseline", "8 unseen episodes each", "frozen_return", "known (v1)"),
+        f"{seen.parent.data.metrics['frozen_return']:g}",
+    )
+    seen.browser.click("button, a, span", "Show more")
+    seen.browser.shows("What was frozen", "no price was given", "Look next")
+    seen.picture("mlflow.png")
+    seen.browser.open(f"{seen.experiment}/runs/{seen.parent.info.run_id}/artifacts")
+    seen.browser.shows("best.toml", "experiment.toml")
+    seen.without_complaint()
+
+
+def test_the_race_is_drawn_on_the_parent_runs_charts(seen: Seen) -> None:
+    seen.browser.open(f"{seen.experiment}/runs/{seen.parent.info.run_id}/model-metrics")
+    seen.browser.shows("Model metrics", "contenders")
+    seen.browser.wait(
+        lambda: seen.browser.driver.find_elements(By.CSS_SELECTOR, ".js-plotly-plot svg"), "a chart"
+    )
+    seen.without_complaint()
+
+
+def test_the_frozen_prompt_is_in_the_registry(seen: Seen) -> None:
+    sampling = seen.frozen.candidate.sampling
+    seen.browser.open("/#/prompts/known")
+    seen.browser.shows(
+        *("Version 1", "@ frozen", "You are a storyteller.", "{% if history %}", "Tell chapter {{step}}"),
+        *(f"Temperature: {sampling.temperature:g}", "Max Tokens: 150", "Model: fake"),
+    )
+    seen.picture("mlflow-prompt.png")
+    seen.without_complaint()
+
+
+def test_an_episode_is_a_trace_whose_words_do_not_act_on_the_page(seen: Seen) -> None:
+    assert len(seen.traces) == seen.frozen.evidence.episodes
+    seen.browser.open(f"{seen.experiment}/traces?selectedEvaluationId={seen.traces[0]}")
+    seen.browser.shows("episode", "step 1", "step 4", "environment")
+    seen.browser.click("[data-testid^='timeline-tree-node']", "model")
+    seen.browser.shows("You are a storyteller.", "15 tokens", "Assistant", BEACON, "document.title=2")
+    seen.picture("mlflow-trace.png")
+    seen.without_complaint()
+
+
+@pytest.mark.skipif(not (ROOT / "lab/report.py").exists(), reason="there is no report yet")
+def test_the_report_opens_offline_with_all_its_parts(seen: Seen) -> None:
+    done = seen.project.run(
+        *("-m", "lab.report", "experiments/known.toml", "--out", "report.html"),
+        **{"API_BASE_URL": seen.endpoint.url, "MODEL_NAME": "fake", "HF_TOKEN": "k"},
+    )
+    assert done.returncode == 0, done.stderr
+    page = replace(seen.browser, origin="file://")
+    page.open(str(seen.project.folder / "report.html"))
+    page.shows(f"trial-{seen.frozen.provenance.trial:03d}", "storyteller")
+    for part in SECTIONS:
+        section = page.driver.find_element(By.ID, part)
+        assert section.is_displayed(), part
+        assert section.text.strip(), part
+    for part in ("race", "pareto", "steps"):
+        assert page.driver.find_elements(By.CSS_SELECTOR, f"#{part} svg"), part
+    page.picture(Path(os.environ.get("PICTURES", seen.project.folder)) / "report.png")
+    seen.without_complaint()
