@@ -144,7 +144,8 @@ def _provenance(frozen: FrozenPrompt) -> Iterator[str]:
     provenance = frozen.provenance
     trial = f"trial {provenance.trial}" if provenance.trial >= 0 else "the baseline"
     yield f"{trial} of study {provenance.study}, experiment {provenance.experiment}, {provenance.created}"
-    dollars = f"${provenance.dollars:.2f}" if _priced(frozen) else "price unknown"
+    unpaid = "free" if _priced(frozen) else "price unknown"
+    dollars = f"${provenance.dollars:.2f}" if provenance.dollars else unpaid
     yield (
         f"{provenance.calls:,} calls, {provenance.prompt_tokens:,} tokens in,"
         f" {provenance.completion_tokens:,} out, {dollars}, {provenance.minutes:.1f} minutes"
