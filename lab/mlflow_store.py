@@ -10,6 +10,8 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from lab.chat import chat
@@ -46,7 +48,7 @@ class MlflowStore:
             logging.getLogger(name).setLevel(logging.WARNING)  # or each table of a new store is announced
         self._client: MlflowClient = mlflow.MlflowClient()
         self._experiment, self._model = experiment, model
-        self._best, self._race = float("-inf"), dict[str, Trial]()
+        self._race, self._leader, self._drawn = dict[str, Trial](), "", 0
         self._traced = dict[str, set[int]]()
         found = self._client.get_experiment_by_name(experiment.name)
         self._experiment_id = found.experiment_id if found else self._create_experiment()
@@ -56,6 +58,8 @@ class MlflowStore:
             self._parent = parents[study_name]
             self._client.update_run(self._parent, status="RUNNING")
             self._runs = self._found(f"tags.`mlflow.parentRunId` = '{self._parent}'")
+            drawn = self._client.get_metric_history(self._parent, "contenders")
+            self._drawn = max((point.step for point in drawn), default=0)
             return
         tags = {"mlflow.note.content": unfinished(experiment), "kind": "study", **self._model_tags}
         self._parent = self._create_run(study_name, tags)
@@ -73,24 +77,25 @@ class MlflowStore:
         run = self._write(trial.name, "search", evaluation, {"episodes_cut": trial.cut}, tags)
         self._trace(run, trial.name, evaluation, self._experiment.tracking.traces)
         self._race[trial.name] = trial
-        if not evaluation.episodes:
-            return
         if trial.place == 1:
-            self._best = max(self._best, evaluation.mean_return)
-        race = {
-            "search_return": evaluation.mean_return,
-            "search_best_return": max(self._best, evaluation.mean_return),
-            "contenders": sum(not one.dropped for one in self._race.values()),
-        }
+            self._leader = trial.name
         played = sum(len(one.evaluation.episodes) for one in self._race.values())
-        self._log(self._parent, race, step=played, at_ms=_ended_ms(evaluation))
+        if played > self._drawn and evaluation.episodes and self._leader:
+            self._drawn = played
+            race = {
+                "search_return": evaluation.mean_return,
+                "search_leader_return": self._race[self._leader].evaluation.mean_return,
+                "contenders": sum(not one.dropped for one in self._race.values()),
+            }
+            self._log(self._parent, race, step=played, at_ms=_ended_ms(evaluation))
 
     def headroom(self, headroom: Headroom) -> None:
         """The headroom test, on the parent run."""
         ahead = headroom.ahead
         figures = {"ahead": ahead.mean, "low": ahead.low, "high": ahead.high, "p_value": headroom.p_value}
-        self._log(self._parent, {f"headroom_{key}": value for key, value in figures.items()})
-        self._client.set_tag(self._parent, "headroom", "found" if headroom.found else "none seen")
+        told = {f"headroom_{key}": value for key, value in figures.items()}
+        tags = {"headroom": "found" if headroom.found else "none seen"}
+        self._log(self._parent, told, at_ms=self._began_ms, tags=tags)
 
     def proposals(self, number: int, proposals: Proposals) -> None:
         """A round's texts, and why others were refused."""
@@ -99,7 +104,7 @@ class MlflowStore:
             "proposals_refused": len(proposals.refused),
             "proposals_duplicates": proposals.duplicates,
         }
-        self._log(self._parent, figures, step=number)
+        self._log(self._parent, figures, step=number, at_ms=self._began_ms)
         texts = [asdict(text) for text in proposals.accepted]
         table = {"accepted": texts, "refused": list(proposals.refused)}
         self._client.log_text(self._parent, json.dumps(table, indent=1), f"proposals-{number}.json")
@@ -129,6 +134,7 @@ class MlflowStore:
             _outcome_figures(frozen, priced=self._experiment.prices != FREE),
             params=frozen.candidate.settings,
             prefix="frozen_",
+            at_ms=round(datetime.fromisoformat(frozen.provenance.created).timestamp() * 1000),
             tags={"outcome": frozen.evidence.outcome, "digest": frozen.candidate.digest},
         )
         self._client.log_text(self._parent, frozen_text(frozen), "best.toml")
@@ -179,6 +185,11 @@ class MlflowStore:
         prices = self._experiment.prices
         traced = Traced(self._experiment_id, run, name, self._model.name, prices, evaluation)
         log_traces(traced, episodes, failed)
+
+    @cached_property
+    def _began_ms(self) -> int:
+        """The parent run's beginning: the moment of figures that are given once and have none of their own."""
+        return int(self._client.get_run(self._parent).info.start_time)
 
     @property
     def _model_tags(self) -> dict[str, str]:
