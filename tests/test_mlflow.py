@@ -1,4 +1,4 @@
-"""What a study leaves in MLflow beside its figures: traces, the prompt, one story however often it is told."""
+"""What a study leaves in MLflow beside its figures: traces, the prompt, and one story, however often told."""
 
 import json
 import sqlite3
