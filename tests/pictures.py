@@ -13,7 +13,7 @@ from tests.project import Project
 
 
 def take(project: Path, experiment: str, folder: Path) -> None:
-    """The parent run's page, the table of its trials, and the first step of the frozen prompt's best episode."""
+    """The parent run's page, the table of its trials, and a holdout episode's first model call."""
     with mlflow_ui(Project(project)) as origin, browsing(origin) as browser:
         client = mlflow.MlflowClient(origin)
         found = client.get_experiment_by_name(experiment)
