@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Feedback, Run, Span, Trace
 
 from lab.chat import chat
-from lab.episode import Step
+from lab.episode import Start, Step
 from lab.frozen import FrozenPrompt, read_frozen
 from lab.prompt import PromptTemplate, load_template
 from lab.registry import WITHOUT_VALUE, jinja
@@ -139,7 +139,7 @@ def test_the_registered_prompt_says_what_the_lab_sends(tracked: Tracked) -> None
         history = "\n".join(f"Step {step.number} (reward 1.50): {step.action}" for step in before) or None
         observation = before[-1].observation if before else "ready"
         told = prompt.format(step=len(before) + 1, max_steps=4, observation=observation, history=history)
-        messages = chat(frozen.candidate, frozen.task, "ready", before)
+        messages = chat(frozen.candidate, frozen.task, Start("ready"), before)
         assert told == [{"role": message.role, "content": message.content} for message in messages]
 
 
