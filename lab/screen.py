@@ -137,7 +137,9 @@ def _table(standing: Standing, width: int, room: int) -> list[Text]:
     shown = _shown(standing.race, room)
     if not shown:
         return [Text("No episode has ended yet.", style="dim")]
-    columns = [*_figures(shown, standing.rungs), *_settings([trial for trial, _ in shown], width)]
+    figures = _figures(shown, standing.rungs)
+    taken = sum(len(column[0]) + GAP for column in figures)
+    columns = [*figures, *_settings([trial for trial, _ in shown], width - taken)]
     lines = []
     for place, cells in enumerate(zip(*columns, strict=True)):
         trial = shown[place - 1][0] if place else None
@@ -181,19 +183,15 @@ def _figures(shown: Sequence[tuple[Trial, Estimate | None]], rungs: Sequence[int
     ]
 
 
-def _settings(trials: Sequence[Trial], width: int) -> list[Cells]:
-    """A column for each setting in which those that are shown differ."""
+def _settings(trials: Sequence[Trial], room: int) -> list[Cells]:
+    """A column for each setting in which those that are shown differ; long names are cut where they must."""
     settings = [trial.candidate.settings for trial in trials]
     differ = [name for name in settings[0] if len({row[name] for row in settings}) > 1]
     cells = {name: [str(row[name]) for row in settings] for name in differ}
     whole = [_column(name, cells[name]) for name in differ]
-    if sum(len(column[0]) + GAP for column in whole) <= width - _FIGURES:
+    if sum(len(column[0]) + GAP for column in whole) <= room + GAP:
         return whole
     return [_column(name[: max(SHORT, *map(len, cells[name]))], cells[name]) for name in differ]
-
-
-_FIGURES = 54
-"""Cells that the figures take, mostly."""
 
 
 def _column(head: str, cells: Sequence[str], *, right: bool = False) -> Cells:
