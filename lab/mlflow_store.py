@@ -1,8 +1,8 @@
 """What the lab writes to MLflow: a parent run a study, a child run a trial, by the names used everywhere.
 
-It owns the names, which are the same for every kind of run, and what is written when; it blocks, and raises
-what MLflow raises. When it is called is `lab.tracking`'s; the forms of traces, of the registered prompt and
-of the description have modules of their own. What is told again is written over, and adds nothing.
+It owns what is written when; it blocks, and raises what MLflow raises. When it is called is `lab.tracking`'s;
+figures, traces, the registered prompt and the description have modules of their own. What is told again is
+written over, and adds nothing.
 """
 
 import json
@@ -10,23 +10,28 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from statistics import fmean
+from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from lab.chat import chat
 from lab.description import description, unfinished
-from lab.episode import Episode
-from lab.errors import plain
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
+from lab.figures import (
+    began_ms,
+    ended_ms,
+    episodes_json,
+    first_prompt,
+    interval_figures,
+    outcome_figures,
+    run_figures,
+)
 from lab.freeze import frozen_text
 from lab.frozen import FrozenPrompt
 from lab.headroom import Headroom
-from lab.intervals import Estimate, t_interval
 from lab.proposal import Proposals
 from lab.registry import register
 from lab.settings import ModelChoice
-from lab.task import Task
 from lab.traces import Traced, log_traces
 from lab.trial import Trial
 from lab.verdict import Verdict
@@ -48,7 +53,7 @@ class MlflowStore:
         self._client: MlflowClient = mlflow.MlflowClient()
         self._experiment, self._model = experiment, model
         self._prices = experiment.prices_of(model)
-        self._best, self._race = float("-inf"), dict[str, Trial]()
+        self._race, self._leader, self._drawn = dict[str, Trial](), "", 0
         self._traced = dict[str, set[int]]()
         found = self._client.get_experiment_by_name(experiment.name)
         self._experiment_id = found.experiment_id if found else self._create_experiment()
@@ -58,6 +63,8 @@ class MlflowStore:
             self._parent = parents[study_name]
             self._client.update_run(self._parent, status="RUNNING")
             self._runs = self._found(f"tags.`mlflow.parentRunId` = '{self._parent}'")
+            drawn = self._client.get_metric_history(self._parent, "contenders")
+            self._drawn = max((point.step for point in drawn), default=0)
             return
         tags = {"mlflow.note.content": unfinished(experiment), "kind": "study", **self._model_tags}
         self._parent = self._create_run(study_name, tags)
@@ -75,24 +82,25 @@ class MlflowStore:
         run = self._write(trial.name, "search", evaluation, {"episodes_cut": trial.cut}, tags)
         self._trace(run, trial.name, evaluation, self._experiment.tracking.traces)
         self._race[trial.name] = trial
-        if not evaluation.episodes:
-            return
         if trial.place == 1:
-            self._best = max(self._best, evaluation.mean_return)
-        race = {
-            "search_return": evaluation.mean_return,
-            "search_best_return": max(self._best, evaluation.mean_return),
-            "contenders": sum(not one.dropped for one in self._race.values()),
-        }
+            self._leader = trial.name
         played = sum(len(one.evaluation.episodes) for one in self._race.values())
-        self._log(self._parent, race, step=played, at_ms=_ended_ms(evaluation))
+        if played > self._drawn and evaluation.episodes and self._leader:
+            self._drawn = played
+            race = {
+                "search_return": evaluation.mean_return,
+                "search_leader_return": self._race[self._leader].evaluation.mean_return,
+                "contenders": sum(not one.dropped for one in self._race.values()),
+            }
+            self._log(self._parent, race, step=played, at_ms=ended_ms(evaluation))
 
     def headroom(self, headroom: Headroom) -> None:
         """The headroom test, on the parent run."""
         ahead = headroom.ahead
         figures = {"ahead": ahead.mean, "low": ahead.low, "high": ahead.high, "p_value": headroom.p_value}
-        self._log(self._parent, {f"headroom_{key}": value for key, value in figures.items()})
-        self._client.set_tag(self._parent, "headroom", "found" if headroom.found else "none seen")
+        told = {f"headroom_{key}": value for key, value in figures.items()}
+        tags = {"headroom": "found" if headroom.found else "none seen"}
+        self._log(self._parent, told, at_ms=self._began_ms, tags=tags)
 
     def proposals(self, number: int, proposals: Proposals) -> None:
         """A round's texts, and why others were refused."""
@@ -101,7 +109,7 @@ class MlflowStore:
             "proposals_refused": len(proposals.refused),
             "proposals_duplicates": proposals.duplicates,
         }
-        self._log(self._parent, figures, step=number)
+        self._log(self._parent, figures, step=number, at_ms=self._began_ms)
         texts = [asdict(text) for text in proposals.accepted]
         table = {"accepted": texts, "refused": list(proposals.refused)}
         self._client.log_text(self._parent, json.dumps(table, indent=1), f"proposals-{number}.json")
@@ -114,7 +122,7 @@ class MlflowStore:
         every = len(verdict.baseline.episodes) if some else 0
         self._unseen("holdout", "baseline", verdict.baseline, {}, every)
         for finalist in verdict.finalists:
-            figures = {**_interval("difference", finalist.difference), "p_value": finalist.p_value}
+            figures = {**interval_figures("difference", finalist.difference), "p_value": finalist.p_value}
             traces = every if finalist is verdict.winner else some
             self._unseen("holdout", finalist.trial.name, finalist.unseen, figures, traces)
 
@@ -128,9 +136,10 @@ class MlflowStore:
         """The outcome, on the parent run: what was frozen, its evidence, and what it all cost."""
         self._log(
             self._parent,
-            _outcome_figures(frozen, priced=self._prices.known),
+            outcome_figures(frozen, priced=self._prices.known),
             params=frozen.candidate.settings,
             prefix="frozen_",
+            at_ms=round(datetime.fromisoformat(frozen.provenance.created).timestamp() * 1000),
             tags={"outcome": frozen.evidence.outcome, "digest": frozen.candidate.digest},
         )
         self._client.log_text(self._parent, frozen_text(frozen), "best.toml")
@@ -161,15 +170,15 @@ class MlflowStore:
         if run is None:
             digest = {"digest": evaluation.candidate.digest}
             first = {"mlflow.parentRunId": self._parent, "kind": kind, **digest, **self._model_tags}
-            run = self._runs[name] = self._create_run(name, first, _began_ms(evaluation))
+            run = self._runs[name] = self._create_run(name, first, began_ms(evaluation))
             params = dict(evaluation.candidate.settings)
             if evaluation.episodes:
-                self._client.log_text(run, _first_prompt(evaluation), "prompt.txt")
-        figures, ended = dict[str, float](), _ended_ms(evaluation)
+                self._client.log_text(run, first_prompt(evaluation), "prompt.txt")
+        figures, ended = dict[str, float](), ended_ms(evaluation)
         if evaluation.episodes:  # the return comes first: MLflow's compare view opens with the first figure
-            figures = _figures(evaluation, self._experiment.verdict.confidence)
+            figures = run_figures(evaluation, self._experiment.verdict.confidence)
         self._log(run, {**figures, **more}, params, step=len(evaluation.episodes), at_ms=ended, tags=tags)
-        self._client.log_text(run, _episodes_json(evaluation), "episodes.json")
+        self._client.log_text(run, episodes_json(evaluation), "episodes.json")
         self._client.set_terminated(run, end_time=ended)
         return run
 
@@ -184,6 +193,11 @@ class MlflowStore:
         done |= {one.seed for one in episodes} | {broken.seed for broken in failed}
         traced = Traced(self._experiment_id, run, name, self._model.name, self._prices, evaluation)
         log_traces(traced, episodes, failed)
+
+    @cached_property
+    def _began_ms(self) -> int:
+        """The parent run's beginning: the moment of figures that have none of their own."""
+        return int(self._client.get_run(self._parent).info.start_time)
 
     @property
     def _model_tags(self) -> dict[str, str]:
@@ -249,104 +263,3 @@ class MlflowStore:
             [Param(prefix + key, str(value)) for key, value in (params or {}).items()],
             [RunTag(key, value) for key, value in (tags or {}).items()],
         )
-
-
-def _figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
-    """Of every child run, by the same names; the interval is its own, and corrected for no other."""
-    figures = {
-        "return_mean": evaluation.mean_return,
-        "episodes": len(evaluation.episodes),
-        "episodes_failed": len(evaluation.failed),
-        "score_mean": evaluation.mean_score,
-        "score_clamped_share": evaluation.clamped_share,
-        "calls": len(evaluation.completions),
-        "tokens_in": sum(episode.prompt_tokens for episode in evaluation.episodes),
-        "tokens_out": sum(episode.completion_tokens for episode in evaluation.episodes),
-        "tokens_per_episode": evaluation.tokens,
-        "latency_mean_s": evaluation.latency_s,
-    }
-    means = {f"return_mean/{task}": fmean(one.values()) for task, one in evaluation.by_task.items() if one}
-    if evaluation.spread is None:
-        return {**figures, **means}
-    interval = t_interval(list(evaluation.returns.values()), confidence)
-    return {
-        **figures,
-        **means,
-        "return_sd": evaluation.spread,
-        "return_low": interval.low,
-        "return_high": interval.high,
-    }
-
-
-def _outcome_figures(frozen: FrozenPrompt, *, priced: bool) -> dict[str, float]:
-    evidence, cost = frozen.evidence, frozen.provenance
-    figures = {
-        "frozen_return": evidence.frozen_return,
-        "baseline_return": evidence.baseline_return,
-        "difference": evidence.difference,
-        "difference_low": evidence.difference_interval[0],
-        "difference_high": evidence.difference_interval[1],
-        "p_value": evidence.p_value,
-        "frozen_tokens": evidence.frozen_tokens,
-        "baseline_tokens": evidence.baseline_tokens,
-        "calls": cost.calls,
-        "tokens_in": cost.prompt_tokens,
-        "tokens_out": cost.completion_tokens,
-        "minutes": cost.minutes,
-    }
-    return {**figures, "dollars": cost.dollars} if priced else figures
-
-
-def _began_ms(evaluation: Evaluation) -> int | None:
-    """When its first episode began; None where that was not kept."""
-    return min((int(one.began * 1000) for one in evaluation.episodes if one.began), default=None)
-
-
-def _ended_ms(evaluation: Evaluation) -> int | None:
-    """When its last episode ended, as far as the durations of its steps tell."""
-    ends = (one.began + one.duration_s for one in evaluation.episodes if one.began)
-    return max((int(end * 1000) for end in ends), default=None)
-
-
-def _interval(name: str, estimate: Estimate) -> dict[str, float]:
-    return {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
-
-
-def _first_prompt(evaluation: Evaluation) -> str:
-    """The chat before the first and before the last step of the first episode, as it was sent."""
-    episode = evaluation.episodes[0]
-    parts = []
-    for steps in ((), episode.steps[:-1]):
-        messages = chat(evaluation.candidate, evaluation.task, episode.start, steps)
-        parts.append(f"===== before step {len(steps) + 1} =====")
-        parts.extend(f"--- {message.role}\n{message.content}" for message in messages)
-    return plain("\n\n".join(parts)) + "\n"
-
-
-def _episodes_json(evaluation: Evaluation) -> str:
-    """A line an episode: with an indent, Python would write it ten times as slowly."""
-    tables = (_episode_table(episode, evaluation.task) for episode in evaluation.episodes)
-    lines = [json.dumps(table) for table in tables]
-    return "[\n" + ",\n".join(lines) + "\n]\n"
-
-
-def _episode_table(episode: Episode, task: Task) -> dict[str, object]:
-    steps = [
-        {
-            "step": step.number,
-            "action": step.action,
-            "reward": step.reward,
-            "done": step.done,
-            "error": step.error,
-            "tokens_out": step.completion.completion_tokens if step.completion else None,
-            "latency_s": round(step.completion.latency_s, 3) if step.completion else None,
-        }
-        for step in episode.steps
-    ]
-    return {
-        "seed": episode.seed,
-        **({"task": task.setup(episode.seed)[0].name} if task.tasks else {}),
-        "return": episode.episode_return,
-        "opening": episode.opening,
-        "steps": steps,
-    }

@@ -121,6 +121,7 @@ class _Writer:
                 "run": traced.name,
                 "seed": str(self._seed),
                 "digest": traced.evaluation.candidate.digest,
+                "model": traced.model,
             },
             assessments=[] if episode_return is None else [self._assessment(episode_return)],
         )
@@ -163,7 +164,7 @@ class _Writer:
             "model",
             "CHAT_MODEL",
             began_ns,
-            inputs=_request(candidate, task, episode, step, self._traced.model),
+            inputs=_request(candidate, task, episode, step),
             outputs=_response(completion),
             parent=parent,
             more=self._used(completion),
@@ -185,21 +186,27 @@ class _Writer:
             "total_tokens": tokens_in + tokens_out,
         }
         self._usage = {key: self._usage[key] + value for key, value in usage.items()}
-        return {
+        attributes: dict[str, object] = {
             "mlflow.chat.tokenUsage": usage,
-            "mlflow.llm.cost": self._costs(tokens_in, tokens_out),
-            "mlflow.llm.model": self._traced.model,
             "mlflow.message.format": "openai",
             "attempts": completion.attempts,
         }
+        return {**attributes, **self._costs(tokens_in, tokens_out)}
 
-    def _costs(self, tokens_in: int, tokens_out: int) -> dict[str, float]:
-        """Nothing where no price was given: without the key MLflow would fetch a price list from the net."""
+    def _costs(self, tokens_in: int, tokens_out: int) -> dict[str, object]:
+        """What the call cost, and the model by which MLflow sums costs.
+
+        Nothing where no price was given: an empty cost would be shown as 0, and for a model without a cost
+        MLflow would fetch a price list from the net.
+        """
         prices = self._traced.prices
         if not prices.known:
             return {}
         costs = {"input_cost": prices.dollars(tokens_in, 0), "output_cost": prices.dollars(0, tokens_out)}
-        return {**costs, "total_cost": sum(costs.values())}
+        return {
+            "mlflow.llm.model": self._traced.model,
+            "mlflow.llm.cost": {**costs, "total_cost": sum(costs.values())},
+        }
 
     def _span(
         self,
@@ -246,11 +253,11 @@ class _Writer:
         return _base64(hashlib.sha256(self._id + place.encode()).digest()[:8])
 
 
-def _request(candidate: Candidate, task: Task, episode: Episode, step: Step, model: str) -> dict[str, object]:
-    """What was sent, in the form of the API."""
+def _request(candidate: Candidate, task: Task, episode: Episode, step: Step) -> dict[str, object]:
+    """What was sent, in the form of the API; the model is the trace's."""
     messages = chat(candidate, task, episode.start, episode.steps[: step.number - 1])
     shown = [{"role": message.role, "content": _shown(message.content)} for message in messages]
-    return {"model": model, "messages": shown, **asdict(candidate.sampling)}
+    return {"messages": shown, **asdict(candidate.sampling)}
 
 
 def _response(completion: Completion) -> dict[str, object]:

@@ -186,6 +186,7 @@ def test_an_episode_is_a_trace_whose_words_do_not_act_on_the_page(seen: Seen) ->
     seen.browser.shows("episode", "step 1", "step 4", "environment")
     seen.browser.click("[data-testid^='timeline-tree-node']", "model")
     seen.browser.shows("You are a storyteller.", "15 tokens", "Assistant", BEACON, "document.title=2")
+    assert "$" not in seen.browser.text  # a price that is not known is not shown as 0
     seen.picture("mlflow-trace.png")
     seen.without_complaint()
 

@@ -26,7 +26,7 @@ ORDER = (
     *("intervals", "sampling", "surrogate", "moderated", "scores", "race", "headroom"),
     *("briefing", "proposal", "proposers", "renewal", "search", "plan"),
     *("verdict", "outcome", "result", "freeze", "optuna_store"),
-    *("description", "traces", "registry", "mlflow_store", "tracking"),
+    *("figures", "description", "traces", "registry", "mlflow_store", "tracking"),
     *("screen", "live", "progress"),
     *("study", "history", "difference", "stage", "reporting"),
     *("command", "report", "tune", "check", "show", "play", "compare", "doctor", "__main__"),

@@ -364,6 +364,8 @@ def test_episodes_that_can_no_longer_matter_are_ended_in_the_middle(project: Pro
 
 
 def test_where_candidates_do_not_differ_it_is_said_before_the_budget_is_spent(project: Project) -> None:
+    """And with no traces wanted, MLflow has none."""
+    project.write("experiments/known.toml", EXPERIMENT + "\n[tracking]\ntraces = 0\n")
     with fake_endpoint(lambda _: Reply("always the same")) as endpoint:
         code, out, err = tune(project, endpoint)
     assert code == 0, err
@@ -371,6 +373,10 @@ def test_where_candidates_do_not_differ_it_is_said_before_the_budget_is_spent(pr
     assert "Headroom: NONE SEEN" in out
     assert err.index("NONE SEEN") < err.index("Confirming")
     assert frozen(project).evidence.outcome == "baseline"
+    with sqlite3.connect(project.folder / "mlflow.db") as database:
+        assert database.execute("select count(*) from trace_info").fetchone() == (0,)
+        (told,) = database.execute("select value from tags where key = 'mlflow.note.content'").fetchone()
+    assert "No candidate beat the baseline" in told
 
 
 def test_with_a_cost_in_the_objective_the_cheap_one_is_frozen_and_optuna_has_the_front(

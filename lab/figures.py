@@ -1,0 +1,118 @@
+"""Figures and texts of a run in MLflow: what an evaluation, an interval and a frozen prompt come to there.
+
+It owns their names, which are the same for every kind of run.
+"""
+
+import json
+from statistics import fmean
+
+from lab.chat import chat
+from lab.episode import Episode
+from lab.errors import plain
+from lab.evaluation import Evaluation
+from lab.frozen import FrozenPrompt
+from lab.intervals import Estimate, t_interval
+from lab.task import Task
+
+
+def run_figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
+    """Of every child run, by the same names; the interval is its own, and corrected for no other."""
+    figures = {
+        "return_mean": evaluation.mean_return,
+        "episodes": len(evaluation.episodes),
+        "episodes_failed": len(evaluation.failed),
+        "score_mean": evaluation.mean_score,
+        "score_clamped_share": evaluation.clamped_share,
+        "calls": len(evaluation.completions),
+        "tokens_in": sum(episode.prompt_tokens for episode in evaluation.episodes),
+        "tokens_out": sum(episode.completion_tokens for episode in evaluation.episodes),
+        "tokens_per_episode": evaluation.tokens,
+        "latency_mean_s": evaluation.latency_s,
+    }
+    means = {f"return_mean/{task}": fmean(one.values()) for task, one in evaluation.by_task.items() if one}
+    if evaluation.spread is None:
+        return {**figures, **means}
+    interval = t_interval(list(evaluation.returns.values()), confidence)
+    return {
+        **figures,
+        **means,
+        "return_sd": evaluation.spread,
+        "return_low": interval.low,
+        "return_high": interval.high,
+    }
+
+
+def outcome_figures(frozen: FrozenPrompt, *, priced: bool) -> dict[str, float]:
+    """Of the parent run; a price that was not given is no figure."""
+    evidence, cost = frozen.evidence, frozen.provenance
+    figures = {
+        "frozen_return": evidence.frozen_return,
+        "baseline_return": evidence.baseline_return,
+        "difference": evidence.difference,
+        "difference_low": evidence.difference_interval[0],
+        "difference_high": evidence.difference_interval[1],
+        "p_value": evidence.p_value,
+        "frozen_tokens": evidence.frozen_tokens,
+        "baseline_tokens": evidence.baseline_tokens,
+        "calls": cost.calls,
+        "tokens_in": cost.prompt_tokens,
+        "tokens_out": cost.completion_tokens,
+        "minutes": cost.minutes,
+    }
+    return {**figures, "dollars": cost.dollars} if priced else figures
+
+
+def began_ms(evaluation: Evaluation) -> int | None:
+    """When its first episode began; None where that was not kept."""
+    return min((int(one.began * 1000) for one in evaluation.episodes if one.began), default=None)
+
+
+def ended_ms(evaluation: Evaluation) -> int | None:
+    """When its last episode ended, as far as the durations of its steps tell."""
+    ends = (one.began + one.duration_s for one in evaluation.episodes if one.began)
+    return max((int(end * 1000) for end in ends), default=None)
+
+
+def interval_figures(name: str, estimate: Estimate) -> dict[str, float]:
+    """A mean and its ends."""
+    return {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def first_prompt(evaluation: Evaluation) -> str:
+    """The chat before the first and before the last step of the first episode, as it was sent."""
+    episode = evaluation.episodes[0]
+    parts = []
+    for steps in ((), episode.steps[:-1]):
+        messages = chat(evaluation.candidate, evaluation.task, episode.start, steps)
+        parts.append(f"===== before step {len(steps) + 1} =====")
+        parts.extend(f"--- {message.role}\n{message.content}" for message in messages)
+    return plain("\n\n".join(parts)) + "\n"
+
+
+def episodes_json(evaluation: Evaluation) -> str:
+    """A line an episode: with an indent, Python would write it ten times as slowly."""
+    tables = (_episode_table(episode, evaluation.task) for episode in evaluation.episodes)
+    lines = [json.dumps(table) for table in tables]
+    return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+def _episode_table(episode: Episode, task: Task) -> dict[str, object]:
+    steps = [
+        {
+            "step": step.number,
+            "action": step.action,
+            "reward": step.reward,
+            "done": step.done,
+            "error": step.error,
+            "tokens_out": step.completion.completion_tokens if step.completion else None,
+            "latency_s": round(step.completion.latency_s, 3) if step.completion else None,
+        }
+        for step in episode.steps
+    ]
+    return {
+        "seed": episode.seed,
+        **({"task": task.setup(episode.seed)[0].name} if task.tasks else {}),
+        "return": episode.episode_return,
+        "opening": episode.opening,
+        "steps": steps,
+    }

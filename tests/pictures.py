@@ -1,0 +1,47 @@
+"""Takes docs' pictures of a study in MLflow: `python -m tests.pictures PROJECT EXPERIMENT FOLDER`.
+
+PROJECT is a folder in which `lab.tune` has run; the pages are opened as `tests/test_browser.py` opens them.
+"""
+
+import sys
+from pathlib import Path
+
+import mlflow
+
+from tests.browser import browsing, mlflow_ui
+from tests.project import Project
+
+
+def take(project: Path, experiment: str, folder: Path) -> None:
+    """The parent run's page, the table of its trials, and a holdout episode's first model call."""
+    with mlflow_ui(Project(project)) as origin, browsing(origin) as browser:
+        client = mlflow.MlflowClient(origin)
+        found = client.get_experiment_by_name(experiment)
+        assert found is not None
+        runs = client.search_runs([found.experiment_id])
+        parent = next(run for run in runs if run.data.tags["kind"] == "study")
+        page = f"/#/experiments/{found.experiment_id}"
+        browser.open(f"{page}/runs/{parent.info.run_id}")
+        browser.shows("frozen_return")
+        browser.click("button, a, span", "Show more")
+        browser.shows("Look next")
+        browser.picture(folder / "mlflow.png")
+        browser.open(f"{page}/runs?viewStateShareKey={parent.info.run_name}")
+        browser.shows("trial-0", "return_mean", "temperature")
+        browser.picture(folder / "mlflow-runs.png")
+        digest = parent.data.tags["digest"]
+        traces = client.search_traces(
+            locations=[found.experiment_id],
+            filter_string=f"tags.digest = '{digest}'",
+            include_spans=False,
+        )
+        holdout = next(one for one in traces if one.info.tags["run"].startswith("holdout"))
+        browser.open(f"{page}/traces?selectedEvaluationId={holdout.info.trace_id}")
+        browser.shows("step 1")
+        browser.click("[data-testid^='timeline-tree-node']", "model")
+        browser.shows("Assistant")
+        browser.picture(folder / "mlflow-trace.png")
+
+
+if __name__ == "__main__":
+    take(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

@@ -1,0 +1,186 @@
+"""What a study leaves in MLflow beside its figures: traces, the prompt, and one story, however often told."""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jinja2.sandbox import SandboxedEnvironment
+from mlflow import MlflowClient
+from mlflow.entities import Feedback, Run, Span, Trace
+
+from lab.chat import chat
+from lab.episode import Start, Step
+from lab.frozen import FrozenPrompt, read_frozen
+from lab.prompt import PromptTemplate, load_template
+from lab.registry import WITHOUT_VALUE, jinja
+from tests.echo_server import ROOT
+from tests.fake_endpoint import FakeEndpoint, fake_endpoint
+from tests.project import Project
+from tests.test_tune import EXPERIMENT, storyteller_is_best, tune
+
+PRICED = EXPERIMENT.replace('name = "fake"', 'name = "fake"\ndollars_in = 10.0\ndollars_out = 20.0')
+TABLES = ("runs", "metrics", "params", "tags", "trace_info", "spans", "assessments", "model_versions")
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A finished study, read back with MLflow's own client."""
+
+    project: Project
+    endpoint: FakeEndpoint
+    client: MlflowClient
+    frozen: FrozenPrompt
+
+    @property
+    def runs(self) -> list[Run]:
+        """All of them."""
+        return list(self.client.search_runs([self.experiment]))
+
+    @property
+    def experiment(self) -> str:
+        """Its id."""
+        found = self.client.get_experiment_by_name("known")
+        assert found is not None
+        return str(found.experiment_id)
+
+    def traces(self, run: Run) -> list[Trace]:
+        """Of one run."""
+        return list(self.client.search_traces(locations=[self.experiment], run_id=run.info.run_id))
+
+    def counts(self) -> dict[str, int]:
+        """Rows of MLflow's tables."""
+        with closing(sqlite3.connect(self.project.folder / "mlflow.db")) as database:
+            return {
+                table: database.execute(f"select count(*) from {table}").fetchone()[0] for table in TABLES
+            }
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
+    project = Project.make(tmp_path_factory.mktemp("tracked") / "project")
+    project.write("experiments/known.toml", PRICED + "\n[tracking]\ntraces = 2\n")
+    with fake_endpoint(storyteller_is_best) as endpoint:
+        code, _, err = tune(project, endpoint)
+    assert code == 0, err
+    client = MlflowClient(f"sqlite:///{project.folder}/mlflow.db")
+    return Tracked(project, endpoint, client, read_frozen(project.folder / "prompts/best.toml"))
+
+
+def test_each_run_has_as_many_traces_as_were_asked_for_and_the_holdout_all(tracked: Tracked) -> None:
+    frozen = f"holdout-trial-{tracked.frozen.provenance.trial:03d}"
+    for run in tracked.runs:
+        wanted = min(2, run.data.metrics["episodes"]) if run.data.tags["kind"] != "study" else 0
+        if run.info.run_name in (frozen, "holdout-baseline"):
+            wanted = 8
+        assert len(tracked.traces(run)) == wanted, run.info.run_name
+
+
+def test_a_trace_is_the_episode_with_its_messages_tokens_rewards_and_times(tracked: Tracked) -> None:
+    (run,) = [run for run in tracked.runs if run.info.run_name == "holdout-baseline"]
+    sent = [request["messages"] for request in tracked.endpoint.requests]
+    returns = []
+    for trace in tracked.traces(run):
+        spans = {span.span_id: span for span in trace.data.spans}
+        models = [span for span in spans.values() if span.name == "model"]
+        assert [span.name for span in models] == ["model"] * 4
+        assert all(span.inputs["messages"] in sent for span in models)
+        assert trace.info.token_usage == {"input_tokens": 40, "output_tokens": 20, "total_tokens": 60}
+        assert sum(span.llm_cost["total_cost"] for span in models if span.llm_cost) == pytest.approx(8e-4)
+        rewards = [span.outputs["reward"] for span in spans.values() if span.name == "environment"]
+        assert [span.inputs["action"] for span in spans.values() if span.name == "environment"] == [
+            span.outputs["choices"][0]["message"]["content"] for span in models
+        ]
+        (returned,) = [one.value for one in trace.info.assessments if isinstance(one, Feedback)]
+        assert isinstance(returned, float)
+        assert returned == pytest.approx(sum(rewards))
+        returns.append(returned)
+        assert all(inside(span, spans) for span in spans.values())
+        assert all(length_s(span) >= 0.05 for span in models)  # the endpoint waits so long
+    assert sum(returns) / len(returns) == pytest.approx(run.data.metrics["return_mean"])
+
+
+def inside(span: Span, spans: Mapping[str, Span]) -> bool:
+    parent = spans[span.parent_id] if span.parent_id else span
+    assert span.end_time_ns is not None
+    assert parent.end_time_ns is not None
+    return parent.start_time_ns <= span.start_time_ns <= span.end_time_ns <= parent.end_time_ns
+
+
+def length_s(span: Span) -> float:
+    assert span.end_time_ns is not None
+    return (span.end_time_ns - span.start_time_ns) / 1e9
+
+
+def test_told_again_the_study_adds_nothing(tracked: Tracked) -> None:
+    before = tracked.counts()
+    assert before["model_versions"] == 1
+    code, _, err = tune(tracked.project, tracked.endpoint)
+    assert code == 0, err
+    assert "is told again" in err
+    assert "MLflow failed" not in err
+    assert tracked.counts() == before
+
+
+def test_the_registered_prompt_says_what_the_lab_sends(tracked: Tracked) -> None:
+    frozen = tracked.frozen
+    prompt = tracked.client.load_prompt("prompts:/known@frozen")
+    assert prompt.tags["digest"] == frozen.candidate.digest
+    assert prompt.model_config is not None
+    assert prompt.model_config["temperature"] == frozen.candidate.sampling.temperature
+    assert prompt.model_config["model_name"] == "fake"
+    steps = tuple(Step(number, f"act {number}", f"saw {number}", 1.5, False) for number in (1, 2))
+    for before in ((), steps):
+        history = "\n".join(f"Step {step.number} (reward 1.50): {step.action}" for step in before) or None
+        observation = before[-1].observation if before else "ready"
+        told = prompt.format(step=len(before) + 1, max_steps=4, observation=observation, history=history)
+        messages = chat(frozen.candidate, frozen.task, Start("ready"), before)
+        assert told == [{"role": message.role, "content": message.content} for message in messages]
+
+
+def test_the_parent_run_opens_with_the_verdict_and_links_the_prompt(tracked: Tracked) -> None:
+    (parent,) = [run for run in tracked.runs if run.data.tags["kind"] == "study"]
+    told, evidence = parent.data.tags["mlflow.note.content"], tracked.frozen.evidence
+    assert told.startswith(f"**trial-{tracked.frozen.provenance.trial:03d} (storyteller) returns +")
+    assert f"+{evidence.difference:.1f} [" in told
+    assert f"${tracked.frozen.provenance.dollars:.2f}" in told
+    linked = json.loads(parent.data.tags["mlflow.linkedPrompts"])
+    assert linked == [{"name": "known", "version": "1"}]
+    assert parent.data.tags["prompt"] == "known/1"
+
+
+def rendered(text: str, values: Mapping[str, str | None]) -> str:
+    return SandboxedEnvironment().from_string(jinja(text)).render(**values)
+
+
+FIRST = {"step": "1", "max_steps": "8", "observation": "{{ step }}", "reward": None, "history": None}
+LATER = {"step": "2", "max_steps": "8", "observation": "{% x", "reward": "1.00", "history": "{history}"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "prompts/templates").glob("*.toml")), ids=lambda path: path.stem
+)
+def test_every_template_of_the_library_means_the_same_in_mlflows_language(path: Path) -> None:
+    template = load_template(path)
+    for values in (FIRST, LATER):
+        assert rendered(template.turn, values) == template.render_turn(values)
+    assert rendered(template.system, FIRST) == template.render_system(FIRST)
+
+
+literal = st.text("ab{}%#'\"", max_size=6).map(lambda text: text.replace("{", "{{").replace("}", "}}"))
+placeholder = st.sampled_from(sorted({"step", "observation", *WITHOUT_VALUE})).map(lambda name: f"{{{name}}}")
+paragraph = st.lists(st.one_of(literal, placeholder), min_size=1, max_size=5).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(paragraph, max_size=3), st.lists(paragraph, max_size=3))
+def test_no_text_means_something_else_in_mlflows_language(before: list[str], after: list[str]) -> None:
+    text = "\n\n".join([*before, "always {step}", *after])
+    template = PromptTemplate("any", "Speak.", text)
+    for values in (FIRST, LATER):
+        assert rendered(text, values) == template.render_turn(values)
