@@ -2,7 +2,8 @@
 
 `python -m benchmarks.tracking` takes about ten minutes. The endpoint is a script that answers after half a
 second, the same for the same request. A study's time is from the command's start to its last request, so that
-what is imported on the way counts alike; the wait for MLflow at the end is told beside it. `--pairs N` changes how often it is done.
+what is imported on the way counts alike; the wait for MLflow at the end is told beside it. `--pairs N` does it
+so often.
 """
 
 # ruff: noqa: T201 - the figures are for people
