@@ -1,9 +1,8 @@
 """What MLflow costs a study in time: the default experiment with and without it, in turns.
 
 `python -m benchmarks.tracking` takes about ten minutes. The endpoint is a script that answers after half a
-second, the same for the same request. A study's time is from the command's start to its last request, so that
-what is imported on the way counts alike; the wait for MLflow at the end is told beside it. `--pairs N` does it
-so often.
+second, the same for the same request. The time is from the start of the command to its last request, so that
+imports count alike; the wait for MLflow at the end is told beside it. `--pairs N` says how often.
 """
 
 # ruff: noqa: T201 - the figures are for people
