@@ -110,6 +110,8 @@ class BudgetError(LabError):
 
 def plain(text: str) -> str:
     """`text` without what a terminal or a page would act on: foreign words may carry such escapes."""
+    if text.replace("\n", "").isprintable():  # as nearly all are: the walk over all of it would be slow
+        return text
     return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 

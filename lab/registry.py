@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from lab.frozen import FrozenPrompt
-from lab.prompt import Paragraph, paragraphs
+from lab.prompt import FIELD, Paragraph, paragraphs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 ALIAS = "frozen"
 """Of the version that was frozen last."""
 
-WITHOUT_VALUE = frozenset({"history", "reward"})
-"""Placeholders that have no value at some steps; a paragraph with one is then left out."""
+WITHOUT_VALUE = frozenset({"history", "reward", "schema"})
+"""Placeholders that may have no value, as an observation's field may; a paragraph with one is left out."""
 
 GAP = "\n\n"
 """Between paragraphs."""
@@ -114,10 +114,11 @@ def _messages(frozen: FrozenPrompt) -> list[dict[str, str]]:
 def jinja(text: str) -> str:
     """A template's text in the language of MLflow's prompts: the same values give the same text.
 
-    At least one of its paragraphs names nothing that may be without a value.
+    A field's name has an underscore there for its dot. Where each paragraph may be without a value, the last
+    is taken to have one.
     """
     parts = [(_paragraph(part), _conditions(part)) for part in paragraphs(text)]
-    always = next((index for index, (_, conditions) in enumerate(parts) if not conditions), len(parts))
+    always = next((index for index, (_, conditions) in enumerate(parts) if not conditions), len(parts) - 1)
     written = ""
     for index, (part, conditions) in enumerate(parts):
         before, after = ("", GAP) if index < always else (GAP if index > always else "", "")
@@ -127,11 +128,19 @@ def jinja(text: str) -> str:
 
 
 def _paragraph(paragraph: Paragraph) -> str:
-    return "".join(_literal(text) + (f"{{{{{name}}}}}" if name else "") for text, name in paragraph)
+    return "".join(_literal(text) + (f"{{{{{variable(name)}}}}}" if name else "") for text, name in paragraph)
 
 
 def _conditions(paragraph: Paragraph) -> list[str]:
-    return sorted({name for _, name in paragraph if name in WITHOUT_VALUE})
+    names = sorted({name for _, name in paragraph if name})
+    plain = [name for name in names if name in WITHOUT_VALUE]
+    fields = [f"{variable(name)} is not none" for name in names if name.startswith(FIELD)]
+    return plain + fields
+
+
+def variable(placeholder: str) -> str:
+    """A placeholder's name in MLflow's language."""
+    return placeholder.replace(".", "_")
 
 
 def _literal(text: str) -> str:

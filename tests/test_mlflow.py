@@ -18,7 +18,7 @@ from lab.chat import chat
 from lab.episode import Start, Step
 from lab.frozen import FrozenPrompt, read_frozen
 from lab.prompt import PromptTemplate, load_template
-from lab.registry import WITHOUT_VALUE, jinja
+from lab.registry import jinja, variable
 from tests.echo_server import ROOT
 from tests.fake_endpoint import FakeEndpoint, fake_endpoint
 from tests.project import Project
@@ -155,11 +155,26 @@ def test_the_parent_run_opens_with_the_verdict_and_links_the_prompt(tracked: Tra
 
 
 def rendered(text: str, values: Mapping[str, str | None]) -> str:
-    return SandboxedEnvironment().from_string(jinja(text)).render(**values)
+    named = {variable(name): value for name, value in values.items()}
+    return SandboxedEnvironment().from_string(jinja(text)).render(**named)
 
 
-FIRST = {"step": "1", "max_steps": "8", "observation": "{{ step }}", "reward": None, "history": None}
-LATER = {"step": "2", "max_steps": "8", "observation": "{% x", "reward": "1.00", "history": "{history}"}
+FIRST: dict[str, str | None] = {
+    "step": "1",
+    "max_steps": "8",
+    "observation": "{{ step }}",
+    "reward": None,
+    "history": None,
+}
+FIRST |= {"schema": None, "observation.rules": None, "observation.log": ""}
+LATER: dict[str, str | None] = {
+    "step": "2",
+    "max_steps": "8",
+    "observation": "{% x",
+    "reward": "1.00",
+    "history": "{history}",
+}
+LATER |= {"schema": "{}", "observation.rules": "{{ rules }}", "observation.log": "a log"}
 
 
 @pytest.mark.parametrize(
@@ -167,13 +182,17 @@ LATER = {"step": "2", "max_steps": "8", "observation": "{% x", "reward": "1.00",
 )
 def test_every_template_of_the_library_means_the_same_in_mlflows_language(path: Path) -> None:
     template = load_template(path)
-    for values in (FIRST, LATER):
-        assert rendered(template.turn, values) == template.render_turn(values)
+    fields = [f"observation.{name}" for name in sorted(template.fields)]
+    for values, value in ((FIRST, None), (LATER, "seen")):
+        told = {**values, **dict.fromkeys(fields, value)}
+        assert rendered(template.turn, told) == template.render_turn(told)
     assert rendered(template.system, FIRST) == template.render_system(FIRST)
 
 
 literal = st.text("ab{}%#'\"", max_size=6).map(lambda text: text.replace("{", "{{").replace("}", "}}"))
-placeholder = st.sampled_from(sorted({"step", "observation", *WITHOUT_VALUE})).map(lambda name: f"{{{name}}}")
+placeholder = st.sampled_from(
+    ["step", "observation", "history", "reward", "observation.rules", "observation.log"]
+).map(lambda name: f"{{{name}}}")
 paragraph = st.lists(st.one_of(literal, placeholder), min_size=1, max_size=5).map("".join)
 
 
