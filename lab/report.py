@@ -10,14 +10,14 @@ from typing import Annotated
 
 import typer
 
-from lab.command import Debug, command_line, manners
+from lab.command import Debug, Experiment, command_line, manners
 
 app = command_line()
 
 
 @app.command()
 def report(
-    experiment: Annotated[Path, typer.Argument(help="The experiment file.")] = Path("experiments/echo.toml"),
+    experiment: Experiment = Path("experiments/echo.toml"),
     out: Annotated[
         Path | None,
         typer.Option(help="The file to write.", show_default=".lab/report-STUDY.html"),
