@@ -185,7 +185,7 @@ def _json_object(text: str) -> Values:
     import json_repair
 
     try:
-        found = json_repair.loads(text) if "{" in text else None
+        found = (_whole_object(text) or json_repair.loads(text)) if "{" in text else None
     except Exception as error:  # RecursionError, and what else a repair can run into
         raise _no_action(f"its JSON cannot be read: {type(error).__name__}") from error
     if isinstance(found, list):
@@ -193,6 +193,18 @@ def _json_object(text: str) -> Values:
     if not isinstance(found, dict):
         raise _no_action("there is no JSON object in it")
     return _clean(found)
+
+
+def _whole_object(text: str) -> Values | None:
+    """The last JSON object in `text`, where none is broken: what needs no repair is taken to the letter."""
+    found, at = None, text.find("{")
+    while at >= 0:
+        try:
+            found, end = json.JSONDecoder().raw_decode(text, at)
+        except json.JSONDecodeError:
+            return None
+        at = text.find("{", end)
+    return found
 
 
 def _clean(found: dict[Any, Any]) -> Values:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lab.action import Action, ActionError, ActionForm
@@ -67,6 +67,7 @@ def assert_is_a_move(action: Action) -> None:
 
 
 @given(MOVES, st.sampled_from(["{}", "I say:\n```json\n{}\n```\nDone.", "first {{}}, no: {}", "  {}\n"]))
+@example({"way": "left", "clicks": 1, "note": "\\\x1f"}, "first {{}}, no: {}")  # a repair changes it
 @settings(deadline=None)
 def test_a_right_answer_is_read_wherever_it_stands(move: dict[str, Any], around: str) -> None:
     text = around.replace("{{}}", '{"way": "left", "clicks": 1}').replace("{}", json.dumps(move))
