@@ -141,10 +141,10 @@ class Spending:
             return False
         if self.calls == 0:
             return True
-        coming = (owed_calls + later_calls * _MARGIN) / self.calls
+        coming = owed_calls + later_calls * _MARGIN
         return all(
-            getattr(self, name) * (1 + coming) < getattr(self.budget, name)
-            for name in ("tokens", "dollars", "minutes")
+            getattr(self, name) + coming * each < getattr(self.budget, name)
+            for name, each in self._for_each_call.items()
         )
 
     def progress(self, later_calls: int) -> float:
@@ -152,11 +152,20 @@ class Spending:
         if self.calls == 0:
             return 0.0
         shares = [self.calls / max(self.budget.calls - later_calls, 1)]
-        for name in ("tokens", "dollars", "minutes"):
-            spent = getattr(self, name)
-            kept = spent * later_calls * _MARGIN / self.calls
-            shares.append(spent / max(getattr(self.budget, name) - kept, 1e-9))
+        for name, each in self._for_each_call.items():
+            kept = each * later_calls * _MARGIN
+            shares.append(getattr(self, name) / max(getattr(self.budget, name) - kept, 1e-9))
         return max(shares)
+
+    @property
+    def _for_each_call(self) -> dict[str, float]:
+        """What a call has cost so far; those in flight have had their time, else the first few seem slow."""
+        begun = self.calls + self.in_flight
+        return {
+            "tokens": self.tokens / self.calls,
+            "dollars": self.dollars / self.calls,
+            "minutes": self.minutes / begun,
+        }
 
     def count_others(self, spent: Spent) -> None:
         """So much was spent by other processes, before this one or beside it."""

@@ -115,6 +115,17 @@ def test_what_is_kept_for_later_is_left_untouched(budget: Budget, fits: bool) ->
     assert spending.room_for(owed_calls=30, later_calls=50) is fits
 
 
+def test_the_first_of_many_answers_does_not_make_the_others_seem_slow() -> None:
+    clock = Clock()
+    spending = Spending(Budget(minutes=10), clock, in_flight=31)
+    spending.count(1, 100, 50, Prices())
+    clock.now = 10.0
+    assert spending.room_for(owed_calls=255, later_calls=400)
+    assert spending.progress(400) < 0.1
+    clock.now = 40.0
+    assert not spending.room_for(owed_calls=255, later_calls=400)
+
+
 def test_progress_is_that_of_the_limit_which_is_nearest() -> None:
     clock = Clock()
     spending = Spending(Budget(calls=150, minutes=100), clock)
