@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lab.episode import Episode
 from lab.prompt import PromptTemplate
 from lab.task import Task
+from lab.words import number
 
 SHOWN_STEPS = 3
 SHOWN_CHARACTERS = 160
@@ -33,7 +34,7 @@ class Rated:
     @property
     def earned(self) -> str:
         """The mean return with its count."""
-        return f"mean return {self.mean_return:.1f} over {self.episodes} episodes"
+        return f"mean return {number(self.mean_return)} over {self.episodes} episodes"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def shown(episode: Episode) -> str:
     """An episode's return and its steps of most and least reward, in order, as indented text."""
     ranked = sorted(episode.steps, key=lambda step: -step.reward)
     chosen = {step.number for step in (*ranked[: SHOWN_STEPS - 1], *ranked[-1:])}
-    lines = [f"return {episode.episode_return:.1f} in {len(episode.steps)} steps"]
+    lines = [f"return {number(episode.episode_return)} in {len(episode.steps)} steps"]
     lines.append(f"it began with: {clipped(episode.opening)}")
     for step in episode.steps:
         if step.number in chosen:

@@ -15,6 +15,7 @@ import typer
 
 from lab.command import Debug, ExperimentOrNone, command_line, manners, who
 from lab.errors import plain
+from lab.words import estimate_text, p_text
 
 if TYPE_CHECKING:
     from lab.evaluation import Evaluation
@@ -155,7 +156,8 @@ def _table(stage: "Stage", one: "Evaluation", other: "Evaluation", confidence: f
     from lab.intervals import t_interval
 
     first, second = stage.contenders
-    means = [str(t_interval(list(played.returns.values()), confidence)) for played in (one, other)]
+    estimates = [t_interval(list(played.returns.values()), confidence) for played in (one, other)]
+    means = [f"{estimate_text(one)} n={one.n}" for one in estimates]
     rows: list[Row] = [
         ("", first.name, second.name),
         *_settings(first, second),
@@ -206,8 +208,8 @@ def claim(one: str, other: str, compared: "Compared", confidence: float) -> str:
 
 def _figures(compared: "Compared", confidence: float) -> str:
     gap, p_value = compared.difference, compared.p_value
-    interval = f"{gap.mean:+.1f} [{gap.low:+.1f}, {gap.high:+.1f}]"
-    return f"{interval}, {confidence:.0%} interval of {gap.n} pairs, p = {p_value:.2g}"
+    shown = estimate_text(gap, sign=True)
+    return f"{shown}, {confidence:.0%} interval of {gap.n} pairs, {p_text(p_value)}"
 
 
 def least_pairs(confidence: float) -> int:

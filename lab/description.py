@@ -7,9 +7,10 @@ import re
 
 from lab.errors import plain
 from lab.experiment import Experiment
-from lab.frozen import Evidence, FrozenPrompt
+from lab.frozen import FrozenPrompt
 from lab.settings import EMBEDDED
 from lab.trial import BASELINE
+from lab.words import p_text, recorded
 
 
 def unfinished(experiment: Experiment) -> str:
@@ -43,7 +44,7 @@ def description(experiment: Experiment, frozen: FrozenPrompt, prompt: str, view:
 
 def _claim(frozen: FrozenPrompt) -> str:
     evidence = frozen.evidence
-    gain = f"{evidence.difference:+.1f} {_signed(evidence.difference_interval)}"
+    gain = recorded(evidence.difference, evidence.difference_interval, evidence.episodes, sign=True)
     if evidence.outcome == "baseline":
         return "No candidate beat the baseline on unseen episodes: the baseline was kept."
     if evidence.outcome == "cheaper":
@@ -51,27 +52,21 @@ def _claim(frozen: FrozenPrompt) -> str:
             f"{_name(frozen)} costs {evidence.frozen_tokens:,.0f} tokens an episode, the baseline"
             f" {evidence.baseline_tokens:,.0f}; its return differs by {gain}."
         )
-    return f"{_name(frozen)} returns {gain} more than the baseline (p = {evidence.p_value:.2g})."
+    return f"{_name(frozen)} returns {gain} more than the baseline ({p_text(evidence.p_value)})."
 
 
 def _figures(frozen: FrozenPrompt) -> str:
     evidence = frozen.evidence
     level = f"{evidence.confidence:.0%}"
+    ours = recorded(evidence.frozen_return, evidence.frozen_interval, evidence.episodes)
+    theirs = recorded(evidence.baseline_return, evidence.baseline_interval, evidence.episodes)
     rows = [
-        f"| | mean episode return | {level} interval | score | tokens an episode |",
-        "|---|---|---|---|---|",
-        _row(frozen, evidence),
-        f"| baseline | {evidence.baseline_return:.1f} | {_ends(evidence.baseline_interval)}"
-        f" | {evidence.baseline_score:.3f} | {evidence.baseline_tokens:,.0f} |",
+        f"| | mean episode return, {level} interval | score | tokens an episode |",
+        "|---|---|---|---|",
+        f"| frozen, {_name(frozen)} | {ours} | {evidence.frozen_score:.3f} | {evidence.frozen_tokens:,.0f} |",
+        f"| baseline | {theirs} | {evidence.baseline_score:.3f} | {evidence.baseline_tokens:,.0f} |",
     ]
     return "\n".join(rows)
-
-
-def _row(frozen: FrozenPrompt, evidence: Evidence) -> str:
-    return (
-        f"| frozen, {_name(frozen)} | {evidence.frozen_return:.1f} | {_ends(evidence.frozen_interval)}"
-        f" | {evidence.frozen_score:.3f} | {evidence.frozen_tokens:,.0f} |"
-    )
 
 
 def _settings(experiment: Experiment, frozen: FrozenPrompt) -> str:
@@ -117,11 +112,3 @@ def _name(frozen: FrozenPrompt) -> str:
     trial = frozen.provenance.trial
     own = "baseline" if trial == BASELINE else f"trial-{trial:03d}"
     return f"{own} ({frozen.candidate.template.name})"
-
-
-def _ends(interval: list[float]) -> str:
-    return f"[{interval[0]:.1f}, {interval[1]:.1f}]"
-
-
-def _signed(interval: list[float]) -> str:
-    return f"[{interval[0]:+.1f}, {interval[1]:+.1f}]"

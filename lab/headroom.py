@@ -13,6 +13,7 @@ from scipy.special import stdtr, stdtrit
 
 from lab.intervals import Estimate
 from lab.race import Entrant, Race, State
+from lab.words import estimate_text, p_text
 
 LEVEL = 0.05
 """Of the test."""
@@ -48,7 +49,7 @@ class Headroom:
     def __str__(self) -> str:
         figures = (
             f"in a second episode {self.contenders} contenders are ahead of the first's last {self.last} by"
-            f" {self.ahead.mean:.1f} [{self.ahead.low:.1f}, {self.ahead.high:.1f}]; p = {self.p_value:.2g}"
+            f" {estimate_text(self.ahead)}; {p_text(self.p_value)}"
         )
         if self.found:
             return f"Headroom: there is something to find ({figures})."

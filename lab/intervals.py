@@ -25,9 +25,6 @@ class Estimate:
     high: float
     n: int
 
-    def __str__(self) -> str:
-        return f"{self.mean:.1f} [{self.low:.1f}, {self.high:.1f}] n={self.n}"
-
 
 def t_interval(values: Sequence[float], confidence: float, comparisons: int = 1) -> Estimate:
     """The mean and its Student t interval: `mean ± t * s / sqrt(n)` with n - 1 degrees of freedom.

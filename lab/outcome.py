@@ -16,6 +16,7 @@ from lab.settings import ModelChoice
 from lab.spending import Spending
 from lab.trial import BASELINE, Trial
 from lab.verdict import Compared, Verdict
+from lab.words import estimate_text, number, p_text, recorded
 
 PACKAGES = ("openai", "openenv", "optuna", "prompt-lab")
 
@@ -79,12 +80,12 @@ class Outcome:
             episodes=difference.n,
             confidence=verdict.confidence,
             method=verdict.method,
-            frozen_return=round(frozen.mean, 2),
-            frozen_interval=_rounded(frozen),
-            baseline_return=round(baseline.mean, 2),
-            baseline_interval=_rounded(baseline),
-            difference=round(difference.mean, 2),
-            difference_interval=_rounded(difference),
+            frozen_return=_rounded(frozen.mean),
+            frozen_interval=_ends(frozen),
+            baseline_return=_rounded(baseline.mean),
+            baseline_interval=_ends(baseline),
+            difference=_rounded(difference.mean),
+            difference_interval=_ends(difference),
             p_value=float(f"{winner.p_value:.2g}") if winner else 1.0,
             frozen_score=round(verdict.frozen.mean_score, 3),
             baseline_score=round(verdict.baseline.mean_score, 3),
@@ -114,14 +115,14 @@ def _verdict_lines(outcome: Outcome) -> list[str]:
     lines = [str(outcome.headroom)] if outcome.headroom and not outcome.headroom.found else []
     lines += [
         f"Holdout, {evidence.episodes} unseen episodes each, {judged} with {percent} interval:",
-        f"  baseline  {_interval(evidence.baseline_return, evidence.baseline_interval)}"
+        f"  baseline  {recorded(evidence.baseline_return, evidence.baseline_interval, evidence.episodes)}"
         f"  {verdict.baseline.candidate.template.name}",
     ]
     for finalist in verdict.finalists:
         mean = finalist.unseen.mean_return if verdict.by == "mean" else finalist.unseen.worst_return
         lines.append(
-            f"  {finalist.trial.name:<9} {mean:.1f}, that is {_signed(finalist.difference)},"
-            f" p = {finalist.p_value:.2g}  {finalist.trial.candidate.template.name}"
+            f"  {finalist.trial.name:<9} {number(mean)}, that is {_signed(finalist.difference)},"
+            f" {p_text(finalist.p_value)}  {finalist.trial.candidate.template.name}"
         )
     return [*lines, *_task_lines(verdict), claim(outcome)]
 
@@ -136,7 +137,7 @@ def _task_lines(verdict: Verdict) -> list[str]:
 
 
 def _mean(returns: Mapping[int, float]) -> str:
-    return f"{fmean(returns.values()):.1f}" if returns else "none ended"
+    return number(fmean(returns.values())) if returns else "none ended"
 
 
 def claim(outcome: Outcome) -> str:
@@ -153,7 +154,7 @@ def claim(outcome: Outcome) -> str:
         )
     share = f", {gain.mean / evidence.baseline_return:+.0%}" if evidence.baseline_return > 0 else ""
     return (
-        f"Frozen: {name}, {_signed(gain)} over the baseline{share}, p = {winner.p_value:.2g}"
+        f"Frozen: {name}, {_signed(gain)} over the baseline{share}, {p_text(winner.p_value)}"
         f" ({verdict.method})."
     )
 
@@ -186,10 +187,6 @@ def _next_lines(path: Path) -> list[str]:
     ]
 
 
-def _interval(mean: float, ends: list[float]) -> str:
-    return f"{mean:.1f} [{ends[0]:.1f}, {ends[1]:.1f}]"
-
-
 def _outcome(winner: Compared | None, level: float) -> str:
     if winner is None:
         return "baseline"
@@ -197,8 +194,13 @@ def _outcome(winner: Compared | None, level: float) -> str:
 
 
 def _signed(estimate: Estimate) -> str:
-    return f"{estimate.mean:+.1f} [{estimate.low:+.1f}, {estimate.high:+.1f}]"
+    return estimate_text(estimate, sign=True)
 
 
-def _rounded(estimate: Estimate) -> list[float]:
-    return [round(estimate.low, 2), round(estimate.high, 2)]
+def _ends(estimate: Estimate) -> list[float]:
+    return [_rounded(estimate.low), _rounded(estimate.high)]
+
+
+def _rounded(value: float) -> float:
+    """To five figures: returns are hundreds in one environment, and hundredths in another."""
+    return float(f"{value:.5g}")

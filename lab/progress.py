@@ -17,6 +17,7 @@ from lab.intervals import Estimate, t_interval
 from lab.screen import MESSAGES, PHASES, Standing, rungs, screen
 from lab.spending import Spending
 from lab.trial import Trial
+from lab.words import number
 
 CONFIDENCE = 0.95
 """Of the intervals on the screen, each by itself: they are to look at, and decide nothing."""
@@ -93,8 +94,8 @@ class ProgressView:
             return
         evaluation, settings = trial.evaluation, trial.candidate.settings
         mark = "x" if trial.dropped else "*" if trial.place == 1 else " "
-        mean = f"{evaluation.mean_return:7.1f}" if evaluation.episodes else "    cut"
-        figures = f"{mean} (n={len(evaluation.episodes)})"
+        mean = number(evaluation.mean_return) if evaluation.episodes else "cut"
+        figures = f"{mean:>7} (n={len(evaluation.episodes)})"
         shown = " ".join(f"{name}={value}" for name, value in settings.items() if name in self._free)
         self.say(f"{mark} {trial.name:<9} {figures}  {shown}")
 

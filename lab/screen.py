@@ -14,6 +14,7 @@ from rich.text import Text
 from lab.intervals import Estimate
 from lab.spending import Spending
 from lab.trial import BASELINE, Trial
+from lab.words import interval, mean
 
 PHASES = ("headroom", "search", "confirmation", "holdout")
 
@@ -167,11 +168,8 @@ def _figures(shown: Sequence[tuple[Trial, Estimate | None]], rungs: Sequence[int
     trials = [trial for trial, _ in shown]
     marks = ["x" if trial.dropped else "*" if trial.place == 1 else " " for trial in trials]
     names = [f"{mark} {trial.name}" for mark, trial in zip(marks, trials, strict=True)]
-    means = [f"{estimate.mean:.1f}" if estimate else "cut" for _, estimate in shown]
-    spans = [
-        f"[{estimate.low:.1f}, {estimate.high:.1f}]" if estimate and estimate.n > 1 else ""
-        for _, estimate in shown
-    ]
+    means = [mean(estimate) if estimate else "cut" for _, estimate in shown]
+    spans = [interval(estimate) if estimate and estimate.n > 1 else "" for _, estimate in shown]
     counts = [str(estimate.n if estimate else 0) for _, estimate in shown]
     reached = [sum(rung <= len(trial.evaluation.episodes) for rung in rungs) for trial in trials]
     return [

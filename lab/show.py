@@ -17,6 +17,7 @@ from lab.errors import ConfigError, plain
 from lab.frozen import BEST, Evidence, FrozenPrompt, read_frozen
 from lab.settings import EMBEDDED
 from lab.stage import experiment_path
+from lab.words import p_text, recorded
 
 if TYPE_CHECKING:
     from lab.experiment import Experiment
@@ -100,15 +101,15 @@ def _evidence(evidence: Evidence) -> Iterator[str]:
     percent = f"{evidence.confidence:.0%}"
     yield f"Holdout, {evidence.episodes} unseen episodes each, paired by seed, {percent} intervals:"
     yield f"{'':<12}{'frozen':<28}baseline"
-    frozen = _interval(evidence.frozen_return, evidence.frozen_interval)
-    baseline = _interval(evidence.baseline_return, evidence.baseline_interval)
+    frozen = recorded(evidence.frozen_return, evidence.frozen_interval, evidence.episodes)
+    baseline = recorded(evidence.baseline_return, evidence.baseline_interval, evidence.episodes)
     count = f" n={evidence.episodes}"
     yield f"{'return':<12}{frozen + count:<28}{baseline}{count}"
     yield f"{'score':<12}{evidence.frozen_score:<28.3f}{evidence.baseline_score:.3f}"
     yield f"{'tokens':<12}{evidence.frozen_tokens:<28,.0f}{evidence.baseline_tokens:,.0f}"
     if evidence.outcome != "baseline":
-        low, high = evidence.difference_interval
-        yield f"difference  {evidence.difference:+.1f} [{low:+.1f}, {high:+.1f}], p = {evidence.p_value:.2g}"
+        gain = recorded(evidence.difference, evidence.difference_interval, evidence.episodes, sign=True)
+        yield f"difference  {gain}, {p_text(evidence.p_value)}"
         yield f"by {evidence.method}"
 
 
@@ -152,10 +153,6 @@ def _provenance(frozen: FrozenPrompt) -> Iterator[str]:
     )
     yield ", ".join(provenance.versions)
     yield frozen.candidate.digest
-
-
-def _interval(mean: float, ends: list[float]) -> str:
-    return f"{mean:.1f} [{ends[0]:.1f}, {ends[1]:.1f}]"
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from lab.errors import plain
 from lab.evaluation import Evaluation
 from lab.spending import Prices
 from lab.task import Task
+from lab.words import number
 
 if TYPE_CHECKING:
     from mlflow.entities import Feedback, Span, TraceInfo
@@ -274,7 +275,7 @@ def _opening(text: str) -> str:
 
 
 def _told(episode: Episode) -> str:
-    return f"return {episode.episode_return:.1f} in {len(episode.steps)} steps"
+    return f"return {number(episode.episode_return)} in {len(episode.steps)} steps"
 
 
 def _base64(data: bytes) -> str:

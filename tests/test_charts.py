@@ -1,16 +1,12 @@
 """The drawings: valid XML whatever is drawn, every mark inside the picture, no word active."""
 
 import xml.etree.ElementTree as ET
-from math import inf
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.intervals import Estimate
 from lab.reporting.charts import pareto_front
 from lab.reporting.svg import Frame, area, axes, box, chart, label, line, mark, path, scale
-from lab.reporting.words import dollars, interval, number, percent, signed
 
 WIDTH, HEIGHT = 400, 300
 
@@ -76,25 +72,3 @@ def test_nobody_beats_the_front_in_both_and_all_others_are_beaten(drawn: list[tu
         assert not any(c <= cost and e >= earned and (c, e) != (cost, earned) for c, e in drawn)
     for cost, earned in drawn:
         assert any(c <= cost and e >= earned for c, e in front)
-
-
-@pytest.mark.parametrize(
-    ("said", "expected"),
-    [
-        (number(726.24), "726.2"),
-        (number(-0.5), "-0.500"),
-        (number(float("nan")), "unknown"),
-        (signed(3.0), "+3.00"),
-        (signed(0.0), "0"),
-        (percent(0.999), "over 99 %"),
-        (percent(0.001), "under 1 %"),
-        (percent(1.0), "100 %"),
-        (dollars(None), "unknown"),
-        (dollars(0.0), "$0.0000"),
-        (dollars(12.5), "$12.50"),
-        (interval(Estimate(1.0, -inf, inf, 1)), "no interval (one episode)"),
-        (interval(Estimate(40.0, 30.0, 50.0, 4), sign=True), "[+30.0, +50.0]"),
-    ],
-)
-def test_figures_in_words(said: str, expected: str) -> None:
-    assert said == expected

@@ -13,8 +13,8 @@ from lab.history import past_study
 from lab.intervals import Estimate
 from lab.reporting.page import render
 from lab.reporting.story import Story, tell
-from lab.reporting.words import number
 from lab.tracking import Tracker
+from lab.words import number
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project
 from tests.test_history import at

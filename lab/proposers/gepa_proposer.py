@@ -10,6 +10,7 @@ from lab.briefing import Briefing, Rated, shown
 from lab.endpoint import Message, Model
 from lab.proposal import rules
 from lab.proposers import PARENTS, Texts, Write, ask
+from lab.words import number
 
 Part = str
 """`system` or `turn`: a component, in GEPA's terms."""
@@ -62,5 +63,5 @@ class EpisodeAdapter:
         return {
             "Inputs": self._briefing.objective,
             "Generated Outputs": episode,
-            "Feedback": f"This is {which}: {episode_return:.1f}. The best text so far: {best.earned}.",
+            "Feedback": f"This is {which}: {number(episode_return)}. The best text so far: {best.earned}.",
         }

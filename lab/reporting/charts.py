@@ -7,8 +7,8 @@ from lab.evaluation import Evaluation
 from lab.intervals import Estimate, t_interval
 from lab.reporting.story import CONFIDENCE, Play, Story, estimate
 from lab.reporting.svg import Frame, Scale, area, axes, box, chart, hint, label, line, mark, path, scale
-from lab.reporting.words import count, estimate_text, number
 from lab.trial import BASELINE, Trial
+from lab.words import count, estimate_text, number
 
 WIDTH, HEIGHT = 760, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 20, 36, 48

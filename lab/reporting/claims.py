@@ -10,8 +10,8 @@ from math import inf, isclose
 from lab.outcome import Outcome
 from lab.reporting.charts import holdout
 from lab.reporting.story import Story
-from lab.reporting.words import count, estimate_text, interval, number, p_text, percent, signed
 from lab.verdict import Compared
+from lab.words import count, estimate_text, interval, mean, number, p_text, percent
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ def verdict(story: Story) -> str:
 def _difference(outcome: Outcome, one: Compared) -> str:
     sure = percent(outcome.verdict.confidence)
     gain = interval(one.difference, sign=True)
-    return f"{signed(one.difference.mean)} reward an episode, {sure} interval {gain}, {p_text(one.p_value)}"
+    return (
+        f"{mean(one.difference, sign=True)} reward an episode, {sure} interval {gain}, {p_text(one.p_value)}"
+    )
 
 
 def _nothing_shown(outcome: Outcome) -> str:

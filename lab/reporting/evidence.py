@@ -9,8 +9,8 @@ from lab.episode import Episode
 from lab.evaluation import Evaluation
 from lab.reporting.charts import holdout
 from lab.reporting.story import PHASES, Story, estimate
-from lab.reporting.words import count, dollars, interval, number, p_text, setting_text, signed
 from lab.trial import Trial
+from lab.words import count, dollars, interval, mean, number, p_text, setting_text
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ def holdout_rows(story: Story) -> list[dict[str, str]]:
             {
                 "name": name,
                 "template": evaluation.candidate.template.name,
-                "mean": number(one.mean),
+                "mean": mean(one),
                 "interval": interval(one),
                 "n": str(one.n),
-                "difference": signed(beside.difference.mean) if beside else "",
+                "difference": mean(beside.difference, sign=True) if beside else "",
                 "difference_interval": interval(beside.difference, sign=True) if beside else "",
                 "p": p_text(beside.p_value).removeprefix("p = ") if beside else "",
                 "score": f"{evaluation.mean_score:.3f}",
@@ -111,7 +111,7 @@ def _candidate_row(trial: Trial, free: Sequence[str]) -> dict[str, str]:
     return {
         "name": trial.name,
         "template": trial.candidate.template.name,
-        "mean": number(one.mean),
+        "mean": mean(one),
         "interval": interval(one) if one.n > 1 else "none",
         "n": str(one.n),
         "tokens": f"{trial.evaluation.tokens:,.0f}",

@@ -9,9 +9,10 @@ from importlib.resources import files
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+from lab import words
 from lab.errors import plain
 from lab.history import PastStudy
-from lab.reporting import charts, claims, evidence, parameters, words
+from lab.reporting import charts, claims, evidence, parameters
 from lab.reporting.story import Story, tell
 
 if TYPE_CHECKING:

@@ -4,10 +4,23 @@ from collections.abc import Sequence
 from html import escape
 
 from lab.reporting.story import Story
-from lab.reporting.svg import COLOURS, SHAPES, Frame, axes, box, chart, hint, label, line, mark, scale, words
-from lab.reporting.words import percent, setting_text
+from lab.reporting.svg import (
+    COLOURS,
+    SHAPES,
+    Frame,
+    axes,
+    box,
+    chart,
+    harmless,
+    hint,
+    label,
+    line,
+    mark,
+    scale,
+)
 from lab.space import Range
 from lab.trial import Trial
+from lab.words import percent, setting_text
 
 WIDTH, HEIGHT, IMPORTANCE = 360, 240, 480
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 34, 46
@@ -46,7 +59,7 @@ def key(templates: Sequence[str]) -> str:
     for place, name in enumerate(templates):
         drawn = mark(8, 8, place % SHAPES, f"c{place % COLOURS}", size=5)
         picture = f'<svg viewBox="0 0 16 16" class="key" aria-hidden="true">{drawn}</svg>'
-        entries.append(f"<li>{picture} {words(name, 40)}</li>")
+        entries.append(f"<li>{picture} {harmless(name, 40)}</li>")
     return f'<ul class="legend">{"".join(entries)}</ul>'
 
 

@@ -10,7 +10,7 @@ from html import escape
 from math import ceil, floor, isfinite, log10
 
 from lab.errors import plain
-from lab.reporting.words import number
+from lab.words import number
 
 COLOURS = 8
 """Classes `c0` to `c7`."""
@@ -83,12 +83,12 @@ def chart(name: str, size: tuple[int, int], title: str, says: str, parts: Iterab
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"'
         f' aria-labelledby="{name}-title {name}-desc">'
-        f'<title id="{name}-title">{words(title)}</title><desc id="{name}-desc">{words(says)}</desc>'
+        f'<title id="{name}-title">{harmless(title)}</title><desc id="{name}-desc">{harmless(says)}</desc>'
     )
     return "\n".join([head, *parts, "</svg>"])
 
 
-def words(text: str, most: int = 400) -> str:
+def harmless(text: str, most: int = 400) -> str:
     """Foreign words, made harmless, and cut where they are too long."""
     shown = plain(" ".join(text[: most + 1].split()))
     return escape(shown if len(shown) <= most else shown[: most - 1] + "…")
@@ -96,7 +96,9 @@ def words(text: str, most: int = 400) -> str:
 
 def label(x: float, y: float, text: str, *, anchor: str = "start", style: str = "", most: int = 60) -> str:
     """Words in the picture."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{style}">{words(text, most)}</text>'
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{style}">{harmless(text, most)}</text>'
+    )
 
 
 def line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
@@ -116,14 +118,14 @@ def area(points: Sequence[tuple[float, float]], style: str) -> str:
 
 def box(x: float, y: float, width: float, height: float, style: str, hint: str = "") -> str:
     """A bar."""
-    inside = f"<title>{words(hint)}</title>" if hint else ""
+    inside = f"<title>{harmless(hint)}</title>" if hint else ""
     size = f'width="{max(width, 0.0):.1f}" height="{max(height, 0.0):.1f}"'
     return f'<rect x="{x:.1f}" y="{y:.1f}" {size} class="{style}">{inside}</rect>'
 
 
 def mark(x: float, y: float, shape: int, style: str, hint: str = "", size: float = 4.0) -> str:
     """A point; `shape` counts through a circle, a square, a triangle, a diamond and a cross."""
-    inside = f"<title>{words(hint)}</title>" if hint else ""
+    inside = f"<title>{harmless(hint)}</title>" if hint else ""
     if shape % SHAPES == 0:
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}" class="mark {style}">{inside}</circle>'
     around = [(x + size * across, y + size * down) for across, down in _OUTLINES[shape % SHAPES]]

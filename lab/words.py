@@ -1,5 +1,6 @@
-"""Figures in words, the same everywhere in the report; an unknown one is called unknown, and is no zero."""
+"""Figures in words, the same on the terminal, in the report and in MLflow; an unknown one is no zero."""
 
+from collections.abc import Sequence
 from math import inf, isfinite, isnan
 
 from lab.intervals import Estimate
@@ -7,17 +8,18 @@ from lab.intervals import Estimate
 UNKNOWN = "unknown"
 
 
-def number(value: float) -> str:
-    """With as many decimals as its size leaves a meaning."""
+def number(value: float, size: float | None = None) -> str:
+    """With as many decimals as its size leaves a meaning; `size` is that of the figures it stands beside."""
     if not isfinite(value):
         return UNKNOWN if isnan(value) else "-∞" if value < 0 else "∞"
-    decimals = next((places for least, places in ((10, 1), (1, 2), (0.01, 3)) if abs(value) >= least), 4)
+    size = abs(value) if size is None else size
+    decimals = next((places for least, places in ((10, 1), (1, 2), (0.01, 3)) if size >= least), 4)
     return f"{value:,.{decimals}f}" if round(value, decimals) else "0"
 
 
-def signed(value: float) -> str:
+def signed(value: float, size: float | None = None) -> str:
     """The same, with its sign."""
-    shown = number(value)
+    shown = number(value, size)
     return f"+{shown}" if value > 0 and shown != "0" else shown
 
 
@@ -26,12 +28,28 @@ def interval(estimate: Estimate, *, sign: bool = False) -> str:
     if inf in (-estimate.low, estimate.high):
         return "no interval (one episode)" if estimate.n < 2 else "unbounded"
     write = signed if sign else number
-    return f"[{write(estimate.low)}, {write(estimate.high)}]"
+    return f"[{write(estimate.low, _size(estimate))}, {write(estimate.high, _size(estimate))}]"
+
+
+def mean(estimate: Estimate, *, sign: bool = False) -> str:
+    """The mean, with the decimals of its interval."""
+    return (signed if sign else number)(estimate.mean, _size(estimate))
 
 
 def estimate_text(estimate: Estimate, *, sign: bool = False) -> str:
     """Mean and interval."""
-    return f"{(signed if sign else number)(estimate.mean)} {interval(estimate, sign=sign)}"
+    return f"{mean(estimate, sign=sign)} {interval(estimate, sign=sign)}"
+
+
+def recorded(mean: float, ends: Sequence[float], n: int, *, sign: bool = False) -> str:
+    """The same, of a frozen prompt's evidence."""
+    low, high = ends
+    return estimate_text(Estimate(mean, low, high, n), sign=sign)
+
+
+def _size(estimate: Estimate) -> float:
+    """The largest of an estimate's figures: all of them have its decimals."""
+    return max(abs(one) for one in (estimate.mean, estimate.low, estimate.high) if isfinite(one))
 
 
 def percent(share: float) -> str:
