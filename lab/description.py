@@ -8,9 +8,8 @@ import re
 from lab.errors import plain
 from lab.experiment import Experiment
 from lab.frozen import FrozenPrompt
-from lab.settings import EMBEDDED
 from lab.trial import BASELINE
-from lab.words import p_text, recorded
+from lab.words import p_text, price, recorded
 
 
 def unfinished(experiment: Experiment) -> str:
@@ -35,7 +34,7 @@ def description(experiment: Experiment, frozen: FrozenPrompt, prompt: str, view:
             f"{frozen.candidate.template.system.strip()}\n\n---\n\n{frozen.candidate.template.turn.strip()}"
         ),
         "### Cost",
-        _cost(experiment, frozen),
+        _cost(frozen),
         "### Look next",
         _next(prompt, view),
     ]
@@ -79,13 +78,12 @@ def _settings(experiment: Experiment, frozen: FrozenPrompt) -> str:
     return "\n".join([*table, f"As in the baseline: {same}."])
 
 
-def _cost(experiment: Experiment, frozen: FrozenPrompt) -> str:
+def _cost(frozen: FrozenPrompt) -> str:
     cost = frozen.provenance
-    known = experiment.prices.known or frozen.model.endpoint == EMBEDDED
-    dollars = f"${cost.dollars:.2f}" if known else "no price was given"
     return (
-        f"{cost.calls:,} calls, {cost.prompt_tokens:,} tokens in, {cost.completion_tokens:,} out, {dollars},"
-        f" {cost.minutes:.1f} minutes, on {plain(frozen.model.name)} at {plain(frozen.model.endpoint)}."
+        f"{cost.calls:,} calls, {cost.prompt_tokens:,} tokens in, {cost.completion_tokens:,} out,"
+        f" {price(cost.dollars)}, {cost.minutes:.1f} minutes,"
+        f" on {plain(frozen.model.name)} at {plain(frozen.model.endpoint)}."
     )
 
 

@@ -42,7 +42,7 @@ def run_figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
     }
 
 
-def outcome_figures(frozen: FrozenPrompt, *, priced: bool) -> dict[str, float]:
+def outcome_figures(frozen: FrozenPrompt) -> dict[str, float]:
     """Of the parent run; a price that was not given is no figure."""
     evidence, cost = frozen.evidence, frozen.provenance
     figures = {
@@ -59,7 +59,7 @@ def outcome_figures(frozen: FrozenPrompt, *, priced: bool) -> dict[str, float]:
         "tokens_out": cost.completion_tokens,
         "minutes": cost.minutes,
     }
-    return {**figures, "dollars": cost.dollars} if priced else figures
+    return figures if cost.dollars is None else {**figures, "dollars": cost.dollars}
 
 
 def began_ms(evaluation: Evaluation) -> int | None:

@@ -75,9 +75,9 @@ class Provenance:
         created: UTC, ISO 8601.
         study: the Optuna study's and the MLflow parent run's name.
         trial: the trial's number, or -1 for the baseline.
-        calls, prompt_tokens, completion_tokens, dollars, minutes: what the whole run cost; dollars are
-            those of calls whose price is known: 0 where the experiment names no prices.
+        calls, prompt_tokens, completion_tokens, minutes, dollars: what the whole run cost.
         versions: `name version` of the packages that mattered.
+        dollars: None where the price of a call is not known.
     """
 
     created: str
@@ -87,9 +87,9 @@ class Provenance:
     calls: int
     prompt_tokens: int
     completion_tokens: int
-    dollars: float
     minutes: float
     versions: list[str]
+    dollars: float | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class FrozenPrompt:
             **({"tasks": tasks} if tasks else {}),
             "model": asdict(self.model),
             "evidence": asdict(self.evidence),
-            "provenance": asdict(self.provenance),
+            "provenance": {k: one for k, one in asdict(self.provenance).items() if one is not None},
         }
 
 

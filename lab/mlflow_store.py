@@ -136,7 +136,7 @@ class MlflowStore:
         """The outcome, on the parent run: what was frozen, its evidence, and what it all cost."""
         self._log(
             self._parent,
-            outcome_figures(frozen, priced=self._prices.known),
+            outcome_figures(frozen),
             params=frozen.candidate.settings,
             prefix="frozen_",
             at_ms=round(datetime.fromisoformat(frozen.provenance.created).timestamp() * 1000),

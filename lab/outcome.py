@@ -62,9 +62,9 @@ class Outcome:
                 calls=self.spending.calls,
                 prompt_tokens=self.spending.prompt_tokens,
                 completion_tokens=self.spending.completion_tokens,
-                dollars=round(self.spending.dollars, 4),
                 minutes=round(self.judged.minutes, 1),
                 versions=[f"{name} {version(name)}" for name in PACKAGES],
+                dollars=None if self.spending.unpriced else round(self.spending.dollars, 4),
             ),
         )
 

@@ -15,9 +15,8 @@ from lab.command import Debug, command_line, manners
 from lab.difference import demonstrations, differing, settings_of, text_diff
 from lab.errors import ConfigError, plain
 from lab.frozen import BEST, Evidence, FrozenPrompt, read_frozen
-from lab.settings import EMBEDDED
 from lab.stage import experiment_path
-from lab.words import p_text, recorded
+from lab.words import p_text, price, recorded
 
 if TYPE_CHECKING:
     from lab.experiment import Experiment
@@ -62,8 +61,7 @@ def _experiment(frozen: FrozenPrompt) -> "Experiment | ConfigError":
 
 def _table(frozen: FrozenPrompt, experiment: "Experiment | ConfigError") -> dict[str, object]:
     table = frozen.as_table()
-    if not _priced(frozen):
-        table["provenance"]["dollars"] = None
+    table["provenance"].setdefault("dollars", None)
     if isinstance(experiment, ConfigError):
         return {**table, "baseline": None, "differs": None, "note": experiment.one_line}
     baseline = experiment.baseline
@@ -136,20 +134,14 @@ def _against(experiment: "Experiment", candidate: Candidate) -> Iterator[str]:
     yield from text_diff(baseline, candidate, ("baseline", "frozen"))
 
 
-def _priced(frozen: FrozenPrompt) -> bool:
-    """Whether its price was known; the embedded model's is 0."""
-    return frozen.provenance.dollars > 0 or frozen.model.endpoint == EMBEDDED
-
-
 def _provenance(frozen: FrozenPrompt) -> Iterator[str]:
     provenance = frozen.provenance
     trial = f"trial {provenance.trial}" if provenance.trial >= 0 else "the baseline"
     yield f"{trial} of study {provenance.study}, experiment {provenance.experiment}, {provenance.created}"
-    unpaid = "free" if _priced(frozen) else "price unknown"
-    dollars = f"${provenance.dollars:.2f}" if provenance.dollars else unpaid
     yield (
         f"{provenance.calls:,} calls, {provenance.prompt_tokens:,} tokens in,"
-        f" {provenance.completion_tokens:,} out, {dollars}, {provenance.minutes:.1f} minutes"
+        f" {provenance.completion_tokens:,} out, {price(provenance.dollars)},"
+        f" {provenance.minutes:.1f} minutes"
     )
     yield ", ".join(provenance.versions)
     yield frozen.candidate.digest

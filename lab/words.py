@@ -76,6 +76,11 @@ def dollars(amount: float | None) -> str:
     return UNKNOWN if amount is None else f"${amount:,.2f}" if amount >= 0.01 else f"${amount:.4f}"
 
 
+def price(amount: float | None) -> str:
+    """What was paid, in a line of other figures."""
+    return "free" if amount == 0 else "price unknown" if amount is None else dollars(amount)
+
+
 def setting_text(value: object) -> str:
     """As an experiment file writes it."""
     if isinstance(value, list):

@@ -25,9 +25,7 @@ EVIDENCE = Evidence(
     *("winner", 16, 0.95, "t", 600.0, [590.0, 610.0], 400.0, [390.0, 410.0]),
     *(200.0, [1.0, 2.0], 0.001, 1.0, 1.0, 1500.0, 1800.0),
 )
-PROVENANCE = Provenance(
-    "2026-01-01T00:00:00+00:00", "echo", "echo-1", 3, 100, 1000, 500, 0.0, 1.5, ["openai 3"]
-)
+PROVENANCE = Provenance("2026-01-01T00:00:00+00:00", "echo", "echo-1", 3, 100, 1000, 500, 1.5, ["openai 3"])
 
 candidates = st.builds(
     Candidate,
@@ -57,14 +55,17 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@given(candidates)
+@given(candidates, st.none() | st.floats(0, 1e4))
 @settings(deadline=None)
 def test_any_candidate_comes_back_as_it_was_frozen(
-    tmp_path_factory: pytest.TempPathFactory, candidate: Candidate
+    tmp_path_factory: pytest.TempPathFactory, candidate: Candidate, dollars: float | None
 ) -> None:
     path = tmp_path_factory.mktemp("frozen") / "best.toml"
-    freeze(a_frozen_prompt(candidate), path)
-    assert read_frozen(path) == a_frozen_prompt(candidate)
+    paid = dataclasses.replace(PROVENANCE, dollars=dollars)
+    frozen = dataclasses.replace(a_frozen_prompt(candidate), provenance=paid)
+    freeze(frozen, path)
+    assert read_frozen(path) == frozen
+    assert ("dollars" in path.read_text()) is (dollars is not None)
 
 
 @given(candidates, candidates)
