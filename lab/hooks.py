@@ -8,6 +8,7 @@ import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +16,9 @@ from lab.action import Parse
 from lab.declaration import EnvironmentConfig, within
 from lab.errors import ConfigError
 from lab.observation import Render
+
+_importing = RLock()
+"""Two threads that import one file must not see half of it."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +79,19 @@ def _module(name: str, declared: str) -> ModuleType:
 def _run(path: Path, where: str) -> ModuleType:
     """The module of a file, registered so that its annotations can be resolved; run once in a process."""
     name = f"declared_{path.stem}_{abs(hash(path))}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ConfigError("It is no Python file.", where=str(path))
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # of the project's own code
-        del sys.modules[name]
-        raise _failed(str(path), where, error) from error
-    return module
+    with _importing:
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ConfigError("It is no Python file.", where=str(path))
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # of the project's own code
+            del sys.modules[name]
+            raise _failed(str(path), where, error) from error
+        return module
 
 
 def _failed(what: str, where: str, error: Exception) -> ConfigError:

@@ -7,7 +7,6 @@ A session's calls are all made in one thread, so that a slow step stops nothing 
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -17,6 +16,10 @@ from lab.declaration import EnvironmentConfig
 from lab.errors import ConfigError, EnvError, LabError
 from lab.hooks import load_named
 from lab.observation import Observed, View
+from lab.own_thread import OwnThread
+
+CLOSE_S = 5.0
+"""Seconds that an instance has to close; one that still steps is left to itself."""
 
 
 @asynccontextmanager
@@ -67,12 +70,12 @@ class InProcess:
         """One instance. Of those that do not stand others beside them there is one at a time."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._alone)
-            thread = ThreadPoolExecutor(1, "environment")
-            stack.callback(thread.shutdown, wait=False)
+            thread = OwnThread("environment")
+            stack.callback(thread.end)
             environment, self._first = self._first, None
             if environment is None:
-                environment = await asyncio.get_running_loop().run_in_executor(thread, self._made)
-            stack.callback(_close, thread, environment)
+                environment = await thread.call(self._made)
+            stack.push_async_callback(_close, thread, environment)
             session = InProcessSession(self, environment, thread)
             if self.form.calls_tools and not self._knows_tools:
                 self.form, self._knows_tools = self.form.with_tools(await session.tools()), True
@@ -112,7 +115,7 @@ class InProcess:
 class InProcessSession:
     """One instance in a thread of its own."""
 
-    def __init__(self, opened: InProcess, environment: Any, thread: ThreadPoolExecutor) -> None:  # noqa: ANN401
+    def __init__(self, opened: InProcess, environment: Any, thread: OwnThread) -> None:  # noqa: ANN401
         self.form = opened.form
         self._opened, self._environment, self._thread = opened, environment, thread
 
@@ -179,7 +182,7 @@ class InProcessSession:
         if own is not None and own is not getattr(Environment, f"{name}_async"):
             return await own(self._environment, *args, **kwargs)
         call = getattr(self._environment, name)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: call(*args, **kwargs))
+        return await self._thread.call(lambda: call(*args, **kwargs))
 
 
 def _action_class(environment: object, python: str) -> Any:  # noqa: ANN401  # a class of OpenEnv's Action
@@ -209,12 +212,8 @@ def _annotated(cls: Any) -> Any:  # noqa: ANN401  # a class, and what annotates 
     return get_type_hints(cls.step)[list(inspect.signature(cls.step).parameters)[1]]
 
 
-def _close(thread: ThreadPoolExecutor, environment: Any) -> None:  # noqa: ANN401
-    """In its own thread, after what it still does; nobody waits for it."""
-
-    def close() -> None:
-        with suppress(Exception):  # of foreign code, and the session is over
-            environment.close()
-
-    with suppress(RuntimeError):
-        thread.submit(close)
+async def _close(thread: OwnThread, environment: Any) -> None:  # noqa: ANN401
+    """In its own thread, after what it still does."""
+    with suppress(Exception):  # of foreign code, or of one that is not done in time: the session is over
+        async with asyncio.timeout(CLOSE_S):
+            await thread.call(environment.close)

@@ -295,6 +295,38 @@ def test_an_argument_that_reset_does_not_take_is_told(project: Project) -> None:
     assert "distance" in caught.value.do
 
 
+HANGS = """
+import asyncio
+from pathlib import Path
+
+from lab.declaration import EnvironmentConfig
+from lab.environment import open_environment
+from lab.errors import EnvError
+
+
+async def step() -> None:
+    config = EnvironmentConfig(python="experiments/vault.py:Vault", answer_s=0.5)
+    async with open_environment(config, Path()) as environment, environment.session() as session:
+        await session.reset(0, {"distance": 3})
+        try:
+            await session.step({"way": "left", "clicks": 1})
+        except EnvError as error:
+            print(error.what)
+
+
+asyncio.run(step())
+"""
+
+
+def test_a_step_that_never_returns_keeps_the_process_from_nothing(project: Project) -> None:
+    hanging = VAULT.replace(
+        "        before = abs", "        import time\n\n        time.sleep(3600)\n        before = abs"
+    )
+    project.write("experiments/vault.py", hanging)
+    done = project.run("-c", HANGS)
+    assert (done.returncode, done.stdout) == (0, "The environment did not answer in time.\n"), done.stderr
+
+
 TOOLS = """
 from typing import Any
 

@@ -10,7 +10,7 @@ from tests.echo_server import ROOT
 ORDER = (
     *("errors", "files", "prompt", "candidate", "task", "failure", "answer", "patience", "endpoint"),
     *("declaration", "action", "observation", "episode", "chat", "agent", "contract", "output", "frozen"),
-    *("environments", "hooks", "in_process", "remote", "environment", "settings"),
+    *("environments", "hooks", "own_thread", "in_process", "remote", "environment", "settings"),
     *("local_model", "opening"),  # so far the play ring
     *(
         "space",
@@ -23,7 +23,7 @@ ORDER = (
         "trial",
     ),
     *("journal", "store", "record", "recorded", "resume", "workers", "player"),
-    *("intervals", "sampling", "surrogate", "moderated", "scores", "race", "headroom"),
+    *("intervals", "words", "sampling", "surrogate", "moderated", "scores", "race", "headroom"),
     *("briefing", "proposal", "proposers", "renewal", "search", "plan"),
     *("verdict", "outcome", "result", "freeze", "optuna_store"),
     *("figures", "description", "traces", "registry", "mlflow_store", "tracking"),
