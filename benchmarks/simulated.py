@@ -30,6 +30,7 @@ from lab.sampling import at_random
 from lab.space import Space
 from lab.trial import Trial
 from lab.verdict import confirm, finalists, judge
+from lab.words import estimate_text
 
 RESULTS = Path("benchmarks/results/simulated.md")
 GRID, ECHO = Path("benchmarks/grid.toml"), Path("experiments/echo.toml")
@@ -208,7 +209,9 @@ def main() -> None:
     lines.append(f"| lab | {rates(wrongly_dropped)} |\n")
     lines.append("\n## Choosing what plays next, and recording it\n\n| trials | mean, ms |\n|---:|---:|\n")
     sizes = (100, 1000, 10_000)
-    lines += [f"| {trials} | {t_interval(choice_ms(trials), 0.95)} |\n" for trials in sizes]
+    for trials in sizes:
+        took = t_interval(choice_ms(trials), 0.95)
+        lines.append(f"| {trials} | {estimate_text(took)} n={took.n} |\n")
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text("".join(lines))
 
