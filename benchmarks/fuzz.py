@@ -7,6 +7,7 @@ was damaged at random is taken or refused in words that name the place; what a s
 # ruff: noqa: T201 - the figures are for people
 import asyncio
 import io
+import os
 import random
 import sys
 import tempfile
@@ -134,6 +135,7 @@ def round_trip(chance: random.Random) -> Counter[str]:
 
 def measure() -> list[Row]:
     """The rows of the table."""
+    os.environ["DEADLINE_S"] = "86400"  # a submission's clock starts with its process, and this one's is old
     chance = random.Random(4)
     with tempfile.TemporaryDirectory() as folder:
         project = Project.make(Path(folder) / "project").folder

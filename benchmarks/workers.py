@@ -139,6 +139,9 @@ def _ended(worker: Worker) -> int:
     return worker.returncode
 
 
+AIM = "0 lost, the budget held, one verdict, for storyteller as without kills"
+
+
 def measure() -> list[Row]:
     """The rows of the table."""
     with tempfile.TemporaryDirectory() as folder, postgres() as server:
@@ -147,10 +150,19 @@ def measure() -> list[Row]:
             rates = {
                 number: speed(server, Path(folder) / str(number), number, url) for number in (1, WORKERS)
             }
-    told = "; ".join(f"{name}: {value}" for name, value in killed.items())
+    told = (
+        f"{killed['lost']} lost, {killed['episodes that ended twice']} episodes ended twice;"
+        f" {killed['calls kept']} calls kept, {killed['answered while it was killed']} answered to a worker"
+        f" that was being killed; {killed['verdicts']} verdict, for {killed['winner']};"
+        f" exit codes {killed['exit codes']}"
+    )
     ratio = rates[WORKERS] / rates[1]
     return [
-        Row(f"{WORKERS} workers on PostgreSQL, {KILLS} kills", told, "0 lost, the budget held, one verdict"),
+        Row(
+            f"{WORKERS} workers on PostgreSQL, {KILLS} kills",
+            told,
+            AIM,
+        ),
         Row(
             f"episodes/s of {WORKERS} workers, of one's, at 200 ms a call, {WINDOW_S:g} s each",
             f"{ratio:.2f} times: {rates[WORKERS]:.1f}, one {rates[1]:.1f}",

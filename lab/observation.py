@@ -97,4 +97,8 @@ class View:
 
 def _unicode(text: str) -> str:
     """A lone surrogate can come through JSON, and could be neither sent on nor written."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode("utf-8")
+    return text  # itself, and no copy: an echo is kept once

@@ -152,7 +152,7 @@ class Store:
         with self.told():
             try:
                 with self._engine.begin() as connection:
-                    connection.execute(table.insert().values(row))
+                    connection.execute(table.insert(), dict(row))
             except IntegrityError:
                 return False
         return True

@@ -6,6 +6,7 @@ it all, and each plays what no other does.
 """
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
@@ -94,6 +95,7 @@ class Study:
                 self._renewal(endpoint, model, spending) as renewal,
             ):
                 self._record.append(Opened(alone=len(self._record.alive) == 1))
+                gc.freeze()  # what was imported stays: each full collection walked it, 0.1 s without a call
                 return await self._outcome(model, environment, renewal, spending)
 
     async def replay(self) -> Outcome:
