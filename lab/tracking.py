@@ -4,6 +4,7 @@ It watches and decides nothing. Nobody waits for it before the end, and where ML
 and the tuning goes on.
 """
 
+import gc
 import queue
 import threading
 from collections.abc import Callable
@@ -93,7 +94,9 @@ class Tracker:
 
             store: MlflowStore | None = None
             while (job := self._jobs.get()) is not None:
-                store = store or MlflowStore(experiment, model, study_name)
+                if store is None:
+                    store = MlflowStore(experiment, model, study_name)
+                    gc.freeze()  # as in `lab.study`: MLflow's imports are as many again
                 job(store)
         except Exception as error:  # whatever MLflow raises, a study is worth more than its log
             reason = " ".join(str(error).split())[:300]
