@@ -1,6 +1,6 @@
-"""An Experiment: a TOML file that says what is tuned, on what, within which space and budget.
+"""An Experiment: what is tuned, on what, within which space and budget, as a TOML file says it.
 
-It owns the file's keys and how a mistake in them is told; the rest of the lab sees only what comes out.
+It owns what must hold between the file's tables; the rest of the lab sees only what comes out.
 """
 
 import tomllib
@@ -8,25 +8,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
-from lab.candidate import Candidate, ContextSettings, Layout, SamplingParams
+from lab.candidate import Candidate, ContextSettings, SamplingParams
 from lab.declaration import EnvironmentConfig
-from lab.environment_table import (
-    EnvironmentTable,
-    SetupTable,
-    Table,
-    TaskTable,
-    read_code,
-    read_environment,
-    read_task,
+from lab.environment_table import read_code, read_environment, read_task
+from lab.errors import ConfigError, meant
+from lab.experiment_file import (
+    BaselineTable,
+    BudgetTable,
+    ConfirmationTable,
+    ExperimentFile,
+    ProposalsTable,
+    SearchTable,
+    TrackingTable,
+    VerdictTable,
+    first_mistake,
 )
-from lab.errors import ConfigError, meant, unknown_key
 from lab.files import place
-from lab.objective import Cost, Objective
+from lab.objective import Objective
 from lab.patience import Patience
 from lab.prompt import load_template
 from lab.settings import ModelChoice
@@ -37,168 +38,6 @@ from lab.task import Task
 
 TEMPLATES = Path("prompts/templates")
 """Where templates lie, below the project's root: the folder above the experiment file's."""
-
-ProposerName = Literal["dspy", "gepa"]
-
-
-class ModelTable(Table):
-    """`[model]`: `endpoint` is a base URL or "embedded"; `API_BASE_URL` and `MODEL_NAME` go before it.
-
-    Attributes:
-        dollars_in, dollars_out: the prices of a million tokens; unknown where they are not set.
-        timeout_s, attempts, whole_s, requests_per_minute, tokens_per_minute: see `lab.patience.Patience`.
-    """
-
-    endpoint: str
-    name: str
-    dollars_in: float | None = Field(default=None, ge=0)
-    dollars_out: float | None = Field(default=None, ge=0)
-    timeout_s: float = Field(default=Patience.timeout_s, gt=0)
-    attempts: int = Field(default=Patience.attempts, ge=1)
-    whole_s: float = Field(default=Patience.whole_s, gt=0)
-    requests_per_minute: float = Field(default=inf, gt=0)
-    tokens_per_minute: float = Field(default=inf, gt=0)
-
-    @property
-    def patience(self) -> Patience:
-        """With this endpoint."""
-        return Patience(
-            self.timeout_s, self.attempts, self.whole_s, self.requests_per_minute, self.tokens_per_minute
-        )
-
-
-class BaselineTable(Table):
-    """`[baseline]`: what is played now; also the value of every dimension that `[space]` does not name."""
-
-    template: str
-    temperature: float
-    top_p: float = 1.0
-    max_tokens: int
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    stop: list[str] = Field(default=[])
-    history: int
-    layout: Layout = "text"
-    show_rewards: bool = True
-
-
-class BudgetTable(Table):
-    """`[budget]`: what the whole study may spend; see `lab.spending.Budget`. At least one is set."""
-
-    calls: int | None = Field(default=None, ge=1)
-    tokens: int | None = Field(default=None, ge=1)
-    dollars: float | None = Field(default=None, gt=0)
-    minutes: float | None = Field(default=None, gt=0)
-
-
-class ObjectiveTable(Table):
-    """`[objective]`: return against cost; without this table the return alone counts.
-
-    Attributes:
-        cost: what an episode costs, in this unit.
-        within: freeze the cheapest candidate whose return is within this share of the best one's.
-    """
-
-    cost: Cost
-    within: float = Field(gt=0, lt=1)
-
-
-class SearchTable(Table):
-    """`[search]`: how candidates are compared.
-
-    Attributes:
-        episodes: what a candidate plays at most; all play the same seeds in the same order.
-        error_rate: the chance, at most, that the best of all that were tried is dropped.
-        headroom: candidates that open the search and show whether there is something to find.
-        in_flight: episodes played at once.
-    """
-
-    episodes: int = Field(default=8, ge=1)
-    error_rate: float = Field(default=0.1, gt=0, lt=1)
-    headroom: int = Field(default=10, ge=2)
-    in_flight: int = Field(default=32, ge=1)
-
-
-class ProposalsTable(Table):
-    """`[proposals]`: new texts, by a model that sees what the search found so far; without it there are none.
-
-    Attributes:
-        proposer: what writes them.
-        rounds: how often, at equal distances through the search's budget.
-        texts: how many are asked for in a round.
-        dollars_in, dollars_out: the proposing model's prices of a million tokens, where it is another one;
-            unknown where they are not set.
-    """
-
-    proposer: ProposerName
-    rounds: int = Field(default=1, ge=1)
-    texts: int = Field(default=4, ge=1)
-    dollars_in: float | None = Field(default=None, ge=0)
-    dollars_out: float | None = Field(default=None, ge=0)
-
-    @property
-    def prices(self) -> Prices:
-        """Of the proposing model, where it is not the playing one."""
-        return Prices(self.dollars_in, self.dollars_out)
-
-
-class ConfirmationTable(Table):
-    """`[confirmation]`: the search's best play seeds that the search did not, for the finalists to be chosen.
-
-    Attributes:
-        candidates: how many of the best.
-        episodes: each of them.
-    """
-
-    candidates: int = Field(default=4, ge=1)
-    episodes: int = Field(default=8, ge=2)
-
-
-class VerdictTable(Table):
-    """`[verdict]`: the test on the sealed holdout, whose seeds are played once.
-
-    Attributes:
-        finalists: the best of the confirmed, which play it.
-        episodes: each of them, and the baseline.
-        confidence: of the intervals, for all finalists together.
-        judge: what decides: the mean return over all tasks, or the worst task's.
-    """
-
-    finalists: int = Field(default=1, ge=1)
-    episodes: int = Field(ge=2)
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    judge: Literal["mean", "worst"] = "mean"
-
-
-class TrackingTable(Table):
-    """`[tracking]`: what MLflow is given besides figures, settings and prompts.
-
-    Attributes:
-        traces: episodes of each trial that it can show step by step, and all of the holdout's of the frozen
-            candidate and the baseline; 0 for none at all.
-    """
-
-    traces: int = Field(default=1, ge=0)
-
-
-class ExperimentFile(Table):
-    """The file's tables. `[space]` is read by `lab.space_table`."""
-
-    about: str
-    seed: int = Field(default=0, ge=0)
-    environment: EnvironmentTable
-    task: TaskTable
-    tasks: list[SetupTable] = Field(default=[])
-    model: ModelTable
-    baseline: BaselineTable
-    space: dict[str, Any]
-    budget: BudgetTable
-    objective: ObjectiveTable | None = None
-    search: SearchTable = SearchTable()
-    proposals: ProposalsTable | None = None
-    confirmation: ConfirmationTable = ConfirmationTable()
-    verdict: VerdictTable
-    tracking: TrackingTable = TrackingTable()
 
 
 @dataclass(frozen=True)
@@ -261,7 +100,7 @@ def load_experiment(path: Path) -> Experiment:
         do = meant(str(path), known, f"one of: {', '.join(known) or 'none there'}")
         raise ConfigError("There is no such experiment.", where=str(path), do=do) from None
     except ValidationError as error:
-        raise _first_mistake(path, error) from None
+        raise first_mistake(path, error) from None
     except (OSError, ValueError) as error:
         raise ConfigError(
             "The experiment cannot be read.", where=place(path, error), why=str(error)
@@ -366,28 +205,3 @@ def _check_tokens(baseline: Candidate, space: Space, task: Task) -> None:
         if int(tokens) > task.max_tokens:
             what = f"max_tokens is {tokens}, and the task allows {task.max_tokens}."
             raise ConfigError(what, where=f"{where}.max_tokens", do=f"use at most {task.max_tokens}")
-
-
-def _first_mistake(path: Path, error: ValidationError) -> ConfigError:
-    # A misspelt key is also a missing one; the misspelling is what helps.
-    mistake = min(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
-    key = ".".join(map(str, mistake["loc"]))
-    if mistake["type"] == "extra_forbidden":
-        return unknown_key(key, _keys_beside(mistake["loc"]), where=f"{path}, {key}")
-    if mistake["type"] == "missing":
-        return ConfigError(f"{key} is missing.", where=f"{path}, {key}")
-    what = f"{key} is {mistake['input']!r}." if not isinstance(mistake["input"], dict) else f"{key} is wrong."
-    return ConfigError(what, where=f"{path}, {key}", do=mistake["msg"].lower())
-
-
-def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
-    table: type[BaseModel] = ExperimentFile
-    for part in loc[:-1]:
-        if isinstance(part, int):
-            continue
-        annotation = table.model_fields[part].annotation
-        if isinstance(annotation, UnionType) or get_origin(annotation) is list:
-            annotation = get_args(annotation)[0]
-        assert isinstance(annotation, type)
-        table = annotation
-    return list(table.model_fields)

@@ -12,7 +12,8 @@ import pytest
 import tomli_w
 from pydantic import BaseModel
 
-from lab.experiment import ExperimentFile, load_experiment
+from lab.experiment import load_experiment
+from lab.experiment_file import ExperimentFile
 from lab.prompt import load_template
 from tests.echo_server import ROOT
 from tests.fake_endpoint import Body, Reply, fake_endpoint

@@ -19,6 +19,7 @@ ORDER = (
         "spending",
         "evaluation",
         "objective",
+        "experiment_file",
         "experiment",
         "trial",
     ),
