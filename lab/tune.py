@@ -6,7 +6,8 @@ It owns the flags, Ctrl-C, the exit code, and what is printed; results go to std
 import asyncio
 import os
 import signal
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lab.progress import ProgressView
     from lab.record import Record
     from lab.study import Study
+    from lab.tracking import Tracker
 
 app = command_line()
 
@@ -121,12 +123,9 @@ def _told(outcome: "Outcome", out: Path, *, as_json: bool) -> str:
 async def _tune(wanted: _Wanted) -> "Outcome":
     # Here and not above, so that --help answers at once.
     from lab.experiment import load_experiment
-    from lab.freeze import freeze
-    from lab.history import PastStudy
     from lab.opening import opening_model
     from lab.plan import Plan
     from lab.progress import ProgressView
-    from lab.reporting.page import report
     from lab.resume import alone, document, open_record
     from lab.settings import choose_environment, choose_model, read_dotenv, shown_proposer
     from lab.store import CALLS, Store
@@ -134,12 +133,7 @@ async def _tune(wanted: _Wanted) -> "Outcome":
     from lab.tracking import Tracker
 
     read_dotenv(Path.cwd())
-    storage = wanted.storage or os.environ.get("LAB_STORAGE", "")  # which .env may have set just now
-    fresh, replay, worker = wanted.fresh, wanted.replay, wanted.worker
-    if worker and (not storage or fresh or replay):
-        why = "it shares a study, which others may be at" if storage else "workers meet in a database"
-        do = "leave out --fresh and --replay" if storage else "give --storage postgresql://..."
-        raise ConfigError("--worker cannot be had in this way.", where="--worker", why=why, do=do)
+    storage = _storage(wanted)
     experiment = load_experiment(wanted.experiment)
     model = choose_model(experiment.model)
     depends_on = document(experiment, model, shown_proposer())
@@ -148,32 +142,58 @@ async def _tune(wanted: _Wanted) -> "Outcome":
         nullcontext() if storage else alone(experiment.name, CALLS.parent),
         closing(Store(storage or CALLS)) as store,
     ):
-        record = open_record(store, experiment.name, depends_on, fresh=fresh, replay=replay)
-        told_again = replay or record.judged is not None
+        record = open_record(store, experiment.name, depends_on, fresh=wanted.fresh, replay=wanted.replay)
+        told_again = wanted.replay or record.judged is not None
         with nullcontext() if told_again else opening_model(model, os.environ) as opening:
             tracker = Tracker(experiment, model, record.name, view.say)
-            study = Study(experiment, model, record, view, tracker, shared=worker)
-            if not (replay or worker) and (told_again or not storage):
+            study = Study(experiment, model, record, view, tracker, shared=wanted.worker)
+            if not (wanted.replay or wanted.worker) and (told_again or not storage):
                 tracker.lead()
-            _on_signals(study, view, leave_at_once=worker)
+            _on_signals(study, view, leave_at_once=wanted.worker)
             view.say(f"Study {record.name} on {model.name} at {model.shown}: {experiment.about}")
             if record.events:
                 view.say(_goes_on(record))
             if not told_again:
                 environment = choose_environment(experiment.environment)
                 view.say(Plan(experiment, model, environment, shown_proposer()).short)
-            try:
+            with _closing(tracker):
                 outcome = await (study.run(opening) if opening else study.replay())
-                frozen = outcome.frozen_prompt()
-                freeze(frozen, wanted.out)
-                tracker.frozen(frozen)
-                past = PastStudy(experiment, model, outcome.trials, outcome, record)
-                tracker.report(lambda: report(past))
-            except BaseException as error:
-                tracker.close("FAILED" if isinstance(error, Exception) else "KILLED")
-                raise
+                _keep(outcome, wanted.out, tracker, record)
     tracker.close("FINISHED")
     return outcome
+
+
+def _storage(wanted: _Wanted) -> str:
+    """The database's address; empty for the file."""
+    storage = wanted.storage or os.environ.get("LAB_STORAGE", "")  # which .env may have set just now
+    if wanted.worker and (not storage or wanted.fresh or wanted.replay):
+        why = "it shares a study, which others may be at" if storage else "workers meet in a database"
+        do = "leave out --fresh and --replay" if storage else "give --storage postgresql://..."
+        raise ConfigError("--worker cannot be had in this way.", where="--worker", why=why, do=do)
+    return storage
+
+
+@contextmanager
+def _closing(tracker: "Tracker") -> Iterator[None]:
+    """Let MLflow know that the study came to no end, where it did not."""
+    try:
+        yield
+    except BaseException as error:
+        tracker.close("FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+
+
+def _keep(outcome: "Outcome", out: Path, tracker: "Tracker", record: "Record") -> None:
+    """Freeze the winner, and give MLflow frozen prompt and report."""
+    from lab.freeze import freeze
+    from lab.history import PastStudy
+    from lab.reporting.page import report
+
+    frozen = outcome.frozen_prompt()
+    freeze(frozen, out)
+    tracker.frozen(frozen)
+    past = PastStudy(outcome.experiment, outcome.model, outcome.trials, outcome, record)
+    tracker.report(lambda: report(past))
 
 
 def _goes_on(record: "Record") -> str:
