@@ -1,6 +1,6 @@
 """Simulated studies, where the truth is known: false gains, wrong drops, and what a choice takes.
 
-`python -m benchmarks.simulated` writes `benchmarks/results/simulated.md` in about twenty minutes.
+`python -m benchmarks.simulated` writes `benchmarks/results/simulated.md` in about ten minutes.
 """
 
 import json

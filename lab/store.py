@@ -157,7 +157,7 @@ class Store:
                 return False
         return True
 
-    def execute(self, statement: sql.Update | sql.Delete) -> None:
+    def execute(self, statement: sql.Insert | sql.Update | sql.Delete) -> None:
         """Change rows."""
         with self.told(), self._engine.begin() as connection:
             connection.execute(statement)

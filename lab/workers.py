@@ -33,7 +33,7 @@ async def _join(record: Record, *, alone: bool) -> None:
             others = _at_work(record)
             if not (alone and others):
                 me = {"study": record.name, "worker": record.worker, "joined": _NOW, "seen": _NOW}
-                record.store.insert(workers, me)
+                record.store.execute(workers.insert().values(me))
                 record.see(frozenset(others))
                 return
         if time.monotonic() > until_s:

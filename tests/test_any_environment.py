@@ -202,7 +202,7 @@ def test_it_is_tuned_by_one_file_and_what_is_frozen_is_played(
         assert frozen.evidence.outcome == "winner", tuned.stdout
         assert frozen.candidate.template.name == "reckon"
         assert [one.name for one in frozen.task.tasks] == ["near", "far"]
-        assert re.search(r"task far: baseline -?\d+\.\d, trial-\d+ \d", tuned.stdout)
+        assert re.search(r"task far: baseline -?[\d.]+, trial-\d+ \d", tuned.stdout)
 
         assert ("worst task" in tuned.stdout) is (judge == "worst")
         first = checked(project.run("inference.py", **settings).stdout)

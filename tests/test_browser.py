@@ -153,7 +153,7 @@ def test_the_parent_runs_page_tells_the_story(seen: Seen) -> None:
         f"{seen.parent.data.metrics['frozen_return']:g}",
     )
     seen.browser.click("button, a, span", "Show more")
-    seen.browser.shows("What was frozen", "no price was given", "Look next")
+    seen.browser.shows("What was frozen", "price unknown", "Look next")
     seen.picture("mlflow.png")
     seen.browser.open(f"{seen.experiment}/runs/{seen.parent.info.run_id}/artifacts")
     seen.browser.shows("best.toml", "experiment.toml")

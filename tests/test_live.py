@@ -298,7 +298,7 @@ def test_the_screen_shows_intervals_from_two_episodes_on_and_only_settings_that_
     head, first, second = _rows(shown)
     assert head.split() == ["trial", "return", "95", "%", "interval", "n", "rung", "template", "temperature"]
     assert re.fullmatch(r"  trial-000 +12\.0 +\[7\.0, 17\.0\] +3 +2/4 +text-0 +0\.0 *", first)
-    assert re.fullmatch(r"  trial-001 +5\.0 +1 +1/4 +text-1 +0\.1 *", second)
+    assert re.fullmatch(r"  trial-001 +5\.00 +1 +1/4 +text-1 +0\.1 *", second)
 
 
 def _rows(shown: str) -> list[str]:
