@@ -1,6 +1,6 @@
 """What a study survives, in one table: kills, failing calls, dead workers, load, damaged files, any Unicode.
 
-`python -m benchmarks.survival` takes about 40 minutes and writes `benchmarks/results/survival.md`.
+`python -m benchmarks.survival` takes about 20 minutes and writes `benchmarks/results/survival.md`.
 """
 
 import sys
