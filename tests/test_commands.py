@@ -230,10 +230,7 @@ def test_compare_finds_what_is_there(documented: Documented) -> None:
 
 def test_compare_claims_nothing_of_equals(documented: Documented) -> None:
     told = documented.out("compare 1")
-    assert (
-        "No difference between 1 and baseline is shown: 0 [0, 0], 95% interval of 6 pairs, p = 1."
-        in told
-    )
+    assert "No difference between 1 and baseline is shown: 0 [0, 0], 95% interval of 6 pairs, p = 1." in told
 
 
 def test_noise_is_claimed_as_a_difference_in_at_most_5_of_100_comparisons() -> None:
