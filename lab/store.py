@@ -108,7 +108,7 @@ class Store:
             place.parent.mkdir(parents=True, exist_ok=True)
             options = {"connect_args": {"timeout": BUSY_S}}
         self.where = url.render_as_string() if self.shared else str(place)
-        self.trials_url = url.render_as_string(hide_password=False) if self.shared else f"sqlite:///{TRIALS}"
+        self.trials_url = _trials_of(url) if self.shared else f"sqlite:///{TRIALS}"
         try:
             engine = sql.create_engine(url, **options)
         except ImportError:
@@ -199,6 +199,11 @@ def _postgres(address: str) -> sql.URL:
         what, do = "The storage's address is none.", "give postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
         raise ConfigError(what, where="--storage or LAB_STORAGE", do=do)
     return url.set(drivername="postgresql+psycopg")
+
+
+def _trials_of(url: sql.URL) -> str:
+    """Optuna's way into the database: `public`, where a user named as `SCHEMA` would come to our tables."""
+    return url.update_query_dict({"options": "-csearch_path=public"}).render_as_string(hide_password=False)
 
 
 def _tune_sqlite(connection: Any, _: object) -> None:  # noqa: ANN401  # the driver's

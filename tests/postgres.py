@@ -18,10 +18,11 @@ class Postgres:
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def database(self) -> str:
-        """The address of a new, empty database."""
+        """The address of a new, empty database, and of the user whose it is."""
         name = f"study_{next(self._numbers)}"
-        self.server.psql(f"create database {name}")
-        return self.server.get_uri(database=name)
+        self.server.psql(f"create database {name} owner lab")
+        address = sql.make_url(self.server.get_uri(database=name)).set(username="lab")
+        return address.render_as_string(hide_password=False)
 
 
 @contextmanager
@@ -30,6 +31,9 @@ def postgres() -> Iterator[Postgres]:
     with tempfile.TemporaryDirectory() as folder:
         server = get_server(folder, cleanup_mode="stop")
         try:
+            server.psql(
+                "create role lab login"
+            )  # as docs name it: a user has a schema of that name before all others
             yield Postgres(server)
         finally:
             server.cleanup()

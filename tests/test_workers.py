@@ -112,7 +112,7 @@ def test_four_workers_do_one_study_though_one_is_killed(shared: Shared) -> None:
     assert shared.count("lab.events", "body::json->>'kind' = 'taken'") > 0
     assert len(rows(shared.address, "select distinct worker from lab.calls")) == WORKERS
     assert shared.count("lab.workers") == 1  # the killed one could not take its leave
-    assert shared.count("studies") == 1  # Optuna's: the one that led was killed, and another did it
+    assert shared.count("public.studies") == 1  # Optuna's: the one that led was killed, and another did it
     with closing(sqlite3.connect(shared.project.folder / "mlflow.db")) as database:
         runs = database.execute("select status from runs where name like 'known-%'").fetchall()
     assert runs == [("FINISHED",)]
