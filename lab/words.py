@@ -13,7 +13,7 @@ def number(value: float, size: float | None = None) -> str:
     if not isfinite(value):
         return UNKNOWN if isnan(value) else "-∞" if value < 0 else "∞"
     size = abs(value) if size is None else size
-    decimals = next((places for least, places in ((10, 1), (1, 2), (0.01, 3)) if size >= least), 4)
+    decimals = next((places for least, places in ((10, 1), (1, 2), (0.1, 3)) if size >= least), 4)
     return f"{value:,.{decimals}f}" if round(value, decimals) else "0"
 
 

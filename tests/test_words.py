@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lab.intervals import Estimate
 from lab.words import dollars, estimate_text, interval, number, percent, recorded, signed
 
-FIGURES = st.floats(-1e9, 1e9)
+FIGURES = st.floats(-1e9, 1e9) | st.floats(-2, 2) | st.floats(-0.1, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ FIGURES = st.floats(-1e9, 1e9)
         (estimate_text(Estimate(0.5, -0.02, 1.02, 9)), "0.50 [-0.02, 1.02]"),
         (estimate_text(Estimate(5.123, -1.0, 11.2, 9), sign=True), "+5.1 [-1.0, +11.2]"),
         (estimate_text(Estimate(1234.5, 1200.0, 1300.0, 9)), "1,234.5 [1,200.0, 1,300.0]"),
-        (recorded(0.04, [-0.01, 0.09], 32), "0.040 [-0.010, 0.090]"),
+        (recorded(0.04, [-0.01, 0.09], 32), "0.0400 [-0.0100, 0.0900]"),
     ],
 )
 def test_figures_in_words(said: str, expected: str) -> None:
