@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from lab.errors import ConfigError, unknown_key
@@ -154,7 +155,7 @@ class Candidate:
         own = {"template": self.template.name, **sampling, **asdict(self.context)}
         return {**own, "demonstrations": len(self.demonstrations)}
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over every value of the candidate, as `sha256:<64 hex digits>`."""
         canonical = json.dumps(self.as_table(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -8,9 +8,9 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from lab.answer import MOST_BYTES, Answer, read_answer
 from lab.candidate import SamplingParams
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 MODELS_SHOWN, MODELS_TIMEOUT_S = 10, 10.0
 """How many names the message for an unknown model lists, and how long it may take to ask for them."""
+
+NEUTRAL = {"top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "stop": ()}
+"""What each setting is where it changes nothing."""
 
 SHORTEST_KEY = 8
 """Characters of what is taken for a key: a stand-in such as `none` is a word."""
@@ -84,15 +87,20 @@ class Endpoint:
     """Makes the calls. Use it as an async context manager: it holds open connections."""
 
     def __init__(self, config: EndpointConfig) -> None:
+        import aiohttp
         import openai
 
+        self._failures = (openai.OpenAIError, aiohttp.ClientError)
         self.config, self.throttle = config, Throttle(config.patience)
         self._openai, self._takes_schema = openai, True
+        address, credentials = _split_credentials(config.base_url)
         self._client = openai.AsyncOpenAI(
-            base_url=config.base_url,
+            base_url=address,
             api_key=config.api_key,
             timeout=config.patience.timeout_s,
             max_retries=0,  # attempts are `lab.patience`'s
+            # The client's own default looks at every open connection for each call.
+            http_client=openai.DefaultAioHttpClient(auth=credentials),
         )
 
     async def __aenter__(self) -> "Endpoint":
@@ -150,7 +158,7 @@ class Endpoint:
             raise too_slow(self.shown_url) from None
         except self._openai.NotFoundError as error:
             raise await self._no_such_model(error) from error
-        except self._openai.OpenAIError as error:
+        except self._failures as error:
             raise told(error, self.shown_url) from error
 
     @property
@@ -159,21 +167,9 @@ class Endpoint:
         return shown_url(self.config.base_url)
 
     async def _request(self, messages: Sequence[Message], sampling: SamplingParams, schema: str) -> bytes:
-        # A setting at its neutral value is not sent: some endpoints refuse settings that they do not know.
-        omit = self._openai.omit
+        # What is in `extra_body` goes as it is; the client walks over all else, for a sixth of a call's CPU.
         answering = self._client.chat.completions.with_streaming_response.create(
-            model=self.config.model,
-            messages=[],  # what is in `extra_body` goes as it is; the client's walk over typed messages is
-            extra_body={  # a sixth of a call's CPU
-                "messages": list(map(asdict, messages)),
-                **({"response_format": _response_format(schema)} if schema else {}),
-            },
-            temperature=sampling.temperature,
-            max_tokens=sampling.max_tokens,
-            top_p=sampling.top_p if sampling.top_p != 1.0 else omit,
-            presence_penalty=sampling.presence_penalty or omit,
-            frequency_penalty=sampling.frequency_penalty or omit,
-            stop=list(sampling.stop) or omit,
+            model=self.config.model, messages=[], extra_body=_asked(messages, sampling, schema)
         )
         body = bytearray()
         async with answering as response:
@@ -202,12 +198,28 @@ class Endpoint:
         return EndpointError(what, where=self.shown_url, why=str(error), do=do)
 
 
-def _response_format(schema: str) -> dict[str, object]:
-    return {"type": "json_schema", "json_schema": {"name": "action", "schema": json.loads(schema)}}
+def _asked(messages: Sequence[Message], sampling: SamplingParams, schema: str) -> dict[str, object]:
+    """A call's body but for the model, and for settings that change nothing: not all endpoints know them."""
+    asked: dict[str, object] = {"messages": [vars(message) for message in messages]}
+    asked |= {name: value for name, value in vars(sampling).items() if value != NEUTRAL.get(name)}
+    if schema:
+        json_schema = {"name": "action", "schema": json.loads(schema)}
+        asked["response_format"] = {"type": "json_schema", "json_schema": json_schema}
+    return asked
 
 
 def _tokens(answer: Answer) -> int:
     return answer.prompt_tokens + answer.completion_tokens
+
+
+def _split_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
+    """The address, and the user and password in it, which go with each call in place of the key."""
+    parts = urlsplit(url)
+    address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return address, (
+        unquote(parts.username or ""),
+        unquote(parts.password or ""),
+    ) if "@" in parts.netloc else None
 
 
 def shown_url(url: str) -> str:

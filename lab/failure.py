@@ -22,6 +22,7 @@ from lab.errors import (
 )
 
 if TYPE_CHECKING:
+    import aiohttp
     import openai
 
 NO_KEY, NO_MODEL = (401, 403), 404
@@ -34,17 +35,18 @@ FILTERED = ("content_filter", "content management policy", "content_policy")
 USED_UP = ("insufficient_quota", "billing", "credit")
 
 
-def told(error: "openai.OpenAIError", where: str) -> EndpointError | CallError:
-    """What the client raised at the endpoint `where`."""
+def told(error: "openai.OpenAIError | aiohttp.ClientError", where: str) -> EndpointError | CallError:
+    """What the client, or the transport below it, raised at the endpoint `where`."""
+    import aiohttp
     import openai
 
     match error:
         case openai.APIStatusError():
             return _status(error, where)
-        case openai.APITimeoutError():
-            return too_slow(where)
         case openai.APIConnectionError():
             return _connection(error, where)
+        case aiohttp.ClientError():  # what came was no HTTP, and the client lets that through
+            return broken_off(error, where)
         case _:
             return CallError("The model call failed.", where=where, why=str(error))
 
@@ -108,6 +110,8 @@ def _refusal(words: str) -> str:
 
 
 def _connection(error: "openai.APIConnectionError", where: str) -> EndpointError | CallError:
+    import aiohttp
+
     do = "check API_BASE_URL, and that the server is up"
     causes = list(_causes(error))
     why = next((str(cause) for cause in causes if str(cause)), str(error))
@@ -117,6 +121,8 @@ def _connection(error: "openai.APIConnectionError", where: str) -> EndpointError
                 return UnreachableError(
                     "There is no such host.", where=where, why=why, do="check API_BASE_URL"
                 )
+            case TimeoutError():
+                return too_slow(where)
             case ConnectionRefusedError():
                 what = "The endpoint cannot be reached: nothing listens there."
                 return UnreachableError(what, where=where, why=str(cause), do=do)
@@ -125,10 +131,10 @@ def _connection(error: "openai.APIConnectionError", where: str) -> EndpointError
                 return EndpointError(
                     "The endpoint's certificate is not trusted.", where=where, why=why, do=trust
                 )
+            case ConnectionError() | aiohttp.ServerDisconnectedError():
+                return OutageError("The endpoint broke off in the middle.", where=where, why=why)
             case ssl.SSLError():
                 return EndpointError("The endpoint does not speak TLS.", where=where, why=why, do=do)
-    if any(type(cause).__name__ in ("RemoteProtocolError", "ReadError") for cause in causes):
-        return OutageError("The endpoint broke off in the middle.", where=where, why=why)
     return UnreachableError("The endpoint cannot be reached.", where=where, why=why, do=do)
 
 

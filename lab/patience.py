@@ -29,6 +29,10 @@ T = TypeVar("T")
 FIRST_WAIT_S, MOST_WAIT_S = 0.5, 30.0
 """Between two attempts: doubled each time, and drawn from the half below it to all of it."""
 
+APART_S = 0.0015
+"""Between the beginnings of two calls. Calls that are answered in the same moment would else be worked off by
+turns, go on in the same moment, and wait for each other time after time."""
+
 FALL, FALLS_APART_S = 0.7, 1.0
 """What the limit on calls at once is multiplied by when the endpoint pushes back, once a second at most:
 calls that were begun together fail together."""
@@ -160,7 +164,7 @@ class _Pace:
 
     def __init__(self, patience: Patience) -> None:
         self.paused_until_s = -inf
-        self._request_s = 60 / patience.requests_per_minute
+        self._request_s = max(60 / patience.requests_per_minute, APART_S)
         self._token_s = 60 / patience.tokens_per_minute
         self._next_s = -inf
         self._calls, self._tokens = 1, FIRST_TOKENS

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from lab.candidate import SamplingParams
 from lab.endpoint import Completion, Message, Model
@@ -75,8 +75,8 @@ class Nothing:
 
 def _request(messages: Sequence[Message], sampling: SamplingParams, schema: str) -> str:
     asked: dict[str, object] = {
-        "messages": [asdict(message) for message in messages],
-        "sampling": asdict(sampling),
+        "messages": [vars(message) for message in messages],
+        "sampling": vars(sampling),
     }
     if schema:
         asked["schema"] = schema

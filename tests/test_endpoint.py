@@ -1,8 +1,10 @@
 """The endpoint's client: what can go wrong with a call, told apart, tried again where that is of use."""
 
 import asyncio
+import base64
 import json
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from lab.candidate import SamplingParams
 from lab.endpoint import Completion, Endpoint, EndpointConfig, Message
 from lab.errors import BusyError, CallError, EndpointError, LabError, RequestError, UnreachableError
 from lab.failure import retry_after_s
-from lab.patience import Patience, Throttle
+from lab.patience import APART_S, Patience, Throttle
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 
 KEY = "canary-key-0123456789"
@@ -140,6 +142,56 @@ def test_a_hang_ends_after_the_time_of_an_attempt(behave: Callable[[socket.socke
     assert "did not answer in time" in error.what
 
 
+def reset(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def speak_another_tongue(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(b"220 mail.example.com ESMTP\r\n")
+
+
+@pytest.mark.parametrize("behave", [reset, speak_another_tongue])
+def test_a_server_that_answers_with_no_http_broke_off(behave: Callable[[socket.socket], None]) -> None:
+    with listener(behave) as url:
+        assert "broke off in the middle" in failure(url, Patience(attempts=1, whole_s=0.1)).what
+
+
+def answered(connection: socket.socket, heads: list[bytes]) -> None:
+    """One call, on a connection that the server then closes without having said so."""
+    head, _, rest = connection.recv(65536).partition(b"\r\n\r\n")
+    heads.append(head)
+    if not rest:
+        connection.recv(65536)
+    text = body(content="fine")
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text))
+
+
+def test_a_connection_that_was_closed_while_idle_costs_no_attempt() -> None:
+    async def main(url: str) -> list[int]:
+        async with Endpoint(EndpointConfig(url, "tuned", KEY, ONCE)) as endpoint:
+            attempts = []
+            for _ in range(3):
+                done = await endpoint.complete([Message("user", "hello")], SamplingParams())
+                attempts.append(done.attempts)
+                await asyncio.sleep(0.1)
+        return attempts
+
+    with listener(lambda connection: answered(connection, [])) as url:
+        assert asyncio.run(main(url)) == [1, 1, 1]
+
+
+def test_a_user_and_a_password_in_the_address_go_in_place_of_the_key() -> None:
+    heads = list[bytes]()
+    with listener(lambda connection: answered(connection, heads)) as url:
+        ask(url.replace("http://", "http://me:p%40ss@"), ONCE)
+        ask(url, ONCE)
+    assert b"\r\nauthorization: Basic " + base64.b64encode(b"me:p@ss") in heads[0]
+    assert KEY.encode() not in heads[0]
+    assert f"\r\nauthorization: Bearer {KEY}".encode() in heads[1]
+
+
 def test_an_address_that_is_none_is_told_at_once_and_apart() -> None:
     patience = Patience(attempts=10)
     error = failure("http://no-such-host.invalid/v1", patience)
@@ -174,6 +226,23 @@ def test_attempts_are_limited_but_not_by_an_endpoint_that_is_busy() -> None:
         (outcome,) = ask(endpoint.url, Patience(attempts=1))
     assert isinstance(outcome, Completion)
     assert outcome.attempts == 4
+
+
+def test_calls_that_are_asked_for_together_begin_apart() -> None:
+    asked = list[float]()
+
+    def script(_: Body) -> Reply:
+        asked.append(time.monotonic())
+        return Reply()
+
+    async def main(url: str) -> None:
+        async with Endpoint(EndpointConfig(url, "tuned", KEY)) as endpoint:
+            calls = (endpoint.complete([Message("user", "hello")], SamplingParams()) for _ in range(100))
+            await asyncio.gather(*calls)
+
+    with fake_endpoint(script) as endpoint:
+        asyncio.run(main(endpoint.url))
+    assert max(asked) - min(asked) > 99 * APART_S / 2  # half of it, since the server has delays of its own
 
 
 def test_retry_after_is_obeyed_by_all_calls() -> None:
@@ -219,8 +288,8 @@ def test_calls_at_once_fall_when_the_endpoint_pushes_back_and_grow_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """24 want in, all the time; the endpoint bears 4 at once, and from the 400th call on any number."""
-    monkeypatch.setattr("lab.patience.FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr("lab.patience.FALLS_APART_S", 0.02)
+    monkeypatch.setattr("lab.patience.FIRST_WAIT_S", 0.1)
+    monkeypatch.setattr("lab.patience.FALLS_APART_S", 0.2)
     held, now = list[int](), 0
 
     async def attempt() -> int:
@@ -228,7 +297,7 @@ def test_calls_at_once_fall_when_the_endpoint_pushes_back_and_grow_again(
         now += 1
         held.append(now)
         over = now > 4 and len(held) < 400
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
         now -= 1
         if over:
             raise BusyError("The endpoint is busy.")
