@@ -14,7 +14,7 @@ from benchmarks.ground import Broken, Ledger, OutOfCalls
 from lab.candidate import Candidate, SamplingParams
 from lab.endpoint import Message, Model
 from lab.environment import Environment
-from lab.episode import CutEpisode, Episode, FailedEpisode
+from lab.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
 from lab.errors import BudgetError, CallError, LabError
 from lab.experiment import Experiment
 from lab.player import Played, Player
@@ -161,7 +161,7 @@ async def _played(player: Player, candidate: Candidate, seeds: Sequence[int]) ->
     return [_ended(one) for one in played]
 
 
-def _ended(played: Played | BaseException) -> Episode:
+def _ended(played: Played | Ending | BaseException) -> Episode:
     match played:
         case Episode():
             return played
@@ -171,5 +171,5 @@ def _ended(played: Played | BaseException) -> Episode:
             raise Broken from played.error
         case BaseException():
             raise Broken from played
-        case CutEpisode():
-            raise AssertionError("nobody asked for an episode to be cut")
+        case CutEpisode() | Tally():
+            raise AssertionError("no episode is cut, or kept in a record")

@@ -56,6 +56,33 @@ class Start:
     schema: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What is counted of an episode that was played to its end: all but its texts.
+
+    Attributes:
+        rewards: of each step.
+        calls: of the model, that were answered.
+        calls_s: seconds of them, all together.
+        duration_s: see `Episode`.
+        began: see `Episode`.
+    """
+
+    seed: int
+    rewards: tuple[float, ...]
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    calls_s: float
+    duration_s: float
+    began: float | None
+
+    @property
+    def episode_return(self) -> float:
+        """The sum of the rewards."""
+        return sum(self.rewards)
+
+
 @dataclass(frozen=True)
 class Episode:
     """An episode that was played to its end.
@@ -80,15 +107,24 @@ class Episode:
         return Start(self.opening, self.fields, self.schema)
 
     @property
+    def rewards(self) -> tuple[float, ...]:
+        """Of each step."""
+        return tuple(step.reward for step in self.steps)
+
+    @property
     def episode_return(self) -> float:
         """The sum of the rewards."""
-        return sum(step.reward for step in self.steps)
+        return sum(self.rewards)
+
+    @property
+    def calls_s(self) -> float:
+        """Seconds of its model calls, all together."""
+        return sum(completion.latency_s for completion in self.completions)
 
     @property
     def duration_s(self) -> float:
         """Seconds that its model calls and the environment took, as far as they were kept."""
-        calls = sum(completion.latency_s for completion in self.completions)
-        return calls + sum(step.environment_s or 0.0 for step in self.steps)
+        return self.calls_s + sum(step.environment_s or 0.0 for step in self.steps)
 
     @property
     def completions(self) -> tuple[Completion, ...]:
@@ -104,6 +140,25 @@ class Episode:
     def completion_tokens(self) -> int:
         """Tokens that the model wrote."""
         return sum(completion.completion_tokens for completion in self.completions)
+
+    @property
+    def calls(self) -> int:
+        """Of the model, that were answered."""
+        return len(self.completions)
+
+    @property
+    def tally(self) -> Tally:
+        """It without its texts, which are most of it."""
+        return Tally(
+            self.seed,
+            self.rewards,
+            self.calls,
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.calls_s,
+            self.duration_s,
+            self.began,
+        )
 
 
 @dataclass(frozen=True)
@@ -125,6 +180,9 @@ class CutEpisode:
     seed: int
     bound: float
 
+
+Ending = Tally | CutEpisode | FailedEpisode
+"""How an episode ended, without its texts."""
 
 OnStep = Callable[[Step], None]
 """Told of each step as soon as the environment has taken it."""

@@ -5,8 +5,7 @@ from functools import cached_property
 from statistics import fmean, stdev
 
 from lab.candidate import Candidate
-from lab.endpoint import Completion
-from lab.episode import Episode, FailedEpisode
+from lab.episode import Episode, FailedEpisode, Tally
 from lab.task import Task
 
 
@@ -14,13 +13,15 @@ from lab.task import Task
 class Evaluation:
     """What a candidate did. Figures are over the episodes that ended; failed ones have no return.
 
+    Of an episode that is in a study's record this has the tally, and `Record.episode` the whole.
+
     Raises:
         statistics.StatisticsError: a mean is asked for, and no episode ended.
     """
 
     candidate: Candidate
     task: Task
-    episodes: tuple[Episode, ...]
+    episodes: tuple[Episode | Tally, ...]
     failed: tuple[FailedEpisode, ...] = ()
 
     @cached_property
@@ -59,7 +60,7 @@ class Evaluation:
     @cached_property
     def scores(self) -> tuple[float, ...]:
         """The task's score of each episode, in [0, 1]."""
-        return tuple(self.task.score_of(step.reward for step in episode.steps) for episode in self.episodes)
+        return tuple(self.task.score_of(episode.rewards) for episode in self.episodes)
 
     @property
     def mean_score(self) -> float:
@@ -71,10 +72,10 @@ class Evaluation:
         """The share of episodes whose score sits at the clamp, 1.0."""
         return sum(score >= 1.0 for score in self.scores) / len(self.scores)
 
-    @cached_property
-    def completions(self) -> tuple[Completion, ...]:
-        """Every model answer of every episode."""
-        return tuple(completion for episode in self.episodes for completion in episode.completions)
+    @property
+    def calls(self) -> int:
+        """Of the model, that were answered, in all episodes."""
+        return sum(episode.calls for episode in self.episodes)
 
     @property
     def tokens(self) -> float:
@@ -83,5 +84,5 @@ class Evaluation:
 
     @property
     def latency_s(self) -> float:
-        """Mean seconds of a call."""
-        return fmean(completion.latency_s for completion in self.completions)
+        """Mean seconds of a call; 0 where none was answered."""
+        return sum(episode.calls_s for episode in self.episodes) / max(self.calls, 1)

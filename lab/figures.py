@@ -4,6 +4,7 @@ It owns their names, which are the same for every kind of run.
 """
 
 import json
+from collections.abc import Iterable
 from statistics import fmean
 
 from lab.chat import chat
@@ -23,7 +24,7 @@ def run_figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
         "episodes_failed": len(evaluation.failed),
         "score_mean": evaluation.mean_score,
         "score_clamped_share": evaluation.clamped_share,
-        "calls": len(evaluation.completions),
+        "calls": evaluation.calls,
         "tokens_in": sum(episode.prompt_tokens for episode in evaluation.episodes),
         "tokens_out": sum(episode.completion_tokens for episode in evaluation.episodes),
         "tokens_per_episode": evaluation.tokens,
@@ -78,9 +79,8 @@ def interval_figures(name: str, estimate: Estimate) -> dict[str, float]:
     return {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def first_prompt(evaluation: Evaluation) -> str:
-    """The chat before the first and before the last step of the first episode, as it was sent."""
-    episode = evaluation.episodes[0]
+def prompt_text(evaluation: Evaluation, episode: Episode) -> str:
+    """The chat before the first and before the last step of one of its episodes, as it was sent."""
     parts = []
     for steps in ((), episode.steps[:-1]):
         messages = chat(evaluation.candidate, evaluation.task, episode.start, steps)
@@ -89,10 +89,9 @@ def first_prompt(evaluation: Evaluation) -> str:
     return plain("\n\n".join(parts)) + "\n"
 
 
-def episodes_json(evaluation: Evaluation) -> str:
+def episodes_json(episodes: Iterable[Episode], task: Task) -> str:
     """A line an episode: with an indent, Python would write it ten times as slowly."""
-    tables = (_episode_table(episode, evaluation.task) for episode in evaluation.episodes)
-    lines = [json.dumps(table) for table in tables]
+    lines = [json.dumps(_episode_table(episode, task)) for episode in episodes]
     return "[\n" + ",\n".join(lines) + "\n]\n"
 
 

@@ -80,7 +80,7 @@ async def past_study(path: Path, storage: str = "") -> AsyncIterator[PastStudy]:
             error.do = f"change it back, or begin a new study: python -m lab.tune {path}"
             raise
         view = ProgressView(experiment.space.free, quiet=True)
-        tracker = Tracker(experiment, model, record.name, view.say)
+        tracker = Tracker(experiment, model, record, view.say)
         study = Study(experiment, model, record, view, tracker)
         outcome = await study.replay() if record.judged else None
         trials = outcome.trials if outcome else tuple(study.so_far())

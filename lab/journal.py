@@ -1,7 +1,7 @@
 """The journal's entries: what happened in a study, in the order in which it did.
 
 They are facts and no computations: whoever takes them in, one by one, stands where the study stood. The
-search, the player and the study write them; the record keeps them.
+search, the player and the study write them; the record keeps them, and reads an episode's end as `Over`.
 """
 
 from dataclasses import dataclass
@@ -64,6 +64,14 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Over:
+    """What `Ended` and `Failed` come to for who reads the journal: `Record.ended` has how it was."""
+
+    digest: str
+    seed: int
+
+
+@dataclass(frozen=True)
 class Renewing:
     """A worker began a round of renewal, or one that a dead worker had begun."""
 
@@ -109,7 +117,12 @@ class Kept:
     kind: Literal["kept"] = "kept"
 
 
-Event = Opened | Begun | Taken | Ended | Failed | Renewing | Renewed | Searched | Judged | Kept
+_Same = Opened | Begun | Taken | Renewing | Renewed | Searched | Judged | Kept
+Event = _Same | Ended | Failed
+"""An entry as it is written."""
+
+Seen = _Same | Over
+"""An entry as the study sees it, without an episode's texts: these are most of a journal."""
 
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="kind")])
 

@@ -15,21 +15,23 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from lab.description import description, unfinished
+from lab.episode import Episode
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
 from lab.figures import (
     began_ms,
     ended_ms,
     episodes_json,
-    first_prompt,
     interval_figures,
     outcome_figures,
+    prompt_text,
     run_figures,
 )
 from lab.freeze import frozen_text
 from lab.frozen import FrozenPrompt
 from lab.headroom import Headroom
 from lab.proposal import Proposals
+from lab.record import Record
 from lab.registry import register
 from lab.settings import ModelChoice
 from lab.traces import Traced, log_traces
@@ -45,30 +47,30 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 class MlflowStore:
     """One study in MLflow, at `MLFLOW_TRACKING_URI` or MLflow's own default."""
 
-    def __init__(self, experiment: Experiment, model: ModelChoice, study_name: str) -> None:
+    def __init__(self, experiment: Experiment, model: ModelChoice, record: Record) -> None:
         import mlflow
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)  # or each table of a new store is announced
         self._client: MlflowClient = mlflow.MlflowClient()
-        self._experiment, self._model = experiment, model
+        self._experiment, self._model, self._record = experiment, model, record
         self._prices = experiment.prices_of(model)
         self._race, self._leader, self._drawn = dict[str, Trial](), "", 0
         self._traced = dict[str, set[int]]()
         found = self._client.get_experiment_by_name(experiment.name)
         self._experiment_id = found.experiment_id if found else self._create_experiment()
         self._runs = dict[str, str]()
-        parents = self._found(f"attributes.run_name = '{study_name}' and tags.kind = 'study'")
-        if study_name in parents:
-            self._parent = parents[study_name]
+        parents = self._found(f"attributes.run_name = '{record.name}' and tags.kind = 'study'")
+        if record.name in parents:
+            self._parent = parents[record.name]
             self._client.update_run(self._parent, status="RUNNING")
             self._runs = self._found(f"tags.`mlflow.parentRunId` = '{self._parent}'")
             drawn = self._client.get_metric_history(self._parent, "contenders")
             self._drawn = max((point.step for point in drawn), default=0)
             return
         tags = {"mlflow.note.content": unfinished(experiment), "kind": "study", **self._model_tags}
-        self._parent = self._create_run(study_name, tags)
-        self._save_view(study_name)
+        self._parent = self._create_run(record.name, tags)
+        self._save_view(record.name)
         self._log(self._parent, params=experiment.baseline.settings, prefix="baseline_")
         self._client.log_text(self._parent, experiment.text, "experiment.toml")
 
@@ -169,16 +171,18 @@ class MlflowStore:
         run = self._runs.get(name)
         if run is None:
             digest = {"digest": evaluation.candidate.digest}
-            first = {"mlflow.parentRunId": self._parent, "kind": kind, **digest, **self._model_tags}
-            run = self._runs[name] = self._create_run(name, first, began_ms(evaluation))
+            known = {"mlflow.parentRunId": self._parent, "kind": kind, **digest, **self._model_tags}
+            run = self._runs[name] = self._create_run(name, known, began_ms(evaluation))
             params = dict(evaluation.candidate.settings)
             if evaluation.episodes:
-                self._client.log_text(run, first_prompt(evaluation), "prompt.txt")
+                first = self._whole(evaluation, evaluation.episodes[0].seed)
+                self._client.log_text(run, prompt_text(evaluation, first), "prompt.txt")
         figures, ended = dict[str, float](), ended_ms(evaluation)
         if evaluation.episodes:  # the return comes first: MLflow's compare view opens with the first figure
             figures = run_figures(evaluation, self._experiment.verdict.confidence)
         self._log(run, {**figures, **more}, params, step=len(evaluation.episodes), at_ms=ended, tags=tags)
-        self._client.log_text(run, episodes_json(evaluation), "episodes.json")
+        whole = (self._whole(evaluation, one.seed) for one in evaluation.episodes)
+        self._client.log_text(run, episodes_json(whole, evaluation.task), "episodes.json")
         self._client.set_terminated(run, end_time=ended)
         return run
 
@@ -187,12 +191,15 @@ class MlflowStore:
         if not most:
             return
         done = self._traced.setdefault(run, set())
-        first = sorted(evaluation.episodes, key=lambda episode: episode.seed)
-        episodes = [episode for episode in first if episode.seed not in done][: max(0, most - len(done))]
+        owed = [seed for seed in sorted(evaluation.returns) if seed not in done][: max(0, most - len(done))]
         failed = [broken for broken in evaluation.failed if broken.seed not in done]
-        done |= {one.seed for one in episodes} | {broken.seed for broken in failed}
+        done |= {*owed, *(broken.seed for broken in failed)}
+        episodes = [self._whole(evaluation, seed) for seed in owed]
         traced = Traced(self._experiment_id, run, name, self._model.name, self._prices, evaluation)
         log_traces(traced, episodes, failed)
+
+    def _whole(self, evaluation: Evaluation, seed: int) -> Episode:
+        return self._record.episode((evaluation.candidate.digest, seed))
 
     @cached_property
     def _began_ms(self) -> int:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.episode import Episode
+from lab.episode import Episode, Tally
 from lab.evaluation import Evaluation
 from lab.spending import FREE, Prices
 
@@ -32,7 +32,7 @@ class Objective:
     within: float = 0.0
     prices: Prices = FREE
 
-    def cost_of(self, episode: Episode) -> float:
+    def cost_of(self, episode: Episode | Tally) -> float:
         """What an episode cost, in this objective's unit; 0 where the return alone counts."""
         match self.cost:
             case "tokens":

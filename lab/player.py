@@ -12,7 +12,7 @@ from lab.agent import Agent
 from lab.candidate import Candidate
 from lab.endpoint import Model
 from lab.environment import Environment
-from lab.episode import CutEpisode, Episode, FailedEpisode, Step, play
+from lab.episode import CutEpisode, Ending, Episode, FailedEpisode, Step, Tally, play
 from lab.errors import CallError, EnvError
 from lab.evaluation import Evaluation
 from lab.journal import Ended, Failed
@@ -62,8 +62,11 @@ class Player:
 
     def episode(
         self, candidate: Candidate, seed: int, hopeless: Hopeless | None = None
-    ) -> Coroutine[None, None, Played]:
+    ) -> Coroutine[None, None, Played | Ending]:
         """Play one episode; `hopeless` is asked after each step where the task bounds a step's reward.
+
+        Returns:
+            The episode; what comes of it in the record where there is one, which keeps the texts.
 
         It counts as owed from the call on, before it is awaited, so that `room` is never too early.
 
@@ -84,11 +87,11 @@ class Player:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self.episode(candidate, seed)) for seed in seeds]
         results = [task.result() for task in tasks]
-        ended = tuple(result for result in results if isinstance(result, Episode))
+        ended = tuple(result for result in results if isinstance(result, Episode | Tally))
         failed = tuple(result for result in results if isinstance(result, FailedEpisode))
         return Evaluation(candidate, self.task, ended, failed)
 
-    async def _episode(self, candidate: Candidate, seed: int, hopeless: Hopeless | None) -> Played:
+    async def _episode(self, candidate: Candidate, seed: int, hopeless: Hopeless | None) -> Played | Ending:
         running = _Running(self, hopeless)
         try:
             if self._record is None:
@@ -99,7 +102,7 @@ class Player:
             self.owed_calls += running.calls
             self._owe(-1)
 
-    async def _once(self, record: Record, candidate: Candidate, seed: int, running: "_Running") -> Played:
+    async def _once(self, record: Record, candidate: Candidate, seed: int, running: "_Running") -> Ending:
         """Play it, unless another worker has, or does: then wait for how it ends."""
         which = (candidate.digest, seed)
         while which not in record.ended:
@@ -135,7 +138,7 @@ class Player:
         return Recorded(self._model, self._record, f"{candidate.digest} {seed}")
 
     @staticmethod
-    def _keep(record: Record, candidate: Candidate, played: Played) -> Played:
+    def _keep(record: Record, candidate: Candidate, played: Played) -> Ending:
         if isinstance(played, FailedEpisode):
             error = played.error
             texts = (error.what, error.where, error.why, error.do)

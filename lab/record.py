@@ -2,7 +2,8 @@
 
 Journal entries are numbered without a gap, and the number is the key: who writes an entry knows all before
 it. So a decision holds for all workers, or was made too late and is made again; that is the whole of how
-they agree. What an entry means is `lab.journal`'s; when a call is looked up instead of made is
+they agree. The texts of episodes are most of a journal: they stay in the store, and whoever shows them reads
+them there. What an entry means is `lab.journal`'s; when a call is looked up instead of made is
 `lab.recorded`'s; who is at work is `lab.workers`'.
 """
 
@@ -18,11 +19,14 @@ import sqlalchemy as sql
 from pydantic import ValidationError
 
 from lab.endpoint import Completion
-from lab.episode import CutEpisode, Episode, FailedEpisode
+from lab.episode import CutEpisode, Ending, Episode, FailedEpisode
 from lab.errors import CallError, ConfigError, LabError, plain
-from lab.journal import Begun, Ended, Event, Failed, Judged, Opened, Taken, event_json, read_event
+from lab.journal import Begun, Ended, Event, Failed, Judged, Opened, Over, Seen, Taken, event_json, read_event
 from lab.spending import FREE, Prices, Spent
 from lab.store import Store, calls, events, failures
+
+PAGE = 500
+"""Entries of the journal that are read at a time: with the texts of episodes they are large."""
 
 PROPOSALS = "proposals"
 """The scope of the calls that propose texts; every other scope is an episode's."""
@@ -53,7 +57,7 @@ class Record:
         alive: the workers that are at work, this one among them.
         events: the journal, as far as it was read.
         times: when each of its entries was written, in seconds since 1970.
-        ended: how each episode ended that has.
+        ended: how each episode ended that has; `episode` has the texts.
         unended: who plays each episode that was begun and has not ended.
         uncounted: episodes that ended elsewhere since it was last asked what was spent there.
         sealed: nothing is written any more; what would have to be was not recorded.
@@ -63,9 +67,10 @@ class Record:
         self.store, self.name, self.document, self.sealed = store, name, document, False
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.alive = frozenset({self.worker})
-        self.events: list[Event] = []
+        self.events: list[Seen] = []
         self.times: list[float] = []
-        self.ended: dict[Which, Episode | CutEpisode | FailedEpisode] = {}
+        self.ended: dict[Which, Ending] = {}
+        self._places: dict[Which, int] = {}
         self.unended: dict[Which, str] = {}
         self.uncounted = 0
         self._work_s = _Work()
@@ -75,16 +80,23 @@ class Record:
 
     def read(self) -> bool:
         """Read what others wrote; whether there was anything."""
-        news = sql.select(events.c.at, events.c.worker, events.c.body)
-        news = news.where(events.c.study == self.name, events.c.number >= len(self.events))
-        rows = self.store.rows(news.order_by(events.c.number))
-        try:
+        known = len(self.events)
+        while rows := self._entries(len(self.events), PAGE):
             for row in rows:
-                self._take(row.at, row.worker, read_event(row.body))
-        except ValidationError as error:
-            where, do = f"{self.name} in {self.store.where}", "--fresh begins a new study"
-            raise LabError("The study's journal is damaged.", where=where, why=str(error), do=do) from None
-        return bool(rows)
+                self._take(row.at, row.worker, self._event(row))
+        return len(self.events) > known
+
+    def episode(self, which: Which) -> Episode:
+        """An episode that was played to its end, with its texts; it may be read from any thread.
+
+        Raises:
+            KeyError: none was.
+        """
+        (row,) = self._entries(self._places[which], 1)
+        event = self._event(row)
+        assert isinstance(event, Ended)
+        assert isinstance(event.played, Episode)
+        return event.played
 
     def propose(self, event: Event) -> bool:
         """Write the next entry, unless another worker was faster: then read what it wrote, and decide again.
@@ -151,7 +163,7 @@ class Record:
     @property
     def episodes(self) -> int:
         """How many were played to their end."""
-        return sum(isinstance(played, Episode) for played in self.ended.values())
+        return len(self._places)
 
     def calls_of(self, scope: str) -> dict[CallKey, Completion]:
         """The calls of one scope."""
@@ -211,8 +223,21 @@ class Record:
         unpriced = 0 if prices.known else made
         return Spent(made, tokens_in, tokens_out, prices.dollars(tokens_in, tokens_out), unpriced)
 
+    def _entries(self, first: int, count: int) -> list[sql.Row[Any]]:
+        query = sql.select(events.c.at, events.c.worker, events.c.body).order_by(events.c.number)
+        return self.store.rows(
+            query.where(events.c.study == self.name, events.c.number >= first).limit(count)
+        )
+
+    def _event(self, row: sql.Row[Any]) -> Event:
+        try:
+            return read_event(row.body)
+        except ValidationError as error:
+            where, do = f"{self.name} in {self.store.where}", "--fresh begins a new study"
+            raise LabError("The study's journal is damaged.", where=where, why=str(error), do=do) from None
+
     def _take(self, at: float, worker: str, event: Event) -> None:
-        self.events.append(event)
+        self.events.append(_seen(event))
         self.times.append(at)
         self._work_s.wrote(at, worker, event)
         if isinstance(event, Ended | Failed) and worker != self.worker:
@@ -235,8 +260,12 @@ class Record:
         self._tell()
 
     def _end(self, which: Which, played: Episode | CutEpisode | FailedEpisode) -> None:
-        self.ended.setdefault(which, played)
         self.unended.pop(which, None)
+        if which in self.ended:
+            return
+        self.ended[which] = played.tally if isinstance(played, Episode) else played
+        if isinstance(played, Episode):
+            self._places[which] = len(self.events) - 1
 
     def _tell(self) -> None:
         self._change.set()
@@ -262,6 +291,16 @@ class _Work:
     @property
     def seconds(self) -> float:
         return self._before_s + self._last_s - self._began_s
+
+
+def _seen(event: Event) -> Seen:
+    match event:
+        case Ended(digest, played):
+            return Over(digest, played.seed)
+        case Failed(digest, seed):
+            return Over(digest, seed)
+        case _:
+            return event
 
 
 def _completion(row: sql.Row[Any]) -> Completion:

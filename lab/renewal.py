@@ -13,6 +13,7 @@ from lab.experiment import Experiment
 from lab.prompt import PromptTemplate
 from lab.proposal import Proposals
 from lab.proposers import Proposer
+from lab.record import Record
 from lab.trial import Trial
 
 DEMONSTRATIONS = 8
@@ -34,6 +35,7 @@ class Renewal:
         owed_calls: of a round that is going on, until its texts are in the race: a call and an episode each.
 
     Args:
+        record: has the texts of the episodes.
         proposer: None where only demonstrations are to be brought.
         on_round: told of what each round's proposer gave, with the round's number.
         warn: told in words of a round that was lost.
@@ -42,11 +44,12 @@ class Renewal:
     def __init__(
         self,
         experiment: Experiment,
+        record: Record,
         proposer: Proposer | None,
         on_round: Callable[[int, Proposals], None],
         warn: Callable[[str], None],
     ) -> None:
-        self._experiment, self._proposer = experiment, proposer
+        self._experiment, self._record, self._proposer = experiment, record, proposer
         self._on_round, self._warn = on_round, warn
         self._rounds = experiment.proposals.rounds if experiment.proposals else 1
         self._done = 0
@@ -72,14 +75,14 @@ class Renewal:
         A proposer that fails costs its round and nothing else.
         """
         texts = await self._texts(trials) if self._proposer is not None else ()
-        return Found(texts, demonstrations(trials))
+        return Found(texts, demonstrations(trials, self._record))
 
     async def _texts(self, trials: Sequence[Trial]) -> tuple[PromptTemplate, ...]:
         settings, number = self._experiment.proposals, self._done
         assert self._proposer is not None
         assert settings is not None
         try:
-            told = briefing(self._experiment, trials)
+            told = briefing(self._experiment, trials, self._record)
             proposals = await self._proposer.propose(told, settings.texts, number)
         except Exception as raised:  # a foreign library's, too: the search goes on without this round
             error = first_of(raised)
@@ -90,14 +93,15 @@ class Renewal:
         return proposals.accepted
 
 
-def briefing(experiment: Experiment, trials: Sequence[Trial]) -> Briefing:
+def briefing(experiment: Experiment, trials: Sequence[Trial], record: Record) -> Briefing:
     """What a proposer is told: the objective, and each text with its best trial's best and worst episodes."""
     by_text: dict[str, Rated] = {}
     for trial in trials:
-        episodes = sorted(trial.evaluation.episodes, key=lambda episode: episode.episode_return)
-        template = trial.candidate.template
-        rated = Rated(template, trial.evaluation.mean_return, len(episodes), episodes[-1], episodes[0])
-        by_text.setdefault(template.name, rated)
+        template, returns = trial.candidate.template, trial.evaluation.returns
+        if template.name not in by_text:
+            best, worst = (choose(returns, key=lambda seed: returns[seed]) for choose in (max, min))
+            shown = [record.episode((trial.candidate.digest, seed)) for seed in (best, worst)]
+            by_text[template.name] = Rated(template, trial.evaluation.mean_return, len(returns), *shown)
     objective = (
         f"{experiment.about} The objective is the mean episode return, the sum of the rewards of up to"
     )
@@ -106,12 +110,19 @@ def briefing(experiment: Experiment, trials: Sequence[Trial]) -> Briefing:
     )
 
 
-def demonstrations(trials: Sequence[Trial]) -> tuple[Demonstration, ...]:
+def demonstrations(trials: Sequence[Trial], record: Record) -> tuple[Demonstration, ...]:
     """The best step of each of the best episodes, no action twice; best episode first."""
-    episodes = [episode for trial in trials for episode in trial.evaluation.episodes]
+    returns = {
+        (trial.candidate.digest, seed): earned
+        for trial in trials
+        for seed, earned in trial.evaluation.returns.items()
+    }
     named = frozenset[str]().union(*(trial.candidate.template.fields for trial in trials))
     found: dict[str, Demonstration] = {}
-    for episode in sorted(episodes, key=lambda episode: -episode.episode_return):
+    for which in sorted(returns, key=lambda which: -returns[which]):
+        if len(found) == DEMONSTRATIONS:
+            break
+        episode = record.episode(which)
         own = [step for step in episode.steps if step.error is None]
         if not own:
             continue
@@ -121,4 +132,4 @@ def demonstrations(trials: Sequence[Trial]) -> tuple[Demonstration, ...]:
         fields = (last or episode).fields.items()
         shown = tuple((name, text) for name, text in fields if name in named and text is not None)
         found.setdefault(best.action, Demonstration(best.number, before, best.action, shown))
-    return tuple(found.values())[:DEMONSTRATIONS]
+    return tuple(found.values())

@@ -14,12 +14,12 @@ from math import inf
 
 import numpy as np
 
-from lab.episode import CutEpisode, Episode, FailedEpisode
+from lab.episode import CutEpisode, Ending, FailedEpisode, Tally
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
 from lab.headroom import Headroom, HeadroomTest
-from lab.journal import Begun, Ended, Event, Failed, Renewed, Renewing, Searched
-from lab.player import Hopeless, Played, Player
+from lab.journal import Begun, Over, Renewed, Renewing, Searched, Seen
+from lab.player import Hopeless, Player
 from lab.race import Entrant, Heat, Race, State
 from lab.record import Record, Which
 from lab.renewal import Renewal
@@ -57,7 +57,7 @@ class Search:
         self._over, self._applied, self._caught_up = False, 0, False
         self._unended: dict[Which, tuple[Entrant, int]] = {}
         self._renewer = ""
-        self._episodes: defaultdict[int, list[Episode]] = defaultdict(list)
+        self._episodes: defaultdict[int, list[Tally]] = defaultdict(list)
         self._cut: defaultdict[int, int] = defaultdict(int)
         settings = experiment.search
         self._race = Race(
@@ -216,16 +216,14 @@ class Search:
             if not self._over:
                 self._apply(event)
 
-    def _apply(self, event: Event) -> None:
+    def _apply(self, event: Seen) -> None:
         match event:
             case Begun(candidate, first, last):
                 places = range(first - self._experiment.seed, last - self._experiment.seed)
                 entrant = self._race.begin(Heat(candidate, places))
                 for seed, place in zip(range(first, last), places, strict=True):
                     self._unended[candidate.digest, seed] = (entrant, place)
-            case Ended(digest, played) if (digest, played.seed) in self._unended:
-                self._take((digest, played.seed))
-            case Failed(digest, seed) if (digest, seed) in self._unended:
+            case Over(digest, seed) if (digest, seed) in self._unended:
                 self._take((digest, seed))
             case Renewing(worker):
                 if self._renewal is not None and not self._renewing:
@@ -251,12 +249,12 @@ class Search:
         if headroom is not None:
             self._on_headroom(headroom)
 
-    def _tell_race(self, entrant: Entrant, place: int, played: Played) -> Headroom | None:
+    def _tell_race(self, entrant: Entrant, place: int, played: Ending) -> Headroom | None:
         match played:
-            case Episode() as episode:
-                self._episodes[entrant.index].append(episode)
-                cost = self._experiment.objective.cost_of(episode)
-                self._race.record(entrant, place, episode.episode_return, cost)
+            case Tally() as tally:
+                self._episodes[entrant.index].append(tally)
+                cost = self._experiment.objective.cost_of(tally)
+                self._race.record(entrant, place, tally.episode_return, cost)
             case CutEpisode(bound=bound):
                 self._cut[entrant.index] += 1
                 self._race.cut(entrant, place, bound)

@@ -24,7 +24,7 @@ from lab.outcome import Outcome
 from lab.player import Player
 from lab.progress import ProgressView, Watched
 from lab.proposal import Proposals
-from lab.proposers import make_proposer
+from lab.proposers import Proposer, make_proposer
 from lab.record import PROPOSALS, Record
 from lab.recorded import Nothing, Recorded
 from lab.renewal import Renewal
@@ -126,7 +126,10 @@ class Study:
     def _no_renewal(self) -> Renewal | None:
         """Where new texts and demonstrations are only read: nobody proposes any."""
         wanted = self._experiment.proposals is not None or "demonstrations" in self._experiment.space.free
-        return Renewal(self._experiment, None, self._on_proposals, self._view.say) if wanted else None
+        return self._renewal_by(None) if wanted else None
+
+    def _renewal_by(self, proposer: Proposer | None) -> Renewal:
+        return Renewal(self._experiment, self._record, proposer, self._on_proposals, self._view.say)
 
     async def _outcome(
         self, model: Model, environment: Environment, renewal: Renewal | None, spending: Spending
@@ -270,7 +273,7 @@ class Study:
                 other.throttle.on_failure = self._on_failure
                 model = Metered(other, spending, experiment.proposals.prices)
             proposer = make_proposer(experiment.proposals.proposer, Recorded(model, self._record, PROPOSALS))
-            yield Renewal(experiment, proposer, self._on_proposals, self._view.say)
+            yield self._renewal_by(proposer)
 
     def _on_trial(self, trial: Trial) -> None:
         self._view.trial(trial)

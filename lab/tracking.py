@@ -14,6 +14,7 @@ from lab.frozen import FrozenPrompt
 from lab.headroom import Headroom
 from lab.mlflow_store import MlflowStore, Status
 from lab.proposal import Proposals
+from lab.record import Record
 from lab.settings import ModelChoice
 from lab.trial import Trial
 from lab.verdict import Verdict
@@ -29,11 +30,11 @@ class Tracker:
     """
 
     def __init__(
-        self, experiment: Experiment, model: ModelChoice, study_name: str, warn: Callable[[str], None]
+        self, experiment: Experiment, model: ModelChoice, record: Record, warn: Callable[[str], None]
     ) -> None:
         self._warn, self._told, self._leads = warn, False, False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        arguments = (experiment, model, study_name)
+        arguments = (experiment, model, record)
         self._thread = threading.Thread(target=self._run, args=arguments, name="tracking", daemon=True)
 
     def lead(self) -> None:
@@ -88,14 +89,14 @@ class Tracker:
         self._told = True
         self._jobs.put(job)
 
-    def _run(self, experiment: Experiment, model: ModelChoice, study_name: str) -> None:
+    def _run(self, experiment: Experiment, model: ModelChoice, record: Record) -> None:
         try:
             import mlflow  # noqa: F401  # seconds of it, while the model loads
 
             store: MlflowStore | None = None
             while (job := self._jobs.get()) is not None:
                 if store is None:
-                    store = MlflowStore(experiment, model, study_name)
+                    store = MlflowStore(experiment, model, record)
                     gc.freeze()  # as in `lab.study`: MLflow's imports are as many again
                 job(store)
         except Exception as error:  # whatever MLflow raises, a study is worth more than its log

@@ -145,7 +145,7 @@ async def _tune(wanted: _Wanted) -> "Outcome":
         record = open_record(store, experiment.name, depends_on, fresh=wanted.fresh, replay=wanted.replay)
         told_again = wanted.replay or record.judged is not None
         with nullcontext() if told_again else opening_model(model, os.environ) as opening:
-            tracker = Tracker(experiment, model, record.name, view.say)
+            tracker = Tracker(experiment, model, record, view.say)
             study = Study(experiment, model, record, view, tracker, shared=wanted.worker)
             if not (wanted.replay or wanted.worker) and (told_again or not storage):
                 tracker.lead()
@@ -159,7 +159,7 @@ async def _tune(wanted: _Wanted) -> "Outcome":
             with _closing(tracker):
                 outcome = await (study.run(opening) if opening else study.replay())
                 _keep(outcome, wanted.out, tracker, record)
-    tracker.close("FINISHED")
+        tracker.close("FINISHED")  # it reads in the store to its end
     return outcome
 
 

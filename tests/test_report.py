@@ -11,8 +11,10 @@ import pytest
 from lab.frozen import FrozenPrompt, read_frozen
 from lab.history import past_study
 from lab.intervals import Estimate
+from lab.record import Record
 from lab.reporting.page import render
 from lab.reporting.story import Story, tell
+from lab.store import Store
 from lab.tracking import Tracker
 from lab.words import number
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
@@ -303,7 +305,14 @@ def test_a_cheaper_winner_is_not_called_a_better_one(reported: Reported) -> None
 
 def test_a_study_of_which_nothing_is_known_yet_has_a_page(reported: Reported) -> None:
     empty = replace(
-        reported.story, trials=(), outcome=None, plays=(), reigns=(), headroom=None, importance={}
+        reported.story,
+        trials=(),
+        outcome=None,
+        plays=(),
+        reigns=(),
+        headroom=None,
+        importance={},
+        extremes={},
     )
     page = rendered(empty)
     assert "There is no verdict yet: no episode has ended." in page.sections["verdict"]
@@ -331,8 +340,9 @@ def test_foreign_words_are_harmless_wherever_they_come_in(reported: Reported) ->
     story = reported.story
     assert story.outcome is not None
     baseline = story.outcome.verdict.baseline
-    step = replace(baseline.episodes[0].steps[0], action=bad, observation=bad * 40, error=bad)
-    episode = replace(baseline.episodes[0], opening=bad, steps=(step,))
+    whole = story.extremes["baseline"][0]
+    step = replace(whole.steps[0], action=bad, observation=bad * 40, error=bad)
+    episode = replace(whole, opening=bad, steps=(step,))
     template = replace(baseline.candidate.template, name=bad, system=bad, turn=bad)
     candidate = replace(baseline.candidate, template=template)
     played = replace(baseline, candidate=candidate, episodes=(episode, episode))
@@ -348,6 +358,7 @@ def test_foreign_words_are_harmless_wherever_they_come_in(reported: Reported) ->
         importance={bad: 1.0},
         failures={bad: 1},
         failed=((bad, bad),),
+        extremes={bad: (episode, episode)},
     )
     page = rendered(planted)
     assert not {"script", "img", "iframe", "object", "link"} & {tag for tag, _ in page.tags}
@@ -358,7 +369,7 @@ def test_foreign_words_are_harmless_wherever_they_come_in(reported: Reported) ->
 
 
 def test_a_report_that_cannot_be_made_is_a_warning_and_the_rest_is_written(
-    reported: Reported, monkeypatch: pytest.MonkeyPatch
+    reported: Reported, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     written: list[str] = []
     warned: list[str] = []
@@ -377,7 +388,8 @@ def test_a_report_that_cannot_be_made_is_a_warning_and_the_rest_is_written(
         raise ValueError("no page")
 
     monkeypatch.setattr("lab.tracking.MlflowStore", Written)
-    tracker = Tracker(reported.story.experiment, reported.story.model, "a-study", warned.append)
+    record = Record(Store(tmp_path / "calls.db"), "a-study", "")
+    tracker = Tracker(reported.story.experiment, reported.story.model, record, warned.append)
     tracker.lead()
     tracker.report(broken)
     tracker.report(lambda: "a page")

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lab.candidate import Candidate
-from lab.endpoint import Completion
-from lab.episode import Episode, Step
+from lab.episode import Tally
 from lab.evaluation import Evaluation
 from lab.intervals import sign_flip_p, t_interval, worst_difference
 from lab.objective import Objective
@@ -27,13 +26,13 @@ BY_RETURN = Objective()
 TASK = Task("t", "b", 1, 150, 120.0, 0.1)
 
 
+def tally(seed: int, value: float, tokens: int) -> Tally:
+    return Tally(seed, (value,), 1, tokens, 0, 0.0, 0.0, None)
+
+
 def evaluation(name: str, returns: dict[int, float], tokens: int = 0) -> Evaluation:
     candidate = Candidate(PromptTemplate(name, "system", "turn"))
-    completion = Completion("a", "stop", tokens, 0, 0.0)
-    episodes = (
-        Episode(seed, "", (Step(1, "a", "a", value, False, None, completion),))
-        for seed, value in returns.items()
-    )
+    episodes = (tally(seed, value, tokens) for seed, value in returns.items())
     return Evaluation(candidate, TASK, tuple(episodes))
 
 
@@ -233,12 +232,8 @@ def test_a_candidate_wins_by_cost_only_where_its_return_holds(
     noisy = {seed: rng.gauss(returns, 1) for seed in range(12)}
     own = evaluation("own", noisy, tokens=tokens)
     if tokens == 99:  # cheaper on average, and not surely
-        episodes = [
-            replace(episode, steps=(replace(step, completion=Completion("a", "stop", count, 0, 0.0)),))
-            for episode, count in zip(own.episodes, [50, 148] * 6, strict=True)
-            for step in episode.steps
-        ]
-        own = replace(own, episodes=tuple(episodes))
+        counts = zip(noisy.items(), [50, 148] * 6, strict=True)
+        own = replace(own, episodes=tuple(tally(*earned, count) for earned, count in counts))
     outcome = judged(base, own, objective=TOKENS)
     assert (outcome.winner is not None) is wins
     if outcome.winner is not None:

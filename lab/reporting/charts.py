@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from math import isfinite
 
-from lab.evaluation import Evaluation
 from lab.intervals import Estimate, t_interval
 from lab.reporting.story import CONFIDENCE, Play, Story, estimate
 from lab.reporting.svg import Frame, Scale, area, axes, box, chart, hint, label, line, mark, path, scale
@@ -180,18 +179,11 @@ def steps(story: Story) -> str:
 
 def step_rows(story: Story) -> list[tuple[str, list[Estimate]]]:
     """Of the baseline and of what was chosen, each step's rewards, over the episodes that came so far."""
-    shown: dict[str, Evaluation] = {}
-    if story.baseline is not None:
-        shown["baseline"] = story.baseline
-    if story.chosen is not None:
-        shown[story.chosen[0]] = story.chosen[1]
     rows = []
-    for name, evaluation in shown.items():
-        longest = max((len(episode.steps) for episode in evaluation.episodes), default=0)
-        rewards = [
-            [episode.steps[place].reward for episode in evaluation.episodes if len(episode.steps) > place]
-            for place in range(longest)
-        ]
+    for name, evaluation in sorted(story.shown.items(), key=lambda one: one[0] != "baseline"):
+        played = [episode.rewards for episode in evaluation.episodes]
+        longest = max(map(len, played), default=0)
+        rewards = [[one[place] for one in played if len(one) > place] for place in range(longest)]
         rows.append((name, [t_interval(values, CONFIDENCE) for values in rewards]))
     return [(name, row) for name, row in rows if row]
 

@@ -6,7 +6,6 @@ from difflib import SequenceMatcher
 
 from lab.candidate import Candidate
 from lab.episode import Episode
-from lab.evaluation import Evaluation
 from lab.reporting.charts import holdout
 from lab.reporting.story import PHASES, Story, estimate
 from lab.trial import Trial
@@ -129,14 +128,15 @@ class Shown:
     episode: Episode
 
 
-def extremes(evaluation: Evaluation) -> list[Shown]:
-    """The best and the worst episode; one where there is one."""
-    ranked = sorted(evaluation.episodes, key=lambda episode: -episode.episode_return)
-    names = ("Best", "Worst") if len(ranked) > 1 else ("Only",)
-    return [
-        Shown(f"{name}: return {number(episode.episode_return)} (seed {episode.seed})", episode)
-        for name, episode in zip(names, (ranked[0], ranked[-1]), strict=False)
-    ]
+def extremes(story: Story) -> list[tuple[str, list[Shown]]]:
+    """Who is shown, with its best and its worst episode."""
+    return [(name, list(_titled(episodes))) for name, episodes in story.extremes.items()]
+
+
+def _titled(episodes: Sequence[Episode]) -> Iterable[Shown]:
+    names = ("Best", "Worst") if len(episodes) > 1 else ("Only",)
+    for name, episode in zip(names, episodes, strict=True):
+        yield Shown(f"{name}: return {number(episode.episode_return)} (seed {episode.seed})", episode)
 
 
 def cost_rows(story: Story) -> list[tuple[str, str]]:

@@ -37,9 +37,6 @@ def render(story: Story) -> str:
     template = _environment().get_template("page.html")
     chosen = story.chosen
     base = story.experiment.baseline
-    shown = {} if chosen is None else {chosen[0]: chosen[1]}
-    if story.baseline is not None:
-        shown.setdefault("baseline", story.baseline)
     return template.render(
         story=story,
         style=drawn(_style()),
@@ -58,7 +55,7 @@ def render(story: Story) -> str:
         key=drawn(parameters.key(story.templates)),
         pareto=drawn(charts.pareto(story)),
         steps=drawn(charts.steps(story)),
-        episodes=[(name, evidence.extremes(one)) for name, one in shown.items() if one.episodes],
+        episodes=evidence.extremes(story),
         difference=evidence.difference(base, chosen[1].candidate) if chosen else [],
         cost=evidence.cost_rows(story),
         long=LONG,

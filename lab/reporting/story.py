@@ -5,15 +5,15 @@ its own.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from lab.episode import Episode
+from lab.episode import Episode, FailedEpisode, Tally
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
 from lab.headroom import Headroom
 from lab.history import PastStudy
 from lab.intervals import Estimate, t_interval
-from lab.journal import Begun, Ended, Failed, Opened, Taken
+from lab.journal import Begun, Opened, Over, Taken
 from lab.optuna_store import importance
 from lab.outcome import Outcome
 from lab.player import Player
@@ -83,6 +83,7 @@ class Story:
             cannot tell yet.
         failures: attempts at calls that failed, by what happened.
         failed: candidates that could not be played, and why.
+        extremes: the best and the worst episode of each of `shown`; one where it played but one.
     """
 
     experiment: Experiment
@@ -97,6 +98,7 @@ class Story:
     cost: Cost
     failures: Mapping[str, int]
     failed: tuple[tuple[str, str], ...]
+    extremes: Mapping[str, tuple[Episode, ...]] = field(default_factory=dict)
 
     @property
     def candidates(self) -> list[Trial]:
@@ -119,6 +121,13 @@ class Story:
         return next(((trial.name, trial.evaluation) for trial in self.trials), None)
 
     @property
+    def shown(self) -> dict[str, Evaluation]:
+        """Whose episodes are to be read: what was chosen, and the baseline."""
+        chosen = {} if self.chosen is None else {self.chosen[0]: self.chosen[1]}
+        baseline = {} if self.baseline is None else {"baseline": self.baseline}
+        return {name: one for name, one in (chosen | baseline).items() if one.episodes}
+
+    @property
     def templates(self) -> list[str]:
         """Names, in the order of their best trials: each has its colour by its place."""
         return list(dict.fromkeys(trial.candidate.template.name for trial in self.trials))
@@ -136,7 +145,7 @@ def tell(past: PastStudy) -> Story:
     names[experiment.baseline.digest] = "baseline"
     plays = _plays(record, experiment, names)
     reigns, headroom = _reigns(record, experiment, {(play.name, play.seed): play.ended for play in plays})
-    return Story(
+    story = Story(
         experiment=experiment,
         model=past.model,
         study=record.name,
@@ -149,11 +158,18 @@ def tell(past: PastStudy) -> Story:
         cost=_cost(past),
         failures=past.outcome.failures if past.outcome else record.failures(),
         failed=tuple(
-            (names.get(event.digest, f"a candidate without an episode ({event.digest[7:15]})"), event.what)
-            for event in record.events
-            if isinstance(event, Failed)
+            (names.get(digest, f"a candidate without an episode ({digest[7:15]})"), played.error.what)
+            for (digest, _), played in record.ended.items()
+            if isinstance(played, FailedEpisode)
         ),
     )
+    return replace(story, extremes={name: _extremes(record, one) for name, one in story.shown.items()})
+
+
+def _extremes(record: Record, evaluation: Evaluation) -> tuple[Episode, ...]:
+    ranked = sorted(evaluation.returns.items(), key=lambda earned: -earned[1])
+    ends = (ranked[0], ranked[-1]) if len(ranked) > 1 else ranked
+    return tuple(record.episode((evaluation.candidate.digest, seed)) for seed, _ in ends)
 
 
 def minutes(record: Record) -> list[float]:
@@ -181,15 +197,12 @@ def _plays(record: Record, experiment: Experiment, names: Mapping[str, str]) -> 
                 began |= {(candidate.digest, seed): minute for seed in range(first, last)}
             case Taken(digest, seed):
                 began[digest, seed] = minute
-            case Ended() | Failed():
-                played = record.ended[
-                    event.digest, event.played.seed if isinstance(event, Ended) else event.seed
-                ]
-                earned = played.episode_return if isinstance(played, Episode) else None
-                start = began.get((event.digest, played.seed), minute)
-                name = names.get(event.digest, "")
-                phase = phase_of(played.seed, experiment)
-                plays.append(Play(name, phase, played.seed, start, minute, earned))
+            case Over(digest, seed):
+                played = record.ended[digest, seed]
+                earned = played.episode_return if isinstance(played, Tally) else None
+                start = began.get((digest, seed), minute)
+                phase = phase_of(seed, experiment)
+                plays.append(Play(names.get(digest, ""), phase, seed, start, minute, earned))
             case _:
                 pass
     return plays
