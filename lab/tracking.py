@@ -91,11 +91,9 @@ class Tracker:
 
     def _run(self, experiment: Experiment, model: ModelChoice, record: Record) -> None:
         try:
-            import mlflow  # noqa: F401  # seconds of it, while the model loads
-
             store: MlflowStore | None = None
             while (job := self._jobs.get()) is not None:
-                if store is None:
+                if store is None:  # it imports MLflow; any earlier, and the study's own imports would wait
                     store = MlflowStore(experiment, model, record)
                     gc.freeze()  # as in `lab.study`: MLflow's imports are as many again
                 job(store)
