@@ -170,12 +170,8 @@ def measure(long: int = 0) -> list[Row]:
     ]
     if longest:
         each_kb = (longest["peak_mb"] - lab["peak_mb"]) * 1024 / (long - CALLS)
-        figure = (
-            f"{longest['peak_mb']:.0f} MB; after {CALLS:,}, {lab['peak_mb']:.0f} MB: {each_kb:.1f} KB a call,"
-            f" of which its texts are {2 * len(ANSWER) / 1024:.1f}"
-        )
-        aim = "flat but for the episodes, which are kept to the end"
-        rows.append(Row(f"most memory in {long:,} calls", figure, aim))
+        after = f"after {CALLS:,}, {lab['peak_mb']:.0f} MB: {each_kb:.2f} KB a call"
+        rows.append(Row(f"most memory in {long:,} calls", f"{longest['peak_mb']:.0f} MB; {after}", "flat"))
     return rows
 
 

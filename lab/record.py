@@ -80,10 +80,12 @@ class Record:
 
     def read(self) -> bool:
         """Read what others wrote; whether there was anything."""
-        known = len(self.events)
-        while rows := self._entries(len(self.events), PAGE):
+        known, more = len(self.events), True
+        while more:
+            rows = self._entries(len(self.events), PAGE)
             for row in rows:
                 self._take(row.at, row.worker, self._event(row))
+            more = len(rows) == PAGE
         return len(self.events) > known
 
     def episode(self, which: Which) -> Episode:
