@@ -27,7 +27,7 @@ def take(project: Path, experiment: str, folder: Path) -> None:
         browser.shows("Look next")
         browser.picture(folder / "mlflow.png")
         browser.open(f"{page}/runs?viewStateShareKey={parent.info.run_name}")
-        browser.shows("trial-0", "return_mean", "temperature")
+        browser.shows("trial-0", "return_mean", "history")
         browser.picture(folder / "mlflow-runs.png")
         digest = parent.data.tags["digest"]
         traces = client.search_traces(
