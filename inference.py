@@ -34,7 +34,7 @@ from lab.frozen import BEST, FrozenPrompt, read_frozen
 from lab.opening import open_endpoint, opening_model
 from lab.output import Output
 from lab.patience import Patience
-from lab.settings import ModelChoice, choose_environment, choose_model, read_dotenv
+from lab.settings import ModelChoice, choose_environment, choose_model, read_surroundings
 
 STARTED = time.monotonic()
 ROOT = Path(__file__).resolve().parent
@@ -202,7 +202,7 @@ def say(text: str) -> None:
 
 def main() -> None:
     """Run the submission and end the process."""
-    read_dotenv(ROOT)
+    read_surroundings(ROOT)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
     exit_code = asyncio.Runner().run(submit())

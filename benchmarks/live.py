@@ -25,7 +25,7 @@ from lab.endpoint import Endpoint
 from lab.environment import open_environment
 from lab.experiment import Experiment, load_experiment
 from lab.opening import open_endpoint, opening_model
-from lab.settings import choose_environment, choose_model, proposer_endpoint, read_dotenv
+from lab.settings import choose_environment, choose_model, proposer_endpoint, read_surroundings
 
 LIVE = Path("benchmarks/live.toml")
 
@@ -163,7 +163,7 @@ def main() -> None:
     if asked.report:
         write_report(list(finished(asked.out)), asked.report)
         return
-    read_dotenv(Path())
+    read_surroundings(Path())
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     mend(asked.out)
     done = {(line["method"], line["run"], line["budget"]) for line in finished(asked.out)}

@@ -83,9 +83,9 @@ def doctor(experiment: Experiment = Path("experiments/echo.toml"), debug: Debug 
 
 async def _examine(path: Path) -> list[LabError]:
     """Print each finding as it is made; what is not fine."""
-    from lab.settings import read_dotenv
+    from lab.settings import read_surroundings
 
-    read_dotenv(Path.cwd())
+    read_surroundings(Path.cwd())
     wrong: list[LabError] = []
 
     def tell(finding: Finding) -> None:

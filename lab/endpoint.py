@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
 
 from lab.answer import MOST_BYTES, Answer, read_answer
 from lab.candidate import SamplingParams
-from lab.errors import CallError, EndpointError, LabError, RequestError
-from lab.failure import broken_off, told, too_slow
+from lab.errors import CallError, ConfigError, EndpointError, LabError, RequestError
+from lab.failure import told, too_slow
 from lab.patience import Patience, Throttle
 
 if TYPE_CHECKING:
@@ -87,10 +88,9 @@ class Endpoint:
     """Makes the calls. Use it as an async context manager: it holds open connections."""
 
     def __init__(self, config: EndpointConfig) -> None:
-        import aiohttp
         import openai
 
-        self._failures = (openai.OpenAIError, aiohttp.ClientError)
+        _refuse_socks(config.base_url)
         self.config, self.throttle = config, Throttle(config.patience)
         self._openai, self._takes_schema = openai, True
         address, credentials = _split_credentials(config.base_url)
@@ -153,13 +153,16 @@ class Endpoint:
     ) -> Answer:
         try:
             async with asyncio.timeout(self.config.patience.timeout_s):
-                return read_answer(await self._request(messages, sampling, schema), self.shown_url)
+                body = await self._request(messages, sampling, schema)
         except TimeoutError:
             raise too_slow(self.shown_url) from None
         except self._openai.NotFoundError as error:
             raise await self._no_such_model(error) from error
-        except self._failures as error:
+        except LabError:
+            raise
+        except Exception as error:  # the client lets through what the transport below it raises
             raise told(error, self.shown_url) from error
+        return read_answer(body, self.shown_url)
 
     @property
     def shown_url(self) -> str:
@@ -173,13 +176,10 @@ class Endpoint:
         )
         body = bytearray()
         async with answering as response:
-            try:
-                async for part in response.iter_bytes():
-                    body += part
-                    if len(body) > MOST_BYTES:
-                        break
-            except Exception as error:  # the client lets through here what its transport raises
-                raise broken_off(error, self.shown_url) from error
+            async for part in response.iter_bytes():
+                body += part
+                if len(body) > MOST_BYTES:
+                    break
         if len(body) > MOST_BYTES:
             why = f"more than {MOST_BYTES:,} bytes"
             raise CallError("The model's answer is too long.", where=self.shown_url, why=why)
@@ -189,7 +189,8 @@ class Endpoint:
         """The error of an unknown model, with those that there are."""
         do = f"set MODEL_NAME to a model that {self.shown_url}/models lists"
         try:
-            page = await self._client.with_options(timeout=MODELS_TIMEOUT_S).models.list()
+            async with asyncio.timeout(MODELS_TIMEOUT_S):
+                page = await self._client.models.list()
             names = [model.id for model in page.data][:MODELS_SHOWN]
             do = f"set MODEL_NAME to one of: {', '.join(names)}" if names else do
         except Exception as none_listed:  # it is only for the message
@@ -210,6 +211,22 @@ def _asked(messages: Sequence[Message], sampling: SamplingParams, schema: str) -
 
 def _tokens(answer: Answer) -> int:
     return answer.prompt_tokens + answer.completion_tokens
+
+
+def _refuse_socks(url: str) -> None:
+    """Pass where the way to `url` leads through no SOCKS proxy, which the client takes for an HTTP proxy.
+
+    Raises:
+        ConfigError: it does.
+    """
+    parts, proxies = urlsplit(url), getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all", "")
+    if proxy.startswith("socks") and not proxy_bypass(parts.hostname or ""):
+        where, do = (
+            f"{parts.scheme.upper()}_PROXY or ALL_PROXY",
+            "name an HTTP proxy, or the host in NO_PROXY",
+        )
+        raise ConfigError("Calls cannot go through a SOCKS proxy.", where=where, do=do)
 
 
 def _split_credentials(url: str) -> tuple[str, tuple[str, str] | None]:

@@ -22,7 +22,6 @@ from lab.errors import (
 )
 
 if TYPE_CHECKING:
-    import aiohttp
     import openai
 
 NO_KEY, NO_MODEL = (401, 403), 404
@@ -35,9 +34,8 @@ FILTERED = ("content_filter", "content management policy", "content_policy")
 USED_UP = ("insufficient_quota", "billing", "credit")
 
 
-def told(error: "openai.OpenAIError | aiohttp.ClientError", where: str) -> EndpointError | CallError:
+def told(error: Exception, where: str) -> EndpointError | CallError:
     """What the client, or the transport below it, raised at the endpoint `where`."""
-    import aiohttp
     import openai
 
     match error:
@@ -45,22 +43,19 @@ def told(error: "openai.OpenAIError | aiohttp.ClientError", where: str) -> Endpo
             return _status(error, where)
         case openai.APIConnectionError():
             return _connection(error, where)
-        case aiohttp.ClientError():  # what came was no HTTP, and the client lets that through
-            return broken_off(error, where)
-        case _:
+        case openai.OpenAIError():
             return CallError("The model call failed.", where=where, why=str(error))
+        case UnicodeError() if "idna" in str(error):
+            return _no_such_host(str(error), where)
+        case _ if "Timeout" in type(error).__name__:
+            return too_slow(where)
+        case _:
+            return OutageError("The endpoint broke off in the middle.", where=where, why=str(error))
 
 
 def too_slow(where: str) -> SlowError:
     """No answer within the time of one attempt."""
     return SlowError("The model did not answer in time.", where=where)
-
-
-def broken_off(error: Exception, where: str) -> CallError:
-    """What the transport raised in the middle of an answer."""
-    if "Timeout" in type(error).__name__:
-        return too_slow(where)
-    return OutageError("The endpoint broke off in the middle.", where=where, why=str(error))
 
 
 def retry_after_s(headers: Mapping[str, str], now_s: float) -> float:
@@ -115,12 +110,11 @@ def _connection(error: "openai.APIConnectionError", where: str) -> EndpointError
     do = "check API_BASE_URL, and that the server is up"
     causes = list(_causes(error))
     why = next((str(cause) for cause in causes if str(cause)), str(error))
+    connecting = any(isinstance(cause, aiohttp.ClientConnectorError) for cause in causes)
     for cause in causes:
         match cause:
             case socket.gaierror():
-                return UnreachableError(
-                    "There is no such host.", where=where, why=why, do="check API_BASE_URL"
-                )
+                return _no_such_host(why, where)
             case TimeoutError():
                 return too_slow(where)
             case ConnectionRefusedError():
@@ -131,11 +125,15 @@ def _connection(error: "openai.APIConnectionError", where: str) -> EndpointError
                 return EndpointError(
                     "The endpoint's certificate is not trusted.", where=where, why=why, do=trust
                 )
-            case ConnectionError() | aiohttp.ServerDisconnectedError():
+            case ConnectionError() | aiohttp.ServerDisconnectedError() if not connecting:
                 return OutageError("The endpoint broke off in the middle.", where=where, why=why)
             case ssl.SSLError():
                 return EndpointError("The endpoint does not speak TLS.", where=where, why=why, do=do)
     return UnreachableError("The endpoint cannot be reached.", where=where, why=why, do=do)
+
+
+def _no_such_host(why: str, where: str) -> UnreachableError:
+    return UnreachableError("There is no such host.", where=where, why=why, do="check API_BASE_URL")
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

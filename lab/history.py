@@ -16,7 +16,7 @@ from lab.outcome import Outcome
 from lab.progress import ProgressView
 from lab.record import NothingRecordedError, Record
 from lab.resume import StudyChangedError, document, open_record
-from lab.settings import ModelChoice, choose_model, read_dotenv, shown_proposer
+from lab.settings import ModelChoice, choose_model, read_surroundings, shown_proposer
 from lab.store import CALLS, Store
 from lab.study import Study
 from lab.tracking import Tracker
@@ -61,7 +61,7 @@ async def past_study(path: Path, storage: str = "") -> AsyncIterator[PastStudy]:
     Raises:
         ConfigError: there is none, or the experiment, its templates or the model are not what they were.
     """
-    read_dotenv(Path.cwd())
+    read_surroundings(Path.cwd())
     experiment = load_experiment(path)
     model = choose_model(experiment.model)
     place = storage or os.environ.get("LAB_STORAGE") or CALLS

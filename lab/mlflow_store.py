@@ -8,7 +8,7 @@ written over, and adds nothing.
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
@@ -175,13 +175,13 @@ class MlflowStore:
             run = self._runs[name] = self._create_run(name, known, began_ms(evaluation))
             params = dict(evaluation.candidate.settings)
             if evaluation.episodes:
-                first = self._whole(evaluation, evaluation.episodes[0].seed)
+                (first,) = self._whole(evaluation, [evaluation.episodes[0].seed])
                 self._client.log_text(run, prompt_text(evaluation, first), "prompt.txt")
         figures, ended = dict[str, float](), ended_ms(evaluation)
         if evaluation.episodes:  # the return comes first: MLflow's compare view opens with the first figure
             figures = run_figures(evaluation, self._experiment.verdict.confidence)
         self._log(run, {**figures, **more}, params, step=len(evaluation.episodes), at_ms=ended, tags=tags)
-        whole = (self._whole(evaluation, one.seed) for one in evaluation.episodes)
+        whole = self._whole(evaluation, list(evaluation.returns))
         self._client.log_text(run, episodes_json(whole, evaluation.task), "episodes.json")
         self._client.set_terminated(run, end_time=ended)
         return run
@@ -194,12 +194,11 @@ class MlflowStore:
         owed = [seed for seed in sorted(evaluation.returns) if seed not in done][: max(0, most - len(done))]
         failed = [broken for broken in evaluation.failed if broken.seed not in done]
         done |= {*owed, *(broken.seed for broken in failed)}
-        episodes = [self._whole(evaluation, seed) for seed in owed]
         traced = Traced(self._experiment_id, run, name, self._model.name, self._prices, evaluation)
-        log_traces(traced, episodes, failed)
+        log_traces(traced, self._whole(evaluation, owed), failed)
 
-    def _whole(self, evaluation: Evaluation, seed: int) -> Episode:
-        return self._record.episode((evaluation.candidate.digest, seed))
+    def _whole(self, evaluation: Evaluation, seeds: Sequence[int]) -> list[Episode]:
+        return self._record.episodes_of(evaluation.candidate.digest, seeds)
 
     @cached_property
     def _began_ms(self) -> int:

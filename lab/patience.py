@@ -49,7 +49,7 @@ class Patience:
         timeout_s: seconds of one attempt.
         attempts: of one call, the first included; those that the endpoint was too busy for do not count.
         whole_s: seconds of all attempts of a call and the waits between them; no attempt begins later.
-        requests_per_minute, tokens_per_minute: as the endpoint's owner allows; infinite for no limit.
+        requests_per_minute, tokens_per_minute: as the endpoint's owner allows; infinite for none.
     """
 
     timeout_s: float = 120.0

@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,23 +83,33 @@ class Record:
         """Read what others wrote; whether there was anything."""
         known, more = len(self.events), True
         while more:
-            rows = self._entries(len(self.events), PAGE)
+            rows = self.store.rows(self._entries(events.c.number >= len(self.events)).limit(PAGE))
             for row in rows:
                 self._take(row.at, row.worker, self._event(row))
             more = len(rows) == PAGE
         return len(self.events) > known
 
-    def episode(self, which: Which) -> Episode:
-        """An episode that was played to its end, with its texts; it may be read from any thread.
+    def episode(self, digest: str, seed: int) -> Episode:
+        """One of `episodes_of`."""
+        (episode,) = self.episodes_of(digest, [seed])
+        return episode
+
+    def episodes_of(self, digest: str, seeds: Sequence[int]) -> list[Episode]:
+        """A candidate's episodes that were played to their ends, with their texts, in the order of `seeds`.
+
+        They may be read from any thread.
 
         Raises:
-            KeyError: none was.
+            KeyError: one was not.
         """
-        (row,) = self._entries(self._places[which], 1)
-        event = self._event(row)
-        assert isinstance(event, Ended)
-        assert isinstance(event.played, Episode)
-        return event.played
+        places = [self._places[digest, seed] for seed in seeds]
+        played: dict[int, Episode] = {}
+        for row in self.store.rows(self._entries(events.c.number.in_(places))):
+            event = self._event(row)
+            assert isinstance(event, Ended)
+            assert isinstance(event.played, Episode)
+            played[event.played.seed] = event.played
+        return [played[seed] for seed in seeds]
 
     def propose(self, event: Event) -> bool:
         """Write the next entry, unless another worker was faster: then read what it wrote, and decide again.
@@ -225,11 +236,9 @@ class Record:
         unpriced = 0 if prices.known else made
         return Spent(made, tokens_in, tokens_out, prices.dollars(tokens_in, tokens_out), unpriced)
 
-    def _entries(self, first: int, count: int) -> list[sql.Row[Any]]:
-        query = sql.select(events.c.at, events.c.worker, events.c.body).order_by(events.c.number)
-        return self.store.rows(
-            query.where(events.c.study == self.name, events.c.number >= first).limit(count)
-        )
+    def _entries(self, which: sql.ColumnElement[bool]) -> sql.Select[Any]:
+        query = sql.select(events.c.at, events.c.worker, events.c.body)
+        return query.where(events.c.study == self.name, which).order_by(events.c.number)
 
     def _event(self, row: sql.Row[Any]) -> Event:
         try:

@@ -3,6 +3,7 @@
 It owns when that happens, and what the proposer is told; how texts are written is the proposer's.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -75,14 +76,15 @@ class Renewal:
         A proposer that fails costs its round and nothing else.
         """
         texts = await self._texts(trials) if self._proposer is not None else ()
-        return Found(texts, demonstrations(trials, self._record))
+        # In a thread: where there are few actions, all episodes are looked at.
+        return Found(texts, await asyncio.to_thread(demonstrations, trials, self._record))
 
     async def _texts(self, trials: Sequence[Trial]) -> tuple[PromptTemplate, ...]:
         settings, number = self._experiment.proposals, self._done
         assert self._proposer is not None
         assert settings is not None
         try:
-            told = briefing(self._experiment, trials, self._record)
+            told = await asyncio.to_thread(briefing, self._experiment, trials, self._record)
             proposals = await self._proposer.propose(told, settings.texts, number)
         except Exception as raised:  # a foreign library's, too: the search goes on without this round
             error = first_of(raised)
@@ -99,8 +101,8 @@ def briefing(experiment: Experiment, trials: Sequence[Trial], record: Record) ->
     for trial in trials:
         template, returns = trial.candidate.template, trial.evaluation.returns
         if template.name not in by_text:
-            best, worst = (choose(returns, key=lambda seed: returns[seed]) for choose in (max, min))
-            shown = [record.episode((trial.candidate.digest, seed)) for seed in (best, worst)]
+            ranked = sorted(returns, key=lambda seed: returns[seed])
+            shown = record.episodes_of(trial.candidate.digest, [ranked[-1], ranked[0]])
             by_text[template.name] = Rated(template, trial.evaluation.mean_return, len(returns), *shown)
     objective = (
         f"{experiment.about} The objective is the mean episode return, the sum of the rewards of up to"
@@ -122,7 +124,7 @@ def demonstrations(trials: Sequence[Trial], record: Record) -> tuple[Demonstrati
     for which in sorted(returns, key=lambda which: -returns[which]):
         if len(found) == DEMONSTRATIONS:
             break
-        episode = record.episode(which)
+        episode = record.episode(*which)
         own = [step for step in episode.steps if step.error is None]
         if not own:
             continue

@@ -37,11 +37,16 @@ class ModelChoice:
         return EMBEDDED if self.embedded else shown_url(self.endpoint)
 
 
-def read_dotenv(folder: Path) -> None:
-    """Add the variables of `folder/.env`, if there is one, to the environment; those that are set stay."""
+def read_surroundings(folder: Path) -> None:
+    """Add the variables of `folder/.env`, if there is one, to the environment; those that are set stay.
+
+    What is on this machine is named in `NO_PROXY`, so that a proxy that is set is not asked for it.
+    """
     from dotenv import load_dotenv
 
     load_dotenv(folder / ".env")
+    direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, [direct, *LOOPBACK]))
 
 
 def choose_model(default: ModelChoice, environ: Mapping[str, str] = os.environ) -> ModelChoice:
@@ -65,13 +70,22 @@ def hosted_endpoint(model: ModelChoice, environ: Mapping[str, str] = os.environ)
     """How to call `model` at its URL, with the key from `HF_TOKEN` or `API_KEY`.
 
     Raises:
-        NoKeyError: there is no key, and the endpoint is not on this machine.
+        NoKeyError: there is no key, and the endpoint is not on this machine; or it is none.
     """
-    key = environ.get("HF_TOKEN") or environ.get("API_KEY")
+    key = _key("HF_TOKEN", environ) or _key("API_KEY", environ)
     if not key and urlsplit(model.endpoint).hostname not in LOOPBACK:
         where, do = shown_url(model.endpoint), "set HF_TOKEN (or API_KEY), in the environment or in .env"
         raise NoKeyError("There is no API key for the endpoint.", where=where, do=do)
     return EndpointConfig(model.endpoint, model.name, key or "none")
+
+
+def _key(name: str, environ: Mapping[str, str]) -> str:
+    """The key in a variable, without a file's line end; empty where there is none."""
+    key = environ.get(name, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        do = f"set {name} anew, as the endpoint's own page shows the key"
+        raise NoKeyError("The key holds characters that no key has.", where=name, do=do)
+    return key
 
 
 def proposer_endpoint(player: EndpointConfig, environ: Mapping[str, str] = os.environ) -> EndpointConfig:
@@ -81,7 +95,7 @@ def proposer_endpoint(player: EndpointConfig, environ: Mapping[str, str] = os.en
     the playing model's key is never sent to another endpoint.
 
     Raises:
-        ConfigError: the URL is none, or an endpoint is named and no model for it is.
+        ConfigError: the URL or the key is none, or an endpoint is named and no model for it is.
     """
     url = environ.get("PROPOSER_BASE_URL") or player.base_url
     same = url == player.base_url
@@ -92,7 +106,7 @@ def proposer_endpoint(player: EndpointConfig, environ: Mapping[str, str] = os.en
     if not name:
         do = "set PROPOSER_MODEL_NAME to a model of that endpoint"
         raise ConfigError("The proposer's endpoint is set, but no model.", where="PROPOSER_MODEL_NAME", do=do)
-    key = environ.get("PROPOSER_API_KEY") or (player.api_key if same else "none")
+    key = _key("PROPOSER_API_KEY", environ) or (player.api_key if same else "none")
     return EndpointConfig(url, name, key, player.patience)
 
 

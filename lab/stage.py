@@ -20,7 +20,7 @@ from lab.errors import ConfigError, meant
 from lab.frozen import BEST, FrozenPrompt, read_frozen
 from lab.opening import open_endpoint, opening_model
 from lab.patience import Patience
-from lab.settings import ModelChoice, choose_environment, choose_model, read_dotenv
+from lab.settings import ModelChoice, choose_environment, choose_model, read_surroundings
 from lab.task import Task
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ async def set_stage(names: Sequence[str], path: Path | None, *, need_experiment:
     Raises:
         ConfigError: a file is not there or wrong, or nobody has such a name.
     """
-    read_dotenv(Path.cwd())
+    read_surroundings(Path.cwd())
     for name in names:
         _check_name(name)
     frozen = read_frozen(BEST) if FROZEN in names else None

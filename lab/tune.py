@@ -103,9 +103,9 @@ class _Wanted:
 async def _planned(path: Path) -> str:
     from lab.experiment import load_experiment
     from lab.plan import Plan, opening_of
-    from lab.settings import choose_environment, choose_model, read_dotenv, shown_proposer
+    from lab.settings import choose_environment, choose_model, read_surroundings, shown_proposer
 
-    read_dotenv(Path.cwd())
+    read_surroundings(Path.cwd())
     experiment = load_experiment(path)
     model = choose_model(experiment.model)
     environment = choose_environment(experiment.environment)
@@ -127,12 +127,12 @@ async def _tune(wanted: _Wanted) -> "Outcome":
     from lab.plan import Plan
     from lab.progress import ProgressView
     from lab.resume import alone, document, open_record
-    from lab.settings import choose_environment, choose_model, read_dotenv, shown_proposer
+    from lab.settings import choose_environment, choose_model, read_surroundings, shown_proposer
     from lab.store import CALLS, Store
     from lab.study import Study
     from lab.tracking import Tracker
 
-    read_dotenv(Path.cwd())
+    read_surroundings(Path.cwd())
     storage = _storage(wanted)
     experiment = load_experiment(wanted.experiment)
     model = choose_model(experiment.model)

@@ -17,9 +17,19 @@ from hypothesis import strategies as st
 from lab.answer import MOST_BYTES, Answer, read_answer
 from lab.candidate import SamplingParams
 from lab.endpoint import Completion, Endpoint, EndpointConfig, Message
-from lab.errors import BusyError, CallError, EndpointError, LabError, RequestError, UnreachableError
+from lab.errors import (
+    BusyError,
+    CallError,
+    ConfigError,
+    EndpointError,
+    LabError,
+    NoKeyError,
+    RequestError,
+    UnreachableError,
+)
 from lab.failure import retry_after_s
 from lab.patience import APART_S, Patience, Throttle
+from lab.settings import ModelChoice, hosted_endpoint
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 
 KEY = "canary-key-0123456789"
@@ -72,6 +82,7 @@ TOLD = {
     "no JSON": (Reply(body=b'{"choices": ['), CallError, "is not JSON"),
     "a page": (Reply(body=b"<html>busy</html>"), CallError, "is not JSON"),
     "cut short": (Reply(sent=0.5), EndpointError, "broke off in the middle"),
+    "error cut short": (Reply(status=502, sent=0.5), EndpointError, "broke off in the middle"),
     "dropped": (Reply(sent=-1), EndpointError, "broke off in the middle"),
     "10 MB": (Reply("x" * 10_000_000), CallError, "too long"),
 }
@@ -152,7 +163,12 @@ def speak_another_tongue(connection: socket.socket) -> None:
     connection.sendall(b"220 mail.example.com ESMTP\r\n")
 
 
-@pytest.mark.parametrize("behave", [reset, speak_another_tongue])
+def answer_in_latin_1(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 500 D\xe9j\xe0 vu\r\nContent-Length: 0\r\n\r\n")
+
+
+@pytest.mark.parametrize("behave", [reset, speak_another_tongue, answer_in_latin_1])
 def test_a_server_that_answers_with_no_http_broke_off(behave: Callable[[socket.socket], None]) -> None:
     with listener(behave) as url:
         assert "broke off in the middle" in failure(url, Patience(attempts=1, whole_s=0.1)).what
@@ -197,9 +213,31 @@ def test_an_address_that_is_none_is_told_at_once_and_apart() -> None:
     error = failure("http://no-such-host.invalid/v1", patience)
     assert isinstance(error, UnreachableError)
     assert "no such host" in error.what
+    assert "no such host" in failure("http://api..example.invalid/v1", patience).what
     assert "nothing listens there" in failure("http://127.0.0.1:9/v1", patience).what
     with listener(lambda connection: connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as url:
         assert "does not speak TLS" in failure(url.replace("http:", "https:"), patience).what
+    with listener(reset) as url:
+        assert "cannot be reached" in failure(url.replace("http:", "https:"), patience).what
+
+
+def test_a_socks_proxy_is_refused_where_the_way_leads_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(ConfigError, match="SOCKS"):
+        ask("https://api.example.invalid/v1", ONCE)
+    with fake_endpoint() as endpoint:
+        assert isinstance(ask(endpoint.url, ONCE)[0], Completion)
+
+
+def test_a_key_is_read_without_its_line_end_and_refused_with_what_no_header_takes() -> None:
+    model = ModelChoice("https://api.example.invalid/v1", "big")
+    assert hosted_endpoint(model, {"HF_TOKEN": " hf_key\r\n"}).api_key == "hf_key"
+    assert hosted_endpoint(model, {"HF_TOKEN": "", "API_KEY": "sk-key"}).api_key == "sk-key"
+    for bad in ("hf\x00key", "hf key\r\nHost: elsewhere", "schl\u00fcssel"):
+        with pytest.raises(NoKeyError, match="characters that no key has") as told:
+            hosted_endpoint(model, {"HF_TOKEN": bad})
+        assert bad not in str(told.value)
 
 
 def test_a_failed_attempt_is_made_again_and_counted() -> None:

@@ -190,6 +190,14 @@ def test_a_signal_ends_the_episode_with_end(project: Project, number: signal.Sig
     assert "Traceback" not in err
 
 
+def test_what_is_on_this_machine_is_not_asked_through_a_proxy(project: Project) -> None:
+    proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), f"http://127.0.0.1:{free_port()}")
+    with fake_endpoint() as endpoint:
+        done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="tuned", **proxies)
+    assert done.returncode == 0, done.stderr
+    assert len(endpoint.requests) == TASK.max_steps
+
+
 def test_the_deadline_ends_the_episode_in_time_for_end(project: Project) -> None:
     release = threading.Event()
 

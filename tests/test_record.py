@@ -64,8 +64,9 @@ def test_texts_are_in_the_store_and_not_in_memory_and_the_first_end_of_an_episod
     ours.read()
     for record in (ours, theirs, Record(store, "study", "")):
         assert record.ended[DIGEST, 3] == ended(3).tally
-        assert record.episode((DIGEST, 3)) == ended(3, "number 3")
-        assert record.episode((DIGEST, count - 1)) == ended(count - 1, f"number {count - 1}")
+        assert record.episode(DIGEST, 3) == ended(3, "number 3")
+        both = [ended(seed, f"number {seed}") for seed in (count - 1, 0)]
+        assert record.episodes_of(DIGEST, [count - 1, 0]) == both
         assert record.episodes == count
         assert record.events[-1] == Over(DIGEST, 3)
         assert "number 3" not in repr(vars(record))

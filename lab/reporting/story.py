@@ -169,7 +169,7 @@ def tell(past: PastStudy) -> Story:
 def _extremes(record: Record, evaluation: Evaluation) -> tuple[Episode, ...]:
     ranked = sorted(evaluation.returns.items(), key=lambda earned: -earned[1])
     ends = (ranked[0], ranked[-1]) if len(ranked) > 1 else ranked
-    return tuple(record.episode((evaluation.candidate.digest, seed)) for seed, _ in ends)
+    return tuple(record.episodes_of(evaluation.candidate.digest, [seed for seed, _ in ends]))
 
 
 def minutes(record: Record) -> list[float]:
