@@ -16,9 +16,13 @@ Exit codes: 0 the episode was played, or the deadline ended it; 1 it could not b
 ended it. Whatever is not one of the three kinds of line goes to stderr.
 """
 
+import signal
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
+signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until somebody is there who prints END: see Submission
+
 import asyncio
 import os
-import signal
 import sys
 import time
 from contextlib import AsyncExitStack, suppress
@@ -80,8 +84,9 @@ class Submission:
         self.model: ModelChoice | None = None
         task = asyncio.current_task()
         assert task is not None
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ENDING:
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal, task, number)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         try:
             self.frozen = read_frozen(ROOT / BEST)
             self.model = choose_model(ModelChoice(self.frozen.model.endpoint, self.frozen.model.name))

@@ -194,6 +194,8 @@ def _several(count: int, noun: str) -> str:
 
 def _read(capture: str) -> bytes:
     try:
+        if capture == "-" and sys.stdin is None:
+            raise OSError("stdin is closed")
         return sys.stdin.buffer.read() if capture == "-" else Path(capture).read_bytes()
     except OSError as error:
         do = "python inference.py > capture.txt"

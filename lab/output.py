@@ -14,7 +14,8 @@ class Output:
 
     def __init__(self) -> None:
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._error: OSError | ValueError | None = None
+        closed = ValueError("stdout was closed from the start")
+        self._error: OSError | ValueError | None = closed if sys.stdout is None else None
         self._thread = threading.Thread(target=self._write, name="output", daemon=True)
         self._thread.start()
 

@@ -6,6 +6,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -227,6 +228,30 @@ def test_start_is_out_before_anything_slow(project: Project) -> None:
     )
     done = project.run("-c", code)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_stdout_that_was_never_open_is_told_and_is_no_traceback(project: Project) -> None:
+    with fake_endpoint() as endpoint:
+        shell = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, 'inference.py'])"
+        done = project.run("-c", shell, API_BASE_URL=endpoint.url, MODEL_NAME="tuned")
+    assert done.returncode == 1
+    assert "stdout is closed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which signals a process holds back")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_start_is_held_back_until_it_is_out(project: Project, number: signal.Signals) -> None:
+    with fake_endpoint() as endpoint:
+        process = project.start("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="tuned")
+        held_back = re.compile(r"SigBlk:\s*0*[1-9a-f]")
+        while not held_back.search(Path(f"/proc/{process.pid}/status").read_text()):
+            assert process.poll() is None
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert check(out.encode()).faults == ()
+    assert process.returncode == 128 + number
+    assert "Traceback" not in err
 
 
 def test_a_closed_stdout_is_no_traceback(project: Project) -> None:
