@@ -15,7 +15,7 @@ import typer
 
 from lab.command import Debug, ExperimentOrNone, command_line, manners, who
 from lab.errors import plain
-from lab.words import estimate_text, p_text
+from lab.words import estimate_text, p_text, price
 
 if TYPE_CHECKING:
     from lab.evaluation import Evaluation
@@ -184,12 +184,10 @@ def _settings(first: "Contender", second: "Contender") -> Iterator[Row]:
 def _dollars(stage: "Stage", played: "Evaluation") -> str:
     assert stage.experiment is not None
     prices = stage.experiment.prices_of(stage.model)
-    if not prices.known:
-        return "price unknown"
     count = len(played.episodes)
     tokens_in = sum(episode.prompt_tokens for episode in played.episodes)
     tokens_out = sum(episode.completion_tokens for episode in played.episodes)
-    return f"${prices.dollars(tokens_in, tokens_out) / count:.4f}"
+    return price(prices.dollars(tokens_in, tokens_out) / count if prices.known else None)
 
 
 def claim(one: str, other: str, compared: "Compared", confidence: float) -> str:

@@ -16,7 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 from lab.answer import MOST_BYTES, Answer, read_answer
 from lab.candidate import SamplingParams
 from lab.errors import CallError, ConfigError, EndpointError, LabError, RequestError
-from lab.failure import told, too_slow
+from lab.failure import no_such_model, told, too_slow
 from lab.patience import Patience, Throttle
 
 if TYPE_CHECKING:
@@ -156,11 +156,11 @@ class Endpoint:
                 body = await self._request(messages, sampling, schema)
         except TimeoutError:
             raise too_slow(self.shown_url) from None
-        except self._openai.NotFoundError as error:
-            raise await self._no_such_model(error) from error
         except LabError:
             raise
         except Exception as error:  # the client lets through what the transport below it raises
+            if isinstance(error, self._openai.APIStatusError) and no_such_model(error):
+                raise await self._no_such_model(error) from error
             raise told(error, self.shown_url) from error
         return read_answer(body, self.shown_url)
 
@@ -185,7 +185,7 @@ class Endpoint:
             raise CallError("The model's answer is too long.", where=self.shown_url, why=why)
         return bytes(body)
 
-    async def _no_such_model(self, error: "openai.NotFoundError") -> EndpointError:
+    async def _no_such_model(self, error: "openai.APIStatusError") -> EndpointError:
         """The error of an unknown model, with those that there are."""
         do = f"set MODEL_NAME to a model that {self.shown_url}/models lists"
         try:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -57,6 +58,17 @@ class SetupTable(Table):
     reset: dict[str, Any] = {}
 
 
+def refuse_credentials(url: str, where: str, variable: str) -> None:
+    """Pass where an experiment file's `url` has no user and password in it: the file is kept and shown.
+
+    Raises:
+        ConfigError: it has.
+    """
+    if "@" in urlsplit(url).netloc:
+        do = f"leave them out, and set {variable} to the whole URL, in the environment or in .env"
+        raise ConfigError("A user and a password do not belong in an experiment file.", where=where, do=do)
+
+
 def read_environment(table: EnvironmentTable, folder: str) -> EnvironmentConfig:
     """The declaration, with its files as paths below the project's root.
 
@@ -73,6 +85,7 @@ def read_environment(table: EnvironmentTable, folder: str) -> EnvironmentConfig:
     if table.url and not is_url(table.url):
         what = f"{shown_url(table.url)!r} is no server."
         raise ConfigError(what, where="environment.url", do="use a URL such as http://127.0.0.1:8000")
+    refuse_credentials(table.url, "environment.url", "ENV_BASE_URL")
     declared = EnvironmentConfig(**table.model_dump())
     return replace(
         declared,

@@ -3,6 +3,7 @@
 Low layers raise them; only the command lines and `inference.py` print them.
 """
 
+import re
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -24,7 +25,8 @@ class LabError(Exception):
 
     def __init__(self, what: str, *, where: str = "", why: str = "", do: str = "") -> None:
         super().__init__(what)
-        self.what, self.where, self.why, self.do = what, where, why, do
+        self.what, self.where, self.why = map(without_credentials, (what, where, why))
+        self.do = do
 
     def __str__(self) -> str:
         labelled = [("where", self.where), ("why", self.why), ("try", self.do)]
@@ -113,6 +115,12 @@ def plain(text: str) -> str:
     if text.replace("\n", "").isprintable():  # as nearly all are: the walk over all of it would be slow
         return text
     return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
+
+
+def without_credentials(text: str) -> str:
+    """`text` with its URLs cut to what may be shown: libraries put a password or a token into theirs."""
+    text = re.sub(r"(?<=://)[^\s/?#'\"]*@", "", text)
+    return re.sub(r"(\w://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text)
 
 
 def meant(name: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from lab.candidate import Candidate, ContextSettings, SamplingParams
 from lab.declaration import EnvironmentConfig
-from lab.environment_table import read_code, read_environment, read_task
+from lab.environment_table import read_code, read_environment, read_task, refuse_credentials
 from lab.errors import ConfigError, meant
 from lab.experiment_file import (
     BaselineTable,
@@ -118,6 +118,7 @@ def _experiment(path: Path, text: str, file: ExperimentFile) -> Experiment:
     baseline = _baseline(file.baseline, folder)
     space = read_space(file.space, baseline, folder)
     _check_tokens(baseline, space, task)
+    refuse_credentials(file.model.endpoint, "model.endpoint", "API_BASE_URL")
     prices = Prices(file.model.dollars_in, file.model.dollars_out)
     experiment = Experiment(
         name=path.stem,

@@ -29,6 +29,10 @@ BUSY = (429, 503, 529)
 """Too many requests, unavailable, and "overloaded" as some hosts have it."""
 
 REFUSED = (400, 413, 422)
+TOO_SLOW = (408, 504)
+UNKNOWN_MODEL = ("model_not_found", "model_not_supported", "unknown model", "not supported by any provider")
+"""In the words of endpoints that answer 400 where the model is none of theirs."""
+
 TOO_LONG = ("context_length_exceeded", "maximum context length", "context length", "too many tokens")
 FILTERED = ("content_filter", "content management policy", "content_policy")
 USED_UP = ("insufficient_quota", "billing", "credit")
@@ -51,6 +55,12 @@ def told(error: Exception, where: str) -> EndpointError | CallError:
             return too_slow(where)
         case _:
             return OutageError("The endpoint broke off in the middle.", where=where, why=str(error))
+
+
+def no_such_model(error: "openai.APIStatusError") -> bool:
+    """Whether an endpoint says that it does not have the model."""
+    words = f"{error.code or ''} {error}".lower()
+    return error.status_code == NO_MODEL or (error.status_code in REFUSED and _names(UNKNOWN_MODEL, words))
 
 
 def too_slow(where: str) -> SlowError:
@@ -83,11 +93,11 @@ def _status(error: "openai.APIStatusError", where: str) -> EndpointError | CallE
     if status in NO_KEY:
         do = "set HF_TOKEN (or API_KEY) to a key for this endpoint"
         return NoKeyError("The endpoint refused the key.", where=where, why=why, do=do)
-    if status == NO_MODEL:
-        return EndpointError("The endpoint does not have the model.", where=where, why=why)
     if status == 402 or (status == 429 and _names(USED_UP, words)):
         do = "top it up; the same command goes on from here"
         return EndpointError("The endpoint's quota is used up.", where=where, why=why, do=do)
+    if status in TOO_SLOW:
+        return too_slow(where)
     if status in BUSY:
         wait_s = retry_after_s(cast("Mapping[str, str]", error.response.headers), time.time())
         return BusyError("The endpoint is busy.", where=where, why=why, retry_after_s=wait_s)

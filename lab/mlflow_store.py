@@ -69,7 +69,7 @@ class MlflowStore:
             self._drawn = max((point.step for point in drawn), default=0)
             return
         tags = {"mlflow.note.content": unfinished(experiment), "kind": "study", **self._model_tags}
-        self._parent = self._create_run(record.name, tags)
+        self._parent = self._create_run(record.name, tags, round(record.times[0] * 1000))
         self._save_view(record.name)
         self._log(self._parent, params=experiment.baseline.settings, prefix="baseline_")
         self._client.log_text(self._parent, experiment.text, "experiment.toml")

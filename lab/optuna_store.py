@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from lab.endpoint import shown_url
+from lab.errors import LabError
 from lab.objective import Objective
 from lab.space import Space
 from lab.trial import Trial
@@ -28,10 +30,26 @@ def keep_trials(url: str, name: str, space: Space, objective: Objective, trials:
 
     Args:
         url: of the database.
+
+    Raises:
+        LabError: the disk or the database refused.
     """
     import optuna
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        _write(url, name, space, objective, trials)
+    except (StorageInternalError, SQLAlchemyError) as error:
+        why = str(getattr(error.__cause__, "orig", None) or getattr(error, "orig", None) or error)
+        do = "free some space or repair it; the same command goes on where it was"
+        raise LabError("Optuna's storage cannot be written.", where=shown_url(url), why=why, do=do) from error
+
+
+def _write(url: str, name: str, space: Space, objective: Objective, trials: Sequence[Trial]) -> None:
+    import optuna
+
     directions: list[Literal["maximize", "minimize"]] = ["maximize"]
     if objective.cost is not None:
         directions.append("minimize")

@@ -13,7 +13,7 @@ from lab.candidate import Candidate
 from lab.endpoint import Model
 from lab.environment import Environment
 from lab.episode import CutEpisode, Ending, Episode, FailedEpisode, Step, Tally, play
-from lab.errors import CallError, EnvError
+from lab.errors import CallError, EnvError, RequestError
 from lab.evaluation import Evaluation
 from lab.journal import Ended, Failed
 from lab.record import Record
@@ -22,7 +22,7 @@ from lab.spending import Spending
 from lab.task import Task
 
 ATTEMPTS = 3
-"""Times that an episode is begun before the environment counts as failed."""
+"""Times that an episode is begun before its environment counts as failed, or its candidate as unplayable."""
 
 WAIT_S = 2.0
 """Before an episode is begun again, times the attempts so far: a server may be on its way up again."""
@@ -124,8 +124,12 @@ class Player:
                 return episode
             except _Cut as cut:
                 return CutEpisode(seed, cut.bound)
-            except CallError as error:  # it was tried as often as patience has it, and others were answered
+            except RequestError as error:
                 return FailedEpisode(seed, error)
+            except CallError as error:  # tried as often as patience has it, while others were answered
+                if attempt == ATTEMPTS:
+                    return FailedEpisode(seed, error)
+                await asyncio.sleep(WAIT_S * attempt)
             except EnvError:
                 if attempt == ATTEMPTS:
                     raise

@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable
 
+from lab.errors import without_credentials
 from lab.experiment import Experiment
 from lab.frozen import FrozenPrompt
 from lab.headroom import Headroom
@@ -98,5 +99,5 @@ class Tracker:
                     gc.freeze()  # as in `lab.study`: MLflow's imports are as many again
                 job(store)
         except Exception as error:  # whatever MLflow raises, a study is worth more than its log
-            reason = " ".join(str(error).split())[:300]
+            reason = without_credentials(" ".join(str(error).split()))[:300]
             self._warn(f"MLflow failed, and the tuning goes on without it: {type(error).__name__}: {reason}")

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ class Reply:
     Attributes:
         message, code: of the error.
         body: sent in place of either.
+        delay_s: seconds before anything is sent.
         sent: share of the body that is sent before the connection is closed; below 0, not even a status.
     """
 
@@ -29,6 +31,7 @@ class Reply:
     code: str | None = None
     body: bytes | None = None
     sent: float = 1.0
+    delay_s: float = 0.0
 
 
 MODELS = [{"id": name, "object": "model", "created": 0, "owned_by": "us"} for name in ("big", "small")]
@@ -86,6 +89,7 @@ def fake_endpoint(script: Script = lambda _: Reply(), port: int = 0) -> Iterator
             self._send(Reply(), json.dumps({"object": "list", "data": MODELS}).encode())
 
         def _send(self, reply: Reply, data: bytes) -> None:
+            time.sleep(reply.delay_s)
             self.close_connection = reply.sent < 1
             if reply.sent < 0:
                 return
@@ -126,7 +130,7 @@ def _payload(body: Body, reply: Reply) -> Body:
         "id": "fake",
         "object": "chat.completion",
         "created": 0,
-        "model": body["model"],
+        "model": body.get("model", ""),
         "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
         "usage": {
             "prompt_tokens": reply.prompt_tokens,

@@ -4,13 +4,20 @@ import asyncio
 import base64
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +32,7 @@ from lab.errors import (
     LabError,
     NoKeyError,
     RequestError,
+    SlowError,
     UnreachableError,
 )
 from lab.failure import retry_after_s
@@ -69,6 +77,12 @@ TOLD = {
     "wrong key": (Reply(status=401), EndpointError, "The endpoint refused the key."),
     "no permission": (Reply(status=403), EndpointError, "The endpoint refused the key."),
     "unknown model": (Reply(status=404), EndpointError, "The endpoint does not have 'tuned'."),
+    "model is none of theirs": (
+        Reply(status=400, code="model_not_supported", message="The requested model is not supported"),
+        EndpointError,
+        "The endpoint does not have 'tuned'.",
+    ),
+    "gateway timeout": (Reply(status=504), EndpointError, "did not answer in time"),
     "no money": (Reply(status=429, code="insufficient_quota"), EndpointError, "quota is used up"),
     "context": (TOO_LONG, RequestError, "do not fit into the model's context"),
     "filter": (FILTERED, RequestError, "content filter refused"),
@@ -144,6 +158,50 @@ def drip(connection: socket.socket) -> None:
             time.sleep(0.05)
     except OSError:
         pass
+
+
+def certificate(folder: Path, name: str) -> ssl.SSLContext:
+    """A server's, that it signed itself, for a host of this name."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file = folder / f"{name}.pem"
+    file.write_bytes(made.public_bytes(pem) + key.private_bytes(pem, *plain))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+@pytest.mark.parametrize(("name", "trusted"), [("localhost", False), ("elsewhere", True)])
+def test_a_certificate_that_is_not_trusted_or_another_hosts_stops_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, trusted: bool
+) -> None:
+    context = certificate(tmp_path, name)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / f"{name}.pem"))
+
+    def behave(connection: socket.socket) -> None:
+        with suppress(OSError), context.wrap_socket(connection, server_side=True) as secured:
+            secured.recv(65536)
+
+    with listener(behave) as url:
+        error = failure(url.replace("http://127.0.0.1", "https://localhost"), Patience(attempts=10))
+    assert isinstance(error, EndpointError)
+    assert "certificate is not trusted" in error.what
+    assert "SSL_CERT_FILE" in error.do
 
 
 @pytest.mark.parametrize("behave", [hang, drip])
@@ -322,8 +380,9 @@ def test_a_server_that_comes_back_is_waited_for_once_it_has_answered() -> None:
     assert after.attempts > 1
 
 
+@pytest.mark.parametrize("pushed_back", [BusyError("It is busy."), SlowError("It is slow.")])
 def test_calls_at_once_fall_when_the_endpoint_pushes_back_and_grow_again(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, pushed_back: CallError
 ) -> None:
     """24 want in, all the time; the endpoint bears 4 at once, and from the 400th call on any number."""
     monkeypatch.setattr("lab.patience.FIRST_WAIT_S", 0.1)
@@ -338,7 +397,7 @@ def test_calls_at_once_fall_when_the_endpoint_pushes_back_and_grow_again(
         await asyncio.sleep(0.05)
         now -= 1
         if over:
-            raise BusyError("The endpoint is busy.")
+            raise pushed_back
         return 1
 
     async def worker(throttle: Throttle) -> None:
@@ -346,7 +405,7 @@ def test_calls_at_once_fall_when_the_endpoint_pushes_back_and_grow_again(
             await throttle.make(attempt, lambda tokens: tokens)
 
     async def main() -> None:
-        throttle = Throttle(Patience())
+        throttle = Throttle(Patience(attempts=1000))
         await asyncio.gather(*(worker(throttle) for _ in range(24)))
 
     asyncio.run(main())

@@ -225,9 +225,23 @@ def test_a_record_that_cannot_be_used_is_told_in_words(project: Project) -> None
         project.write(".lab/calls.db", "no database, but long enough to be taken for a damaged one" * 20)
         damaged = tune(project, endpoint)
     assert (refused.returncode, damaged.returncode) == (1, 1)
+    assert endpoint.requests == []
     assert "The study's record cannot be written." in refused.stderr
     assert "The study's record cannot be read or written." in damaged.stderr
-    assert endpoint.requests == []
+
+
+def test_an_optuna_storage_that_cannot_be_used_costs_no_more_than_what_is_in_flight(project: Project) -> None:
+    trials = project.write(".lab/optuna.db", "no database, but long enough to be taken for one" * 20)
+    with fake_endpoint(by_the_request) as endpoint:
+        damaged = tune(project, endpoint)
+        trials.unlink()
+        done = tune(project, endpoint)
+    assert damaged.returncode == 1
+    assert "Optuna's storage cannot be written." in damaged.stderr
+    assert "not a database" in damaged.stderr
+    assert "Traceback" not in damaged.stderr
+    assert done.returncode == 0, done.stderr
+    assert len(endpoint.requests) <= count(project, "calls") + 6
 
 
 def test_a_replay_of_nothing_is_refused(project: Project) -> None:

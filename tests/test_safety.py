@@ -1,5 +1,7 @@
 """Keys reach nobody but their endpoint, and what a model writes acts nowhere: every byte left is searched."""
 
+import re
+from contextlib import suppress
 from pathlib import Path
 
 from tests.fake_endpoint import Body, Reply, fake_endpoint
@@ -23,11 +25,14 @@ def test_a_bad_endpoint_gets_neither_keys_nor_escapes_into_what_is_left(tmp_path
     project = Project.make(tmp_path / "project")
     proposals = '[proposals]\nproposer = "gepa"\ntexts = 2\n\n[confirmation]'
     project.write("experiments/known.toml", EXPERIMENT.replace("[confirmation]", proposals))
-    asked = 0
+    asked, processes = 0, set[bytes]()
 
     def script(body: Body) -> Reply:
         nonlocal asked
         asked += 1
+        for path in Path("/proc").glob("[0-9]*/cmdline"):  # none on macOS
+            with suppress(OSError):  # it has ended just now
+                processes.add(path.read_bytes())
         told = f"Incorrect API key: Bearer {PROPOSER_KEY if body['model'] == 'big' else KEY}"
         text = f"{ESCAPE}<script>alert(1)</script>" + "x" * (100 + asked % 40)
         return Reply(status=500, message=told + ESCAPE) if asked % 5 == 0 else Reply(text)
@@ -43,6 +48,7 @@ def test_a_bad_endpoint_gets_neither_keys_nor_escapes_into_what_is_left(tmp_path
     assert "Attempts that failed" in tuned.stdout
     printed = "".join([tuned.stdout, tuned.stderr, played.stdout, played.stderr]).encode()
     assert not any(secret in printed for secret in SECRETS)
+    assert not any(secret in process for secret in SECRETS for process in processes)
     assert leaks(project.folder) == []
     assert ESCAPE.encode() not in printed
     artifacts = [path for path in project.folder.glob("mlruns/**/*") if path.is_file()]
@@ -60,3 +66,34 @@ def test_a_wrong_key_that_the_endpoint_repeats_is_not_printed(tmp_path: Path) ->
     assert "no such key: [key]" in done.stderr
     assert KEY not in done.stdout + done.stderr
     assert leaks(project.folder) == []
+
+
+def test_a_password_in_a_url_is_in_no_error_and_in_no_experiment_file(tmp_path: Path) -> None:
+    """Libraries put the whole URL into their errors."""
+    project = Project.make(tmp_path / "project")
+    project.write("experiments/known.toml", EXPERIMENT)
+    with fake_endpoint() as server:  # it has no schema of an environment
+        url = server.url.replace("http://", f"http://user:{PASSWORD}@") + f"?token={KEY}"
+        for settings in (
+            {"ENV_BASE_URL": url},
+            {"ENV_BASE_URL": f"ws://user:{PASSWORD}@127.0.0.1:9"},
+            {"API_BASE_URL": f"http://user:{PASSWORD}@127.0.0.1:9/v1"},
+            {"MLFLOW_TRACKING_URI": url},
+        ):
+            known = {"API_BASE_URL": server.url, "MODEL_NAME": "fake", **settings}
+            for command in ("lab.doctor", "lab.tune"):
+                done = project.run("-m", command, "experiments/known.toml", **known)
+                assert PASSWORD not in done.stdout + done.stderr, (command, settings)
+                assert KEY not in done.stdout + done.stderr, (command, settings)
+    assert leaks(project.folder) == []
+    for name, endpoint in (("model.endpoint", "API_BASE_URL"), ("environment.url", "ENV_BASE_URL")):
+        bad = f"https://user:{PASSWORD}@host.invalid/v1"
+        text = EXPERIMENT.replace('endpoint = "embedded"', f'endpoint = "{bad}"')
+        if name == "environment.url":
+            text = re.sub(r"(\[environment\]\n)[^[]*", rf'\g<1>url = "{bad}"\n\n', EXPERIMENT)
+        project.write("experiments/known.toml", text)
+        done = project.run("-m", "lab.tune", "experiments/known.toml", MODEL_NAME="fake")
+        assert done.returncode == 2
+        assert name in done.stderr
+        assert endpoint in done.stderr
+        assert PASSWORD not in done.stderr

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -427,28 +428,38 @@ def test_a_wrong_key_or_model_stops_the_study_with_3(project: Project, status: i
 
 
 FAULTS = [
-    Reply(status=429, headers={"Retry-After": "0.1"}),
-    Reply(status=503),
-    Reply(status=500),
-    Reply(sent=0.5),
-    Reply(sent=-1),
-    Reply(body=b'{"choices": ['),
-    Reply(body=b'{"choices": []}'),
-    Reply(None),
-    Reply("x" * 5_000_000),
+    (Reply(status=429, headers={"Retry-After": "0.1"}), "The endpoint is busy."),
+    (Reply(status=503), "The endpoint is busy."),
+    (Reply(status=500), "The endpoint failed."),
+    (Reply(status=504), "The model did not answer in time."),
+    (Reply(delay_s=2.5), "The model did not answer in time."),
+    (Reply(sent=0.5), "The endpoint broke off in the middle."),
+    (Reply(sent=-1), "The endpoint broke off in the middle."),
+    (Reply(body=b'{"choices": ['), "The model's answer is not JSON."),
+    (Reply(body=b'{"choices": []}'), "The model's answer has no choices."),
+    (Reply(None), "The model's answer has no text."),
+    (Reply("x" * 10_000_000), "The model's answer is too long."),
 ]
+"""What another attempt mends, and as what it is on record."""
+
+HASTY = ("[baseline]", "timeout_s = 1.5\n\n[baseline]")
+"""What an experiment's text needs for a hang to be one."""
 
 
 def test_an_endpoint_that_fails_a_third_of_the_calls_costs_nothing_but_time(project: Project) -> None:
     """Each failed attempt is made again and accounted for; who breaks his own calls is left out."""
-    faults, lock = [0], threading.Lock()
+    project.write("experiments/known.toml", EXPERIMENT.replace(*HASTY))
+    faults, lock = Counter[str](), threading.Lock()
 
     def script(body: Body) -> Reply:
         if "professor" in body["messages"][0]["content"]:
             return Reply(status=400, code="context_length_exceeded")
+        if random.random() > 0.3:
+            return storyteller_is_best(body)
+        reply, what = random.choice(FAULTS)
         with lock:
-            faults[0] += (fails := random.random() < 0.3)
-        return random.choice(FAULTS) if fails else storyteller_is_best(body)
+            faults[what] += 1
+        return reply
 
     with fake_endpoint(script) as endpoint:
         code, out, err = tune(project, endpoint, MLFLOW_TRACKING_URI="sqlite:////dev/null/none.db")
@@ -461,9 +472,35 @@ def test_an_endpoint_that_fails_a_third_of_the_calls_costs_nothing_but_time(proj
         told = dict(database.execute("select what, count(*) from failures group by what"))
         ((attempts, calls),) = database.execute("select sum(attempts), count(*) from calls")
     refused = told.pop("Prompt and answer do not fit into the model's context.")
-    assert sum(told.values()) == faults[0] == attempts - calls
+    assert told == faults
+    assert faults.total() == attempts - calls
     assert len(endpoint.requests) == attempts + refused
     assert "Attempts that failed: " in out
+
+
+def test_an_episode_that_fails_for_the_endpoints_fault_is_played_again(project: Project) -> None:
+    """One call fails as often as it is tried: its episode begins anew, and asks for no answer twice."""
+    project.write("experiments/known.toml", EXPERIMENT.replace("[baseline]", "attempts = 2\n\n[baseline]"))
+    chosen, refused, lock = list[Body](), [0], threading.Lock()
+
+    def script(body: Body) -> Reply:
+        with lock:
+            if not chosen and "xxx" in body["messages"][-1]["content"]:  # no other episode asks for the same
+                chosen.append(body)
+            if body in chosen and refused[0] < 2:
+                refused[0] += 1
+                return Reply(status=500)
+        return storyteller_is_best(body)
+
+    with fake_endpoint(script) as endpoint:
+        code, _, err = tune(project, endpoint)
+    assert code == 0, err
+    assert refused[0] == 2
+    with sqlite3.connect(project.folder / ".lab/calls.db") as database:
+        ((calls,),) = database.execute("select count(*) from calls")
+        ((failed,),) = database.execute('select count(*) from events where body like \'%"kind":"failed"%\'')
+    assert failed == 0
+    assert len(endpoint.requests) == calls + 2
 
 
 @pytest.mark.parametrize(
@@ -478,6 +515,12 @@ def test_an_endpoint_that_fails_a_third_of_the_calls_costs_nothing_but_time(proj
             3,
             "HF_TOKEN",
         ),
+        (
+            ["experiments/known.toml"],
+            {"API_BASE_URL": "http://127.0.0.1:9/v1", "MODEL_NAME": "m"},
+            3,
+            "nothing listens there",
+        ),
         (["experiments/known.toml"], {"ENV_BASE_URL": "http://127.0.0.1:9"}, 4, "ENV_BASE_URL"),
     ],
 )
@@ -491,6 +534,7 @@ def test_what_cannot_run_ends_with_its_code_and_its_words(
     assert told in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+    assert "MLflow failed" not in done.stderr
 
 
 def test_help_answers_with_examples(project: Project) -> None:

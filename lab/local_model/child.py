@@ -19,7 +19,9 @@ from lab.local_model.weights import check_runtime, find_weights
 READY_PREFIX = "The embedded model listens at "
 """What the server's one line on stdout begins with; its URL follows."""
 
-_SECRETS = frozenset({"HF_TOKEN", "API_KEY", "OPENAI_API_KEY"})
+_SECRETS = ("KEY", "TOKEN", "PASSWORD", "_BASE_URL", "LAB_STORAGE", "TRACKING_URI")
+"""What the names of variables that may hold one have in them."""
+
 _TAIL_LINES = 20
 _STOP_S = 5.0
 
@@ -151,7 +153,11 @@ class LocalModelProcess:
 
 def child_environment() -> dict[str, str]:
     """The environment a child gets: this process's without its keys, and with `lab` importable anywhere."""
-    environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not any(part in name.upper() for part in _SECRETS)
+    }
     root = Path(__file__).resolve().parents[2]
     if root.name != "site-packages":
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (environment.get("PYTHONPATH"), str(root))))

@@ -9,7 +9,7 @@ from lab.episode import Episode
 from lab.reporting.charts import holdout
 from lab.reporting.story import PHASES, Story, estimate
 from lab.trial import Trial
-from lab.words import count, dollars, interval, mean, number, p_text, setting_text
+from lab.words import count, dollars, interval, mean, number, p_text, price, setting_text
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,8 @@ def cost_rows(story: Story) -> list[tuple[str, str]]:
 
 def _money(story: Story) -> str:
     known, whole = story.cost.spent.dollars, story.cost.dollars
+    if whole == 0:
+        return price(whole)
     return f"{dollars(whole)}, at least {dollars(known)}" if whole is None and known else dollars(whole)
 
 

@@ -21,7 +21,7 @@ else:  # OpenEnv serves `server.app:app` from inside the package's folder
     from models import TestAction, TestObservation
     from server.echo_environment import EchoEnvironment
 
-MAX_SESSIONS = 64
+MAX_SESSIONS = 256
 STOP_TIMEOUT_S = 2  # how long a SIGTERM waits for sessions that are still open
 
 
