@@ -1,9 +1,11 @@
-"""Takes docs' pictures of a study in MLflow: `python -m tests.pictures PROJECT EXPERIMENT FOLDER`.
+"""Takes docs' pictures of a study, in MLflow and its report: `python -m tests.pictures PROJECT NAME FOLDER`.
 
-PROJECT is a folder in which `lab.tune` has run; the pages are opened as `tests/test_browser.py` opens them.
+PROJECT is a folder in which `lab.tune` has run the experiment NAME; the pages are opened as
+`tests/test_browser.py` opens them.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -13,7 +15,7 @@ from tests.project import Project
 
 
 def take(project: Path, experiment: str, folder: Path) -> None:
-    """The parent run's page, the table of its trials, and a holdout episode's first model call."""
+    """The parent run's page, the table of its trials, a holdout episode's first model call, the report."""
     with mlflow_ui(Project(project)) as origin, browsing(origin) as browser:
         client = mlflow.MlflowClient(origin)
         found = client.get_experiment_by_name(experiment)
@@ -41,6 +43,13 @@ def take(project: Path, experiment: str, folder: Path) -> None:
         browser.click("[data-testid^='timeline-tree-node']", "model")
         browser.shows("Assistant")
         browser.picture(folder / "mlflow-trace.png")
+        written = project / ".lab/report.html"
+        Project(project).run("-m", "lab.report", f"experiments/{experiment}.toml", "--out", str(written))
+        report = replace(browser, origin="file://")
+        report.driver.set_window_size(960, 1500)
+        report.open(str(written))
+        report.shows("What differs from the baseline")
+        report.picture(folder / "report.png")
 
 
 if __name__ == "__main__":

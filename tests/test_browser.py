@@ -17,7 +17,6 @@ from selenium.webdriver.common.by import By
 
 from lab.frozen import FrozenPrompt, read_frozen
 from tests.browser import Browser, browsing, mlflow_ui, needs_chromium
-from tests.echo_server import ROOT
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project
 from tests.test_tune import EXPERIMENT, storyteller_is_best, tune
@@ -156,7 +155,20 @@ def test_the_parent_runs_page_tells_the_story(seen: Seen) -> None:
     seen.browser.shows("What was frozen", "price unknown", "Look next")
     seen.picture("mlflow.png")
     seen.browser.open(f"{seen.experiment}/runs/{seen.parent.info.run_id}/artifacts")
-    seen.browser.shows("best.toml", "experiment.toml")
+    seen.browser.shows("best.toml", "experiment.toml", "report.html")
+    seen.browser.click("a, span, div[role='treeitem'] *, li *", "report.html")
+    driver = seen.browser.driver
+
+    def plots() -> int:
+        for frame in driver.find_elements(By.TAG_NAME, "iframe"):
+            driver.switch_to.frame(frame)
+            found = driver.find_elements(By.CSS_SELECTOR, "#race svg, #pareto svg, #steps svg")
+            driver.switch_to.default_content()
+            if found:
+                return len(found)
+        return 0
+
+    assert seen.browser.wait(plots, "the report's plots") >= 3
     seen.without_complaint()
 
 
@@ -191,7 +203,6 @@ def test_an_episode_is_a_trace_whose_words_do_not_act_on_the_page(seen: Seen) ->
     seen.without_complaint()
 
 
-@pytest.mark.skipif(not (ROOT / "lab/report.py").exists(), reason="there is no report yet")
 def test_the_report_opens_offline_with_all_its_parts(seen: Seen) -> None:
     done = seen.project.run(
         *("-m", "lab.report", "experiments/known.toml", "--out", "report.html"),
@@ -205,7 +216,7 @@ def test_the_report_opens_offline_with_all_its_parts(seen: Seen) -> None:
         section = page.driver.find_element(By.ID, part)
         assert section.is_displayed(), part
         assert section.text.strip(), part
-    for part in ("race", "pareto", "steps"):
+    for part in ("race", "candidates", "parameters", "pareto", "steps"):
         assert page.driver.find_elements(By.CSS_SELECTOR, f"#{part} svg"), part
     page.picture(Path(os.environ.get("PICTURES", seen.project.folder)) / "report.png")
     seen.without_complaint()

@@ -6,12 +6,15 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import tomli_w
 from pydantic import BaseModel
+from typer.main import get_command
 
+from lab.__main__ import COMMANDS
 from lab.experiment import load_experiment
 from lab.experiment_file import ExperimentFile
 from lab.prompt import load_template
@@ -22,7 +25,7 @@ from tests.project import Project
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 ELSEWHERE = {
-    "make": "CI is `make test`; `make tune` is test_main_job",
+    "make": "CI is `make setup` and `make test`; what the others run is test_main_job's",
     "pip install": "the Makefile's own",
     "mlflow ui": "test_browser",
     "mlflow server": "compose.yaml, with Docker",
@@ -150,3 +153,12 @@ def _models(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in getattr(annotation, "__args__", ()) for model in _models(part)]
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_option_of_a_command_is_in_its_reference(name: str) -> None:
+    page = (ROOT / "docs/commands.md").read_text()
+    command = get_command(import_module(f"lab.{name}").app)
+    options = {option for parameter in command.params for option in parameter.opts if option[:2] == "--"}
+    told = set(re.findall(r"--[a-z-]+", page))
+    assert options - {"--help", "--install-completion", "--show-completion"} <= told
