@@ -97,7 +97,7 @@ def within(root: Path, file: str) -> Path:
         what, do = "Code is run from the project's own folder alone.", f"copy it below {root}"
         raise ConfigError(what, where=file, do=do)
     if not path.is_file():
-        raise ConfigError("There is no such file.", where=str(path))
+        raise ConfigError("There is no such file.", where=str(path), do=f"it is looked for below {root}")
     return path
 
 

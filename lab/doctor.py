@@ -182,7 +182,11 @@ async def _model(experiment: "Loaded") -> list[Finding]:
     try:
         model = choose_model(experiment.model)
     except ConfigError as error:
-        return [Finding("endpoint", "", error)]
+        wrong = "model" if error.where == "MODEL_NAME" else "endpoint"
+        return [
+            Finding(name, "", error) if name == wrong else Finding(name, "not looked at", looked=False)
+            for name in ("endpoint", "key", "model")
+        ]
     if model.embedded:
         return _embedded(model)
     present = os.environ.get("HF_TOKEN") or os.environ.get("API_KEY")

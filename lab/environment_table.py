@@ -120,9 +120,10 @@ def read_task(table: TaskTable, setups: list[SetupTable]) -> Task:
     names = [setup.name for setup in setups]
     for setup in setups:
         if names.count(setup.name) > 1:
-            raise ConfigError(f"There are several tasks {setup.name!r}.", where="tasks.name")
+            do = "give each a name of its own"
+            raise ConfigError(f"There are several tasks {setup.name!r}.", where="tasks.name", do=do)
         if {"seed", "episode_id"} & set(setup.reset):
             what = "A task names a seed or an episode, which are the study's to choose."
-            raise ConfigError(what, where="tasks.reset")
+            raise ConfigError(what, where="tasks.reset", do="leave it out")
     tasks = tuple(Setup(setup.name, setup.reset) for setup in setups)
     return Task(**table.model_dump(), tasks=tasks)

@@ -26,7 +26,7 @@ from lab.experiment_file import (
     VerdictTable,
     first_mistake,
 )
-from lab.files import place
+from lab.files import key_place, place
 from lab.objective import Objective
 from lab.patience import Patience
 from lab.prompt import load_template
@@ -89,8 +89,9 @@ def load_experiment(path: Path) -> Experiment:
 
     Raises:
         ConfigError: the file or a template is absent, or a key is unknown, missing or wrong; the message
-            names file and key, and what is allowed.
+            names file, line and key, and what is allowed.
     """
+    text = ""
     try:
         text = path.read_text(encoding="utf-8")
         file = ExperimentFile.model_validate(tomllib.loads(text))
@@ -100,13 +101,12 @@ def load_experiment(path: Path) -> Experiment:
         do = meant(str(path), known, f"one of: {', '.join(known) or 'none there'}")
         raise ConfigError("There is no such experiment.", where=str(path), do=do) from None
     except ValidationError as error:
-        raise first_mistake(path, error) from None
+        raise first_mistake(path, text, error) from None
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            "The experiment cannot be read.", where=place(path, error), why=str(error)
-        ) from None
+        what, do = "The experiment cannot be read.", "mend it there: the file is TOML, in UTF-8"
+        raise ConfigError(what, where=place(path, error), why=str(error), do=do) from None
     except ConfigError as error:
-        where = error.where if error.where.startswith(str(path)) else f"{path}, {error.where}"
+        where = error.where if error.where.startswith(str(path)) else key_place(path, text, error.where)
         raise ConfigError(error.what, where=where, why=error.why, do=error.do) from None
 
 

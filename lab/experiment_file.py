@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 from lab.candidate import Layout
 from lab.environment_table import EnvironmentTable, SetupTable, Table, TaskTable
 from lab.errors import ConfigError, unknown_key
+from lab.files import key_place
 from lab.objective import Cost
 from lab.patience import Patience
 from lab.spending import Prices
@@ -180,17 +181,18 @@ class ExperimentFile(Table):
     tracking: TrackingTable = TrackingTable()
 
 
-def first_mistake(path: Path, error: ValidationError) -> ConfigError:
-    """The mistake that helps most, by file and key, with what is allowed."""
+def first_mistake(path: Path, text: str, error: ValidationError) -> ConfigError:
+    """The mistake that helps most, by file, line and key, with what is allowed."""
     # A misspelt key is also a missing one; the misspelling is what helps.
     mistake = min(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
     key = ".".join(map(str, mistake["loc"]))
+    where = key_place(path, text, key)
     if mistake["type"] == "extra_forbidden":
-        return unknown_key(key, _keys_beside(mistake["loc"]), where=f"{path}, {key}")
+        return unknown_key(key, _keys_beside(mistake["loc"]), where=where)
     if mistake["type"] == "missing":
-        return ConfigError(f"{key} is missing.", where=f"{path}, {key}")
+        return ConfigError(f"{key} is missing.", where=where, do="set it: docs/experiment.md has every key")
     what = f"{key} is {mistake['input']!r}." if not isinstance(mistake["input"], dict) else f"{key} is wrong."
-    return ConfigError(what, where=f"{path}, {key}", do=mistake["msg"].lower())
+    return ConfigError(what, where=where, do=mistake["msg"].lower())
 
 
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:

@@ -16,6 +16,29 @@ def place(path: Path, error: Exception) -> str:
     return f"{path}, line {line[1]}" if line else str(path)
 
 
+def key_place(path: Path, text: str, key: str) -> str:
+    """Where a key such as `search.episodes` is in the TOML file at `path`: with its line, or its table's."""
+    line = _line_of(text, key)
+    return ", ".join(filter(None, [str(path), f"line {line}" if line else "", key]))
+
+
+def _line_of(text: str, key: str) -> int | None:
+    *tables, name = [part for part in key.split(".") if not part.isdecimal()] or [""]
+    table, within, in_string, header_line = ".".join(tables), "", False, None
+    for number, line in enumerate(text.splitlines(), 1):
+        was_in_string, in_string = in_string, in_string ^ bool(line.count('"""') % 2)
+        if was_in_string:
+            continue
+        if header := re.match(r"\s*\[\[?\s*([\w.-]+)\s*\]", line):
+            within = header[1]
+            if within == key:
+                return number
+            header_line = number if within == table else header_line
+        elif within == table and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[=.]", line):
+            return number
+    return header_line
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` as UTF-8 to `path`, making its folder, by way of a temporary file beside it.
 

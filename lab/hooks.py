@@ -84,7 +84,7 @@ def _run(path: Path, where: str) -> ModuleType:
             return sys.modules[name]
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise ConfigError("It is no Python file.", where=str(path))
+            raise ConfigError("It is no Python file.", where=str(path), do="name a file that ends in .py")
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)

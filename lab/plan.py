@@ -19,6 +19,7 @@ from lab.proposers import SAMPLING
 from lab.settings import ModelChoice
 from lab.space import with_settings
 from lab.spending import FREE, Prices
+from lab.words import count
 
 LETTERS = 4
 """Characters of a token, about: the tokenizer is the endpoint's."""
@@ -85,6 +86,9 @@ class Plan:
         yield "Tokens in", self._tokens_in_told
         yield "Money", self._money
         yield "Time", _minutes(experiment.budget.minutes)
+        if min(experiment.budget.tokens, experiment.budget.dollars) < inf:
+            flying = count(search.in_flight, "call")
+            yield "", f"A limit of tokens or dollars is passed by {flying} at most, those in flight then."
         yield "", "A study that was begun goes on with what is left; a finished one is told again,"
         yield "", "without a call. --fresh begins another."
 
@@ -92,7 +96,8 @@ class Plan:
     def _searched(self) -> str:
         if self._calls == inf:
             return "as many episodes as the budget holds"
-        whole = (self._calls - self.experiment.verdict_calls) // self.experiment.task.max_steps
+        left = self._calls - self._proposed - self.experiment.verdict_calls
+        whole = left // self.experiment.task.max_steps
         return f"{whole:,.0f} whole episodes, more where some end early"
 
     @property

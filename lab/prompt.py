@@ -70,7 +70,8 @@ class PromptTemplate:
     def _check(self, key: str, text: object, allowed: frozenset[str]) -> None:
         where = f"template {self.name!r}, {key}"
         if not isinstance(text, str) or not text.strip():
-            raise ConfigError("A template's text must be a string with something in it.", where=where)
+            what = "A template's text must be a string with something in it."
+            raise ConfigError(what, where=where, do=f"write {key}")
         try:
             named = _names(text)
         except ValueError as error:

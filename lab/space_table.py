@@ -59,7 +59,8 @@ def _range(name: str, low: float, high: float) -> Range:
     if name not in LIMITS:
         raise ConfigError(f"{name} has no range.", do="use a list of values")
     if not low < high:
-        raise ConfigError(f"{name} has an empty range: low {low:g} is not below high {high:g}.")
+        what = f"{name} has an empty range: low {low:g} is not below high {high:g}."
+        raise ConfigError(what, do="give a low that is below high")
     return Range(low, high) if name in WHOLE else Range(float(low), float(high))
 
 

@@ -64,12 +64,14 @@ class Task:
             )
         if not self.min_return < self.max_return:
             what = f"min_return {self.min_return:g} is not below max_return {self.max_return:g}."
-            raise ConfigError(what, where="task.min_return")
+            raise ConfigError(
+                what, where="task.min_return", do="the score is 0 at the first, 1 at the second"
+            )
         if not self.min_step_reward <= self.max_step_reward:
             what = (
                 f"min_step_reward {self.min_step_reward:g} is above max_step_reward {self.max_step_reward:g}."
             )
-            raise ConfigError(what, where="task.min_step_reward")
+            raise ConfigError(what, where="task.min_step_reward", do="they bound the reward of one step")
 
     def score_of(self, rewards: Iterable[float]) -> float:
         """The rewards taken together, over `min_return` to `max_return`, held within [0, 1]."""

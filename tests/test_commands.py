@@ -262,7 +262,7 @@ MISTAKES = {
     "an experiment": (("play", "baseline", "experiments/ecko.toml"), "did you mean experiments/echo.toml?"),
     "a key": (
         ("tune", "experiments/key.toml"),
-        "key.toml, space.temprature\n  try: did you mean temperature?",
+        ", space.temprature\n  try: did you mean temperature?",
     ),
     "a template": (("tune", "experiments/template.toml"), "did you mean lecturer?"),
     "syntax": (
@@ -333,6 +333,20 @@ def test_the_doctor_finds_no_endpoint_and_a_broken_store(project: Project) -> No
     assert marks["key"] == "-"
 
 
+def test_the_doctor_finds_a_model_without_a_name_and_has_a_line_for_all(project: Project) -> None:
+    code, marks = doctor(project, API_BASE_URL="https://host.invalid/v1")
+    assert code == 2
+    assert [about for about, mark in marks.items() if mark == "NOT"] == ["model"]
+    assert (marks["endpoint"], marks["key"]) == ("-", "-")
+
+
+def test_the_doctor_finds_a_model_that_there_is_not(project: Project) -> None:
+    with fake_endpoint(lambda _: Reply(status=404)) as endpoint:
+        code, marks = doctor(project, API_BASE_URL=endpoint.url, MODEL_NAME="huge", HF_TOKEN=KEY)
+    assert code == 3
+    assert [about for about, mark in marks.items() if mark == "NOT"] == ["model"]
+
+
 def test_the_doctor_finds_no_environment(project: Project) -> None:
     with fake_endpoint() as endpoint:
         where = f"http://127.0.0.1:{free_port()}"
@@ -365,3 +379,14 @@ def test_the_installed_command_is_the_entry_point() -> None:
     table = tomllib.loads((ROOT / "pyproject.toml").read_text())
     module, name = table["project"]["scripts"]["lab"].split(":")
     assert callable(getattr(import_module(module), name))
+
+
+@pytest.mark.parametrize("command", [("play", "frozen"), ("compare", "frozen", "baseline")])
+def test_an_endpoint_that_is_down_is_told_in_words(mistaken: Project, command: tuple[str, ...]) -> None:
+    name, *arguments = command
+    nowhere = {"API_BASE_URL": "http://127.0.0.1:9/v1", "MODEL_NAME": "m"}
+    done = mistaken.run("-m", f"lab.{name}", *arguments, **nowhere)
+    assert done.returncode == 3
+    assert "nothing listens there" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 5

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+import yaml
 from pydantic import BaseModel
 from typer.main import get_command
 
+from lab import tune
 from lab.__main__ import COMMANDS
+from lab.environments.echo.server.app import MAX_SESSIONS
 from lab.experiment import load_experiment
 from lab.experiment_file import ExperimentFile
 from lab.prompt import load_template
@@ -162,3 +165,19 @@ def test_every_option_of_a_command_is_in_its_reference(name: str) -> None:
     options = {option for parameter in command.params for option in parameter.opts if option[:2] == "--"}
     told = set(re.findall(r"--[a-z-]+", page))
     assert options - {"--help", "--install-completion", "--show-completion"} <= told
+
+
+def test_the_files_that_start_many_workers_say_what_the_lab_understands() -> None:
+    """Docker and Kubernetes are not asked: that the commands exist, and sessions for all episodes."""
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    job = yaml.safe_load((ROOT / "docs/job.yaml").read_text())["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    for started in (services["worker"]["command"], container["args"]):
+        assert started[:3] == ["python", "-m", "lab.tune"]
+        assert get_command(tune.app).make_context("lab.tune", started[3:]).params["worker"] is True
+    assert container["image"].startswith(services["worker"]["image"])
+    named = {*services["worker"]["environment"], *(one["name"] for one in container["env"])}
+    code = "".join(path.read_text() for path in (ROOT / "lab").rglob("*.py"))
+    assert all(name in code for name in named - {"MLFLOW_TRACKING_URI"})
+    in_flight = load_experiment(ROOT / "experiments/echo.toml").search.in_flight
+    assert (job["parallelism"] + 1) * in_flight <= MAX_SESSIONS

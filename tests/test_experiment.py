@@ -1,6 +1,8 @@
 """Experiment files: what they say is what is tried; a mistake is told by file, key and what is allowed."""
 
+import re
 import tomllib
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +13,9 @@ from hypothesis import strategies as st
 from lab.candidate import LIMITS
 from lab.errors import ConfigError
 from lab.experiment import load_experiment
+from lab.files import key_place
 from lab.space_table import read_space
+from tests.echo_server import ROOT
 from tests.project import Project
 
 ECHO = Path("experiments/echo.toml")
@@ -113,7 +117,39 @@ def test_a_mistake_is_told_by_file_key_and_cure(
     assert str(path) in message
     assert key in message
     assert told in message
+    assert "\n  try: " in message
     assert len(message.splitlines()) <= 4
+
+
+def keys(table: dict[str, object], before: str = "") -> Iterator[str]:
+    """Every key below a table, as an error names it."""
+    for name, value in table.items():
+        yield before + name
+        if isinstance(value, dict):
+            yield from keys(value, f"{before}{name}.")
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/**/*.toml")), ids=lambda path: path.stem)
+def test_a_key_is_found_in_its_line(path: Path) -> None:
+    text = path.read_text()
+    lines, found = text.splitlines(), 0
+    for key in keys(tomllib.loads(text)):
+        if line := re.search(r", line (\d+), ", key_place(path, text, key)):
+            found += 1
+            at = lines[int(line[1]) - 1].strip()
+            name = key.rpartition(".")[2]
+            assert at.startswith((f"{name} =", f"{name}=", f"[{key}", f"[[{key}")) or f"{name} =" in at, (
+                key,
+                at,
+            )
+    assert found >= 20
+
+
+def test_a_mistakes_line_is_told(project: Project) -> None:
+    path = changed(project, "calls = ", "calls = 'many' # ")
+    (number,) = [n for n, line in enumerate(path.read_text().splitlines(), 1) if "many" in line]
+    with pytest.raises(ConfigError, match=f"line {number}, budget.calls"):
+        load_experiment(path)
 
 
 def test_an_absent_experiment_names_those_that_are_there() -> None:

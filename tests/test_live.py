@@ -241,6 +241,19 @@ def test_a_dry_run_counts_known_prices_and_leaves_an_environment_elsewhere_alone
     assert "secret" not in done.stdout
 
 
+def test_a_dry_run_says_what_a_limit_of_dollars_may_be_passed_by(tmp_path: Path) -> None:
+    prices = 'name = "fake"\ndollars_in = 1.0\ndollars_out = 10.0'
+    limited = SMALL.replace('name = "fake"', prices).replace("calls = 240", "calls = 240\ndollars = 9.5")
+    proposals = '[proposals]\nproposer = "gepa"\nrounds = 2\ntexts = 4\n\n[confirmation]'
+    project = make(tmp_path, limited.replace("[confirmation]", proposals))
+    with fake_endpoint() as endpoint:
+        done = project.run("-m", "lab.tune", "experiments/known.toml", "--dry-run", **at(endpoint))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^Money +at most \$9\.50$", done.stdout, re.MULTILINE)
+    assert re.search(r"passed by \d+ calls at most, those in flight then", done.stdout)
+    assert re.search(r"^Search +22 whole episodes", done.stdout, re.MULTILINE)  # 8 calls are the proposer's
+
+
 def test_the_embedded_model_is_free(tmp_path: Path) -> None:
     done = make(tmp_path).run("-m", "lab.tune", "experiments/smoke.toml", "--dry-run")
     assert re.search(r"^Money +free$", done.stdout, re.MULTILINE), done.stderr
