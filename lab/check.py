@@ -24,10 +24,7 @@ SHOWN = 60
 MOST_FAULTS = 20
 """That are printed; a capture of something else has one a line."""
 
-_START = re.compile(r"\[START\] +task=(.*?) env=(.*?) model=(.*)")
-_STEP = re.compile(r"\[STEP\] +step=(.*?) action=(.*) reward=(.*?) done=(.*?) error=(.*)")
-_STEP_SHORTEST = re.compile(_STEP.pattern.replace("action=(.*)", "action=(.*?)"))
-_END = re.compile(r"\[END\] +success=(.*?) steps=(.*?)(?: score=(.*?))? rewards=(.*)")
+_AFTER_ACTION = (" reward=", " done=", " error=")
 _MONEY, _SCORE = re.compile(r"-?\d+\.\d\d"), re.compile(r"\d\.\d{2,3}")
 _BREAKS = re.compile("[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029\x00]")
 
@@ -121,11 +118,11 @@ class _Reader:
             yield "START comes again before END"
         self.open, self._rewards, self._done = True, [], False
         self.episodes += 1
-        match = _START.fullmatch(line)
-        if match is None:
+        values = _fields(line, "task=", " env=", " model=")
+        if values is None:
             yield "START has not the fields task, env, model, in this order, a space between"
             return
-        for name, value in zip(("task", "env", "model"), match.groups(), strict=True):
+        for name, value in zip(("task", "env", "model"), values, strict=True):
             if not value.strip():
                 yield f"{name} is empty"
 
@@ -135,15 +132,16 @@ class _Reader:
         if self._done:
             yield "STEP comes after a step that was done"
         self.steps += 1
-        match, shortest = _STEP.fullmatch(line), _STEP_SHORTEST.fullmatch(line)
-        if match is None or shortest is None:
+        values = _fields(line, "step=", " action=", *_AFTER_ACTION)
+        if values is None:
             yield "STEP has not the fields step, action, reward, done, error, in this order, a space between"
             self._rewards.append("")
             return
-        number, _, reward, done, error = match.groups()
+        number = values[0]
+        _, reward, done, error = longest = _longest_action(line.partition(" action=")[2])
         self._rewards.append(reward)
         self._done = done == "true"
-        if match.groups() != shortest.groups():
+        if longest != values[1:]:
             yield "the action or the error reads like further fields: escape what looks like one"
         if number != str(len(self._rewards)):
             yield f"step is {_shown(number)}, and {len(self._rewards)} is next"
@@ -156,21 +154,50 @@ class _Reader:
         if not self.open:
             yield "END comes before START"
         self.open = False
-        match = _END.fullmatch(line)
-        if match is None:
+        values = _fields(line, "success=", " steps=", " rewards=")
+        if values is None:
             yield "END has not the fields success, steps, score, rewards, in this order, a space between"
             return
-        success, steps, score, rewards = match.groups()
+        success, steps, rewards = values
+        steps, scored, score = steps.partition(" score=")
         yield from _wrong_bool("success", success)
         if steps != str(len(self._rewards)):
             yield f"steps is {_shown(steps)}, and there were {len(self._rewards)}"
-        if score is not None and (not _SCORE.fullmatch(score) or float(score) > 1):
+        if scored and (not _SCORE.fullmatch(score) or float(score) > 1):
             yield f"score is {_shown(score)}: from 0.000 to 1.000, with 2 or 3 decimals"
         listed = rewards.split(",") if rewards else []
         wrong = [what for reward in listed for what in _wrong_money("a reward", reward)]
         yield from wrong[:1]
         if not wrong and listed != self._rewards:
             yield "rewards are not those of the steps"
+
+
+def _fields(line: str, first: str, *marks: str) -> list[str] | None:
+    """The values of a line's fields, each up to the first of the next one's mark; None where one is missing.
+
+    By hand: a regular expression would try all ways to cut a line that is full of marks, for hours.
+    """
+    _, _, rest = line.partition("]")
+    values, before, rest = list[str](), *rest.partition(first)[::2]
+    if not before or before.strip(" ") or not line.startswith(("[START]", "[STEP]", "[END]")):
+        return None
+    for mark in marks:
+        value, found, rest = rest.partition(mark)
+        if not found:
+            return None
+        values.append(value)
+    return [*values, rest]
+
+
+def _longest_action(text: str) -> list[str]:
+    """Action, reward, done and error, where the action has all that could be taken for further fields."""
+    end = len(text)
+    for mark in reversed(_AFTER_ACTION):
+        end = text.rfind(mark, 0, end)
+    rest = text[end + len(_AFTER_ACTION[0]) :]
+    reward, _, rest = rest.partition(_AFTER_ACTION[1])
+    done, _, error = rest.partition(_AFTER_ACTION[2])
+    return [text[:end], reward, done, error]
 
 
 def _wrong_money(name: str, value: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,17 @@ def test_the_submissions_own_output_is_accepted(tmp_path: Path) -> None:
     with fake_endpoint() as endpoint:
         done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="m", HF_TOKEN="k")
     assert faults(done.stdout) == []
+
+
+@pytest.mark.parametrize(
+    "mark", [" reward=0.10 done=true", " reward=", " done=true error=", " action=", " env=x"]
+)
+def test_a_line_that_is_full_of_marks_is_checked_at_once(mark: str) -> None:
+    """Ways to cut it grow with the third power of its length: 7 s for 9,000 characters if all are tried."""
+    line = f"[STEP] step=1 action={mark * 20_000} reward=0.10 done=true error=null"
+    capture = (
+        f"[START] task=a env=b model=c{mark * 20_000}\n{line}\n[END] success=true steps=1 rewards=0.10\n"
+    )
+    began = time.process_time()
+    check(capture.encode())
+    assert time.process_time() - began < 5
