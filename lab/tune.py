@@ -142,6 +142,7 @@ async def _tune(wanted: _Wanted) -> "Outcome":
         nullcontext() if storage else alone(experiment.name, CALLS.parent),
         closing(Store(storage or CALLS)) as store,
     ):
+        before = None if wanted.fresh else store.latest(experiment.name)
         record = open_record(store, experiment.name, depends_on, fresh=wanted.fresh, replay=wanted.replay)
         told_again = wanted.replay or record.judged is not None
         with nullcontext() if told_again else opening_model(model, os.environ) as opening:
@@ -153,6 +154,10 @@ async def _tune(wanted: _Wanted) -> "Outcome":
             view.say(f"Study {record.name} on {model.name} at {model.shown}: {experiment.about}")
             if record.events:
                 view.say(_goes_on(record))
+            elif before is not None:
+                view.say(
+                    f"The experiment has changed since {before[0]}, which is finished: this study is new."
+                )
             if not told_again:
                 environment = choose_environment(experiment.environment)
                 view.say(Plan(experiment, model, environment, shown_proposer()).short)

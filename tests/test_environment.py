@@ -19,6 +19,7 @@ from lab.candidate import Candidate, SamplingParams
 from lab.declaration import EnvironmentConfig
 from lab.endpoint import Completion, Message
 from lab.environment import open_environment
+from lab.environments.echo.server.app import MAX_SESSIONS
 from lab.episode import Episode, play
 from lab.errors import EnvError
 from lab.frozen import ECHO
@@ -113,7 +114,7 @@ def test_a_full_server_says_so(server: str) -> None:
             open_environment(replace(ECHO, url=server)) as environment,
             AsyncExitStack() as stack,
         ):
-            for number in range(65):
+            for number in range(MAX_SESSIONS + 1):
                 session = await stack.enter_async_context(environment.session())
                 await session.reset(number, {})
 

@@ -265,6 +265,16 @@ def test_a_changed_experiment_is_refused_with_the_difference(
     assert "--fresh" in done.stderr
 
 
+def test_a_finished_study_of_another_experiment_is_left_and_that_is_told(project: Project) -> None:
+    with fake_endpoint(by_the_request) as endpoint:
+        assert tune(project, endpoint).returncode == 0
+        project.write("experiments/known.toml", EXPERIMENT.replace("calls = 240", "calls = 248"))
+        done = tune(project, endpoint)
+    assert done.returncode == 0, done.stderr
+    assert "The experiment has changed since known-" in done.stderr
+    assert count(project, "studies") == 2
+
+
 def test_a_second_process_is_refused_and_fresh_begins_another(
     broken_off: tuple[Project, FakeEndpoint],
 ) -> None:
