@@ -432,7 +432,7 @@ FAULTS = [
     (Reply(status=503), "The endpoint is busy."),
     (Reply(status=500), "The endpoint failed."),
     (Reply(status=504), "The model did not answer in time."),
-    (Reply(delay_s=2.5), "The model did not answer in time."),
+    (Reply(delay_s=4.0), "The model did not answer in time."),
     (Reply(sent=0.5), "The endpoint broke off in the middle."),
     (Reply(sent=-1), "The endpoint broke off in the middle."),
     (Reply(body=b'{"choices": ['), "The model's answer is not JSON."),
@@ -442,7 +442,7 @@ FAULTS = [
 ]
 """What another attempt mends, and as what it is on record."""
 
-HASTY = ("[baseline]", "timeout_s = 1.5\n\n[baseline]")
+HASTY = ("[baseline]", "timeout_s = 3.0\n\n[baseline]")
 """What an experiment's text needs for a hang to be one."""
 
 
