@@ -179,7 +179,7 @@ def _fields(line: str, first: str, *marks: str) -> list[str] | None:
     """
     _, _, rest = line.partition("]")
     values, before, rest = list[str](), *rest.partition(first)[::2]
-    if not before or before.strip(" ") or not line.startswith(("[START]", "[STEP]", "[END]")):
+    if not before or before.strip(" "):
         return None
     for mark in marks:
         value, found, rest = rest.partition(mark)

@@ -81,8 +81,8 @@ class MlflowStore:
         """
         evaluation = trial.evaluation
         tags = {"race": "dropped" if trial.dropped else "alive"}
-        run = self._write(trial.name, "search", evaluation, {"episodes_cut": trial.cut}, tags)
-        self._trace(run, trial.name, evaluation, self._experiment.tracking.traces)
+        traces = self._experiment.tracking.traces
+        self._write(trial.name, "search", evaluation, {"episodes_cut": trial.cut}, tags, traces)
         self._race[trial.name] = trial
         if trial.place == 1:
             self._leader = trial.name
@@ -131,8 +131,7 @@ class MlflowStore:
     def _unseen(
         self, kind: str, name: str, unseen: Evaluation, figures: Mapping[str, float], traces: int
     ) -> None:
-        run = self._write(f"{kind}-{name}", kind, unseen, figures, {})
-        self._trace(run, f"{kind}-{name}", unseen, traces)
+        self._write(f"{kind}-{name}", kind, unseen, figures, {}, traces)
 
     def frozen(self, frozen: FrozenPrompt) -> None:
         """The outcome, on the parent run: what was frozen, its evidence, and what it all cost."""
@@ -165,40 +164,40 @@ class MlflowStore:
         evaluation: Evaluation,
         more: Mapping[str, float],
         tags: Mapping[str, str],
-    ) -> str:
+        traces: int,
+    ) -> None:
         """A child run as it stands; it lasts from its first episode's beginning to its last one's end."""
         params = dict[str, object]()
+        whole = self._record.episodes_of(evaluation.candidate.digest, list(evaluation.returns))
         run = self._runs.get(name)
         if run is None:
             digest = {"digest": evaluation.candidate.digest}
             known = {"mlflow.parentRunId": self._parent, "kind": kind, **digest, **self._model_tags}
             run = self._runs[name] = self._create_run(name, known, began_ms(evaluation))
             params = dict(evaluation.candidate.settings)
-            if evaluation.episodes:
-                (first,) = self._whole(evaluation, [evaluation.episodes[0].seed])
-                self._client.log_text(run, prompt_text(evaluation, first), "prompt.txt")
+            if whole:
+                self._client.log_text(run, prompt_text(evaluation, whole[0]), "prompt.txt")
         figures, ended = dict[str, float](), ended_ms(evaluation)
         if evaluation.episodes:  # the return comes first: MLflow's compare view opens with the first figure
             figures = run_figures(evaluation, self._experiment.verdict.confidence)
         self._log(run, {**figures, **more}, params, step=len(evaluation.episodes), at_ms=ended, tags=tags)
-        whole = self._whole(evaluation, list(evaluation.returns))
         self._client.log_text(run, episodes_json(whole, evaluation.task), "episodes.json")
         self._client.set_terminated(run, end_time=ended)
-        return run
+        self._trace(run, name, evaluation, whole, traces)
 
-    def _trace(self, run: str, name: str, evaluation: Evaluation, most: int) -> None:
+    def _trace(
+        self, run: str, name: str, evaluation: Evaluation, whole: Sequence[Episode], most: int
+    ) -> None:
         """Make traces of the run's first episodes, up to `most`, and of those that failed, once each."""
         if not most:
             return
         done = self._traced.setdefault(run, set())
-        owed = [seed for seed in sorted(evaluation.returns) if seed not in done][: max(0, most - len(done))]
+        first = sorted(whole, key=lambda episode: episode.seed)
+        owed = [episode for episode in first if episode.seed not in done][: max(0, most - len(done))]
         failed = [broken for broken in evaluation.failed if broken.seed not in done]
-        done |= {*owed, *(broken.seed for broken in failed)}
+        done |= {one.seed for one in owed} | {broken.seed for broken in failed}
         traced = Traced(self._experiment_id, run, name, self._model.name, self._prices, evaluation)
-        log_traces(traced, self._whole(evaluation, owed), failed)
-
-    def _whole(self, evaluation: Evaluation, seeds: Sequence[int]) -> list[Episode]:
-        return self._record.episodes_of(evaluation.candidate.digest, seeds)
+        log_traces(traced, owed, failed)
 
     @cached_property
     def _began_ms(self) -> int:

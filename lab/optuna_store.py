@@ -8,10 +8,9 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from lab.endpoint import shown_url
-from lab.errors import LabError
 from lab.objective import Objective
 from lab.space import Space
+from lab.store import refused
 from lab.trial import Trial
 
 if TYPE_CHECKING:
@@ -42,9 +41,9 @@ def keep_trials(url: str, name: str, space: Space, objective: Objective, trials:
     try:
         _write(url, name, space, objective, trials)
     except (StorageInternalError, SQLAlchemyError) as error:
-        why = str(getattr(error.__cause__, "orig", None) or getattr(error, "orig", None) or error)
-        do = "free some space or repair it; the same command goes on where it was"
-        raise LabError("Optuna's storage cannot be written.", where=shown_url(url), why=why, do=do) from error
+        raised = error.__cause__ if isinstance(error.__cause__, SQLAlchemyError) else error
+        shared = not url.startswith("sqlite")
+        raise refused("Optuna's storage cannot be written.", url, raised, shared=shared) from error
 
 
 def _write(url: str, name: str, space: Space, objective: Objective, trials: Sequence[Trial]) -> None:

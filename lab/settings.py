@@ -46,7 +46,8 @@ def read_surroundings(folder: Path) -> None:
 
     load_dotenv(folder / ".env")
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
-    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, [direct, *LOOPBACK]))
+    names = dict.fromkeys([*filter(None, direct.split(",")), *LOOPBACK])
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(names)
 
 
 def choose_model(default: ModelChoice, environ: Mapping[str, str] = os.environ) -> ModelChoice:

@@ -176,18 +176,21 @@ class Store:
         try:
             yield
         except SQLAlchemyError as error:
-            why = plain(" ".join(str(getattr(error, "orig", None) or error).split()))
-            do = "free some space or repair it; the same command goes on where it was"
-            if self.shared:
-                do = "see that it runs and lets you in; the same command goes on where it was"
             what = "The study's record cannot be read or written."
-            raise LabError(what, where=self.where, why=why, do=do) from None
+            raise refused(what, self.where, error, shared=self.shared) from None
 
     def _make_tables(self) -> None:
         with self.exclusively(), self.told(), self._engine.begin() as connection:
             if self.shared:
                 connection.execute(sql.schema.CreateSchema(SCHEMA, if_not_exists=True))
             _tables.create_all(connection)
+
+
+def refused(what: str, where: str, error: Exception, *, shared: bool) -> LabError:
+    """What a database raised, in the lab's words; `shared` where it is a server."""
+    mend = "see that it runs and lets you in" if shared else "free some space or repair it"
+    why = plain(" ".join(str(getattr(error, "orig", None) or error).split()))
+    return LabError(what, where=where, why=why, do=f"{mend}; the same command goes on where it was")
 
 
 def _postgres(address: str) -> sql.URL:
