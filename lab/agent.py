@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lab.candidate import Candidate
 from lab.chat import chat
 from lab.endpoint import Completion, Model
-from lab.episode import Start, Step
+from lab.episode import Start, Step, Trouble
 from lab.task import Task
 
 FALLBACK_ACTION = "The model gave no answer for this step, so this sentence is sent in its place."
@@ -23,11 +23,13 @@ class Answer:
     Attributes:
         error: why the action is the fallback, or None where it is the model's own.
         completion: the call behind it; None where the call failed.
+        trouble: the kind of `error`.
     """
 
     action: str
     error: str | None
     completion: Completion | None
+    trouble: Trouble | None = None
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,9 @@ class Agent:
         completion = await self.model.complete(messages, self.candidate.sampling, start.schema)
         action = completion.text.strip()
         if not action:
-            return Answer(FALLBACK_ACTION, "the model's answer was empty", completion)
+            return Answer(FALLBACK_ACTION, "the model's answer was empty", completion, "empty")
         return Answer(action, None, completion)
 
     def fallback(self, error: str) -> Answer:
         """The action of a step whose model call failed with `error`."""
-        return Answer(FALLBACK_ACTION, error, None)
+        return Answer(FALLBACK_ACTION, error, None, "no_answer")

@@ -6,7 +6,7 @@ It owns the loop over steps and what is kept of them. The lab and `inference.py`
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lab.action import ActionError
 from lab.endpoint import Completion
@@ -16,6 +16,11 @@ from lab.observation import Fields, Observed
 if TYPE_CHECKING:
     from lab.agent import Agent, Answer
     from lab.environment import Session
+
+
+Trouble = Literal["empty", "no_action", "refused", "no_answer"]
+"""Why a step's action is not one that the model chose and the environment took: the model's answer was empty;
+it could not be read as an action; the environment refused the action; the model call failed."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Step:
         completion: the model call behind the action; None where it failed.
         fields: of the observation.
         environment_s: seconds that the environment took for it; None where that was not kept.
+        trouble: the kind of `error`; None where the action is the model's own and the environment took it.
     """
 
     number: int
@@ -40,6 +46,7 @@ class Step:
     completion: Completion | None = None
     fields: Fields = field(default_factory=dict)
     environment_s: float | None = None
+    trouble: Trouble | None = None
 
 
 @dataclass(frozen=True)
@@ -218,11 +225,15 @@ async def play(
             answer = agent.fallback(error.one_line)
         try:
             action = session.form.read(answer.action)
-            acted = time.perf_counter()
-            seen = await session.step(action.values)
-            step = _step(len(steps) + 1, action.shown, seen, answer, time.perf_counter() - acted)
         except ActionError as error:
-            step = _unread(len(steps) + 1, error, seen, answer, agent.task.unread_reward)
+            step = _unsent(len(steps) + 1, error, seen, answer, agent.task.unread_reward, "no_action")
+        else:
+            acted = time.perf_counter()
+            try:
+                seen = await session.step(action.values)
+                step = _step(len(steps) + 1, action.shown, seen, answer, time.perf_counter() - acted)
+            except ActionError as error:
+                step = _unsent(len(steps) + 1, error, seen, answer, agent.task.unread_reward, "refused")
         steps.append(step)
         if on_step is not None:
             on_step(step)
@@ -231,11 +242,18 @@ async def play(
 
 def _step(number: int, action: str, seen: Observed, answer: "Answer", environment_s: float) -> Step:
     outcome = (seen.text, seen.reward, seen.done)
-    return Step(number, action, *outcome, answer.error, answer.completion, seen.fields, environment_s)
+    return Step(
+        number, action, *outcome, answer.error, answer.completion, seen.fields, environment_s, answer.trouble
+    )
 
 
-def _unread(number: int, error: ActionError, seen: Observed, answer: "Answer", reward: float) -> Step:
-    """A step whose answer was no action: nothing was sent, and what was last seen is shown again with why."""
+def _unsent(
+    number: int, error: ActionError, seen: Observed, answer: "Answer", reward: float, trouble: Trouble
+) -> Step:
+    """A step in which nothing happened in the environment: what was last seen is shown again with why."""
     told = f"{error.what}: {error.why}\n\n{seen.text}"
     why = answer.error or error.one_line
-    return Step(number, answer.action, told, reward, False, why, answer.completion, seen.fields)
+    trouble = answer.trouble or trouble
+    return Step(
+        number, answer.action, told, reward, False, why, answer.completion, seen.fields, trouble=trouble
+    )
