@@ -104,8 +104,7 @@ async def lab(url: str, calls: int) -> float:
     """Those that as many calls take in episodes, counted, kept and journaled."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "calls.db")
-        store.begin("study", "load", "")
-        record, spending = Record(store, "study", ""), Spending()
+        record, spending = Record(store, store.begin("load", ""), ""), Spending()
         config = EndpointConfig(url, "m", "none", Patience())
         async with open_environment(ECHO) as environment, Endpoint(config) as endpoint:
             model = Metered(endpoint, spending, FREE)

@@ -77,8 +77,8 @@ async def _compare(a: str, b: str, path: Path | None, episodes: int | None) -> N
 
 async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[Evaluation, Evaluation]":
     from lab.player import Player
+    from lab.record import COMPARISON
     from lab.spending import Metered, Spending
-    from lab.study import COMPARISON
 
     first = experiment.seed + COMPARISON
     seeds = range(first, first + count)

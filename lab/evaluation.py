@@ -1,6 +1,7 @@
 """An Evaluation: one candidate's episodes, and the figures that follow from them."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean, stdev
 
@@ -23,6 +24,10 @@ class Evaluation:
     task: Task
     episodes: tuple[Episode | Tally, ...]
     failed: tuple[FailedEpisode, ...] = ()
+
+    def only(self, seeds: Collection[int]) -> "Evaluation":
+        """The same with the episodes of these seeds alone."""
+        return replace(self, episodes=tuple(one for one in self.episodes if one.seed in seeds))
 
     @cached_property
     def returns(self) -> dict[int, float]:

@@ -6,7 +6,7 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from lab.errors import LabError
+from lab.errors import ConfigError, LabError
 
 
 def place(path: Path, error: Exception) -> str:
@@ -37,6 +37,24 @@ def _line_of(text: str, key: str) -> int | None:
         elif within == table and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[=.]", line):
             return number
     return header_line
+
+
+def check_writable(path: Path) -> None:
+    """Pass where a file could be written to `path`; nothing is left behind.
+
+    Raises:
+        ConfigError: it could not.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ConfigError(
+            "A file cannot be written there.", where=str(path), why=why, do="name another"
+        ) from None
 
 
 def write_atomically(path: Path, text: str) -> None:

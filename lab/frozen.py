@@ -41,7 +41,8 @@ class Evidence:
 
     Attributes:
         outcome: `winner`: a tuned candidate returns more than the baseline; `cheaper`: it costs less, at a
-            return that the objective's rule allows; `baseline`: neither was shown, and it was kept.
+            return that the objective's rule allows; `baseline`: neither was shown, and it was kept;
+            `unvalidated`: the budget ended before a verdict, and all figures are the search's.
         episodes: holdout episodes that frozen and baseline each played, paired by seed.
         confidence: of `difference_interval` for all finalists together, and of the two others each alone.
         method: the tests behind interval and p-value.

@@ -15,10 +15,11 @@ from lab.experiment import Experiment, load_experiment
 from lab.outcome import Outcome
 from lab.progress import ProgressView
 from lab.record import NothingRecordedError, Record
-from lab.resume import StudyChangedError, document, open_record
+from lab.resume import StudyChangedError, open_record
 from lab.settings import ModelChoice, choose_model, read_surroundings, shown_proposer
 from lab.store import CALLS, Store
 from lab.study import Study
+from lab.study_document import document
 from lab.tracking import Tracker
 from lab.trial import Trial
 
@@ -70,7 +71,7 @@ async def past_study(path: Path, storage: str = "") -> AsyncIterator[PastStudy]:
     with closing(Store(place)) as store:
         depends_on = document(experiment, model, shown_proposer())
         try:
-            record = open_record(store, experiment.name, depends_on, fresh=False, replay=True)
+            record = open_record(store, experiment, depends_on, fresh=False, replay=True)
         except NothingRecordedError:
             raise _nothing(path, store.where) from None
         except StudyChangedError as error:

@@ -23,6 +23,14 @@ class Opened:
 
 
 @dataclass(frozen=True)
+class Entered:
+    """The candidates that open the search, the baseline first: a space that is widened later draws others."""
+
+    candidates: tuple[Candidate, ...]
+    kind: Literal["entered"] = "entered"
+
+
+@dataclass(frozen=True)
 class Begun:
     """The search gave a candidate seeds to play, `first` up to but not `last`; its worker plays them."""
 
@@ -103,10 +111,12 @@ class Judged:
     Attributes:
         minutes: of work on the study, until then.
         created: the moment, ISO 8601, UTC.
+        limit: of the budget, where it ended the verdict before all planned episodes were played; else empty.
     """
 
     minutes: float
     created: str
+    limit: str = ""
     kind: Literal["judged"] = "judged"
 
 
@@ -117,7 +127,7 @@ class Kept:
     kind: Literal["kept"] = "kept"
 
 
-_Same = Opened | Begun | Taken | Renewing | Renewed | Searched | Judged | Kept
+_Same = Opened | Entered | Begun | Taken | Renewing | Renewed | Searched | Judged | Kept
 Event = _Same | Ended | Failed
 """An entry as it is written."""
 

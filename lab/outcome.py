@@ -1,14 +1,15 @@
 """The outcome of a study: the FrozenPrompt that follows from its verdict, and how it is told to people."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 
+from lab.candidate import Candidate
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
-from lab.frozen import Evidence, FrozenModel, FrozenPrompt, Provenance
+from lab.frozen import BEST, Evidence, FrozenModel, FrozenPrompt, Provenance
 from lab.headroom import Headroom
 from lab.intervals import Estimate, t_interval
 from lab.journal import Judged
@@ -47,50 +48,45 @@ class Outcome:
 
     def frozen_prompt(self) -> FrozenPrompt:
         """The winner, or the baseline where nothing beat it, with its evidence and provenance."""
-        verdict, winner = self.verdict, self.verdict.winner
-        return FrozenPrompt(
-            candidate=verdict.frozen.candidate,
-            environment=self.experiment.environment,
-            task=self.experiment.task,
-            model=FrozenModel(self.model.shown, self.model.name),
-            evidence=self.evidence,
-            provenance=Provenance(
-                created=self.judged.created,
-                experiment=self.experiment.name,
-                study=self.study,
-                trial=winner.trial.number if winner else BASELINE,
-                calls=self.spending.calls,
-                prompt_tokens=self.spending.prompt_tokens,
-                completion_tokens=self.spending.completion_tokens,
-                minutes=round(self.judged.minutes, 1),
-                versions=[f"{name} {version(name)}" for name in PACKAGES],
-                dollars=None if self.spending.unpriced else round(self.spending.dollars, 4),
-            ),
+        provenance = Provenance(
+            created=self.judged.created,
+            experiment=self.experiment.name,
+            study=self.study,
+            trial=self.verdict.winner.trial.number if self.verdict.winner else BASELINE,
+            calls=self.spending.calls,
+            prompt_tokens=self.spending.prompt_tokens,
+            completion_tokens=self.spending.completion_tokens,
+            minutes=round(self.judged.minutes, 1),
+            versions=[],
+            dollars=None if self.spending.unpriced else round(self.spending.dollars, 4),
         )
+        candidate = self.verdict.frozen.candidate
+        return frozen_prompt(self.experiment, self.model, candidate, self.evidence, provenance)
 
     @property
     def evidence(self) -> Evidence:
         """What the holdout says of the frozen prompt and of the baseline."""
-        verdict = self.verdict
-        frozen, baseline = self._estimate(verdict.frozen), self._estimate(verdict.baseline)
-        winner = verdict.winner
+        verdict, winner = self.verdict, self.verdict.winner
+        seeds = verdict.frozen.returns.keys() & verdict.baseline.returns.keys()
+        ours, theirs = verdict.frozen.only(seeds), verdict.baseline.only(seeds)
+        frozen, baseline = self._estimate(ours), self._estimate(theirs)
         difference = winner.difference if winner else Estimate(0.0, 0.0, 0.0, baseline.n)
         return Evidence(
             outcome=_outcome(winner, 1 - verdict.confidence),
             episodes=difference.n,
             confidence=verdict.confidence,
             method=verdict.method,
-            frozen_return=_rounded(frozen.mean),
-            frozen_interval=_ends(frozen),
-            baseline_return=_rounded(baseline.mean),
-            baseline_interval=_ends(baseline),
-            difference=_rounded(difference.mean),
-            difference_interval=_ends(difference),
+            frozen_return=rounded(frozen.mean),
+            frozen_interval=ends(frozen),
+            baseline_return=rounded(baseline.mean),
+            baseline_interval=ends(baseline),
+            difference=rounded(difference.mean),
+            difference_interval=ends(difference),
             p_value=float(f"{winner.p_value:.2g}") if winner else 1.0,
-            frozen_score=round(verdict.frozen.mean_score, 3),
-            baseline_score=round(verdict.baseline.mean_score, 3),
-            frozen_tokens=round(verdict.frozen.tokens, 1),
-            baseline_tokens=round(verdict.baseline.tokens, 1),
+            frozen_score=round(ours.mean_score, 3),
+            baseline_score=round(theirs.mean_score, 3),
+            frozen_tokens=round(ours.tokens, 1),
+            baseline_tokens=round(theirs.tokens, 1),
         )
 
     def _estimate(self, evaluation: Evaluation) -> Estimate:
@@ -103,9 +99,31 @@ class Outcome:
         return Estimate(min(one.mean for one in several), low, high, len(evaluation.returns))
 
 
-def summary(outcome: Outcome, path: Path) -> str:
-    """The result for a person: what was frozen, by how much it is better, what it cost, what to do next."""
-    return "\n".join([*_verdict_lines(outcome), *_cost_lines(outcome), *_next_lines(path)])
+def frozen_prompt(
+    experiment: Experiment,
+    model: ModelChoice,
+    candidate: Candidate,
+    evidence: Evidence,
+    provenance: Provenance,
+) -> FrozenPrompt:
+    """A candidate of an experiment, with what is known of it and the packages that it was played with."""
+    return FrozenPrompt(
+        candidate=candidate,
+        environment=experiment.environment,
+        task=experiment.task,
+        model=FrozenModel(model.shown, model.name),
+        evidence=evidence,
+        provenance=replace(provenance, versions=[f"{name} {version(name)}" for name in PACKAGES]),
+    )
+
+
+def summary(outcome: Outcome, path: Path | None) -> str:
+    """The result for a person: what was frozen, by how much it is better, what it cost, what to do next.
+
+    Args:
+        path: where it was frozen to; None where it could not be written.
+    """
+    return "\n".join([*_verdict_lines(outcome), *_cost_lines(outcome), *(_next_lines(path) if path else [])])
 
 
 def _verdict_lines(outcome: Outcome) -> list[str]:
@@ -124,7 +142,17 @@ def _verdict_lines(outcome: Outcome) -> list[str]:
             f"  {finalist.trial.name:<9} {number(mean)}, that is {_signed(finalist.difference)},"
             f" {p_text(finalist.p_value)}  {finalist.trial.candidate.template.name}"
         )
-    return [*lines, *_task_lines(verdict), claim(outcome)]
+    return [*lines, *_task_lines(verdict), *_shortfall(outcome), claim(outcome)]
+
+
+def _shortfall(outcome: Outcome) -> list[str]:
+    """Where the verdict is on fewer episodes than planned, that and why."""
+    planned, limit = outcome.experiment.verdict.episodes, outcome.judged.limit
+    pairs = outcome.evidence.episodes
+    if pairs == planned:
+        return []
+    why = f"{limit} ended it" if limit else "the others failed"
+    return [f"Note: the verdict is on {pairs} of {planned} planned pairs of episodes: {why}."]
 
 
 def _task_lines(verdict: Verdict) -> list[str]:
@@ -180,10 +208,11 @@ def _cost_lines(outcome: Outcome) -> list[str]:
 
 
 def _next_lines(path: Path) -> list[str]:
+    play = "python inference.py" if path.resolve() == BEST.resolve() else f"python inference.py {path}"
     return [
         f"Written to {path}. Next:",
-        "  python inference.py   plays it and prints what an evaluator reads",
-        "  mlflow ui             shows every trial, prompt and episode",
+        f"  {play}   plays it and prints what an evaluator reads",
+        f"  {'mlflow ui':<{len(play)}}   shows every trial, prompt and episode",
     ]
 
 
@@ -197,10 +226,11 @@ def _signed(estimate: Estimate) -> str:
     return estimate_text(estimate, sign=True)
 
 
-def _ends(estimate: Estimate) -> list[float]:
-    return [_rounded(estimate.low), _rounded(estimate.high)]
+def ends(estimate: Estimate) -> list[float]:
+    """The two ends of an interval, for a file."""
+    return [rounded(estimate.low), rounded(estimate.high)]
 
 
-def _rounded(value: float) -> float:
-    """To five figures: returns are hundreds in one environment, and hundredths in another."""
+def rounded(value: float) -> float:
+    """`value` to five figures: returns are hundreds in one environment, and hundredths in another."""
     return float(f"{value:.5g}")

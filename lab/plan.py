@@ -59,8 +59,8 @@ class Plan:
             *([] if minutes == inf else [_minutes(minutes)]),
         ]
         return (
-            f"At most {', '.join(limits)}; money: {self._money}. Within that confirmation plays {confirmed}"
-            f" episodes and the holdout {held_out}, at most."
+            f"At most {', '.join(limits)}; cost: {self._money}. Of this, up to {confirmed} episodes are reserved"
+            f" for confirmation and {held_out} for the holdout."
         )
 
     def _lines(self) -> Iterator[tuple[str, str]]:
@@ -89,8 +89,8 @@ class Plan:
         if min(experiment.budget.tokens, experiment.budget.dollars) < inf:
             flying = count(search.in_flight, "call")
             yield "", f"A limit of tokens or dollars is passed by {flying} at most, those in flight then."
-        yield "", "A study that was begun goes on with what is left; a finished one is told again,"
-        yield "", "without a call. --fresh begins another."
+        yield "", "An unfinished study resumes with what is left; of a finished one the result is printed"
+        yield "", "again, without calls. --fresh starts another."
 
     @property
     def _searched(self) -> str:
@@ -213,4 +213,4 @@ def _most(limit: float, more: str) -> str:
 
 
 def _minutes(minutes: float) -> str:
-    return "no limit of time" if minutes == inf else f"{minutes:g} minutes of work"
+    return "no limit of time" if minutes == inf else f"{minutes:g} minutes of search"

@@ -6,19 +6,20 @@ which seed is decided elsewhere.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 
 from lab.agent import Agent
 from lab.candidate import Candidate
 from lab.endpoint import Model
 from lab.environment import Environment
 from lab.episode import CutEpisode, Ending, Episode, FailedEpisode, Step, Tally, play
-from lab.errors import CallError, EnvError, RequestError
+from lab.errors import BudgetError, CallError, EnvError, RequestError
 from lab.evaluation import Evaluation
 from lab.journal import Ended, Failed
 from lab.record import Record
 from lab.recorded import Recorded
-from lab.spending import Spending
+from lab.spending import Spending, out_of_budget
 from lab.task import Task
 
 ATTEMPTS = 3
@@ -35,6 +36,10 @@ Hopeless = Callable[[float], bool]
 class Player:
     """Plays on one model and one environment, at most `in_flight` episodes at a time.
 
+    Attributes:
+        owed_calls: of all episodes that were asked for and have not ended.
+        stopped_by: the budget's limit for which an episode of `evaluate` was left out.
+
     Args:
         record: where calls and episodes are kept, and looked up; None to play without.
     """
@@ -50,9 +55,10 @@ class Player:
     ) -> None:
         self.task, self.spending = task, spending
         self.owed_calls = 0
+        self.stopped_by: BudgetError | None = None
         self._model, self._environment = model, environment
         self._record = record
-        self._in_flight, self._owed = in_flight, 0
+        self._in_flight, self._owed, self._running = in_flight, 0, set[_Running]()
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
         self._owe(0)
 
@@ -61,14 +67,18 @@ class Player:
         await self._room.wait()
 
     def episode(
-        self, candidate: Candidate, seed: int, hopeless: Hopeless | None = None
+        self, candidate: Candidate, seed: int, hopeless: Hopeless | None = None, *, whole: bool = False
     ) -> Coroutine[None, None, Played | Ending]:
-        """Play one episode; `hopeless` is asked after each step where the task bounds a step's reward.
+        """Play one episode.
+
+        It counts as owed from the call on, before it is awaited, so that `room` is never too early.
+
+        Args:
+            hopeless: asked after each step where the task bounds a step's reward.
+            whole: begin it only where the budget has room for all of its steps.
 
         Returns:
             The episode; what comes of it in the record where there is one, which keeps the texts.
-
-        It counts as owed from the call on, before it is awaited, so that `room` is never too early.
 
         Raises:
             EndpointError: the endpoint is not to be had, for this or any episode.
@@ -76,23 +86,31 @@ class Player:
             BudgetError: the budget is used up.
         """
         self._owe(1)
-        return self._episode(candidate, seed, hopeless)
+        return self._episode(candidate, seed, _Running(self, hopeless, whole=whole))
 
     async def evaluate(self, candidate: Candidate, seeds: Sequence[int]) -> Evaluation:
         """Play one episode of `candidate` for each of the environment's `seeds`, whole.
 
+        Where the budget has no room for all of them, as many as it has room for: the rest are left out.
+
         Raises:
-            LabError: as `episode` does.
+            EndpointError, EnvError: as `episode` does.
         """
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self.episode(candidate, seed)) for seed in seeds]
+            tasks = [group.create_task(self._if_affordable(candidate, seed)) for seed in seeds]
         results = [task.result() for task in tasks]
         ended = tuple(result for result in results if isinstance(result, Episode | Tally))
         failed = tuple(result for result in results if isinstance(result, FailedEpisode))
         return Evaluation(candidate, self.task, ended, failed)
 
-    async def _episode(self, candidate: Candidate, seed: int, hopeless: Hopeless | None) -> Played | Ending:
-        running = _Running(self, hopeless)
+    async def _if_affordable(self, candidate: Candidate, seed: int) -> Played | Ending | None:
+        try:
+            return await self.episode(candidate, seed, whole=True)
+        except BudgetError as error:
+            self.stopped_by = error
+            return None
+
+    async def _episode(self, candidate: Candidate, seed: int, running: "_Running") -> Played | Ending:
         try:
             if self._record is None:
                 async with self._slots:
@@ -106,9 +124,13 @@ class Player:
         """Play it, unless another worker has, or does: then wait for how it ends."""
         which = (candidate.digest, seed)
         while which not in record.ended:
+            if record.judged:  # without it: the budget ended the verdict
+                raise record.ends_here()
             async with self._slots:
-                if record.claim(which):
-                    return self._keep(record, candidate, await self._attempts(candidate, seed, running))
+                kept = len(record.calls_of(scope_of(candidate.digest, seed))) if running.whole else 0
+                with running.among(self._running, kept):
+                    if record.claim(which):
+                        return self._keep(record, candidate, await self._attempts(candidate, seed, running))
             if which not in record.ended:
                 await record.changed()
         return record.ended[which]
@@ -139,7 +161,7 @@ class Player:
     def _model_for(self, candidate: Candidate, seed: int) -> Model:
         if self._record is None:
             return self._model
-        return Recorded(self._model, self._record, f"{candidate.digest} {seed}")
+        return Recorded(self._model, self._record, scope_of(candidate.digest, seed))
 
     @staticmethod
     def _keep(record: Record, candidate: Candidate, played: Played) -> Ending:
@@ -160,6 +182,11 @@ class Player:
             self._room.clear()
 
 
+def scope_of(digest: str, seed: int) -> str:
+    """Of the calls on record of a candidate's episode."""
+    return f"{digest} {seed}"
+
+
 class _Cut(Exception):  # noqa: N818  # not an error: the way out of an episode that need not go on
     def __init__(self, bound: float) -> None:
         self.bound = bound
@@ -168,16 +195,39 @@ class _Cut(Exception):  # noqa: N818  # not an error: the way out of an episode 
 class _Running:
     """One episode that is being played: the calls it has made, and the most that it can still return."""
 
-    def __init__(self, player: Player, hopeless: Hopeless | None) -> None:
+    def __init__(self, player: Player, hopeless: Hopeless | None, *, whole: bool) -> None:
         self.calls = 0
-        self._player, self._hopeless = player, hopeless
-        self._returned = 0.0
+        self.whole, self._player, self._hopeless = whole, player, hopeless
+        self._kept, self._played, self._returned = 0, 0, 0.0
+
+    @property
+    def left(self) -> int:
+        """Calls that it may still make."""
+        return self._player.task.max_steps - max(self._played, self._kept)
+
+    @contextmanager
+    def among(self, running: set["_Running"], kept: int) -> Iterator[None]:
+        """Be one of those that are being played; of its calls, so many are on record.
+
+        Raises:
+            BudgetError: it is to be played whole or not at all, and the budget has no room for that.
+        """
+        self._kept = kept
+        spending, owed = self._player.spending, sum(one.left for one in running)
+        if self.whole and not spending.room_for(owed + self.left, 0):
+            raise out_of_budget(spending.nearest_limit)
+        running.add(self)
+        try:
+            yield
+        finally:
+            running.discard(self)
 
     def begin(self) -> None:
-        self._returned = 0.0
+        self._played, self._returned = 0, 0.0
 
     def step(self, step: Step) -> None:
         self.calls += 1
+        self._played = step.number
         self._player.owed_calls -= 1
         self._returned += step.reward
         left = self._player.task.max_steps - step.number

@@ -23,14 +23,17 @@ from lab.endpoint import Completion
 from lab.episode import CutEpisode, Ending, Episode, FailedEpisode
 from lab.errors import CallError, ConfigError, LabError, plain
 from lab.journal import Begun, Ended, Event, Failed, Judged, Opened, Over, Seen, Taken, event_json, read_event
-from lab.spending import FREE, Prices, Spent
-from lab.store import Store, calls, events, failures
+from lab.spending import FREE, Prices, Spent, out_of_budget
+from lab.store import Store, calls, events, failures, studies
 
 PAGE = 500
 """Entries of the journal that are read at a time: with the texts of episodes they are large."""
 
 PROPOSALS = "proposals"
 """The scope of the calls that propose texts; every other scope is an episode's."""
+
+CONFIRMATION, HOLDOUT, COMPARISON = 500_000, 1_000_000, 1_500_000
+"""How far the seeds of confirmation, holdout and `lab.compare` lie from the search's, which end before."""
 
 Which = tuple[str, int]
 """An episode: its candidate's digest, and the environment's seed."""
@@ -53,7 +56,7 @@ class Record:
     """One study's record.
 
     Attributes:
-        document: what the study depends on, as it was when it began.
+        document: what the study depends on.
         worker: this process, by a name of its own.
         alive: the workers that are at work, this one among them.
         events: the journal, as far as it was read.
@@ -88,6 +91,12 @@ class Record:
                 self._take(row.at, row.worker, self._event(row))
             more = len(rows) == PAGE
         return len(self.events) > known
+
+    def change(self, document: str) -> None:
+        """What the study depends on is this from now on."""
+        mine = studies.c.name == self.name
+        self.store.execute(sql.update(studies).where(mine).values(document=document))
+        self.document = document
 
     def episode(self, digest: str, seed: int) -> Episode:
         """One of `episodes_of`."""
@@ -150,19 +159,26 @@ class Record:
         """Return when something was written, or a worker has come or gone."""
         await self._change.wait()
 
+    def tell(self) -> None:
+        """Wake everybody who waits in `changed`."""
+        self._change.set()
+        self._change = asyncio.Event()
+
     def see(self, alive: frozenset[str]) -> None:
         """These other workers are at work."""
         now = alive | {self.worker}
         if now != self.alive:
             self.alive = now
-            self._tell()
+            self.tell()
 
     def seal(self) -> None:
         """Allow no further entry: this is a replay."""
         self.sealed = True
 
-    def ends_here(self) -> NothingRecordedError:
-        """The error of a replay that needs more than there is."""
+    def ends_here(self) -> LabError:
+        """The error of a replay that needs more than there is, or of a verdict that the budget cut short."""
+        if self.judged and self.judged.limit:
+            return out_of_budget(self.judged.limit)
         made = sum(self.spent_elsewhere(FREE, proposals=kind).calls for kind in (False, True))
         what = f"The record ends here: {made:,} calls in {len(self.ended)} episodes, and no verdict."
         do = "the same command without --replay goes on from here"
@@ -268,7 +284,7 @@ class Record:
                 self._end((digest, seed), FailedEpisode(seed, error))
             case _:
                 pass
-        self._tell()
+        self.tell()
 
     def _end(self, which: Which, played: Episode | CutEpisode | FailedEpisode) -> None:
         self.unended.pop(which, None)
@@ -277,10 +293,6 @@ class Record:
         self.ended[which] = played.tally if isinstance(played, Episode) else played
         if isinstance(played, Episode):
             self._places[which] = len(self.events) - 1
-
-    def _tell(self) -> None:
-        self._change.set()
-        self._change = asyncio.Event()
 
 
 class _Work:
@@ -294,7 +306,7 @@ class _Work:
         # A process that opens, while of those before it nobody writes any more, begins a stretch of its own.
         if isinstance(event, Opened) and (event.alone or not self._open):
             self._before_s += self._last_s - self._began_s
-            self._began_s = at
+            self._began_s = self._last_s = at  # also where the clock was set back since
             self._open.clear()
         self._open.add(worker)
         self._last_s = max(at, self._last_s)

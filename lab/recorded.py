@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from lab.candidate import SamplingParams
 from lab.endpoint import Completion, Message, Model
 from lab.environment import Session
+from lab.errors import LabError
 from lab.record import CallKey, Record
 
 
@@ -47,9 +48,13 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Nothing:
-    """The model and the environment of a replay: there is nothing to ask, and nowhere to play."""
+    """A model and an environment that are not there: nothing can be asked or played.
 
-    record: Record
+    Attributes:
+        error: makes the reason, which is raised.
+    """
+
+    error: Callable[[], LabError]
 
     async def complete(
         self,
@@ -60,17 +65,17 @@ class Nothing:
         """Never an answer.
 
         Raises:
-            NothingRecordedError: always.
+            LabError: always.
         """
-        raise self.record.ends_here()
+        raise self.error()
 
     def session(self) -> AbstractAsyncContextManager[Session]:
         """Never a session.
 
         Raises:
-            NothingRecordedError: always.
+            LabError: always.
         """
-        raise self.record.ends_here()
+        raise self.error()
 
 
 def _request(messages: Sequence[Message], sampling: SamplingParams, schema: str) -> str:

@@ -18,7 +18,7 @@ from lab.verdict import Compared, Confirmed
 FORMAT = 1
 
 
-def result(outcome: Outcome, frozen_file: Path) -> str:
+def result(outcome: Outcome, frozen_file: Path | None) -> str:
     """The document. What is not known, or unbounded, is null."""
     verdict, frozen = outcome.verdict, outcome.verdict.frozen.candidate
     trials = [trial for trial in outcome.trials if trial.number != BASELINE]
@@ -34,8 +34,11 @@ def result(outcome: Outcome, frozen_file: Path) -> str:
             "claim": claim(outcome),
             "method": verdict.method,
             "confidence": verdict.confidence,
+            "pairs": outcome.evidence.episodes,
+            "planned_pairs": outcome.experiment.verdict.episodes,
+            "limit": outcome.judged.limit or None,
         },
-        "frozen_file": str(frozen_file),
+        "frozen_file": str(frozen_file) if frozen_file else None,
         "candidate": {"digest": frozen.digest, "settings": frozen.settings},
         "evidence": outcome.frozen_prompt().as_table()["evidence"],
         "headroom": _headroom(outcome.headroom),

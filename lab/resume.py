@@ -1,25 +1,20 @@
-"""Resume: whether a study begins, goes on where it was, is finished already, or must not go on.
+"""Resume: whether a study begins, resumes, is finished already, or must not resume.
 
-It owns what a study depends on (its document), and that one process at a time works on an experiment whose
-record is a file.
+It owns that choice, and that one process at a time works on an experiment whose record is a file. What a
+study depends on is `lab.study_document`'s.
 """
 
-import difflib
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from lab.errors import ConfigError, LabError, plain
 from lab.experiment import Experiment
-from lab.prompt import PromptTemplate
-from lab.record import NothingRecordedError, Record
-from lab.settings import ModelChoice
+from lab.journal import Searched
+from lab.record import CONFIRMATION, HOLDOUT, NothingRecordedError, Record
 from lab.store import Store
-
-FORMAT = 2
-"""Of the journal; a study that another format wrote cannot go on."""
+from lab.study_document import Reached, StudyDocument, difference, may_become, read_document
 
 MOST_LINES = 40
 """Of a difference that is shown."""
@@ -32,7 +27,8 @@ class StudyChangedError(ConfigError):
         super().__init__(
             "The experiment has changed since its study began, and the study is not finished.",
             where=study,
-            do="--fresh begins a new study, and keeps the old one's record; or change it back",
+            why="its episodes depend on what has changed, or a part of it that has begun does",
+            do="change it back; or use --fresh, which begins a new study and keeps the old one's record",
         )
         self.difference = difference
 
@@ -41,47 +37,48 @@ class StudyChangedError(ConfigError):
         return "\n".join([super().__str__(), *shown[:MOST_LINES]])
 
 
-def document(experiment: Experiment, model: ModelChoice, proposer: str) -> str:
-    """All that a study depends on, for people to read: the model, the experiment's text, its templates.
+def open_record(
+    store: Store, experiment: Experiment, now: StudyDocument, *, fresh: bool, replay: bool
+) -> Record:
+    """The record to work on: the last study's, where that resumes or is finished, or a new one's.
+
+    A study that is not finished takes over what may change, such as a raised limit.
 
     Args:
-        proposer: the model that proposes, if it is not the one that plays; else empty.
-    """
-    templates = {
-        experiment.baseline.template.name: experiment.baseline.template,
-        **experiment.space.templates,
-    }
-    parts = [
-        f"format {FORMAT}",
-        f"model {model.name} at {model.shown}",
-        *([f"proposer {proposer}"] if proposer else []),
-        experiment.text,
-        *(f"{file}\n{code}" for file, code in experiment.code.items()),
-        *(_template_text(templates[name]) for name in sorted(templates)),
-    ]
-    return "\n".join(parts) + "\n"
-
-
-def open_record(store: Store, experiment: str, depends_on: str, *, fresh: bool, replay: bool) -> Record:
-    """The record to work on: the last study's, where that goes on or is finished, or a new one's.
+        replay: only read the last study.
 
     Raises:
-        StudyChangedError: the last study is not finished, and depends on something else.
+        StudyChangedError: the last study is not finished or only read, and depends on something else.
         NothingRecordedError: a replay was asked for, and there is no such study.
     """
     with store.exclusively():
-        latest = None if fresh else store.latest(experiment)
-        last = Record(store, *latest) if latest else None
-        if last is not None and last.document == depends_on:
-            return last
-        if last is not None and (replay or last.judged is None):
-            raise StudyChangedError(last.name, _difference(last.document, depends_on))
+        latest = None if fresh else store.latest(experiment.name)
+        if latest is not None:
+            last = Record(store, *latest)
+            before = read_document(last.document)
+            if before == now:
+                return last
+            judged = last.judged is not None and not replay
+            if not judged and (before is None or not may_become(before, now, _reached(last, experiment))):
+                raise StudyChangedError(last.name, difference(last.document, now))
+            if not judged:
+                if not replay:
+                    last.change(now.as_json())
+                return last
         if replay:
             do = "play it first: the same command without --replay"
             raise NothingRecordedError("No study of this experiment was recorded.", where=store.where, do=do)
-        name = f"{experiment}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-        store.begin(name, experiment, depends_on)
-        return Record(store, name, depends_on)
+        name = store.begin(experiment.name, now.as_json())
+        return Record(store, name, now.as_json())
+
+
+def _reached(record: Record, experiment: Experiment) -> Reached:
+    played = [seed - experiment.seed for _, seed in record.ended]
+    return Reached(
+        searched=Searched() in record.events,
+        confirming=any(seed >= CONFIRMATION for seed in played),
+        holdout=any(seed >= HOLDOUT for seed in played),
+    )
 
 
 @contextmanager
@@ -106,14 +103,3 @@ def alone(experiment: str, folder: Path) -> Iterator[None]:
             what = "Another process is working on this experiment's study."
             raise ConfigError(what, where=str(path), do=do) from None
         yield
-
-
-def _template_text(template: PromptTemplate) -> str:
-    return f"template {template.name}\nsystem:\n{template.system}\nturn:\n{template.turn}"
-
-
-def _difference(before: str, now: str) -> list[str]:
-    lines = difflib.unified_diff(
-        before.splitlines(), now.splitlines(), "when it began", "now", lineterm="", n=1
-    )
-    return list(lines)

@@ -8,17 +8,19 @@ was, and several workers that read one journal run one race.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from math import inf
 
 import numpy as np
 
+from lab.candidate import Candidate
 from lab.episode import CutEpisode, Ending, FailedEpisode, Tally
+from lab.errors import BudgetError
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
 from lab.headroom import Headroom, HeadroomTest
-from lab.journal import Begun, Over, Renewed, Renewing, Searched, Seen
+from lab.journal import Begun, Entered, Over, Renewed, Renewing, Searched, Seen
 from lab.player import Hopeless, Player
 from lab.race import Entrant, Heat, Race, State
 from lab.record import Record, Which
@@ -32,6 +34,9 @@ OnTrial = Callable[[Trial], None]
 
 class Search:
     """One search; `trials` holds what has played, also when the search is cut short.
+
+    Attributes:
+        stopped_by: the budget's limit that broke episodes off; the search resumes once it is raised.
 
     Args:
         renewal: brings new texts and demonstrations into the space on the way; None for neither.
@@ -68,7 +73,8 @@ class Search:
             experiment.seed,
             max(len(experiment.task.tasks), 1),
         )
-        self._headroom = HeadroomTest(self._race, self._enter_first())
+        self._headroom: HeadroomTest | None = None
+        self.stopped_by: BudgetError | None = None
 
     async def run(self) -> None:
         """Play until the budget leaves no more than the verdict needs, and no worker plays any more.
@@ -77,12 +83,15 @@ class Search:
             LabError: endpoint or environment are not to be had, or the baseline cannot be played.
         """
         self._read()
+        while self._headroom is None and not self._over:
+            self._record.propose(Entered(self._first()))
+            self._read()
         self._caught_up = True
         for trial in self.trials:
             self._on_trial(trial)
         try:
             async with asyncio.TaskGroup() as group:
-                while not self._over:
+                while not self._over and self.stopped_by is None:
                     await self._player.room()
                     self._read()
                     if self._over or self._begins_something(group):
@@ -115,13 +124,11 @@ class Search:
         """The `count` best trials, without the baseline."""
         return [trial for trial in self.trials if trial.number != BASELINE][:count]
 
-    def _enter_first(self) -> list[Entrant]:
+    def _first(self) -> tuple[Candidate, ...]:
         """The baseline and candidates that lie far apart: they open the race."""
         rng = np.random.default_rng(self._experiment.seed)
         spread = spread_out(self.space, self._experiment.search.headroom - 1, rng)
-        candidates = [self._experiment.baseline, *map(self.space.candidate, spread)]
-        entered = map(self._race.enter, candidates)
-        return [entrant for entrant in entered if entrant is not None]
+        return (self._experiment.baseline, *map(self.space.candidate, spread))
 
     @property
     def _goes_on(self) -> bool:
@@ -170,11 +177,19 @@ class Search:
 
     def _fits(self, episodes: int) -> bool:
         players, me = self._record.unended, self._record.worker
+        if self._player.spending.time_is_up and self._has_rival:
+            return False
         elsewhere = sum(players.get(which) != me for which in self._unended)
         owed = self._player.owed_calls + (elsewhere + episodes) * self._experiment.task.max_steps
         if self._renewal is not None:
             owed += self._renewal.owed_calls
         return self._player.spending.room_for(owed, self._experiment.verdict_calls)
+
+    @property
+    def _has_rival(self) -> bool:
+        """Whether anything besides the baseline has begun: without it there would be nothing to judge."""
+        others = (one for one in self._race.entrants if self._number(one) != BASELINE)
+        return any(one.owed or one.played for one in others)
 
     def _progress(self) -> float:
         return self._player.spending.progress(self._experiment.verdict_calls)
@@ -189,7 +204,16 @@ class Search:
 
     def _play(self, entrant: Entrant, place: int, group: asyncio.TaskGroup) -> None:
         seed = self._experiment.seed + place
-        group.create_task(self._player.episode(entrant.candidate, seed, self._hopeless(entrant, place)))
+        hopeless = self._hopeless(entrant, place)
+        group.create_task(self._within_budget(self._player.episode(entrant.candidate, seed, hopeless)))
+
+    async def _within_budget(self, work: Coroutine[None, None, object]) -> None:
+        """Do it; where a limit of the budget breaks it off, the search stops, and its journal stays open."""
+        try:
+            await work
+        except BudgetError as error:
+            self.stopped_by = error
+            self._record.tell()
 
     def _hopeless(self, entrant: Entrant, place: int) -> Hopeless | None:
         if self._experiment.task.max_step_reward == inf or self._number(entrant) == BASELINE:
@@ -199,7 +223,7 @@ class Search:
     def _begin_renewal(self, group: asyncio.TaskGroup) -> bool:
         if self._record.propose(Renewing(self._record.worker)):
             self._read()
-            group.create_task(self._renew())
+            group.create_task(self._within_budget(self._renew()))
         return True
 
     async def _renew(self) -> None:
@@ -218,6 +242,9 @@ class Search:
 
     def _apply(self, event: Seen) -> None:
         match event:
+            case Entered(candidates) if self._headroom is None:
+                entered = map(self._race.enter, candidates)
+                self._headroom = HeadroomTest(self._race, [one for one in entered if one is not None])
             case Begun(candidate, first, last):
                 places = range(first - self._experiment.seed, last - self._experiment.seed)
                 entrant = self._race.begin(Heat(candidate, places))
@@ -262,7 +289,7 @@ class Search:
                 if self._number(entrant) == BASELINE:
                     raise error  # without a baseline there is nothing to compare with
                 self._race.fail(entrant)
-        return self._headroom.look()
+        return self._headroom.look() if self._headroom else None
 
     def _widen(self, event: Renewed) -> None:
         self.space = self.space.widened(event.texts, event.demonstrations)

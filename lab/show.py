@@ -97,7 +97,10 @@ def _section(title: str, lines: "Iterator[str] | list[str]") -> Iterator[str]:
 def _evidence(evidence: Evidence) -> Iterator[str]:
     yield _claim(evidence)
     percent = f"{evidence.confidence:.0%}"
-    yield f"Holdout, {evidence.episodes} unseen episodes each, paired by seed, {percent} intervals:"
+    if evidence.outcome == "unvalidated":
+        yield f"The search's episodes, {evidence.episodes} of them paired by seed, {percent} intervals:"
+    else:
+        yield f"Holdout, {evidence.episodes} unseen episodes each, paired by seed, {percent} intervals:"
     yield f"{'':<12}{'frozen':<28}baseline"
     frozen = recorded(evidence.frozen_return, evidence.frozen_interval, evidence.episodes)
     baseline = recorded(evidence.baseline_return, evidence.baseline_interval, evidence.episodes)
@@ -117,6 +120,8 @@ def _claim(evidence: Evidence) -> str:
             return "It returns more than the baseline on episodes that the search never saw."
         case "cheaper":
             return "It costs less than the baseline, at a return that the objective's rule allows."
+        case "unvalidated":
+            return "NOT VALIDATED: it was frozen before a verdict, and its figures are the search's."
         case _:
             return "It is the baseline itself: no candidate was shown to beat it."
 

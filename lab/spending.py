@@ -1,6 +1,7 @@
-"""What a study spends, and what it may: calls, tokens, dollars, minutes; whichever is used up first.
+"""What a study spends, and what it may: calls, tokens and dollars of the whole study, minutes of its search.
 
-It owns the counts and the limits. Every call of every model is counted here, the proposer's too.
+It owns the counts and the limits. Every call of every model is counted here, the proposer's too. Time ends
+the search and never the verdict: a verdict that is not given has cost everything that was played for it.
 """
 
 import time
@@ -35,6 +36,9 @@ class Prices:
 
 FREE, UNKNOWN = Prices(0.0, 0.0), Prices()
 
+HARD = ("calls", "tokens", "dollars")
+"""The limits that hold for the verdict too."""
+
 
 @dataclass(frozen=True)
 class Spent:
@@ -63,7 +67,12 @@ class Spent:
 
 @dataclass(frozen=True)
 class Budget:
-    """The limits; infinite where there is none."""
+    """The limits; infinite where there is none.
+
+    Attributes:
+        calls, tokens, dollars: of the whole study; no call is made beyond them.
+        minutes: of work, after which the search begins nothing more.
+    """
 
     calls: float = inf
     tokens: float = inf
@@ -117,25 +126,52 @@ class Spending:
             return f"${self.dollars:.2f} and what is unknown" if self.dollars else "price unknown"
         return f"${self.dollars:.2f}" if self.dollars else "free"
 
+    @property
+    def time_is_up(self) -> bool:
+        """Whether the search has had its minutes."""
+        return self.minutes >= self.budget.minutes
+
+    def minutes_for(self, calls: int) -> float:
+        """Minutes that so many calls take at the rate so far: an estimate."""
+        return calls * self.minutes / max(self.calls + self.in_flight, 1)
+
     def minutes_left(self) -> float | None:
         """Until the nearest limit, at the rate so far: an estimate; None before there is a rate."""
-        names = ("calls", "tokens", "dollars", "minutes")
+        names = HARD if self.time_is_up else (*HARD, "minutes")
         used = max(getattr(self, name) / getattr(self.budget, name) for name in names)
         return self.minutes * max(1 / used - 1, 0.0) if self.calls and used else None
 
     def used_up(self) -> str | None:
-        """The first limit that is reached, in words; None while there is something left."""
-        for name in ("calls", "tokens", "dollars", "minutes"):
+        """The first limit of the whole study that is reached, in words; None while a call may be made."""
+        for name in HARD:
             limit = getattr(self.budget, name)
             if getattr(self, name) >= limit:
                 return f"budget.{name} = {limit:g}"
         return None
 
+    @property
+    def nearest_limit(self) -> str:
+        """The limit of the whole study of which the largest share is used, in words."""
+        name = max(HARD, key=lambda name: getattr(self, name) / getattr(self.budget, name))
+        return f"budget.{name} = {getattr(self.budget, name):g}"
+
+    @property
+    def left(self) -> str:
+        """What is left within each limit, in words; empty where there is no limit."""
+        parts = [
+            f"{max(self.budget.calls - self.calls, 0):,.0f} of {self.budget.calls:,.0f} calls",
+            f"{max(self.budget.tokens - self.tokens, 0):,.0f} of {self.budget.tokens:,.0f} tokens",
+            f"${max(self.budget.dollars - self.dollars, 0):.2f} of ${self.budget.dollars:.2f}",
+            f"{max(self.budget.minutes - self.minutes, 0):.1f} of {self.budget.minutes:g} minutes of search",
+        ]
+        limits = (self.budget.calls, self.budget.tokens, self.budget.dollars, self.budget.minutes)
+        return ", ".join(part for part, limit in zip(parts, limits, strict=True) if limit < inf)
+
     def room_for(self, owed_calls: int, later_calls: int) -> bool:
         """Whether the calls that are owed now fit beside those kept for later.
 
         A call that was not made yet is taken to cost what calls have cost so far, those for later a
-        quarter more; its time is that of as many calls at the rate so far.
+        quarter more.
         """
         if self.calls + owed_calls + later_calls > self.budget.calls:
             return False
@@ -151,7 +187,7 @@ class Spending:
         """The share, from 0, of what may be spent before those calls for later; of the limit nearest."""
         if self.calls == 0:
             return 0.0
-        shares = [self.calls / max(self.budget.calls - later_calls, 1)]
+        shares = [self.calls / max(self.budget.calls - later_calls, 1), self.minutes / self.budget.minutes]
         for name, each in self._for_each_call.items():
             kept = each * later_calls * _MARGIN
             shares.append(getattr(self, name) / max(getattr(self.budget, name) - kept, 1e-9))
@@ -159,13 +195,8 @@ class Spending:
 
     @property
     def _for_each_call(self) -> dict[str, float]:
-        """What a call has cost so far; those in flight have had their time, else the first few seem slow."""
-        begun = self.calls + self.in_flight
-        return {
-            "tokens": self.tokens / self.calls,
-            "dollars": self.dollars / self.calls,
-            "minutes": self.minutes / begun,
-        }
+        """What a call has cost so far."""
+        return {"tokens": self.tokens / self.calls, "dollars": self.dollars / self.calls}
 
     def count_others(self, spent: Spent) -> None:
         """So much was spent by other processes, before this one or beside it."""
@@ -202,9 +233,7 @@ class Metered:
             BudgetError: a limit is reached. Calls in flight at that moment are still answered and counted.
         """
         if (limit := self.spending.used_up()) or self._last_is_in_flight():
-            limit = limit or f"budget.calls = {self.spending.budget.calls:g}"
-            what = "The budget is used up."
-            raise BudgetError(what, where=limit, do="raise it, or ask for a smaller verdict")
+            raise out_of_budget(limit or f"budget.calls = {self.spending.budget.calls:g}")
         self.spending.in_flight += 1
         try:
             completion = await self.model.complete(messages, sampling, schema)
@@ -215,3 +244,10 @@ class Metered:
 
     def _last_is_in_flight(self) -> bool:
         return self.spending.calls + self.spending.in_flight >= self.spending.budget.calls
+
+
+def out_of_budget(limit: str) -> BudgetError:
+    """The error of a call that must not be made, since `limit` is reached."""
+    return BudgetError(
+        "The budget is used up.", where=limit, do="raise the limit, and run the same command again to resume"
+    )

@@ -8,6 +8,7 @@ holds what several machines work on.
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +125,17 @@ class Store:
         """Close the connections."""
         self._engine.dispose()
 
-    def begin(self, name: str, experiment: str, document: str) -> None:
-        """Add a study; `document` is all that it depends on."""
-        row = {"name": name, "experiment": experiment, "document": document, "began": time.time()}
-        if not self.insert(studies, row):
-            do = "try again in a second"
-            raise LabError("A study of this name was begun at this moment.", where=name, do=do)
+    def begin(self, experiment: str, document: str) -> str:
+        """Add a study with what it depends on; its name. It is the latest even if the clock was set back."""
+        began = sql.select(sql.func.max(studies.c.began)).where(studies.c.experiment == experiment)
+        before = self.rows(began)[0][0] or 0.0
+        name = base = f"{experiment}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        row = {"experiment": experiment, "document": document, "began": max(time.time(), before + 0.001)}
+        number = 1
+        while not self.insert(studies, {"name": name, **row}):
+            number += 1
+            name = f"{base}-{number}"
+        return name
 
     def latest(self, experiment: str) -> tuple[str, str] | None:
         """Name and document of the experiment's last study, if there is one."""

@@ -1,43 +1,43 @@
 """A Study: the main job, from an experiment to a verdict: search, confirm, play the holdout, judge.
 
 It opens and closes what the job needs and owns the seeds; each part's own work is in its own module. A study
-whose record holds the verdict is told again, and nothing is opened for it. Several workers on one record run
-it all, and each plays what no other does.
+whose record holds the verdict is told again, and nothing is opened for it. Where the budget ends before there
+is a verdict, the study ends with the best of its search, and resumes when the limit is raised. Several
+workers on one record run it all, and each plays what no other does.
 """
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
-from lab.endpoint import Endpoint, Model
-from lab.environment import Environment, open_environment
+from lab.endpoint import Model
+from lab.environment import Environment
 from lab.errors import BudgetError, LabError
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
 from lab.headroom import Headroom
 from lab.journal import Judged, Kept, Opened
-from lab.opening import OpeningModel, open_endpoint
+from lab.opening import OpeningModel
 from lab.optuna_store import keep_trials
 from lab.outcome import Outcome
+from lab.parts import PartsOf
 from lab.player import Player
 from lab.progress import ProgressView, Watched
 from lab.proposal import Proposals
-from lab.proposers import Proposer, make_proposer
-from lab.record import PROPOSALS, Record
-from lab.recorded import Nothing, Recorded
+from lab.proposers import Proposer
+from lab.record import Record
+from lab.recorded import Nothing
 from lab.renewal import Renewal
 from lab.search import Search
-from lab.settings import ModelChoice, choose_environment, proposer_endpoint, shown_proposer
-from lab.spending import Metered, Spending
+from lab.settings import ModelChoice, shown_proposer
+from lab.spending import Spending
 from lab.tracking import Tracker
 from lab.trial import Trial
-from lab.verdict import Verdict, confirm, finalists, judge
+from lab.unseen import Unseen
+from lab.unvalidated import Unvalidated
+from lab.verdict import Verdict
 from lab.workers import working
-
-CONFIRMATION, HOLDOUT, COMPARISON = 500_000, 1_000_000, 1_500_000
-"""How far the seeds of confirmation, holdout and `lab.compare` lie from the search's, which end before."""
 
 
 class Study:
@@ -59,44 +59,45 @@ class Study:
         shared: bool = False,
     ) -> None:
         self.interrupted, self._shared = False, shared
-        self._experiment, self._model, self._record = experiment, model, record
+        self.experiment, self.model, self._record = experiment, model, record
         self._prices = experiment.prices_of(model)
         self._view, self._tracker = view, tracker
         self._leads, self._trials_kept = False, False
         self._headroom: Headroom | None = None
         self._searching: asyncio.Task[None] | None = None
+        self._current: Search | None = None
+        self.spending = self._spending()
 
     def interrupt(self) -> bool:
-        """End the search early, to go on with what has finished; False where no search is running."""
-        if self._searching is None or self._searching.done() or self.interrupted:
+        """End the search early, to continue with its best.
+
+        Returns:
+            False where no search is running, or nothing has ended in it that could be judged.
+        """
+        search, searching = self._current, self._searching
+        if search is None or searching is None or searching.done() or self.interrupted or not search.best(1):
             return False
         self.interrupted = True
-        self._searching.cancel()
+        searching.cancel()
         return True
 
-    async def run(self, opening: OpeningModel) -> Outcome:
+    async def run(self, opening: OpeningModel | None) -> Outcome | Unvalidated:
         """Search, and judge the best of it; what the record holds is not done again.
 
+        Args:
+            opening: the model; None where the budget allows no call.
+
         Raises:
-            LabError: endpoint, environment or disk failed, the budget ended it before a verdict, or nothing
-                finished that could be judged.
+            LabError: endpoint, environment or disk failed, or the budget ended before a candidate had played.
         """
-        experiment = self._experiment
-        where = choose_environment(experiment.environment)
+        parts_of = PartsOf(self.experiment, self.model, self._record, self.spending, self._on_failure)
         async with (
-            open_environment(where, experiment.root) as environment,
-            open_endpoint(opening, experiment.patience) as endpoint,
+            parts_of.opened(opening) as parts,
+            working(self._record, self.spending.recount, self._lead, alone=not self._shared),
         ):
-            endpoint.throttle.on_failure = self._on_failure
-            spending = self._spending()
-            model = Metered(endpoint, spending, self._prices)
-            async with (
-                working(self._record, spending.recount, self._lead, alone=not self._shared),
-                self._renewal(endpoint, model, spending) as renewal,
-            ):
-                self._record.append(Opened(alone=len(self._record.alive) == 1))
-                gc.freeze()  # what was imported stays: each full collection walked it, 0.1 s without a call
-                return await self._outcome(model, environment, renewal, spending)
+            self._record.append(Opened(alone=len(self._record.alive) == 1))
+            gc.freeze()  # what was imported stays: each full collection walked it, 0.1 s without a call
+            return await self._outcome(parts.model, parts.environment, self._renewal(parts.proposer))
 
     async def replay(self) -> Outcome:
         """Tell what the record holds, to the same verdict; nothing is asked, played or written.
@@ -105,70 +106,89 @@ class Study:
             NothingRecordedError: the study was not finished.
         """
         self._record.seal()
-        nothing = Nothing(self._record)
-        return await self._outcome(nothing, nothing, self._no_renewal(), self._spending())
+        nothing = Nothing(self._record.ends_here)
+        outcome = await self._outcome(nothing, nothing, self._renewal(None))
+        if isinstance(outcome, Unvalidated):
+            raise self._record.ends_here()
+        return outcome
 
     def so_far(self) -> list[Trial]:
         """The trials that the record holds, best first; nothing is asked, played or written."""
         self._record.seal()
-        nothing = Nothing(self._record)
-        search = self._new_search(self._player(nothing, nothing, self._spending()), self._no_renewal())
+        nothing = Nothing(self._record.ends_here)
+        search = self._new_search(self._player(nothing, nothing), self._renewal(None))
         search.catch_up()
         return search.trials
 
-    def _player(self, model: Model, environment: Environment, spending: Spending) -> Player:
-        in_flight = self._experiment.search.in_flight
-        return Player(model, environment, self._experiment.task, in_flight, spending, self._record)
+    def _player(self, model: Model, environment: Environment) -> Player:
+        in_flight = self.experiment.search.in_flight
+        return Player(model, environment, self.experiment.task, in_flight, self.spending, self._record)
 
     def _new_search(self, player: Player, renewal: Renewal | None) -> Search:
-        return Search(self._experiment, player, renewal, self._on_trial, self._on_headroom, self._record)
+        return Search(self.experiment, player, renewal, self._on_trial, self._on_headroom, self._record)
 
-    def _no_renewal(self) -> Renewal | None:
-        """Where new texts and demonstrations are only read: nobody proposes any."""
-        wanted = self._experiment.proposals is not None or "demonstrations" in self._experiment.space.free
-        return self._renewal_by(None) if wanted else None
-
-    def _renewal_by(self, proposer: Proposer | None) -> Renewal:
-        return Renewal(self._experiment, self._record, proposer, self._on_proposals, self._view.say)
+    def _renewal(self, proposer: Proposer | None) -> Renewal | None:
+        """Brings new texts and demonstrations; without a proposer, the texts on record."""
+        if self.experiment.proposals is None and "demonstrations" not in self.experiment.space.free:
+            return None
+        return Renewal(self.experiment, self._record, proposer, self._on_proposals, self._view.say)
 
     async def _outcome(
-        self, model: Model, environment: Environment, renewal: Renewal | None, spending: Spending
-    ) -> Outcome:
-        experiment, record = self._experiment, self._record
-        player = self._player(model, environment, spending)
-        search = self._new_search(player, renewal)
-        title = f"{record.name} on {self._model.name} at {self._model.shown}"
-        watched = Watched(title, spending, lambda: search.trials, experiment.search.episodes)
+        self, model: Model, environment: Environment, renewal: Renewal | None
+    ) -> Outcome | Unvalidated:
+        record, spending = self._record, self.spending
+        player = self._player(model, environment)
+        search = self._current = self._new_search(player, renewal)
+        title = f"{record.name} on {self.model.name} at {self.model.shown}"
+        watched = Watched(title, spending, lambda: search.trials, self.experiment.search.episodes)
         with nullcontext() if record.sealed else self._view.watching(watched):
             verdict = await self._verdict(search, player)
+        if verdict is None:
+            return self._unvalidated(search, search.stopped_by or player.stopped_by)
         self._tracker.verdict(verdict)
+        limit = player.stopped_by.where if player.stopped_by else ""
         while (judged := record.judged) is None:  # of several workers, one gives it
-            record.propose(Judged(spending.minutes, datetime.now(UTC).isoformat(timespec="seconds")))
+            record.propose(Judged(spending.minutes, _now(), limit))
         spending.recount()
         if not record.sealed:
             await self._passed_on(search)
+        trials = tuple(search.trials)
         return Outcome(
-            experiment,
-            self._model,
+            self.experiment,
+            self.model,
             record.name,
             self._headroom,
-            tuple(search.trials),
+            trials,
             verdict,
             spending,
             record.failures(),
             judged,
         )
 
+    def _unvalidated(self, search: Search, stopped_by: LabError | None) -> Unvalidated:
+        """What there is to say where no verdict can be given."""
+        self.spending.recount()
+        return Unvalidated(
+            self.experiment,
+            self.model,
+            self._record.name,
+            tuple(search.trials),
+            self.spending,
+            stopped_by or LabError("Fewer than two seeds of the holdout ended for baseline and finalist."),
+            self.spending.minutes,
+            _now(),
+        )
+
     def _spending(self) -> Spending:
         """What may be spent, less what was spent before."""
-        spending = Spending(self._experiment.budget, earlier_minutes=self._record.earlier_minutes)
+        spending = Spending(self.experiment.budget, earlier_minutes=self._record.earlier_minutes)
         spending.recount = lambda: self._count_others(spending)
         spending.recount()
         return spending
 
     def _count_others(self, spending: Spending) -> None:
         """Count what other processes have spent, before this one or beside it."""
-        experiment, record = self._experiment, self._record
+        experiment, record = self.experiment, self._record
         other = experiment.proposals if shown_proposer() else None
         theirs = other.prices if other else self._prices
         played = record.spent_elsewhere(self._prices, proposals=False)
@@ -180,27 +200,30 @@ class Study:
         self._leads = True
         self._tracker.lead()
 
-    async def _verdict(self, search: Search, player: Player) -> Verdict:
-        """Each phase's seeds are its own; the baseline plays its part while the search runs out."""
-        table, objective = self._experiment.verdict, self._experiment.objective
+    async def _verdict(self, search: Search, player: Player) -> Verdict | None:
+        """Search, confirm the best, play the holdout; the baseline plays its part while the search runs out.
+
+        Returns:
+            None where too little of the holdout was played to judge.
+        """
+
+        def announce(phase: str, text: str) -> None:
+            self._view.phase(phase)
+            if search.stopped_by is None:
+                self._view.say(text)
+
+        unseen = Unseen(self.experiment, player, announce)
         async with asyncio.TaskGroup() as group:
-            baseline = group.create_task(self._baseline(search, player))
+            baseline = group.create_task(self._baseline(search, unseen))
             await self._search(search)
-            best = search.best(self._experiment.confirmation.candidates)
+            best = search.best(self.experiment.confirmation.candidates)
             if not best:
-                raise BudgetError(
-                    "The search ended before any trial did, so there is nothing to judge.",
+                raise search.stopped_by or BudgetError(
+                    "The budget ended before any candidate had played a whole episode.",
                     where="budget",
-                    do="raise it, or let confirmation and verdict play fewer episodes",
+                    do="raise it, and run the same command again to resume",
                 )
-            self._view.phase("confirmation")
-            self._view.say(f"Confirming {', '.join(trial.name for trial in best)} on seeds of their own.")
-            confirmed = confirm(await self._play(player, best, self._confirmation_seeds), table.confidence)
-            last = finalists(confirmed, objective, table.finalists, table.judge)
-            self._view.phase("holdout")
-            self._view.say(f"Playing the sealed holdout with {', '.join(trial.name for trial in last)}.")
-            held_out = await self._play(player, last, self._holdout_seeds)
-        return judge(confirmed, baseline.result(), held_out, objective, table.confidence, table.judge)
+            return await unseen.verdict(await unseen.confirmed(best), baseline)
 
     async def _search(self, search: Search) -> None:
         self._searching = asyncio.create_task(search.run())
@@ -214,10 +237,11 @@ class Study:
             search.catch_up()  # with episodes that ended in the very moment in which the search did
             if search.trials and self._leads:
                 self._keep_trials(search)
-        search.end()
+        if search.stopped_by is None:
+            search.end()
 
     def _keep_trials(self, search: Search) -> None:
-        url, objective = self._record.store.trials_url, self._experiment.objective
+        url, objective = self._record.store.trials_url, self.experiment.objective
         with self._record.store.exclusively():
             keep_trials(url, self._record.name, search.space, objective, search.trials)
         self._trials_kept = True
@@ -232,48 +256,15 @@ class Study:
                 self._keep_trials(search)
             self._record.append(Kept())
 
-    async def _baseline(self, search: Search, player: Player) -> Evaluation:
+    async def _baseline(self, search: Search, unseen: Unseen) -> Evaluation:
         """The baseline on the holdout, from when the search begins nothing more."""
         await search.all_begun.wait()
-        evaluation = await player.evaluate(self._experiment.baseline, self._holdout_seeds)
-        if not evaluation.episodes:
-            raise evaluation.failed[0].error
-        return evaluation
-
-    async def _play(
-        self, player: Player, trials: list[Trial], seeds: range
-    ) -> list[tuple[Trial, Evaluation]]:
-        async with asyncio.TaskGroup() as group:
-            playing = [group.create_task(player.evaluate(trial.candidate, seeds)) for trial in trials]
-        return [(trial, task.result()) for trial, task in zip(trials, playing, strict=True)]
-
-    @property
-    def _confirmation_seeds(self) -> range:
-        first = self._experiment.seed + CONFIRMATION
-        return range(first, first + self._experiment.confirmation.episodes)
-
-    @property
-    def _holdout_seeds(self) -> range:
-        first = self._experiment.seed + HOLDOUT
-        return range(first, first + self._experiment.verdict.episodes)
-
-    @asynccontextmanager
-    async def _renewal(
-        self, endpoint: Endpoint, model: Model, spending: Spending
-    ) -> AsyncIterator[Renewal | None]:
-        """What brings new texts and demonstrations, where the experiment asks for them."""
-        experiment = self._experiment
-        if experiment.proposals is None:
-            yield self._no_renewal()
-            return
-        config = proposer_endpoint(endpoint.config)
-        async with AsyncExitStack() as stack:
-            if config != endpoint.config:
-                other = await stack.enter_async_context(Endpoint(config))
-                other.throttle.on_failure = self._on_failure
-                model = Metered(other, spending, experiment.proposals.prices)
-            proposer = make_proposer(experiment.proposals.proposer, Recorded(model, self._record, PROPOSALS))
-            yield self._renewal_by(proposer)
+        if self.spending.time_is_up and not self._record.sealed:
+            left = unseen.calls_left([seed for _, seed in self._record.ended])
+            more, limit = self.spending.minutes_for(left), self.spending.budget.minutes
+            about = f"the verdict will take about {max(more, 1):.0f} more"
+            self._view.say(f"The search's {limit:g} minutes are over; {about}.")
+        return await unseen.baseline()
 
     def _on_trial(self, trial: Trial) -> None:
         self._view.trial(trial)
@@ -294,3 +285,8 @@ class Study:
         refused = f"{len(proposals.refused)} refused, {proposals.duplicates} known already"
         self._view.say(f"Round {number} of proposals: {names} join the race; {refused}.")
         self._tracker.proposals(number, proposals)
+
+
+def _now() -> str:
+    """ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

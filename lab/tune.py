@@ -6,6 +6,7 @@ It owns the flags, Ctrl-C, the exit code, and what is printed; results go to std
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.command import Debug, Experiment, command_line, manners
-from lab.errors import ConfigError
+from lab.errors import BudgetError, ConfigError, LabError
 from lab.frozen import BEST
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from lab.record import Record
     from lab.study import Study
     from lab.tracking import Tracker
+    from lab.unvalidated import Unvalidated
 
 app = command_line()
 
@@ -34,7 +36,14 @@ def tune(
     out: Annotated[Path, typer.Option(help="Where the winner is frozen to.")] = BEST,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin a new study; the old ones are kept.")] = False,
     replay: Annotated[
-        bool, typer.Option("--replay", help="Tell the last study again; make no call.")
+        bool, typer.Option("--replay", help="Print the last study's result again without making calls.")
+    ] = False,
+    freeze_unvalidated: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-unvalidated",
+            help="Where the budget ends before a verdict, freeze the best of the search, marked as such.",
+        ),
     ] = False,
     storage: Annotated[
         str,
@@ -62,7 +71,7 @@ def tune(
 
     With no API_BASE_URL set, the experiment's own model is used; the embedded one is started and stopped.
     Ctrl-C ends the search early and freezes what is best so far; a second Ctrl-C stops at once.
-    A study that was broken off goes on where it was; one that is finished is told again, without a call.
+    An unfinished study resumes, also after a limit was raised; of a finished one the result is printed again.
 
     Examples:
 
@@ -75,16 +84,21 @@ def tune(
         python -m lab.tune --storage postgresql://lab@database/lab --worker
     """
     if fresh and replay:
-        raise typer.BadParameter("--fresh begins anew, and --replay tells what was: choose one")
-    if dry_run and (fresh or replay or worker or as_json):
-        raise typer.BadParameter("--dry-run tells a plan, and leaves no room for --fresh, --replay, ...")
-    kept = "Stopped. What was played and paid for is kept; the same command goes on from here."
+        raise typer.BadParameter("--fresh and --replay are mutually exclusive")
+    if dry_run and (fresh or replay or worker or as_json or freeze_unvalidated):
+        raise typer.BadParameter("--dry-run cannot be combined with --fresh, --replay, ...")
+    kept = "Stopped. What was played and paid for is kept; the same command resumes."
     with manners(debug=debug, interrupted=kept):
         if dry_run:
             typer.echo(asyncio.run(_planned(experiment)), nl=False)
             return
-        wanted = _Wanted(experiment, out, storage, fresh, replay, worker, quiet)
-        typer.echo(_told(asyncio.run(_tune(wanted)), out, as_json=as_json))
+        wanted = _Wanted(experiment, out, storage, fresh, replay, worker, quiet, freeze_unvalidated)
+        ended = asyncio.run(_tune(wanted))
+        typer.echo(_shown(ended, wanted, as_json=as_json))
+        if ended.not_written is not None:
+            raise ended.not_written
+        if ended.unvalidated and not freeze_unvalidated:
+            sys.exit(BudgetError.exit_code)
 
 
 @dataclass(frozen=True)
@@ -98,6 +112,26 @@ class _Wanted:
     replay: bool
     worker: bool
     quiet: bool
+    freeze_unvalidated: bool
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """How a study ended.
+
+    Attributes:
+        not_written: why what was to be frozen is not.
+    """
+
+    outcome: "Outcome | Unvalidated"
+    not_written: LabError | None = None
+
+    @property
+    def unvalidated(self) -> bool:
+        """Whether there is no verdict."""
+        from lab.unvalidated import Unvalidated
+
+        return isinstance(self.outcome, Unvalidated)
 
 
 async def _planned(path: Path) -> str:
@@ -113,68 +147,74 @@ async def _planned(path: Path) -> str:
     return str(Plan(experiment, model, environment, shown_proposer(), opening))
 
 
-def _told(outcome: "Outcome", out: Path, *, as_json: bool) -> str:
-    from lab.outcome import summary
+def _shown(ended: _Ended, wanted: _Wanted, *, as_json: bool) -> str:
+    from lab.outcome import Outcome, summary
     from lab.result import result
+    from lab.unvalidated import unvalidated_result, unvalidated_summary
 
-    return result(outcome, out) if as_json else summary(outcome, out)
+    outcome, out = ended.outcome, None if ended.not_written else wanted.out
+    if isinstance(outcome, Outcome):
+        return result(outcome, out) if as_json else summary(outcome, out)
+    out = out if wanted.freeze_unvalidated else None
+    again = f"python -m lab.tune {wanted.experiment}"
+    return unvalidated_result(outcome, out) if as_json else unvalidated_summary(outcome, out, again)
 
 
-async def _tune(wanted: _Wanted) -> "Outcome":
+async def _tune(wanted: _Wanted) -> _Ended:
     # Here and not above, so that --help answers at once.
+    from lab.around import first_lines, untouched
     from lab.experiment import load_experiment
+    from lab.files import check_writable
     from lab.opening import opening_model
-    from lab.plan import Plan
     from lab.progress import ProgressView
-    from lab.resume import alone, document, open_record
-    from lab.settings import choose_environment, choose_model, read_surroundings, shown_proposer
+    from lab.resume import alone, open_record
+    from lab.settings import choose_model, read_surroundings, shown_proposer
     from lab.store import CALLS, Store
     from lab.study import Study
+    from lab.study_document import document
     from lab.tracking import Tracker
 
     read_surroundings(Path.cwd())
     storage = _storage(wanted)
     experiment = load_experiment(wanted.experiment)
+    check_writable(wanted.out)
     model = choose_model(experiment.model)
     depends_on = document(experiment, model, shown_proposer())
     view = ProgressView(experiment.space.free, quiet=wanted.quiet)
     with (
         nullcontext() if storage else alone(experiment.name, CALLS.parent),
         closing(Store(storage or CALLS)) as store,
+        untouched(wanted.out),
     ):
         before = None if wanted.fresh else store.latest(experiment.name)
-        record = open_record(store, experiment.name, depends_on, fresh=wanted.fresh, replay=wanted.replay)
+        record = open_record(store, experiment, depends_on, fresh=wanted.fresh, replay=wanted.replay)
         told_again = wanted.replay or record.judged is not None
-        with nullcontext() if told_again else opening_model(model, os.environ) as opening:
-            tracker = Tracker(experiment, model, record, view.say)
-            study = Study(experiment, model, record, view, tracker, shared=wanted.worker)
-            if not (wanted.replay or wanted.worker) and (told_again or not storage):
-                tracker.lead()
-            _on_signals(study, view, leave_at_once=wanted.worker)
-            view.say(f"Study {record.name} on {model.name} at {model.shown}: {experiment.about}")
-            if record.events:
-                view.say(_goes_on(record))
-            elif before is not None:
-                view.say(
-                    f"The experiment has changed since {before[0]}, which is finished: this study is new."
-                )
-            if not told_again:
-                environment = choose_environment(experiment.environment)
-                view.say(Plan(experiment, model, environment, shown_proposer()).short)
-            with _closing(tracker):
-                outcome = await (study.run(opening) if opening else study.replay())
-                _keep(outcome, wanted.out, tracker, record)
-        tracker.close("FINISHED")  # it reads in the store to its end
-    return outcome
+        tracker = Tracker(experiment, model, record, view.say)
+        study = Study(experiment, model, record, view, tracker, shared=wanted.worker)
+        if not (wanted.replay or wanted.worker) and (told_again or not storage):
+            tracker.lead()
+        _on_signals(study, view, leave_at_once=wanted.worker)
+        for line in first_lines(study, record, before[0] if before else None, told_again=told_again):
+            view.say(line)
+        no_model = told_again or study.spending.used_up() is not None
+        with nullcontext() if no_model else opening_model(model, os.environ) as opening, _closing(tracker):
+            outcome = await (study.replay() if told_again else study.run(opening))
+            ended = _keep(outcome, wanted, tracker, record)
+        tracker.close("KILLED" if ended.unvalidated else "FINISHED")  # it reads in the store to its end
+    return ended
 
 
 def _storage(wanted: _Wanted) -> str:
     """The database's address; empty for the file."""
     storage = wanted.storage or os.environ.get("LAB_STORAGE", "")  # which .env may have set just now
     if wanted.worker and (not storage or wanted.fresh or wanted.replay):
-        why = "it shares a study, which others may be at" if storage else "workers meet in a database"
+        what = (
+            "--worker cannot be combined with --fresh or --replay."
+            if storage
+            else "--worker requires --storage."
+        )
         do = "leave out --fresh and --replay" if storage else "give --storage postgresql://..."
-        raise ConfigError("--worker cannot be had in this way.", where="--worker", why=why, do=do)
+        raise ConfigError(what, where="--worker", do=do)
     return storage
 
 
@@ -188,25 +228,30 @@ def _closing(tracker: "Tracker") -> Iterator[None]:
         raise
 
 
-def _keep(outcome: "Outcome", out: Path, tracker: "Tracker", record: "Record") -> None:
-    """Freeze the winner, and give MLflow frozen prompt and report."""
+def _keep(outcome: "Outcome | Unvalidated", wanted: _Wanted, tracker: "Tracker", record: "Record") -> _Ended:
+    """Freeze what was found, and give MLflow the frozen prompt and the report."""
+    from lab.around import from_before
     from lab.freeze import freeze
     from lab.history import PastStudy
+    from lab.outcome import Outcome
     from lab.reporting.page import report
 
+    judged = isinstance(outcome, Outcome)
+    if not judged and not wanted.freeze_unvalidated:
+        if note := from_before(wanted.out):
+            typer.echo(note, err=True)
+        return _Ended(outcome)
     frozen = outcome.frozen_prompt()
-    freeze(frozen, out)
-    tracker.frozen(frozen)
-    past = PastStudy(outcome.experiment, outcome.model, outcome.trials, outcome, record)
-    tracker.report(lambda: report(past))
-
-
-def _goes_on(record: "Record") -> str:
-    if record.judged is not None:
-        return f"It was finished at {record.judged.created} and is told again; --fresh begins another."
-    return (
-        f"It goes on where it was: {len(record.ended)} episodes are kept, and every call that was answered."
-    )
+    try:
+        freeze(frozen, wanted.out)
+    except LabError as error:
+        error.do = "name another file with --out: the same command prints the result again, without calls"
+        return _Ended(outcome, error)
+    if isinstance(outcome, Outcome):
+        tracker.frozen(frozen)
+        past = PastStudy(outcome.experiment, outcome.model, outcome.trials, outcome, record)
+        tracker.report(lambda: report(past))
+    return _Ended(outcome)
 
 
 def _on_signals(study: "Study", view: "ProgressView", *, leave_at_once: bool) -> None:

@@ -122,7 +122,7 @@ def test_told_again_the_study_adds_nothing(tracked: Tracked) -> None:
     assert before["model_versions"] == 1
     code, _, err = tune(tracked.project, tracked.endpoint)
     assert code == 0, err
-    assert "is told again" in err
+    assert "this is its result again" in err
     assert "MLflow failed" not in err
     assert tracked.counts() == before
 

@@ -54,15 +54,15 @@ def test_texts_are_in_the_store_and_not_in_memory_and_the_first_end_of_an_episod
     tmp_path: Path,
 ) -> None:
     store = Store(tmp_path / "calls.db")
-    store.begin("study", "test", "")
-    ours, count = Record(store, "study", ""), PAGE + 7
+    study = store.begin("test", "")
+    ours, count = Record(store, study, ""), PAGE + 7
     ours.append(Begun(CANDIDATE, 0, count))
     for seed in range(count):
         ours.append(Ended(DIGEST, ended(seed, f"number {seed}")))
-    theirs = Record(store, "study", "")
+    theirs = Record(store, study, "")
     theirs.append(Ended(DIGEST, ended(3, "once more")))
     ours.read()
-    for record in (ours, theirs, Record(store, "study", "")):
+    for record in (ours, theirs, Record(store, study, "")):
         assert record.ended[DIGEST, 3] == ended(3).tally
         assert record.episode(DIGEST, 3) == ended(3, "number 3")
         both = [ended(seed, f"number {seed}") for seed in (count - 1, 0)]

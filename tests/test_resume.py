@@ -147,7 +147,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 def test_a_killed_study_goes_on_and_pays_for_nothing_twice(finished: Finished) -> None:
     project = finished.project
     assert finished.done.returncode == 0, finished.done.stderr
-    assert "It goes on where it was" in finished.done.stderr
+    assert "Resuming: " in finished.done.stderr
     assert 'name = "storyteller"' in frozen(project)
     calls = count(project, "calls")
     assert 60 < finished.kept < calls <= 240
@@ -175,7 +175,7 @@ def test_a_finished_study_is_told_again_without_a_call(finished: Finished, flags
     assert done.returncode == 0, done.stderr
     assert done.stdout == finished.done.stdout
     assert frozen(finished.project) == before
-    assert "is told again" in done.stderr
+    assert "this is its result again" in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def test_a_full_disk_is_a_clear_error_that_damages_nothing(project: Project) -> 
     assert left == before
     assert kept > 5
     assert done.returncode == 0, done.stderr
-    assert "It goes on where it was" in done.stderr
+    assert "Resuming: " in done.stderr
 
 
 def test_a_record_that_cannot_be_used_is_told_in_words(project: Project) -> None:
@@ -255,13 +255,13 @@ def test_a_changed_experiment_is_refused_with_the_difference(
     broken_off: tuple[Project, FakeEndpoint],
 ) -> None:
     project, endpoint = broken_off
-    project.write("experiments/known.toml", EXPERIMENT.replace("calls = 240", "calls = 300"))
+    project.write("experiments/known.toml", EXPERIMENT.replace("max_steps = 4", "max_steps = 5"))
     done = tune(project, endpoint)
     project.write("experiments/known.toml", EXPERIMENT)
     assert done.returncode == 2
     assert "has changed since its study began" in done.stderr
-    assert "-calls = 240" in done.stderr
-    assert "+calls = 300" in done.stderr
+    assert "-task.max_steps = 4" in done.stderr
+    assert "+task.max_steps = 5" in done.stderr
     assert "--fresh" in done.stderr
 
 
@@ -295,4 +295,4 @@ def test_a_second_process_is_refused_and_fresh_begins_another(
 def test_fresh_and_replay_together_are_refused(project: Project) -> None:
     done = project.run("-m", "lab.tune", "--fresh", "--replay")
     assert done.returncode == 2
-    assert "choose one" in done.stderr
+    assert "mutually exclusive" in done.stderr

@@ -79,12 +79,24 @@ def test_tokens_and_dollars_are_counted() -> None:
     assert spending.dollars == pytest.approx(0.02)
 
 
-def test_time_is_a_limit() -> None:
+def test_time_ends_the_search_and_forbids_no_call() -> None:
     clock = Clock()
     spending = Spending(Budget(minutes=2), clock)
-    assert spending.used_up() is None
+    assert not spending.time_is_up
     clock.now = 121.0
-    assert spending.used_up() == "budget.minutes = 2"
+    assert spending.time_is_up
+    assert spending.used_up() is None
+    asyncio.run(Metered(SlowModel(), spending, Prices()).complete(ASK, SamplingParams()))
+    assert spending.room_for(owed_calls=30, later_calls=50)
+
+
+def test_what_is_left_is_told_for_each_limit() -> None:
+    clock = Clock()
+    spending = Spending(Budget(calls=1_000, dollars=2.0, minutes=10), clock)
+    clock.now = 90.0
+    spending.count(40, 100_000, 0, Prices(5.0, 5.0))
+    assert spending.left == "960 of 1,000 calls, $1.50 of $2.00, 8.5 of 10 minutes of search"
+    assert spending.nearest_limit == "budget.dollars = 2"
 
 
 def test_the_error_names_the_limit() -> None:
@@ -102,8 +114,6 @@ def test_the_error_names_the_limit() -> None:
         (Budget(calls=90), True),
         (Budget(tokens=20_000), True),
         (Budget(tokens=10_000), False),
-        (Budget(minutes=12), True),
-        (Budget(minutes=10), False),
     ],
 )
 def test_what_is_kept_for_later_is_left_untouched(budget: Budget, fits: bool) -> None:
@@ -115,15 +125,12 @@ def test_what_is_kept_for_later_is_left_untouched(budget: Budget, fits: bool) ->
     assert spending.room_for(owed_calls=30, later_calls=50) is fits
 
 
-def test_the_first_of_many_answers_does_not_make_the_others_seem_slow() -> None:
+def test_calls_in_flight_have_had_their_time_when_the_verdicts_is_estimated() -> None:
     clock = Clock()
     spending = Spending(Budget(minutes=10), clock, in_flight=31)
     spending.count(1, 100, 50, Prices())
-    clock.now = 10.0
-    assert spending.room_for(owed_calls=255, later_calls=400)
-    assert spending.progress(400) < 0.1
-    clock.now = 40.0
-    assert not spending.room_for(owed_calls=255, later_calls=400)
+    clock.now = 32.0
+    assert spending.minutes_for(600) == pytest.approx(10.0)
 
 
 def test_progress_is_that_of_the_limit_which_is_nearest() -> None:
@@ -154,3 +161,5 @@ def test_time_left_is_that_of_the_limit_which_is_nearest() -> None:
     clock.now = 60.0
     spending.count(20, 1, 1, FREE)
     assert spending.minutes_left() == pytest.approx(4.0)
+    clock.now = 6_060.0  # the search has had its time, and the verdict takes calls alone
+    assert spending.minutes_left() == pytest.approx(404.0)

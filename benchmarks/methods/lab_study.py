@@ -14,7 +14,7 @@ from lab.experiment import Experiment
 from lab.record import Record
 from lab.search import Search
 from lab.store import Store
-from lab.study import CONFIRMATION
+from lab.record import CONFIRMATION
 from lab.verdict import confirm, finalists
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def run(ground: Ground) -> None:
 
 async def _finalist(experiment: Experiment, live: "LiveGround") -> Candidate:
     store = Store(Path(":memory:"))
-    store.begin("study", experiment.name, "")
-    record = Record(store, "study", "")
+    record = Record(store, store.begin(experiment.name, ""), "")
     player = live.recorded_player(record)
     search = Search(experiment, player, None, lambda _: None, lambda _: None, record)
     await search.run()

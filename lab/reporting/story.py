@@ -17,12 +17,11 @@ from lab.journal import Begun, Opened, Over, Taken
 from lab.optuna_store import importance
 from lab.outcome import Outcome
 from lab.player import Player
-from lab.record import Record, Which
+from lab.record import CONFIRMATION, HOLDOUT, Record, Which
 from lab.recorded import Nothing
 from lab.search import Search
 from lab.settings import ModelChoice, shown_proposer
 from lab.spending import Spending, Spent
-from lab.study import CONFIRMATION, HOLDOUT
 from lab.trial import BASELINE, Trial
 
 CONFIDENCE = 0.95
@@ -226,7 +225,7 @@ def _reigns(
             figures = (first.evaluation.mean_return, len(first.evaluation.episodes))
             reigns.append(Reign(minute, first.name, *figures))
 
-    nothing = Nothing(record)
+    nothing = Nothing(record.ends_here)
     player = Player(nothing, nothing, experiment.task, experiment.search.in_flight, Spending(), record)
     search = Search(experiment, player, None, on_trial, found.append, record)
     search.catch_up(telling=True)

@@ -1,0 +1,85 @@
+"""Unseen episodes: confirmation and holdout, played on seeds that the search never plays, and judged.
+
+It owns these seeds and the order of the two phases. Where the budget leaves no room for all episodes, those
+that were played are judged; what the figures mean is `lab.verdict`'s.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from lab.evaluation import Evaluation
+from lab.experiment import Experiment
+from lab.player import Player
+from lab.record import CONFIRMATION, HOLDOUT
+from lab.trial import Trial
+from lab.verdict import Confirmed, Verdict, confirm, finalists, judge
+
+Announce = Callable[[str, str], None]
+"""Takes a phase's name and a sentence about it."""
+
+
+class Unseen:
+    """The phases after the search, of one study.
+
+    Args:
+        announce: called as a phase begins.
+    """
+
+    def __init__(self, experiment: Experiment, player: Player, announce: Announce) -> None:
+        self._experiment, self._player, self._announce = experiment, player, announce
+
+    async def baseline(self) -> Evaluation:
+        """The baseline on the holdout.
+
+        Raises:
+            LabError: all of its episodes failed.
+        """
+        evaluation = await self._player.evaluate(self._experiment.baseline, self._seeds(HOLDOUT))
+        if evaluation.failed and not evaluation.episodes:
+            raise evaluation.failed[0].error
+        return evaluation
+
+    async def confirmed(self, best: Sequence[Trial]) -> tuple[Confirmed, ...]:
+        """The search's best on fresh seeds."""
+        self._announce("confirmation", f"Confirming {_names(best)} on fresh seeds.")
+        return confirm(await self._play(best, CONFIRMATION), self._experiment.verdict.confidence)
+
+    async def verdict(
+        self, confirmed: tuple[Confirmed, ...], baseline: "asyncio.Task[Evaluation]"
+    ) -> Verdict | None:
+        """The best of the confirmed beside the baseline.
+
+        Returns:
+            None where fewer than two seeds were played by the baseline and a finalist alike.
+        """
+        table, objective = self._experiment.verdict, self._experiment.objective
+        last = finalists(confirmed, objective, table.finalists, table.judge)
+        self._announce("holdout", f"Playing the sealed holdout with {_names(last)}.")
+        held_out = await self._play(last, HOLDOUT)
+        verdict = judge(confirmed, await baseline, held_out, objective, table.confidence, table.judge)
+        return verdict if verdict.finalists else None
+
+    def calls_left(self, ended: Sequence[int]) -> int:
+        """Calls that these phases still take at most.
+
+        Args:
+            ended: seeds of all the study's episodes that ended.
+        """
+        first = self._experiment.seed + CONFIRMATION
+        done = sum(seed >= first for seed in ended) * self._experiment.task.max_steps
+        return max(self._experiment.verdict_calls - done, 0)
+
+    async def _play(self, trials: Sequence[Trial], phase: int) -> list[tuple[Trial, Evaluation]]:
+        seeds = self._seeds(phase)
+        async with asyncio.TaskGroup() as group:
+            playing = [group.create_task(self._player.evaluate(trial.candidate, seeds)) for trial in trials]
+        return [(trial, task.result()) for trial, task in zip(trials, playing, strict=True)]
+
+    def _seeds(self, phase: int) -> range:
+        experiment, first = self._experiment, self._experiment.seed + phase
+        table = experiment.confirmation if phase == CONFIRMATION else experiment.verdict
+        return range(first, first + table.episodes)
+
+
+def _names(trials: Sequence[Trial]) -> str:
+    return ", ".join(trial.name for trial in trials) or "no candidate"
