@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import failing, fuzz, kills, load, workers
+from benchmarks import endings, failing, fuzz, kills, load, workers
 from benchmarks.figures import Row, table
 
 RESULT = Path(__file__).parent / "results/survival.md"
@@ -15,6 +15,7 @@ LONG = 100_000
 
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "kills": kills.measure,
+    "endings": endings.measure,
     "failing": failing.measure,
     "workers": workers.measure,
     "load": lambda: load.measure(LONG),

@@ -59,8 +59,8 @@ class Plan:
             *([] if minutes == inf else [_minutes(minutes)]),
         ]
         return (
-            f"At most {', '.join(limits)}; cost: {self._money}. Of this, up to {confirmed} episodes are reserved"
-            f" for confirmation and {held_out} for the holdout."
+            f"At most {', '.join(limits)}; cost: {self._money}. Of this, up to {confirmed} episodes are"
+            f" reserved for confirmation and {held_out} for the holdout."
         )
 
     def _lines(self) -> Iterator[tuple[str, str]]:

@@ -67,7 +67,12 @@ class Player:
         await self._room.wait()
 
     def episode(
-        self, candidate: Candidate, seed: int, hopeless: Hopeless | None = None, *, whole: bool = False
+        self,
+        candidate: Candidate,
+        seed: int,
+        hopeless: Hopeless | None = None,
+        *,
+        later_calls: int | None = None,
     ) -> Coroutine[None, None, Played | Ending]:
         """Play one episode.
 
@@ -75,7 +80,8 @@ class Player:
 
         Args:
             hopeless: asked after each step where the task bounds a step's reward.
-            whole: begin it only where the budget has room for all of its steps.
+            later_calls: begin it only where the budget has room for all of its steps and for so many calls
+                after them; None to begin it anyway.
 
         Returns:
             The episode; what comes of it in the record where there is one, which keeps the texts.
@@ -86,26 +92,34 @@ class Player:
             BudgetError: the budget is used up.
         """
         self._owe(1)
-        return self._episode(candidate, seed, _Running(self, hopeless, whole=whole))
+        return self._episode(candidate, seed, _Running(self, hopeless, later_calls))
 
-    async def evaluate(self, candidate: Candidate, seeds: Sequence[int]) -> Evaluation:
+    async def evaluate(
+        self, candidate: Candidate, seeds: Sequence[int], later_calls: Callable[[int], int] = lambda _: 0
+    ) -> Evaluation:
         """Play one episode of `candidate` for each of the environment's `seeds`, whole.
 
         Where the budget has no room for all of them, as many as it has room for: the rest are left out.
+
+        Args:
+            later_calls: how many calls must still be possible after the episode at a place among `seeds`.
 
         Raises:
             EndpointError, EnvError: as `episode` does.
         """
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._if_affordable(candidate, seed)) for seed in seeds]
+            tasks = [
+                group.create_task(self._if_affordable(candidate, seed, later_calls(place)))
+                for place, seed in enumerate(seeds)
+            ]
         results = [task.result() for task in tasks]
         ended = tuple(result for result in results if isinstance(result, Episode | Tally))
         failed = tuple(result for result in results if isinstance(result, FailedEpisode))
         return Evaluation(candidate, self.task, ended, failed)
 
-    async def _if_affordable(self, candidate: Candidate, seed: int) -> Played | Ending | None:
+    async def _if_affordable(self, candidate: Candidate, seed: int, later: int) -> Played | Ending | None:
         try:
-            return await self.episode(candidate, seed, whole=True)
+            return await self.episode(candidate, seed, later_calls=later)
         except BudgetError as error:
             self.stopped_by = error
             return None
@@ -127,7 +141,7 @@ class Player:
             if record.judged:  # without it: the budget ended the verdict
                 raise record.ends_here()
             async with self._slots:
-                kept = len(record.calls_of(scope_of(candidate.digest, seed))) if running.whole else 0
+                kept = len(record.calls_of(scope_of(candidate.digest, seed))) if running.is_optional else 0
                 with running.among(self._running, kept):
                     if record.claim(which):
                         return self._keep(record, candidate, await self._attempts(candidate, seed, running))
@@ -195,10 +209,15 @@ class _Cut(Exception):  # noqa: N818  # not an error: the way out of an episode 
 class _Running:
     """One episode that is being played: the calls it has made, and the most that it can still return."""
 
-    def __init__(self, player: Player, hopeless: Hopeless | None, *, whole: bool) -> None:
+    def __init__(self, player: Player, hopeless: Hopeless | None, later_calls: int | None) -> None:
         self.calls = 0
-        self.whole, self._player, self._hopeless = whole, player, hopeless
+        self._player, self._hopeless, self._later = player, hopeless, later_calls
         self._kept, self._played, self._returned = 0, 0, 0.0
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether it is only played where the budget has room for all of it."""
+        return self._later is not None
 
     @property
     def left(self) -> int:
@@ -210,11 +229,11 @@ class _Running:
         """Be one of those that are being played; of its calls, so many are on record.
 
         Raises:
-            BudgetError: it is to be played whole or not at all, and the budget has no room for that.
+            BudgetError: it is optional, and the budget has no room for it.
         """
         self._kept = kept
         spending, owed = self._player.spending, sum(one.left for one in running)
-        if self.whole and not spending.room_for(owed + self.left, 0):
+        if self._later is not None and not spending.room_for(owed + self.left, self._later):
             raise out_of_budget(spending.nearest_limit)
         running.add(self)
         try:

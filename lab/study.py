@@ -223,7 +223,7 @@ class Study:
                     where="budget",
                     do="raise it, and run the same command again to resume",
                 )
-            return await unseen.verdict(await unseen.confirmed(best), baseline)
+            return await unseen.verdict(best, await unseen.confirmed(best), baseline)
 
     async def _search(self, search: Search) -> None:
         self._searching = asyncio.create_task(search.run())

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 from benchmarks.ground import Ground
 from lab.candidate import Candidate
 from lab.experiment import Experiment
-from lab.record import Record
+from lab.record import CONFIRMATION, Record
 from lab.search import Search
 from lab.store import Store
-from lab.record import CONFIRMATION
 from lab.verdict import confirm, finalists
 
 if TYPE_CHECKING:
