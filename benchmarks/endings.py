@@ -1,9 +1,9 @@
 """Eighty endings: each of the four limits of a budget ends a study at a random moment, twenty times.
 
-`python -m benchmarks.endings` takes about ten minutes: most of it is Python's start. Every study must end with a
-verdict, or say that there is none and why, and offer the best of its search; what is frozen must be readable.
-Calls end a study in its middle only where the limit is lowered after a kill; tokens and dollars where answers
-become dearer on the way; minutes wherever they are short.
+`python -m benchmarks.endings` takes about ten minutes: most of it is Python's start. Every study must end
+with a verdict, or say that there is none and why, and offer the best of its search; what is frozen must be
+readable. Calls end a study in its middle only where the limit is lowered after a kill; tokens and dollars
+where answers become dearer on the way; minutes wherever they are short.
 """
 
 # ruff: noqa: T201 - the figures are for people
@@ -27,7 +27,7 @@ from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project
 from tests.test_resume import EXPERIMENT
 
-TIMES, DEARER, LEAST_CALLS = 20, 12, 92
+TIMES, DEARER, LEAST_CALLS = 20, 3, 92
 """How often each limit ends a study; by how much answers become dearer; the lowest limit of calls allowed."""
 
 LIMITS = {

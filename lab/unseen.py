@@ -1,8 +1,8 @@
 """Unseen episodes: confirmation and holdout, played on seeds that the search never plays, and judged.
 
 It owns these seeds and the order of the two phases. Where the budget has no room for all episodes, those that
-were played are judged: the holdout takes precedence over the confirmation, and the baseline leaves each of its
-episodes its pair. What the figures mean is `lab.verdict`'s.
+were played are judged: the holdout takes precedence over the confirmation, and the baseline leaves each of
+its episodes its pair. What the figures mean is `lab.verdict`'s.
 """
 
 import asyncio

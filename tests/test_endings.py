@@ -1,0 +1,287 @@
+"""How studies end and resume: budgets that run out, raised limits, an early Ctrl-C, files in the way."""
+
+import json
+import re
+import signal
+import threading
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lab.frozen import read_frozen
+from lab.record import CONFIRMATION, HOLDOUT, Record
+from lab.store import Store
+from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
+from tests.project import Project
+from tests.test_resume import (
+    EXPERIMENT,
+    a_project,
+    by_the_request,
+    count,
+    frozen,
+    kill_after,
+    rows,
+    settings,
+    start,
+    tune,
+)
+
+TOKENS = EXPERIMENT.replace("calls = 240", "tokens = 3600")
+"""15 tokens a call, as long as nothing becomes dearer."""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return a_project(tmp_path / "project")
+
+
+def write(project: Project, *changes: tuple[str, str], text: str = EXPERIMENT) -> None:
+    for before, now in changes:
+        assert before in text
+        text = text.replace(before, now)
+    project.write("experiments/known.toml", text)
+
+
+def dearer_after(calls: int, tokens: int) -> Callable[[Body], Reply]:
+    """Answers report so many more tokens, once `calls` were made."""
+    made, lock = [0], threading.Lock()
+
+    def script(body: Body) -> Reply:
+        reply = by_the_request(body)
+        with lock:
+            made[0] += 1
+            reply.prompt_tokens += tokens if made[0] > calls else 0
+        return reply
+
+    return script
+
+
+def phases(project: Project) -> set[str]:
+    """Those in which an episode has ended."""
+    ended = rows(project, 'select body from events where body like \'%"kind":"ended"%\'')
+    seeds = [int(seed) for (body,) in ended for seed in re.findall(r'"seed":(\d+)', str(body))[:1]]
+    return {
+        "holdout" if seed >= HOLDOUT else "confirmation" if seed >= CONFIRMATION else "search"
+        for seed in seeds
+    }
+
+
+def test_time_ends_the_search_and_the_verdict_is_played_to_its_end(project: Project) -> None:
+    write(project, ("calls = 240", "minutes = 0.01"))
+    with fake_endpoint(by_the_request) as endpoint:
+        done = tune(project, endpoint)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"The search's 0.01 minutes are over; the verdict will take about \d+ more", done.stderr)
+    assert done.stderr.index("minutes are over") < done.stderr.index("Confirming")
+    assert tomllib.loads(frozen(project))["evidence"]["episodes"] == 6
+
+
+def test_tokens_that_run_out_in_the_search_leave_the_best_so_far_and_a_raised_limit_resumes(
+    project: Project,
+) -> None:
+    before = frozen(project)
+    write(project, text=TOKENS)
+    with fake_endpoint(dearer_after(60, 2_000)) as endpoint:
+        done = tune(project, endpoint)
+        asked = len(endpoint.requests)
+        assert done.returncode == 5, done.stderr
+        assert "budget.tokens = 3600" in done.stdout
+        assert "NOT VALIDATED" in done.stdout
+        assert "prompts/best.toml is unchanged: study echo-" in done.stderr
+        assert frozen(project) == before
+        again = tune(project, endpoint, "--json")
+        assert again.returncode == 5
+        assert "No call is left (budget.tokens = 3600)" in again.stderr
+        result = json.loads(again.stdout)
+        assert result["verdict"] is None
+        assert result["unvalidated"]["trial"] in done.stdout
+        kept = tune(project, endpoint, "--freeze-unvalidated", "--out", "kept.toml")
+        assert kept.returncode == 0
+        assert len(endpoint.requests) == asked
+        assert read_frozen(project.folder / "kept.toml").evidence.outcome == "unvalidated"
+        shown = project.run("-m", "lab.show", "kept.toml")
+        assert "NOT VALIDATED" in shown.stdout
+        calls = count(project, "calls")
+        write(
+            project, ("tokens = 3600", "tokens = 1_000_000"), ("[space]", "# a comment\n[space]"), text=TOKENS
+        )
+        endpoint.script = by_the_request
+        raised = tune(project, endpoint)
+    assert raised.returncode == 0, raised.stderr
+    assert re.search(r"Left of the budget: \d+,\d+ of 1,000,000 tokens", raised.stderr)
+    assert calls < count(project, "calls")
+    assert count(project, "studies") == 1
+    assert "over the baseline" in raised.stdout
+
+
+def test_tokens_that_run_out_in_the_holdout_give_a_verdict_on_the_pairs_that_were_played(
+    project: Project,
+) -> None:
+    write(project, ("in_flight = 6", "in_flight = 2"), text=TOKENS)
+
+    def script(body: Body) -> Reply:
+        """Once the search is over, an answer takes twice the tokens."""
+        reply = by_the_request(body)
+        if (project.folder / ".lab/calls.db").exists() and "confirmation" in phases(project):
+            reply.prompt_tokens += 60
+        return reply
+
+    with fake_endpoint(script) as endpoint:
+        done = tune(project, endpoint)
+        again = tune(project, endpoint)
+    assert done.returncode == 0, done.stderr + done.stdout
+    told = re.search(
+        r"the verdict is on (\d) of 6 planned pairs of episodes: budget.tokens = 3600", done.stdout
+    )
+    assert told, done.stdout
+    assert 2 <= int(told[1]) == tomllib.loads(frozen(project))["evidence"]["episodes"] < 6
+    assert again.stdout == done.stdout
+
+
+def test_calls_that_were_lowered_below_what_is_made_end_before_anything_is_started(project: Project) -> None:
+    with fake_endpoint(by_the_request) as endpoint:
+        kill_after(project, endpoint, 130)
+    write(project, ("calls = 240", "calls = 92"))
+    done = project.run("-m", "lab.tune", "experiments/known.toml", **settings(endpoint))  # nobody listens
+    assert done.returncode == 5, done.stderr
+    assert "No call is left (budget.calls = 92)" in done.stderr
+    assert "NOT VALIDATED" in done.stdout
+
+
+def test_a_wider_space_is_searched_by_a_study_that_is_not_finished(project: Project) -> None:
+    with fake_endpoint(by_the_request) as endpoint:
+        kill_after(project, endpoint, 40)
+        write(
+            project,
+            ('"storyteller", "lecturer"]', '"storyteller", "lecturer", "manual"]\ntop_p = [1.0, 0.9]'),
+            ("high = 1.0", "high = 1.2"),
+            ("calls = 240", "calls = 400"),
+        )
+        wider = tune(project, endpoint)
+        write(project)
+        narrower = tune(project, endpoint)
+    assert wider.returncode == 0, wider.stderr
+    assert "Resuming: " in wider.stderr
+    played = {(body["messages"][0]["content"][:60], body.get("top_p", 1.0)) for body in endpoint.requests}
+    assert {top_p for _, top_p in played} == {1.0, 0.9}
+    assert len({text for text, _ in played}) == 4
+    assert narrower.returncode == 0  # that study has finished, so this is a new one
+    assert "which has finished; starting a new study" in narrower.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("high = 1.0", "high = 0.9"), "-search.space.temperature.high = 1.0"),
+        (('"storyteller", "lecturer"]', '"storyteller"]'), "-search.space.template.values"),
+        (("temperature = 0.7", "temperature = 0.6"), "-baseline.sampling.temperature = 0.7"),
+    ],
+)
+def test_what_episodes_depend_on_may_not_change(
+    broken_off: tuple[Project, FakeEndpoint], change: tuple[str, str], told: str
+) -> None:
+    project, endpoint = broken_off
+    write(project, change)
+    done = tune(project, endpoint)
+    write(project)
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
+@pytest.fixture(scope="module")
+def broken_off(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, FakeEndpoint]:
+    """A study that was killed after some 20 calls; its endpoint is gone."""
+    project = a_project(tmp_path_factory.mktemp("broken") / "project")
+    with fake_endpoint(by_the_request) as endpoint:
+        kill_after(project, endpoint, 20)
+    return project, endpoint
+
+
+def test_ctrl_c_before_the_first_episode_has_ended_stops_and_the_same_command_resumes(
+    project: Project,
+) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def script(body: Body) -> Reply:
+        asked.set()
+        go_on.wait(60)
+        return by_the_request(body)
+
+    with fake_endpoint(script) as endpoint:
+        process = start(project, endpoint)
+        assert asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        go_on.set()
+        assert process.returncode == 130, err
+        assert "the same command resumes" in err
+        done = tune(project, endpoint)
+    assert done.returncode == 0, done.stderr
+    assert "Resuming: 0 episodes already recorded." in done.stderr
+    assert "has finished" not in done.stderr
+    assert count(project, "studies") == 1
+
+
+def test_where_to_freeze_is_looked_at_before_a_call_is_paid_for(project: Project) -> None:
+    project.write("a-file", "")
+    with fake_endpoint(by_the_request) as endpoint:
+        below, folder = (
+            tune(project, endpoint, "--out", "a-file/best.toml"),
+            tune(project, endpoint, "--out", "prompts"),
+        )
+        assert endpoint.requests == []
+    for done in (below, folder):
+        assert done.returncode == 2, done.stderr
+        assert "A file cannot be written there." in done.stderr
+
+
+def test_a_result_that_cannot_be_written_is_printed_and_costs_nothing_to_write_elsewhere(
+    project: Project,
+) -> None:
+    def script(body: Body) -> Reply:
+        (project.folder / "out/best.toml").mkdir(parents=True, exist_ok=True)  # after it was looked at
+        return by_the_request(body)
+
+    with fake_endpoint(script) as endpoint:
+        done = tune(project, endpoint, "--out", "out/best.toml")
+        asked = len(endpoint.requests)
+        elsewhere = tune(project, endpoint, "--out", "out/other.toml")
+    assert done.returncode == 1
+    assert "over the baseline" in done.stdout
+    assert "name another file with --out" in done.stderr
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert len(endpoint.requests) == asked
+    assert "python inference.py out/other.toml" in elsewhere.stdout
+    assert read_frozen(project.folder / "out/other.toml").candidate.template.name == "storyteller"
+
+
+def test_the_latest_study_is_the_one_that_was_begun_last_also_where_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "calls.db")
+    now = [2_000_000_000.0]
+    monkeypatch.setattr("lab.store.time.time", lambda: now[0])
+    first = store.begin("known", "one")
+    now[0] -= 3600
+    second = store.begin("known", "two")
+    assert store.latest("known") == (second, "two")
+    assert first != second
+
+
+def test_a_clock_that_was_set_back_adds_no_minutes_to_a_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lab.journal import Opened, Searched
+
+    store = Store(tmp_path / "calls.db")
+    name, now = store.begin("known", ""), [2_000_000_000.0]
+    monkeypatch.setattr("lab.record.time.time", lambda: now[0])
+    for began in (0.0, -7_200.0):
+        record = Record(store, name, "")
+        now[0] = 2_000_000_000.0 + began
+        record.append(Opened())
+        now[0] += 60
+        record.append(Searched())
+    assert Record(store, name, "").earlier_minutes == pytest.approx(2.0)
