@@ -4,9 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tests.commands import server
 from tests.echo_server import ROOT
 
 TIMEOUT_S = 180.0
@@ -20,9 +21,14 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Project:
-    """A folder that looks like the project's root; the lab itself is the one under test."""
+    """A folder that looks like the project's root; the lab itself is the one under test.
+
+    Attributes:
+        forks: commands may be forks of a process that has imported the lab's dependencies.
+    """
 
     folder: Path
+    forks: bool = True
 
     @classmethod
     def make(cls, folder: Path) -> "Project":
@@ -32,17 +38,25 @@ class Project:
         shutil.copy(ROOT / "inference.py", folder)
         return cls(folder)
 
+    @property
+    def afresh(self) -> "Project":
+        """The same folder, in which every command has a new interpreter: it imports all that it needs."""
+        return replace(self, forks=False)
+
     def environ(self, **settings: str) -> dict[str, str]:
         """The surroundings of a command: the test's own settings and none of this machine's."""
         kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
         return {**kept, "PYTHONPATH": str(ROOT), **settings}
 
     def start(self, *command: str, **settings: str) -> "subprocess.Popen[str]":
-        """Start `python *command` here, its output in pipes."""
+        """Start `python *command` here, its output in pipes; a module in a fork, see `tests.commands`."""
+        environ = self.environ(**settings)
+        if self.forks and (forks := server(self.environ())) and forks.serves(command, environ, SETTINGS):
+            return forks.start(command, self.folder, environ)
         return subprocess.Popen(
             [sys.executable, *command],
             cwd=self.folder,
-            env=self.environ(**settings),
+            env=environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

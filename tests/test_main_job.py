@@ -18,7 +18,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project in which the smoke experiment was tuned."""
     project = Project.make(tmp_path_factory.mktemp("real") / "project")
     (project.folder / "prompts/best.toml").unlink()
-    done = project.run("-m", "lab.tune", "experiments/smoke.toml")
+    done = project.afresh.run("-m", "lab.tune", "experiments/smoke.toml")
     assert done.returncode == 0, done.stderr
     assert "Written to prompts/best.toml" in done.stdout
     return project
