@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.commands import server
 from tests.echo_server import ROOT
@@ -31,11 +33,17 @@ class Project:
     forks: bool = True
 
     @classmethod
-    def make(cls, folder: Path) -> "Project":
-        """Copy what a user's checkout holds."""
+    def make(cls, folder: Path, *, tracked: bool = False) -> "Project":
+        """Copy what a user's checkout holds.
+
+        Args:
+            tracked: with MLflow's database, as after a first study: it costs seconds to make.
+        """
         shutil.copytree(ROOT / "experiments", folder / "experiments")
         shutil.copytree(ROOT / "prompts", folder / "prompts")
         shutil.copy(ROOT / "inference.py", folder)
+        if tracked:
+            (folder / "mlflow.db").write_bytes(_mlflow_database())
         return cls(folder)
 
     @property
@@ -81,3 +89,12 @@ class Project:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         return path
+
+
+@cache
+def _mlflow_database() -> bytes:
+    """An empty one, made by MLflow's own command."""
+    with TemporaryDirectory() as folder:
+        done = Project(Path(folder)).run("-m", "mlflow", "experiments", "search")
+        assert done.returncode == 0, done.stderr
+        return (Path(folder) / "mlflow.db").read_bytes()

@@ -9,7 +9,7 @@ import pytest
 from lab.contract import unescape
 from lab.frozen import FrozenPrompt, read_frozen
 from tests.echo_server import echo_server
-from tests.project import Project
+from tests.project import TIMEOUT_S, Project
 from tests.test_inference import checked
 
 
@@ -89,7 +89,7 @@ def test_start_is_out_within_a_second(project: Project) -> None:
 
 def assert_gone(folder: Path) -> None:
     """No process of ours still has the project as its working directory."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + TIMEOUT_S
     while left := [pid for pid in Path("/proc").glob("[0-9]*") if cwd(pid) == str(folder)]:
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
