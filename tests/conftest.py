@@ -1,11 +1,19 @@
 """Fixtures that several test modules share."""
 
+import os
+import sys
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
 from lab.local_model.child import start
+from tests.echo_server import ROOT
+
+if sys.dont_write_bytecode:  # a hundred processes would compile a hundred times; it is kept out of the way
+    bytecode = os.environ.setdefault("PYTHONPYCACHEPREFIX", str(ROOT / ".pytest_cache/bytecode"))
+    sys.pycache_prefix, sys.dont_write_bytecode = bytecode, False
+    del os.environ["PYTHONDONTWRITEBYTECODE"]
 
 settings.register_profile("lab", deadline=None)  # a busy machine is no fault of the code's
 settings.load_profile("lab")

@@ -4,9 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from tests.commands import server
 from tests.echo_server import ROOT
 
 TIMEOUT_S = 180.0
@@ -20,17 +23,33 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Project:
-    """A folder that looks like the project's root; the lab itself is the one under test."""
+    """A folder that looks like the project's root; the lab itself is the one under test.
+
+    Attributes:
+        forks: commands may be forks of a process that has imported the lab's dependencies.
+    """
 
     folder: Path
+    forks: bool = True
 
     @classmethod
-    def make(cls, folder: Path) -> "Project":
-        """Copy what a user's checkout holds."""
+    def make(cls, folder: Path, *, tracked: bool = False) -> "Project":
+        """Copy what a user's checkout holds.
+
+        Args:
+            tracked: with MLflow's database, as after a first study: it costs seconds to make.
+        """
         shutil.copytree(ROOT / "experiments", folder / "experiments")
         shutil.copytree(ROOT / "prompts", folder / "prompts")
         shutil.copy(ROOT / "inference.py", folder)
+        if tracked:
+            (folder / "mlflow.db").write_bytes(_mlflow_database())
         return cls(folder)
+
+    @property
+    def afresh(self) -> "Project":
+        """The same folder, in which every command has a new interpreter: it imports all that it needs."""
+        return replace(self, forks=False)
 
     def environ(self, **settings: str) -> dict[str, str]:
         """The surroundings of a command: the test's own settings and none of this machine's."""
@@ -38,11 +57,14 @@ class Project:
         return {**kept, "PYTHONPATH": str(ROOT), **settings}
 
     def start(self, *command: str, **settings: str) -> "subprocess.Popen[str]":
-        """Start `python *command` here, its output in pipes."""
+        """Start `python *command` here, its output in pipes; a module in a fork, see `tests.commands`."""
+        environ = self.environ(**settings)
+        if self.forks and (forks := server(self.environ())) and forks.serves(command, environ, SETTINGS):
+            return forks.start(command, self.folder, environ)
         return subprocess.Popen(
             [sys.executable, *command],
             cwd=self.folder,
-            env=self.environ(**settings),
+            env=environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -67,3 +89,12 @@ class Project:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         return path
+
+
+@cache
+def _mlflow_database() -> bytes:
+    """An empty one, made by MLflow's own command."""
+    with TemporaryDirectory() as folder:
+        done = Project(Path(folder)).run("-m", "mlflow", "experiments", "search")
+        assert done.returncode == 0, done.stderr
+        return (Path(folder) / "mlflow.db").read_bytes()

@@ -70,7 +70,7 @@ class Terminal:
         """The exit code; the command is killed if it has not ended."""
         try:
             self.read()
-            return self.process.wait(10)
+            return self.process.wait(TIMEOUT_S)
         finally:
             self.process.kill()
             self.process.wait()

@@ -171,7 +171,7 @@ def opener(body: Body) -> Reply:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    project = Project.make(tmp_path / "project")
+    project = Project.make(tmp_path / "project", tracked=True)
     project.write("experiments/vault.py", VAULT)
     project.write("prompts/templates/guess.toml", GUESS)
     project.write("prompts/templates/reckon.toml", RECKON)
@@ -305,7 +305,7 @@ from lab.errors import EnvError
 
 
 async def step() -> None:
-    config = EnvironmentConfig(python="experiments/vault.py:Vault", answer_s=0.5)
+    config = EnvironmentConfig(python="experiments/vault.py:Vault", answer_s=2.0)
     async with open_environment(config, Path()) as environment, environment.session() as session:
         await session.reset(0, {"distance": 3})
         try:

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from lab.history import past_study
 from lab.outcome import Outcome
 from tests.fake_endpoint import fake_endpoint
 from tests.project import Project
-from tests.test_resume import a_project, by_the_request, settings
+from tests.test_resume import a_project, by_the_request, kill_after, settings
 
 COMMAND = ("-m", "lab.tune", "experiments/known.toml")
 
@@ -60,13 +59,7 @@ def test_an_unfinished_study_has_trials_and_no_outcome(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with fake_endpoint(by_the_request) as endpoint:
-        process = project.start(*COMMAND, **settings(endpoint))
-        try:
-            while len(endpoint.requests) < 60:
-                time.sleep(0.01)
-        finally:
-            process.kill()
-            process.communicate()
+        kill_after(project, endpoint, 60)
         with at(project.folder, monkeypatch, **settings(endpoint)):
             names, outcome = asyncio.run(read(project.folder))
     assert outcome is None

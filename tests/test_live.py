@@ -4,6 +4,7 @@ import json
 import random
 import re
 import signal
+import threading
 import tomllib
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from lab.spending import FREE, Budget, Spending
 from lab.task import Task
 from lab.trial import BASELINE, Trial
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
-from tests.project import Project
+from tests.project import TIMEOUT_S, Project
 from tests.terminal import Terminal
 from tests.test_tune import EXPERIMENT, storyteller_is_best
 
@@ -32,7 +33,7 @@ COLOURED = re.compile(r"\x1b\[(?:\d+;)*(?:3[0-7]|4[0-7]|9[0-7])(?:;\d+)*m")
 
 
 def make(folder: Path, experiment: str = SMALL) -> Project:
-    project = Project.make(folder / "project")
+    project = Project.make(folder / "project", tracked=True)
     project.write("experiments/known.toml", experiment)
     return project
 
@@ -74,17 +75,26 @@ def test_a_terminal_shows_the_race_survives_a_resize_and_is_given_back(tmp_path:
 
 def test_ctrl_c_gives_the_terminal_back_and_no_color_is_obeyed(tmp_path: Path) -> None:
     project = make(tmp_path, SMALL.replace("calls = 240", "calls = 100_000"))
-    with fake_endpoint(storyteller_is_best) as endpoint:
+    pressed, answering = threading.Event(), threading.Event()
+
+    def held(body: Body) -> Reply:  # or the study might end before the second press
+        if pressed.is_set():
+            answering.wait(TIMEOUT_S)
+        return storyteller_is_best(body)
+
+    with fake_endpoint(held) as endpoint:
         terminal = Terminal.start(
             project,
             *("-m", "lab.tune", "experiments/known.toml"),
             **{"columns": 80, "lines": 24, "NO_COLOR": "1", **at(endpoint)},  # type: ignore[arg-type]
         )
         terminal.read(lambda text: "95 % interval" in text)
+        pressed.set()
         terminal.process.send_signal(signal.SIGINT)
         terminal.read(lambda text: "Ctrl-C again stops at once" in text)
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.close() == 130
+        answering.set()
     live, _, after = terminal.text.partition(LEFT)
     assert not COLOURED.search(live)
     assert "Ctrl-C again stops at once" in after

@@ -9,7 +9,7 @@ import pytest
 from lab.contract import unescape
 from lab.frozen import FrozenPrompt, read_frozen
 from tests.echo_server import echo_server
-from tests.project import Project
+from tests.project import TIMEOUT_S, Project
 from tests.test_inference import checked
 
 
@@ -18,7 +18,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project in which the smoke experiment was tuned."""
     project = Project.make(tmp_path_factory.mktemp("real") / "project")
     (project.folder / "prompts/best.toml").unlink()
-    done = project.run("-m", "lab.tune", "experiments/smoke.toml")
+    done = project.afresh.run("-m", "lab.tune", "experiments/smoke.toml")
     assert done.returncode == 0, done.stderr
     assert "Written to prompts/best.toml" in done.stdout
     return project
@@ -89,7 +89,7 @@ def test_start_is_out_within_a_second(project: Project) -> None:
 
 def assert_gone(folder: Path) -> None:
     """No process of ours still has the project as its working directory."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + TIMEOUT_S
     while left := [pid for pid in Path("/proc").glob("[0-9]*") if cwd(pid) == str(folder)]:
         assert time.monotonic() < deadline, left
         time.sleep(0.1)

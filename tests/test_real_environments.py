@@ -301,7 +301,7 @@ def in_small(project: Project, name: str, **tables: dict[str, Any]) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    return Project.make(tmp_path / "project")
+    return Project.make(tmp_path / "project", tracked=True)
 
 
 @pytest.mark.parametrize("name", BETTER)

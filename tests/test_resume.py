@@ -5,16 +5,17 @@ import re
 import signal
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
-from tests.project import Project
+from tests.project import TIMEOUT_S, Project
 
 EXPERIMENT = """
 about = "A known truth: one template is better."
@@ -63,7 +64,7 @@ episodes = 6
 
 
 def a_project(folder: Path) -> Project:
-    project = Project.make(folder)
+    project = Project.make(folder, tracked=True)
     project.write("experiments/known.toml", EXPERIMENT)
     return project
 
@@ -97,11 +98,32 @@ def start(project: Project, endpoint: FakeEndpoint) -> "subprocess.Popen[str]":
 
 def kill_after(project: Project, endpoint: FakeEndpoint, calls: int) -> None:
     """Start the study, and kill it hard when it has had so many answers more, or is done."""
-    process, before = start(project, endpoint), len(endpoint.requests)
-    while len(endpoint.requests) < before + calls and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with holding_after(endpoint, calls) as reached:
+        process = start(project, endpoint)
+        while not reached.wait(0.05) and process.poll() is None:
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+
+@contextmanager
+def holding_after(endpoint: FakeEndpoint, calls: int) -> Iterator[threading.Event]:
+    """So many answers more and no other in the context, however slow it is; the event is set by the next."""
+    script, enough = endpoint.script, len(endpoint.requests) + calls
+    reached, over = threading.Event(), threading.Event()
+
+    def held(body: Body) -> Reply:
+        if len(endpoint.requests) > enough:
+            reached.set()
+            over.wait(TIMEOUT_S)
+        return script(body)
+
+    endpoint.script = held
+    try:
+        yield reached
+    finally:
+        endpoint.script = script
+        over.set()
 
 
 def rows(project: Project, query: str, database: str = ".lab/calls.db") -> list[tuple[object, ...]]:
@@ -279,13 +301,13 @@ def test_a_second_process_is_refused_and_fresh_begins_another(
     broken_off: tuple[Project, FakeEndpoint],
 ) -> None:
     project, endpoint = broken_off
-    calls, before = count(project, "calls"), len(endpoint.requests)
-    first = project.start("-m", "lab.tune", "experiments/known.toml", "--fresh", **settings(endpoint))
-    while len(endpoint.requests) < before + 10 and first.poll() is None:
-        time.sleep(0.01)
-    second = tune(project, endpoint)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
+    calls = count(project, "calls")
+    with holding_after(endpoint, 10) as reached:
+        first = project.start("-m", "lab.tune", "experiments/known.toml", "--fresh", **settings(endpoint))
+        assert reached.wait(TIMEOUT_S)
+        second = tune(project, endpoint)
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
     assert second.returncode == 2
     assert "Another process is working on this experiment's study." in second.stderr
     assert count(project, "studies") == 2

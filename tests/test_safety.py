@@ -41,7 +41,7 @@ def test_a_bad_endpoint_gets_neither_keys_nor_escapes_into_what_is_left(tmp_path
         with_password = endpoint.url.replace("http://", f"http://user:{PASSWORD}@")
         project.write(".env", f"HF_TOKEN={KEY}\nPROPOSER_API_KEY={PROPOSER_KEY}\nPROPOSER_MODEL_NAME=big\n")
         settings = {"API_BASE_URL": with_password, "MODEL_NAME": "fake"}
-        tuned = project.run("-m", "lab.tune", "experiments/known.toml", **settings)
+        tuned = project.afresh.run("-m", "lab.tune", "experiments/known.toml", **settings)
         played = project.run("inference.py", **settings)
     assert tuned.returncode == 0, tuned.stderr
     assert played.returncode == 0, played.stderr

@@ -19,7 +19,7 @@ import pytest
 
 from lab.frozen import FrozenPrompt, read_frozen
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
-from tests.project import Project
+from tests.project import TIMEOUT_S, Project
 
 EXPERIMENT = """
 about = "A known truth: one template is better."
@@ -70,7 +70,7 @@ episodes = 8
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    project = Project.make(tmp_path / "project")
+    project = Project.make(tmp_path / "project", tracked=True)
     project.write("experiments/known.toml", EXPERIMENT)
     return project
 
@@ -107,7 +107,15 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, FakeEndpoi
     """One whole study where the storyteller is better: the project it ran in, stdout and stderr."""
     project = Project.make(tmp_path_factory.mktemp("tuned") / "project")
     project.write("experiments/known.toml", EXPERIMENT)
-    with fake_endpoint(storyteller_is_best) as endpoint:
+    full = threading.Event()
+
+    def slow_until_full(body: Body) -> Reply:
+        if endpoint.most_at_once >= 12:
+            full.set()
+        full.wait(TIMEOUT_S)
+        return storyteller_is_best(body)
+
+    with fake_endpoint(slow_until_full) as endpoint:
         code, out, err = tune(project, endpoint)
     assert code == 0, err
     return project, endpoint, out, err
@@ -208,16 +216,26 @@ def test_where_nothing_is_better_the_baseline_is_frozen_and_a_blind_score_is_tol
     assert "the baseline is frozen" in out
 
 
-def wait_for(text: str, stream: "list[str]", seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
+def wait_for(text: str, stream: "list[str]") -> None:
+    deadline = time.monotonic() + TIMEOUT_S
     while not any(text in line for line in stream):
         assert time.monotonic() < deadline, stream
         time.sleep(0.05)
 
 
 def interrupted(project: Project, script: Callable[[Body], Reply], presses: int) -> tuple[int, str, str]:
-    """Run a study and press Ctrl-C `presses` times once two trials have ended."""
-    with fake_endpoint(script) as endpoint:
+    """Run a study and press Ctrl-C `presses` times once two trials have ended.
+
+    Before a second press nothing is answered any more, or the study might end first.
+    """
+    pressed, answering = threading.Event(), threading.Event()
+
+    def held(body: Body) -> Reply:
+        if pressed.is_set() and presses > 1:
+            answering.wait(TIMEOUT_S)
+        return script(body)
+
+    with fake_endpoint(held) as endpoint:
         process = project.start(
             *("-m", "lab.tune", "experiments/known.toml"),
             API_BASE_URL=endpoint.url, MODEL_NAME="fake", HF_TOKEN="k",
@@ -227,13 +245,16 @@ def interrupted(project: Project, script: Callable[[Body], Reply], presses: int)
         reader.start()
         wait_for("baseline", lines)
         wait_for("trial-", lines)
-        for _ in range(presses):
+        pressed.set()
+        process.send_signal(signal.SIGINT)
+        wait_for("Ctrl-C again stops at once", lines)
+        if presses > 1:
             process.send_signal(signal.SIGINT)
-            time.sleep(0.3)
         assert process.stdout is not None
         out = process.stdout.read()
-        code = process.wait(60)
+        code = process.wait(TIMEOUT_S)
         reader.join()
+        answering.set()
     assert "Traceback" not in "".join(lines)
     return code, out, "".join(lines)
 
@@ -427,12 +448,15 @@ def test_a_wrong_key_or_model_stops_the_study_with_3(project: Project, status: i
     assert told in err
 
 
+HASTY_S = 8.0
+"""Seconds after which a missing answer counts as a hang; a busy machine needs less for one."""
+
 FAULTS = [
     (Reply(status=429, headers={"Retry-After": "0.1"}), "The endpoint is busy."),
     (Reply(status=503), "The endpoint is busy."),
     (Reply(status=500), "The endpoint failed."),
     (Reply(status=504), "The model did not answer in time."),
-    (Reply(delay_s=4.0), "The model did not answer in time."),
+    (Reply(delay_s=HASTY_S + 1), "The model did not answer in time."),
     (Reply(sent=0.5), "The endpoint broke off in the middle."),
     (Reply(sent=-1), "The endpoint broke off in the middle."),
     (Reply(body=b'{"choices": ['), "The model's answer is not JSON."),
@@ -442,14 +466,14 @@ FAULTS = [
 ]
 """What another attempt mends, and as what it is on record."""
 
-HASTY = ("[baseline]", "timeout_s = 3.0\n\n[baseline]")
+HASTY = ("[baseline]", f"timeout_s = {HASTY_S}\n\n[baseline]")
 """What an experiment's text needs for a hang to be one."""
 
 
 def test_an_endpoint_that_fails_a_third_of_the_calls_costs_nothing_but_time(project: Project) -> None:
     """Each failed attempt is made again and accounted for; who breaks his own calls is left out."""
     project.write("experiments/known.toml", EXPERIMENT.replace(*HASTY))
-    faults, lock = Counter[str](), threading.Lock()
+    faults, hangs, lock = Counter[str](), [0], threading.Lock()
 
     def script(body: Body) -> Reply:
         if "professor" in body["messages"][0]["content"]:
@@ -458,6 +482,9 @@ def test_an_endpoint_that_fails_a_third_of_the_calls_costs_nothing_but_time(proj
             return storyteller_is_best(body)
         reply, what = random.choice(FAULTS)
         with lock:
+            hangs[0] += reply.delay_s > 0
+            if reply.delay_s and hangs[0] > 3:  # each takes its time
+                reply, what = FAULTS[0]
             faults[what] += 1
         return reply
 

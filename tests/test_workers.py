@@ -15,7 +15,7 @@ import pytest
 
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.postgres import Postgres, postgres, rows
-from tests.project import Project
+from tests.project import TIMEOUT_S, Project
 from tests.test_resume import a_project, by_the_request, settings
 
 COMMAND = ("-m", "lab.tune", "experiments/known.toml")
@@ -59,14 +59,14 @@ class Shared:
 
 
 def wait_until(there: Callable[[], bool]) -> None:
-    until_s = time.monotonic() + 120
+    until_s = time.monotonic() + TIMEOUT_S
     while not there():
         assert time.monotonic() < until_s
         time.sleep(0.01)
 
 
 def told(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=TIMEOUT_S)
     assert "Traceback" not in err, err
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
@@ -82,7 +82,7 @@ def test_four_workers_do_one_study_though_one_is_killed(shared: Shared) -> None:
     all_there = threading.Event()
 
     def waiting(body: Body) -> Reply:
-        all_there.wait(120)
+        all_there.wait(TIMEOUT_S)
         return by_the_request(body)
 
     shared.endpoint.script = waiting
@@ -133,7 +133,7 @@ def test_a_worker_that_leaves_leaves_its_work_to_the_others(server: Postgres, tm
 
     def held(body: Body) -> Reply:
         if len(endpoint.requests) > 20:
-            gate.wait(60)
+            gate.wait(TIMEOUT_S)
         return by_the_request(body)
 
     with fake_endpoint(held) as endpoint:
