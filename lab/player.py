@@ -1,19 +1,20 @@
 """The Player: plays episodes of candidates, many at once, so that the endpoint is never idle.
 
 It owns the limit on episodes in flight, the second try of an episode that endpoint or environment broke off,
-and that an episode which has ended, or which another worker plays, is not played again. Which candidate plays
-which seed is decided elsewhere.
+whether its candidate is to blame, and that an episode which has ended, or which another worker plays, is not
+played again. Which candidate plays which seed is decided elsewhere.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 
+from lab.action import ActionError, StepError
 from lab.agent import Agent
 from lab.candidate import Candidate
 from lab.endpoint import Model
 from lab.environment import Environment
 from lab.episode import CutEpisode, Ending, Episode, FailedEpisode, Step, Tally, play
-from lab.errors import CallError, EnvError, RequestError
+from lab.errors import BrokenError, CallError, EnvError, RequestError
 from lab.evaluation import Evaluation
 from lab.journal import Ended, Failed
 from lab.record import Record
@@ -37,6 +38,8 @@ class Player:
 
     Args:
         record: where calls and episodes are kept, and looked up; None to play without.
+        baseline: the candidate whose episodes never fail, since all others are compared with it.
+        say: called with a sentence for people when a candidate has failed because it breaks the environment.
     """
 
     def __init__(
@@ -47,11 +50,14 @@ class Player:
         in_flight: int,
         spending: Spending,
         record: Record | None = None,
+        baseline: Candidate | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.task, self.spending = task, spending
         self.owed_calls = 0
         self._model, self._environment = model, environment
-        self._record = record
+        self._record, self._baseline, self._say = record, baseline, say
+        self._taken: dict[str, tuple[int, str]] = {}
         self._in_flight, self._owed = in_flight, 0
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
         self._owe(0)
@@ -72,7 +78,8 @@ class Player:
 
         Raises:
             EndpointError: the endpoint is not to be had, for this or any episode.
-            EnvError: the environment failed each time that the episode was begun.
+            EnvError: the environment failed each time that the episode was begun, and not by what this
+                candidate does.
             BudgetError: the budget is used up.
         """
         self._owe(1)
@@ -92,7 +99,7 @@ class Player:
         return Evaluation(candidate, self.task, ended, failed)
 
     async def _episode(self, candidate: Candidate, seed: int, hopeless: Hopeless | None) -> Played | Ending:
-        running = _Running(self, hopeless)
+        running = _Running(self, candidate, seed, hopeless)
         try:
             if self._record is None:
                 async with self._slots:
@@ -114,6 +121,7 @@ class Player:
         return record.ended[which]
 
     async def _attempts(self, candidate: Candidate, seed: int, running: "_Running") -> Played:
+        broken = 0
         for attempt in range(1, ATTEMPTS + 1):
             agent = Agent(candidate, self._model_for(candidate, seed), self.task)
             try:
@@ -130,11 +138,45 @@ class Player:
                 if attempt == ATTEMPTS:
                     return FailedEpisode(seed, error)
                 await asyncio.sleep(WAIT_S * attempt)
-            except EnvError:
+            except EnvError as error:
+                broken += isinstance(error, BrokenError)
                 if attempt == ATTEMPTS:
-                    raise
+                    if broken < ATTEMPTS or not await self._is_to_blame(candidate):
+                        raise
+                    self._say(f"A candidate has failed: it breaks the environment. {error.one_line}")
+                    return FailedEpisode(seed, error)
                 await asyncio.sleep(WAIT_S * attempt)
         raise AssertionError("the last attempt returns or raises")
+
+    async def _is_to_blame(self, candidate: Candidate) -> bool:
+        """Whether the environment still takes an action that it took from another candidate."""
+        known = self._known_action(candidate)
+        if known is None or candidate == self._baseline:
+            return False
+        setup, seed = self.task.setup(known[0])
+        try:
+            async with self._environment.session() as session:
+                await session.reset(seed, setup.reset)
+                await session.step(session.form.read(known[1]).values)
+        except (EnvError, StepError):
+            return False
+        except ActionError:  # an answer as well
+            pass
+        return True
+
+    def _known_action(self, candidate: Candidate) -> tuple[int, str] | None:
+        """A seed, and the first action that the environment took there from another candidate."""
+        taken = (one for digest, one in self._taken.items() if digest != candidate.digest)
+        return next(taken, None) or self._recorded_action(candidate)
+
+    def _recorded_action(self, candidate: Candidate) -> tuple[int, str] | None:
+        ended = self._record.ended.items() if self._record else ()
+        for (digest, seed), played in ended:
+            if self._record and isinstance(played, Tally) and digest != candidate.digest:
+                first = self._record.episode(digest, seed).steps[0]
+                if first.trouble is None:
+                    return seed, first.action
+        return None
 
     def _model_for(self, candidate: Candidate, seed: int) -> Model:
         if self._record is None:
@@ -150,6 +192,10 @@ class Player:
         else:
             record.append(Ended(candidate.digest, played))
         return record.ended[candidate.digest, played.seed]
+
+    def took(self, digest: str, seed: int, action: str) -> None:
+        """The environment took an episode's first action."""
+        self._taken.setdefault(digest, (seed, action))
 
     def _owe(self, change: int) -> None:
         self._owed += change
@@ -168,9 +214,10 @@ class _Cut(Exception):  # noqa: N818  # not an error: the way out of an episode 
 class _Running:
     """One episode that is being played: the calls it has made, and the most that it can still return."""
 
-    def __init__(self, player: Player, hopeless: Hopeless | None) -> None:
+    def __init__(self, player: Player, candidate: Candidate, seed: int, hopeless: Hopeless | None) -> None:
         self.calls = 0
         self._player, self._hopeless = player, hopeless
+        self._digest, self._seed = candidate.digest, seed
         self._returned = 0.0
 
     def begin(self) -> None:
@@ -180,6 +227,8 @@ class _Running:
         self.calls += 1
         self._player.owed_calls -= 1
         self._returned += step.reward
+        if step.number == 1 and step.trouble is None:
+            self._player.took(self._digest, self._seed, step.action)
         left = self._player.task.max_steps - step.number
         if self._hopeless is None or step.done or not left:
             return

@@ -84,7 +84,7 @@ class Study:
         experiment = self._experiment
         where = choose_environment(experiment.environment)
         async with (
-            open_environment(where, experiment.root) as environment,
+            open_environment(where, experiment.root, self._view.say) as environment,
             open_endpoint(opening, experiment.patience) as endpoint,
         ):
             endpoint.throttle.on_failure = self._on_failure
@@ -117,8 +117,9 @@ class Study:
         return search.trials
 
     def _player(self, model: Model, environment: Environment, spending: Spending) -> Player:
-        in_flight = self._experiment.search.in_flight
-        return Player(model, environment, self._experiment.task, in_flight, spending, self._record)
+        one, say = self._experiment, self._view.say
+        known = (one.task, one.search.in_flight, spending, self._record, one.baseline, say)
+        return Player(model, environment, *known)
 
     def _new_search(self, player: Player, renewal: Renewal | None) -> Search:
         return Search(self._experiment, player, renewal, self._on_trial, self._on_headroom, self._record)
