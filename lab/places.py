@@ -127,8 +127,13 @@ class Place:
         self.used = self.inside = False
         self._places, self._pause_s = places, FIRST_PAUSE_S
 
-    async def ask(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def ask(
+        self, call: Callable[[], Awaitable[Answer]], close: Callable[[], Awaitable[object]]
+    ) -> Answer:
         """Make the first call of a session, again each time that the server refuses the session.
+
+        Args:
+            close: closes the refused session's connection.
 
         Raises:
             EnvError: the server takes no session.
@@ -140,6 +145,7 @@ class Place:
             except Exception as error:  # OpenEnv's exceptions carry their kind in the text alone
                 if FULL not in str(error):
                     raise
+                await close()
                 await self._places.refused(self, str(error))
             else:
                 self._places.enter(self)

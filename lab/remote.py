@@ -61,7 +61,8 @@ class Remote:
         form = ActionForm(await self._schema(), self._parse)
         if form.calls_tools:
             try:
-                result = await place.ask(lambda: client.step({"type": "list_tools"}))
+                listing = {"type": "list_tools"}
+                result = await place.ask(lambda: client.step(listing), client.disconnect)
                 form = form.with_tools(result.observation["tools"])
             except EnvError:
                 raise  # the server takes no session
@@ -103,7 +104,9 @@ class RemoteSession:
         Raises:
             EnvError: it could not be begun.
         """
-        return await self._seen(self._place.ask(lambda: self._client.reset(seed=seed, **arguments)))
+        client = self._client
+        reset = self._place.ask(lambda: client.reset(seed=seed, **arguments), client.disconnect)
+        return await self._seen(reset)
 
     async def step(self, action: Values) -> Observed:
         """Send an action.
