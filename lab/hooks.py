@@ -64,6 +64,8 @@ def load_named(config: EnvironmentConfig, root: Path) -> Any:  # noqa: ANN401  #
         known = ", ".join(known for known, value in vars(module).items() if isinstance(value, type))
         what = f"There is no {name!r} in {where}."
         raise ConfigError(what, where="environment.python", do=f"its classes are {known}") from None
+    except BaseException as error:  # of a module that imports on demand
+        raise _failed(config.python, "environment.python", error) from error
 
 
 def _module(name: str, declared: str) -> ModuleType:

@@ -57,7 +57,7 @@ class InProcess:
         """Make one, and see what it says of itself; it is the first session's."""
         self._first = await asyncio.to_thread(self.make)
         self._action = _action_class(self._first, self._python)
-        self.form = ActionForm(self._action.model_json_schema(), self._parse, self._check)
+        self.form = ActionForm(_schema(self._action, self._python), self._parse, self._check)
         if not getattr(self._first, "SUPPORTS_CONCURRENT_SESSIONS", False):
             self._alone = asyncio.Lock()
 
@@ -66,13 +66,10 @@ class InProcess:
         """One instance. Of those that do not stand others beside them there is one at a time."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._alone)
-            thread = OwnThread("environment")
-            stack.callback(thread.end)
-            environment, self._first = self._first, None
-            if environment is None:
-                environment = await thread.call(self.make)
-            session = InProcessSession(self, environment, thread)
+            session = InProcessSession(self)
             stack.push_async_callback(session.close)
+            first, self._first = self._first, None
+            await session.open(first)
             if self.form.calls_tools and not self._knows_tools:
                 self.form, self._knows_tools = self.form.with_tools(await session.tools()), True
                 session.form = self.form
@@ -104,9 +101,20 @@ class InProcess:
 class InProcessSession:
     """One instance in a thread of its own."""
 
-    def __init__(self, opened: InProcess, environment: Any, thread: OwnThread) -> None:  # noqa: ANN401
-        self.form = opened.form
-        self._opened, self._environment, self._thread = opened, environment, thread
+    def __init__(self, opened: InProcess) -> None:
+        self.form, self._opened = opened.form, opened
+        self._environment: Any = None
+        self._thread = OwnThread("environment")
+
+    async def open(self, environment: object = None) -> None:
+        """Play in this instance, or in a new one.
+
+        Raises:
+            EnvError: it could not be made.
+        """
+        if environment is None:
+            environment = await self._thread.call(self._opened.make)
+        self._environment = environment
 
     async def tools(self) -> list[dict[str, Any]]:
         """The tools that can be called; none where it does not list them."""
@@ -124,13 +132,17 @@ class InProcessSession:
             EnvError: it could not be made.
         """
         await self.close()
-        self._environment = await self._thread.call(self._opened.make)
+        self._environment, self._thread = None, OwnThread("environment")
+        await self.open()
 
     async def close(self) -> None:
-        """Close the instance, in its own thread, after what it still does."""
-        with suppress(Exception):  # of foreign code, or of one that is not done in time: it is not used again
-            async with asyncio.timeout(CLOSE_S):
-                await self._thread.call(self._environment.close)
+        """Close the instance, in its own thread, after what it still does; end the thread."""
+        try:
+            with suppress(Exception):  # of foreign code, or of one that is not done in time
+                async with asyncio.timeout(CLOSE_S):
+                    await self._thread.call(self._environment.close)
+        finally:
+            self._thread.end()
 
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
         """Begin a new episode; an environment without seeds is given none.
@@ -217,6 +229,16 @@ def _action_class(environment: object, python: str) -> Any:  # noqa: ANN401  # a
         return CallToolAction
     do = "annotate the action of its step with a class of OpenEnv's Action"
     raise ConfigError("The environment does not say what its actions are.", where=python, do=do)
+
+
+def _schema(action: Any, python: str) -> dict[str, Any]:  # noqa: ANN401
+    try:
+        with foreign():
+            schema: dict[str, Any] = action.model_json_schema()
+    except ForeignError as error:
+        what, do = "The environment's action has no JSON Schema.", "give its fields types that JSON has"
+        raise ConfigError(what, where=python, why=str(error), do=do) from error
+    return schema
 
 
 def _annotated(cls: Any) -> Any:  # noqa: ANN401  # a class, and what annotates its step's first argument

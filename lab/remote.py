@@ -6,7 +6,7 @@ own package is needed.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,14 +48,13 @@ class Remote:
         """
         from openenv.core.generic_client import GenericEnvClient
 
-        async with self._places.one() as place:
-            client = GenericEnvClient(base_url=self._url, message_timeout_s=self._step_timeout_s)
-            try:
-                async with self._asking:
-                    self._form = self._form or await self._published(client, place)
-                yield RemoteSession(client, place, shown_url(self._url), self._form, self._view)
-            finally:
-                await client.close()
+        client = GenericEnvClient(base_url=self._url, message_timeout_s=self._step_timeout_s)
+        async with AsyncExitStack() as stack:
+            async with self._asking:
+                place = await stack.enter_async_context(self._places.one())
+                stack.push_async_callback(client.close)
+                self._form = self._form or await self._published(client, place)
+            yield RemoteSession(client, place, shown_url(self._url), self._form, self._view)
 
     async def _published(self, client: "GenericEnvClient", place: Place) -> ActionForm:
         form = ActionForm(await self._schema(), self._parse)

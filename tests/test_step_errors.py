@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from websockets.sync.server import ServerConnection
 
+from lab import in_process
 from lab.agent import Agent
 from lab.candidate import Candidate, SamplingParams
 from lab.contract import unescape
@@ -99,6 +100,16 @@ class Waiting(Ladder):
     async def step_async(self, action: Climb, timeout_s: float | None = None, **_: Any) -> Seen:
         await asyncio.sleep(0)
         return self.step(action)
+
+
+class Forking(Ladder):
+    async def step_async(self, action: Climb, timeout_s: float | None = None, **_: Any) -> Seen:
+        return await asyncio.create_task(Waiting.step_async(self, action))
+
+
+class Stuck(Ladder):
+    def close(self) -> None:
+        time.sleep(3600)
 
 
 if __name__ == "__main__":
@@ -279,6 +290,12 @@ def test_an_environment_that_cannot_be_reset_after_an_action_is_broken_by_it(pro
     assert "the ladder is torn" in caught.value.why
 
 
+def test_an_instance_that_never_closes_is_left(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_process, "CLOSE_S", 0.2)
+    episode, _ = climbed(project, 2, 7, 1, name="Stuck")
+    assert [step.reward for step in episode.steps] == [2.0, 0.0, 1.0]
+
+
 def test_a_step_that_hangs_is_an_outage_and_no_steps_error(project: Project) -> None:
     with pytest.raises(EnvError, match="did not answer in time") as caught:
         climbed(project, 2, 21, 2, step_timeout_s=0.3)
@@ -451,6 +468,14 @@ partial = functools.partial(Ladder)
 def test_a_function_that_makes_an_environment_is_none_of_those(project: Project, name: str) -> None:
     project.write("experiments/ladder.py", LADDER.replace("if __name__", f"{FACTORIES}\n\nif __name__"))
     assert climbed(project, 2, name=name)[0].episode_return == 2.0
+
+
+def test_a_task_of_the_environments_own_that_ends_the_process_is_told(tmp_path: Path) -> None:
+    project = a_project(tmp_path / "project", place='python = "ladder.py:Forking"')
+    with fake_endpoint(climber(plain=8)) as endpoint:
+        done = project.run("-m", "lab.play", "baseline", "experiments/ladder.toml", **settings(endpoint.url))
+    assert done.returncode == 1, done.stderr
+    assert "SystemExit: 0" in done.stderr
 
 
 def test_a_command_refuses_what_would_abort_it(tmp_path: Path) -> None:
