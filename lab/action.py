@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from lab.errors import EnvError, LabError
+from lab.foreign import raised
 
 Schema = Mapping[str, Any]
 """A JSON Schema."""
@@ -41,6 +42,10 @@ _MOST = 300
 
 class ActionError(LabError):
     """A text that is no action of the environment: a step's error, and no failure of the episode."""
+
+
+class StepError(ActionError):
+    """The environment raised at an action, and may have taken half of it."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +147,9 @@ class ActionForm:
     def _parsed(self, parse: Parse, text: str) -> Values:
         try:
             found = parse(text, json.loads(json.dumps(self.schema)))
-        except Exception as error:  # of the project's own code
-            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            raise _no_action(f"{kind}{error}") from error
+        except BaseException as error:  # of the project's own code, which may call sys.exit
+            why = str(error) if isinstance(error, ValueError) else raised(error)
+            raise _no_action(why) from error
         if not isinstance(found, dict):
             raise _no_action(f"parse gave {type(found).__name__}, and no dict")
         return _clean(found)
@@ -233,6 +238,15 @@ def _without_titles(schema: Any) -> Any:  # noqa: ANN401  # of JSON
     return schema
 
 
+def refused(why: str) -> StepError:
+    """The error of a step at which the environment raised; `why` is shortened, since the model reads it."""
+    return StepError("The environment refused the action", why=_shortened(why))
+
+
 def _no_action(why: str) -> ActionError:
-    why = " ".join(why.split())
-    return ActionError("The answer is no action", why=why if len(why) <= _MOST else f"{why[:_MOST]} ...")
+    return ActionError("The answer is no action", why=_shortened(why))
+
+
+def _shortened(why: str) -> str:
+    why = " ".join(why.encode("utf-8", "replace").decode("utf-8").split())
+    return why if len(why) <= _MOST else f"{why[:_MOST]} ..."

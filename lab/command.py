@@ -90,7 +90,7 @@ def manners(*, debug: bool, interrupted: str = "Stopped.") -> Iterator[None]:
         _stop(interrupted)
     except (BrokenPipeError, typer.Exit, typer.Abort, typer.BadParameter):
         raise  # the command line's own: also a reader of stdout who has seen enough, at which it ends quietly
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # SystemExit: of a task that foreign code began
         _fault(error, debug=debug)
 
 

@@ -87,7 +87,7 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
     told = f"Playing {names} on {stage.model.name} at {stage.model.shown}, {count} episodes each"
     typer.echo(f"{told}: {most} calls at most.", err=True)
     spending = Spending()
-    async with stage.opened() as (endpoint, environment), _watched(spending, most):
+    async with stage.opened(_say) as (endpoint, environment), _watched(spending, most):
         model = Metered(endpoint, spending, experiment.prices_of(stage.model))
         player = Player(model, environment, stage.task, experiment.search.in_flight, spending)
         async with asyncio.TaskGroup() as group:  # a pair at a time: what befalls the endpoint befalls both
@@ -100,6 +100,10 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
             ]
     one, other = zip(*pairs, strict=True)
     return _together(one), _together(other)
+
+
+def _say(text: str) -> None:
+    typer.echo(plain(text), err=True)
 
 
 def _together(tasks: "Sequence[asyncio.Task[Evaluation]]") -> "Evaluation":

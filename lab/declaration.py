@@ -6,6 +6,7 @@ It owns the declaration's parts, and that code it names lies within the project;
 
 import re
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,8 +14,8 @@ from urllib.parse import urlsplit
 from lab.endpoint import shown_url
 from lab.errors import ConfigError
 
-ANSWER_S = 60.0
-"""Seconds that an environment has to answer a reset or a step."""
+STEP_TIMEOUT_S = 60.0
+"""Seconds that a reset or a step may take, by default."""
 
 _PYTHON = re.compile(r"[^:]+:[A-Za-z_]\w*")
 _SPACE = re.compile(r"[\w.-]+/[\w.-]+")
@@ -33,7 +34,7 @@ class EnvironmentConfig:
         text: the field of an observation that `{observation}` stands for; empty for all of them.
         hooks: a Python file with `render` or `parse` or both.
         longest: characters of a field that are shown; the rest is cut off. None to cut nothing.
-        answer_s: seconds that it has to answer a reset or a step.
+        step_timeout_s: seconds that a reset or a step may take.
     """
 
     python: str = ""
@@ -43,7 +44,7 @@ class EnvironmentConfig:
     text: str = ""
     hooks: str = ""
     longest: int | None = None
-    answer_s: float = ANSWER_S
+    step_timeout_s: float = STEP_TIMEOUT_S
 
     def __post_init__(self) -> None:
         if not (self.python or self.url or self.image or self.space):
@@ -57,6 +58,9 @@ class EnvironmentConfig:
             raise ConfigError(what, where="environment.space", do="use owner/name")
         if self.longest is not None and self.longest < 1:
             raise ConfigError("longest is below 1.", where="environment.longest", do="use 1 or more")
+        if not 0 < self.step_timeout_s < inf:
+            what, do = f"step_timeout_s is {self.step_timeout_s:g}.", "use a number of seconds above 0"
+            raise ConfigError(what, where="environment.step_timeout_s", do=do)
 
     @property
     def address(self) -> str:
@@ -80,7 +84,9 @@ class EnvironmentConfig:
 
     def as_table(self) -> dict[str, Any]:
         """What is set, but for credentials: for a file that others read."""
-        table = {name: value for name, value in asdict(self).items() if value and name != "answer_s"}
+        table = {name: value for name, value in asdict(self).items() if value}
+        if self.step_timeout_s == STEP_TIMEOUT_S:
+            del table["step_timeout_s"]
         if self.url:
             table["url"] = shown_url(self.url)
         return table

@@ -8,7 +8,7 @@ an environment is opened.
 import asyncio
 import importlib
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,7 +42,15 @@ class Session(Protocol):
 
         Raises:
             ActionError: the environment does not take it; nothing has happened there.
-            EnvError: the environment failed.
+            StepError: the environment raised; call `renew` before anything else.
+            EnvError: the environment failed, whatever the action.
+        """
+
+    async def renew(self) -> None:
+        """Leave what an action may have broken: the next reset is a new session's first.
+
+        Raises:
+            EnvError: there is no new session.
         """
 
 
@@ -54,25 +62,28 @@ class Environment(Protocol):
 
 
 @asynccontextmanager
-async def open_environment(config: EnvironmentConfig, root: Path | None = None) -> AsyncIterator[Environment]:
+async def open_environment(
+    config: EnvironmentConfig, root: Path | None = None, say: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[Environment]:
     """Open the environment, and close it (with its container) at the end.
 
     Args:
         root: the project's; files that the declaration names are below it. By default the working directory.
+        say: called with a sentence for people, once, when a server's limit on sessions makes episodes wait.
 
     Raises:
         EnvError: it cannot be opened; the message says what to do.
         ConfigError: code that the declaration names cannot be had.
     """
     root = root or Path.cwd()
-    hooks = load_hooks(config, root)
+    hooks = await asyncio.to_thread(load_hooks, config, root)
     view = View(config.text, config.longest, hooks.render)
     await asyncio.to_thread(_import_openenv)
     if config.image and not config.url:
         async with container(config.image) as url:
-            yield Remote(url, view, hooks.parse, config.answer_s)
+            yield Remote(url, view, hooks.parse, config.step_timeout_s, say)
     elif config.address:
-        yield Remote(config.address, view, hooks.parse, config.answer_s)
+        yield Remote(config.address, view, hooks.parse, config.step_timeout_s, say)
     else:
         async with open_in_process(config, root, view, hooks.parse) as environment:
             yield environment

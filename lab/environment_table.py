@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lab.declaration import EnvironmentConfig, is_url, within
+from lab.declaration import STEP_TIMEOUT_S, EnvironmentConfig, is_url, within
 from lab.endpoint import shown_url
 from lab.errors import ConfigError
 from lab.task import Scoring, Setup, Task
@@ -34,6 +34,7 @@ class EnvironmentTable(Table):
     text: str = ""
     hooks: str = ""
     longest: int | None = Field(default=None, ge=1)
+    step_timeout_s: float = Field(default=STEP_TIMEOUT_S, gt=0, allow_inf_nan=False)
 
 
 class TaskTable(Table):

@@ -12,6 +12,7 @@ from lab.action import ActionError
 from lab.endpoint import Completion
 from lab.errors import CallError, EndpointError, EnvError, LabError
 from lab.observation import Fields, Observed
+from lab.recovery import Recovery
 
 if TYPE_CHECKING:
     from lab.agent import Agent, Answer
@@ -198,7 +199,7 @@ OnStep = Callable[[Step], None]
 async def play(
     agent: "Agent", session: "Session", seed: int, *, on_step: OnStep | None = None, fall_back: bool = False
 ) -> Episode:
-    """Play one episode.
+    """Play one episode. An action that the environment refuses, or raises at, costs its step.
 
     Args:
         fall_back: go on with the agent's fallback action where a model call fails (a submission has one
@@ -207,15 +208,16 @@ async def play(
     Raises:
         CallError: a model call failed.
         EndpointError: the endpoint is not to be had.
-        EnvError: the environment failed.
+        EnvError: the environment failed; BrokenError: at an action, or right after it.
     """
     setup, reset_seed = agent.task.setup(seed)
     began = time.time()
-    seen = await session.reset(reset_seed, setup.reset)
+    recovery = Recovery(session, reset_seed, setup.reset)
+    seen = await recovery.reset()
     if seen.done:
         raise EnvError("The environment was over at reset: there is nothing to play.", why=f"seed {seed}")
     start, steps = Start(seen.text, seen.fields, session.form.asked), list[Step]()
-    while not seen.done and len(steps) < agent.task.max_steps:
+    while not seen.done and len(steps) < agent.task.max_steps and await recovery.goes_on():
         try:
             answer = await agent.act(start, steps)
         except (CallError, EndpointError) as error:
@@ -230,7 +232,7 @@ async def play(
         else:
             acted = time.perf_counter()
             try:
-                seen = await session.step(action.values)
+                seen = await recovery.step(action.values)
                 step = _step(len(steps) + 1, action.shown, seen, answer, time.perf_counter() - acted)
             except ActionError as error:
                 step = _unsent(len(steps) + 1, error, seen, answer, agent.task.unread_reward, "refused")

@@ -104,6 +104,10 @@ class EnvError(LabError):
     exit_code = 4
 
 
+class BrokenError(EnvError):
+    """The environment was reset, and failed at an action or right after it: the action may be the cause."""
+
+
 class BudgetError(LabError):
     """The budget ended the study before there was anything to judge."""
 

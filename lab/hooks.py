@@ -15,6 +15,7 @@ from typing import Any
 from lab.action import Parse
 from lab.declaration import EnvironmentConfig, within
 from lab.errors import ConfigError
+from lab.foreign import raised
 from lab.observation import Render
 
 _importing = RLock()
@@ -63,6 +64,8 @@ def load_named(config: EnvironmentConfig, root: Path) -> Any:  # noqa: ANN401  #
         known = ", ".join(known for known, value in vars(module).items() if isinstance(value, type))
         what = f"There is no {name!r} in {where}."
         raise ConfigError(what, where="environment.python", do=f"its classes are {known}") from None
+    except BaseException as error:  # of a module that imports on demand
+        raise _failed(config.python, "environment.python", error) from error
 
 
 def _module(name: str, declared: str) -> ModuleType:
@@ -72,7 +75,7 @@ def _module(name: str, declared: str) -> ModuleType:
         do = f"install the package that has it (missing: {error.name})"
         what = f"The environment {declared!r} is not installed."
         raise ConfigError(what, where="environment.python", why=str(error), do=do) from error
-    except Exception as error:  # of foreign code
+    except BaseException as error:  # of foreign code, which may call sys.exit
         raise _failed(declared, "environment.python", error) from error
 
 
@@ -88,11 +91,11 @@ def _run(path: Path, where: str) -> ModuleType:
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # of the project's own code
+        except BaseException as error:  # of the project's own code, which may call sys.exit
             del sys.modules[name]
             raise _failed(str(path), where, error) from error
         return module
 
 
-def _failed(what: str, where: str, error: Exception) -> ConfigError:
-    return ConfigError(f"{what} cannot be imported.", where=where, why=f"{type(error).__name__}: {error}")
+def _failed(what: str, where: str, error: BaseException) -> ConfigError:
+    return ConfigError(f"{what} cannot be imported.", where=where, why=raised(error))

@@ -6,14 +6,16 @@ A session's calls are all made in one thread, so that a slow step stops nothing 
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from lab.action import ActionError, ActionForm, Parse, Values
+from lab.action import ActionError, ActionForm, Parse, Values, refused
 from lab.declaration import EnvironmentConfig
-from lab.errors import ConfigError, EnvError, LabError
+from lab.errors import ConfigError, EnvError
+from lab.factory import Factory
+from lab.foreign import ForeignError, foreign, raised
 from lab.hooks import load_named
 from lab.observation import Observed, View
 from lab.own_thread import OwnThread
@@ -32,7 +34,7 @@ async def open_in_process(
         ConfigError: what `python` names is not there, or is no environment.
         EnvError: it cannot be made.
     """
-    make = await asyncio.to_thread(load_named, config, root)
+    make = Factory(await asyncio.to_thread(load_named, config, root), config.python)
     environment = InProcess(make, config, view, parse)
     try:
         await environment.inspect()
@@ -42,26 +44,20 @@ async def open_in_process(
 
 
 class InProcess:
-    """Opened once its actions' class is known; see `inspect`.
+    """Opened once its actions' class is known; see `inspect`."""
 
-    Args:
-        make: the environment's class, or a function that makes one.
-    """
-
-    def __init__(
-        self, make: Callable[[], Any], config: EnvironmentConfig, view: View, parse: Parse | None
-    ) -> None:
-        self.view, self.answer_s = view, config.answer_s
-        self._make, self._python, self._parse = make, config.python, parse
+    def __init__(self, make: Factory, config: EnvironmentConfig, view: View, parse: Parse | None) -> None:
+        self.make, self.view, self.step_timeout_s = make, view, config.step_timeout_s
+        self._python, self._parse = config.python, parse
         self._first: Any = None
         self._knows_tools = False
         self._alone: AbstractAsyncContextManager[Any] = nullcontext()
 
     async def inspect(self) -> None:
         """Make one, and see what it says of itself; it is the first session's."""
-        self._first = await asyncio.to_thread(self._made)
+        self._first = await asyncio.to_thread(self.make)
         self._action = _action_class(self._first, self._python)
-        self.form = ActionForm(self._action.model_json_schema(), self._parse, self._check)
+        self.form = ActionForm(_schema(self._action, self._python), self._parse, self._check)
         if not getattr(self._first, "SUPPORTS_CONCURRENT_SESSIONS", False):
             self._alone = asyncio.Lock()
 
@@ -70,63 +66,83 @@ class InProcess:
         """One instance. Of those that do not stand others beside them there is one at a time."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._alone)
-            thread = OwnThread("environment")
-            stack.callback(thread.end)
-            environment, self._first = self._first, None
-            if environment is None:
-                environment = await thread.call(self._made)
-            stack.push_async_callback(_close, thread, environment)
-            session = InProcessSession(self, environment, thread)
+            session = InProcessSession(self)
+            stack.push_async_callback(session.close)
+            first, self._first = self._first, None
+            await session.open(first)
             if self.form.calls_tools and not self._knows_tools:
                 self.form, self._knows_tools = self.form.with_tools(await session.tools()), True
                 session.form = self.form
             yield session
 
     def action(self, values: Values) -> Any:  # noqa: ANN401  # an OpenEnv Action
-        """The action as the environment takes it."""
-        return self._action.model_validate(values)
+        """The action as the environment takes it.
+
+        Raises:
+            ValueError: it does not take it.
+        """
+        try:
+            return self._action.model_validate(values)
+        except ValueError:
+            raise
+        except BaseException as error:  # of foreign code: an action's class may have validators
+            raise ValueError(raised(error)) from error
 
     def close(self) -> None:
         """Close the instance that no session has taken."""
         if self._first is not None:
-            with suppress(Exception):  # of foreign code, and nothing depends on it any more
+            with suppress(Exception), foreign():  # nothing depends on it any more
                 self._first.close()
 
     def _check(self, values: Values) -> None:
-        try:
-            self.action(values)
-        except TypeError as error:
-            raise ValueError(str(error)) from error
-
-    def _made(self) -> Any:  # noqa: ANN401  # an OpenEnv Environment
-        try:
-            made = self._make()
-        except Exception as error:  # of foreign code
-            why = f"{type(error).__name__}: {error}"
-            what = "The environment could not be made."
-            raise EnvError(what, where=self._python, why=why) from error
-        if not all(callable(getattr(made, name, None)) for name in ("reset", "step", "close")):
-            do = "name an OpenEnv Environment class, or a function without arguments that makes one"
-            why = f"it makes {type(made).__name__}"
-            raise ConfigError("What python names is no environment.", where=self._python, why=why, do=do)
-        return made
+        self.action(values)
 
 
 class InProcessSession:
     """One instance in a thread of its own."""
 
-    def __init__(self, opened: InProcess, environment: Any, thread: OwnThread) -> None:  # noqa: ANN401
-        self.form = opened.form
-        self._opened, self._environment, self._thread = opened, environment, thread
+    def __init__(self, opened: InProcess) -> None:
+        self.form, self._opened = opened.form, opened
+        self._environment: Any = None
+        self._thread = OwnThread("environment")
+
+    async def open(self, environment: object = None) -> None:
+        """Play in this instance, or in a new one.
+
+        Raises:
+            EnvError: it could not be made.
+        """
+        if environment is None:
+            environment = await self._thread.call(self._opened.make)
+        self._environment = environment
 
     async def tools(self) -> list[dict[str, Any]]:
         """The tools that can be called; none where it does not list them."""
         from openenv.core.env_server.mcp_types import ListToolsAction
 
         with suppress(Exception):  # of foreign code: it may be no environment of MCP tools
-            seen = await self._made("step", ListToolsAction())
+            seen = await self._answer("step", ListToolsAction())
             return [tool.model_dump(mode="json") for tool in seen.tools]
         return []
+
+    async def renew(self) -> None:
+        """Replace the instance with a new one.
+
+        Raises:
+            EnvError: it could not be made.
+        """
+        await self.close()
+        self._environment, self._thread = None, OwnThread("environment")
+        await self.open()
+
+    async def close(self) -> None:
+        """Close the instance, in its own thread, after what it still does; end the thread."""
+        try:
+            with suppress(Exception):  # of foreign code, or of one that is not done in time
+                async with asyncio.timeout(CLOSE_S):
+                    await self._thread.call(self._environment.close)
+        finally:
+            self._thread.end()
 
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
         """Begin a new episode; an environment without seeds is given none.
@@ -143,44 +159,51 @@ class InProcessSession:
             do = f"it takes {', '.join(takes)}"
             raise ConfigError(what, where="tasks.reset", do=do)
         seeded = {"seed": seed} if "seed" in takes or any_name else {}
-        return await self._call("reset", **seeded, **arguments)
+        try:
+            return await self._call("reset", **seeded, **arguments)
+        except ForeignError as error:
+            raise EnvError("The environment failed.", where="reset", why=str(error)) from error
 
     async def step(self, action: Values) -> Observed:
         """Send an action.
 
         Raises:
-            ActionError: it is none of the environment's.
-            EnvError: the environment failed.
+            ActionError: it is none of the environment's; StepError: the environment raised.
+            EnvError: the environment did not answer in time, or with no observation.
         """
         try:
             made = self._opened.action(action)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise ActionError("The answer is no action", why=str(error)) from error
-        return await self._call("step", made)
+        try:
+            return await self._call("step", made)
+        except ForeignError as error:
+            raise refused(str(error)) from error
 
     async def _call(self, name: str, *args: object, **kwargs: object) -> Observed:
+        limit_s = self._opened.step_timeout_s
         try:
-            async with asyncio.timeout(self._opened.answer_s):
-                seen = await self._made(name, *args, **kwargs)
-            return self._opened.view.observed(
-                seen.model_dump(mode="json", fallback=str), seen.reward, seen.done
-            )
-        except LabError:
-            raise
+            async with asyncio.timeout(limit_s):
+                seen = await self._answer(name, *args, **kwargs)
         except TimeoutError as error:
-            where = f"{name}, {self._opened.answer_s:g} s"
-            raise EnvError("The environment did not answer in time.", where=where) from error
-        except Exception as error:  # of foreign code
-            why = f"{type(error).__name__}: {error}"
-            raise EnvError("The environment failed.", where=name, why=why) from error
+            where, do = f"{name}, {limit_s:g} s", "raise environment.step_timeout_s if it needs longer"
+            raise EnvError("The environment did not answer in time.", where=where, do=do) from error
+        try:
+            with foreign():
+                shown = (seen.model_dump(mode="json", fallback=str), seen.reward, seen.done)
+        except ForeignError as error:
+            what = "The environment's observation is malformed."
+            raise EnvError(what, where=name, why=str(error)) from error
+        return self._opened.view.observed(*shown)
 
-    async def _made(self, name: str, *args: object, **kwargs: object) -> Any:  # noqa: ANN401  # an Observation
+    async def _answer(self, name: str, *args: object, **kwargs: object) -> Any:  # noqa: ANN401  # an Observation
         """By the environment's own coroutine, where it has one: as OpenEnv's server chooses."""
         from openenv.core.env_server.interfaces import Environment
 
         own = getattr(type(self._environment), f"{name}_async", None)
         if own is not None and own is not getattr(Environment, f"{name}_async"):
-            return await own(self._environment, *args, **kwargs)
+            with foreign():
+                return await own(self._environment, *args, **kwargs)
         call = getattr(self._environment, name)
         return await self._thread.call(lambda: call(*args, **kwargs))
 
@@ -208,12 +231,15 @@ def _action_class(environment: object, python: str) -> Any:  # noqa: ANN401  # a
     raise ConfigError("The environment does not say what its actions are.", where=python, do=do)
 
 
+def _schema(action: Any, python: str) -> dict[str, Any]:  # noqa: ANN401
+    try:
+        with foreign():
+            schema: dict[str, Any] = action.model_json_schema()
+    except ForeignError as error:
+        what, do = "The environment's action has no JSON Schema.", "give its fields types that JSON has"
+        raise ConfigError(what, where=python, why=str(error), do=do) from error
+    return schema
+
+
 def _annotated(cls: Any) -> Any:  # noqa: ANN401  # a class, and what annotates its step's first argument
     return get_type_hints(cls.step)[list(inspect.signature(cls.step).parameters)[1]]
-
-
-async def _close(thread: OwnThread, environment: Any) -> None:  # noqa: ANN401
-    """In its own thread, after what it still does."""
-    with suppress(Exception):  # of foreign code, or of one that is not done in time: the session is over
-        async with asyncio.timeout(CLOSE_S):
-            await thread.call(environment.close)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab.errors import ConfigError, EnvError
+from lab.foreign import raised
 
 Fields = Mapping[str, str | None]
 """The fields of an observation as text; None for one without a value."""
@@ -76,9 +77,9 @@ class View:
     def _rendered(self, render: Render, observation: dict[str, Any]) -> str:
         try:
             text = render(dict(observation))
-        except Exception as error:  # of the project's own code
-            why = f"{type(error).__name__}: {error}"
-            raise ConfigError("The hook render failed.", where="environment.hooks", why=why) from error
+        except BaseException as error:  # of the project's own code, which may call sys.exit
+            what, where = "The hook render failed.", "environment.hooks"
+            raise ConfigError(what, where=where, why=raised(error)) from error
         if not isinstance(text, str):
             why = f"it gave {type(text).__name__}"
             raise ConfigError("The hook render gave no text.", where="environment.hooks", why=why)

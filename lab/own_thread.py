@@ -11,6 +11,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
+from lab.foreign import foreign
+
 
 class OwnThread:
     """Started at once; ends after the last call once it was told to."""
@@ -20,7 +22,11 @@ class OwnThread:
         Thread(target=self._work, name=name, daemon=True).start()
 
     async def call(self, make: Callable[[], Any]) -> Any:  # noqa: ANN401  # of foreign code
-        """What `make` returns; cancelled, it is left to itself."""
+        """What `make` returns; cancelled, it is left to itself.
+
+        Raises:
+            ForeignError: it raised anything but a LabError.
+        """
         made = Future[Any]()
         self._calls.put((made, make))
         return await asyncio.wrap_future(made)
@@ -35,6 +41,9 @@ class OwnThread:
             if not made.set_running_or_notify_cancel():
                 continue
             try:
-                made.set_result(make())
-            except BaseException as error:  # whatever it is, it belongs to who called
+                with foreign():
+                    result = make()
+            except Exception as error:
                 made.set_exception(error)
+            else:
+                made.set_result(result)

@@ -36,6 +36,7 @@ class PartsOf:
 
     Attributes:
         on_failure: called for every attempt at a call that failed.
+        say: called with a sentence for people, where the environment's server makes episodes wait.
     """
 
     experiment: Experiment
@@ -43,6 +44,7 @@ class PartsOf:
     record: Record
     spending: Spending
     on_failure: Callable[[LabError], None]
+    say: Callable[[str], None]
 
     @asynccontextmanager
     async def opened(self, opening: OpeningModel | None) -> AsyncIterator[Parts]:
@@ -66,7 +68,8 @@ class PartsOf:
         if not may_call and not any(map(self.record.calls_of, answered)):
             return Nothing(self._no_budget)
         where = choose_environment(self.experiment.environment)
-        return await stack.enter_async_context(open_environment(where, self.experiment.root))
+        opened = open_environment(where, self.experiment.root, self.say)
+        return await stack.enter_async_context(opened)
 
     async def _proposer(self, stack: AsyncExitStack, endpoint: Endpoint, model: Model) -> Proposer | None:
         proposals = self.experiment.proposals

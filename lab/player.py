@@ -1,20 +1,21 @@
 """The Player: plays episodes of candidates, many at once, so that the endpoint is never idle.
 
 It owns the limit on episodes in flight, the second try of an episode that endpoint or environment broke off,
-and that an episode which has ended, or which another worker plays, is not played again. Which candidate plays
-which seed is decided elsewhere.
+whether its candidate is to blame, and that an episode which has ended, or which another worker plays, is not
+played again. Which candidate plays which seed is decided elsewhere.
 """
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 
+from lab.action import ActionError, StepError
 from lab.agent import Agent
 from lab.candidate import Candidate
 from lab.endpoint import Model
 from lab.environment import Environment
 from lab.episode import CutEpisode, Ending, Episode, FailedEpisode, Step, Tally, play
-from lab.errors import BudgetError, CallError, EnvError, RequestError
+from lab.errors import BrokenError, BudgetError, CallError, EnvError, RequestError
 from lab.evaluation import Evaluation
 from lab.journal import Ended, Failed
 from lab.record import Record
@@ -42,6 +43,8 @@ class Player:
 
     Args:
         record: where calls and episodes are kept, and looked up; None to play without.
+        baseline: the candidate whose episodes never fail, since all others are compared with it.
+        say: called with a sentence for people when a candidate has failed because it breaks the environment.
     """
 
     def __init__(
@@ -52,12 +55,15 @@ class Player:
         in_flight: int,
         spending: Spending,
         record: Record | None = None,
+        baseline: Candidate | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.task, self.spending = task, spending
         self.owed_calls = 0
         self.stopped_by: BudgetError | None = None
         self._model, self._environment = model, environment
-        self._record = record
+        self._record, self._baseline, self._say = record, baseline, say
+        self._taken: dict[str, tuple[int, str]] = {}
         self._in_flight, self._owed, self._running = in_flight, 0, set[_Running]()
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
         self._owe(0)
@@ -88,11 +94,12 @@ class Player:
 
         Raises:
             EndpointError: the endpoint is not to be had, for this or any episode.
-            EnvError: the environment failed each time that the episode was begun.
+            EnvError: the environment failed each time that the episode was begun, and not by what this
+                candidate does.
             BudgetError: the budget is used up.
         """
         self._owe(1)
-        return self._episode(candidate, seed, _Running(self, hopeless, later_calls))
+        return self._episode(candidate, seed, _Running(self, candidate, seed, hopeless, later_calls))
 
     async def evaluate(
         self, candidate: Candidate, seeds: Sequence[int], later_calls: Callable[[int], int] = lambda _: 0
@@ -150,6 +157,7 @@ class Player:
         return record.ended[which]
 
     async def _attempts(self, candidate: Candidate, seed: int, running: "_Running") -> Played:
+        broken = 0
         for attempt in range(1, ATTEMPTS + 1):
             agent = Agent(candidate, self._model_for(candidate, seed), self.task)
             try:
@@ -166,11 +174,45 @@ class Player:
                 if attempt == ATTEMPTS:
                     return FailedEpisode(seed, error)
                 await asyncio.sleep(WAIT_S * attempt)
-            except EnvError:
+            except EnvError as error:
+                broken += isinstance(error, BrokenError)
                 if attempt == ATTEMPTS:
-                    raise
+                    if broken < ATTEMPTS or not await self._is_to_blame(candidate):
+                        raise
+                    self._say(f"A candidate has failed: it breaks the environment. {error.one_line}")
+                    return FailedEpisode(seed, error)
                 await asyncio.sleep(WAIT_S * attempt)
         raise AssertionError("the last attempt returns or raises")
+
+    async def _is_to_blame(self, candidate: Candidate) -> bool:
+        """Whether the environment still takes an action that it took from another candidate."""
+        known = self._known_action(candidate)
+        if known is None or candidate == self._baseline:
+            return False
+        setup, seed = self.task.setup(known[0])
+        try:
+            async with self._environment.session() as session:
+                await session.reset(seed, setup.reset)
+                await session.step(session.form.read(known[1]).values)
+        except (EnvError, StepError):
+            return False
+        except ActionError:  # an answer as well
+            pass
+        return True
+
+    def _known_action(self, candidate: Candidate) -> tuple[int, str] | None:
+        """A seed, and the first action that the environment took there from another candidate."""
+        taken = (one for digest, one in self._taken.items() if digest != candidate.digest)
+        return next(taken, None) or self._recorded_action(candidate)
+
+    def _recorded_action(self, candidate: Candidate) -> tuple[int, str] | None:
+        ended = self._record.ended.items() if self._record else ()
+        for (digest, seed), played in ended:
+            if self._record and isinstance(played, Tally) and digest != candidate.digest:
+                first = self._record.episode(digest, seed).steps[0]
+                if first.trouble is None:
+                    return seed, first.action
+        return None
 
     def _model_for(self, candidate: Candidate, seed: int) -> Model:
         if self._record is None:
@@ -186,6 +228,10 @@ class Player:
         else:
             record.append(Ended(candidate.digest, played))
         return record.ended[candidate.digest, played.seed]
+
+    def took(self, digest: str, seed: int, action: str) -> None:
+        """The environment took an episode's first action."""
+        self._taken.setdefault(digest, (seed, action))
 
     def _owe(self, change: int) -> None:
         self._owed += change
@@ -209,9 +255,17 @@ class _Cut(Exception):  # noqa: N818  # not an error: the way out of an episode 
 class _Running:
     """One episode that is being played: the calls it has made, and the most that it can still return."""
 
-    def __init__(self, player: Player, hopeless: Hopeless | None, later_calls: int | None) -> None:
+    def __init__(
+        self,
+        player: Player,
+        candidate: Candidate,
+        seed: int,
+        hopeless: Hopeless | None,
+        later_calls: int | None,
+    ) -> None:
         self.calls = 0
         self._player, self._hopeless, self._later = player, hopeless, later_calls
+        self._digest, self._seed = candidate.digest, seed
         self._kept, self._played, self._returned = 0, 0, 0.0
 
     @property
@@ -249,6 +303,8 @@ class _Running:
         self._played = step.number
         self._player.owed_calls -= 1
         self._returned += step.reward
+        if step.number == 1 and step.trouble is None:
+            self._player.took(self._digest, self._seed, step.action)
         left = self._player.task.max_steps - step.number
         if self._hopeless is None or step.done or not left:
             return

@@ -6,14 +6,15 @@ own package is needed.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lab.action import ActionError, ActionForm, Parse, Values
+from lab.action import ActionError, ActionForm, Parse, Values, refused
 from lab.endpoint import shown_url
 from lab.errors import EnvError
 from lab.observation import Observed, View
+from lab.places import Place, Places
 
 if TYPE_CHECKING:
     from openenv.core.client_types import StepResult
@@ -24,36 +25,48 @@ STOP_GRACE_S = 5.0
 
 
 class Remote:
-    """An environment at `url`; its schema is asked for with the first session."""
+    """An environment at `url`; its schema is asked for with the first session.
 
-    def __init__(self, url: str, view: View, parse: Parse | None, answer_s: float) -> None:
-        self._url, self._view, self._parse, self._answer_s = url.rstrip("/"), view, parse, answer_s
+    Args:
+        say: called once, when the server's limit on sessions makes episodes wait.
+    """
+
+    def __init__(
+        self, url: str, view: View, parse: Parse | None, step_timeout_s: float, say: Callable[[str], None]
+    ) -> None:
+        self._url, self._view, self._parse = url.rstrip("/"), view, parse
+        self._step_timeout_s, self._places = step_timeout_s, Places(shown_url(self._url), say)
         self._form: ActionForm | None = None
         self._asking = asyncio.Lock()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator["RemoteSession"]:
-        """One WebSocket.
+        """One WebSocket, once the server has a place for it.
 
         Raises:
             EnvError: the server does not say what its actions are.
         """
         from openenv.core.generic_client import GenericEnvClient
 
-        client = GenericEnvClient(base_url=self._url, message_timeout_s=self._answer_s)
-        try:
+        client = GenericEnvClient(base_url=self._url, message_timeout_s=self._step_timeout_s)
+        async with AsyncExitStack() as stack:
             async with self._asking:
-                self._form = self._form or await self._published(client)
-            yield RemoteSession(client, shown_url(self._url), self._form, self._view)
-        finally:
-            await client.close()
+                place = await stack.enter_async_context(self._places.one())
+                stack.push_async_callback(client.close)
+                self._form = self._form or await self._published(client, place)
+            yield RemoteSession(client, place, shown_url(self._url), self._form, self._view)
 
-    async def _published(self, client: "GenericEnvClient") -> ActionForm:
+    async def _published(self, client: "GenericEnvClient", place: Place) -> ActionForm:
         form = ActionForm(await self._schema(), self._parse)
         if form.calls_tools:
-            with suppress(Exception):  # a server may not list them
-                result = await client.step({"type": "list_tools"})
+            try:
+                listing = {"type": "list_tools"}
+                result = await place.ask(lambda: client.step(listing), client.disconnect)
                 form = form.with_tools(result.observation["tools"])
+            except EnvError:
+                raise  # the server takes no session
+            except Exception:  # a server may not list them
+                return form
         return form
 
     async def _schema(self) -> dict[str, Any]:
@@ -61,7 +74,7 @@ class Remote:
 
         url = self._url.replace("ws", "http", 1) if self._url.startswith("ws") else self._url
         try:
-            async with httpx.AsyncClient(timeout=self._answer_s) as client:
+            async with httpx.AsyncClient(timeout=self._step_timeout_s) as client:
                 answer = await client.get(f"{url}/schema")
             schema = answer.raise_for_status().json()["action"]
         except httpx.TimeoutException as error:
@@ -78,8 +91,11 @@ class Remote:
 class RemoteSession:
     """One episode at a time over one WebSocket."""
 
-    def __init__(self, client: "GenericEnvClient", where: str, form: ActionForm, view: View) -> None:
-        self.form, self._client, self._where, self._view = form, client, where, view
+    def __init__(
+        self, client: "GenericEnvClient", place: Place, where: str, form: ActionForm, view: View
+    ) -> None:
+        self.form, self._client, self._place = form, client, place
+        self._where, self._view = where, view
 
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
         """Begin a new episode.
@@ -87,25 +103,43 @@ class RemoteSession:
         Raises:
             EnvError: it could not be begun.
         """
-        return await self._seen(self._client.reset(seed=seed, **arguments))
+        client = self._client
+        reset = self._place.ask(lambda: client.reset(seed=seed, **arguments), client.disconnect)
+        return await self._seen(reset)
 
     async def step(self, action: Values) -> Observed:
         """Send an action.
 
         Raises:
-            ActionError: the server refuses it; the session lives on.
-            EnvError: the environment failed.
+            ActionError: the server refuses it; StepError: the environment raised.
+            EnvError: the server did not answer, or with no observation.
         """
+        socket = self._socket
         try:
-            return await self._seen(self._client.step(action))
+            seen = await self._seen(self._client.step(action))
         except EnvError as error:
-            if "VALIDATION_ERROR" in error.why:
-                raise ActionError("The environment refused the action", why=error.why) from error
+            if self._socket is socket and (why := _error_frame(error)):
+                raise _refusal(why) from error
             raise
+        if self._socket is not socket:  # the client reconnects silently, to a session that was not reset
+            why = "the connection was lost between two steps"
+            raise _failure(ConnectionError(why), self._where)
+        return seen
+
+    async def renew(self) -> None:
+        """Close the WebSocket; the next reset opens another."""
+        await self._client.disconnect()
+        self._place.closed()
+
+    @property
+    def _socket(self) -> object:
+        return getattr(self._client, "_ws", None)
 
     async def _seen(self, call: "Awaitable[StepResult[dict[str, Any]]]") -> Observed:
         try:
             result = await call
+        except EnvError:
+            raise
         except Exception as error:  # OpenEnv raises what its transport raises
             raise _failure(error, self._where) from error
         return self._view.observed(result.observation, result.reward, result.done)
@@ -157,12 +191,23 @@ def _start_container(image: str) -> _Container:
     return _Container(str(client.base_url), lambda: asyncio.run(stop()))
 
 
+def _error_frame(error: EnvError) -> str:
+    """What the server's error frame says; empty without one. OpenEnv's client makes a RuntimeError of it."""
+    text, begins = str(error.__cause__), "Server error: "
+    is_frame = isinstance(error.__cause__, RuntimeError) and text.startswith(begins)
+    return text.removeprefix(begins) if is_frame else ""
+
+
+def _refusal(why: str) -> ActionError:
+    error = refused(why)
+    if "VALIDATION_ERROR" in why:  # OpenEnv's server checks an action before the environment has it
+        return ActionError(error.what, why=error.why)
+    return error
+
+
 def _failure(error: Exception, where: str) -> EnvError:
     """OpenEnv's exceptions carry their kind in the text alone."""
     text = str(error) or f"no answer ({type(error).__name__})"
-    if "CAPACITY_REACHED" in text:
-        do = "lower search.in_flight, or raise the server's max_concurrent_envs"
-        return EnvError("The environment's server is full.", where=where, why=text, do=do)
     if isinstance(error, TimeoutError):
         do = "look at the server's log: it is there, and busy with something else"
         return EnvError("The environment did not answer in time.", where=where, why=text, do=do)

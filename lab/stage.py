@@ -6,7 +6,7 @@ it, is the commands'.
 
 import os
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +60,13 @@ class Stage:
     experiment: "Experiment | None"
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[tuple[Endpoint, Environment]]:
+    async def opened(
+        self, say: Callable[[str], None] = lambda _: None
+    ) -> AsyncIterator[tuple[Endpoint, Environment]]:
         """Start model and environment, and stop them at the end.
+
+        Args:
+            say: see `open_environment`.
 
         Raises:
             EndpointError, EnvError: one of them cannot be had.
@@ -69,7 +74,7 @@ class Stage:
         with opening_model(self.model, os.environ) as opening:
             where = choose_environment(self.environment)
             async with (
-                open_environment(where, self.root) as environment,
+                open_environment(where, self.root, say) as environment,
                 open_endpoint(opening, self.patience) as endpoint,
             ):
                 yield endpoint, environment

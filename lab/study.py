@@ -90,7 +90,8 @@ class Study:
         Raises:
             LabError: endpoint, environment or disk failed, or the budget ended before a candidate had played.
         """
-        parts_of = PartsOf(self.experiment, self.model, self._record, self.spending, self._on_failure)
+        known = (self.experiment, self.model, self._record, self.spending)
+        parts_of = PartsOf(*known, self._on_failure, self._view.say)
         async with (
             parts_of.opened(opening) as parts,
             working(self._record, self.spending.recount, self._lead, alone=not self._shared),
@@ -121,8 +122,9 @@ class Study:
         return search.trials
 
     def _player(self, model: Model, environment: Environment) -> Player:
-        in_flight = self.experiment.search.in_flight
-        return Player(model, environment, self.experiment.task, in_flight, self.spending, self._record)
+        one, say = self.experiment, self._view.say
+        known = (one.task, one.search.in_flight, self.spending, self._record, one.baseline, say)
+        return Player(model, environment, *known)
 
     def _new_search(self, player: Player, renewal: Renewal | None) -> Search:
         return Search(self.experiment, player, renewal, self._on_trial, self._on_headroom, self._record)

@@ -72,14 +72,12 @@ def document(experiment: Experiment, model: ModelChoice, proposer: str) -> Study
         episodes=_plain(
             {
                 "model": f"{model.name} at {model.shown}",
-                "environment": experiment.environment.as_table(),
+                "environment": _without(experiment.environment.as_table(), "step_timeout_s"),
                 "code": dict(experiment.code),
                 "task": asdict(experiment.task),
                 "baseline": {"template": own.name, **baseline},
                 "seed": experiment.seed,
-                "objective": {
-                    key: one for key, one in asdict(experiment.objective).items() if key != "prices"
-                },
+                "objective": _without(asdict(experiment.objective), "prices"),
             }
         ),
         templates={
@@ -174,6 +172,11 @@ def _part_lines(name: str, value: Any) -> Iterator[str]:  # noqa: ANN401  # of J
         yield from (f"    {line}" for line in value.splitlines())
     else:
         yield f"{name.partition('.')[2] or name} = {json.dumps(value, ensure_ascii=False)}"
+
+
+def _without(table: dict[str, Any], key: str) -> dict[str, Any]:
+    """The same but for a key that an episode's result does not depend on."""
+    return {name: value for name, value in table.items() if name != key}
 
 
 def _plain(table: dict[str, Any]) -> Part:

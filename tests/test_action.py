@@ -202,6 +202,9 @@ class Walk:
         self.sent.append(action)
         return Observed(f"after {len(self.sent)}", 1.0, False, {"at": str(len(self.sent))})
 
+    async def renew(self) -> None:
+        raise NotImplementedError
+
 
 class Scripted:
     """A model that gives these answers in turn."""

@@ -305,7 +305,7 @@ from lab.errors import EnvError
 
 
 async def step() -> None:
-    config = EnvironmentConfig(python="experiments/vault.py:Vault", answer_s=2.0)
+    config = EnvironmentConfig(python="experiments/vault.py:Vault", step_timeout_s=2.0)
     async with open_environment(config, Path()) as environment, environment.session() as session:
         await session.reset(0, {"distance": 3})
         try:

@@ -19,7 +19,6 @@ from lab.candidate import Candidate, SamplingParams
 from lab.declaration import EnvironmentConfig
 from lab.endpoint import Completion, Message
 from lab.environment import open_environment
-from lab.environments.echo.server.app import MAX_SESSIONS
 from lab.episode import Episode, play
 from lab.errors import EnvError
 from lab.frozen import ECHO
@@ -108,21 +107,6 @@ def failure(config: EnvironmentConfig) -> EnvError:
     return caught.value
 
 
-def test_a_full_server_says_so(server: str) -> None:
-    async def crowd() -> None:
-        async with (
-            open_environment(replace(ECHO, url=server)) as environment,
-            AsyncExitStack() as stack,
-        ):
-            for number in range(MAX_SESSIONS + 1):
-                session = await stack.enter_async_context(environment.session())
-                await session.reset(number, {})
-
-    with pytest.raises(EnvError, match="server is full") as caught:
-        asyncio.run(crowd())
-    assert "search.in_flight" in str(caught.value)
-
-
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://nowhere.invalid:8000", "http://"])
 def test_an_unreachable_url_says_what_to_check(url: str) -> None:
     error = failure(replace(ECHO, url=url))
@@ -171,7 +155,7 @@ def failure_of_play(say: Say) -> EnvError:
     """How an episode ends whose server answers so."""
 
     async def episode(url: str) -> None:
-        config = replace(ECHO, url=url, answer_s=0.5)
+        config = replace(ECHO, url=url, step_timeout_s=0.5)
         async with open_environment(config) as environment, environment.session() as session:
             await play(Agent(CANDIDATE, Talker(), TASK), session, 0)
 
@@ -204,8 +188,8 @@ FAULTS: dict[str, tuple[Say, str]] = {
     "a step that hangs": (after_reset(None), "did not answer in time"),
     "a reset that hangs": (lambda *_: None, "did not answer in time"),
     "a socket that closes": (hang_up, "environment"),
-    "an error": (
-        after_reset('{"type": "error", "data": {"message": "no", "code": "BAD"}}'),
+    "an error at reset": (
+        lambda *_: '{"type": "error", "data": {"message": "no", "code": "BAD"}}',
         "environment failed",
     ),
 }

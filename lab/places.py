@@ -1,0 +1,162 @@
+"""Places: how many sessions a server takes at once, learnt from its refusals.
+
+OpenEnv's server takes `max_concurrent_envs` sessions, by default one, and answers CAPACITY_REACHED to any
+more. A session that is refused waits until one of ours is closed.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from math import inf
+from typing import TypeVar
+
+from lab.errors import EnvError
+
+Answer = TypeVar("Answer")
+
+PATIENCE_S = 30.0
+"""How long a server may refuse every session: it frees closed ones late, and others may use it too."""
+
+FIRST_PAUSE_S, MOST_PAUSE_S = 0.1, 2.0
+"""Between two attempts of a session while none of ours is open; the pause doubles."""
+
+GROW_S = 30.0
+"""After which a full server is asked for one more session: somebody else's may have ended."""
+
+FULL = "CAPACITY_REACHED"
+"""OpenEnv's code for a refused session, in the text of its client's exception."""
+
+
+class Places:
+    """The places for sessions at the server `where`.
+
+    Args:
+        say: called once, when the server's limit makes sessions wait.
+    """
+
+    def __init__(self, where: str, say: Callable[[str], None]) -> None:
+        self._where, self._say, self._said = where, say, False
+        self._used = self._inside = 0
+        self._most = inf
+        self._refused_s, self._shut_s = -inf, inf
+        self._changed = asyncio.Event()
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator["Place"]:
+        """A place, once one is free: for as long as the block runs."""
+        place = Place(self)
+        await self.take(place)
+        try:
+            yield place
+        finally:
+            self.leave(place)
+            self.free(place)
+
+    async def take(self, place: "Place") -> None:
+        """Wait for a place."""
+        while self._used >= self._most:
+            since_s = time.monotonic() - self._refused_s
+            if since_s >= GROW_S:
+                self._most, self._refused_s = self._used + 1, time.monotonic()
+                break
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GROW_S - since_s):
+                    await self._changed.wait()
+        self._used += 1
+        place.used = True
+
+    def enter(self, place: "Place") -> None:
+        """The server has answered in this session."""
+        self._inside += not place.inside
+        place.inside = True
+        self._most, self._shut_s = max(self._most, self._inside), inf
+        self._tell()
+
+    def leave(self, place: "Place") -> None:
+        """The session is closed."""
+        self._inside -= place.inside
+        place.inside = False
+
+    def free(self, place: "Place") -> None:
+        """Give the place to who waits."""
+        self._used -= place.used
+        place.used = False
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def refused(self, place: "Place", why: str) -> None:
+        """The server has refused the session; wait until it is worth another attempt.
+
+        Raises:
+            EnvError: the server has taken no session for `PATIENCE_S`.
+        """
+        now_s = time.monotonic()
+        self.leave(place)
+        self._most, self._refused_s = max(1, self._inside), now_s
+        self.free(place)
+        self._tell()
+        if not self._inside:
+            self._shut_s = min(self._shut_s, now_s)
+            if now_s - self._shut_s >= PATIENCE_S:
+                what = f"The environment's server has taken no session for {PATIENCE_S:g} s: it is full."
+                do = "close its other clients, or raise the server's max_concurrent_envs"
+                raise EnvError(what, where=self._where, why=why, do=do)
+            await asyncio.sleep(place.next_pause_s())
+        await self.take(place)
+
+    def _tell(self) -> None:
+        if self._most < inf and self._inside and not self._said:
+            self._said = True
+            number = f"{self._inside} session{'s' if self._inside > 1 else ''}"
+            self._say(
+                f"The environment's server takes {number} at a time, so episodes wait for each other."
+                " To play more at once, raise max_concurrent_envs in its create_app."
+            )
+
+
+class Place:
+    """One session's place.
+
+    Attributes:
+        used: the session is open, or may be opened.
+        inside: the server has taken the session.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self.used = self.inside = False
+        self._places, self._pause_s = places, FIRST_PAUSE_S
+
+    async def ask(
+        self, call: Callable[[], Awaitable[Answer]], close: Callable[[], Awaitable[object]]
+    ) -> Answer:
+        """Make the first call of a session, again each time that the server refuses the session.
+
+        Args:
+            close: closes the refused session's connection.
+
+        Raises:
+            EnvError: the server takes no session.
+            Exception: whatever else the call raises.
+        """
+        while True:
+            try:
+                answer = await call()
+            except Exception as error:  # OpenEnv's exceptions carry their kind in the text alone
+                if FULL not in str(error):
+                    raise
+                await close()
+                await self._places.refused(self, str(error))
+            else:
+                self._places.enter(self)
+                self._pause_s = FIRST_PAUSE_S
+                return answer
+
+    def closed(self) -> None:
+        """The session is closed, and another one will be opened in its place."""
+        self._places.leave(self)
+
+    def next_pause_s(self) -> float:
+        """Seconds to wait before the next attempt."""
+        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, MOST_PAUSE_S)
+        return pause_s
