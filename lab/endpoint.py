@@ -241,5 +241,8 @@ def _split_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
 
 def shown_url(url: str) -> str:
     """`url` without user, password, query and fragment."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a bracket that is not closed
+        return "[malformed URL]"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

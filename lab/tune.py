@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.command import Debug, Experiment, command_line, manners
+from lab.command import Debug, EndpointUrl, Experiment, command_line, manners
 from lab.errors import ConfigError
 from lab.frozen import BEST
 
@@ -56,6 +56,7 @@ def tune(
     as_json: Annotated[
         bool, typer.Option("--json", help="The result as one JSON document on stdout, for programs.")
     ] = False,
+    endpoint: EndpointUrl = "",
     debug: Debug = False,
 ) -> None:
     """Tune prompt and sampling on an experiment, and freeze the winner.
@@ -81,9 +82,9 @@ def tune(
     kept = "Stopped. What was played and paid for is kept; the same command goes on from here."
     with manners(debug=debug, interrupted=kept):
         if dry_run:
-            typer.echo(asyncio.run(_planned(experiment)), nl=False)
+            typer.echo(asyncio.run(_planned(experiment, endpoint)), nl=False)
             return
-        wanted = _Wanted(experiment, out, storage, fresh, replay, worker, quiet)
+        wanted = _Wanted(experiment, out, storage, fresh, replay, worker, quiet, endpoint)
         typer.echo(_told(asyncio.run(_tune(wanted)), out, as_json=as_json))
 
 
@@ -98,14 +99,15 @@ class _Wanted:
     replay: bool
     worker: bool
     quiet: bool
+    endpoint: str
 
 
-async def _planned(path: Path) -> str:
+async def _planned(path: Path, endpoint: str) -> str:
     from lab.experiment import load_experiment
     from lab.plan import Plan, opening_of
     from lab.settings import choose_environment, choose_model, read_surroundings, shown_proposer
 
-    read_surroundings(Path.cwd())
+    read_surroundings(Path.cwd(), endpoint)
     experiment = load_experiment(path)
     model = choose_model(experiment.model)
     environment = choose_environment(experiment.environment)
@@ -132,7 +134,7 @@ async def _tune(wanted: _Wanted) -> "Outcome":
     from lab.study import Study
     from lab.tracking import Tracker
 
-    read_surroundings(Path.cwd())
+    read_surroundings(Path.cwd(), wanted.endpoint)
     storage = _storage(wanted)
     experiment = load_experiment(wanted.experiment)
     model = choose_model(experiment.model)
