@@ -5,19 +5,26 @@ own package is needed.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lab.action import ActionError, ActionForm, Parse, Values
-from lab.endpoint import shown_url
+from lab.endpoint import read_within, shown_url
 from lab.errors import EnvError
 from lab.observation import Observed, View
 
 if TYPE_CHECKING:
     from openenv.core.client_types import StepResult
     from openenv.core.generic_client import GenericEnvClient
+
+MOST_BYTES = 4_000_000
+"""Of a server's schema."""
+
+MOST_MESSAGE_MB = 16.0
+"""Of one answer to a reset or a step, in MB."""
 
 STOP_GRACE_S = 5.0
 """Seconds that a stop waits for a container that is still on its way up."""
@@ -40,7 +47,9 @@ class Remote:
         """
         from openenv.core.generic_client import GenericEnvClient
 
-        client = GenericEnvClient(base_url=self._url, message_timeout_s=self._answer_s)
+        client = GenericEnvClient(
+            base_url=self._url, message_timeout_s=self._answer_s, max_message_size_mb=MOST_MESSAGE_MB
+        )
         try:
             async with self._asking:
                 self._form = self._form or await self._published(client)
@@ -50,25 +59,37 @@ class Remote:
 
     async def _published(self, client: "GenericEnvClient") -> ActionForm:
         form = ActionForm(await self._schema(), self._parse)
-        if form.calls_tools:
-            with suppress(Exception):  # a server may not list them
-                result = await client.step({"type": "list_tools"})
-                form = form.with_tools(result.observation["tools"])
+        try:
+            if form.calls_tools:
+                with suppress(Exception):  # a server may not list them
+                    result = await client.step({"type": "list_tools"})
+                    form = form.with_tools(result.observation["tools"])
+            form.asked  # noqa: B018  # it is made here, where a schema that cannot be used has its words
+        except Exception as error:  # whatever a foreign schema holds
+            raise _no_schema(f"it cannot be used: {type(error).__name__}", self._url) from error
         return form
 
     async def _schema(self) -> dict[str, Any]:
         import httpx
 
         url = self._url.replace("ws", "http", 1) if self._url.startswith("ws") else self._url
+        # Nothing is unpacked: a small body may unpack to gigabytes.
+        headers = {"Accept-Encoding": "identity"}
         try:
-            async with httpx.AsyncClient(timeout=self._answer_s) as client:
-                answer = await client.get(f"{url}/schema")
-            schema = answer.raise_for_status().json()["action"]
-        except httpx.TimeoutException as error:
+            async with (
+                asyncio.timeout(self._answer_s),
+                httpx.AsyncClient(timeout=self._answer_s, headers=headers) as client,
+                client.stream("GET", f"{url}/schema") as answer,
+            ):
+                body = await read_within(answer.raise_for_status().aiter_raw(), MOST_BYTES)
+            if body is None:
+                raise _no_schema(f"it has more than {MOST_BYTES:,} bytes", url)
+            schema = json.loads(body)["action"]
+        except (httpx.TimeoutException, TimeoutError) as error:
             raise _failure(TimeoutError(str(error)), shown_url(self._url)) from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise _failure(ConnectionError(str(error)), shown_url(self._url)) from error
-        except (httpx.HTTPStatusError, ValueError, KeyError, TypeError) as error:
+        except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise _no_schema(f"{type(error).__name__}: {error}", url) from error
         if not isinstance(schema, dict):
             raise _no_schema(f"its action is {schema!r}", url)

@@ -87,9 +87,9 @@ class Study:
             open_environment(where, experiment.root) as environment,
             open_endpoint(opening, experiment.patience) as endpoint,
         ):
-            endpoint.throttle.on_failure = self._on_failure
             spending = self._spending()
             model = Metered(endpoint, spending, self._prices)
+            model.watch(endpoint.throttle, self._on_failure)
             async with (
                 working(self._record, spending.recount, self._lead, alone=not self._shared),
                 self._renewal(endpoint, model, spending) as renewal,
@@ -270,8 +270,9 @@ class Study:
         async with AsyncExitStack() as stack:
             if config != endpoint.config:
                 other = await stack.enter_async_context(Endpoint(config))
-                other.throttle.on_failure = self._on_failure
-                model = Metered(other, spending, experiment.proposals.prices)
+                theirs = Metered(other, spending, experiment.proposals.prices)
+                theirs.watch(other.throttle, lambda error: self._on_failure(error, proposals=True))
+                model = theirs
             proposer = make_proposer(experiment.proposals.proposer, Recorded(model, self._record, PROPOSALS))
             yield self._renewal_by(proposer)
 
@@ -279,8 +280,8 @@ class Study:
         self._view.trial(trial)
         self._tracker.trial(trial)
 
-    def _on_failure(self, error: LabError) -> None:
-        self._record.keep_failure(error)
+    def _on_failure(self, error: LabError, *, proposals: bool = False) -> None:
+        self._record.keep_failure(error, proposals=proposals)
         self._view.failed(error)
 
     def _on_headroom(self, headroom: Headroom) -> None:
