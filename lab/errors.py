@@ -28,9 +28,7 @@ class LabError(Exception):
 
     def __init__(self, what: str, *, where: str = "", why: str = "", do: str = "") -> None:
         super().__init__(what)
-        self.what, self.where, self.why = (
-            without_credentials(text[:MOST_KEPT]) for text in (what, where, why)
-        )
+        self.what, self.where, self.why = map(_kept, (what, where, why))
         self.do = do
 
     def __str__(self) -> str:
@@ -131,6 +129,12 @@ def without_credentials(text: str) -> str:
     """`text` with its URLs cut to what may be shown: libraries put a password or a token into theirs."""
     text = re.sub(r"(?<=://)[^\s/?#'\"]*@", "", text)
     return re.sub(r"(\w://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text)
+
+
+def _kept(text: str) -> str:
+    """A text as an error holds it: of bounded length, without credentials, and fit to be written."""
+    writable = text[:MOST_KEPT].encode("utf-8", "replace").decode("utf-8")  # it may hold a lone surrogate
+    return without_credentials(writable)
 
 
 def meant(name: str, known: Iterable[str], otherwise: str = "") -> str:
