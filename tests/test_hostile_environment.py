@@ -19,7 +19,6 @@ from lab.observation import View
 from lab.remote import MOST_BYTES
 from tests.fake_environment import MESSAGE, fake_environment, observation
 
-
 LEVELS = 240 if sys.version_info < (3, 12) else 480
 """Of a schema that can be read, and is too deep for Python to walk over."""
 
