@@ -39,6 +39,12 @@ _LIMITS = ("enum", "pattern", "minLength", "maxLength", "format", "anyOf")
 _MOST = 300
 """Characters of a reason: the model reads it."""
 
+_DEEPEST = 100
+"""Levels of an action: what is nested deeper can neither be checked nor sent on everywhere."""
+
+_LONGEST_REPAIR, _MOST_BRACES = 20_000, 200
+"""Characters and opening braces of a broken answer that is repaired: beyond them it takes minutes."""
+
 
 class ActionError(LabError):
     """A text that is no action of the environment: a step's error, and no failure of the episode."""
@@ -169,6 +175,8 @@ class ActionForm:
 
         try:
             found = jsonschema.exceptions.best_match(self._validator.iter_errors(values))
+        except RecursionError:  # of a schema that refers to itself
+            raise _no_action("its JSON is nested too deeply") from None
         except Exception as error:  # whatever a foreign schema makes the library raise
             what = "The environment's action schema cannot be used."
             raise EnvError(what, why=f"{type(error).__name__}: {error}") from error
@@ -190,7 +198,9 @@ def _json_object(text: str) -> Values:
     import json_repair
 
     try:
-        found = (_whole_object(text) or json_repair.loads(text)) if "{" in text else None
+        found = (_whole_object(text) or json_repair.loads(_repairable(text))) if "{" in text else None
+    except ActionError:
+        raise
     except Exception as error:  # RecursionError, and what else a repair can run into
         raise _no_action(f"its JSON cannot be read: {type(error).__name__}") from error
     if isinstance(found, list):
@@ -198,6 +208,12 @@ def _json_object(text: str) -> Values:
     if not isinstance(found, dict):
         raise _no_action("there is no JSON object in it")
     return _clean(found)
+
+
+def _repairable(text: str) -> str:
+    if len(text) > _LONGEST_REPAIR or text.count("{") > _MOST_BRACES:
+        raise _no_action("its JSON is broken, and too long to be repaired")
+    return text
 
 
 def _whole_object(text: str) -> Values | None:
@@ -214,6 +230,8 @@ def _whole_object(text: str) -> Values | None:
 
 def _clean(found: dict[Any, Any]) -> Values:
     """The same as plain JSON: no NaN, and no lone surrogate, which could be neither sent on nor written."""
+    if _is_deep(found, _DEEPEST):
+        raise _no_action(f"its JSON is nested more than {_DEEPEST} levels deep")
     try:
         text = json.dumps(found, ensure_ascii=False, allow_nan=False)
         # By way of UTF-16, in which two surrogates that the repair left apart become the character they are.
@@ -221,6 +239,14 @@ def _clean(found: dict[Any, Any]) -> Values:
     except (ValueError, TypeError, RecursionError) as error:
         raise _no_action(f"it is no JSON: {error}") from error
     return cleaned
+
+
+def _is_deep(value: object, levels: int) -> bool:
+    """Whether a JSON value has more than so many levels."""
+    if not isinstance(value, dict | list | tuple):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deep(one, levels - 1) for one in inner)
 
 
 def _without_titles(schema: Any) -> Any:  # noqa: ANN401  # of JSON

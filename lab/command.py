@@ -25,6 +25,16 @@ Debug = Annotated[
     bool, typer.Option("--debug", help="Show where an error comes from, with Python's own traceback.")
 ]
 
+EndpointUrl = Annotated[
+    str,
+    typer.Option(
+        "--endpoint",
+        metavar="URL",
+        help="The model's endpoint; the key is sent there, wherever it is set.",
+        show_default="API_BASE_URL, or the experiment's",
+    ),
+]
+
 
 def _experiments(incomplete: str) -> list[str]:
     """For completions: the experiment files that begin so."""

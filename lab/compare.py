@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.command import Debug, ExperimentOrNone, command_line, manners, who
+from lab.command import Debug, EndpointUrl, ExperimentOrNone, command_line, manners, who
 from lab.errors import plain
 from lab.words import estimate_text, p_text, price
 
@@ -39,6 +39,7 @@ def compare(
         int | None,
         typer.Option(min=2, help="Episodes of each.", show_default="verdict.episodes of the experiment"),
     ] = None,
+    endpoint: EndpointUrl = "",
     debug: Debug = False,
 ) -> None:
     """Play two candidates head to head on fresh episodes, paired by seed, and say what the test shows.
@@ -54,17 +55,17 @@ def compare(
         python -m lab.compare 12 7 experiments/smoke.toml --episodes 8
     """
     with manners(debug=debug):
-        asyncio.run(_compare(a, b, experiment, episodes))
+        asyncio.run(_compare(a, b, experiment, episodes, endpoint))
 
 
-async def _compare(a: str, b: str, path: Path | None, episodes: int | None) -> None:
+async def _compare(a: str, b: str, path: Path | None, episodes: int | None, endpoint: str) -> None:
     # Here and not above, so that --help answers at once.
     from lab.objective import Objective
     from lab.stage import set_stage
     from lab.trial import Trial
     from lab.verdict import judge
 
-    stage = await set_stage([a, b], path, need_experiment=True)
+    stage = await set_stage([a, b], path, need_experiment=True, endpoint=endpoint)
     assert stage.experiment is not None
     confidence = stage.experiment.verdict.confidence
     count = episodes or stage.experiment.verdict.episodes

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from lab.command import Debug, Experiment, command_line, manners
+from lab.command import Debug, EndpointUrl, Experiment, command_line, manners
 from lab.errors import ConfigError, LabError, NoKeyError, OutageError, UnreachableError, plain
 from lab.frozen import BEST, read_frozen
 
@@ -62,7 +62,9 @@ class Finding:
 
 
 @app.command()
-def doctor(experiment: Experiment = Path("experiments/echo.toml"), debug: Debug = False) -> None:
+def doctor(
+    experiment: Experiment = Path("experiments/echo.toml"), endpoint: EndpointUrl = "", debug: Debug = False
+) -> None:
     """Check what a study needs, a line each: what is fine, what is not, and what to do.
 
     The model is asked once, and the environment is opened and reset once. No key is ever printed.
@@ -76,16 +78,16 @@ def doctor(experiment: Experiment = Path("experiments/echo.toml"), debug: Debug 
         python -m lab.doctor experiments/smoke.toml
     """
     with manners(debug=debug):
-        wrong = asyncio.run(_examine(experiment))
+        wrong = asyncio.run(_examine(experiment, endpoint))
     typer.echo("All is fine." if not wrong else f"{len(wrong)} not fine.")
     sys.exit(wrong[0].exit_code if wrong else 0)
 
 
-async def _examine(path: Path) -> list[LabError]:
+async def _examine(path: Path, endpoint: str) -> list[LabError]:
     """Print each finding as it is made; what is not fine."""
     from lab.settings import read_surroundings
 
-    read_surroundings(Path.cwd())
+    read_surroundings(Path.cwd(), endpoint)
     wrong: list[LabError] = []
 
     def tell(finding: Finding) -> None:
@@ -177,7 +179,7 @@ def _frozen() -> str:
 
 async def _model(experiment: "Loaded") -> list[Finding]:
     """Endpoint, key and model: one call tells which of them is not fine."""
-    from lab.settings import choose_model
+    from lab.settings import choose_model, hosted_endpoint
 
     try:
         model = choose_model(experiment.model)
@@ -189,11 +191,12 @@ async def _model(experiment: "Loaded") -> list[Finding]:
         ]
     if model.embedded:
         return _embedded(model)
-    present = os.environ.get("HF_TOKEN") or os.environ.get("API_KEY")
     endpoint = Finding("endpoint", model.shown)
-    key = Finding("key", "present" if present else "none, and none is needed on this machine")
     unasked = Finding("model", f"{model.name}, not asked", looked=False)
+    present = False
     try:
+        present = hosted_endpoint(model).api_key != "none"
+        key = Finding("key", "present" if present else "none, and none is needed on this machine")
         return [endpoint, key, Finding("model", await _answer(model, experiment))]
     except NoKeyError as error:
         return [endpoint, Finding("key", "", error), unasked]

@@ -7,7 +7,7 @@ It owns the client and the request's exact form; what is an answer is `lab.answe
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -15,15 +15,22 @@ from urllib.request import getproxies, proxy_bypass
 
 from lab.answer import MOST_BYTES, Answer, read_answer
 from lab.candidate import SamplingParams
-from lab.errors import CallError, ConfigError, EndpointError, LabError, RequestError
+from lab.errors import CallError, ConfigError, EndpointError, LabError, OutageError, RequestError
 from lab.failure import no_such_model, told, too_slow
 from lab.patience import Patience, Throttle
 
 if TYPE_CHECKING:
+    import httpx2
     import openai
 
 MODELS_SHOWN, MODELS_TIMEOUT_S = 10, 10.0
 """How many names the message for an unknown model lists, and how long it may take to ask for them."""
+
+OPENAI = "api.openai.com"
+"""The host that the variables `OPENAI_ORG_ID` and `OPENAI_PROJECT_ID` are for."""
+
+MOST_ERROR_BYTES = 64_000
+"""Of the body of an error or a redirect."""
 
 NEUTRAL = {"top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "stop": ()}
 """What each setting is where it changes nothing."""
@@ -100,8 +107,11 @@ class Endpoint:
             timeout=config.patience.timeout_s,
             max_retries=0,  # attempts are `lab.patience`'s
             # The client's own default looks at every open connection for each call.
-            http_client=openai.DefaultAioHttpClient(auth=credentials),
+            http_client=openai.DefaultAioHttpClient(auth=credentials, event_hooks={"response": [_cut_error]}),
+            default_headers={"Accept-Encoding": "identity"},  # a small body may unpack to gigabytes
         )
+        if urlsplit(address).hostname != OPENAI:  # the client takes them from the environment
+            self._client.organization = self._client.project = None
 
     async def __aenter__(self) -> "Endpoint":
         return self
@@ -132,6 +142,9 @@ class Endpoint:
             if not schema or not self._takes_schema:
                 return await self._answer(messages, sampling)
             return await self._answer_in_form(messages, sampling, schema)
+        except RecursionError:
+            why = "its error is nested too deeply"
+            raise OutageError("The endpoint failed.", where=self.shown_url, why=why) from None
         except LabError as error:
             if len(self.config.api_key) >= SHORTEST_KEY:  # an endpoint's own words may repeat it
                 error.why = error.why.replace(self.config.api_key, "[key]")
@@ -143,7 +156,9 @@ class Endpoint:
         """An endpoint that refuses a call with a schema, and takes it without, is not told of one again."""
         try:
             return await self._answer(messages, sampling, schema)
-        except RequestError:
+        except RequestError as error:
+            if error.answered is not None:  # its content filter withheld the answer, the form was taken
+                raise
             answer = await self._answer(messages, sampling)
             self._takes_schema = False
             return answer
@@ -174,29 +189,51 @@ class Endpoint:
         answering = self._client.chat.completions.with_streaming_response.create(
             model=self.config.model, messages=[], extra_body=_asked(messages, sampling, schema)
         )
-        body = bytearray()
         async with answering as response:
-            async for part in response.iter_bytes():
-                body += part
-                if len(body) > MOST_BYTES:
-                    break
-        if len(body) > MOST_BYTES:
+            body = await read_within(response.iter_bytes(), MOST_BYTES)
+        if body is None:
             why = f"more than {MOST_BYTES:,} bytes"
-            raise CallError("The model's answer is too long.", where=self.shown_url, why=why)
-        return bytes(body)
+            error = CallError("The model's answer is too long.", where=self.shown_url, why=why)
+            error.answered = (0, 0)
+            raise error
+        return body
 
     async def _no_such_model(self, error: "openai.APIStatusError") -> EndpointError:
         """The error of an unknown model, with those that there are."""
         do = f"set MODEL_NAME to a model that {self.shown_url}/models lists"
         try:
             async with asyncio.timeout(MODELS_TIMEOUT_S):
-                page = await self._client.models.list()
-            names = [model.id for model in page.data][:MODELS_SHOWN]
+                async with self._client.models.with_streaming_response.list() as response:
+                    body = await read_within(response.iter_bytes(), MOST_BYTES)
+            names = [str(model["id"]) for model in json.loads(body or b"")["data"][:MODELS_SHOWN]]
             do = f"set MODEL_NAME to one of: {', '.join(names)}" if names else do
         except Exception as none_listed:  # it is only for the message
             do = f"{do} ({type(none_listed).__name__})"
         what = f"The endpoint does not have {self.config.model!r}."
         return EndpointError(what, where=self.shown_url, why=str(error), do=do)
+
+
+async def read_within(parts: AsyncIterable[bytes], most: int) -> bytes | None:
+    """A body that has at most so many bytes; None for a longer one, whose rest is not read."""
+    body = bytearray()
+    async for part in parts:
+        body += part
+        if len(body) > most:
+            return None
+    return bytes(body)
+
+
+async def _cut_error(response: "httpx2.Response") -> None:
+    """Read the body of what is no answer to a limit: the client would read all of it, and unpack it."""
+    if response.is_success:
+        return
+    body = bytearray()
+    async for part in response.aiter_raw():
+        body += part
+        if len(body) >= MOST_ERROR_BYTES:
+            break
+    await response.aclose()
+    response._content = bytes(body[:MOST_ERROR_BYTES])  # there is no public way to set it
 
 
 def _asked(messages: Sequence[Message], sampling: SamplingParams, schema: str) -> dict[str, object]:
@@ -241,5 +278,8 @@ def _split_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
 
 def shown_url(url: str) -> str:
     """`url` without user, password, query and fragment."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a bracket that is not closed
+        return "[malformed URL]"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

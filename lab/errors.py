@@ -10,6 +10,9 @@ from typing import ClassVar
 MOST_CHARACTERS = 500
 """Of one line of an error: an endpoint may answer with a whole page."""
 
+MOST_KEPT = 4000
+"""Characters of each text of an error that are kept: a foreign page may be large, and hard to search in."""
+
 
 class LabError(Exception):
     """An expected failure, told to the user as what happened, where, why, and what to do next.
@@ -25,7 +28,7 @@ class LabError(Exception):
 
     def __init__(self, what: str, *, where: str = "", why: str = "", do: str = "") -> None:
         super().__init__(what)
-        self.what, self.where, self.why = map(without_credentials, (what, where, why))
+        self.what, self.where, self.why = map(_kept, (what, where, why))
         self.do = do
 
     def __str__(self) -> str:
@@ -67,9 +70,14 @@ class UnreachableError(EndpointError):
 
 
 class CallError(LabError):
-    """One model call failed; another attempt may do."""
+    """One model call failed; another attempt may do.
+
+    Attributes:
+        answered: tokens in and out of an answer that could not be used; None where there was no answer.
+    """
 
     exit_code = 3
+    answered: tuple[int, int] | None = None
 
 
 class OutageError(CallError):
@@ -125,6 +133,12 @@ def without_credentials(text: str) -> str:
     """`text` with its URLs cut to what may be shown: libraries put a password or a token into theirs."""
     text = re.sub(r"(?<=://)[^\s/?#'\"]*@", "", text)
     return re.sub(r"(\w://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text)
+
+
+def _kept(text: str) -> str:
+    """A text as an error holds it: of bounded length, without credentials, and fit to be written."""
+    writable = text[:MOST_KEPT].encode("utf-8", "replace").decode("utf-8")  # it may hold a lone surrogate
+    return without_credentials(writable)
 
 
 def meant(name: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -29,7 +29,7 @@ from lab.experiment_file import (
 from lab.files import key_place, place
 from lab.objective import Objective
 from lab.patience import Patience
-from lab.prompt import load_template
+from lab.prompt import find_template
 from lab.settings import ModelChoice
 from lab.space import Space
 from lab.space_table import read_space
@@ -168,7 +168,7 @@ def _baseline(table: BaselineTable, folder: Path) -> Candidate:
     sampling = table.model_dump(exclude={"template", "history", "layout", "show_rewards"})
     try:
         return Candidate(
-            load_template(folder / f"{table.template}.toml"),
+            find_template(folder, table.template),
             SamplingParams(**sampling),
             ContextSettings(table.history, table.layout, table.show_rewards),
         )

@@ -135,7 +135,9 @@ def _connection(error: "openai.APIConnectionError", where: str) -> EndpointError
                 return EndpointError(
                     "The endpoint's certificate is not trusted.", where=where, why=why, do=trust
                 )
-            case ConnectionError() | aiohttp.ServerDisconnectedError() if not connecting:
+            case ConnectionError() | aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() if (
+                not connecting
+            ):
                 return OutageError("The endpoint broke off in the middle.", where=where, why=why)
             case ssl.SSLError():
                 return EndpointError("The endpoint does not speak TLS.", where=where, why=why, do=do)

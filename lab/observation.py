@@ -54,7 +54,7 @@ class View:
             ConfigError: the project's `render` failed.
         """
         value = 0.0 if reward is None else reward
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
             raise EnvError("The environment's reward is no number.", why=f"reward {reward!r}")
         if not isinstance(observation, dict) or not isinstance(done, bool):
             why = f"observation {observation!r}, done {done!r}"
@@ -88,12 +88,25 @@ class View:
     def _field(self, value: object) -> str | None:
         if value is None:
             return None
-        text = _unicode(
-            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-        )
+        text = _unicode(value if isinstance(value, str) else _json(value))
         if self.longest is None or len(text) <= self.longest:
             return text
         return f"{text[: self.longest]} [... {len(text) - self.longest} characters more]"
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
+
+
+def _json(value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except Exception as error:  # nested too deeply, in a circle, or an object that fails when it is shown
+        why = f"a field cannot be written: {type(error).__name__}"
+        raise EnvError("The environment's observation is malformed.", why=why) from error
 
 
 def _unicode(text: str) -> str:

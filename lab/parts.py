@@ -35,7 +35,7 @@ class PartsOf:
     """Opens the parts of one study, and closes them.
 
     Attributes:
-        on_failure: called for every attempt at a call that failed.
+        on_failure: called for every attempt at a call that failed, and whether it was another proposer's.
         say: called with a sentence for people, where the environment's server makes episodes wait.
     """
 
@@ -43,7 +43,7 @@ class PartsOf:
     model: ModelChoice
     record: Record
     spending: Spending
-    on_failure: Callable[[LabError], None]
+    on_failure: Callable[[LabError, bool], None]
     say: Callable[[str], None]
 
     @asynccontextmanager
@@ -59,8 +59,8 @@ class PartsOf:
                 yield Parts(environment, Nothing(self._no_budget), None)
                 return
             endpoint = await stack.enter_async_context(open_endpoint(opening, self.experiment.patience))
-            endpoint.throttle.on_failure = self.on_failure
             model = Metered(endpoint, self.spending, self.experiment.prices_of(self.model))
+            model.watch(endpoint.throttle, lambda error: self.on_failure(error, False))
             yield Parts(environment, model, await self._proposer(stack, endpoint, model))
 
     async def _environment(self, stack: AsyncExitStack, *, may_call: bool) -> Environment:
@@ -78,8 +78,9 @@ class PartsOf:
         config = proposer_endpoint(endpoint.config)
         if config != endpoint.config:
             other = await stack.enter_async_context(Endpoint(config))
-            other.throttle.on_failure = self.on_failure
-            model = Metered(other, self.spending, proposals.prices)
+            theirs = Metered(other, self.spending, proposals.prices)
+            theirs.watch(other.throttle, lambda error: self.on_failure(error, True))
+            model = theirs
         return make_proposer(proposals.proposer, Recorded(model, self.record, PROPOSALS))
 
     def _no_budget(self) -> BudgetError:

@@ -71,11 +71,13 @@ class Throttle:
     """All calls of one endpoint pass through here.
 
     Attributes:
-        on_failure: told of every attempt that failed.
+        on_failure: called with the error of every attempt that failed.
+        before_retry: called before another attempt is made; what it raises ends the call.
     """
 
     def __init__(self, patience: Patience, clock: Callable[[], float] = time.monotonic) -> None:
         self.on_failure: Callable[[LabError], None] = lambda _: None
+        self.before_retry: Callable[[], None] = lambda: None
         self._patience, self._clock = patience, clock
         self._in_use, self._limit, self._freed = 0, inf, asyncio.Condition()
         self._fell_s = self._answered_s = -inf
@@ -104,6 +106,7 @@ class Throttle:
                 over = self._clock() + wait_s - began_s > self._patience.whole_s
                 if self._is_final(error) or failed >= self._patience.attempts or over:
                     raise self._given_up(error, number, began_s) from error
+            self.before_retry()
             await asyncio.sleep(wait_s)
 
     @asynccontextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.command import Debug, ExperimentOrNone, command_line, manners, who
+from lab.command import Debug, EndpointUrl, ExperimentOrNone, command_line, manners, who
 from lab.errors import plain
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def play(
     candidate: Annotated[str, who("WHO")] = "frozen",
     experiment: ExperimentOrNone = None,
     seed: Annotated[int, typer.Option(min=0, help="The environment's seed.")] = 0,
+    endpoint: EndpointUrl = "",
     debug: Debug = False,
 ) -> None:
     """Play one episode, step by step: every message that is sent, the action, the reward, tokens, seconds.
@@ -45,16 +46,16 @@ def play(
         python -m lab.play trial-012 experiments/smoke.toml
     """
     with manners(debug=debug):
-        asyncio.run(_play(candidate, experiment, seed))
+        asyncio.run(_play(candidate, experiment, seed, endpoint))
 
 
-async def _play(name: str, path: Path | None, seed: int) -> None:
+async def _play(name: str, path: Path | None, seed: int, url: str) -> None:
     # Here and not above, so that --help answers at once.
     from lab.agent import Agent
     from lab.episode import play as play_episode
     from lab.stage import set_stage
 
-    stage = await set_stage([name], path, need_experiment=False)
+    stage = await set_stage([name], path, need_experiment=False, endpoint=url)
     (contender,) = stage.contenders
     _say(_heading(stage, seed))
     async with stage.opened() as (endpoint, environment), environment.session() as session:

@@ -87,6 +87,19 @@ class PromptTemplate:
             raise ConfigError(f"Unknown placeholder {{{unknown[0]}}}.", where=where, do=do)
 
 
+def find_template(folder: Path, name: str) -> PromptTemplate:
+    """Read the template `name` of the project's folder of templates.
+
+    Raises:
+        ConfigError: as `load_template`, or the file lies outside of that folder.
+    """
+    path = folder / f"{name}.toml"
+    if not path.resolve().is_relative_to(folder.resolve()):
+        do = f"copy it to {folder}, and name it by its file's name"
+        raise ConfigError("A template lies outside of the project's templates.", where=str(path), do=do)
+    return load_template(path)
+
+
 def load_template(path: Path) -> PromptTemplate:
     """Read a template file: TOML with `about` (one line for people), `system` and `turn`.
 

@@ -19,12 +19,13 @@ from typing import Any
 import sqlalchemy as sql
 from pydantic import ValidationError
 
+from lab.answer import MOST_TOKENS, count
 from lab.endpoint import Completion
 from lab.episode import CutEpisode, Ending, Episode, FailedEpisode
 from lab.errors import CallError, ConfigError, LabError, plain
 from lab.journal import Begun, Ended, Event, Failed, Judged, Opened, Over, Seen, Taken, event_json, read_event
 from lab.spending import FREE, Prices, Spent, out_of_budget
-from lab.store import Store, calls, events, failures, studies
+from lab.store import Store, calls, events, failures, studies, unusable
 
 PAGE = 500
 """Entries of the journal that are read at a time: with the texts of episodes they are large."""
@@ -223,10 +224,18 @@ class Record:
         else:
             self.store.insert(calls, row)
 
-    def keep_failure(self, error: LabError) -> None:
-        """Write an attempt at a call that failed."""
+    def keep_failure(self, error: LabError, *, proposals: bool = False) -> None:
+        """Write an attempt at a call that failed, and what it cost where it was answered.
+
+        Args:
+            proposals: whether the call was one of the proposing model, where that is another one.
+        """
         row = {"study": self.name, "at": time.time(), "what": plain(error.what), "why": plain(error.why)}
         self.store.insert(failures, row)
+        if isinstance(error, CallError) and error.answered is not None:
+            tokens = dict(zip(("prompt_tokens", "completion_tokens"), error.answered, strict=True))
+            place = {"study": self.name, "worker": self.worker, "proposals": proposals}
+            self.store.insert(unusable, {**place, **tokens})
 
     def failures(self) -> dict[str, int]:
         """How many attempts failed, by what happened; the most frequent first."""
@@ -243,14 +252,19 @@ class Record:
         """What was spent on episodes, or on proposals, by other processes than this."""
         self.uncounted = 0
         of_kind = (calls.c.scope == PROPOSALS) if proposals else (calls.c.scope != PROPOSALS)
-        sums = sql.select(
-            sql.func.count(),
-            sql.func.coalesce(sql.func.sum(calls.c.prompt_tokens), 0),
-            sql.func.coalesce(sql.func.sum(calls.c.completion_tokens), 0),
-        ).where(calls.c.study == self.name, calls.c.worker != self.worker, of_kind)
-        made, tokens_in, tokens_out = map(int, self.store.rows(sums)[0])
+        sums = [self._sums(calls, of_kind), self._sums(unusable, unusable.c.proposals == proposals)]
+        made, tokens_in, tokens_out = map(sum, zip(*sums, strict=True))
         unpriced = 0 if prices.known else made
         return Spent(made, tokens_in, tokens_out, prices.dollars(tokens_in, tokens_out), unpriced)
+
+    def _sums(self, table: sql.Table, of_kind: sql.ColumnElement[bool]) -> list[int]:
+        """Rows that other processes wrote, and the tokens in them, each within what a call can have."""
+        tokens = (table.c.prompt_tokens, table.c.completion_tokens)
+        counted = (sql.case((each.between(0, MOST_TOKENS), each), else_=0) for each in tokens)
+        query = sql.select(
+            sql.func.count(), *(sql.func.coalesce(sql.func.sum(each), 0) for each in counted)
+        ).where(table.c.study == self.name, table.c.worker != self.worker, of_kind)
+        return list(map(int, self.store.rows(query)[0]))
 
     def _entries(self, which: sql.ColumnElement[bool]) -> sql.Select[Any]:
         query = sql.select(events.c.at, events.c.worker, events.c.body)
@@ -327,5 +341,5 @@ def _seen(event: Event) -> Seen:
 
 
 def _completion(row: sql.Row[Any]) -> Completion:
-    tokens = (row.prompt_tokens, row.completion_tokens)
+    tokens = (count(row.prompt_tokens), count(row.completion_tokens))  # an older record may hold any
     return Completion(row.text, row.finish_reason, *tokens, row.latency_s, row.attempts)

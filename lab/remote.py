@@ -5,13 +5,14 @@ own package is needed.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lab.action import ActionError, ActionForm, Parse, Values, refused
-from lab.endpoint import shown_url
+from lab.endpoint import read_within, shown_url
 from lab.errors import EnvError
 from lab.observation import Observed, View
 from lab.places import Place, Places
@@ -19,6 +20,12 @@ from lab.places import Place, Places
 if TYPE_CHECKING:
     from openenv.core.client_types import StepResult
     from openenv.core.generic_client import GenericEnvClient
+
+MOST_BYTES = 4_000_000
+"""Of a server's schema."""
+
+MOST_MESSAGE_MB = 16.0
+"""Of one answer to a reset or a step, in MB."""
 
 STOP_GRACE_S = 5.0
 """Seconds that a stop waits for a container that is still on its way up."""
@@ -48,7 +55,11 @@ class Remote:
         """
         from openenv.core.generic_client import GenericEnvClient
 
-        client = GenericEnvClient(base_url=self._url, message_timeout_s=self._step_timeout_s)
+        client = GenericEnvClient(
+            base_url=self._url,
+            message_timeout_s=self._step_timeout_s,
+            max_message_size_mb=MOST_MESSAGE_MB,
+        )
         async with AsyncExitStack() as stack:
             async with self._asking:
                 place = await stack.enter_async_context(self._places.one())
@@ -59,29 +70,44 @@ class Remote:
     async def _published(self, client: "GenericEnvClient", place: Place) -> ActionForm:
         form = ActionForm(await self._schema(), self._parse)
         if form.calls_tools:
-            try:
-                listing = {"type": "list_tools"}
-                result = await place.ask(lambda: client.step(listing), client.disconnect)
-                form = form.with_tools(result.observation["tools"])
-            except EnvError:
-                raise  # the server takes no session
-            except Exception:  # a server may not list them
-                return form
+            form = await self._with_tools(form, client, place)
+        try:
+            form.asked  # noqa: B018  # it is made here, where a schema that cannot be used has its words
+        except Exception as error:  # whatever a foreign schema holds
+            raise _no_schema(f"it cannot be used: {type(error).__name__}", self._url) from error
         return form
+
+    async def _with_tools(self, form: ActionForm, client: "GenericEnvClient", place: Place) -> ActionForm:
+        listing = {"type": "list_tools"}
+        try:
+            result = await place.ask(lambda: client.step(listing), client.disconnect)
+            return form.with_tools(result.observation["tools"])
+        except EnvError:
+            raise  # the server takes no session
+        except Exception:  # a server may not list them
+            return form
 
     async def _schema(self) -> dict[str, Any]:
         import httpx
 
         url = self._url.replace("ws", "http", 1) if self._url.startswith("ws") else self._url
+        # Nothing is unpacked: a small body may unpack to gigabytes.
+        headers = {"Accept-Encoding": "identity"}
         try:
-            async with httpx.AsyncClient(timeout=self._step_timeout_s) as client:
-                answer = await client.get(f"{url}/schema")
-            schema = answer.raise_for_status().json()["action"]
-        except httpx.TimeoutException as error:
+            async with (
+                asyncio.timeout(self._step_timeout_s),
+                httpx.AsyncClient(timeout=self._step_timeout_s, headers=headers) as client,
+                client.stream("GET", f"{url}/schema") as answer,
+            ):
+                body = await read_within(answer.raise_for_status().aiter_raw(), MOST_BYTES)
+            if body is None:
+                raise _no_schema(f"it has more than {MOST_BYTES:,} bytes", url)
+            schema = json.loads(body)["action"]
+        except (httpx.TimeoutException, TimeoutError) as error:
             raise _failure(TimeoutError(str(error)), shown_url(self._url)) from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise _failure(ConnectionError(str(error)), shown_url(self._url)) from error
-        except (httpx.HTTPStatusError, ValueError, KeyError, TypeError) as error:
+        except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise _no_schema(f"{type(error).__name__}: {error}", url) from error
         if not isinstance(schema, dict):
             raise _no_schema(f"its action is {schema!r}", url)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab.candidate import LIMITS, Candidate
 from lab.errors import ConfigError, unknown_key
-from lab.prompt import PromptTemplate, load_template
+from lab.prompt import PromptTemplate, find_template
 from lab.space import Choices, Dimension, Range, Space, with_settings
 
 WHOLE = ("max_tokens", "history", "demonstrations")
@@ -66,4 +66,4 @@ def _range(name: str, low: float, high: float) -> Range:
 
 def _load(dimension: Dimension, folder: Path) -> dict[str, PromptTemplate]:
     names = [str(name) for name in dimension.ends]
-    return {name: load_template(folder / f"{name}.toml") for name in names}
+    return {name: find_template(folder, name) for name in names}

@@ -11,7 +11,8 @@ from math import inf
 
 from lab.candidate import SamplingParams
 from lab.endpoint import Completion, Message, Model
-from lab.errors import BudgetError
+from lab.errors import BudgetError, CallError, LabError
+from lab.patience import Throttle
 
 _MARGIN = 1.25
 """How much dearer than the search's average an episode of the verdict may turn out: the best write more."""
@@ -241,6 +242,29 @@ class Metered:
             self.spending.in_flight -= 1
         self.spending.count(1, completion.prompt_tokens, completion.completion_tokens, self.prices)
         return completion
+
+    def watch(self, throttle: Throttle, on_failure: Callable[[LabError], None]) -> None:
+        """Count attempts that were answered with nothing usable, and make none that passes the budget.
+
+        Args:
+            throttle: the endpoint's.
+            on_failure: called with the error of every attempt that failed.
+        """
+
+        def failed(error: LabError) -> None:
+            if isinstance(error, CallError) and error.answered is not None:
+                self.spending.count(1, *error.answered, self.prices)
+            on_failure(error)
+
+        throttle.on_failure, throttle.before_retry = failed, self._check_retry
+
+    def _check_retry(self) -> None:
+        spending, budget = self.spending, self.spending.budget
+        if spending.calls + spending.in_flight > budget.calls:  # this call is one of those in flight
+            raise out_of_budget(f"budget.calls = {budget.calls:g}")
+        for name in ("tokens", "dollars"):
+            if getattr(spending, name) >= getattr(budget, name):
+                raise out_of_budget(f"budget.{name} = {getattr(budget, name):g}")
 
     def _last_is_in_flight(self) -> bool:
         return self.spending.calls + self.spending.in_flight >= self.spending.budget.calls

@@ -81,20 +81,30 @@ class Stage:
 
 
 def experiment_path(name: str) -> Path:
-    """The file of the experiment `name`, where frozen prompts and people expect it."""
+    """The file of the experiment `name`, where frozen prompts and people expect it.
+
+    Raises:
+        ConfigError: the name leads out of that folder: a frozen file may name any path.
+    """
+    if Path(name).name != name:
+        do = "name the experiment's file on the command line"
+        raise ConfigError(f"{name!r} is not an experiment's name.", where="provenance.experiment", do=do)
     return Path("experiments") / f"{name}.toml"
 
 
-async def set_stage(names: Sequence[str], path: Path | None, *, need_experiment: bool) -> Stage:
+async def set_stage(
+    names: Sequence[str], path: Path | None, *, need_experiment: bool, endpoint: str = ""
+) -> Stage:
     """The stage for `names`, on the experiment at `path`: by default the frozen prompt's, where it is named.
 
     Args:
         need_experiment: whether the frozen prompt alone will not do.
+        endpoint: the URL of the flag `--endpoint`.
 
     Raises:
         ConfigError: a file is not there or wrong, or nobody has such a name.
     """
-    read_surroundings(Path.cwd())
+    read_surroundings(Path.cwd(), endpoint)
     for name in names:
         _check_name(name)
     frozen = read_frozen(BEST) if FROZEN in names else None

@@ -78,6 +78,17 @@ failures = sql.Table(
     sql.Column("why", sql.Text, nullable=False),
 )
 
+unusable = sql.Table(
+    "unusable",  # answers that are no completion, and were paid for all the same
+    _tables,
+    sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("study", sql.ForeignKey(studies.c.name), nullable=False, index=True),
+    sql.Column("worker", sql.Text, nullable=False),
+    sql.Column("proposals", sql.Boolean, nullable=False),
+    sql.Column("prompt_tokens", sql.Integer, nullable=False),
+    sql.Column("completion_tokens", sql.Integer, nullable=False),
+)
+
 workers = sql.Table(
     "workers",
     _tables,

@@ -272,8 +272,8 @@ class Study:
         self._view.trial(trial)
         self._tracker.trial(trial)
 
-    def _on_failure(self, error: LabError) -> None:
-        self._record.keep_failure(error)
+    def _on_failure(self, error: LabError, proposals: bool) -> None:
+        self._record.keep_failure(error, proposals=proposals)
         self._view.failed(error)
 
     def _on_headroom(self, headroom: Headroom) -> None:

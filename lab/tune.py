@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.command import Debug, Experiment, command_line, manners
+from lab.command import Debug, EndpointUrl, Experiment, command_line, manners
 from lab.errors import BudgetError, ConfigError, LabError
 from lab.frozen import BEST
 
@@ -65,6 +65,7 @@ def tune(
     as_json: Annotated[
         bool, typer.Option("--json", help="The result as one JSON document on stdout, for programs.")
     ] = False,
+    endpoint: EndpointUrl = "",
     debug: Debug = False,
 ) -> None:
     """Tune prompt and sampling on an experiment, and freeze the winner.
@@ -90,9 +91,9 @@ def tune(
     kept = "Stopped. What was played and paid for is kept; the same command resumes."
     with manners(debug=debug, interrupted=kept):
         if dry_run:
-            typer.echo(asyncio.run(_planned(experiment)), nl=False)
+            typer.echo(asyncio.run(_planned(experiment, endpoint)), nl=False)
             return
-        wanted = _Wanted(experiment, out, storage, fresh, replay, worker, quiet, freeze_unvalidated)
+        wanted = _Wanted(experiment, out, storage, fresh, replay, worker, quiet, endpoint, freeze_unvalidated)
         ended = asyncio.run(_tune(wanted))
         typer.echo(_shown(ended, wanted, as_json=as_json))
         if ended.not_written is not None:
@@ -112,6 +113,7 @@ class _Wanted:
     replay: bool
     worker: bool
     quiet: bool
+    endpoint: str
     freeze_unvalidated: bool
 
 
@@ -134,12 +136,12 @@ class _Ended:
         return isinstance(self.outcome, Unvalidated)
 
 
-async def _planned(path: Path) -> str:
+async def _planned(path: Path, endpoint: str) -> str:
     from lab.experiment import load_experiment
     from lab.plan import Plan, opening_of
     from lab.settings import choose_environment, choose_model, read_surroundings, shown_proposer
 
-    read_surroundings(Path.cwd())
+    read_surroundings(Path.cwd(), endpoint)
     experiment = load_experiment(path)
     model = choose_model(experiment.model)
     environment = choose_environment(experiment.environment)
@@ -174,7 +176,7 @@ async def _tune(wanted: _Wanted) -> _Ended:
     from lab.study_document import document
     from lab.tracking import Tracker
 
-    read_surroundings(Path.cwd())
+    read_surroundings(Path.cwd(), wanted.endpoint)
     storage = _storage(wanted)
     experiment = load_experiment(wanted.experiment)
     check_writable(wanted.out)

@@ -19,6 +19,7 @@ class Reply:
     Attributes:
         message, code: of the error.
         body: sent in place of either.
+        times: how often `body` is sent, one after the other, as one body.
         delay_s: seconds before anything is sent.
         sent: share of the body that is sent before the connection is closed; below 0, not even a status.
     """
@@ -30,6 +31,7 @@ class Reply:
     message: str = ""
     code: str | None = None
     body: bytes | None = None
+    times: int = 1
     sent: float = 1.0
     delay_s: float = 0.0
 
@@ -42,11 +44,18 @@ Script = Callable[[Body], Reply]
 
 @dataclass
 class FakeEndpoint:
-    """A running endpoint: where it is, what it was asked, and how many requests it held at once."""
+    """A running endpoint: where it is, what it was asked, and how many requests it held at once.
+
+    Attributes:
+        models: the answer to `/models`.
+        heads: the headers of each request, their names in lower case.
+    """
 
     url: str
     script: Script
+    models: Reply
     requests: list[Body] = field(default_factory=list)
+    heads: list[dict[str, str]] = field(default_factory=list)
     raw: list[bytes] = field(default_factory=list)
     most_at_once: int = 0
     _open: int = 0
@@ -73,20 +82,24 @@ class FakeEndpoint:
 
 
 @contextmanager
-def fake_endpoint(script: Script = lambda _: Reply(), port: int = 0) -> Iterator[FakeEndpoint]:
+def fake_endpoint(
+    script: Script = lambda _: Reply(), port: int = 0, models: Reply | None = None
+) -> Iterator[FakeEndpoint]:
     """Serve `script` on a loopback port, by default a free one, while the context is open."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
+            endpoint.heads.append({name.lower(): value for name, value in self.headers.items()})
             body, reply = endpoint.answer(self.rfile.read(int(self.headers["Content-Length"])))
             self._send(
                 reply, json.dumps(_payload(body, reply)).encode() if reply.body is None else reply.body
             )
 
         def do_GET(self) -> None:
-            self._send(Reply(), json.dumps({"object": "list", "data": MODELS}).encode())
+            listed = json.dumps({"object": "list", "data": MODELS}).encode()
+            self._send(endpoint.models, endpoint.models.body or listed)
 
         def _send(self, reply: Reply, data: bytes) -> None:
             time.sleep(reply.delay_s)
@@ -94,11 +107,13 @@ def fake_endpoint(script: Script = lambda _: Reply(), port: int = 0) -> Iterator
             if reply.sent < 0:
                 return
             self.send_response(reply.status)
-            headers = {"Content-Type": "application/json", "Content-Length": str(len(data)), **reply.headers}
+            headers = {"Content-Type": "application/json", "Content-Length": str(len(data) * reply.times)}
+            headers |= reply.headers
             for header in headers.items():
                 self.send_header(*header)
             self.end_headers()
-            self.wfile.write(data[: round(len(data) * reply.sent)])
+            for _ in range(reply.times):
+                self.wfile.write(data[: round(len(data) * reply.sent)])
 
         def log_message(self, *_: object) -> None:
             pass
@@ -111,7 +126,7 @@ def fake_endpoint(script: Script = lambda _: Reply(), port: int = 0) -> Iterator
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
-    endpoint = FakeEndpoint(f"http://127.0.0.1:{server.server_port}/v1", script)
+    endpoint = FakeEndpoint(f"http://127.0.0.1:{server.server_port}/v1", script, models or Reply())
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

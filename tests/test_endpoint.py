@@ -92,7 +92,12 @@ TOLD = {
     "down": (Reply(status=503), EndpointError, "The endpoint is busy."),
     "broken": (Reply(status=500), EndpointError, "The endpoint failed."),
     "no choices": (Reply(body=b'{"choices": []}'), CallError, "has no choices"),
-    "null content": (Reply(body=body(content=None)), CallError, "has no text"),
+    "no message": (Reply(body=b'{"choices": [{"finish_reason": "stop"}]}'), CallError, "has no text"),
+    "content null of an error": (
+        Reply(body=b'{"choices": [{"finish_reason": "error", "message": {"content": null}}]}'),
+        CallError,
+        "has no text",
+    ),
     "no JSON": (Reply(body=b'{"choices": ['), CallError, "is not JSON"),
     "a page": (Reply(body=b"<html>busy</html>"), CallError, "is not JSON"),
     "cut short": (Reply(sent=0.5), EndpointError, "broke off in the middle"),
@@ -290,11 +295,12 @@ def test_a_socks_proxy_is_refused_where_the_way_leads_through_it(monkeypatch: py
 
 def test_a_key_is_read_without_its_line_end_and_refused_with_what_no_header_takes() -> None:
     model = ModelChoice("https://api.example.invalid/v1", "big")
-    assert hosted_endpoint(model, {"HF_TOKEN": " hf_key\r\n"}).api_key == "hf_key"
-    assert hosted_endpoint(model, {"HF_TOKEN": "", "API_KEY": "sk-key"}).api_key == "sk-key"
+    here = {"API_BASE_URL": model.endpoint}
+    assert hosted_endpoint(model, {**here, "HF_TOKEN": " hf_key\r\n"}).api_key == "hf_key"
+    assert hosted_endpoint(model, {**here, "HF_TOKEN": "", "API_KEY": "sk-key"}).api_key == "sk-key"
     for bad in ("hf\x00key", "hf key\r\nHost: elsewhere", "schl\u00fcssel"):
         with pytest.raises(NoKeyError, match="characters that no key has") as told:
-            hosted_endpoint(model, {"HF_TOKEN": bad})
+            hosted_endpoint(model, {**here, "HF_TOKEN": bad})
         assert bad not in str(told.value)
 
 

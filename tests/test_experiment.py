@@ -23,7 +23,12 @@ ECHO = Path("experiments/echo.toml")
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return Project.make(tmp_path_factory.mktemp("experiment") / "project")
+    folder = tmp_path_factory.mktemp("experiment")
+    project = Project.make(folder / "project")
+    outside = folder / "stray.toml"
+    outside.write_text('system = "Speak."\nturn = "{observation}"\n')
+    (project.folder / "prompts/templates/link.toml").symlink_to(outside)
+    return project
 
 
 def changed(project: Project, old: str, new: str) -> Path:
@@ -95,6 +100,10 @@ def test_the_baseline_of_echo_is_the_reference_at_its_settings() -> None:
         ('layout = ["text", "turns"]', 'layout = ["prose"]', "space.layout", "text or turns"),
         ('layout = ["text", "turns"]', "layout = { low = 0, high = 1 }", "space.layout", "no range"),
         ('"reference", "word_count"', '"reference", "word_cuont"', "space.template", "word_count"),
+        ('template = "reference"', 'template = "../../../stray"', "baseline.", "outside of the project"),
+        ('"reference", "word_count"', '"../../../stray"', "space.template", "outside of the project"),
+        ('"reference", "word_count"', '"/etc/stray"', "space.template", "outside of the project"),
+        ('"reference", "word_count"', '"link"', "space.template", "outside of the project"),
         ('endpoint = "embedded"', 'endpoint = "embedded', "mine.toml", "cannot be read"),
         ("episodes = 8 ", "episodes = 3.5 ", "search.episodes", "valid integer"),
         ("calls = 1000\nminutes = 10", "", "budget", "set one of calls, tokens, dollars, minutes"),

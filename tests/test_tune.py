@@ -536,6 +536,7 @@ def test_an_episode_that_fails_for_the_endpoints_fault_is_played_again(project: 
         (["experiments/absent.toml"], {}, 2, "There is no such experiment"),
         (["--trails", "3"], {}, 2, "No such option"),
         (["experiments/known.toml"], {"API_BASE_URL": "https://host.invalid/v1"}, 2, "MODEL_NAME"),
+        (["experiments/known.toml"], {"MODEL_NAME": "gpt-9"}, 2, "set API_BASE_URL to the endpoint"),
         (
             ["experiments/known.toml"],
             {"API_BASE_URL": "https://h.invalid/v1", "MODEL_NAME": "m"},
