@@ -15,11 +15,13 @@ from lab.environment import Environment
 from lab.episode import CutEpisode, Ending, Episode, FailedEpisode, Step, Tally, play
 from lab.errors import CallError, EnvError, RequestError
 from lab.evaluation import Evaluation
+from lab.first_answers import FirstAnswers
 from lab.journal import Ended, Failed
 from lab.record import Record
 from lab.recorded import Recorded
 from lab.spending import Spending
 from lab.task import Task
+from lab.troubles import Troubles, troubles_of
 
 ATTEMPTS = 3
 """Times that an episode is begun before its environment counts as failed, or its candidate as unplayable."""
@@ -37,6 +39,7 @@ class Player:
 
     Args:
         record: where calls and episodes are kept, and looked up; None to play without.
+        first: told of each step, for it may end the study.
     """
 
     def __init__(
@@ -47,8 +50,9 @@ class Player:
         in_flight: int,
         spending: Spending,
         record: Record | None = None,
+        first: FirstAnswers | None = None,
     ) -> None:
-        self.task, self.spending = task, spending
+        self.task, self.spending, self.first = task, spending, first
         self.owed_calls = 0
         self._model, self._environment = model, environment
         self._record = record
@@ -92,7 +96,7 @@ class Player:
         return Evaluation(candidate, self.task, ended, failed)
 
     async def _episode(self, candidate: Candidate, seed: int, hopeless: Hopeless | None) -> Played | Ending:
-        running = _Running(self, hopeless)
+        running = _Running(self, candidate.digest, hopeless)
         try:
             if self._record is None:
                 async with self._slots:
@@ -123,7 +127,7 @@ class Player:
                 self.spending.episodes += 1
                 return episode
             except _Cut as cut:
-                return CutEpisode(seed, cut.bound)
+                return CutEpisode(seed, cut.bound, running.troubles)
             except RequestError as error:
                 return FailedEpisode(seed, error)
             except CallError as error:  # tried as often as patience has it, while others were answered
@@ -168,21 +172,28 @@ class _Cut(Exception):  # noqa: N818  # not an error: the way out of an episode 
 class _Running:
     """One episode that is being played: the calls it has made, and the most that it can still return."""
 
-    def __init__(self, player: Player, hopeless: Hopeless | None) -> None:
+    def __init__(self, player: Player, digest: str, hopeless: Hopeless | None) -> None:
         self.calls = 0
-        self._player, self._hopeless = player, hopeless
-        self._returned = 0.0
+        self._player, self._digest, self._hopeless = player, digest, hopeless
+        self._steps = list[Step]()
+
+    @property
+    def troubles(self) -> Troubles:
+        return troubles_of(self._steps)
 
     def begin(self) -> None:
-        self._returned = 0.0
+        self._steps.clear()
 
     def step(self, step: Step) -> None:
         self.calls += 1
         self._player.owed_calls -= 1
-        self._returned += step.reward
+        self._steps.append(step)
+        if self._player.first is not None:
+            self._player.first.step(self._digest, step)
         left = self._player.task.max_steps - step.number
         if self._hopeless is None or step.done or not left:
             return
-        bound = self._returned + self._player.task.most_return(left)
+        returned = sum(played.reward for played in self._steps)
+        bound = returned + self._player.task.most_return(left)
         if self._hopeless(bound):
             raise _Cut(bound)

@@ -74,7 +74,7 @@ def open_record(store: Store, experiment: str, depends_on: str, *, fresh: bool, 
         last = Record(store, *latest) if latest else None
         if last is not None and last.document == depends_on:
             return last
-        if last is not None and (replay or last.judged is None):
+        if last is not None and (replay or not (last.judged or last.stopped)):
             raise StudyChangedError(last.name, _difference(last.document, depends_on))
         if replay:
             do = "play it first: the same command without --replay"

@@ -58,7 +58,7 @@ class Search:
         self._unended: dict[Which, tuple[Entrant, int]] = {}
         self._renewer = ""
         self._episodes: defaultdict[int, list[Tally]] = defaultdict(list)
-        self._cut: defaultdict[int, int] = defaultdict(int)
+        self._cut: defaultdict[int, list[CutEpisode]] = defaultdict(list)
         settings = experiment.search
         self._race = Race(
             experiment.space,
@@ -68,13 +68,15 @@ class Search:
             experiment.seed,
             max(len(experiment.task.tasks), 1),
         )
-        self._headroom = HeadroomTest(self._race, self._enter_first())
+        self._opening = self._enter_first()
+        self._headroom = HeadroomTest(self._race, self._opening)
 
     async def run(self) -> None:
         """Play until the budget leaves no more than the verdict needs, and no worker plays any more.
 
         Raises:
-            LabError: endpoint or environment are not to be had, or the baseline cannot be played.
+            LabError: endpoint or environment are not to be had, the baseline cannot be played, or none of
+                the first answers could be used.
         """
         self._read()
         self._caught_up = True
@@ -85,6 +87,7 @@ class Search:
                 while not self._over:
                     await self._player.room()
                     self._read()
+                    self._look_at_first()
                     if self._over or self._begins_something(group):
                         continue
                     if self.all_begun.is_set() and not self._goes_on:
@@ -122,6 +125,15 @@ class Search:
         candidates = [self._experiment.baseline, *map(self.space.candidate, spread)]
         entered = map(self._race.enter, candidates)
         return [entrant for entrant in entered if entrant is not None]
+
+    def _look_at_first(self) -> None:
+        """Stop where no answer could be used so far, in one way or the other; see `lab.first_answers`."""
+        if (first := self._player.first) is None:
+            return
+        first.check()
+        played = [self._episodes[entrant.index][:1] for entrant in self._opening]
+        if first.useless and all(played):
+            first.returned([tally.episode_return for (tally,) in played])
 
     @property
     def _goes_on(self) -> bool:
@@ -255,8 +267,8 @@ class Search:
                 self._episodes[entrant.index].append(tally)
                 cost = self._experiment.objective.cost_of(tally)
                 self._race.record(entrant, place, tally.episode_return, cost)
-            case CutEpisode(bound=bound):
-                self._cut[entrant.index] += 1
+            case CutEpisode(bound=bound) as cut:
+                self._cut[entrant.index].append(cut)
                 self._race.cut(entrant, place, bound)
             case FailedEpisode(error=error):
                 if self._number(entrant) == BASELINE:
@@ -275,11 +287,10 @@ class Search:
         return [entrant for entrant in ranked if self._episodes[entrant.index]]
 
     def _trial(self, entrant: Entrant, place: int) -> Trial:
-        evaluation = Evaluation(
-            entrant.candidate, self._experiment.task, tuple(self._episodes[entrant.index])
-        )
+        episodes, cut = tuple(self._episodes[entrant.index]), tuple(self._cut[entrant.index])
+        evaluation = Evaluation(entrant.candidate, self._experiment.task, episodes, cut=cut)
         dropped = entrant.state is State.DROPPED
-        return Trial(self._number(entrant), evaluation, place, dropped, self._cut[entrant.index])
+        return Trial(self._number(entrant), evaluation, place, dropped, len(cut))
 
     def _number(self, entrant: Entrant) -> int:
         return BASELINE + entrant.index  # the baseline enters first

@@ -16,6 +16,7 @@ from lab.environment import Environment, open_environment
 from lab.errors import BudgetError, LabError
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
+from lab.first_answers import FirstAnswers
 from lab.headroom import Headroom
 from lab.journal import Judged, Kept, Opened
 from lab.opening import OpeningModel, open_endpoint
@@ -117,8 +118,12 @@ class Study:
         return search.trials
 
     def _player(self, model: Model, environment: Environment, spending: Spending) -> Player:
-        in_flight = self._experiment.search.in_flight
-        return Player(model, environment, self._experiment.task, in_flight, spending, self._record)
+        experiment, record = self._experiment, self._record
+        first = FirstAnswers(
+            record, f"{self._model.name} at {self._model.shown}", experiment.environment.shown
+        )
+        in_flight = experiment.search.in_flight
+        return Player(model, environment, experiment.task, in_flight, spending, record, first)
 
     def _new_search(self, player: Player, renewal: Renewal | None) -> Search:
         return Search(self._experiment, player, renewal, self._on_trial, self._on_headroom, self._record)

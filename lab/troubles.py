@@ -1,4 +1,4 @@
-"""Troubles: how many of a number of steps had no action that the model chose and the environment took, and why.
+"""Troubles: how many of some steps had no action that the model chose and the environment took, and why.
 
 It owns the counting. How the counts are worded is `lab.words`'; which kinds there are is `lab.episode`'s.
 """

@@ -123,6 +123,7 @@ def _told(outcome: "Outcome", out: Path, *, as_json: bool) -> str:
 async def _tune(wanted: _Wanted) -> "Outcome":
     # Here and not above, so that --help answers at once.
     from lab.experiment import load_experiment
+    from lab.first_answers import stop_error
     from lab.opening import opening_model
     from lab.plan import Plan
     from lab.progress import ProgressView
@@ -144,6 +145,8 @@ async def _tune(wanted: _Wanted) -> "Outcome":
     ):
         before = None if wanted.fresh else store.latest(experiment.name)
         record = open_record(store, experiment.name, depends_on, fresh=wanted.fresh, replay=wanted.replay)
+        if record.stopped is not None:
+            raise stop_error(record.stopped)
         told_again = wanted.replay or record.judged is not None
         with nullcontext() if told_again else opening_model(model, os.environ) as opening:
             tracker = Tracker(experiment, model, record, view.say)
