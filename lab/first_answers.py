@@ -7,10 +7,12 @@ the same error again without a call, and every worker stops.
 from collections.abc import Sequence
 from math import isclose
 
+from lab.declaration import EnvironmentConfig
 from lab.episode import FailedEpisode, Step
 from lab.errors import LabError
 from lab.journal import Stopped
 from lab.record import Record
+from lab.settings import ModelChoice
 from lab.troubles import Troubles, total, troubles_of
 from lab.words import TROUBLES, troubles_text
 
@@ -49,13 +51,9 @@ class RefusedError(LabError):
 
 
 class FirstAnswers:
-    """Watches a study's first steps, as they are played or looked up.
+    """Watches a study's first steps, as they are played or looked up."""
 
-    Args:
-        model, environment: where they are, for people.
-    """
-
-    def __init__(self, record: Record, model: str, environment: str) -> None:
+    def __init__(self, record: Record, model: ModelChoice, environment: EnvironmentConfig) -> None:
         self._record, self._model, self._environment = record, model, environment
         self._troubles = record.troubles
         self._candidates = {
@@ -113,12 +111,8 @@ class FirstAnswers:
         self.check()
 
 
-def unusable(troubles: Troubles, model: str, environment: str) -> LabError:
-    """The error for steps that are all troubled.
-
-    Args:
-        model, environment: where they are, for people.
-    """
+def unusable(troubles: Troubles, model: ModelChoice, environment: EnvironmentConfig) -> LabError:
+    """The error for steps that are all troubled."""
     kind, n = troubles.kinds[0], troubles.steps
     if len(troubles.kinds) == 1:
         first = "The first answer was" if n == 1 else f"All of the first {n} answers were"
@@ -126,9 +120,9 @@ def unusable(troubles: Troubles, model: str, environment: str) -> LabError:
     else:
         what, why = f"None of the first {n} answers could be used.", troubles_text(troubles)
     if kind == "refused":
-        return RefusedError(what, where=environment, why=why, do=_DO[kind])
+        return RefusedError(what, where=environment.shown, why=why, do=_DO[kind])
     do = _DO["length"] if why == "finish_reason=length" else _DO.get(kind, _DO["empty"])
-    return UnusableError(what, where=model, why=why, do=do)
+    return UnusableError(what, where=f"{model.name} at {model.shown}", why=why, do=do)
 
 
 def stop_error(event: Stopped) -> LabError:

@@ -119,9 +119,7 @@ class Study:
 
     def _player(self, model: Model, environment: Environment, spending: Spending) -> Player:
         experiment, record = self._experiment, self._record
-        first = FirstAnswers(
-            record, f"{self._model.name} at {self._model.shown}", experiment.environment.shown
-        )
+        first = FirstAnswers(record, self._model, experiment.environment)
         in_flight = experiment.search.in_flight
         return Player(model, environment, experiment.task, in_flight, spending, record, first)
 
@@ -162,6 +160,7 @@ class Study:
             spending,
             record.failures(),
             judged,
+            record.troubles,
         )
 
     def _spending(self) -> Spending:
