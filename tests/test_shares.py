@@ -1,4 +1,4 @@
-"""Nothing is scored that did not happen: unusable answers are counted and shown, and end a study of nothing else."""
+"""Nothing counts that did not happen: unusable answers are counted and shown; a study of no others stops."""
 
 import json
 import re
