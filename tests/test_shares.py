@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from lab.errors import LabError
 from lab.first_answers import FIRST, FirstAnswers, RefusedError, UnusableError
 from lab.journal import Ended
 from lab.record import Record
+from lab.screen import screen
 from lab.settings import ModelChoice
 from lab.store import Store
 from lab.troubles import LONGEST, REASONS, Troubles, total, troubles_of
@@ -29,6 +30,8 @@ from tests.fake_environment import fake_environment, observation
 from tests.project import Project
 from tests.test_any_environment import EXPERIMENT as VAULT_EXPERIMENT
 from tests.test_any_environment import GUESS, RECKON, VAULT
+from tests.test_live import _rows as rows
+from tests.test_live import standing, trial
 from tests.test_resume import EXPERIMENT
 
 IN_FLIGHT = 6
@@ -366,6 +369,19 @@ def test_a_resumed_study_counts_what_was_played_before(store: Store) -> None:
         before.append(Ended(f"candidate-{seed % 2}", Episode(seed, "", (step("empty"),) * 4)))
     with pytest.raises(UnusableError, match="first 24"):
         feed(first(store), ["empty"] * 4)
+
+
+def test_the_screen_has_a_column_and_a_line_for_them_where_there_are_any() -> None:
+    fine, other = trial(0, [10.0, 12.0]), trial(1, [5.0, 6.0])
+    bad = Episode(7, "", (step("no_action", "The answer is no action: \x1b[31mno JSON"), step(None)))
+    troubled = replace(other, evaluation=replace(other.evaluation, episodes=(bad, bad)))
+    shown = screen(standing([fine, troubled]), 120, 24).plain
+    head, first, second = rows(shown)
+    assert "unusable" in head
+    assert "50 %" in second
+    assert "%" not in first
+    assert r"In the search, 33 % of 6 answers were no action (\x1b[31mno JSON)" in shown
+    assert "unusable" not in screen(standing([fine, other]), 120, 24).plain
 
 
 # Counting and wording.
