@@ -15,7 +15,7 @@ import typer
 
 from lab.command import Debug, EndpointUrl, ExperimentOrNone, command_line, manners, who
 from lab.errors import plain
-from lab.words import estimate_text, p_text, price
+from lab.words import estimate_text, p_text, price, troubles_brief, troubles_text
 
 if TYPE_CHECKING:
     from lab.evaluation import Evaluation
@@ -144,6 +144,8 @@ def _told(stage: "Stage", verdict: "Verdict") -> Iterator[str]:
         if played.failed:
             why = played.failed[0].error.one_line
             yield f"{contender.name}: {len(played.failed)} episodes failed, the first by: {why}"
+        if told := troubles_text(played.troubles):
+            yield f"{contender.name}: {told}."
     if one.candidate == other.candidate:
         yield f"Both are the same candidate, and this is noise: {_figures(compared, verdict.confidence)}."
     else:
@@ -172,6 +174,9 @@ def _table(stage: "Stage", one: "Evaluation", other: "Evaluation", confidence: f
         ("dollars an episode", _dollars(stage, one), _dollars(stage, other)),
         ("seconds a call", f"{one.latency_s:.2f}", f"{other.latency_s:.2f}"),
     ]
+    troubles = [troubles_brief(played.troubles) for played in (one, other)]
+    if any(troubles):
+        rows.append(("unusable answers", troubles[0] or "none", troubles[1] or "none"))
     wide, middle = (max(len(row[place]) for row in rows) for place in (0, 1))
     yield from (f"{name:<{wide}}  {mine:<{middle}}  {its}".rstrip() for name, mine, its in rows)
 

@@ -65,7 +65,9 @@ def _figures(frozen: FrozenPrompt) -> str:
         f"| frozen, {_name(frozen)} | {ours} | {evidence.frozen_score:.3f} | {evidence.frozen_tokens:,.0f} |",
         f"| baseline | {theirs} | {evidence.baseline_score:.3f} | {evidence.baseline_tokens:,.0f} |",
     ]
-    return "\n".join(rows)
+    troubles = {"frozen": evidence.frozen_troubles, "baseline": evidence.baseline_troubles}
+    told = [_block(f"{name}: {text}") for name, text in troubles.items() if text]
+    return "\n\n".join(["\n".join(rows), *told])
 
 
 def _settings(experiment: Experiment, frozen: FrozenPrompt) -> str:

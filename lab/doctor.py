@@ -1,13 +1,14 @@
 """The command `python -m lab.doctor`: whether all that a study needs is there, a line each, and what to do.
 
-It looks the way a study would, and changes nothing: the model is asked once, the environment is reset once.
+It looks the way a study would, and changes nothing: the model is asked once, the environment is reset, and
+two steps are played with the baseline's own prompt.
 """
 
 import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,7 +68,8 @@ def doctor(
 ) -> None:
     """Check what a study needs, a line each: what is fine, what is not, and what to do.
 
-    The model is asked once, and the environment is opened and reset once. No key is ever printed.
+    A hosted model is asked once, the environment is opened and reset, and two steps are played with the
+    baseline's own prompt; the embedded model is started for them. No key is ever printed.
     Exit code: 0 if all is fine, else that of the first kind that is not: 2 configuration, 3 endpoint or key,
     4 environment, 1 anything else.
 
@@ -101,11 +103,13 @@ async def _examine(path: Path, endpoint: str) -> list[LabError]:
     tell(_looked("experiment", lambda: _experiment(path, loaded)))
     tell(_looked("frozen", _frozen))
     if loaded:
-        for finding in await _model(loaded[0]):
+        asked = await _model(loaded[0])
+        for finding in asked:
             tell(finding)
-        tell(await _environment(loaded[0]))
+        async for finding in _environment(loaded[0], play=not any(found.wrong for found in asked)):
+            tell(finding)
     else:
-        for about in ("endpoint", "key", "model", "environment"):
+        for about in ("endpoint", "key", "model", "environment", "steps"):
             tell(Finding(about, "not looked at: the experiment names it", looked=False))
     tell(_looked("MLflow store", _mlflow))
     tell(_looked("disk", _disk))
@@ -233,10 +237,13 @@ async def _answer(model: "ModelChoice", experiment: "Loaded") -> str:
     return f"{model.name} answers in {done.latency_s:.1f} s"
 
 
-async def _environment(experiment: "Loaded") -> Finding:
+async def _environment(experiment: "Loaded", *, play: bool) -> AsyncIterator[Finding]:
+    """The environment, and two steps in it where the model is fine."""
     from lab.environment import open_environment
-    from lab.settings import choose_environment
+    from lab.rehearsal import rehearse
+    from lab.settings import choose_environment, choose_model
 
+    about, unplayed = "environment", Finding("steps", "not played", looked=False)
     try:
         where = choose_environment(experiment.environment)
         setup, seed = experiment.task.setup(experiment.seed)
@@ -245,9 +252,14 @@ async def _environment(experiment: "Loaded") -> Finding:
             environment.session() as session,
         ):
             await session.reset(seed, setup.reset)
+            yield Finding(about, f"{where.shown}: opened and reset")
+            about = "steps"
+            model = choose_model(experiment.model)
+            yield Finding(about, await rehearse(experiment, model, session)) if play else unplayed
     except LabError as error:
-        return Finding("environment", "", error)
-    return Finding("environment", f"{where.shown}: opened and reset")
+        yield Finding(about, "", error)
+        if about == "environment":
+            yield unplayed
 
 
 def _mlflow() -> str:

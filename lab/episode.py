@@ -13,6 +13,7 @@ from lab.endpoint import Completion
 from lab.errors import CallError, EndpointError, EnvError, LabError
 from lab.observation import Fields, Observed
 from lab.recovery import Recovery
+from lab.troubles import Times, Troubles, troubles_of
 
 if TYPE_CHECKING:
     from lab.agent import Agent, Answer
@@ -74,6 +75,7 @@ class Tally:
         calls_s: seconds of them, all together.
         duration_s: see `Episode`.
         began: see `Episode`.
+        times: the troubles of its steps.
     """
 
     seed: int
@@ -84,11 +86,17 @@ class Tally:
     calls_s: float
     duration_s: float
     began: float | None
+    times: Times = ()
 
     @property
     def episode_return(self) -> float:
         """The sum of the rewards."""
         return sum(self.rewards)
+
+    @property
+    def troubles(self) -> Troubles:
+        """The troubles of its steps."""
+        return Troubles(len(self.rewards), self.times)
 
 
 @dataclass(frozen=True)
@@ -155,6 +163,11 @@ class Episode:
         return len(self.completions)
 
     @property
+    def troubles(self) -> Troubles:
+        """The troubles of its steps."""
+        return troubles_of(self.steps)
+
+    @property
     def tally(self) -> Tally:
         """It without its texts, which are most of it."""
         return Tally(
@@ -166,6 +179,7 @@ class Episode:
             self.calls_s,
             self.duration_s,
             self.began,
+            self.troubles.times,
         )
 
 
@@ -183,10 +197,12 @@ class CutEpisode:
 
     Attributes:
         bound: the most that it could have returned, in reward.
+        troubles: of the steps that were played.
     """
 
     seed: int
     bound: float
+    troubles: Troubles = field(default_factory=Troubles)
 
 
 Ending = Tally | CutEpisode | FailedEpisode

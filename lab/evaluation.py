@@ -6,8 +6,9 @@ from functools import cached_property
 from statistics import fmean, stdev
 
 from lab.candidate import Candidate
-from lab.episode import Episode, FailedEpisode, Tally
+from lab.episode import CutEpisode, Episode, FailedEpisode, Tally
 from lab.task import Task
+from lab.troubles import Troubles, total
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,9 @@ class Evaluation:
     """What a candidate did. Figures are over the episodes that ended; failed ones have no return.
 
     Of an episode that is in a study's record this has the tally, and `Record.episode` the whole.
+
+    Attributes:
+        cut: episodes that were ended in the middle; only `troubles` counts their steps.
 
     Raises:
         statistics.StatisticsError: a mean is asked for, and no episode ended.
@@ -24,6 +28,7 @@ class Evaluation:
     task: Task
     episodes: tuple[Episode | Tally, ...]
     failed: tuple[FailedEpisode, ...] = ()
+    cut: tuple[CutEpisode, ...] = ()
 
     def only(self, seeds: Collection[int]) -> "Evaluation":
         """The same with the episodes of these seeds alone."""
@@ -76,6 +81,11 @@ class Evaluation:
     def clamped_share(self) -> float:
         """The share of episodes whose score sits at the clamp, 1.0."""
         return sum(score >= 1.0 for score in self.scores) / len(self.scores)
+
+    @cached_property
+    def troubles(self) -> Troubles:
+        """The troubles of all steps that were played."""
+        return total(one.troubles for one in (*self.episodes, *self.cut))
 
     @property
     def calls(self) -> int:

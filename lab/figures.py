@@ -14,6 +14,7 @@ from lab.evaluation import Evaluation
 from lab.frozen import FrozenPrompt
 from lab.intervals import Estimate, t_interval
 from lab.task import Task
+from lab.troubles import FALLBACK, Troubles
 
 
 def run_figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
@@ -30,6 +31,7 @@ def run_figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
         "tokens_per_episode": evaluation.tokens,
         "latency_mean_s": evaluation.latency_s,
     }
+    figures |= trouble_figures(evaluation.troubles)
     means = {f"return_mean/{task}": fmean(one.values()) for task, one in evaluation.by_task.items() if one}
     if evaluation.spread is None:
         return {**figures, **means}
@@ -41,6 +43,13 @@ def run_figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
         "return_low": interval.low,
         "return_high": interval.high,
     }
+
+
+def trouble_figures(troubles: Troubles) -> dict[str, float]:
+    """Shares of the answers that could not be used, in [0, 1]; none where all could."""
+    kinds = {"empty": ["empty"], "no_action": ["no_action"], "refused": ["refused"], "fallback": FALLBACK}
+    shares = {f"share_{name}": troubles.share_of(*which) for name, which in kinds.items()}
+    return {name: share for name, share in shares.items() if share}
 
 
 def outcome_figures(frozen: FrozenPrompt) -> dict[str, float]:

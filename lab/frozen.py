@@ -49,6 +49,8 @@ class Evidence:
         p_value: of the difference, two-sided, corrected for all finalists.
         frozen_score, baseline_score: mean scores in [0, 1].
         frozen_tokens, baseline_tokens: mean tokens of an episode, in and out.
+        frozen_troubles, baseline_troubles: shares of the answers that could not be used, with the commonest
+            reason, in words; None where all could.
     """
 
     outcome: str
@@ -66,6 +68,8 @@ class Evidence:
     baseline_score: float
     frozen_tokens: float
     baseline_tokens: float
+    frozen_troubles: str | None = None
+    baseline_troubles: str | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class FrozenPrompt:
             "task": task,
             **({"tasks": tasks} if tasks else {}),
             "model": asdict(self.model),
-            "evidence": asdict(self.evidence),
+            "evidence": {k: one for k, one in asdict(self.evidence).items() if one is not None},
             "provenance": {k: one for k, one in asdict(self.provenance).items() if one is not None},
         }
 

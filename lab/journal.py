@@ -127,7 +127,23 @@ class Kept:
     kind: Literal["kept"] = "kept"
 
 
-_Same = Opened | Entered | Begun | Taken | Renewing | Renewed | Searched | Judged | Kept
+@dataclass(frozen=True)
+class Stopped:
+    """The study ended with an error that the same study gives again: `LabError`'s four texts say why.
+
+    Attributes:
+        refused: whether the environment refused the actions; else the model's answers were at fault.
+    """
+
+    what: str
+    where: str
+    why: str
+    do: str
+    refused: bool
+    kind: Literal["stopped"] = "stopped"
+
+
+_Same = Opened | Entered | Begun | Taken | Renewing | Renewed | Searched | Judged | Kept | Stopped
 Event = _Same | Ended | Failed
 """An entry as it is written."""
 

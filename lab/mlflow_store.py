@@ -26,6 +26,7 @@ from lab.figures import (
     outcome_figures,
     prompt_text,
     run_figures,
+    trouble_figures,
 )
 from lab.freeze import frozen_text
 from lab.frozen import FrozenPrompt
@@ -37,6 +38,7 @@ from lab.settings import ModelChoice
 from lab.traces import Traced, log_traces
 from lab.trial import Trial
 from lab.verdict import Verdict
+from lab.words import troubles_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -127,6 +129,9 @@ class MlflowStore:
             figures = {**interval_figures("difference", finalist.difference), "p_value": finalist.p_value}
             traces = every if finalist is verdict.winner else some
             self._unseen("holdout", finalist.trial.name, finalist.unseen, figures, traces)
+        whole = self._record.troubles
+        tags = {"troubles": troubles_text(whole)} if whole.troubled else {}
+        self._log(self._parent, trouble_figures(whole), at_ms=self._began_ms, tags=tags)
 
     def _unseen(
         self, kind: str, name: str, unseen: Evaluation, figures: Mapping[str, float], traces: int
@@ -177,6 +182,8 @@ class MlflowStore:
             params = dict(evaluation.candidate.settings)
             if whole:
                 self._client.log_text(run, prompt_text(evaluation, whole[0]), "prompt.txt")
+        if evaluation.troubles.troubled:
+            tags = {**tags, "troubles": troubles_text(evaluation.troubles)}
         figures, ended = dict[str, float](), ended_ms(evaluation)
         if evaluation.episodes:  # the return comes first: MLflow's compare view opens with the first figure
             figures = run_figures(evaluation, self._experiment.verdict.confidence)

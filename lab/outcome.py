@@ -16,8 +16,9 @@ from lab.journal import Judged
 from lab.settings import ModelChoice
 from lab.spending import Spending
 from lab.trial import BASELINE, Trial
+from lab.troubles import Troubles
 from lab.verdict import Compared, Verdict
-from lab.words import estimate_text, number, p_text, recorded
+from lab.words import estimate_text, number, p_text, recorded, troubles_text
 
 PACKAGES = ("openai", "openenv", "optuna", "prompt-lab")
 
@@ -34,6 +35,7 @@ class Outcome:
         trials: of the search, best first, the baseline among them.
         failures: attempts at calls that failed, by what happened.
         judged: the moment of the verdict, and the minutes of work until then.
+        troubles: of all steps of the study.
     """
 
     experiment: Experiment
@@ -45,6 +47,7 @@ class Outcome:
     spending: Spending
     failures: Mapping[str, int]
     judged: Judged
+    troubles: Troubles
 
     def frozen_prompt(self) -> FrozenPrompt:
         """The winner, or the baseline where nothing beat it, with its evidence and provenance."""
@@ -62,6 +65,16 @@ class Outcome:
         )
         candidate = self.verdict.frozen.candidate
         return frozen_prompt(self.experiment, self.model, candidate, self.evidence, provenance)
+
+    @property
+    def alike(self) -> float | None:
+        """What every episode returned, in reward, where all returned the same; else None."""
+        confirmed = [one.unseen for one in self.verdict.confirmed]
+        finalists = [one.unseen for one in self.verdict.finalists]
+        searched = [trial.evaluation for trial in self.trials]
+        played = [*searched, *confirmed, *finalists, self.verdict.baseline]
+        returns = {round(value, 9) for one in played for value in one.returns.values()}
+        return returns.pop() if len(returns) == 1 else None
 
     @property
     def evidence(self) -> Evidence:
@@ -87,6 +100,8 @@ class Outcome:
             baseline_score=round(theirs.mean_score, 3),
             frozen_tokens=round(ours.tokens, 1),
             baseline_tokens=round(theirs.tokens, 1),
+            frozen_troubles=troubles_text(ours.troubles) or None,
+            baseline_troubles=troubles_text(theirs.troubles) or None,
         )
 
     def _estimate(self, evaluation: Evaluation) -> Estimate:
@@ -131,10 +146,12 @@ def _verdict_lines(outcome: Outcome) -> list[str]:
     percent = f"{verdict.confidence:.0%}"
     judged = "mean episode return" + (" of the worst task" if verdict.by == "worst" else "")
     lines = [str(outcome.headroom)] if outcome.headroom and not outcome.headroom.found else []
+    lines += _alike_lines(outcome)
     lines += [
         f"Holdout, {evidence.episodes} unseen episodes each, {judged} with {percent} interval:",
         f"  baseline  {recorded(evidence.baseline_return, evidence.baseline_interval, evidence.episodes)}"
         f"  {verdict.baseline.candidate.template.name}",
+        *_trouble_lines(verdict.baseline),
     ]
     for finalist in verdict.finalists:
         mean = finalist.unseen.mean_return if verdict.by == "mean" else finalist.unseen.worst_return
@@ -142,7 +159,8 @@ def _verdict_lines(outcome: Outcome) -> list[str]:
             f"  {finalist.trial.name:<9} {number(mean)}, that is {_signed(finalist.difference)},"
             f" {p_text(finalist.p_value)}  {finalist.trial.candidate.template.name}"
         )
-    return [*lines, *_task_lines(verdict), *_shortfall(outcome), claim(outcome)]
+        lines += _trouble_lines(finalist.unseen)
+    return [*lines, *_task_lines(verdict), *_shortfall(outcome), claim(outcome), *cautions(verdict)]
 
 
 def _shortfall(outcome: Outcome) -> list[str]:
@@ -153,6 +171,33 @@ def _shortfall(outcome: Outcome) -> list[str]:
         return []
     why = f"{limit} ended it" if limit else "the others failed"
     return [f"Note: the verdict is on {pairs} of {planned} planned pairs of episodes: {why}."]
+
+
+def _alike_lines(outcome: Outcome) -> list[str]:
+    if outcome.alike is None:
+        return []
+    told = f"Every episode returned {number(outcome.alike)}: there is nothing to tell candidates apart by."
+    return [f"{told} Check the environment's rewards, and whether an episode is long enough to earn any."]
+
+
+def _trouble_lines(evaluation: Evaluation) -> list[str]:
+    told = troubles_text(evaluation.troubles)
+    return [f"            {told}"] if told else []
+
+
+def cautions(verdict: Verdict) -> list[str]:
+    """What has to be said beside the claim, a sentence each: answers that could not be used."""
+    frozen = verdict.frozen.troubles
+    said = list[str]()
+    if frozen.share > MOSTLY:
+        told = troubles_text(frozen)
+        said.append(f"Most of the frozen prompt's holdout answers could not be used: {told}.")
+    for one in verdict.finalists:
+        ahead = one.better(1 - verdict.confidence) or one.cheaper
+        if ahead and one.unseen.troubles.unusable:
+            told = troubles_text(one.unseen.troubles)
+            said.append(f"{one.trial.name} cannot win: none of its answers could be used: {told}.")
+    return said
 
 
 def _task_lines(verdict: Verdict) -> list[str]:
@@ -198,6 +243,8 @@ def _cost_lines(outcome: Outcome) -> list[str]:
     if outcome.failures:
         told = ", ".join(f"{times} x {what.rstrip('.')}" for what, times in outcome.failures.items())
         lines.append(f"Attempts that failed: {told}.")
+    if outcome.troubles.troubled:
+        lines.append(f"In the whole study, {troubles_text(outcome.troubles)}.")
     evaluations = [verdict.baseline, *(finalist.unseen for finalist in verdict.finalists)]
     clamped = [score >= 1.0 for evaluation in evaluations for score in evaluation.scores]
     share = sum(clamped) / len(clamped)

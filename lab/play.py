@@ -13,6 +13,7 @@ import typer
 
 from lab.command import Debug, EndpointUrl, ExperimentOrNone, command_line, manners, who
 from lab.errors import plain
+from lab.words import troubles_text
 
 if TYPE_CHECKING:
     from lab.candidate import SamplingParams
@@ -115,9 +116,11 @@ def _heading(stage: "Stage", seed: int) -> str:
 def _sum(episode: "Episode", task: "Task") -> str:
     rewards = [step.reward for step in episode.steps]
     seconds = sum(completion.latency_s for completion in episode.completions)
+    troubles = troubles_text(episode.troubles)
     return (
         f"\nReturn {episode.episode_return:.2f} in {len(rewards)} steps, score {task.score_of(rewards):.3f};"
         f" {episode.prompt_tokens:,} tokens in, {episode.completion_tokens:,} out; {seconds:.1f} s of calls."
+        f"{f' {troubles}.' if troubles else ''}"
     )
 
 

@@ -17,11 +17,13 @@ from lab.environment import Environment
 from lab.episode import CutEpisode, Ending, Episode, FailedEpisode, Step, Tally, play
 from lab.errors import BrokenError, BudgetError, CallError, EnvError, RequestError
 from lab.evaluation import Evaluation
+from lab.first_answers import FirstAnswers
 from lab.journal import Ended, Failed
 from lab.record import Record
 from lab.recorded import Recorded
 from lab.spending import Spending, out_of_budget
 from lab.task import Task
+from lab.troubles import Troubles, troubles_of
 
 ATTEMPTS = 3
 """Times that an episode is begun before its environment counts as failed, or its candidate as unplayable."""
@@ -45,6 +47,7 @@ class Player:
         record: where calls and episodes are kept, and looked up; None to play without.
         baseline: the candidate whose episodes never fail, since all others are compared with it.
         say: called with a sentence for people when a candidate has failed because it breaks the environment.
+        first: called with each step, for it may end the study.
     """
 
     def __init__(
@@ -57,8 +60,9 @@ class Player:
         record: Record | None = None,
         baseline: Candidate | None = None,
         say: Callable[[str], None] = lambda _: None,
+        first: FirstAnswers | None = None,
     ) -> None:
-        self.task, self.spending = task, spending
+        self.task, self.spending, self.first = task, spending, first
         self.owed_calls = 0
         self.stopped_by: BudgetError | None = None
         self._model, self._environment = model, environment
@@ -167,7 +171,7 @@ class Player:
                 self.spending.episodes += 1
                 return episode
             except _Cut as cut:
-                return CutEpisode(seed, cut.bound)
+                return CutEpisode(seed, cut.bound, running.troubles)
             except RequestError as error:
                 return FailedEpisode(seed, error)
             except CallError as error:  # tried as often as patience has it, while others were answered
@@ -266,7 +270,7 @@ class _Running:
         self.calls = 0
         self._player, self._hopeless, self._later = player, hopeless, later_calls
         self._digest, self._seed = candidate.digest, seed
-        self._kept, self._played, self._returned = 0, 0, 0.0
+        self._kept, self._steps = 0, list[Step]()
 
     @property
     def is_optional(self) -> bool:
@@ -276,7 +280,11 @@ class _Running:
     @property
     def left(self) -> int:
         """Calls that it may still make."""
-        return self._player.task.max_steps - max(self._played, self._kept)
+        return self._player.task.max_steps - max(len(self._steps), self._kept)
+
+    @property
+    def troubles(self) -> Troubles:
+        return troubles_of(self._steps)
 
     @contextmanager
     def among(self, running: set["_Running"], kept: int) -> Iterator[None]:
@@ -296,18 +304,20 @@ class _Running:
             running.discard(self)
 
     def begin(self) -> None:
-        self._played, self._returned = 0, 0.0
+        self._steps.clear()
 
     def step(self, step: Step) -> None:
         self.calls += 1
-        self._played = step.number
         self._player.owed_calls -= 1
-        self._returned += step.reward
+        self._steps.append(step)
+        if self._player.first is not None:
+            self._player.first.step(self._digest, step)
         if step.number == 1 and step.trouble is None:
             self._player.took(self._digest, self._seed, step.action)
         left = self._player.task.max_steps - step.number
         if self._hopeless is None or step.done or not left:
             return
-        bound = self._returned + self._player.task.most_return(left)
+        returned = sum(played.reward for played in self._steps)
+        bound = returned + self._player.task.most_return(left)
         if self._hopeless(bound):
             raise _Cut(bound)

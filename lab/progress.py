@@ -17,7 +17,7 @@ from lab.intervals import Estimate, t_interval
 from lab.screen import MESSAGES, PHASES, Standing, rungs, screen
 from lab.spending import Spending
 from lab.trial import Trial
-from lab.words import number
+from lab.words import number, troubles_brief
 
 CONFIDENCE = 0.95
 """Of the intervals on the screen, each by itself: they are to look at, and decide nothing."""
@@ -97,7 +97,8 @@ class ProgressView:
         mean = number(evaluation.mean_return) if evaluation.episodes else "cut"
         figures = f"{mean:>7} (n={len(evaluation.episodes)})"
         shown = " ".join(f"{name}={value}" for name, value in settings.items() if name in self._free)
-        self.say(f"{mark} {trial.name:<9} {figures}  {shown}")
+        troubles = troubles_brief(evaluation.troubles)
+        self.say(f"{mark} {trial.name:<9} {figures}  {f'[{troubles}]  ' if troubles else ''}{shown}")
 
     def phase(self, name: str) -> None:
         """The study is there now: one of `lab.screen.PHASES`."""

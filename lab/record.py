@@ -21,11 +21,25 @@ from pydantic import ValidationError
 
 from lab.answer import MOST_TOKENS, count
 from lab.endpoint import Completion
-from lab.episode import CutEpisode, Ending, Episode, FailedEpisode
+from lab.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
 from lab.errors import CallError, ConfigError, LabError, plain
-from lab.journal import Begun, Ended, Event, Failed, Judged, Opened, Over, Seen, Taken, event_json, read_event
+from lab.journal import (
+    Begun,
+    Ended,
+    Event,
+    Failed,
+    Judged,
+    Opened,
+    Over,
+    Seen,
+    Stopped,
+    Taken,
+    event_json,
+    read_event,
+)
 from lab.spending import FREE, Prices, Spent, out_of_budget
 from lab.store import Store, calls, events, failures, studies, unusable
+from lab.troubles import Troubles, total
 
 PAGE = 500
 """Entries of the journal that are read at a time: with the texts of episodes they are large."""
@@ -66,6 +80,7 @@ class Record:
         unended: who plays each episode that was begun and has not ended.
         uncounted: episodes that ended elsewhere since it was last asked what was spent there.
         sealed: nothing is written any more; what would have to be was not recorded.
+        stopped: the error that ended the study for good; None where none did.
     """
 
     def __init__(self, store: Store, name: str, document: str) -> None:
@@ -78,6 +93,7 @@ class Record:
         self._places: dict[Which, int] = {}
         self.unended: dict[Which, str] = {}
         self.uncounted = 0
+        self.stopped: Stopped | None = None
         self._work_s = _Work()
         self._change = asyncio.Event()
         self.read()
@@ -191,6 +207,11 @@ class Record:
         return next((event for event in reversed(self.events) if isinstance(event, Judged)), None)
 
     @property
+    def troubles(self) -> Troubles:
+        """The troubles of all steps of the episodes that ended."""
+        return total(one.troubles for one in self.ended.values() if isinstance(one, Tally | CutEpisode))
+
+    @property
     def episodes(self) -> int:
         """How many were played to their end."""
         return len(self._places)
@@ -296,6 +317,8 @@ class Record:
             case Failed(digest, seed, what, where, why, do):
                 error = CallError(what, where=where, why=why, do=do)
                 self._end((digest, seed), FailedEpisode(seed, error))
+            case Stopped():
+                self.stopped = event
             case _:
                 pass
         self.tell()

@@ -4,6 +4,7 @@ It owns the document's keys. They stay what they are within one `format`; new on
 """
 
 import json
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 from lab.evaluation import Evaluation
 from lab.headroom import Headroom
 from lab.intervals import Estimate, t_interval
-from lab.outcome import Outcome, claim
-from lab.trial import BASELINE
+from lab.outcome import Outcome, cautions, claim
+from lab.trial import BASELINE, Trial
+from lab.troubles import FALLBACK, Troubles
 from lab.verdict import Compared, Confirmed
 
 FORMAT = 1
@@ -21,7 +23,6 @@ FORMAT = 1
 def result(outcome: Outcome, frozen_file: Path | None) -> str:
     """The document. What is not known, or unbounded, is null."""
     verdict, frozen = outcome.verdict, outcome.verdict.frozen.candidate
-    trials = [trial for trial in outcome.trials if trial.number != BASELINE]
     table = {
         "format": FORMAT,
         "study": outcome.study,
@@ -32,6 +33,7 @@ def result(outcome: Outcome, frozen_file: Path | None) -> str:
             "outcome": outcome.evidence.outcome,
             "frozen": verdict.winner.trial.name if verdict.winner else "baseline",
             "claim": claim(outcome),
+            "cautions": cautions(verdict),
             "method": verdict.method,
             "confidence": verdict.confidence,
             "pairs": outcome.evidence.episodes,
@@ -45,9 +47,10 @@ def result(outcome: Outcome, frozen_file: Path | None) -> str:
         "baseline": _played(verdict.baseline, verdict.confidence),
         "finalists": [_finalist(one, verdict.confidence) for one in verdict.finalists],
         "confirmed": [_confirmed(one) for one in verdict.confirmed],
-        "trials": {"played": len(trials), "dropped": sum(trial.dropped for trial in trials)},
+        "trials": _trials(outcome.trials),
         "cost": _cost(outcome),
         "failures": dict(outcome.failures),
+        "answers": _answers(outcome.troubles),
     }
     return json.dumps(_bounded(table), indent=2, allow_nan=False, ensure_ascii=False)
 
@@ -57,6 +60,26 @@ def _headroom(headroom: Headroom | None) -> dict[str, Any] | None:
         return None
     ahead = {"ahead": headroom.ahead.mean, "interval": _interval(headroom.ahead)}
     return {"found": headroom.found, **ahead, "p_value": headroom.p_value}
+
+
+def _trials(trials: Sequence[Trial]) -> dict[str, Any]:
+    tried = [trial for trial in trials if trial.number != BASELINE]
+    return {
+        "played": len(tried),
+        "dropped": sum(trial.dropped for trial in tried),
+        "troubled": [
+            {"trial": trial.name, "answers": _answers(trial.evaluation.troubles)}
+            for trial in trials
+            if trial.evaluation.troubles.troubled
+        ],
+    }
+
+
+def _answers(troubles: Troubles) -> dict[str, Any]:
+    """Shares of the answers that could not be used."""
+    reasons = {kind: reason for kind in troubles.kinds if (reason := troubles.reason(kind))}
+    shares = {kind: troubles.share_of(kind) for kind in ("empty", "no_action", "refused")}
+    return {"steps": troubles.steps, **shares, "fallback": troubles.share_of(*FALLBACK), "reasons": reasons}
 
 
 def _finalist(one: Compared, confidence: float) -> dict[str, Any]:
@@ -77,6 +100,7 @@ def _confirmed(one: Confirmed) -> dict[str, Any]:
         "return": one.mean.mean,
         "interval": _interval(one.mean),
         "episodes": one.mean.n,
+        "answers": _answers(one.unseen.troubles),
     }
 
 
@@ -90,6 +114,7 @@ def _played(unseen: Evaluation, confidence: float) -> dict[str, Any]:
         "failed": len(unseen.failed),
         "score": unseen.mean_score,
         "tokens": unseen.tokens,
+        "answers": _answers(unseen.troubles),
     }
 
 

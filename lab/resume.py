@@ -58,10 +58,10 @@ def open_record(
             before = read_document(last.document)
             if before == now:
                 return last
-            judged = last.judged is not None and not replay
-            if not judged and (before is None or not may_become(before, now, _reached(last, experiment))):
+            over = bool(last.judged or last.stopped) and not replay
+            if not over and (before is None or not may_become(before, now, _reached(last, experiment))):
                 raise StudyChangedError(last.name, difference(last.document, now))
-            if not judged:
+            if not over:
                 if not replay:
                     last.change(now.as_json())
                 return last

@@ -14,7 +14,8 @@ from rich.text import Text
 from lab.intervals import Estimate
 from lab.spending import Spending
 from lab.trial import BASELINE, Trial
-from lab.words import interval, mean
+from lab.troubles import total
+from lab.words import interval, mean, percent, troubles_text
 
 PHASES = ("headroom", "search", "confirmation", "holdout")
 
@@ -63,6 +64,7 @@ def screen(standing: Standing, width: int, height: int) -> Text:
     if height >= ROOMY:
         head[1:1] = [_phases(standing.phase), *_amounts(standing.spending, width)]
         foot += _failed(*standing.failed)
+        foot += _troubled([trial for trial, _ in standing.race])
         foot += [Text(line, style="dim") for said in standing.messages for line in said.splitlines()][
             -MESSAGES:
         ]
@@ -134,6 +136,11 @@ def _failed(times: int, last: str) -> list[Text]:
     return [Text(f"{times:,} attempts at calls failed; the last: {last}", style="yellow")]
 
 
+def _troubled(trials: Sequence[Trial]) -> list[Text]:
+    told = troubles_text(total(trial.evaluation.troubles for trial in trials))
+    return [Text(f"In the search, {told}", style="yellow")] if told else []
+
+
 def _table(standing: Standing, width: int, room: int) -> list[Text]:
     shown = _shown(standing.race, room)
     if not shown:
@@ -172,11 +179,14 @@ def _figures(shown: Sequence[tuple[Trial, Estimate | None]], rungs: Sequence[int
     spans = [interval(estimate) if estimate and estimate.n > 1 else "" for _, estimate in shown]
     counts = [str(estimate.n if estimate else 0) for _, estimate in shown]
     reached = [sum(rung <= len(trial.evaluation.episodes) for rung in rungs) for trial in trials]
+    shares = [trial.evaluation.troubles.share for trial in trials]
+    unusable = [_column("unusable", [percent(share) if share else "" for share in shares], right=True)]
     return [
         _column("  trial", names),
         _column("return", means, right=True),
         _column("95 % interval", spans, right=True),
         _column("n", counts, right=True),
+        *(unusable if any(shares) else []),
         _column("rung", [f"{rung}/{len(rungs)}" for rung in reached], right=True),
     ]
 

@@ -63,7 +63,7 @@ class Search:
         self._unended: dict[Which, tuple[Entrant, int]] = {}
         self._renewer = ""
         self._episodes: defaultdict[int, list[Tally]] = defaultdict(list)
-        self._cut: defaultdict[int, int] = defaultdict(int)
+        self._cut: defaultdict[int, list[CutEpisode]] = defaultdict(list)
         settings = experiment.search
         self._race = Race(
             experiment.space,
@@ -73,6 +73,7 @@ class Search:
             experiment.seed,
             max(len(experiment.task.tasks), 1),
         )
+        self._opening: list[Entrant] = []
         self._headroom: HeadroomTest | None = None
         self.stopped_by: BudgetError | None = None
 
@@ -80,7 +81,8 @@ class Search:
         """Play until the budget leaves no more than the verdict needs, and no worker plays any more.
 
         Raises:
-            LabError: endpoint or environment are not to be had, or the baseline cannot be played.
+            LabError: endpoint or environment are not to be had, the baseline cannot be played, or none of
+                the first answers could be used.
         """
         self._read()
         while self._headroom is None and not self._over:
@@ -94,6 +96,7 @@ class Search:
                 while not self._over and self.stopped_by is None:
                     await self._player.room()
                     self._read()
+                    self._look_at_first()
                     if self._over or self._begins_something(group):
                         continue
                     if self.all_begun.is_set() and not self._goes_on:
@@ -129,6 +132,15 @@ class Search:
         rng = np.random.default_rng(self._experiment.seed)
         spread = spread_out(self.space, self._experiment.search.headroom - 1, rng)
         return (self._experiment.baseline, *map(self.space.candidate, spread))
+
+    def _look_at_first(self) -> None:
+        """Stop where no answer could be used so far, in one way or the other; see `lab.first_answers`."""
+        if (first := self._player.first) is None:
+            return
+        first.check()
+        played = [self._episodes[entrant.index][:1] for entrant in self._opening]
+        if first.useless and all(played):
+            first.returned([tally.episode_return for (tally,) in played])
 
     @property
     def _goes_on(self) -> bool:
@@ -244,7 +256,8 @@ class Search:
         match event:
             case Entered(candidates) if self._headroom is None:
                 entered = map(self._race.enter, candidates)
-                self._headroom = HeadroomTest(self._race, [one for one in entered if one is not None])
+                self._opening = [one for one in entered if one is not None]
+                self._headroom = HeadroomTest(self._race, self._opening)
             case Begun(candidate, first, last):
                 places = range(first - self._experiment.seed, last - self._experiment.seed)
                 entrant = self._race.begin(Heat(candidate, places))
@@ -282,8 +295,8 @@ class Search:
                 self._episodes[entrant.index].append(tally)
                 cost = self._experiment.objective.cost_of(tally)
                 self._race.record(entrant, place, tally.episode_return, cost)
-            case CutEpisode(bound=bound):
-                self._cut[entrant.index] += 1
+            case CutEpisode(bound=bound) as cut:
+                self._cut[entrant.index].append(cut)
                 self._race.cut(entrant, place, bound)
             case FailedEpisode(error=error):
                 if self._number(entrant) == BASELINE:
@@ -302,11 +315,10 @@ class Search:
         return [entrant for entrant in ranked if self._episodes[entrant.index]]
 
     def _trial(self, entrant: Entrant, place: int) -> Trial:
-        evaluation = Evaluation(
-            entrant.candidate, self._experiment.task, tuple(self._episodes[entrant.index])
-        )
+        episodes, cut = tuple(self._episodes[entrant.index]), tuple(self._cut[entrant.index])
+        evaluation = Evaluation(entrant.candidate, self._experiment.task, episodes, cut=cut)
         dropped = entrant.state is State.DROPPED
-        return Trial(self._number(entrant), evaluation, place, dropped, self._cut[entrant.index])
+        return Trial(self._number(entrant), evaluation, place, dropped, len(cut))
 
     def _number(self, entrant: Entrant) -> int:
         return BASELINE + entrant.index  # the baseline enters first

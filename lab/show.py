@@ -108,6 +108,9 @@ def _evidence(evidence: Evidence) -> Iterator[str]:
     yield f"{'return':<12}{frozen + count:<28}{baseline}{count}"
     yield f"{'score':<12}{evidence.frozen_score:<28.3f}{evidence.baseline_score:.3f}"
     yield f"{'tokens':<12}{evidence.frozen_tokens:<28,.0f}{evidence.baseline_tokens:,.0f}"
+    for name, troubles in (("frozen", evidence.frozen_troubles), ("baseline", evidence.baseline_troubles)):
+        if troubles:
+            yield f"{name}: {troubles}"
     if evidence.outcome != "baseline":
         gain = recorded(evidence.difference, evidence.difference_interval, evidence.episodes, sign=True)
         yield f"difference  {gain}, {p_text(evidence.p_value)}"

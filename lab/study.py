@@ -16,6 +16,7 @@ from lab.environment import Environment
 from lab.errors import BudgetError, LabError
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
+from lab.first_answers import FirstAnswers
 from lab.headroom import Headroom
 from lab.journal import Judged, Kept, Opened
 from lab.opening import OpeningModel
@@ -122,9 +123,18 @@ class Study:
         return search.trials
 
     def _player(self, model: Model, environment: Environment) -> Player:
-        one, say = self.experiment, self._view.say
-        known = (one.task, one.search.in_flight, self.spending, self._record, one.baseline, say)
-        return Player(model, environment, *known)
+        one, record = self.experiment, self._record
+        return Player(
+            model,
+            environment,
+            one.task,
+            one.search.in_flight,
+            self.spending,
+            record,
+            one.baseline,
+            self._view.say,
+            FirstAnswers(record, self.model, one.environment),
+        )
 
     def _new_search(self, player: Player, renewal: Renewal | None) -> Search:
         return Search(self.experiment, player, renewal, self._on_trial, self._on_headroom, self._record)
@@ -165,6 +175,7 @@ class Study:
             spending,
             record.failures(),
             judged,
+            record.troubles,
         )
 
     def _unvalidated(self, search: Search, stopped_by: LabError | None) -> Unvalidated:

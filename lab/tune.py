@@ -167,6 +167,7 @@ async def _tune(wanted: _Wanted) -> _Ended:
     from lab.around import first_lines, untouched
     from lab.experiment import load_experiment
     from lab.files import check_writable
+    from lab.first_answers import stop_error
     from lab.opening import opening_model
     from lab.progress import ProgressView
     from lab.resume import alone, open_record
@@ -190,6 +191,8 @@ async def _tune(wanted: _Wanted) -> _Ended:
     ):
         before = None if wanted.fresh else store.latest(experiment.name)
         record = open_record(store, experiment, depends_on, fresh=wanted.fresh, replay=wanted.replay)
+        if record.stopped is not None:
+            raise stop_error(record.stopped)
         told_again = wanted.replay or record.judged is not None
         tracker = Tracker(experiment, model, record, view.say)
         study = Study(experiment, model, record, view, tracker, shared=wanted.worker)

@@ -71,7 +71,7 @@ class Verdict:
 
     Attributes:
         winner: the best of the finalists that beat the baseline in return, or in cost by the objective's
-            rule; None where none does.
+            rule, with at least one answer that could be used; None where none does.
         baseline, finalists: what played the holdout.
         confidence: of the intervals of all the confirmed, and of all the finalists, together.
     """
@@ -138,7 +138,11 @@ def judge(
         for trial, unseen in played
         if len(baseline.returns.keys() & unseen.returns.keys()) >= 2
     )
-    able = [one for one in compared if one.better(1 - confidence) or one.cheaper]
+    able = [
+        one
+        for one in compared
+        if (one.better(1 - confidence) or one.cheaper) and not one.unseen.troubles.unusable
+    ]
     order = _order([one.unseen for one in able], objective, by)
     return Verdict(confirmed, baseline, compared, able[order[0]] if able else None, confidence, by)
 

@@ -89,7 +89,7 @@ def test_a_schema_without_an_end_is_read_to_a_limit() -> None:
     with page(OK + b"Content-Encoding: br\r\n\r\n", b" " * 100_000, 0) as url:
         assert "more than" in failure(url).why
     with page(OK + b"\r\n", b" ", 0.1) as url:
-        assert "did not answer in time" in failure(url, step_timeout_s=0.5).what
+        assert "did not answer in time" in failure(url, answer_s=0.5).what
 
 
 def test_a_deep_schema_and_a_deep_answer_are_told_with_why() -> None:

@@ -9,6 +9,7 @@ from tests.echo_server import ROOT
 
 ORDER = (
     *("errors", "files", "prompt", "candidate", "task", "failure", "answer", "patience", "endpoint"),
+    "troubles",
     *("declaration", "action", "observation", "episode", "chat", "agent", "contract", "output", "frozen"),
     *("environments", "hooks", "own_thread", "in_process", "remote", "environment", "settings"),
     *("local_model", "opening"),  # so far the play ring
@@ -23,13 +24,14 @@ ORDER = (
         "experiment",
         "trial",
     ),
-    *("journal", "store", "record", "recorded", "resume", "workers", "player"),
-    *("intervals", "words", "sampling", "surrogate", "moderated", "scores", "race", "headroom"),
+    *("journal", "store", "record", "recorded", "resume", "workers"),
+    *("intervals", "words", "first_answers", "player"),
+    *("sampling", "surrogate", "moderated", "scores", "race", "headroom"),
     *("briefing", "proposal", "proposers", "renewal", "search", "plan"),
     *("verdict", "outcome", "result", "freeze", "optuna_store"),
     *("figures", "description", "traces", "registry", "mlflow_store", "tracking"),
     *("screen", "live", "progress"),
-    *("study", "history", "difference", "stage", "reporting"),
+    *("study", "history", "difference", "stage", "rehearsal", "reporting"),
     *("command", "report", "tune", "check", "show", "play", "compare", "doctor", "__main__"),
 )
 """The way of the data: a module imports from those before it."""

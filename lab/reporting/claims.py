@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf, isclose
 
-from lab.outcome import Outcome
+from lab.outcome import Outcome, cautions
 from lab.reporting.charts import holdout
 from lab.reporting.story import Story
 from lab.verdict import Compared
-from lab.words import count, estimate_text, interval, mean, number, p_text, percent
+from lab.words import count, estimate_text, interval, mean, number, p_text, percent, troubles_text
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,22 @@ class Caveat:
 
 
 def verdict(story: Story) -> str:
-    """The verdict, in a sentence or two."""
+    """The verdict in a sentence or two, and what has to be said beside it."""
     if story.outcome is None:
-        return _so_far(story)
-    winner = story.outcome.verdict.winner
+        return f"The study was stopped: {story.stopped}" if story.stopped else _so_far(story)
+    return " ".join([_claim(story.outcome), *cautions(story.outcome.verdict)])
+
+
+def _claim(outcome: Outcome) -> str:
+    winner = outcome.verdict.winner
     if winner is None:
-        return _nothing_shown(story.outcome)
-    if story.outcome.evidence.outcome == "cheaper":
-        return _cheaper(story.outcome, winner)
+        return _nothing_shown(outcome)
+    if outcome.evidence.outcome == "cheaper":
+        return _cheaper(outcome, winner)
     pairs = count(winner.difference.n, "pair")
     return (
         f"On {pairs} of episodes that the search never saw, {winner.trial.name} returned more than the"
-        f" baseline: {_difference(story.outcome, winner)}."
+        f" baseline: {_difference(outcome, winner)}."
     )
 
 
@@ -87,7 +91,21 @@ def _so_far(story: Story) -> str:
 def caveats(story: Story) -> list[Caveat]:
     """Those that hold for this study, the weightiest first."""
     found = [*_of_the_search(story), *_of_what_was_played(story)]
-    return [*_of_the_holdout(story, story.outcome), *found] if story.outcome else found
+    held_out = [*_of_the_holdout(story, story.outcome)] if story.outcome else []
+    return [*_of_answers(story), *held_out, *found]
+
+
+def _of_answers(story: Story) -> Iterator[Caveat]:
+    if told := troubles_text(story.troubles):
+        yield Caveat(
+            f"In the whole study, {told}. Such a step has a reward all the same, and counts in the returns.",
+            "What the prompts return with a model that answers, and with actions that the environment takes.",
+        )
+    if story.outcome and story.outcome.alike is not None:
+        yield Caveat(
+            f"Every episode returned {number(story.outcome.alike)}: the returns tell no candidates apart.",
+            "Whether the environment pays rewards at all, and after how many steps.",
+        )
 
 
 def _of_the_holdout(story: Story, outcome: Outcome) -> Iterator[Caveat]:

@@ -9,7 +9,17 @@ from lab.episode import Episode
 from lab.reporting.charts import holdout
 from lab.reporting.story import PHASES, Story, estimate
 from lab.trial import Trial
-from lab.words import count, dollars, interval, mean, number, p_text, price, setting_text
+from lab.words import (
+    count,
+    dollars,
+    interval,
+    mean,
+    number,
+    p_text,
+    price,
+    setting_text,
+    troubles_brief,
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,7 @@ def holdout_rows(story: Story) -> list[dict[str, str]]:
                 "p": p_text(beside.p_value).removeprefix("p = ") if beside else "",
                 "score": f"{evaluation.mean_score:.3f}",
                 "tokens": f"{evaluation.tokens:,.0f}",
+                "unusable": troubles_brief(evaluation.troubles),
             }
         )
     return rows
@@ -115,6 +126,7 @@ def _candidate_row(trial: Trial, free: Sequence[str]) -> dict[str, str]:
         "n": str(one.n),
         "tokens": f"{trial.evaluation.tokens:,.0f}",
         "score": f"{trial.evaluation.mean_score:.3f}",
+        "unusable": troubles_brief(trial.evaluation.troubles),
         "race": f"dropped{f', {trial.cut} cut' if trial.cut else ''}" if trial.dropped else "alive",
         "settings": settings,
     }

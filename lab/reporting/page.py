@@ -58,6 +58,7 @@ def render(story: Story) -> str:
         episodes=evidence.extremes(story),
         difference=evidence.difference(base, chosen[1].candidate) if chosen else [],
         cost=evidence.cost_rows(story),
+        troubles=words.troubles_text(story.troubles),
         long=LONG,
         number=words.number,
         zip_longest=zip_longest,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from lab.episode import Episode, FailedEpisode, Tally
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
+from lab.first_answers import stop_error
 from lab.headroom import Headroom
 from lab.history import PastStudy
 from lab.intervals import Estimate, t_interval
@@ -23,6 +24,7 @@ from lab.search import Search
 from lab.settings import ModelChoice, shown_proposer
 from lab.spending import Spending, Spent
 from lab.trial import BASELINE, Trial
+from lab.troubles import Troubles
 
 CONFIDENCE = 0.95
 """Of the intervals of single candidates in the search."""
@@ -82,6 +84,8 @@ class Story:
             cannot tell yet.
         failures: attempts at calls that failed, by what happened.
         failed: candidates that could not be played, and why.
+        troubles: of all steps of the study.
+        stopped: the error that ended the study for good; empty where none did.
         extremes: the best and the worst episode of each of `shown`; one where it played but one.
     """
 
@@ -97,6 +101,8 @@ class Story:
     cost: Cost
     failures: Mapping[str, int]
     failed: tuple[tuple[str, str], ...]
+    troubles: Troubles = field(default_factory=Troubles)
+    stopped: str = ""
     extremes: Mapping[str, tuple[Episode, ...]] = field(default_factory=dict)
 
     @property
@@ -161,6 +167,8 @@ def tell(past: PastStudy) -> Story:
             for (digest, _), played in record.ended.items()
             if isinstance(played, FailedEpisode)
         ),
+        troubles=record.troubles,
+        stopped=stop_error(record.stopped).one_line if record.stopped else "",
     )
     return replace(story, extremes={name: _extremes(record, one) for name, one in story.shown.items()})
 
