@@ -1,12 +1,12 @@
 """An Evaluation: one candidate's episodes, and the figures that follow from them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean, stdev
 
 from lab.candidate import Candidate
 from lab.episode import Episode, FailedEpisode, Tally
-from lab.task import Task
+from lab.task import OTHER, Measure, Task
 
 
 @dataclass(frozen=True)
@@ -14,6 +14,9 @@ class Evaluation:
     """What a candidate did. Figures are over the episodes that ended; failed ones have no return.
 
     Of an episode that is in a study's record this has the tally, and `Record.episode` the whole.
+
+    Attributes:
+        measure: the number that candidates are judged by.
 
     Raises:
         statistics.StatisticsError: a mean is asked for, and no episode ended.
@@ -23,6 +26,17 @@ class Evaluation:
     task: Task
     episodes: tuple[Episode | Tally, ...]
     failed: tuple[FailedEpisode, ...] = ()
+    measure: Measure = "return"
+
+    @cached_property
+    def values(self) -> dict[int, float]:
+        """Seed to the number that is judged: return, in reward, or score, in [0, 1]."""
+        return {episode.seed: self.task.value_of(episode.rewards, self.measure) for episode in self.episodes}
+
+    @cached_property
+    def other(self) -> "Evaluation":
+        """The same episodes by the measure that does not decide."""
+        return replace(self, measure=OTHER[self.measure])
 
     @cached_property
     def returns(self) -> dict[int, float]:
@@ -31,31 +45,36 @@ class Evaluation:
 
     @cached_property
     def by_task(self) -> dict[str, dict[int, float]]:
-        """The returns of each of several tasks, by the task's name; empty where there is but one."""
+        """The values of each of several tasks, by the task's name; empty where there is but one."""
         if len(self.task.tasks) < 2:
             return {}
         return {
             setup.name: {
-                seed: value for seed, value in self.returns.items() if self.task.setup(seed)[0] is setup
+                seed: value for seed, value in self.values.items() if self.task.setup(seed)[0] is setup
             }
             for setup in self.task.tasks
         }
 
     @property
-    def worst_return(self) -> float:
-        """The mean return of the task with the lowest; of all episodes where there is but one task."""
-        means = [fmean(returns.values()) for returns in self.by_task.values() if returns]
-        return min(means, default=self.mean_return)
+    def worst(self) -> float:
+        """The mean value of the task with the lowest; of all episodes where there is but one task."""
+        means = [fmean(values.values()) for values in self.by_task.values() if values]
+        return min(means, default=self.mean)
+
+    @property
+    def mean(self) -> float:
+        """The mean of the values, which the objective maximises."""
+        return fmean(self.values.values())
 
     @property
     def mean_return(self) -> float:
-        """The objective: the mean episode return."""
+        """The mean episode return, in reward."""
         return fmean(self.returns.values())
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation of the returns; None for fewer than two."""
-        return stdev(self.returns.values()) if len(self.episodes) > 1 else None
+        """The standard deviation of the values; None for fewer than two."""
+        return stdev(self.values.values()) if len(self.episodes) > 1 else None
 
     @cached_property
     def scores(self) -> tuple[float, ...]:

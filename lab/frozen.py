@@ -37,17 +37,21 @@ class FrozenModel:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What unseen episodes said, in reward per episode.
+    """What unseen episodes said, in reward per episode, or in score where that was judged.
+
+    Intervals, difference and p-value are of the judged number; by the worst task, so is its mean.
 
     Attributes:
-        outcome: `winner`: a tuned candidate returns more than the baseline; `cheaper`: it costs less, at a
-            return that the objective's rule allows; `baseline`: neither was shown, and it was kept.
+        outcome: `winner`: a tuned candidate is better than the baseline; `cheaper`: it costs less, at a value
+            that the objective's rule allows; `baseline`: neither was shown, and it was kept.
         episodes: holdout episodes that frozen and baseline each played, paired by seed.
         confidence: of `difference_interval` for all finalists together, and of the two others each alone.
         method: the tests behind interval and p-value.
         p_value: of the difference, two-sided, corrected for all finalists.
         frozen_score, baseline_score: mean scores in [0, 1].
         frozen_tokens, baseline_tokens: mean tokens of an episode, in and out.
+        judged: `return` or `score`.
+        caution: what is shown to speak against the outcome; empty where nothing is.
     """
 
     outcome: str
@@ -65,6 +69,18 @@ class Evidence:
     baseline_score: float
     frozen_tokens: float
     baseline_tokens: float
+    judged: str = "return"
+    caution: str = ""
+
+    @property
+    def frozen_mean(self) -> float:
+        """The frozen candidate's mean of the judged number."""
+        return self.frozen_score if self.judged == "score" else self.frozen_return
+
+    @property
+    def baseline_mean(self) -> float:
+        """The baseline's mean of the judged number."""
+        return self.baseline_score if self.judged == "score" else self.baseline_return
 
 
 @dataclass(frozen=True)
@@ -115,7 +131,7 @@ class FrozenPrompt:
             "task": task,
             **({"tasks": tasks} if tasks else {}),
             "model": asdict(self.model),
-            "evidence": asdict(self.evidence),
+            "evidence": {k: one for k, one in asdict(self.evidence).items() if one != ""},
             "provenance": {k: one for k, one in asdict(self.provenance).items() if one is not None},
         }
 

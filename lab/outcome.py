@@ -14,6 +14,7 @@ from lab.intervals import Estimate, t_interval
 from lab.journal import Judged
 from lab.settings import ModelChoice
 from lab.spending import Spending
+from lab.task import OTHER, Measure
 from lab.trial import BASELINE, Trial
 from lab.verdict import Compared, Verdict
 from lab.words import estimate_text, number, p_text, recorded
@@ -75,32 +76,41 @@ class Outcome:
         frozen, baseline = self._estimate(verdict.frozen), self._estimate(verdict.baseline)
         winner = verdict.winner
         difference = winner.difference if winner else Estimate(0.0, 0.0, 0.0, baseline.n)
+        places = 5 if verdict.measure == "score" else 3
         return Evidence(
             outcome=_outcome(winner, 1 - verdict.confidence),
             episodes=difference.n,
             confidence=verdict.confidence,
             method=verdict.method,
-            frozen_return=_rounded(frozen.mean),
+            frozen_return=_rounded(self._mean(verdict.frozen, "return")),
             frozen_interval=_ends(frozen),
-            baseline_return=_rounded(baseline.mean),
+            baseline_return=_rounded(self._mean(verdict.baseline, "return")),
             baseline_interval=_ends(baseline),
             difference=_rounded(difference.mean),
             difference_interval=_ends(difference),
             p_value=float(f"{winner.p_value:.2g}") if winner else 1.0,
-            frozen_score=round(verdict.frozen.mean_score, 3),
-            baseline_score=round(verdict.baseline.mean_score, 3),
+            frozen_score=round(self._mean(verdict.frozen, "score"), places),
+            baseline_score=round(self._mean(verdict.baseline, "score"), places),
             frozen_tokens=round(verdict.frozen.tokens, 1),
             baseline_tokens=round(verdict.baseline.tokens, 1),
+            judged=verdict.measure,
+            caution=" ".join(cautions(verdict)),
         )
 
+    def _mean(self, evaluation: Evaluation, measure: Measure) -> float:
+        """A mean return or score: the judged one as it is judged, the other over all episodes."""
+        if measure == self.verdict.measure:
+            return self.verdict.value(evaluation)
+        return evaluation.other.mean
+
     def _estimate(self, evaluation: Evaluation) -> Estimate:
-        """The mean return, or the worst task's with an interval that holds whichever it is."""
+        """The mean value, or the worst task's with an interval that holds whichever it is."""
         confidence, tasks = self.verdict.confidence, [*evaluation.by_task.values()]
         if self.verdict.by == "mean":
-            return t_interval(list(evaluation.returns.values()), confidence)
+            return t_interval(list(evaluation.values.values()), confidence)
         several = [t_interval(list(one.values()), confidence, len(tasks)) for one in tasks if one]
         low, high = (min(getattr(one, end) for one in several) for end in ("low", "high"))
-        return Estimate(min(one.mean for one in several), low, high, len(evaluation.returns))
+        return Estimate(min(one.mean for one in several), low, high, len(evaluation.values))
 
 
 def summary(outcome: Outcome, path: Path) -> str:
@@ -111,20 +121,41 @@ def summary(outcome: Outcome, path: Path) -> str:
 def _verdict_lines(outcome: Outcome) -> list[str]:
     verdict, evidence = outcome.verdict, outcome.evidence
     percent = f"{verdict.confidence:.0%}"
-    judged = "mean episode return" + (" of the worst task" if verdict.by == "worst" else "")
-    lines = [str(outcome.headroom)] if outcome.headroom and not outcome.headroom.found else []
+    judged = f"mean episode {verdict.measure}" + (" of the worst task" if verdict.by == "worst" else "")
+    lines = cautions(verdict)
+    lines += [str(outcome.headroom)] if outcome.headroom and not outcome.headroom.found else []
     lines += [
         f"Holdout, {evidence.episodes} unseen episodes each, {judged} with {percent} interval:",
-        f"  baseline  {recorded(evidence.baseline_return, evidence.baseline_interval, evidence.episodes)}"
+        f"  baseline  {recorded(evidence.baseline_mean, evidence.baseline_interval, evidence.episodes)}"
         f"  {verdict.baseline.candidate.template.name}",
     ]
     for finalist in verdict.finalists:
-        mean = finalist.unseen.mean_return if verdict.by == "mean" else finalist.unseen.worst_return
         lines.append(
-            f"  {finalist.trial.name:<9} {number(mean)}, that is {_signed(finalist.difference)},"
+            f"  {finalist.trial.name:<9} {number(verdict.value(finalist.unseen))},"
+            f" that is {_signed(finalist.difference)},"
             f" {p_text(finalist.p_value)}  {finalist.trial.candidate.template.name}"
         )
-    return [*lines, *_task_lines(verdict), claim(outcome)]
+    return [*lines, *_task_lines(verdict), _frozen(outcome)]
+
+
+def cautions(verdict: Verdict) -> list[str]:
+    """What has to be said first: by which number the frozen candidate is lower, and which were refused."""
+    winner, name = verdict.winner, OTHER[verdict.measure]
+    told = [f"Caution: {_lower(verdict, winner, name)}."] if winner and winner.other_is_lower else []
+    cure = 'To freeze it all the same, set [objective] maximise = "return".'
+    return told + [
+        f"{one.trial.name} beats the baseline and is not frozen: {_lower(verdict, one, name)}. {cure}"
+        for one in verdict.refused
+    ]
+
+
+def _lower(verdict: Verdict, one: Compared, name: Measure) -> str:
+    worst = " of the worst task" if verdict.by == "worst" else ""
+    own, base = (number(verdict.value(played.other)) for played in (one.unseen, verdict.baseline))
+    return (
+        f"the {name}{worst} of {one.trial.name} is shown to be lower than the baseline's,"
+        f" {own} against {base} ({_signed(one.other)})"
+    )
 
 
 def _task_lines(verdict: Verdict) -> list[str]:
@@ -136,23 +167,30 @@ def _task_lines(verdict: Verdict) -> list[str]:
     ]
 
 
-def _mean(returns: Mapping[int, float]) -> str:
-    return number(fmean(returns.values())) if returns else "none ended"
+def _mean(values: Mapping[int, float]) -> str:
+    return number(fmean(values.values())) if values else "none ended"
 
 
 def claim(outcome: Outcome) -> str:
-    """What may be said of what was frozen, in a sentence."""
+    """What may be said of what was frozen, and first what speaks against it."""
+    return " ".join([*cautions(outcome.verdict), _frozen(outcome)])
+
+
+def _frozen(outcome: Outcome) -> str:
     verdict, evidence = outcome.verdict, outcome.evidence
     winner = verdict.winner
+    if winner is None and verdict.refused:
+        return "The baseline is frozen."
     if winner is None:
         return "No candidate beats the baseline on unseen episodes: the baseline is frozen."
     name, gain, tokens = winner.trial.name, winner.difference, evidence.baseline_tokens
     if evidence.outcome == "cheaper":
         less = 1 - evidence.frozen_tokens / tokens if tokens else 0.0
         return (
-            f"Frozen: {name}, {less:.0%} fewer tokens an episode than the baseline; {_signed(gain)} return."
+            f"Frozen: {name}, {less:.0%} fewer tokens an episode than the baseline;"
+            f" {_signed(gain)} {verdict.measure}."
         )
-    share = f", {gain.mean / evidence.baseline_return:+.0%}" if evidence.baseline_return > 0 else ""
+    share = f", {gain.mean / evidence.baseline_mean:+.0%}" if evidence.baseline_mean > 0 else ""
     return (
         f"Frozen: {name}, {_signed(gain)} over the baseline{share}, {p_text(winner.p_value)}"
         f" ({verdict.method})."
@@ -163,20 +201,43 @@ def _cost_lines(outcome: Outcome) -> list[str]:
     verdict, spent = outcome.verdict, outcome.spending
     dollars = f", {spent.money}" if spent.dollars or spent.unpriced else ""
     lines = [
-        f"Mean score {verdict.frozen.mean_score:.3f}, baseline {verdict.baseline.mean_score:.3f}.",
+        _other_line(verdict),
         f"Cost: {spent.calls:,} calls in {spent.episodes} whole episodes, {spent.prompt_tokens:,} tokens in,"
         f" {spent.completion_tokens:,} out{dollars}, {outcome.judged.minutes:.1f} minutes.",
     ]
     if outcome.failures:
         told = ", ".join(f"{times} x {what.rstrip('.')}" for what, times in outcome.failures.items())
         lines.append(f"Attempts that failed: {told}.")
+    return [*lines, *_clamp_lines(verdict)]
+
+
+def _other_line(verdict: Verdict) -> str:
+    """The means of the number that did not decide."""
+    if verdict.measure == "score":
+        frozen, baseline = (number(one.mean_return) for one in (verdict.frozen, verdict.baseline))
+    else:
+        frozen, baseline = (f"{one.mean_score:.3f}" for one in (verdict.frozen, verdict.baseline))
+    return f"Mean {OTHER[verdict.measure]} {frozen}, baseline {baseline}."
+
+
+def _clamp_lines(verdict: Verdict) -> list[str]:
+    """Whether most scores are at one of their limits, where they tell no difference."""
     evaluations = [verdict.baseline, *(finalist.unseen for finalist in verdict.finalists)]
-    clamped = [score >= 1.0 for evaluation in evaluations for score in evaluation.scores]
-    share = sum(clamped) / len(clamped)
-    if share >= MOSTLY:
-        note = f"Note: {share:.0%} of {len(clamped)} holdout episodes have a score of 1.0, the most there is:"
-        lines.append(f"{note} judge by the return, the score is blind here.")
-    return lines
+    scores = [score for evaluation in evaluations for score in evaluation.scores]
+    share = sum(score >= 1.0 for score in scores) / len(scores)
+    note = f"of {len(scores)} holdout episodes have a score of"
+    if verdict.measure == "return":
+        blind = (
+            f"Note: {share:.0%} {note} 1.0, the most there is: judge by the return, the score is blind here."
+        )
+        return [blind] if share >= MOSTLY else []
+    ends = (("1.0, the maximum", share), ("0.0, the minimum", scores.count(0.0) / len(scores)))
+    return [
+        f"Note: {here:.0%} {note} {end}: between these the score cannot tell candidates apart;"
+        ' [objective] maximise = "return" would.'
+        for end, here in ends
+        if here >= MOSTLY
+    ]
 
 
 def _next_lines(path: Path) -> list[str]:

@@ -19,7 +19,7 @@ from lab.journal import Ended, Failed
 from lab.record import Record
 from lab.recorded import Recorded
 from lab.spending import Spending
-from lab.task import Task
+from lab.task import Measure, Task
 
 ATTEMPTS = 3
 """Times that an episode is begun before its environment counts as failed, or its candidate as unplayable."""
@@ -37,6 +37,7 @@ class Player:
 
     Args:
         record: where calls and episodes are kept, and looked up; None to play without.
+        measure: the number that evaluations are judged by.
     """
 
     def __init__(
@@ -47,11 +48,12 @@ class Player:
         in_flight: int,
         spending: Spending,
         record: Record | None = None,
+        measure: Measure = "return",
     ) -> None:
         self.task, self.spending = task, spending
         self.owed_calls = 0
         self._model, self._environment = model, environment
-        self._record = record
+        self._record, self._measure = record, measure
         self._in_flight, self._owed = in_flight, 0
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
         self._owe(0)
@@ -89,7 +91,7 @@ class Player:
         results = [task.result() for task in tasks]
         ended = tuple(result for result in results if isinstance(result, Episode | Tally))
         failed = tuple(result for result in results if isinstance(result, FailedEpisode))
-        return Evaluation(candidate, self.task, ended, failed)
+        return Evaluation(candidate, self.task, ended, failed, self._measure)
 
     async def _episode(self, candidate: Candidate, seed: int, hopeless: Hopeless | None) -> Played | Ending:
         running = _Running(self, hopeless)

@@ -32,6 +32,8 @@ def result(outcome: Outcome, frozen_file: Path) -> str:
             "outcome": outcome.evidence.outcome,
             "frozen": verdict.winner.trial.name if verdict.winner else "baseline",
             "claim": claim(outcome),
+            "judged": verdict.measure,
+            "refused": [one.trial.name for one in verdict.refused],
             "method": verdict.method,
             "confidence": verdict.confidence,
         },
@@ -65,13 +67,19 @@ def _finalist(one: Compared, confidence: float) -> dict[str, Any]:
         "difference_interval": _interval(one.difference),
         "pairs": one.difference.n,
         "p_value": one.p_value,
+        "other": {
+            "name": one.unseen.other.measure,
+            "difference": one.other.mean,
+            "difference_interval": _interval(one.other),
+        },
     }
 
 
 def _confirmed(one: Confirmed) -> dict[str, Any]:
     return {
         "trial": one.trial.name,
-        "return": one.mean.mean,
+        "return": one.unseen.mean_return,
+        "score": one.unseen.mean_score,
         "interval": _interval(one.mean),
         "episodes": one.mean.n,
     }
@@ -79,9 +87,9 @@ def _confirmed(one: Confirmed) -> dict[str, Any]:
 
 def _played(unseen: Evaluation, confidence: float) -> dict[str, Any]:
     """One candidate's holdout."""
-    estimate = t_interval(list(unseen.returns.values()), confidence)
+    estimate = t_interval(list(unseen.values.values()), confidence)
     return {
-        "return": estimate.mean,
+        "return": unseen.mean_return,
         "interval": _interval(estimate),
         "episodes": estimate.n,
         "failed": len(unseen.failed),

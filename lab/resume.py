@@ -55,6 +55,7 @@ def document(experiment: Experiment, model: ModelChoice, proposer: str) -> str:
         f"format {FORMAT}",
         f"model {model.name} at {model.shown}",
         *([f"proposer {proposer}"] if proposer else []),
+        *(["maximise score"] if experiment.objective.maximise == "score" else []),
         experiment.text,
         *(f"{file}\n{code}" for file, code in experiment.code.items()),
         *(_template_text(templates[name]) for name in sorted(templates)),

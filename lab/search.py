@@ -10,7 +10,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
-from math import inf
 
 import numpy as np
 
@@ -192,9 +191,10 @@ class Search:
         group.create_task(self._player.episode(entrant.candidate, seed, self._hopeless(entrant, place)))
 
     def _hopeless(self, entrant: Entrant, place: int) -> Hopeless | None:
-        if self._experiment.task.max_step_reward == inf or self._number(entrant) == BASELINE:
+        task, measure = self._experiment.task, self._experiment.objective.maximise
+        if not task.bounds(measure) or self._number(entrant) == BASELINE:
             return None
-        return lambda bound: self._race.drops(entrant, (place, bound))
+        return lambda bound: self._race.drops(entrant, (place, task.most_value(bound, measure)))
 
     def _begin_renewal(self, group: asyncio.TaskGroup) -> bool:
         if self._record.propose(Renewing(self._record.worker)):
@@ -250,14 +250,15 @@ class Search:
             self._on_headroom(headroom)
 
     def _tell_race(self, entrant: Entrant, place: int, played: Ending) -> Headroom | None:
+        task, objective = self._experiment.task, self._experiment.objective
         match played:
             case Tally() as tally:
                 self._episodes[entrant.index].append(tally)
-                cost = self._experiment.objective.cost_of(tally)
-                self._race.record(entrant, place, tally.episode_return, cost)
+                value = task.value_of(tally.rewards, objective.maximise)
+                self._race.record(entrant, place, value, objective.cost_of(tally))
             case CutEpisode(bound=bound):
                 self._cut[entrant.index] += 1
-                self._race.cut(entrant, place, bound)
+                self._race.cut(entrant, place, task.most_value(bound, objective.maximise))
             case FailedEpisode(error=error):
                 if self._number(entrant) == BASELINE:
                     raise error  # without a baseline there is nothing to compare with
@@ -275,9 +276,8 @@ class Search:
         return [entrant for entrant in ranked if self._episodes[entrant.index]]
 
     def _trial(self, entrant: Entrant, place: int) -> Trial:
-        evaluation = Evaluation(
-            entrant.candidate, self._experiment.task, tuple(self._episodes[entrant.index])
-        )
+        episodes, measure = tuple(self._episodes[entrant.index]), self._experiment.objective.maximise
+        evaluation = Evaluation(entrant.candidate, self._experiment.task, episodes, measure=measure)
         dropped = entrant.state is State.DROPPED
         return Trial(self._number(entrant), evaluation, place, dropped, self._cut[entrant.index])
 

@@ -117,8 +117,8 @@ class Study:
         return search.trials
 
     def _player(self, model: Model, environment: Environment, spending: Spending) -> Player:
-        in_flight = self._experiment.search.in_flight
-        return Player(model, environment, self._experiment.task, in_flight, spending, self._record)
+        in_flight, measure = self._experiment.search.in_flight, self._experiment.objective.maximise
+        return Player(model, environment, self._experiment.task, in_flight, spending, self._record, measure)
 
     def _new_search(self, player: Player, renewal: Renewal | None) -> Search:
         return Search(self._experiment, player, renewal, self._on_trial, self._on_headroom, self._record)

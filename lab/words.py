@@ -7,6 +7,11 @@ from lab.intervals import Estimate
 
 UNKNOWN = "unknown"
 
+MORE = {"return": "more", "score": "higher"}
+"""By measure, what it does that is better: it returns more, it scores higher."""
+
+LESS = {"return": "less", "score": "lower"}
+
 
 def number(value: float, size: float | None = None) -> str:
     """With as many decimals as its size leaves a meaning; `size` is that of the figures it stands beside."""
