@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 
 from lab.briefing import Briefing, Rated
 from lab.candidate import Candidate
+from lab.compare import _other, claim
 from lab.episode import Episode, Step, Tally
 from lab.errors import ConfigError
 from lab.evaluation import Evaluation
 from lab.experiment import load_experiment
 from lab.frozen import Evidence, FrozenPrompt, read_frozen
 from lab.objective import Objective
-from lab.outcome import cautions
+from lab.outcome import _clamp_lines, cautions
+from lab.plan import Plan
 from lab.prompt import PromptTemplate
 from lab.show import _evidence
 from lab.task import Measure, Scoring, Setup, Task
@@ -357,6 +359,44 @@ def test_show_words_a_file_by_what_was_judged_and_an_older_one_by_the_return() -
     assert "It scores higher than the baseline" in lines[1]
     assert lines[4].split()[:2] == ["score", "0.400"]
     assert lines[5].split() == ["return", "1.60", "0.990"]
+
+
+def test_compare_names_the_number_and_says_where_the_other_one_disagrees() -> None:
+    (compared,) = judged(BY_SCORE, TALKER, CLOSER).finalists
+    assert claim("a", "b", compared, 0.95).startswith("a scores higher than b: +0.590")
+    assert [*_other("a", "b", compared)] == ["Mind: a returns less than b: -0.610 [-0.610, -0.610]."]
+    (compared,) = judged(BY_SCORE, [[0.4]] * 8, CLOSER).finalists
+    assert [*_other("a", "b", compared)] == []
+
+
+@pytest.mark.parametrize(
+    ("objective", "last", "told"),
+    [
+        (
+            BY_SCORE,
+            1.0,
+            "a score of 1.0, the maximum: between these the score cannot tell candidates apart; [obj",
+        ),
+        (BY_SCORE, -1.0, "a score of 0.0, the minimum"),
+        (BY_RETURN, 1.0, "a score of 1.0, the most there is: judge by the return"),
+        (BY_RETURN, -1.0, ""),
+        (BY_SCORE, 0.5, ""),
+    ],
+)
+def test_scores_at_a_limit_are_told_with_what_would_tell_more(
+    objective: Objective, last: float, told: str
+) -> None:
+    arm = [[last]] * 8
+    lines = _clamp_lines(judged(objective, arm, arm))
+    assert bool(lines) is bool(told)
+    assert told in "".join(lines)
+    assert not lines or "100% of 16 holdout episodes" in lines[0]
+
+
+def test_the_plan_says_which_number_is_maximised(tmp_path: Path) -> None:
+    experiment = load_experiment(an_experiment(tmp_path, "max", ""))
+    plan = str(Plan(experiment, experiment.model, experiment.environment))
+    assert "the highest mean episode score, from the highest reward of up to 4 steps: 0 gives 0" in plan
 
 
 @pytest.mark.parametrize(
