@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lab.episode import Episode
 from lab.prompt import PromptTemplate
-from lab.task import Task
+from lab.task import Measure, Task
 from lab.words import number
 
 SHOWN_STEPS = 3
@@ -21,20 +21,22 @@ class Rated:
     """A text and the trial that did best with it.
 
     Attributes:
-        episodes: how many `mean_return` is over.
-        best, worst: the trial's episodes with the highest and the lowest return.
+        mean: of its episodes' values, by `measure`.
+        episodes: how many `mean` is over.
+        best, worst: the trial's episodes with the highest and the lowest value.
     """
 
     template: PromptTemplate
-    mean_return: float
+    mean: float
     episodes: int
     best: Episode
     worst: Episode
+    measure: Measure = "return"
 
     @property
     def earned(self) -> str:
-        """The mean return with its count."""
-        return f"mean return {number(self.mean_return)} over {self.episodes} episodes"
+        """The mean value with its count."""
+        return f"mean {self.measure} {number(self.mean)} over {self.episodes} episodes"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,15 @@ class Briefing:
     objective: str
     task: Task
     texts: tuple[Rated, ...]
+
+    def value_of(self, episode: Episode) -> float:
+        """What an episode earned, by the number that is to become higher."""
+        return self.task.value_of(episode.rewards, self.texts[0].measure)
+
+    def shown(self, episode: Episode) -> str:
+        """What an episode earned, and what `shown` tells of it."""
+        by_score = self.texts[0].measure == "score"
+        return (f"score {number(self.value_of(episode))}, " if by_score else "") + shown(episode)
 
 
 def shown(episode: Episode) -> str:

@@ -15,7 +15,7 @@ import typer
 
 from lab.command import Debug, EndpointUrl, ExperimentOrNone, command_line, manners, who
 from lab.errors import plain
-from lab.words import estimate_text, p_text, price, troubles_brief, troubles_text
+from lab.words import LESS, MORE, estimate_text, number, p_text, price, troubles_brief, troubles_text
 
 if TYPE_CHECKING:
     from lab.evaluation import Evaluation
@@ -45,7 +45,8 @@ def compare(
     """Play two candidates head to head on fresh episodes, paired by seed, and say what the test shows.
 
     A and B are frozen, baseline, or the number or name of a trial of the experiment's last study.
-    The test is the study's own: paired t interval and paired sign-flip test of the difference in return.
+    The test is the study's own: paired t interval and paired sign-flip test of the difference in return, or
+    in score where the experiment maximises that.
     Exit code 0 says that it was played, whatever came out.
 
     Examples:
@@ -70,7 +71,8 @@ async def _compare(a: str, b: str, path: Path | None, episodes: int | None, endp
     confidence = stage.experiment.verdict.confidence
     count = episodes or stage.experiment.verdict.episodes
     one, other = await _play(stage, stage.experiment, count)
-    verdict = judge((), other, [(Trial(0, one), one)], Objective(), confidence)
+    maximise = stage.experiment.objective.maximise
+    verdict = judge((), other, [(Trial(0, one), one)], Objective(maximise=maximise), confidence)
     if not verdict.finalists:
         raise (*one.failed, *other.failed)[0].error
     typer.echo("\n".join(plain(line) for line in _told(stage, verdict)))
@@ -90,7 +92,10 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
     spending = Spending()
     async with stage.opened(_say) as (endpoint, environment), _watched(spending, most):
         model = Metered(endpoint, spending, experiment.prices_of(stage.model))
-        player = Player(model, environment, stage.task, experiment.search.in_flight, spending)
+        measure = experiment.objective.maximise
+        player = Player(
+            model, environment, stage.task, experiment.search.in_flight, spending, measure=measure
+        )
         async with asyncio.TaskGroup() as group:  # a pair at a time: what befalls the endpoint befalls both
             pairs = [
                 [
@@ -150,9 +155,18 @@ def _told(stage: "Stage", verdict: "Verdict") -> Iterator[str]:
         yield f"Both are the same candidate, and this is noise: {_figures(compared, verdict.confidence)}."
     else:
         yield claim(one.name, other.name, compared, verdict.confidence)
+        yield from _other(one.name, other.name, compared)
     scores = (*compared.unseen.scores, *verdict.baseline.scores)
     if all(score >= 1 for score in scores):
         yield f"Note: all {len(scores)} episodes have a score of 1.0, the most there is: it is blind here."
+
+
+def _other(one: str, other: str, compared: "Compared") -> Iterator[str]:
+    """What is shown of the number that does not decide, where it says the opposite."""
+    gap, measure = compared.other, compared.unseen.other.measure
+    if compared.difference.mean > 0 > gap.high or compared.difference.mean < 0 < gap.low:
+        better = (MORE if gap.mean > 0 else LESS)[measure]
+        yield f"Mind: {one} {measure}s {better} than {other}: {estimate_text(gap, sign=True)}."
 
 
 Row = tuple[str, str, str]
@@ -163,13 +177,13 @@ def _table(stage: "Stage", one: "Evaluation", other: "Evaluation", confidence: f
     from lab.intervals import t_interval
 
     first, second = stage.contenders
-    estimates = [t_interval(list(played.returns.values()), confidence) for played in (one, other)]
+    estimates = [t_interval(list(played.values.values()), confidence) for played in (one, other)]
     means = [f"{estimate_text(one)} n={one.n}" for one in estimates]
     rows: list[Row] = [
         ("", first.name, second.name),
         *_settings(first, second),
-        ("return", means[0], means[1]),
-        ("score", f"{one.mean_score:.3f}", f"{other.mean_score:.3f}"),
+        (one.measure, means[0], means[1]),
+        _unjudged(one, other),
         ("tokens an episode", f"{one.tokens:,.0f}", f"{other.tokens:,.0f}"),
         ("dollars an episode", _dollars(stage, one), _dollars(stage, other)),
         ("seconds a call", f"{one.latency_s:.2f}", f"{other.latency_s:.2f}"),
@@ -179,6 +193,12 @@ def _table(stage: "Stage", one: "Evaluation", other: "Evaluation", confidence: f
         rows.append(("unusable answers", troubles[0] or "none", troubles[1] or "none"))
     wide, middle = (max(len(row[place]) for row in rows) for place in (0, 1))
     yield from (f"{name:<{wide}}  {mine:<{middle}}  {its}".rstrip() for name, mine, its in rows)
+
+
+def _unjudged(one: "Evaluation", other: "Evaluation") -> Row:
+    if one.measure == "score":
+        return "return", number(one.mean_return), number(other.mean_return)
+    return "score", f"{one.mean_score:.3f}", f"{other.mean_score:.3f}"
 
 
 def _settings(first: "Contender", second: "Contender") -> Iterator[Row]:
@@ -201,14 +221,15 @@ def _dollars(stage: "Stage", played: "Evaluation") -> str:
 
 
 def claim(one: str, other: str, compared: "Compared", confidence: float) -> str:
-    """What the test shows of two candidates' returns, in a sentence.
+    """What the test shows of two candidates, in a sentence.
 
     Args:
         compared: `one` beside `other`; it is named as higher or lower only where interval and test agree.
     """
     gap, figures = compared.difference, _figures(compared, confidence)
     if compared.p_value <= 1 - confidence and (gap.low > 0 or gap.high < 0):
-        return f"{one} returns {'more' if gap.mean > 0 else 'less'} than {other}: {figures}."
+        measure = compared.unseen.measure
+        return f"{one} {measure}s {(MORE if gap.mean > 0 else LESS)[measure]} than {other}: {figures}."
     few = least_pairs(confidence)
     more = f" Fewer than {few} pairs can show none: use --episodes {few} or more." if gap.n < few else ""
     return f"No difference between {one} and {other} is shown: {figures}.{more}"

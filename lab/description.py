@@ -9,7 +9,7 @@ from lab.errors import plain
 from lab.experiment import Experiment
 from lab.frozen import FrozenPrompt
 from lab.trial import BASELINE
-from lab.words import p_text, price, recorded
+from lab.words import MORE, number, p_text, price, recorded
 
 
 def unfinished(experiment: Experiment) -> str:
@@ -44,26 +44,34 @@ def description(experiment: Experiment, frozen: FrozenPrompt, prompt: str, view:
 def _claim(frozen: FrozenPrompt) -> str:
     evidence = frozen.evidence
     gain = recorded(evidence.difference, evidence.difference_interval, evidence.episodes, sign=True)
+    caution = f"{evidence.caution} " if evidence.caution else ""
     if evidence.outcome == "baseline":
-        return "No candidate beat the baseline on unseen episodes: the baseline was kept."
+        told = "The baseline was kept." if caution else ""
+        return caution + (told or "No candidate beat the baseline on unseen episodes: the baseline was kept.")
     if evidence.outcome == "cheaper":
         return (
-            f"{_name(frozen)} costs {evidence.frozen_tokens:,.0f} tokens an episode, the baseline"
-            f" {evidence.baseline_tokens:,.0f}; its return differs by {gain}."
+            f"{caution}{_name(frozen)} costs {evidence.frozen_tokens:,.0f} tokens an episode, the baseline"
+            f" {evidence.baseline_tokens:,.0f}; its {evidence.judged} differs by {gain}."
         )
-    return f"{_name(frozen)} returns {gain} more than the baseline ({p_text(evidence.p_value)})."
+    verb, more = f"{evidence.judged}s", MORE[evidence.judged]
+    return f"{caution}{_name(frozen)} {verb} {gain} {more} than the baseline ({p_text(evidence.p_value)})."
 
 
 def _figures(frozen: FrozenPrompt) -> str:
     evidence = frozen.evidence
     level = f"{evidence.confidence:.0%}"
-    ours = recorded(evidence.frozen_return, evidence.frozen_interval, evidence.episodes)
-    theirs = recorded(evidence.baseline_return, evidence.baseline_interval, evidence.episodes)
+    ours = recorded(evidence.frozen_mean, evidence.frozen_interval, evidence.episodes)
+    theirs = recorded(evidence.baseline_mean, evidence.baseline_interval, evidence.episodes)
+    if evidence.judged == "score":
+        other = "return"
+        others = [number(evidence.frozen_return), number(evidence.baseline_return)]
+    else:
+        other, others = "score", [f"{evidence.frozen_score:.3f}", f"{evidence.baseline_score:.3f}"]
     rows = [
-        f"| | mean episode return, {level} interval | score | tokens an episode |",
+        f"| | mean episode {evidence.judged}, {level} interval | {other} | tokens an episode |",
         "|---|---|---|---|",
-        f"| frozen, {_name(frozen)} | {ours} | {evidence.frozen_score:.3f} | {evidence.frozen_tokens:,.0f} |",
-        f"| baseline | {theirs} | {evidence.baseline_score:.3f} | {evidence.baseline_tokens:,.0f} |",
+        f"| frozen, {_name(frozen)} | {ours} | {others[0]} | {evidence.frozen_tokens:,.0f} |",
+        f"| baseline | {theirs} | {others[1]} | {evidence.baseline_tokens:,.0f} |",
     ]
     troubles = {"frozen": evidence.frozen_troubles, "baseline": evidence.baseline_troubles}
     told = [_block(f"{name}: {text}") for name, text in troubles.items() if text]

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 from lab.candidate import Candidate
 from lab.episode import CutEpisode, Episode, FailedEpisode, Tally
-from lab.task import Task
+from lab.task import OTHER, Measure, Task
 from lab.troubles import Troubles, total
 
 
@@ -19,6 +19,7 @@ class Evaluation:
 
     Attributes:
         cut: episodes that were ended in the middle; only `troubles` counts their steps.
+        measure: the number that candidates are judged by.
 
     Raises:
         statistics.StatisticsError: a mean is asked for, and no episode ended.
@@ -29,10 +30,21 @@ class Evaluation:
     episodes: tuple[Episode | Tally, ...]
     failed: tuple[FailedEpisode, ...] = ()
     cut: tuple[CutEpisode, ...] = ()
+    measure: Measure = "return"
 
     def only(self, seeds: Collection[int]) -> "Evaluation":
         """The same with the episodes of these seeds alone."""
         return replace(self, episodes=tuple(one for one in self.episodes if one.seed in seeds))
+
+    @cached_property
+    def values(self) -> dict[int, float]:
+        """Seed to the number that is judged: return, in reward, or score, in [0, 1]."""
+        return {episode.seed: self.task.value_of(episode.rewards, self.measure) for episode in self.episodes}
+
+    @cached_property
+    def other(self) -> "Evaluation":
+        """The same episodes by the measure that does not decide."""
+        return replace(self, measure=OTHER[self.measure])
 
     @cached_property
     def returns(self) -> dict[int, float]:
@@ -41,31 +53,36 @@ class Evaluation:
 
     @cached_property
     def by_task(self) -> dict[str, dict[int, float]]:
-        """The returns of each of several tasks, by the task's name; empty where there is but one."""
+        """The values of each of several tasks, by the task's name; empty where there is but one."""
         if len(self.task.tasks) < 2:
             return {}
         return {
             setup.name: {
-                seed: value for seed, value in self.returns.items() if self.task.setup(seed)[0] is setup
+                seed: value for seed, value in self.values.items() if self.task.setup(seed)[0] is setup
             }
             for setup in self.task.tasks
         }
 
     @property
-    def worst_return(self) -> float:
-        """The mean return of the task with the lowest; of all episodes where there is but one task."""
-        means = [fmean(returns.values()) for returns in self.by_task.values() if returns]
-        return min(means, default=self.mean_return)
+    def worst(self) -> float:
+        """The mean value of the task with the lowest; of all episodes where there is but one task."""
+        means = [fmean(values.values()) for values in self.by_task.values() if values]
+        return min(means, default=self.mean)
+
+    @property
+    def mean(self) -> float:
+        """The mean of the values, which the objective maximises."""
+        return fmean(self.values.values())
 
     @property
     def mean_return(self) -> float:
-        """The objective: the mean episode return."""
+        """The mean episode return, in reward."""
         return fmean(self.returns.values())
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation of the returns; None for fewer than two."""
-        return stdev(self.returns.values()) if len(self.episodes) > 1 else None
+        """The standard deviation of the values; None for fewer than two."""
+        return stdev(self.values.values()) if len(self.episodes) > 1 else None
 
     @cached_property
     def scores(self) -> tuple[float, ...]:

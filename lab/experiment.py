@@ -20,6 +20,7 @@ from lab.experiment_file import (
     BudgetTable,
     ConfirmationTable,
     ExperimentFile,
+    ObjectiveTable,
     ProposalsTable,
     SearchTable,
     TrackingTable,
@@ -34,7 +35,7 @@ from lab.settings import ModelChoice
 from lab.space import Space
 from lab.space_table import read_space
 from lab.spending import FREE, UNKNOWN, Budget, Prices
-from lab.task import Task
+from lab.task import Measure, Task
 
 TEMPLATES = Path("prompts/templates")
 """Where templates lie, below the project's root: the folder above the experiment file's."""
@@ -132,7 +133,7 @@ def _experiment(path: Path, text: str, file: ExperimentFile) -> Experiment:
         space=space,
         prices=prices,
         budget=_budget(file.budget),
-        objective=Objective(**file.objective.model_dump(), prices=prices) if file.objective else Objective(),
+        objective=_objective(file.objective, task, prices),
         search=file.search,
         proposals=file.proposals,
         confirmation=file.confirmation,
@@ -160,8 +161,8 @@ def _check_turns(experiment: Experiment) -> None:
             do = "give several [[tasks]], and at least two episodes for each"
             raise ConfigError("There is no worst task to judge.", where="verdict.judge", do=do)
         if experiment.objective.cost is not None:
-            do = 'leave out [objective], or use judge = "mean"'
-            raise ConfigError("The worst task is judged by its return alone.", where="verdict.judge", do=do)
+            do = 'leave out cost and within, or use judge = "mean"'
+            raise ConfigError("The worst task is judged without a cost.", where="verdict.judge", do=do)
 
 
 def _baseline(table: BaselineTable, folder: Path) -> Candidate:
@@ -174,6 +175,17 @@ def _baseline(table: BaselineTable, folder: Path) -> Candidate:
         )
     except ConfigError as error:
         raise ConfigError(error.what, where=f"baseline.{error.where}", why=error.why, do=error.do) from None
+
+
+def _objective(table: ObjectiveTable, task: Task, prices: Prices) -> Objective:
+    if (table.cost is None) != (table.within is None):
+        absent, there = ("cost", "within") if table.cost is None else ("within", "cost")
+        do = f"set it, or leave out {there}"
+        raise ConfigError(f"objective.{absent} is missing.", where=f"objective.{there}", do=do)
+    usual: Measure = "return" if task.score == "sum" else "score"
+    return Objective(
+        table.cost, table.within or 0.0, prices, table.maximise or usual, stated=table.maximise is not None
+    )
 
 
 def _budget(table: BudgetTable) -> Budget:

@@ -17,6 +17,7 @@ from lab.files import key_place
 from lab.objective import Cost
 from lab.patience import Patience
 from lab.spending import Prices
+from lab.task import Measure
 
 ProposerName = Literal["dspy", "gepa"]
 
@@ -72,15 +73,17 @@ class BudgetTable(Table):
 
 
 class ObjectiveTable(Table):
-    """`[objective]`: return against cost; without this table the return alone counts.
+    """`[objective]`: the number that is maximised, and what it may cost; see `lab.objective.Objective`.
 
     Attributes:
-        cost: what an episode costs, in this unit.
-        within: freeze the cheapest candidate whose return is within this share of the best one's.
+        maximise: by default the return where `task.score` is "sum", else the score.
+        cost: what an episode costs, in this unit. It is set together with `within`.
+        within: freeze the cheapest candidate whose value is within this share of the best one's.
     """
 
-    cost: Cost
-    within: float = Field(gt=0, lt=1)
+    maximise: Measure | None = None
+    cost: Cost | None = None
+    within: float | None = Field(default=None, gt=0, lt=1)
 
 
 class SearchTable(Table):
@@ -173,7 +176,7 @@ class ExperimentFile(Table):
     baseline: BaselineTable
     space: dict[str, Any]
     budget: BudgetTable
-    objective: ObjectiveTable | None = None
+    objective: ObjectiveTable = ObjectiveTable()
     search: SearchTable = SearchTable()
     proposals: ProposalsTable | None = None
     confirmation: ConfirmationTable = ConfirmationTable()

@@ -19,7 +19,9 @@ from lab.troubles import FALLBACK, Troubles
 
 def run_figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
     """Of every child run, by the same names; the interval is its own, and corrected for no other."""
+    judged = evaluation.measure
     figures = {
+        f"{judged}_mean": evaluation.mean,  # first: MLflow's compare view opens with it
         "return_mean": evaluation.mean_return,
         "episodes": len(evaluation.episodes),
         "episodes_failed": len(evaluation.failed),
@@ -32,16 +34,16 @@ def run_figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
         "latency_mean_s": evaluation.latency_s,
     }
     figures |= trouble_figures(evaluation.troubles)
-    means = {f"return_mean/{task}": fmean(one.values()) for task, one in evaluation.by_task.items() if one}
+    means = {f"{judged}_mean/{task}": fmean(one.values()) for task, one in evaluation.by_task.items() if one}
     if evaluation.spread is None:
         return {**figures, **means}
-    interval = t_interval(list(evaluation.returns.values()), confidence)
+    interval = t_interval(list(evaluation.values.values()), confidence)
     return {
         **figures,
         **means,
-        "return_sd": evaluation.spread,
-        "return_low": interval.low,
-        "return_high": interval.high,
+        f"{judged}_sd": evaluation.spread,
+        f"{judged}_low": interval.low,
+        f"{judged}_high": interval.high,
     }
 
 
@@ -58,6 +60,8 @@ def outcome_figures(frozen: FrozenPrompt) -> dict[str, float]:
     figures = {
         "frozen_return": evidence.frozen_return,
         "baseline_return": evidence.baseline_return,
+        "frozen_score": evidence.frozen_score,
+        "baseline_score": evidence.baseline_score,
         "difference": evidence.difference,
         "difference_low": evidence.difference_interval[0],
         "difference_high": evidence.difference_interval[1],
@@ -121,6 +125,7 @@ def _episode_table(episode: Episode, task: Task) -> dict[str, object]:
         "seed": episode.seed,
         **({"task": task.setup(episode.seed)[0].name} if task.tasks else {}),
         "return": episode.episode_return,
+        "score": task.score_of(episode.rewards),
         "opening": episode.opening,
         "steps": steps,
     }

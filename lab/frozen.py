@@ -37,11 +37,13 @@ class FrozenModel:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What unseen episodes said, in reward per episode.
+    """What unseen episodes said, in reward per episode, or in score where that was judged.
+
+    Intervals, difference and p-value are of the judged number; by the worst task, so is its mean.
 
     Attributes:
-        outcome: `winner`: a tuned candidate returns more than the baseline; `cheaper`: it costs less, at a
-            return that the objective's rule allows; `baseline`: neither was shown, and it was kept;
+        outcome: `winner`: a tuned candidate is better than the baseline; `cheaper`: it costs less, at a value
+            that the objective's rule allows; `baseline`: neither was shown, and it was kept;
             `unvalidated`: the budget ended before a verdict, and all figures are the search's.
         episodes: holdout episodes that frozen and baseline each played, paired by seed.
         confidence: of `difference_interval` for all finalists together, and of the two others each alone.
@@ -51,6 +53,8 @@ class Evidence:
         frozen_tokens, baseline_tokens: mean tokens of an episode, in and out.
         frozen_troubles, baseline_troubles: shares of the answers that could not be used, with the commonest
             reason, in words; None where all could.
+        judged: `return` or `score`.
+        caution: what is shown to speak against the outcome; empty where nothing is.
     """
 
     outcome: str
@@ -70,6 +74,18 @@ class Evidence:
     baseline_tokens: float
     frozen_troubles: str | None = None
     baseline_troubles: str | None = None
+    judged: str = "return"
+    caution: str = ""
+
+    @property
+    def frozen_mean(self) -> float:
+        """The frozen candidate's mean of the judged number."""
+        return self.frozen_score if self.judged == "score" else self.frozen_return
+
+    @property
+    def baseline_mean(self) -> float:
+        """The baseline's mean of the judged number."""
+        return self.baseline_score if self.judged == "score" else self.baseline_return
 
 
 @dataclass(frozen=True)
@@ -120,7 +136,7 @@ class FrozenPrompt:
             "task": task,
             **({"tasks": tasks} if tasks else {}),
             "model": asdict(self.model),
-            "evidence": {k: one for k, one in asdict(self.evidence).items() if one is not None},
+            "evidence": {k: one for k, one in asdict(self.evidence).items() if one not in ("", None)},
             "provenance": {k: one for k, one in asdict(self.provenance).items() if one is not None},
         }
 

@@ -13,6 +13,7 @@ from scipy.special import stdtr, stdtrit
 
 from lab.intervals import Estimate
 from lab.race import Entrant, Race, State
+from lab.task import Measure
 from lab.words import estimate_text, p_text
 
 LEVEL = 0.05
@@ -32,14 +33,16 @@ class Headroom:
 
     Attributes:
         contenders, last: how many of each played their second episode, all on the same seed.
-        ahead: difference of their mean returns in it, with the 95 % interval.
+        ahead: difference of their mean values in it, with the 95 % interval.
         p_value: one-sided, that there is no difference.
+        measure: the number that was compared.
     """
 
     contenders: int
     last: int
     ahead: Estimate
     p_value: float
+    measure: Measure = "return"
 
     @property
     def found(self) -> bool:
@@ -47,9 +50,10 @@ class Headroom:
         return self.p_value < LEVEL
 
     def __str__(self) -> str:
+        unit = " in score" if self.measure == "score" else ""
         figures = (
             f"in a second episode {self.contenders} contenders are ahead of the first's last {self.last} by"
-            f" {estimate_text(self.ahead)}; {p_text(self.p_value)}"
+            f" {estimate_text(self.ahead)}{unit}; {p_text(self.p_value)}"
         )
         if self.found:
             return f"Headroom: there is something to find ({figures})."
@@ -85,16 +89,15 @@ class HeadroomTest:
         if not asked or not all(isfinite(self._second(entrant)) for entrant in asked):
             return None
         self._told = True
-        return headroom(
-            self._contenders(self._last), [self._second(one) for one in self._last if one in asked]
-        )
+        last = [self._second(one) for one in self._last if one in asked]
+        return headroom(self._contenders(self._last), last, self._race.measure)
 
     def _form_groups(self) -> None:
         """Once as many as came out last have earned a second episode, or none are waited for any longer."""
         able = [entrant for entrant in self._opening if entrant.state is not State.FAILED]
         if not all(entrant.played for entrant in able):
             return
-        ranked = sorted(able, key=lambda entrant: self._race.returns(entrant)[0])
+        ranked = sorted(able, key=lambda entrant: self._race.values(entrant)[0])
         last = ranked[: min(GROUP, len(able) // 2)]
         earned = len(self._contenders(last)) >= len(last)
         if earned or len(self._race.entrants) >= LATE * len(self._opening):
@@ -104,20 +107,22 @@ class HeadroomTest:
                 self._race.again(entrant)
 
     def _contenders(self, last: list[Entrant]) -> list[float]:
-        """The second returns of all others that have one."""
-        returns = [self._second(entrant) for entrant in self._race.entrants if entrant not in last]
-        return [one for one in returns if isfinite(one)]
+        """The second values of all others that have one."""
+        values = [self._second(entrant) for entrant in self._race.entrants if entrant not in last]
+        return [one for one in values if isfinite(one)]
 
     def _second(self, entrant: Entrant) -> float:
-        returns = self._race.returns(entrant)
-        return float(returns[1]) if len(returns) > 1 else float("nan")
+        values = self._race.values(entrant)
+        return float(values[1]) if len(values) > 1 else float("nan")
 
 
-def headroom(contenders: Sequence[float], last: Sequence[float]) -> Headroom | None:
+def headroom(
+    contenders: Sequence[float], last: Sequence[float], measure: Measure = "return"
+) -> Headroom | None:
     """Student's t test for two groups, one-sided, with a pooled variance (Biometrika 6, 1908).
 
     Args:
-        contenders, last: returns on one seed; the groups were made without looking at them.
+        contenders, last: values by `measure` on one seed; the groups were made without looking at them.
 
     Returns:
         None where a group is empty or both have a single value: nothing can be told.
@@ -130,7 +135,8 @@ def headroom(contenders: Sequence[float], last: Sequence[float]) -> Headroom | N
     squares = sum(float(np.var(group)) * len(group) for group in (contenders, last))
     error = sqrt(squares / df * (1 / counts[0] + 1 / counts[1]))
     if error <= rounding:  # without noise any difference counts
-        return Headroom(*counts, Estimate(mean, mean, mean, sum(counts)), 0.0 if mean > rounding else 1.0)
+        p_value = 0.0 if mean > rounding else 1.0
+        return Headroom(*counts, Estimate(mean, mean, mean, sum(counts)), p_value, measure)
     half = error * float(stdtrit(df, 0.975))
     p_value = float(stdtr(df, -mean / error))
-    return Headroom(*counts, Estimate(mean, mean - half, mean + half, sum(counts)), p_value)
+    return Headroom(*counts, Estimate(mean, mean - half, mean + half, sum(counts)), p_value, measure)

@@ -35,6 +35,7 @@ from lab.proposal import Proposals
 from lab.record import Record
 from lab.registry import register
 from lab.settings import ModelChoice
+from lab.task import OTHER
 from lab.traces import Traced, log_traces
 from lab.trial import Trial
 from lab.verdict import Verdict
@@ -92,8 +93,8 @@ class MlflowStore:
         if played > self._drawn and evaluation.episodes and self._leader:
             self._drawn = played
             race = {
-                "search_return": evaluation.mean_return,
-                "search_leader_return": self._race[self._leader].evaluation.mean_return,
+                f"search_{evaluation.measure}": evaluation.mean,
+                f"search_leader_{evaluation.measure}": self._race[self._leader].evaluation.mean,
                 "contenders": sum(not one.dropped for one in self._race.values()),
             }
             self._log(self._parent, race, step=played, at_ms=ended_ms(evaluation))
@@ -173,7 +174,7 @@ class MlflowStore:
     ) -> None:
         """A child run as it stands; it lasts from its first episode's beginning to its last one's end."""
         params = dict[str, object]()
-        whole = self._record.episodes_of(evaluation.candidate.digest, list(evaluation.returns))
+        whole = self._record.episodes_of(evaluation.candidate.digest, list(evaluation.values))
         run = self._runs.get(name)
         if run is None:
             digest = {"digest": evaluation.candidate.digest}
@@ -185,7 +186,7 @@ class MlflowStore:
         if evaluation.troubles.troubled:
             tags = {**tags, "troubles": troubles_text(evaluation.troubles)}
         figures, ended = dict[str, float](), ended_ms(evaluation)
-        if evaluation.episodes:  # the return comes first: MLflow's compare view opens with the first figure
+        if evaluation.episodes:
             figures = run_figures(evaluation, self._experiment.verdict.confidence)
         self._log(run, {**figures, **more}, params, step=len(evaluation.episodes), at_ms=ended, tags=tags)
         self._client.log_text(run, episodes_json(whole, evaluation.task), "episodes.json")
@@ -218,17 +219,19 @@ class MlflowStore:
     def _create_experiment(self) -> str:
         tags = {
             "mlflow.note.content": self._experiment.about,
-            "mlflow.experiment.primaryMetric.name": "return_mean",
+            "mlflow.experiment.primaryMetric.name": f"{self._experiment.objective.maximise}_mean",
             "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
         }
         return self._client.create_experiment(self._experiment.name, tags=tags)
 
     def _save_view(self, name: str) -> None:
         """Keep a view of the table of runs, as MLflow's page does under Views: this study's, best first."""
-        figures = ("return_mean", "return_low", "return_high", "episodes", "tokens_per_episode")
+        judged = self._experiment.objective.maximise
+        ends = (f"{judged}_{end}" for end in ("mean", "low", "high"))
+        figures = (*ends, f"{OTHER[judged]}_mean", "episodes", "tokens_per_episode")
         view = {
             "searchFilter": f"tags.`mlflow.parentRunId` = '{self._parent}'",
-            "orderByKey": "metrics.`return_mean`",
+            "orderByKey": f"metrics.`{judged}_mean`",
             "orderByAsc": False,
             "selectedColumns": [
                 *(f"tags.`{tag}`" for tag in ("kind", "race")),

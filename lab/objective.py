@@ -1,4 +1,4 @@
-"""The Objective: what is best where candidates differ in return, and in what they cost.
+"""The Objective: which number is maximised, and what is best where candidates also differ in cost.
 
 It owns the rule by which one of many is chosen, for the search, the finalists and the frozen prompt alike.
 """
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lab.episode import Episode, Tally
 from lab.evaluation import Evaluation
 from lab.spending import FREE, Prices
+from lab.task import Measure
 
 Floats = NDArray[np.float64]
 Cost = Literal["tokens", "dollars"]
@@ -21,19 +22,28 @@ Cost = Literal["tokens", "dollars"]
 
 @dataclass(frozen=True)
 class Objective:
-    """The highest mean return; with a cost, the cheapest of those nearly as good.
+    """The highest mean value; with a cost, the cheapest of those nearly as good.
 
     Attributes:
-        cost: what an episode costs, in that unit; None where the return alone counts.
-        within: how far, as a share of the best return, a cheaper candidate may stay behind it.
+        cost: what an episode costs, in that unit; None where the value alone counts.
+        within: how far, as a share of the best value, a cheaper candidate may stay behind it.
+        maximise: the number that is an episode's value, for the search and for the verdict.
+        stated: whether the user's experiment file names `maximise`; else it follows from the task.
     """
 
     cost: Cost | None = None
     within: float = 0.0
     prices: Prices = FREE
+    maximise: Measure = "return"
+    stated: bool = False
+
+    @property
+    def insists_on_return(self) -> bool:
+        """Whether the user accepts a lower score for a higher return."""
+        return self.stated and self.maximise == "return"
 
     def cost_of(self, episode: Episode | Tally) -> float:
-        """What an episode cost, in this objective's unit; 0 where the return alone counts."""
+        """What an episode cost, in this objective's unit; 0 where the value alone counts."""
         match self.cost:
             case "tokens":
                 return float(episode.prompt_tokens + episode.completion_tokens)
@@ -43,19 +53,19 @@ class Objective:
                 return 0.0
 
     def floor(self, best: Floats) -> Floats:
-        """The returns that a candidate must reach, on the same seeds as the best one's `best`."""
+        """The values that a candidate must reach, on the same seeds as the best one's `best`."""
         return best - self.within * np.abs(best)
 
-    def order(self, returns: Floats, costs: Floats) -> list[int]:
-        """Places from the one to choose on: within reach of the best by cost, then the rest by return."""
-        if self.cost is None or not len(returns):
-            return [int(place) for place in np.argsort(-returns, kind="stable")]
-        near: NDArray[np.bool_] = returns >= self.floor(returns.max(keepdims=True))
-        return [int(place) for place in np.lexsort((-returns, np.where(near, costs, np.inf), ~near))]
+    def order(self, values: Floats, costs: Floats) -> list[int]:
+        """Places from the one to choose on: within reach of the best by cost, then the rest by value."""
+        if self.cost is None or not len(values):
+            return [int(place) for place in np.argsort(-values, kind="stable")]
+        near: NDArray[np.bool_] = values >= self.floor(values.max(keepdims=True))
+        return [int(place) for place in np.lexsort((-values, np.where(near, costs, np.inf), ~near))]
 
     def order_evaluations(self, evaluations: Sequence[Evaluation]) -> list[int]:
-        """The same for evaluations, by their mean returns and costs."""
+        """The same for evaluations, by their mean values and costs."""
         if not evaluations:
             return []
         costs = [fmean(self.cost_of(episode) for episode in one.episodes) for one in evaluations]
-        return self.order(np.array([one.mean_return for one in evaluations]), np.array(costs))
+        return self.order(np.array([one.mean for one in evaluations]), np.array(costs))

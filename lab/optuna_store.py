@@ -1,4 +1,4 @@
-"""The study in Optuna's storage: every trial with its parameters and episode returns, for Optuna's own tools.
+"""The study in Optuna's storage: every trial with its parameters and episode values, for Optuna's own tools.
 
 Optuna's plots, importances and Pareto front read it there. It is written when the search has ended: a write
 to SQLite takes longer than the race's choice of what to play next.
@@ -56,6 +56,7 @@ def _write(url: str, name: str, space: Space, objective: Objective, trials: Sequ
     if name in optuna.get_all_study_names(storage):  # a process before this one wrote it, and then broke off
         optuna.delete_study(study_name=name, storage=storage)
     study = optuna.create_study(storage=storage, study_name=name, directions=directions)
+    study.set_user_attr("maximise", objective.maximise)
     told = [_told(trial, space, objective) for trial in sorted(trials, key=lambda trial: trial.number)]
     study.add_trials([trial for trial in told if trial is not None])
 
@@ -63,7 +64,7 @@ def _write(url: str, name: str, space: Space, objective: Objective, trials: Sequ
 def importance(url: str, name: str) -> dict[str, float]:
     """Each parameter's share of what tells the best trials of a study from all, in falling order.
 
-    Optuna's PED-ANOVA (Watanabe et al., IJCAI 2023) of the mean return. The best are a tenth, and at least
+    Optuna's PED-ANOVA (Watanabe et al., IJCAI 2023) of the mean value. The best are a tenth, and at least
     as many as make it stable.
 
     Returns:
@@ -95,7 +96,7 @@ def _told(trial: Trial, space: Space, objective: Objective) -> "FrozenTrial | No
     if params is None:
         return None
     episodes = trial.evaluation.episodes
-    values = [trial.evaluation.mean_return]
+    values = [trial.evaluation.mean]
     if objective.cost is not None:
         values.append(sum(map(objective.cost_of, episodes)) / len(episodes))
     return optuna.trial.create_trial(
@@ -104,7 +105,7 @@ def _told(trial: Trial, space: Space, objective: Objective) -> "FrozenTrial | No
         values=values,
         user_attrs={
             "trial": trial.number,
-            "returns": {str(seed): value for seed, value in trial.evaluation.returns.items()},
+            f"{objective.maximise}s": {str(seed): value for seed, value in trial.evaluation.values.items()},
             "dropped": trial.dropped,
             "digest": trial.candidate.digest,
         },

@@ -1,24 +1,24 @@
-"""The outcome of a study: the FrozenPrompt that follows from its verdict, and how it is told to people."""
+"""The outcome of a study: its verdict and what it cost, and the FrozenPrompt that follows from them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
-from statistics import fmean
 
 from lab.candidate import Candidate
+from lab.cautions import lower_cautions
 from lab.evaluation import Evaluation
 from lab.experiment import Experiment
-from lab.frozen import BEST, Evidence, FrozenModel, FrozenPrompt, Provenance
+from lab.frozen import Evidence, FrozenModel, FrozenPrompt, Provenance
 from lab.headroom import Headroom
 from lab.intervals import Estimate, t_interval
 from lab.journal import Judged
 from lab.settings import ModelChoice
 from lab.spending import Spending
+from lab.task import Measure
 from lab.trial import BASELINE, Trial
 from lab.troubles import Troubles
 from lab.verdict import Compared, Verdict
-from lab.words import estimate_text, number, p_text, recorded, troubles_text
+from lab.words import troubles_text
 
 PACKAGES = ("openai", "openenv", "optuna", "prompt-lab")
 
@@ -84,34 +84,43 @@ class Outcome:
         ours, theirs = verdict.frozen.only(seeds), verdict.baseline.only(seeds)
         frozen, baseline = self._estimate(ours), self._estimate(theirs)
         difference = winner.difference if winner else Estimate(0.0, 0.0, 0.0, baseline.n)
+        places = 5 if verdict.measure == "score" else 3
         return Evidence(
             outcome=_outcome(winner, 1 - verdict.confidence),
             episodes=difference.n,
             confidence=verdict.confidence,
             method=verdict.method,
-            frozen_return=rounded(frozen.mean),
+            frozen_return=rounded(self._mean(ours, "return")),
             frozen_interval=ends(frozen),
-            baseline_return=rounded(baseline.mean),
+            baseline_return=rounded(self._mean(theirs, "return")),
             baseline_interval=ends(baseline),
             difference=rounded(difference.mean),
             difference_interval=ends(difference),
             p_value=float(f"{winner.p_value:.2g}") if winner else 1.0,
-            frozen_score=round(ours.mean_score, 3),
-            baseline_score=round(theirs.mean_score, 3),
+            frozen_score=round(self._mean(ours, "score"), places),
+            baseline_score=round(self._mean(theirs, "score"), places),
             frozen_tokens=round(ours.tokens, 1),
             baseline_tokens=round(theirs.tokens, 1),
             frozen_troubles=troubles_text(ours.troubles) or None,
             baseline_troubles=troubles_text(theirs.troubles) or None,
+            judged=verdict.measure,
+            caution=" ".join(lower_cautions(verdict)),
         )
 
+    def _mean(self, evaluation: Evaluation, measure: Measure) -> float:
+        """A mean return or score: the judged one as it is judged, the other over all episodes."""
+        if measure == self.verdict.measure:
+            return self.verdict.value(evaluation)
+        return evaluation.other.mean
+
     def _estimate(self, evaluation: Evaluation) -> Estimate:
-        """The mean return, or the worst task's with an interval that holds whichever it is."""
+        """The mean value, or the worst task's with an interval that holds whichever it is."""
         confidence, tasks = self.verdict.confidence, [*evaluation.by_task.values()]
         if self.verdict.by == "mean":
-            return t_interval(list(evaluation.returns.values()), confidence)
+            return t_interval(list(evaluation.values.values()), confidence)
         several = [t_interval(list(one.values()), confidence, len(tasks)) for one in tasks if one]
         low, high = (min(getattr(one, end) for one in several) for end in ("low", "high"))
-        return Estimate(min(one.mean for one in several), low, high, len(evaluation.returns))
+        return Estimate(min(one.mean for one in several), low, high, len(evaluation.values))
 
 
 def frozen_prompt(
@@ -132,145 +141,10 @@ def frozen_prompt(
     )
 
 
-def summary(outcome: Outcome, path: Path | None) -> str:
-    """The result for a person: what was frozen, by how much it is better, what it cost, what to do next.
-
-    Args:
-        path: where it was frozen to; None where it could not be written.
-    """
-    return "\n".join([*_verdict_lines(outcome), *_cost_lines(outcome), *(_next_lines(path) if path else [])])
-
-
-def _verdict_lines(outcome: Outcome) -> list[str]:
-    verdict, evidence = outcome.verdict, outcome.evidence
-    percent = f"{verdict.confidence:.0%}"
-    judged = "mean episode return" + (" of the worst task" if verdict.by == "worst" else "")
-    lines = [str(outcome.headroom)] if outcome.headroom and not outcome.headroom.found else []
-    lines += _alike_lines(outcome)
-    lines += [
-        f"Holdout, {evidence.episodes} unseen episodes each, {judged} with {percent} interval:",
-        f"  baseline  {recorded(evidence.baseline_return, evidence.baseline_interval, evidence.episodes)}"
-        f"  {verdict.baseline.candidate.template.name}",
-        *_trouble_lines(verdict.baseline),
-    ]
-    for finalist in verdict.finalists:
-        mean = finalist.unseen.mean_return if verdict.by == "mean" else finalist.unseen.worst_return
-        lines.append(
-            f"  {finalist.trial.name:<9} {number(mean)}, that is {_signed(finalist.difference)},"
-            f" {p_text(finalist.p_value)}  {finalist.trial.candidate.template.name}"
-        )
-        lines += _trouble_lines(finalist.unseen)
-    return [*lines, *_task_lines(verdict), *_shortfall(outcome), claim(outcome), *cautions(verdict)]
-
-
-def _shortfall(outcome: Outcome) -> list[str]:
-    """Where the verdict is on fewer episodes than planned, that and why."""
-    planned, limit = outcome.experiment.verdict.episodes, outcome.judged.limit
-    pairs = outcome.evidence.episodes
-    if pairs == planned:
-        return []
-    why = f"{limit} ended it" if limit else "the others failed"
-    return [f"Note: the verdict is on {pairs} of {planned} planned pairs of episodes: {why}."]
-
-
-def _alike_lines(outcome: Outcome) -> list[str]:
-    if outcome.alike is None:
-        return []
-    told = f"Every episode returned {number(outcome.alike)}: there is nothing to tell candidates apart by."
-    return [f"{told} Check the environment's rewards, and whether an episode is long enough to earn any."]
-
-
-def _trouble_lines(evaluation: Evaluation) -> list[str]:
-    told = troubles_text(evaluation.troubles)
-    return [f"            {told}"] if told else []
-
-
-def cautions(verdict: Verdict) -> list[str]:
-    """What has to be said beside the claim, a sentence each: answers that could not be used."""
-    frozen = verdict.frozen.troubles
-    said = list[str]()
-    if frozen.share > MOSTLY:
-        told = troubles_text(frozen)
-        said.append(f"Most of the frozen prompt's holdout answers could not be used: {told}.")
-    for one in verdict.finalists:
-        ahead = one.better(1 - verdict.confidence) or one.cheaper
-        if ahead and one.unseen.troubles.unusable:
-            told = troubles_text(one.unseen.troubles)
-            said.append(f"{one.trial.name} cannot win: none of its answers could be used: {told}.")
-    return said
-
-
-def _task_lines(verdict: Verdict) -> list[str]:
-    """A line a task, where there are several."""
-    played = [("baseline", verdict.baseline), *((one.trial.name, one.unseen) for one in verdict.finalists)]
-    return [
-        f"  task {task}: " + ", ".join(f"{name} {_mean(one.by_task[task])}" for name, one in played)
-        for task in verdict.baseline.by_task
-    ]
-
-
-def _mean(returns: Mapping[int, float]) -> str:
-    return number(fmean(returns.values())) if returns else "none ended"
-
-
-def claim(outcome: Outcome) -> str:
-    """What may be said of what was frozen, in a sentence."""
-    verdict, evidence = outcome.verdict, outcome.evidence
-    winner = verdict.winner
-    if winner is None:
-        return "No candidate beats the baseline on unseen episodes: the baseline is frozen."
-    name, gain, tokens = winner.trial.name, winner.difference, evidence.baseline_tokens
-    if evidence.outcome == "cheaper":
-        less = 1 - evidence.frozen_tokens / tokens if tokens else 0.0
-        return (
-            f"Frozen: {name}, {less:.0%} fewer tokens an episode than the baseline; {_signed(gain)} return."
-        )
-    share = f", {gain.mean / evidence.baseline_return:+.0%}" if evidence.baseline_return > 0 else ""
-    return (
-        f"Frozen: {name}, {_signed(gain)} over the baseline{share}, {p_text(winner.p_value)}"
-        f" ({verdict.method})."
-    )
-
-
-def _cost_lines(outcome: Outcome) -> list[str]:
-    verdict, spent = outcome.verdict, outcome.spending
-    dollars = f", {spent.money}" if spent.dollars or spent.unpriced else ""
-    lines = [
-        f"Mean score {verdict.frozen.mean_score:.3f}, baseline {verdict.baseline.mean_score:.3f}.",
-        f"Cost: {spent.calls:,} calls in {spent.episodes} whole episodes, {spent.prompt_tokens:,} tokens in,"
-        f" {spent.completion_tokens:,} out{dollars}, {outcome.judged.minutes:.1f} minutes.",
-    ]
-    if outcome.failures:
-        told = ", ".join(f"{times} x {what.rstrip('.')}" for what, times in outcome.failures.items())
-        lines.append(f"Attempts that failed: {told}.")
-    if outcome.troubles.troubled:
-        lines.append(f"In the whole study, {troubles_text(outcome.troubles)}.")
-    evaluations = [verdict.baseline, *(finalist.unseen for finalist in verdict.finalists)]
-    clamped = [score >= 1.0 for evaluation in evaluations for score in evaluation.scores]
-    share = sum(clamped) / len(clamped)
-    if share >= MOSTLY:
-        note = f"Note: {share:.0%} of {len(clamped)} holdout episodes have a score of 1.0, the most there is:"
-        lines.append(f"{note} judge by the return, the score is blind here.")
-    return lines
-
-
-def _next_lines(path: Path) -> list[str]:
-    play = "python inference.py" if path.resolve() == BEST.resolve() else f"python inference.py {path}"
-    return [
-        f"Written to {path}. Next:",
-        f"  {play}   plays it and prints what an evaluator reads",
-        f"  {'mlflow ui':<{len(play)}}   shows every trial, prompt and episode",
-    ]
-
-
 def _outcome(winner: Compared | None, level: float) -> str:
     if winner is None:
         return "baseline"
     return "winner" if winner.better(level) else "cheaper"
-
-
-def _signed(estimate: Estimate) -> str:
-    return estimate_text(estimate, sign=True)
 
 
 def ends(estimate: Estimate) -> list[float]:

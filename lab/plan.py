@@ -69,6 +69,8 @@ class Plan:
         yield "Experiment", f"{experiment.name}: {experiment.about}"
         yield "Model", f"{self.model.name} at {self.model.shown}"
         yield "Environment", f"{self.environment.shown}; episodes of {task.max_steps} steps at most"
+        measure = experiment.objective.maximise
+        yield "Objective", f"the highest mean episode {measure}, {task.described(measure)}"
         yield (
             "Search",
             f"{self._searched}; {search.episodes} a candidate at most, {search.in_flight} at once",

@@ -22,7 +22,7 @@ from lab.journal import Ended, Failed
 from lab.record import Record
 from lab.recorded import Recorded
 from lab.spending import Spending, out_of_budget
-from lab.task import Task
+from lab.task import Measure, Task
 from lab.troubles import Troubles, troubles_of
 
 ATTEMPTS = 3
@@ -48,6 +48,7 @@ class Player:
         baseline: the candidate whose episodes never fail, since all others are compared with it.
         say: called with a sentence for people when a candidate has failed because it breaks the environment.
         first: called with each step, for it may end the study.
+        measure: the number that evaluations are judged by.
     """
 
     def __init__(
@@ -61,12 +62,13 @@ class Player:
         baseline: Candidate | None = None,
         say: Callable[[str], None] = lambda _: None,
         first: FirstAnswers | None = None,
+        measure: Measure = "return",
     ) -> None:
         self.task, self.spending, self.first = task, spending, first
         self.owed_calls = 0
         self.stopped_by: BudgetError | None = None
         self._model, self._environment = model, environment
-        self._record, self._baseline, self._say = record, baseline, say
+        self._record, self._baseline, self._say, self._measure = record, baseline, say, measure
         self._taken: dict[str, tuple[int, str]] = {}
         self._in_flight, self._owed, self._running = in_flight, 0, set[_Running]()
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
@@ -126,7 +128,7 @@ class Player:
         results = [task.result() for task in tasks]
         ended = tuple(result for result in results if isinstance(result, Episode | Tally))
         failed = tuple(result for result in results if isinstance(result, FailedEpisode))
-        return Evaluation(candidate, self.task, ended, failed)
+        return Evaluation(candidate, self.task, ended, failed, measure=self._measure)
 
     async def _if_affordable(self, candidate: Candidate, seed: int, later: int) -> Played | Ending | None:
         try:

@@ -94,7 +94,7 @@ class ProgressView:
             return
         evaluation, settings = trial.evaluation, trial.candidate.settings
         mark = "x" if trial.dropped else "*" if trial.place == 1 else " "
-        mean = number(evaluation.mean_return) if evaluation.episodes else "cut"
+        mean = number(evaluation.mean) if evaluation.episodes else "cut"
         figures = f"{mean:>7} (n={len(evaluation.episodes)})"
         shown = " ".join(f"{name}={value}" for name, value in settings.items() if name in self._free)
         troubles = troubles_brief(evaluation.troubles)
@@ -135,7 +135,7 @@ class _Board:
         self._counts = deque[tuple[float, int]]()
 
     def race(self) -> list[tuple[Trial, Estimate | None]]:
-        """The trials, best first, with their mean returns."""
+        """The trials, best first, with their mean values."""
         if self.stale:
             self.stale = False
             self._race = [(trial, self._estimate(trial)) for trial in self.watched.race()]
@@ -150,10 +150,10 @@ class _Board:
         return (calls - before) / (last - first) if last - first > 1 else None
 
     def _estimate(self, trial: Trial) -> Estimate | None:
-        returns = list(trial.evaluation.returns.values())
-        if not returns:
+        values = list(trial.evaluation.values.values())
+        if not values:
             return None
-        key = (trial.number, len(returns))
+        key = (trial.number, len(values))
         if key not in self._estimates:
-            self._estimates[key] = t_interval(returns, CONFIDENCE)
+            self._estimates[key] = t_interval(values, CONFIDENCE)
         return self._estimates[key]

@@ -18,6 +18,7 @@ from lab.sampling import Params, at_random
 from lab.scores import Scores
 from lab.space import Space
 from lab.surrogate import Draw, crossed, features
+from lab.task import Measure
 
 FRESH = 64
 """New candidates that are drawn for each choice; the best of them, and the best that can be made of their
@@ -82,7 +83,7 @@ class Race:
         self._space, self._objective, self._seed = space, objective, seed
         self._most, self._error_rate = most, error_rate
         self._begun = 0
-        self._returns, self._costs = Scores(most, tasks), Scores(most, tasks)
+        self._values, self._costs = Scores(most, tasks), Scores(most, tasks)
         self._features: list[Floats] = []
         self._known: dict[Candidate, Entrant] = {}
         self._forced: deque[Heat] = deque()
@@ -100,10 +101,15 @@ class Race:
         if entrant.played == 1 and not entrant.owed and self._most > 1:
             self._forced.append(Heat(entrant.candidate, range(1, 2)))
 
-    def returns(self, entrant: Entrant) -> Floats:
-        """Its returns, a place for each of the seeds; NaN where it has not played."""
-        returns: Floats = self._returns.values[entrant.index]
-        return returns
+    @property
+    def measure(self) -> Measure:
+        """The number that the values are of."""
+        return self._objective.maximise
+
+    def values(self, entrant: Entrant) -> Floats:
+        """Its episodes' values, a place for each of the seeds; NaN where it has not played."""
+        values: Floats = self._values.values[entrant.index]
+        return values
 
     def widen(self, space: Space) -> None:
         """Go on in another space, with more choices; what was played counts there too."""
@@ -125,18 +131,22 @@ class Race:
         self._begun += 1
         return entrant
 
-    def record(self, entrant: Entrant, place: int, episode_return: float, cost: float = 0.0) -> None:
-        """An episode has ended. Where it ends a rung, the entrant may be dropped."""
-        self._returns.values[entrant.index, place] = episode_return
+    def record(self, entrant: Entrant, place: int, value: float, cost: float = 0.0) -> None:
+        """An episode has ended. Where it ends a rung, the entrant may be dropped.
+
+        Args:
+            value: of the episode, by the number that the objective maximises.
+        """
+        self._values.values[entrant.index, place] = value
         self._costs.values[entrant.index, place] = cost
         entrant.owed -= 1
         if entrant.owed == 0:
-            entrant.played = int(np.isfinite(self._returns.values[entrant.index]).sum())
+            entrant.played = int(np.isfinite(self._values.values[entrant.index]).sum())
             if entrant.state is State.ALIVE and self.drops(entrant):
                 entrant.state = State.DROPPED
 
     def cut(self, entrant: Entrant, place: int, bound: float) -> None:
-        """An episode was ended in the middle, because `drops` said so of the most that it could return."""
+        """An episode was ended in the middle, because `drops` said so of the highest value in its reach."""
         if entrant.state is State.ALIVE:
             entrant.state = State.DROPPED
         self.record(entrant, place, bound, np.nan)
@@ -154,15 +164,15 @@ class Race:
         `error_rate / (episodes * others)` a test, the union bound keeps the whole below `error_rate`.
 
         Args:
-            bound: (place, return) of an episode that is still played, with the most that it can return.
-                Its true return is no higher: who is dropped with it would be dropped at the episode's end.
+            bound: (place, value) of an episode that is still played, with the highest value in its reach.
+                Its true value is no higher: who is dropped with it would be dropped at the episode's end.
         """
-        counted = int(np.isfinite(self._returns.values[entrant.index]).sum()) + (bound is not None)
-        rival = self._returns.rival(entrant.index, counted)
+        counted = int(np.isfinite(self._values.values[entrant.index]).sum()) + (bound is not None)
+        rival = self._values.rival(entrant.index, counted)
         if rival is None:
             return False
-        floor = self._objective.floor(self._returns.values[rival])
-        p_value = self._returns.p_behind(entrant.index, floor, bound)
+        floor = self._objective.floor(self._values.values[rival])
+        p_value = self._values.p_behind(entrant.index, floor, bound)
         return p_value < self._error_rate / (self._most * (len(self.entrants) - 1))
 
     def best(self, count: int) -> list[Entrant]:
@@ -170,7 +180,7 @@ class Race:
         able = [entrant for entrant in self.entrants if entrant.played and entrant.state is not State.FAILED]
         places = np.array([entrant.index for entrant in able], dtype=int)
         order = self._objective.order(
-            self._expected(self._returns)[places], self._expected(self._costs)[places]
+            self._expected(self._values)[places], self._expected(self._costs)[places]
         )
         ranked = sorted((able[place] for place in order), key=lambda entrant: entrant.state is State.DROPPED)
         return ranked[:count]
@@ -180,14 +190,14 @@ class Race:
         rng = np.random.default_rng([self._seed, self._begun])
         idle = [entrant for entrant in self.entrants if self._may_go_on(entrant)]
         fresh = at_random(self._space, FRESH, rng)
-        draw = self._draw(self._returns, rng)
+        draw = self._draw(self._values, rng)
         if draw is not None:
             fresh.append(crossed(self._space, fresh, draw.weights))
         new = features(self._space, fresh)
-        returns = costs = _values(draw, idle, new, rng)
+        values = costs = _values(draw, idle, new, rng)
         if self._objective.cost is not None:
             costs = _values(self._draw(self._costs, rng), idle, new, rng)
-        for place in self._objective.order(returns, costs):
+        for place in self._objective.order(values, costs):
             if place < len(idle):
                 played = idle[place].played
                 return Heat(idle[place].candidate, range(played, self._next_rung(played)))
@@ -230,7 +240,7 @@ class Race:
         self.entrants.append(entrant)
         self._known[candidate] = entrant
         self._features.append(self._row(entrant.params))
-        self._returns.add_row()
+        self._values.add_row()
         self._costs.add_row()
         return entrant
 

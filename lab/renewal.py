@@ -99,29 +99,27 @@ def briefing(experiment: Experiment, trials: Sequence[Trial], record: Record) ->
     """What a proposer is told: the objective, and each text with its best trial's best and worst episodes."""
     by_text: dict[str, Rated] = {}
     for trial in trials:
-        template, returns = trial.candidate.template, trial.evaluation.returns
+        template, values = trial.candidate.template, trial.evaluation.values
         if template.name not in by_text:
-            ranked = sorted(returns, key=lambda seed: returns[seed])
-            shown = record.episodes_of(trial.candidate.digest, [ranked[-1], ranked[0]])
-            by_text[template.name] = Rated(template, trial.evaluation.mean_return, len(returns), *shown)
-    objective = (
-        f"{experiment.about} The objective is the mean episode return, the sum of the rewards of up to"
-    )
-    return Briefing(
-        f"{objective} {experiment.task.max_steps} steps.", experiment.task, tuple(by_text.values())
-    )
+            ranked = sorted(values, key=lambda seed: values[seed])
+            best, worst = record.episodes_of(trial.candidate.digest, [ranked[-1], ranked[0]])
+            figures = (trial.evaluation.mean, len(values))
+            by_text[template.name] = Rated(template, *figures, best, worst, trial.evaluation.measure)
+    task, measure = experiment.task, experiment.objective.maximise
+    objective = f"{experiment.about} The objective is the mean episode {measure}, {task.described(measure)}."
+    return Briefing(objective, task, tuple(by_text.values()))
 
 
 def demonstrations(trials: Sequence[Trial], record: Record) -> tuple[Demonstration, ...]:
     """The best step of each of the best episodes, no action twice; best episode first."""
-    returns = {
+    values = {
         (trial.candidate.digest, seed): earned
         for trial in trials
-        for seed, earned in trial.evaluation.returns.items()
+        for seed, earned in trial.evaluation.values.items()
     }
     named = frozenset[str]().union(*(trial.candidate.template.fields for trial in trials))
     found: dict[str, Demonstration] = {}
-    for which in sorted(returns, key=lambda which: -returns[which]):
+    for which in sorted(values, key=lambda which: -values[which]):
         if len(found) == DEMONSTRATIONS:
             break
         episode = record.episode(*which)

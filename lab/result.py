@@ -9,10 +9,12 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from lab.cautions import trouble_cautions
 from lab.evaluation import Evaluation
 from lab.headroom import Headroom
 from lab.intervals import Estimate, t_interval
-from lab.outcome import Outcome, cautions, claim
+from lab.outcome import Outcome
+from lab.summary import claim
 from lab.trial import BASELINE, Trial
 from lab.troubles import FALLBACK, Troubles
 from lab.verdict import Compared, Confirmed
@@ -33,7 +35,9 @@ def result(outcome: Outcome, frozen_file: Path | None) -> str:
             "outcome": outcome.evidence.outcome,
             "frozen": verdict.winner.trial.name if verdict.winner else "baseline",
             "claim": claim(outcome),
-            "cautions": cautions(verdict),
+            "cautions": trouble_cautions(verdict),
+            "judged": verdict.measure,
+            "refused": [one.trial.name for one in verdict.refused],
             "method": verdict.method,
             "confidence": verdict.confidence,
             "pairs": outcome.evidence.episodes,
@@ -91,13 +95,19 @@ def _finalist(one: Compared, confidence: float) -> dict[str, Any]:
         "difference_interval": _interval(one.difference),
         "pairs": one.difference.n,
         "p_value": one.p_value,
+        "other": {
+            "name": one.unseen.other.measure,
+            "difference": one.other.mean,
+            "difference_interval": _interval(one.other),
+        },
     }
 
 
 def _confirmed(one: Confirmed) -> dict[str, Any]:
     return {
         "trial": one.trial.name,
-        "return": one.mean.mean,
+        "return": one.unseen.mean_return,
+        "score": one.unseen.mean_score,
         "interval": _interval(one.mean),
         "episodes": one.mean.n,
         "answers": _answers(one.unseen.troubles),
@@ -106,9 +116,9 @@ def _confirmed(one: Confirmed) -> dict[str, Any]:
 
 def _played(unseen: Evaluation, confidence: float) -> dict[str, Any]:
     """One candidate's holdout."""
-    estimate = t_interval(list(unseen.returns.values()), confidence)
+    estimate = t_interval(list(unseen.values.values()), confidence)
     return {
-        "return": estimate.mean,
+        "return": unseen.mean_return,
         "interval": _interval(estimate),
         "episodes": estimate.n,
         "failed": len(unseen.failed),

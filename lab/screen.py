@@ -40,7 +40,7 @@ class Standing:
     Attributes:
         title: which study, on which model.
         phase: one of PHASES.
-        race: the trials, best first, each with its mean return and 95 % interval; None before any ended.
+        race: the trials, best first, each with its mean value and 95 % interval; None before any ended.
         rungs: episodes after which a candidate is compared.
         calls_per_s: of late; None before it can be told.
         failed: attempts at calls that failed, and what the last one died of.
@@ -183,7 +183,7 @@ def _figures(shown: Sequence[tuple[Trial, Estimate | None]], rungs: Sequence[int
     unusable = [_column("unusable", [percent(share) if share else "" for share in shares], right=True)]
     return [
         _column("  trial", names),
-        _column("return", means, right=True),
+        _column(trials[0].evaluation.measure, means, right=True),
         _column("95 % interval", spans, right=True),
         _column("n", counts, right=True),
         *(unusable if any(shares) else []),

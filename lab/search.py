@@ -10,7 +10,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from math import inf
 
 import numpy as np
 
@@ -228,9 +227,10 @@ class Search:
             self._record.tell()
 
     def _hopeless(self, entrant: Entrant, place: int) -> Hopeless | None:
-        if self._experiment.task.max_step_reward == inf or self._number(entrant) == BASELINE:
+        task, measure = self._experiment.task, self._experiment.objective.maximise
+        if not task.bounds(measure) or self._number(entrant) == BASELINE:
             return None
-        return lambda bound: self._race.drops(entrant, (place, bound))
+        return lambda bound: self._race.drops(entrant, (place, task.most_value(bound, measure)))
 
     def _begin_renewal(self, group: asyncio.TaskGroup) -> bool:
         if self._record.propose(Renewing(self._record.worker)):
@@ -290,14 +290,15 @@ class Search:
             self._on_headroom(headroom)
 
     def _tell_race(self, entrant: Entrant, place: int, played: Ending) -> Headroom | None:
+        task, objective = self._experiment.task, self._experiment.objective
         match played:
             case Tally() as tally:
                 self._episodes[entrant.index].append(tally)
-                cost = self._experiment.objective.cost_of(tally)
-                self._race.record(entrant, place, tally.episode_return, cost)
+                value = task.value_of(tally.rewards, objective.maximise)
+                self._race.record(entrant, place, value, objective.cost_of(tally))
             case CutEpisode(bound=bound) as cut:
                 self._cut[entrant.index].append(cut)
-                self._race.cut(entrant, place, bound)
+                self._race.cut(entrant, place, task.most_value(bound, objective.maximise))
             case FailedEpisode(error=error):
                 if self._number(entrant) == BASELINE:
                     raise error  # without a baseline there is nothing to compare with
@@ -316,7 +317,8 @@ class Search:
 
     def _trial(self, entrant: Entrant, place: int) -> Trial:
         episodes, cut = tuple(self._episodes[entrant.index]), tuple(self._cut[entrant.index])
-        evaluation = Evaluation(entrant.candidate, self._experiment.task, episodes, cut=cut)
+        task, measure = self._experiment.task, self._experiment.objective.maximise
+        evaluation = Evaluation(entrant.candidate, task, episodes, cut=cut, measure=measure)
         dropped = entrant.state is State.DROPPED
         return Trial(self._number(entrant), evaluation, place, dropped, len(cut))
 

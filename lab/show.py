@@ -16,7 +16,7 @@ from lab.difference import demonstrations, differing, settings_of, text_diff
 from lab.errors import ConfigError, plain
 from lab.frozen import BEST, Evidence, FrozenPrompt, read_frozen
 from lab.stage import experiment_path
-from lab.words import p_text, price, recorded
+from lab.words import MORE, UNKNOWN, number, p_text, price, recorded
 
 if TYPE_CHECKING:
     from lab.experiment import Experiment
@@ -95,6 +95,8 @@ def _section(title: str, lines: "Iterator[str] | list[str]") -> Iterator[str]:
 
 
 def _evidence(evidence: Evidence) -> Iterator[str]:
+    if evidence.caution:
+        yield evidence.caution
     yield _claim(evidence)
     percent = f"{evidence.confidence:.0%}"
     if evidence.outcome == "unvalidated":
@@ -102,11 +104,14 @@ def _evidence(evidence: Evidence) -> Iterator[str]:
     else:
         yield f"Holdout, {evidence.episodes} unseen episodes each, paired by seed, {percent} intervals:"
     yield f"{'':<12}{'frozen':<28}baseline"
-    frozen = recorded(evidence.frozen_return, evidence.frozen_interval, evidence.episodes)
-    baseline = recorded(evidence.baseline_return, evidence.baseline_interval, evidence.episodes)
+    frozen = recorded(evidence.frozen_mean, evidence.frozen_interval, evidence.episodes)
+    baseline = recorded(evidence.baseline_mean, evidence.baseline_interval, evidence.episodes)
     count = f" n={evidence.episodes}"
-    yield f"{'return':<12}{frozen + count:<28}{baseline}{count}"
-    yield f"{'score':<12}{evidence.frozen_score:<28.3f}{evidence.baseline_score:.3f}"
+    yield f"{evidence.judged:<12}{frozen + count:<28}{baseline}{count}"
+    if evidence.judged == "score":
+        yield f"{'return':<12}{number(evidence.frozen_return):<28}{number(evidence.baseline_return)}"
+    else:
+        yield f"{'score':<12}{evidence.frozen_score:<28.3f}{evidence.baseline_score:.3f}"
     yield f"{'tokens':<12}{evidence.frozen_tokens:<28,.0f}{evidence.baseline_tokens:,.0f}"
     for name, troubles in (("frozen", evidence.frozen_troubles), ("baseline", evidence.baseline_troubles)):
         if troubles:
@@ -120,11 +125,16 @@ def _evidence(evidence: Evidence) -> Iterator[str]:
 def _claim(evidence: Evidence) -> str:
     match evidence.outcome:
         case "winner":
-            return "It returns more than the baseline on episodes that the search never saw."
+            better = f"{evidence.judged}s {MORE.get(evidence.judged, UNKNOWN)}"
+            return f"It {better} than the baseline on episodes that the search never saw."
         case "cheaper":
-            return "It costs less than the baseline, at a return that the objective's rule allows."
+            return (
+                f"It costs less than the baseline, at a {evidence.judged} that the objective's rule allows."
+            )
         case "unvalidated":
             return "NOT VALIDATED: it was frozen before a verdict, and its figures are the search's."
+        case _ if evidence.caution:
+            return "It is the baseline itself."
         case _:
             return "It is the baseline itself: no candidate was shown to beat it."
 

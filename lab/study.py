@@ -134,6 +134,7 @@ class Study:
             one.baseline,
             self._view.say,
             FirstAnswers(record, self.model, one.environment),
+            one.objective.maximise,
         )
 
     def _new_search(self, player: Player, renewal: Renewal | None) -> Search:

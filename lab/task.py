@@ -14,6 +14,12 @@ from lab.errors import ConfigError
 Scoring = Literal["sum", "last", "max"]
 SCORINGS: tuple[Scoring, ...] = get_args(Scoring)
 
+Measure = Literal["return", "score"]
+"""The number that an episode is judged by: the sum of its rewards, or the task's score of them."""
+
+OTHER: dict[Measure, Measure] = {"return": "score", "score": "return"}
+"""For each measure, the one that does not decide."""
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -85,6 +91,31 @@ class Task:
                 together = max(listed, default=self.min_return)
         share = (together - self.min_return) / (self.max_return - self.min_return)
         return min(max(share, 0.0), 1.0)
+
+    def value_of(self, rewards: Iterable[float], measure: Measure) -> float:
+        """The value of an episode with these rewards: its return, in reward, or its score, in [0, 1]."""
+        return sum(rewards) if measure == "return" else self.score_of(rewards)
+
+    def bounds(self, measure: Measure) -> bool:
+        """Whether an episode's rewards so far limit the value that it can still reach.
+
+        The last or the highest reward may be yet to come, whatever came before it.
+        """
+        return self.max_step_reward < inf and (measure == "return" or self.score == "sum")
+
+    def most_value(self, most_return: float, measure: Measure) -> float:
+        """The highest value of an episode whose return is at most `most_return`."""
+        if measure == "return":
+            return most_return
+        return self.score_of([most_return if self.score == "sum" else max(self.max_step_reward, 0.0)])
+
+    def described(self, measure: Measure) -> str:
+        """What a measure is in this task, in words."""
+        if measure == "return":
+            return f"the sum of the rewards of up to {self.max_steps} steps"
+        together = {"sum": "the sum of the rewards", "last": "the last reward", "max": "the highest reward"}
+        ends = f"{self.min_return:g} gives 0 and {self.max_return:g} gives 1"
+        return f"from {together[self.score]} of up to {self.max_steps} steps: {ends}"
 
     @property
     def unread_reward(self) -> float:

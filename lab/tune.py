@@ -150,8 +150,9 @@ async def _planned(path: Path, endpoint: str) -> str:
 
 
 def _shown(ended: _Ended, wanted: _Wanted, *, as_json: bool) -> str:
-    from lab.outcome import Outcome, summary
+    from lab.outcome import Outcome
     from lab.result import result
+    from lab.summary import summary
     from lab.unvalidated import unvalidated_result, unvalidated_summary
 
     outcome, out = ended.outcome, None if ended.not_written else wanted.out

@@ -1,7 +1,7 @@
 """An Unvalidated study: its budget ended before a verdict, and its search has a best candidate.
 
 It owns what is said of that candidate, and the FrozenPrompt that it becomes where a person asks for it. Its
-returns are the search's: the best of many noisy candidates is overestimated, and nothing here corrects that.
+figures are the search's: the best of many noisy candidates is overestimated, and nothing here corrects that.
 """
 
 import json
@@ -21,7 +21,7 @@ from lab.spending import Spending
 from lab.trial import BASELINE, Trial
 from lab.words import count, estimate_text
 
-METHOD = "none: returns of the search, in which the best of many is overestimated"
+METHOD = "none: figures of the search, in which the best of many is overestimated"
 """In the evidence of what is frozen without a verdict."""
 
 
@@ -81,9 +81,9 @@ class Unvalidated:
             episodes=difference.n,
             confidence=self.experiment.verdict.confidence,
             method=METHOD,
-            frozen_return=rounded(own.mean),
+            frozen_return=rounded(best.mean_return),
             frozen_interval=ends(own),
-            baseline_return=rounded(theirs.mean),
+            baseline_return=rounded(baseline.mean_return) if baseline else nan,
             baseline_interval=ends(theirs),
             difference=rounded(difference.mean),
             difference_interval=ends(difference),
@@ -92,16 +92,17 @@ class Unvalidated:
             baseline_score=round(baseline.mean_score, 3) if baseline else nan,
             frozen_tokens=round(best.tokens, 1),
             baseline_tokens=round(baseline.tokens, 1) if baseline else nan,
+            judged=self.experiment.objective.maximise,
         )
 
     def _estimate(self, evaluation: Evaluation | None) -> Estimate:
         if evaluation is None:
             return Estimate(nan, -inf, inf, 0)
-        return t_interval(list(evaluation.returns.values()), self.experiment.verdict.confidence)
+        return t_interval(list(evaluation.values.values()), self.experiment.verdict.confidence)
 
     def _difference(self) -> Estimate:
         """Over the search's seeds that both have played."""
-        own, theirs = self.best.evaluation.returns, self.baseline.returns if self.baseline else {}
+        own, theirs = self.best.evaluation.values, self.baseline.values if self.baseline else {}
         pairs = [own[seed] - theirs[seed] for seed in own if seed in theirs]
         return t_interval(pairs, self.experiment.verdict.confidence) if pairs else Estimate(nan, -inf, inf, 0)
 
@@ -148,7 +149,9 @@ def unvalidated_result(study: Unvalidated, written_to: Path | None) -> str:
         "unvalidated": {
             "trial": study.best.name,
             "candidate": {"digest": study.best.candidate.digest, "settings": study.best.candidate.settings},
+            "judged": study.experiment.objective.maximise,
             "return": study.best.evaluation.mean_return,
+            "score": study.best.evaluation.mean_score,
             "episodes": len(study.best.evaluation.episodes),
             "baseline_return": study.baseline.mean_return if study.baseline else None,
         },
@@ -158,5 +161,6 @@ def unvalidated_result(study: Unvalidated, written_to: Path | None) -> str:
 
 
 def _figures(study: Unvalidated, evaluation: Evaluation) -> str:
-    estimate = t_interval(list(evaluation.returns.values()), study.experiment.verdict.confidence)
-    return f"{estimate_text(estimate)} in {count(estimate.n, 'episode')}"
+    estimate = t_interval(list(evaluation.values.values()), study.experiment.verdict.confidence)
+    measure = study.experiment.objective.maximise
+    return f"{measure} {estimate_text(estimate)} in {count(estimate.n, 'episode')}"

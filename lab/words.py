@@ -16,6 +16,11 @@ TROUBLES = {
 }
 """What an answer was, by the kind of its step's trouble."""
 
+MORE = {"return": "more", "score": "higher"}
+"""By measure, what it does that is better: it returns more, it scores higher."""
+
+LESS = {"return": "less", "score": "lower"}
+
 
 def number(value: float, size: float | None = None) -> str:
     """With as many decimals as its size leaves a meaning; `size` is that of the figures it stands beside."""

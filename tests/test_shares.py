@@ -350,7 +350,9 @@ def test_several_kinds_of_trouble_stop_it_as_one_does(store: Store) -> None:
 
 def test_a_usable_answer_of_another_worker_counts(store: Store) -> None:
     watched = first(store)
-    Record(store, *(store.latest("known") or ("", ""))).append(Ended("elsewhere", Episode(0, "", (step(None),))))
+    Record(store, *(store.latest("known") or ("", ""))).append(
+        Ended("elsewhere", Episode(0, "", (step(None),)))
+    )
     watched._record.read()
     feed(watched, ["empty"] * 100)
 

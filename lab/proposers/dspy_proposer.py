@@ -5,7 +5,7 @@ DSPy writes the prompt and reads the answer; the calls go through the lab's own 
 
 from typing import TYPE_CHECKING, Any
 
-from lab.briefing import Briefing, Rated, shown
+from lab.briefing import Briefing, Rated
 from lab.endpoint import Message, Model
 from lab.errors import LabError
 from lab.proposal import ProposalRefusedError, rules
@@ -22,12 +22,12 @@ def make_write(model: Model) -> Write:
     import dspy
 
     class Rewrite(dspy.Signature):  # type: ignore[misc]
-        """Write a better system text for an agent, so that its episodes return more."""
+        """Write a better system text for an agent, so that its episodes earn more."""
 
         objective: str = dspy.InputField()
-        texts_so_far: str = dspy.InputField(desc="with what they returned, best first")
-        best_episode: str = dspy.InputField(desc="what the agent did when it returned most")
-        worst_episode: str = dspy.InputField(desc="what it did when it returned least")
+        texts_so_far: str = dspy.InputField(desc="with what they earned, best first")
+        best_episode: str = dspy.InputField(desc="what the agent did when it earned most")
+        worst_episode: str = dspy.InputField(desc="what it did when it earned least")
         rules: str = dspy.InputField()
         system: str = dspy.OutputField(desc="the new system text, whole, ready to be used")
 
@@ -40,8 +40,8 @@ def make_write(model: Model) -> Write:
                 answer = await predict.acall(
                     objective=briefing.objective,
                     texts_so_far=_texts(briefing, parent),
-                    best_episode=shown(parent.best),
-                    worst_episode=shown(parent.worst),
+                    best_episode=briefing.shown(parent.best),
+                    worst_episode=briefing.shown(parent.worst),
                     rules=f"{rules(parent.template.system)} Write the text itself, without a comment.",
                 )
             except Exception as error:  # DSPy wraps what its engine raised

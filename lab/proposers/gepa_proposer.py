@@ -6,8 +6,9 @@ section 3. GEPA writes the reflection prompt and reads the answer; the lab's own
 
 from collections.abc import Mapping, Sequence
 
-from lab.briefing import Briefing, Rated, shown
+from lab.briefing import Briefing, Rated
 from lab.endpoint import Message, Model
+from lab.episode import Episode
 from lab.proposal import rules
 from lab.proposers import PARENTS, Texts, Write, ask
 from lab.words import number
@@ -51,17 +52,18 @@ class EpisodeAdapter:
     def make_reflective_dataset(
         self, candidate: Mapping[Part, str], played: Rated, components_to_update: Sequence[Part]
     ) -> Mapping[Part, Sequence[Record]]:
-        """The best and the worst episode of a text, each with what it returned as feedback."""
+        """The best and the worst episode of a text, each with what it earned as feedback."""
         records = [
-            self._record("the best episode", played.best.episode_return, shown(played.best)),
-            self._record("the worst episode", played.worst.episode_return, shown(played.worst)),
+            self._record("the best episode", played.best),
+            self._record("the worst episode", played.worst),
         ]
         return {part: records for part in components_to_update if part in candidate}
 
-    def _record(self, which: str, episode_return: float, episode: str) -> Record:
-        best = self._briefing.texts[0]
+    def _record(self, which: str, episode: Episode) -> Record:
+        told, best = self._briefing, self._briefing.texts[0]
+        earned = number(told.value_of(episode))
         return {
-            "Inputs": self._briefing.objective,
-            "Generated Outputs": episode,
-            "Feedback": f"This is {which}: {number(episode_return)}. The best text so far: {best.earned}.",
+            "Inputs": told.objective,
+            "Generated Outputs": told.shown(episode),
+            "Feedback": f"This is {which}: {earned}. The best text so far: {best.earned}.",
         }

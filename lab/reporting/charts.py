@@ -25,18 +25,18 @@ def frame(xs: Sequence[float], ys: Sequence[float], size: tuple[int, int], *, ze
 
 
 def race(story: Story) -> str:
-    """Every whole episode's return over time, and the incumbent's mean."""
+    """Every whole episode's value over time, and the incumbent's mean."""
     ended = [play for play in story.plays if play.earned is not None]
-    returns = [play.earned for play in ended if play.earned is not None]
+    values = [play.earned for play in ended if play.earned is not None]
     until = max((play.ended for play in ended), default=1.0)
     size = (WIDTH, HEIGHT)
     axis = frame(
-        [*(play.ended for play in ended), 0.0], [*returns, *(r.mean for r in story.reigns)], size, zero=True
+        [*(play.ended for play in ended), 0.0], [*values, *(r.mean for r in story.reigns)], size, zero=True
     )
-    parts = [axes(axis, "minutes of work on the study", "return of an episode")]
+    parts = [axes(axis, "minutes of work on the study", f"{story.measure} of an episode")]
     for play in ended:
         earned = play.earned or 0.0
-        says = hint(f"{play.name or 'unnamed'}, {play.phase}, seed {play.seed}", ("return", earned))
+        says = hint(f"{play.name or 'unnamed'}, {play.phase}, seed {play.seed}", (story.measure, earned))
         parts.append(
             mark(axis.x(play.ended), axis.y(earned), _shape(play), _colour(play.name, story), says, 3.2)
         )
@@ -70,7 +70,7 @@ def lanes(story: Story) -> str:
         parts.append(line(x.start, y + ROW - 1, x.end, y + ROW - 1, "grid"))
     for play in plays:
         left, right = x(play.began), x(play.ended)
-        earned = "cut or failed" if play.earned is None else f"return {number(play.earned)}"
+        earned = "cut or failed" if play.earned is None else f"{story.measure} {number(play.earned)}"
         wide = max(right - left, 1.5)
         says = f"{play.name}, {play.phase}, seed {play.seed}, {earned}"
         style = f"lane {play.phase}{' broken' if play.earned is None else ''}"
@@ -80,7 +80,7 @@ def lanes(story: Story) -> str:
 
 
 def candidates(story: Story) -> str:
-    """Mean return and interval of each candidate in the search, best first; the holdout's beside them."""
+    """Mean value and interval of each candidate in the search, best first; the holdout's beside them."""
     shown = _rows(story)
     estimates = {trial.name: estimate(trial.evaluation) for trial in shown}
     unseen = holdout(story)
@@ -88,7 +88,7 @@ def candidates(story: Story) -> str:
     height = TOP + ROW * len(shown) + BOTTOM
     x = scale(known, 110, WIDTH - 64)
     axis = Frame(WIDTH, height, x, scale([0.0, 1.0], height - BOTTOM, height - BOTTOM))
-    parts = [_x_axis(axis, "mean return of an episode")]
+    parts = [_x_axis(axis, f"mean {story.measure} of an episode")]
     for place, trial in enumerate(shown):
         y = TOP + ROW * place + ROW / 2
         style = f"{_colour(trial.name, story)}{' dropped' if trial.dropped else ''}"
@@ -98,7 +98,13 @@ def candidates(story: Story) -> str:
             parts.append(_whisker(unseen[trial.name], x, y + 5, 3, "unseen", f"{trial.name}, holdout"))
         parts.append(label(WIDTH - 58, y + 4, f"n = {estimates[trial.name].n}", style="tick"))
     says = "; ".join(f"{name} {estimate_text(one)}" for name, one in list(estimates.items())[:5])
-    return chart("candidates-chart", (WIDTH, height), "Return per candidate", f"Best first: {says}.", parts)
+    return chart(
+        "candidates-chart",
+        (WIDTH, height),
+        f"{story.measure.capitalize()} per candidate",
+        f"Best first: {says}.",
+        parts,
+    )
 
 
 def holdout(story: Story) -> dict[str, Estimate]:
@@ -111,13 +117,13 @@ def holdout(story: Story) -> dict[str, Estimate]:
 
 
 def pareto(story: Story) -> str:
-    """Mean return against mean tokens of an episode, with those that nobody beats in both."""
+    """Mean value against mean tokens of an episode, with those that nobody beats in both."""
     trials = list(story.trials)
-    xs, ys = [one.evaluation.tokens for one in trials], [one.evaluation.mean_return for one in trials]
+    xs, ys = [one.evaluation.tokens for one in trials], [one.evaluation.mean for one in trials]
     size = (WIDTH, HEIGHT)
     axis = frame(xs, ys, size)
     front = pareto_front(list(zip(xs, ys, strict=True)))
-    parts = [axes(axis, "tokens of an episode, in and out (mean)", "mean return in the search")]
+    parts = [axes(axis, "tokens of an episode, in and out (mean)", f"mean {story.measure} in the search")]
     corners: list[tuple[float, float]] = []
     for place in front:
         here = (axis.x(xs[place]), axis.y(ys[place]))
@@ -127,18 +133,18 @@ def pareto(story: Story) -> str:
     for place in sorted(range(len(trials)), key=lambda place: trials[place].name in special):  # on top
         trial, told = trials[place], trials[place].name in special
         name = f"{trial.name} (n = {len(trial.evaluation.episodes)})"
-        says = hint(name, ("return", ys[place]), ("tokens", xs[place]))
+        says = hint(name, (story.measure, ys[place]), ("tokens", xs[place]))
         style = f"{_colour(trial.name, story)}{'' if told or place in front else ' faint'}"
         shape = 1 if trial.number == BASELINE else 0
         parts.append(mark(axis.x(xs[place]), axis.y(ys[place]), shape, style, says, 6.0 if told else 4.5))
     names = [trials[place].name for place in front]
     parts += _names(axis, [(xs[place], ys[place], trials[place].name) for place in _told(front, story)])
     says = f"On the front, from cheap to dear: {', '.join(names)}."
-    return chart("pareto-chart", size, "Return against tokens", says, parts)
+    return chart("pareto-chart", size, f"{story.measure.capitalize()} against tokens", says, parts)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Places of the points that no other has at most the cost (first) and at least the return of, by cost."""
+    """Places of the points that no other has at most the cost (first) and at least the value of, by cost."""
     front: list[int] = []
     for place in sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1])):
         if not front or points[place][1] > points[front[-1]][1]:

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf, isclose
 
-from lab.outcome import Outcome, cautions
+from lab.cautions import lower_cautions, trouble_cautions
+from lab.outcome import Outcome
 from lab.reporting.charts import holdout
 from lab.reporting.story import Story
+from lab.task import Measure
 from lab.verdict import Compared
-from lab.words import count, estimate_text, interval, mean, number, p_text, percent, troubles_text
+from lab.words import LESS, MORE, count, estimate_text, interval, mean, number, p_text, percent, troubles_text
 
 
 @dataclass(frozen=True)
@@ -28,50 +30,58 @@ class Caveat:
 
 
 def verdict(story: Story) -> str:
-    """The verdict in a sentence or two, and what has to be said beside it."""
+    """The verdict in a sentence or two: first what speaks against it, last answers that could not be used."""
     if story.outcome is None:
         return f"The study was stopped: {story.stopped}" if story.stopped else _so_far(story)
-    return " ".join([_claim(story.outcome), *cautions(story.outcome.verdict)])
+    judged = story.outcome.verdict
+    return " ".join([*lower_cautions(judged), _judged(story.outcome), *trouble_cautions(judged)])
 
 
-def _claim(outcome: Outcome) -> str:
-    winner = outcome.verdict.winner
+def _judged(outcome: Outcome) -> str:
+    winner, measure = outcome.verdict.winner, outcome.verdict.measure
     if winner is None:
-        return _nothing_shown(outcome)
+        return "The baseline is frozen." if outcome.verdict.refused else _nothing_shown(outcome)
     if outcome.evidence.outcome == "cheaper":
         return _cheaper(outcome, winner)
     pairs = count(winner.difference.n, "pair")
     return (
-        f"On {pairs} of episodes that the search never saw, {winner.trial.name} returned more than the"
-        f" baseline: {_difference(outcome, winner)}."
+        f"On {pairs} of episodes that the search never saw, {winner.trial.name} {_earned(measure)}"
+        f" {MORE[measure]} than the baseline: {_difference(outcome, winner)}."
     )
+
+
+def _earned(measure: Measure) -> str:
+    return "scored" if measure == "score" else "returned"
 
 
 def _difference(outcome: Outcome, one: Compared) -> str:
     sure = percent(outcome.verdict.confidence)
-    gain = interval(one.difference, sign=True)
-    return (
-        f"{mean(one.difference, sign=True)} reward an episode, {sure} interval {gain}, {p_text(one.p_value)}"
-    )
+    gain = f"{mean(one.difference, sign=True)} {_unit(outcome)} an episode"
+    return f"{gain}, {sure} interval {interval(one.difference, sign=True)}, {p_text(one.p_value)}"
+
+
+def _unit(outcome: Outcome) -> str:
+    return "score" if outcome.verdict.measure == "score" else "reward"
 
 
 def _nothing_shown(outcome: Outcome) -> str:
     told = "; ".join(f"{one.trial.name}: {_difference(outcome, one)}" for one in outcome.verdict.finalists)
     if not told:
         return "Nothing was shown: no finalist ended enough holdout episodes. The baseline is frozen."
+    measure = outcome.verdict.measure
     return (
-        "No candidate was shown to return more than the baseline on unseen episodes, so the baseline is"
-        f" frozen ({told}). That does not show that they are equal."
+        f"No candidate was shown to {measure} {MORE[measure]} than the baseline on unseen episodes, so the"
+        f" baseline is frozen ({told}). That does not show that they are equal."
     )
 
 
 def _cheaper(outcome: Outcome, winner: Compared) -> str:
     saved = estimate_text(winner.saving, sign=True) if winner.saving else "an unknown amount"
     unit = outcome.experiment.objective.cost or "cost"
-    within = percent(outcome.experiment.objective.within)
+    within, measure = percent(outcome.experiment.objective.within), outcome.verdict.measure
     return (
         f"{winner.trial.name} was shown to cost less than the baseline, by {saved} {unit} an episode, at a"
-        f" return within {within} of the baseline's. A higher return was not shown:"
+        f" {measure} within {within} of the baseline's. A higher {measure} was not shown:"
         f" {_difference(outcome, winner)}."
     )
 
@@ -81,8 +91,8 @@ def _so_far(story: Story) -> str:
         return "There is no verdict yet: no episode has ended."
     name, played = story.chosen
     return (
-        f"There is no verdict yet. So far {name} is ahead in the search, with a mean return of"
-        f" {number(played.mean_return)} over {count(len(played.episodes), 'episode')}. As the best of"
+        f"There is no verdict yet. So far {name} is ahead in the search, with a mean {story.measure} of"
+        f" {number(played.mean)} over {count(len(played.episodes), 'episode')}. As the best of"
         f" {count(len(story.trials), 'candidate')}, it is likely to be overestimated; nothing is shown before"
         " the holdout is played."
     )
@@ -116,14 +126,14 @@ def _of_the_holdout(story: Story, outcome: Outcome) -> Iterator[Caveat]:
         if half < inf:
             yield Caveat(
                 f"The difference rests on {count(n, 'pair')} of holdout episodes and is known to ±"
-                f"{number(half)} reward, {_share_of(half, one.difference.mean)}.",
+                f"{number(half)} {_unit(outcome)}, {_share_of(half, one.difference.mean)}.",
                 f"What {4 * n} holdout episodes say: the interval is about half as wide.",
             )
         if n <= 8:
             yield Caveat(
                 f"With {count(n, 'pair')} the sign-flip test cannot give a p-value below"
                 f" {min(1.0, 2 / 2**n * tests):.2g}.",
-                "What more holdout episodes say: the t interval leans on returns that are near normal.",
+                "What more holdout episodes say: the t interval leans on values that are near normal.",
             )
     yield from _saturation(outcome)
     yield from _shrinkage(story, outcome)
@@ -131,7 +141,7 @@ def _of_the_holdout(story: Story, outcome: Outcome) -> Iterator[Caveat]:
         yield Caveat(
             f"One finalist of {len(judged.confirmed)} confirmed candidates played the holdout: it is compared"
             " with the baseline, and not shown to be the best that was tried.",
-            "The holdout returns of the others (verdict.finalists).",
+            "What the others do on the holdout (verdict.finalists).",
         )
     if len(judged.finalists) > 1:
         yield Caveat(
@@ -156,7 +166,13 @@ def _saturation(outcome: Outcome) -> Iterator[Caveat]:
     played = [judged.baseline, *(one.unseen for one in judged.finalists)]
     scores = [score for evaluation in played for score in evaluation.scores]
     share = sum(score >= 1.0 for score in scores) / len(scores)
-    if share > 0:
+    if share > 0 and judged.measure == "score":
+        yield Caveat(
+            f"{percent(share)} of {count(len(scores), 'holdout episode')} have a score of 1.0, the maximum:"
+            " between these the score cannot tell candidates apart.",
+            'Which candidate returns more: [objective] maximise = "return" would tell.',
+        )
+    elif share > 0:
         yield Caveat(
             f"{percent(share)} of {count(len(scores), 'holdout episode')} have a score of 1.0, the most there"
             f" is: between these the score tells no difference.",
@@ -170,13 +186,14 @@ def _shrinkage(story: Story, outcome: Outcome) -> Iterator[Caveat]:
     if winner is None or winner.trial.name not in unseen:
         return
     searched = next((one for one in story.trials if one.name == winner.trial.name), winner.trial).evaluation
-    here, there = searched.mean_return, unseen[winner.trial.name].mean
-    way = "less" if there < here else "more"
+    here, there, measure = searched.mean, unseen[winner.trial.name].mean, outcome.verdict.measure
+    way = (LESS if there < here else MORE)[measure]
     share = f" ({percent(abs(here - there) / abs(here))})" if here else ""
     change = "the same" if isclose(here, there) else f"{number(abs(here - there))} {way}{share}"
     yield Caveat(
-        f"{winner.trial.name} returned {number(here)} over {count(len(searched.episodes), 'episode')} of the"
-        f" search and {number(there)} on the holdout: {change}.",
+        f"{winner.trial.name} {_earned(measure)} {number(here)} over"
+        f" {count(len(searched.episodes), 'episode')} of the search"
+        f" and {number(there)} on the holdout: {change}.",
         "Nothing more: the best of many looks better than it is; quote the holdout's figure.",
     )
 
@@ -191,13 +208,13 @@ def _of_the_search(story: Story) -> Iterator[Caveat]:
     if story.headroom is None:
         yield Caveat(
             "The headroom test could not tell whether candidates differ at all.",
-            "What second episodes of the candidates that opened the search return.",
+            f"What the candidates that opened the search {story.measure} in second episodes.",
         )
     once = sum(len(trial.evaluation.episodes) == 1 for trial in story.trials)
     if once:
         yield Caveat(
             f"{once} of {count(len(story.trials), 'candidate')} played a single episode of the search: their"
-            " returns have no interval, and the slices and the Pareto front are drawn from them.",
+            f" {story.measure}s have no interval, and the slices and the Pareto front are drawn from them.",
             "Whether a second study, with another seed, finds the same effects.",
         )
 
@@ -218,7 +235,7 @@ def _of_what_was_played(story: Story) -> Iterator[Caveat]:
         yield Caveat(
             f"{count(times, 'attempt')} at calls failed, beside {story.cost.spent.calls:,} that did not;"
             f" {count(len(story.failed), 'episode')} could not be played.",
-            "Whether it fails where answers are long: then the returns are a selection.",
+            "Whether it fails where answers are long: then the episodes are a selection.",
         )
     if story.cost.dollars is None:
         yield Caveat(

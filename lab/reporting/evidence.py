@@ -6,6 +6,7 @@ from difflib import SequenceMatcher
 
 from lab.candidate import Candidate
 from lab.episode import Episode
+from lab.evaluation import Evaluation
 from lab.reporting.charts import holdout
 from lab.reporting.story import PHASES, Story, estimate
 from lab.trial import Trial
@@ -100,12 +101,18 @@ def holdout_rows(story: Story) -> list[dict[str, str]]:
                 "difference": mean(beside.difference, sign=True) if beside else "",
                 "difference_interval": interval(beside.difference, sign=True) if beside else "",
                 "p": p_text(beside.p_value).removeprefix("p = ") if beside else "",
-                "score": f"{evaluation.mean_score:.3f}",
+                "other": _other(evaluation),
                 "tokens": f"{evaluation.tokens:,.0f}",
                 "unusable": troubles_brief(evaluation.troubles),
             }
         )
     return rows
+
+
+def _other(evaluation: Evaluation) -> str:
+    """The mean of the number that does not decide."""
+    by_score = evaluation.measure == "score"
+    return number(evaluation.mean_return) if by_score else f"{evaluation.mean_score:.3f}"
 
 
 def candidate_rows(story: Story) -> list[dict[str, str]]:
@@ -125,7 +132,7 @@ def _candidate_row(trial: Trial, free: Sequence[str]) -> dict[str, str]:
         "interval": interval(one) if one.n > 1 else "none",
         "n": str(one.n),
         "tokens": f"{trial.evaluation.tokens:,.0f}",
-        "score": f"{trial.evaluation.mean_score:.3f}",
+        "other": _other(trial.evaluation),
         "unusable": troubles_brief(trial.evaluation.troubles),
         "race": f"dropped{f', {trial.cut} cut' if trial.cut else ''}" if trial.dropped else "alive",
         "settings": settings,
@@ -142,13 +149,15 @@ class Shown:
 
 def extremes(story: Story) -> list[tuple[str, list[Shown]]]:
     """Who is shown, with its best and its worst episode."""
-    return [(name, list(_titled(episodes))) for name, episodes in story.extremes.items()]
+    return [(name, list(_titled(episodes, story))) for name, episodes in story.extremes.items()]
 
 
-def _titled(episodes: Sequence[Episode]) -> Iterable[Shown]:
+def _titled(episodes: Sequence[Episode], story: Story) -> Iterable[Shown]:
+    task, measure = story.experiment.task, story.measure
     names = ("Best", "Worst") if len(episodes) > 1 else ("Only",)
     for name, episode in zip(names, episodes, strict=True):
-        yield Shown(f"{name}: return {number(episode.episode_return)} (seed {episode.seed})", episode)
+        value = number(task.value_of(episode.rewards, measure))
+        yield Shown(f"{name}: {measure} {value} (seed {episode.seed})", episode)
 
 
 def cost_rows(story: Story) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from lab.errors import plain
 from lab.history import PastStudy
 from lab.reporting import charts, claims, evidence, parameters
 from lab.reporting.story import Story, tell
+from lab.task import OTHER
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -40,6 +41,8 @@ def render(story: Story) -> str:
     return template.render(
         story=story,
         style=drawn(_style()),
+        measure=story.measure,
+        other=OTHER[story.measure],
         chosen=chosen[0] if chosen else None,
         verdict=claims.verdict(story),
         counts=evidence.counts(story),

@@ -1,4 +1,4 @@
-"""The effect of each parameter: Optuna's importance, and each one's values against return, per template."""
+"""The effect of each parameter: Optuna's importance, and what each one's values earned, per template."""
 
 from collections.abc import Sequence
 from html import escape
@@ -74,12 +74,12 @@ def _slice(name: str, tried: Sequence[Trial], story: Story) -> str:
 
 def _scatter(name: str, tried: Sequence[Trial], story: Story) -> str:
     values = [float(trial.candidate.settings[name]) for trial in tried]
-    returns = [trial.evaluation.mean_return for trial in tried]
-    across, up = scale(values, LEFT, WIDTH - RIGHT), scale(returns, HEIGHT - BOTTOM, TOP)
-    parts = [axes(Frame(WIDTH, HEIGHT, across, up), name, "mean return")]
+    means = [trial.evaluation.mean for trial in tried]
+    across, up = scale(values, LEFT, WIDTH - RIGHT), scale(means, HEIGHT - BOTTOM, TOP)
+    parts = [axes(Frame(WIDTH, HEIGHT, across, up), name, f"mean {story.measure}")]
     for trial, value in zip(tried, values, strict=True):
-        parts.append(_point(trial, name, across(value), up(trial.evaluation.mean_return), story))
-    says = f"Mean return in the search against {name}, a mark for each of {len(tried)} candidates."
+        parts.append(_point(trial, name, across(value), up(trial.evaluation.mean), story))
+    says = f"Mean {story.measure} in the search against {name}, a mark for each of {len(tried)} candidates."
     return chart(f"slice-{escape(name)}", (WIDTH, HEIGHT), name, says, parts)
 
 
@@ -88,13 +88,15 @@ def _strips(name: str, tried: Sequence[Trial], story: Story) -> str:
     found = dict.fromkeys(trial.candidate.settings[name] for trial in tried)
     rows = {value: place for place, value in enumerate(found)}
     height = TOP + ROW * len(rows) + BOTTOM
-    across = scale([trial.evaluation.mean_return for trial in tried], 110, WIDTH - RIGHT)
+    across = scale([trial.evaluation.mean for trial in tried], 110, WIDTH - RIGHT)
     bottom = height - BOTTOM
     parts = [label(104, TOP - 12, name, anchor="end", style="name")]
     for tick in across.ticks:
         parts.append(line(across(tick), TOP, across(tick), bottom + 4, "grid"))
         parts.append(label(across(tick), bottom + 17, f"{tick:,.6g}", anchor="middle", style="tick"))
-    parts.append(label((110 + WIDTH) / 2, bottom + 34, "mean return", anchor="middle", style="name"))
+    parts.append(
+        label((110 + WIDTH) / 2, bottom + 34, f"mean {story.measure}", anchor="middle", style="name")
+    )
     for value, place in rows.items():
         parts.append(
             label(104, TOP + ROW * place + 16, setting_text(value), anchor="end", style="tick", most=16)
@@ -102,8 +104,8 @@ def _strips(name: str, tried: Sequence[Trial], story: Story) -> str:
     for trial in tried:
         apart = (trial.number % 5 - 2) * 2.5  # or equal returns would hide each other
         y = TOP + ROW * rows[trial.candidate.settings[name]] + ROW / 2 + apart
-        parts.append(_point(trial, name, across(trial.evaluation.mean_return), y, story))
-    says = f"Mean return in the search for each {name}, a mark for each of {len(tried)} candidates."
+        parts.append(_point(trial, name, across(trial.evaluation.mean), y, story))
+    says = f"Mean {story.measure} in the search for each {name}, a mark for each of {len(tried)} candidates."
     return chart(f"slice-{escape(name)}", (WIDTH, height), name, says, parts)
 
 
@@ -112,7 +114,7 @@ def _point(trial: Trial, name: str, x: float, y: float, story: Story) -> str:
     place = story.templates.index(template)
     says = hint(
         f"{trial.name}, {template}, {name} {trial.candidate.settings[name]}",
-        ("return", trial.evaluation.mean_return),
+        (story.measure, trial.evaluation.mean),
         ("episodes", len(trial.evaluation.episodes)),
     )
     return mark(x, y, place % SHAPES, f"c{place % COLOURS}", says, 4.0)

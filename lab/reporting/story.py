@@ -23,6 +23,7 @@ from lab.recorded import Nothing
 from lab.search import Search
 from lab.settings import ModelChoice, shown_proposer
 from lab.spending import Spending, Spent
+from lab.task import Measure
 from lab.trial import BASELINE, Trial
 from lab.troubles import Troubles
 
@@ -37,7 +38,7 @@ class Play:
     """One episode: who played it, in which phase, and when, in minutes of work on the study.
 
     Attributes:
-        earned: its return; None where it was cut or failed.
+        earned: its return or score, as the study judges; None where it was cut or failed.
     """
 
     name: str
@@ -106,6 +107,11 @@ class Story:
     extremes: Mapping[str, tuple[Episode, ...]] = field(default_factory=dict)
 
     @property
+    def measure(self) -> Measure:
+        """The number that is judged: it is meant wherever a mean or an episode's value is shown."""
+        return self.experiment.objective.maximise
+
+    @property
     def candidates(self) -> list[Trial]:
         """The trials without the baseline, best first."""
         return [trial for trial in self.trials if trial.number != BASELINE]
@@ -139,8 +145,8 @@ class Story:
 
 
 def estimate(evaluation: Evaluation, confidence: float = CONFIDENCE) -> Estimate:
-    """Mean return and its interval."""
-    return t_interval(list(evaluation.returns.values()), confidence)
+    """Mean value and its interval."""
+    return t_interval(list(evaluation.values.values()), confidence)
 
 
 def tell(past: PastStudy) -> Story:
@@ -174,7 +180,7 @@ def tell(past: PastStudy) -> Story:
 
 
 def _extremes(record: Record, evaluation: Evaluation) -> tuple[Episode, ...]:
-    ranked = sorted(evaluation.returns.items(), key=lambda earned: -earned[1])
+    ranked = sorted(evaluation.values.items(), key=lambda earned: -earned[1])
     ends = (ranked[0], ranked[-1]) if len(ranked) > 1 else ranked
     return tuple(record.episodes_of(evaluation.candidate.digest, [seed for seed, _ in ends]))
 
@@ -206,7 +212,9 @@ def _plays(record: Record, experiment: Experiment, names: Mapping[str, str]) -> 
                 began[digest, seed] = minute
             case Over(digest, seed):
                 played = record.ended[digest, seed]
-                earned = played.episode_return if isinstance(played, Tally) else None
+                earned = None
+                if isinstance(played, Tally):
+                    earned = experiment.task.value_of(played.rewards, experiment.objective.maximise)
                 start = began.get((digest, seed), minute)
                 phase = phase_of(seed, experiment)
                 plays.append(Play(names.get(digest, ""), phase, seed, start, minute, earned))
@@ -230,7 +238,7 @@ def _reigns(
         )
         first = trial if trial.place == 1 else search.trials[0]
         if minute is not None and first.evaluation.episodes:
-            figures = (first.evaluation.mean_return, len(first.evaluation.episodes))
+            figures = (first.evaluation.mean, len(first.evaluation.episodes))
             reigns.append(Reign(minute, first.name, *figures))
 
     nothing = Nothing(record.ends_here)
