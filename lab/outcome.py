@@ -1,9 +1,10 @@
 """The outcome of a study: the FrozenPrompt that follows from its verdict, and how it is told to people."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from statistics import fmean
 
 from lab.evaluation import Evaluation
@@ -103,9 +104,17 @@ class Outcome:
         return Estimate(min(one.mean for one in several), low, high, len(evaluation.returns))
 
 
-def summary(outcome: Outcome, path: Path) -> str:
-    """The result for a person: what was frozen, by how much it is better, what it cost, what to do next."""
-    return "\n".join([*_verdict_lines(outcome), *_cost_lines(outcome), *_next_lines(path)])
+def summary(
+    outcome: Outcome, path: Path, untracked: Sequence[str] | None, experiment: Path = Path("EXPERIMENT")
+) -> str:
+    """The result for a person: what was frozen, by how much it is better, what it cost, what to do next.
+
+    Args:
+        untracked: what MLflow did not take, a line for each reason; None where nothing was sent to it.
+        experiment: the experiment file.
+    """
+    lines = [*_verdict_lines(outcome), *_cost_lines(outcome), *_next_lines(path, untracked)]
+    return "\n".join([*lines, *_untracked_lines(untracked, experiment)])
 
 
 def _verdict_lines(outcome: Outcome) -> list[str]:
@@ -179,12 +188,22 @@ def _cost_lines(outcome: Outcome) -> list[str]:
     return lines
 
 
-def _next_lines(path: Path) -> list[str]:
-    return [
+def _next_lines(path: Path, untracked: Sequence[str] | None) -> list[str]:
+    lines = [
         f"Written to {path}. Next:",
         "  python inference.py   plays it and prints what an evaluator reads",
-        "  mlflow ui             shows every trial, prompt and episode",
     ]
+    if untracked is not None and not untracked:
+        lines.append("  mlflow ui             shows every trial, prompt and episode")
+    return lines
+
+
+def _untracked_lines(untracked: Sequence[str] | None, experiment: Path) -> list[str]:
+    if not untracked:
+        return []
+    again = f"python -m lab.report {quote(str(experiment))} --mlflow"
+    told = [f"  {line}" for line in untracked]
+    return ["MLflow did not take everything:", *told, f"  {again}   logs it again from the record"]
 
 
 def _outcome(winner: Compared | None, level: float) -> str:

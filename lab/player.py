@@ -27,6 +27,9 @@ ATTEMPTS = 3
 WAIT_S = 2.0
 """Before an episode is begun again, times the attempts so far: a server may be on its way up again."""
 
+LARGE = 100_000
+"""Characters from which an observation is worth a warning: it is recorded whole, with every episode."""
+
 Played = Episode | CutEpisode | FailedEpisode
 Hopeless = Callable[[float], bool]
 """Whether an episode that can return so much at most need not be played on."""
@@ -37,6 +40,9 @@ class Player:
 
     Args:
         record: where calls and episodes are kept, and looked up; None to play without.
+
+    Attributes:
+        on_large: called once, with the characters of the first observation that is larger than `LARGE`.
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class Player:
         self.owed_calls = 0
         self._model, self._environment = model, environment
         self._record = record
+        self.on_large: Callable[[int], None] | None = None
         self._in_flight, self._owed = in_flight, 0
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
         self._owe(0)
@@ -121,6 +128,7 @@ class Player:
                     running.begin()
                     episode = await play(agent, session, seed, on_step=running.step)
                 self.spending.episodes += 1
+                self._look_at(episode)
                 return episode
             except _Cut as cut:
                 return CutEpisode(seed, cut.bound)
@@ -140,6 +148,12 @@ class Player:
         if self._record is None:
             return self._model
         return Recorded(self._model, self._record, f"{candidate.digest} {seed}")
+
+    def _look_at(self, episode: Episode) -> None:
+        texts = (episode.opening, *(step.observation for step in episode.steps))
+        if self.on_large is not None and (largest := max(map(len, texts))) > LARGE:
+            self.on_large(largest)
+            self.on_large = None
 
     @staticmethod
     def _keep(record: Record, candidate: Candidate, played: Played) -> Ending:

@@ -4,6 +4,7 @@ It owns the document's keys. They stay what they are within one `format`; new on
 """
 
 import json
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from lab.verdict import Compared, Confirmed
 FORMAT = 1
 
 
-def result(outcome: Outcome, frozen_file: Path) -> str:
-    """The document. What is not known, or unbounded, is null."""
+def result(outcome: Outcome, frozen_file: Path, untracked: Sequence[str] | None) -> str:
+    """The document. What is not known, or unbounded, is null; `untracked` is as in `lab.outcome.summary`."""
     verdict, frozen = outcome.verdict, outcome.verdict.frozen.candidate
     trials = [trial for trial in outcome.trials if trial.number != BASELINE]
     table = {
@@ -45,6 +46,7 @@ def result(outcome: Outcome, frozen_file: Path) -> str:
         "trials": {"played": len(trials), "dropped": sum(trial.dropped for trial in trials)},
         "cost": _cost(outcome),
         "failures": dict(outcome.failures),
+        "untracked": None if untracked is None else list(untracked),
     }
     return json.dumps(_bounded(table), indent=2, allow_nan=False, ensure_ascii=False)
 

@@ -118,7 +118,9 @@ class Study:
 
     def _player(self, model: Model, environment: Environment, spending: Spending) -> Player:
         in_flight = self._experiment.search.in_flight
-        return Player(model, environment, self._experiment.task, in_flight, spending, self._record)
+        player = Player(model, environment, self._experiment.task, in_flight, spending, self._record)
+        player.on_large = self._on_large
+        return player
 
     def _new_search(self, player: Player, renewal: Renewal | None) -> Search:
         return Search(self._experiment, player, renewal, self._on_trial, self._on_headroom, self._record)
@@ -282,6 +284,10 @@ class Study:
     def _on_failure(self, error: LabError) -> None:
         self._record.keep_failure(error)
         self._view.failed(error)
+
+    def _on_large(self, characters: int) -> None:
+        told = f"An observation has {characters:,} characters, and each is recorded whole."
+        self._view.say(f"{told} To cut it, set longest under [environment] in the experiment file.")
 
     def _on_headroom(self, headroom: Headroom) -> None:
         self._headroom = headroom

@@ -7,7 +7,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -79,12 +79,12 @@ def tune(
     if dry_run and (fresh or replay or worker or as_json):
         raise typer.BadParameter("--dry-run tells a plan, and leaves no room for --fresh, --replay, ...")
     kept = "Stopped. What was played and paid for is kept; the same command goes on from here."
-    with manners(debug=debug, interrupted=kept):
+    with ExitStack() as last, manners(debug=debug, interrupted=kept):
         if dry_run:
             typer.echo(asyncio.run(_planned(experiment)), nl=False)
             return
         wanted = _Wanted(experiment, out, storage, fresh, replay, worker, quiet)
-        typer.echo(_told(asyncio.run(_tune(wanted)), out, as_json=as_json))
+        typer.echo(_told(wanted, *asyncio.run(_tune(wanted, last)), as_json=as_json))
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,17 @@ async def _planned(path: Path) -> str:
     return str(Plan(experiment, model, environment, shown_proposer(), opening))
 
 
-def _told(outcome: "Outcome", out: Path, *, as_json: bool) -> str:
+def _told(wanted: _Wanted, outcome: "Outcome", untracked: list[str] | None, *, as_json: bool) -> str:
     from lab.outcome import summary
     from lab.result import result
 
-    return result(outcome, out) if as_json else summary(outcome, out)
+    if as_json:
+        return result(outcome, wanted.out, untracked)
+    return summary(outcome, wanted.out, untracked, wanted.experiment)
 
 
-async def _tune(wanted: _Wanted) -> "Outcome":
+async def _tune(wanted: _Wanted, last: ExitStack) -> "tuple[Outcome, list[str] | None]":
+    """The outcome, and what MLflow did not take; `last` is unwound when an error has been printed."""
     # Here and not above, so that --help answers at once.
     from lab.experiment import load_experiment
     from lab.opening import opening_model
@@ -161,11 +164,11 @@ async def _tune(wanted: _Wanted) -> "Outcome":
             if not told_again:
                 environment = choose_environment(experiment.environment)
                 view.say(Plan(experiment, model, environment, shown_proposer()).short)
-            with _closing(tracker):
+            with _closing(tracker, last):
                 outcome = await (study.run(opening) if opening else study.replay())
                 _keep(outcome, wanted.out, tracker, record)
-        tracker.close("FINISHED")  # it reads in the store to its end
-    return outcome
+        await tracker.finish()  # it reads in the store to its end
+    return outcome, tracker.missing
 
 
 def _storage(wanted: _Wanted) -> str:
@@ -179,12 +182,12 @@ def _storage(wanted: _Wanted) -> str:
 
 
 @contextmanager
-def _closing(tracker: "Tracker") -> Iterator[None]:
-    """Let MLflow know that the study came to no end, where it did not."""
+def _closing(tracker: "Tracker", last: ExitStack) -> Iterator[None]:
+    """Let MLflow know that the study came to no end, where it did not: once the error has been printed."""
     try:
         yield
     except BaseException as error:
-        tracker.close("FAILED" if isinstance(error, Exception) else "KILLED")
+        last.callback(tracker.close, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
 
 
@@ -197,7 +200,7 @@ def _keep(outcome: "Outcome", out: Path, tracker: "Tracker", record: "Record") -
     frozen = outcome.frozen_prompt()
     freeze(frozen, out)
     tracker.frozen(frozen)
-    past = PastStudy(outcome.experiment, outcome.model, outcome.trials, outcome, record)
+    past = PastStudy(outcome.experiment, outcome.model, outcome.trials, outcome, record, tracker)
     tracker.report(lambda: report(past))
 
 
