@@ -51,7 +51,7 @@ def run_figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
         "tokens_per_episode": evaluation.tokens,
         "latency_mean_s": evaluation.latency_s,
     }
-    named = {safe_name(task, r"[^\w.\- :]|^\.+$"): one for task, one in evaluation.by_task.items()}
+    named = {safe_name(task, r"^\.+$"): one for task, one in evaluation.by_task.items()}
     means = {f"return_mean/{task}": fmean(one.values()) for task, one in named.items() if one}
     if evaluation.spread is None:
         return {**figures, **means}

@@ -27,7 +27,7 @@ from lab.verdict import Verdict
 FINISH_S = 60.0
 """Seconds that a study with a verdict waits for MLflow at most."""
 
-FLUSH_S = 5.0
+FLUSH_S = 4.0
 """Seconds that a study without one does: whoever stopped it may kill it soon."""
 
 SILENT_S = 2.0
