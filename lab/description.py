@@ -7,9 +7,13 @@ import re
 
 from lab.errors import plain
 from lab.experiment import Experiment
+from lab.figures import cut
 from lab.frozen import FrozenPrompt
 from lab.trial import BASELINE
 from lab.words import MORE, number, p_text, price, recorded
+
+SHOWN = 1_900
+"""Characters of one text: MLflow takes 8,000 of a description."""
 
 
 def unfinished(experiment: Experiment) -> str:
@@ -21,17 +25,18 @@ def description(experiment: Experiment, frozen: FrozenPrompt, prompt: str, view:
     """After the verdict.
 
     Args:
-        prompt: in the registry, as `name/version`.
+        prompt: in the registry, as `name/version`; empty where MLflow did not take it.
         view: the address of the study's table of runs.
     """
     parts = [
         f"**{_claim(frozen)}** {frozen.evidence.episodes} unseen episodes each; {frozen.evidence.method}.",
-        experiment.about,
+        cut(experiment.about, SHOWN),
         _figures(frozen),
         "### What was frozen",
         _settings(experiment, frozen),
         _block(
-            f"{frozen.candidate.template.system.strip()}\n\n---\n\n{frozen.candidate.template.turn.strip()}"
+            f"{cut(frozen.candidate.template.system.strip(), SHOWN)}"
+            f"\n\n---\n\n{cut(frozen.candidate.template.turn.strip(), SHOWN)}"
         ),
         "### Cost",
         _cost(frozen),
@@ -104,8 +109,11 @@ def _next(prompt: str, view: str) -> str:
         f"- **[Child runs]({view})**, best first: `kind` is search, confirmation or holdout. The search's"
         " returns are optimistic for the best of many; the holdout's are not.",
         "- **Traces** of a run: its episodes step by step, with messages, tokens and rewards.",
-        f"- **Prompts**: `{prompt}`, alias `frozen`, is this prompt with its model configuration.",
     ]
+    if prompt:
+        lines.append(
+            f"- **Prompts**: `{prompt}`, alias `frozen`, is this prompt with its model configuration."
+        )
     return "\n".join(lines)
 
 

@@ -111,7 +111,7 @@ async def _examine(path: Path, endpoint: str) -> list[LabError]:
     else:
         for about in ("endpoint", "key", "model", "environment", "steps"):
             tell(Finding(about, "not looked at: the experiment names it", looked=False))
-    tell(_looked("MLflow store", _mlflow))
+    tell(_looked("MLflow store", lambda: _mlflow(path.stem)))
     tell(_looked("disk", _disk))
     return wrong
 
@@ -262,7 +262,7 @@ async def _environment(experiment: "Loaded", *, play: bool) -> AsyncIterator[Fin
             yield unplayed
 
 
-def _mlflow() -> str:
+def _mlflow(experiment: str) -> str:
     """Open the store as a study does; where there is none yet, none is made."""
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri and not DATABASE.exists():
@@ -275,11 +275,27 @@ def _mlflow() -> str:
 
     shown = shown_url(mlflow.get_tracking_uri()) if uri else str(DATABASE)
     try:
-        found = mlflow.MlflowClient().search_experiments(max_results=100)
+        _check_whole(mlflow.get_tracking_uri())
+        client = mlflow.MlflowClient()
+        found = client.search_experiments(max_results=100)
+        ours = client.get_experiment_by_name(experiment)
+    except ConfigError:
+        raise
     except Exception as error:  # whatever MLflow or its database raises
         do = "check MLFLOW_TRACKING_URI" if uri else f"move {DATABASE} away; a new one is made"
         raise ConfigError("MLflow's store cannot be opened.", where=shown, why=str(error), do=do) from None
-    return f"{shown}: {len(found)} experiments"
+    deleted = ours is not None and ours.lifecycle_stage == "deleted"
+    note = f"; {experiment} was deleted there, and the next study restores it" if deleted else ""
+    return f"{shown}: {len(found)} experiments{note}"
+
+
+def _check_whole(uri: str) -> None:
+    from lab.mlflow_database import database_file, is_half_made
+
+    path = database_file(uri)
+    if path is not None and is_half_made(path):
+        why, do = "the command that made it was killed; it holds no run", f"delete {path}, or start a study"
+        raise ConfigError("MLflow's database is half made.", where=str(path), why=why, do=do)
 
 
 def _disk() -> str:

@@ -3,7 +3,9 @@
 It owns their names, which are the same for every kind of run.
 """
 
+import hashlib
 import json
+import re
 from collections.abc import Iterable
 from statistics import fmean
 
@@ -15,6 +17,25 @@ from lab.frozen import FrozenPrompt
 from lab.intervals import Estimate, t_interval
 from lab.task import Task
 from lab.troubles import FALLBACK, Troubles
+
+LONGEST = 20_000
+"""Characters of one text (a message, an action, an observation) that MLflow gets; the record has all."""
+
+_NOTE = 40
+"""Characters of the note on what was cut, at most."""
+
+
+def cut(text: str, most: int = LONGEST) -> str:
+    """`text` with `most` characters at most, the last of which say how many are missing."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most - _NOTE]} [... {len(text) - most + _NOTE:,} characters more]"
+
+
+def safe_name(name: str, others: str = r"[^a-zA-Z0-9_.-]") -> str:
+    """`name` with a dash for each of `others`, which MLflow refuses; distinct names stay distinct."""
+    safe = re.sub(others, "-", name)
+    return safe if safe == name else f"{safe[:200]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def run_figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
@@ -34,7 +55,8 @@ def run_figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
         "latency_mean_s": evaluation.latency_s,
     }
     figures |= trouble_figures(evaluation.troubles)
-    means = {f"{judged}_mean/{task}": fmean(one.values()) for task, one in evaluation.by_task.items() if one}
+    named = {safe_name(task, r"^\.+$"): one for task, one in evaluation.by_task.items()}
+    means = {f"{judged}_mean/{task}": fmean(one.values()) for task, one in named.items() if one}
     if evaluation.spread is None:
         return {**figures, **means}
     interval = t_interval(list(evaluation.values.values()), confidence)
@@ -98,7 +120,7 @@ def prompt_text(evaluation: Evaluation, episode: Episode) -> str:
     for steps in ((), episode.steps[:-1]):
         messages = chat(evaluation.candidate, evaluation.task, episode.start, steps)
         parts.append(f"===== before step {len(steps) + 1} =====")
-        parts.extend(f"--- {message.role}\n{message.content}" for message in messages)
+        parts.extend(f"--- {message.role}\n{cut(message.content)}" for message in messages)
     return plain("\n\n".join(parts)) + "\n"
 
 
@@ -112,10 +134,10 @@ def _episode_table(episode: Episode, task: Task) -> dict[str, object]:
     steps = [
         {
             "step": step.number,
-            "action": step.action,
+            "action": cut(step.action),
             "reward": step.reward,
             "done": step.done,
-            "error": step.error,
+            "error": cut(step.error) if step.error else step.error,
             "tokens_out": step.completion.completion_tokens if step.completion else None,
             "latency_s": round(step.completion.latency_s, 3) if step.completion else None,
         }
@@ -126,6 +148,6 @@ def _episode_table(episode: Episode, task: Task) -> dict[str, object]:
         **({"task": task.setup(episode.seed)[0].name} if task.tasks else {}),
         "return": episode.episode_return,
         "score": task.score_of(episode.rewards),
-        "opening": episode.opening,
+        "opening": cut(episode.opening),
         "steps": steps,
     }

@@ -4,7 +4,7 @@ Nothing is asked, played or written. Whatever shows, compares or plays what a st
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ class PastStudy:
         trials: best first, the baseline among them.
         outcome: None where the study has no verdict yet.
         record: open while the study is read.
+        tracker: has been told of all this, and writes nothing to MLflow unless it leads.
     """
 
     experiment: Experiment
@@ -39,6 +40,7 @@ class PastStudy:
     trials: tuple[Trial, ...]
     outcome: Outcome | None
     record: Record
+    tracker: Tracker
 
     def candidate(self, name: str) -> Candidate:
         """The candidate of a trial: `baseline`, `trial-012` or `12`.
@@ -56,8 +58,13 @@ class PastStudy:
 
 
 @asynccontextmanager
-async def past_study(path: Path, storage: str = "") -> AsyncIterator[PastStudy]:
+async def past_study(
+    path: Path, storage: str = "", say: Callable[[str], None] | None = None
+) -> AsyncIterator[PastStudy]:
     """Read the last study of the experiment file at `path`, from `storage` or the file in this folder.
+
+    Args:
+        say: gets a line for what `PastStudy.tracker` meets at MLflow.
 
     Raises:
         ConfigError: there is none, or the experiment, its templates or the model are not what they were.
@@ -81,11 +88,11 @@ async def past_study(path: Path, storage: str = "") -> AsyncIterator[PastStudy]:
             error.do = f"change it back, or begin a new study: python -m lab.tune {path}"
             raise
         view = ProgressView(experiment.space.free, quiet=True)
-        tracker = Tracker(experiment, model, record, view.say)
+        tracker = Tracker(experiment, model, record, say or view.say)
         study = Study(experiment, model, record, view, tracker)
         outcome = await study.replay() if record.judged else None
         trials = outcome.trials if outcome else tuple(study.so_far())
-        yield PastStudy(experiment, model, trials, outcome, record)
+        yield PastStudy(experiment, model, trials, outcome, record, tracker)
 
 
 def _nothing(path: Path, where: str) -> ConfigError:

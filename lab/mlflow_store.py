@@ -7,8 +7,10 @@ written over, and adds nothing.
 
 import json
 import logging
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
@@ -20,6 +22,7 @@ from lab.evaluation import Evaluation
 from lab.experiment import Experiment
 from lab.figures import (
     began_ms,
+    cut,
     ended_ms,
     episodes_json,
     interval_figures,
@@ -31,11 +34,13 @@ from lab.figures import (
 from lab.freeze import frozen_text
 from lab.frozen import FrozenPrompt
 from lab.headroom import Headroom
+from lab.missed import Missed, is_gone
+from lab.mlflow_database import prepare
+from lab.mlflow_experiment import active_experiment, save_view, view_url
 from lab.proposal import Proposals
 from lab.record import Record
 from lab.registry import register
 from lab.settings import ModelChoice
-from lab.task import OTHER
 from lab.traces import Traced, log_traces
 from lab.trial import Trial
 from lab.verdict import Verdict
@@ -46,36 +51,59 @@ if TYPE_CHECKING:
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
+REQUEST = {"MAX_RETRIES": "3", "TIMEOUT": "30"}
+"""Of requests to a server, where MLflow's own variables say nothing: it would try 7 times for 120 s each."""
+
+MOST_PARAM, MOST_TAG = 6_000, 8_000
+"""Characters that MLflow takes of a parameter and of a run's tag."""
+
 
 class MlflowStore:
     """One study in MLflow, at `MLFLOW_TRACKING_URI` or MLflow's own default."""
 
-    def __init__(self, experiment: Experiment, model: ModelChoice, record: Record) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        model: ModelChoice,
+        record: Record,
+        missed: Missed,
+        say: Callable[[str], None],
+    ) -> None:
+        for name, value in REQUEST.items():
+            os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
         import mlflow
 
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)  # or each table of a new store is announced
+        for name in ("mlflow", "alembic"):  # what fails is told here, and each table of a new store by nobody
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        prepare(mlflow.get_tracking_uri(), say)
         self._client: MlflowClient = mlflow.MlflowClient()
         self._experiment, self._model, self._record = experiment, model, record
+        self._missed = missed
         self._prices = experiment.prices_of(model)
         self._race, self._leader, self._drawn = dict[str, Trial](), "", 0
         self._traced = dict[str, set[int]]()
-        found = self._client.get_experiment_by_name(experiment.name)
-        self._experiment_id = found.experiment_id if found else self._create_experiment()
-        self._runs = dict[str, str]()
-        parents = self._found(f"attributes.run_name = '{record.name}' and tags.kind = 'study'")
-        if record.name in parents:
-            self._parent = parents[record.name]
-            self._client.update_run(self._parent, status="RUNNING")
-            self._runs = self._found(f"tags.`mlflow.parentRunId` = '{self._parent}'")
-            drawn = self._client.get_metric_history(self._parent, "contenders")
-            self._drawn = max((point.step for point in drawn), default=0)
-            return
-        tags = {"mlflow.note.content": unfinished(experiment), "kind": "study", **self._model_tags}
-        self._parent = self._create_run(record.name, tags, round(record.times[0] * 1000))
-        self._save_view(record.name)
-        self._log(self._parent, params=experiment.baseline.settings, prefix="baseline_")
-        self._client.log_text(self._parent, experiment.text, "experiment.toml")
+        self._experiment_id = active_experiment(self._client, experiment, say)
+        self._runs, self._begun = dict[str, str](), set[str]()
+        self._parent = self._parent_run()
+        with self._item("the table of runs"):
+            save_view(self._client, experiment, self._experiment_id, record.name, self._parent)
+        with self._item("the baseline's settings"):
+            self._log(self._parent, params=experiment.baseline.settings, prefix="baseline_")
+        with self._item("experiment.toml"):
+            self._client.log_text(self._parent, experiment.text, "experiment.toml")
+
+    def _parent_run(self) -> str:
+        """The study's run, a new one or the one that is there, with all that is known of it."""
+        name = self._record.name  # which may hold what MLflow's filters cannot
+        run = self._found("tags.kind = 'study'").get(name)
+        if run is None:
+            tags = {"mlflow.note.content": unfinished(self._experiment), "kind": "study", **self._model_tags}
+            return self._create_run(name, tags, round(self._record.times[0] * 1000))
+        self._client.update_run(run, status="RUNNING")
+        self._runs = self._found(f"tags.`mlflow.parentRunId` = '{run}'")
+        drawn = self._client.get_metric_history(run, "contenders")
+        self._drawn = max((point.step for point in drawn), default=0)
+        return run
 
     def trial(self, trial: Trial) -> None:
         """A child run, written anew with each rung: settings, figures, first prompt and episodes so far.
@@ -149,11 +177,15 @@ class MlflowStore:
             at_ms=round(datetime.fromisoformat(frozen.provenance.created).timestamp() * 1000),
             tags={"outcome": frozen.evidence.outcome, "digest": frozen.candidate.digest},
         )
-        self._client.log_text(self._parent, frozen_text(frozen), "best.toml")
-        prompt = register(self._client, frozen, self._parent)
-        view = f"#/experiments/{self._experiment_id}/runs?viewStateShareKey={frozen.provenance.study}"
+        with self._item("best.toml"):
+            self._client.log_text(self._parent, frozen_text(frozen), "best.toml")
+        prompt = ""
+        with self._item("the frozen prompt in the registry"):
+            prompt = register(self._client, frozen, self._parent)
+            self._log(self._parent, tags={"prompt": prompt})
+        view = view_url(self._experiment_id, self._record.name)
         told = description(self._experiment, frozen, prompt, view)
-        self._log(self._parent, tags={"prompt": prompt, "mlflow.note.content": told})
+        self._log(self._parent, tags={"mlflow.note.content": told})
 
     def report(self, page: str) -> None:
         """The report on the study, as an artifact of the parent run."""
@@ -173,25 +205,35 @@ class MlflowStore:
         traces: int,
     ) -> None:
         """A child run as it stands; it lasts from its first episode's beginning to its last one's end."""
-        params = dict[str, object]()
         whole = self._record.episodes_of(evaluation.candidate.digest, list(evaluation.values))
         run = self._runs.get(name)
         if run is None:
             digest = {"digest": evaluation.candidate.digest}
             known = {"mlflow.parentRunId": self._parent, "kind": kind, **digest, **self._model_tags}
             run = self._runs[name] = self._create_run(name, known, began_ms(evaluation))
-            params = dict(evaluation.candidate.settings)
-            if whole:
-                self._client.log_text(run, prompt_text(evaluation, whole[0]), "prompt.txt")
         if evaluation.troubles.troubled:
             tags = {**tags, "troubles": troubles_text(evaluation.troubles)}
+        if name not in self._begun:  # by this process: what an earlier one could not write is made up for
+            self._begin(run, name, evaluation, whole)
         figures, ended = dict[str, float](), ended_ms(evaluation)
         if evaluation.episodes:
             figures = run_figures(evaluation, self._experiment.verdict.confidence)
-        self._log(run, {**figures, **more}, params, step=len(evaluation.episodes), at_ms=ended, tags=tags)
-        self._client.log_text(run, episodes_json(whole, evaluation.task), "episodes.json")
+        with self._item(f"the figures of {name}"):
+            self._log(run, {**figures, **more}, step=len(evaluation.episodes), at_ms=ended, tags=tags)
+        with self._item(f"episodes.json of {name}"):
+            self._client.log_text(run, episodes_json(whole, evaluation.task), "episodes.json")
         self._client.set_terminated(run, end_time=ended)
-        self._trace(run, name, evaluation, whole, traces)
+        with self._item(f"the traces of {name}"):
+            self._trace(run, name, evaluation, whole, traces)
+
+    def _begin(self, run: str, name: str, evaluation: Evaluation, whole: Sequence[Episode]) -> None:
+        """What does not change while the run's candidate plays on."""
+        with self._item(f"the settings of {name}"):
+            self._log(run, params=evaluation.candidate.settings)
+        if whole:
+            with self._item(f"prompt.txt of {name}"):
+                self._client.log_text(run, prompt_text(evaluation, whole[0]), "prompt.txt")
+        self._begun.add(name)
 
     def _trace(
         self, run: str, name: str, evaluation: Evaluation, whole: Sequence[Episode], most: int
@@ -203,9 +245,9 @@ class MlflowStore:
         first = sorted(whole, key=lambda episode: episode.seed)
         owed = [episode for episode in first if episode.seed not in done][: max(0, most - len(done))]
         failed = [broken for broken in evaluation.failed if broken.seed not in done]
-        done |= {one.seed for one in owed} | {broken.seed for broken in failed}
         traced = Traced(self._experiment_id, run, name, self._model.name, self._prices, evaluation)
         log_traces(traced, owed, failed)
+        done |= {one.seed for one in owed} | {broken.seed for broken in failed}
 
     @cached_property
     def _began_ms(self) -> int:
@@ -215,32 +257,6 @@ class MlflowStore:
     @property
     def _model_tags(self) -> dict[str, str]:
         return {"model": self._model.name, "endpoint": self._model.shown}
-
-    def _create_experiment(self) -> str:
-        tags = {
-            "mlflow.note.content": self._experiment.about,
-            "mlflow.experiment.primaryMetric.name": f"{self._experiment.objective.maximise}_mean",
-            "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
-        }
-        return self._client.create_experiment(self._experiment.name, tags=tags)
-
-    def _save_view(self, name: str) -> None:
-        """Keep a view of the table of runs, as MLflow's page does under Views: this study's, best first."""
-        judged = self._experiment.objective.maximise
-        ends = (f"{judged}_{end}" for end in ("mean", "low", "high"))
-        figures = (*ends, f"{OTHER[judged]}_mean", "episodes", "tokens_per_episode")
-        view = {
-            "searchFilter": f"tags.`mlflow.parentRunId` = '{self._parent}'",
-            "orderByKey": f"metrics.`{judged}_mean`",
-            "orderByAsc": False,
-            "selectedColumns": [
-                *(f"tags.`{tag}`" for tag in ("kind", "race")),
-                *(f"metrics.`{figure}`" for figure in figures),
-                *(f"params.`{setting}`" for setting in self._experiment.space.free),
-            ],
-        }
-        tag = f"mlflow.sharedViewState.{name}"
-        self._client.set_experiment_tag(self._experiment_id, tag, json.dumps(view))
 
     def _found(self, query: str) -> dict[str, str]:
         """Run ids by the names of the runs."""
@@ -275,6 +291,18 @@ class MlflowStore:
         self._client.log_batch(
             run,
             [Metric(key, float(f"{value:.10g}"), now, step) for key, value in (metrics or {}).items()],
-            [Param(prefix + key, str(value)) for key, value in (params or {}).items()],
-            [RunTag(key, value) for key, value in (tags or {}).items()],
+            [Param(prefix + key, cut(str(value), MOST_PARAM)) for key, value in (params or {}).items()],
+            [RunTag(key, cut(value, MOST_TAG)) for key, value in (tags or {}).items()],
         )
+
+    @contextmanager
+    def _item(self, what: str) -> Iterator[None]:
+        """Write `what`; refused, it costs nothing else. A server that is gone is the whole job's failure."""
+        try:
+            yield
+        except Exception as error:
+            if is_gone(error):
+                raise
+            self._missed.add(what, error)
+        else:
+            self._missed.took(what)

@@ -31,6 +31,9 @@ ATTEMPTS = 3
 WAIT_S = 2.0
 """Before an episode is begun again, times the attempts so far: a server may be on its way up again."""
 
+LARGE = 100_000
+"""Characters from which an observation is worth a warning: it is recorded whole, with every episode."""
+
 Played = Episode | CutEpisode | FailedEpisode
 Hopeless = Callable[[float], bool]
 """Whether an episode that can return so much at most need not be played on."""
@@ -46,7 +49,8 @@ class Player:
     Args:
         record: where calls and episodes are kept, and looked up; None to play without.
         baseline: the candidate whose episodes never fail, since all others are compared with it.
-        say: called with a sentence for people when a candidate has failed because it breaks the environment.
+        say: called with a sentence for people: when a candidate has failed because it breaks the environment,
+            and once of an observation that is larger than `LARGE`.
         first: called with each step, for it may end the study.
         measure: the number that evaluations are judged by.
     """
@@ -70,6 +74,7 @@ class Player:
         self._model, self._environment = model, environment
         self._record, self._baseline, self._say, self._measure = record, baseline, say, measure
         self._taken: dict[str, tuple[int, str]] = {}
+        self._said_large = False
         self._in_flight, self._owed, self._running = in_flight, 0, set[_Running]()
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
         self._owe(0)
@@ -171,6 +176,7 @@ class Player:
                     running.begin()
                     episode = await play(agent, session, seed, on_step=running.step)
                 self.spending.episodes += 1
+                self._look_at(episode)
                 return episode
             except _Cut as cut:
                 return CutEpisode(seed, cut.bound, running.troubles)
@@ -224,6 +230,13 @@ class Player:
         if self._record is None:
             return self._model
         return Recorded(self._model, self._record, scope_of(candidate.digest, seed))
+
+    def _look_at(self, episode: Episode) -> None:
+        largest = max(map(len, (episode.opening, *(step.observation for step in episode.steps))))
+        if largest > LARGE and not self._said_large:
+            self._said_large = True
+            told = f"An observation has {largest:,} characters, and each is recorded whole."
+            self._say(f"{told} To cut it, set longest under [environment] in the experiment file.")
 
     @staticmethod
     def _keep(record: Record, candidate: Candidate, played: Played) -> Ending:

@@ -8,6 +8,7 @@ people, and for programs that read prompts from MLflow.
 import re
 from typing import TYPE_CHECKING
 
+from lab.figures import safe_name
 from lab.frozen import FrozenPrompt
 from lab.prompt import FIELD, Paragraph, paragraphs
 
@@ -42,7 +43,7 @@ def register(client: "MlflowClient", frozen: FrozenPrompt, run: str) -> str:
 
 def prompt_name(experiment: str) -> str:
     """The experiment's name, within what a prompt's may have."""
-    return re.sub(r"[^a-zA-Z0-9_.-]", "-", experiment)
+    return safe_name(experiment)
 
 
 def _registered(client: "MlflowClient", name: str, frozen: FrozenPrompt) -> "PromptVersion | None":

@@ -1,18 +1,23 @@
 """The command `python -m lab.report`: one HTML file on an experiment's last study, finished or so far.
 
-It owns the flags and where the file goes; what is in it is `lab.reporting`'s. It asks, plays and changes
-nothing.
+It owns the flags and where the file goes; what is in it is `lab.reporting`'s. It asks and plays nothing. With
+`--mlflow` it logs the study to MLflow again instead, from the record.
 """
 
 import asyncio
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lab.command import Debug, Experiment, command_line, manners
+from lab.errors import LabError, plain
 
 app = command_line()
+
+WAIT_S = 3600.0
+"""Seconds that MLflow has to take a study again."""
 
 
 @app.command()
@@ -31,6 +36,10 @@ def report(
             show_envvar=True,
         ),
     ] = "",
+    mlflow: Annotated[
+        bool,
+        typer.Option("--mlflow", help="Write no file: log the study to MLflow again, from its record."),
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Write a report on an experiment's last study: one HTML file that opens offline.
@@ -43,9 +52,16 @@ def report(
         python -m lab.report
 
         python -m lab.report experiments/smoke.toml --out /tmp/smoke.html
+
+        python -m lab.report experiments/smoke.toml --mlflow
     """
+    if mlflow and out:
+        raise typer.BadParameter("--mlflow writes no file: leave out --out")
     with manners(debug=debug):
-        typer.echo(str(asyncio.run(_report(experiment, out, storage))))
+        if mlflow:
+            typer.echo(f"Logged to MLflow: {asyncio.run(_logged(experiment, storage))}")
+        else:
+            typer.echo(str(asyncio.run(_report(experiment, out, storage))))
 
 
 async def _report(experiment: Path, out: Path | None, storage: str) -> Path:
@@ -59,6 +75,30 @@ async def _report(experiment: Path, out: Path | None, storage: str) -> Path:
         path = out or CALLS.parent / f"report-{past.record.name}.html"
         write_atomically(path, page(past))
         return path
+
+
+async def _logged(experiment: Path, storage: str) -> str:
+    """Log the study again: what is in MLflow already is written over. Its name."""
+    from lab.history import past_study
+    from lab.reporting.page import report as page
+    from lab.resume import alone
+    from lab.store import CALLS
+
+    async with past_study(experiment, storage, lambda line: typer.echo(plain(line), err=True)) as past:
+        tracker, shared = past.tracker, past.record.store.shared
+        with nullcontext() if shared else alone(past.experiment.name, CALLS.parent):
+            if past.outcome:
+                tracker.frozen(past.outcome.frozen_prompt())
+            else:
+                for trial in past.trials:
+                    tracker.trial(trial)
+            tracker.report(lambda: page(past))
+            tracker.lead()
+            await tracker.finish("FINISHED" if past.outcome else "KILLED", WAIT_S)
+        if tracker.missing:
+            do = "correct that, and run the same command again"
+            raise LabError("MLflow did not take everything.", why="; ".join(tracker.missing), do=do)
+        return past.record.name
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ from lab.verdict import Compared, Confirmed
 FORMAT = 1
 
 
-def result(outcome: Outcome, frozen_file: Path | None) -> str:
-    """The document. What is not known, or unbounded, is null."""
+def result(outcome: Outcome, frozen_file: Path | None, untracked: Sequence[str] | None) -> str:
+    """The document. What is not known, or unbounded, is null; `untracked` is as in `lab.summary.summary`."""
     verdict, frozen = outcome.verdict, outcome.verdict.frozen.candidate
     table = {
         "format": FORMAT,
@@ -55,6 +55,7 @@ def result(outcome: Outcome, frozen_file: Path | None) -> str:
         "cost": _cost(outcome),
         "failures": dict(outcome.failures),
         "answers": _answers(outcome.troubles),
+        "untracked": None if untracked is None else list(untracked),
     }
     return json.dumps(_bounded(table), indent=2, allow_nan=False, ensure_ascii=False)
 

@@ -1,7 +1,8 @@
 """The summary of a study's outcome, for people: what was found, how sure it is, what it cost, what to do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from statistics import fmean
 
 from lab.cautions import MOSTLY, lower_cautions, trouble_cautions
@@ -14,13 +15,30 @@ from lab.verdict import Verdict
 from lab.words import estimate_text, number, p_text, recorded, troubles_text
 
 
-def summary(outcome: Outcome, path: Path | None) -> str:
+def summary(
+    outcome: Outcome,
+    path: Path | None,
+    untracked: Sequence[str] | None,
+    experiment: Path = Path("EXPERIMENT"),
+) -> str:
     """The result for a person: what was frozen, by how much it is better, what it cost, what to do next.
 
     Args:
         path: where it was frozen to; None where it could not be written.
+        untracked: what MLflow did not take, a line for each reason; None where nothing was sent to it.
+        experiment: the experiment file.
     """
-    return "\n".join([*_verdict_lines(outcome), *_cost_lines(outcome), *(_next_lines(path) if path else [])])
+    lines = [*_verdict_lines(outcome), *_cost_lines(outcome), *(_next_lines(path, untracked) if path else [])]
+    return "\n".join([*lines, *untracked_lines(untracked, experiment)])
+
+
+def untracked_lines(untracked: Sequence[str] | None, experiment: Path) -> list[str]:
+    """What MLflow did not take, and the command that logs it again; see `summary`."""
+    if not untracked:
+        return []
+    again = f"python -m lab.report {quote(str(experiment))} --mlflow"
+    told = [f"  {line}" for line in untracked]
+    return ["MLflow did not take everything:", *told, f"  {again}   logs it again from the record"]
 
 
 def _verdict_lines(outcome: Outcome) -> list[str]:
@@ -158,13 +176,14 @@ def _clamp_lines(verdict: Verdict) -> list[str]:
     ]
 
 
-def _next_lines(path: Path) -> list[str]:
-    play = "python inference.py" if path.resolve() == BEST.resolve() else f"python inference.py {path}"
-    return [
-        f"Written to {path}. Next:",
-        f"  {play}   plays it and prints what an evaluator reads",
-        f"  {'mlflow ui':<{len(play)}}   shows every trial, prompt and episode",
-    ]
+def _next_lines(path: Path, untracked: Sequence[str] | None) -> list[str]:
+    play = "python inference.py"
+    if path.resolve() != BEST.resolve():
+        play += f" {quote(str(path))}"
+    lines = [f"Written to {path}. Next:", f"  {play}   plays it and prints what an evaluator reads"]
+    if untracked is not None and not untracked:
+        lines.append(f"  {'mlflow ui':<{len(play)}}   shows every trial, prompt and episode")
+    return lines
 
 
 def _signed(estimate: Estimate) -> str:

@@ -21,6 +21,7 @@ from lab.endpoint import Completion
 from lab.episode import Episode, FailedEpisode, Step
 from lab.errors import plain
 from lab.evaluation import Evaluation
+from lab.figures import cut
 from lab.spending import Prices
 from lab.task import Task
 from lab.words import number
@@ -283,8 +284,8 @@ def _base64(data: bytes) -> str:
 
 
 def _shown(text: str) -> str:
-    """`text` as a page may show it: nothing of it acts there.
+    """`text` as a page may show it: nothing of it acts there, and it is no longer than a page bears.
 
     MLflow shows messages as Markdown, and would fetch an image that a model names.
     """
-    return plain(text).replace("![", "!\\[")
+    return plain(cut(text)).replace("![", "!\\[")

@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -89,12 +90,12 @@ def tune(
     if dry_run and (fresh or replay or worker or as_json or freeze_unvalidated):
         raise typer.BadParameter("--dry-run cannot be combined with --fresh, --replay, ...")
     kept = "Stopped. What was played and paid for is kept; the same command resumes."
-    with manners(debug=debug, interrupted=kept):
+    with ExitStack() as last, manners(debug=debug, interrupted=kept):
         if dry_run:
             typer.echo(asyncio.run(_planned(experiment, endpoint)), nl=False)
             return
         wanted = _Wanted(experiment, out, storage, fresh, replay, worker, quiet, endpoint, freeze_unvalidated)
-        ended = asyncio.run(_tune(wanted))
+        ended = asyncio.run(_tune(wanted, last))
         typer.echo(_shown(ended, wanted, as_json=as_json))
         if ended.not_written is not None:
             raise ended.not_written
@@ -123,10 +124,12 @@ class _Ended:
 
     Attributes:
         not_written: why what was to be frozen is not.
+        untracked: what MLflow did not take, a line for each reason; None where nothing was sent to it.
     """
 
     outcome: "Outcome | Unvalidated"
     not_written: LabError | None = None
+    untracked: list[str] | None = None
 
     @property
     def unvalidated(self) -> bool:
@@ -152,18 +155,24 @@ async def _planned(path: Path, endpoint: str) -> str:
 def _shown(ended: _Ended, wanted: _Wanted, *, as_json: bool) -> str:
     from lab.outcome import Outcome
     from lab.result import result
-    from lab.summary import summary
+    from lab.summary import summary, untracked_lines
     from lab.unvalidated import unvalidated_result, unvalidated_summary
 
     outcome, out = ended.outcome, None if ended.not_written else wanted.out
     if isinstance(outcome, Outcome):
-        return result(outcome, out) if as_json else summary(outcome, out)
+        if as_json:
+            return result(outcome, out, ended.untracked)
+        return summary(outcome, out, ended.untracked, wanted.experiment)
     out = out if wanted.freeze_unvalidated else None
-    again = f"python -m lab.tune {wanted.experiment}"
-    return unvalidated_result(outcome, out) if as_json else unvalidated_summary(outcome, out, again)
+    again = f"python -m lab.tune {quote(str(wanted.experiment))}"
+    if as_json:
+        return unvalidated_result(outcome, out, ended.untracked)
+    told = unvalidated_summary(outcome, out, again)
+    return "\n".join([told, *untracked_lines(ended.untracked, wanted.experiment)])
 
 
-async def _tune(wanted: _Wanted) -> _Ended:
+async def _tune(wanted: _Wanted, last: ExitStack) -> _Ended:
+    """How it ended; `last` is unwound when an error has been printed."""
     # Here and not above, so that --help answers at once.
     from lab.around import first_lines, untouched
     from lab.experiment import load_experiment
@@ -203,11 +212,16 @@ async def _tune(wanted: _Wanted) -> _Ended:
         for line in first_lines(study, record, before[0] if before else None, told_again=told_again):
             view.say(line)
         no_model = told_again or study.spending.used_up() is not None
-        with nullcontext() if no_model else opening_model(model, os.environ) as opening, _closing(tracker):
+        with (
+            nullcontext() if no_model else opening_model(model, os.environ) as opening,
+            _closing(tracker, last),
+        ):
             outcome = await (study.replay() if told_again else study.run(opening))
             ended = _keep(outcome, wanted, tracker, record)
-        tracker.close("KILLED" if ended.unvalidated else "FINISHED")  # it reads in the store to its end
-    return ended
+        await tracker.finish(
+            "KILLED" if ended.unvalidated else "FINISHED"
+        )  # it reads in the store to its end
+    return replace(ended, untracked=tracker.missing)
 
 
 def _storage(wanted: _Wanted) -> str:
@@ -225,12 +239,12 @@ def _storage(wanted: _Wanted) -> str:
 
 
 @contextmanager
-def _closing(tracker: "Tracker") -> Iterator[None]:
-    """Let MLflow know that the study came to no end, where it did not."""
+def _closing(tracker: "Tracker", last: ExitStack) -> Iterator[None]:
+    """Let MLflow know that the study came to no end, where it did not: once the error has been printed."""
     try:
         yield
     except BaseException as error:
-        tracker.close("FAILED" if isinstance(error, Exception) else "KILLED")
+        last.callback(tracker.close, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
 
 
@@ -255,7 +269,7 @@ def _keep(outcome: "Outcome | Unvalidated", wanted: _Wanted, tracker: "Tracker",
         return _Ended(outcome, error)
     if isinstance(outcome, Outcome):
         tracker.frozen(frozen)
-        past = PastStudy(outcome.experiment, outcome.model, outcome.trials, outcome, record)
+        past = PastStudy(outcome.experiment, outcome.model, outcome.trials, outcome, record, tracker)
         tracker.report(lambda: report(past))
     return _Ended(outcome)
 

@@ -5,6 +5,7 @@ figures are the search's: the best of many noisy candidates is overestimated, an
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, nan
 from pathlib import Path
@@ -135,7 +136,7 @@ def unvalidated_summary(study: Unvalidated, written_to: Path | None, again: str)
     )
 
 
-def unvalidated_result(study: Unvalidated, written_to: Path | None) -> str:
+def unvalidated_result(study: Unvalidated, written_to: Path | None, untracked: Sequence[str] | None) -> str:
     """The same as one JSON document; `verdict` is null."""
     spent = study.spending
     table: dict[str, Any] = {
@@ -156,6 +157,7 @@ def unvalidated_result(study: Unvalidated, written_to: Path | None) -> str:
             "baseline_return": study.baseline.mean_return if study.baseline else None,
         },
         "cost": {"calls": spent.calls, "minutes": study.minutes},
+        "untracked": None if untracked is None else list(untracked),
     }
     return json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False)
 
