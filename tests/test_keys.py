@@ -8,7 +8,7 @@ from lab.endpoint import EndpointConfig
 from lab.errors import ConfigError, NoKeyError
 from lab.keys import Origins
 from lab.settings import ModelChoice, choose_model, hosted_endpoint, proposer_endpoint
-from tests.fake_endpoint import FakeEndpoint, fake_endpoint
+from tests.fake_endpoint import FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project
 from tests.test_endpoint import ask
 from tests.test_tune import EXPERIMENT
@@ -135,6 +135,17 @@ def test_what_else_is_set_for_openai_goes_to_nobody_else(monkeypatch: pytest.Mon
     with fake_endpoint() as endpoint:
         ask(endpoint.url)
     assert "canary-organization" not in str(endpoint.heads)
+
+
+def test_a_key_does_not_follow_a_redirect_to_another_host() -> None:
+    with fake_endpoint() as stranger:
+        there = Reply(status=307, headers={"Location": f"{stranger.url}/chat/completions"})
+        with fake_endpoint(lambda _: there) as endpoint:
+            ask(endpoint.url)
+            ask(endpoint.url.replace("http://", "http://me:password@"))
+    assert all("authorization" in head for head in endpoint.heads)
+    assert len(stranger.heads) == 2
+    assert not any("authorization" in head for head in stranger.heads)
 
 
 @pytest.fixture
