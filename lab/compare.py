@@ -15,6 +15,7 @@ import typer
 
 from lab.command import Debug, ExperimentOrNone, command_line, manners, who
 from lab.errors import plain
+from lab.output import print_result
 from lab.words import estimate_text, p_text, price
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def compare(
 ) -> None:
     """Play two candidates head to head on fresh episodes, paired by seed, and say what the test shows.
 
-    A and B are frozen, baseline, or the number or name of a trial of the experiment's last study.
+    A and B are frozen, baseline, a number or name of a trial of the experiment's last study, or the path of a
+    frozen file.
     The test is the study's own: paired t interval and paired sign-flip test of the difference in return.
     Exit code 0 says that it was played, whatever came out.
 
@@ -72,7 +74,7 @@ async def _compare(a: str, b: str, path: Path | None, episodes: int | None) -> N
     verdict = judge((), other, [(Trial(0, one), one)], Objective(), confidence)
     if not verdict.finalists:
         raise (*one.failed, *other.failed)[0].error
-    typer.echo("\n".join(plain(line) for line in _told(stage, verdict)))
+    print_result("\n".join(plain(line) for line in _told(stage, verdict)))
 
 
 async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[Evaluation, Evaluation]":

@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from lab.command import Debug, Experiment, command_line, manners
 from lab.errors import ConfigError, LabError, NoKeyError, OutageError, UnreachableError, plain
 from lab.frozen import BEST, read_frozen
+from lab.output import print_result
 
 if TYPE_CHECKING:
     from lab.experiment import Experiment as Loaded
@@ -77,7 +76,7 @@ def doctor(experiment: Experiment = Path("experiments/echo.toml"), debug: Debug 
     """
     with manners(debug=debug):
         wrong = asyncio.run(_examine(experiment))
-    typer.echo("All is fine." if not wrong else f"{len(wrong)} not fine.")
+    print_result("All is fine." if not wrong else f"{len(wrong)} not fine.")
     sys.exit(wrong[0].exit_code if wrong else 0)
 
 
@@ -89,7 +88,7 @@ async def _examine(path: Path) -> list[LabError]:
     wrong: list[LabError] = []
 
     def tell(finding: Finding) -> None:
-        typer.echo(plain(str(finding)))
+        print_result(plain(str(finding)))
         if finding.wrong:
             wrong.append(finding.wrong)
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from lab.command import Debug, Experiment, command_line, manners
+from lab.output import print_result
 
 app = command_line()
 
@@ -45,7 +46,7 @@ def report(
         python -m lab.report experiments/smoke.toml --out /tmp/smoke.html
     """
     with manners(debug=debug):
-        typer.echo(str(asyncio.run(_report(experiment, out, storage))))
+        print_result(str(asyncio.run(_report(experiment, out, storage))))
 
 
 async def _report(experiment: Path, out: Path | None, storage: str) -> Path:

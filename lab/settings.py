@@ -6,12 +6,14 @@ One place reads them, for the lab and for `inference.py`; a real variable goes b
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from lab.declaration import EnvironmentConfig
 from lab.endpoint import EndpointConfig, shown_url
 from lab.errors import ConfigError, NoKeyError
+from lab.files import read_bounded
 
 EMBEDDED = "embedded"
 """The endpoint that the lab starts itself: see `lab.local_model`."""
@@ -41,10 +43,21 @@ def read_surroundings(folder: Path) -> None:
     """Add the variables of `folder/.env`, if there is one, to the environment; those that are set stay.
 
     What is on this machine is named in `NO_PROXY`, so that a proxy that is set is not asked for it.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds a variable that cannot be set.
     """
     from dotenv import load_dotenv
 
-    load_dotenv(folder / ".env")
+    path = folder / ".env"
+    try:
+        load_dotenv(stream=StringIO(read_bounded(path).decode("utf-8-sig")))
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        do = "make it a text file in UTF-8, with a line NAME=value for each variable; or rename it"
+        raise ConfigError("The variables in .env cannot be read.", where=str(path), why=why, do=do) from None
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
     names = dict.fromkeys([*filter(None, direct.split(",")), *LOOPBACK])
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(names)

@@ -17,6 +17,7 @@ import typer
 from lab.command import Debug, Experiment, command_line, manners
 from lab.errors import ConfigError
 from lab.frozen import BEST
+from lab.output import print_result
 
 if TYPE_CHECKING:
     from lab.outcome import Outcome
@@ -81,10 +82,10 @@ def tune(
     kept = "Stopped. What was played and paid for is kept; the same command goes on from here."
     with manners(debug=debug, interrupted=kept):
         if dry_run:
-            typer.echo(asyncio.run(_planned(experiment)), nl=False)
+            print_result(asyncio.run(_planned(experiment)).removesuffix("\n"))
             return
         wanted = _Wanted(experiment, out, storage, fresh, replay, worker, quiet)
-        typer.echo(_told(asyncio.run(_tune(wanted)), out, as_json=as_json))
+        print_result(_told(asyncio.run(_tune(wanted)), out, as_json=as_json))
 
 
 @dataclass(frozen=True)
