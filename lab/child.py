@@ -72,9 +72,9 @@ class Child:
 
         loop.add_reader(self._pipe, look)
         loop.add_signal_handler(signal.SIGCHLD, look)
-        look()
         try:
             async with asyncio.timeout_at(last_s + loop.time() - time.monotonic()) as self._limit:
+                look()  # it may have ended before anybody looked
                 await over
         finally:
             loop.remove_reader(self._pipe)
@@ -97,11 +97,15 @@ class Child:
         if self._status is None:
             return "not at all"
         code = os.waitstatus_to_exitcode(self._status)
-        return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        names = {one.value: one.name for one in signal.Signals}  # those of real time are not in it
+        return f"exit code {code}" if code >= 0 else names.get(-code, f"signal {-code}")
 
     def _reaped(self) -> bool:
         if self._status is None:
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            try:
+                pid, status = os.waitpid(self._pid, os.WNOHANG)
+            except ChildProcessError:  # SIGCHLD was ignored at our start: nobody knows how
+                pid, status = self._pid, 0
             self._status = status if pid else None
         return self._status is not None
 

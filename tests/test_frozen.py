@@ -158,7 +158,7 @@ def test_lines_stay_lines_where_one_ends_with_a_carriage_return(file: Path) -> N
 @pytest.mark.parametrize(
     "changes",
     [
-        {"task": dataclasses.replace(TASK, name=None)},  # TOML has no such value
+        {"task": dataclasses.replace(TASK, name=None)},  # type: ignore[arg-type]  # TOML has no such value
         {"model": FrozenModel("embedded", 7)},  # type: ignore[arg-type]  # it is written, and is not read
         {"candidate": Candidate(PromptTemplate("t", "x" * (MOST_BYTES + 1), "{observation}"))},
     ],
