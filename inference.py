@@ -1,9 +1,9 @@
 """The submission: plays one episode with the frozen prompt and prints START, STEP and END lines to stdout.
 
-    python inference.py
+    python inference.py [PATH]
 
-It plays `prompts/best.toml` with the same Agent that scored it. The surroundings may say otherwise, in the
-environment or in `.env`:
+It plays `prompts/best.toml`, or the frozen prompt at PATH, with the same Agent that scored it. The
+surroundings may say otherwise, in the environment or in `.env`:
 
     API_BASE_URL, MODEL_NAME          the endpoint and the model; by default what the prompt was tuned on
     HF_TOKEN or API_KEY               the endpoint's key
@@ -12,176 +12,188 @@ environment or in `.env`:
     TEST_TASK, TEST_BENCHMARK         the names on the START line; of several tasks, the one that is played
     DEADLINE_S                        seconds from start to END at most (1200)
 
-Exit codes: 0 the episode was played, or the deadline ended it; 1 it could not be played; 130 and 143 a signal
-ended it. Whatever is not one of the three kinds of line goes to stderr.
+Exit codes: 0 the episode was played, or the deadline ended it; 1 it could not be played; 2 usage; 128 + n
+signal n ended it (130 SIGINT, 143 SIGTERM). Whatever is not one of the three kinds of line goes to stderr.
+
+The episode is played in a child process (see `lab.submission`), since an environment may take its process
+down. This process prints the lines, and END whatever becomes of the child.
 """
 
 import signal
 
-ENDING = (signal.SIGTERM, signal.SIGINT)
-signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until somebody is there who prints END: see Submission
+ENDING = (
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT),
+    *(signal.SIGALRM, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2),
+)
+if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until somebody is there who prints END: see submit
 
 import asyncio
 import os
 import sys
 import time
-from contextlib import AsyncExitStack, suppress
-from math import inf
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
-from lab.agent import Agent
-from lab.contract import end_line, start_line, step_line
-from lab.environment import open_environment
-from lab.episode import Step, play
+from lab.child import Child, Message
+from lab.contract import end_line, start_line, start_name, step_line
+from lab.episode import Step
 from lab.errors import ConfigError, LabError
-from lab.frozen import BEST, FrozenPrompt, read_frozen
-from lab.opening import open_endpoint, opening_model
-from lab.output import Output
-from lab.patience import Patience
-from lab.settings import ModelChoice, choose_environment, choose_model, read_surroundings
+from lab.frozen import BEST, read_frozen
+from lab.output import STDERR, Output, take_stdout
+from lab.settings import ModelChoice, choose_model, read_surroundings
+from lab.submission import CLOSING_S, SEED, Appearance
 
 STARTED = time.monotonic()
 ROOT = Path(__file__).resolve().parent
-SEED = 0
-PATIENCE = Patience(attempts=3, whole_s=180.0)
-"""With the model: a step that gets no answer has the fallback sent, and the deadline is near."""
-
-CLOSING_S = 10.0
-"""Seconds kept back for closing and printing, so that END is out by the deadline."""
 
 PRINTING_S = 2.0
 """Seconds that a reader has to take the last lines."""
 
+NOTING_S = 0.5
+"""Seconds that a reader of stderr has, once all else is done."""
 
-async def submit() -> int:
-    """Print START, play, print END, whatever happens in between; the process's exit code."""
-    output = Output()
-    submission = Submission(output)
+ENDING_S = CLOSING_S + 0.5
+"""Seconds that the child has to end after a signal, until it is killed."""
+
+T = TypeVar("T")
+
+
+async def submit(submission: "Submission") -> int:
+    """Print START, what is played, and END, whatever happens in between; the process's exit code."""
     try:
-        submission.print_start()
         await submission.run()
     except Exception as error:  # a closed stdout, or a fault of our own: END is owed all the same
-        say(f"The episode broke off: {type(error).__name__}: {error}")
-        submission.exit_code = 1
-    with suppress(OSError, ValueError):
-        submission.print_end()
-    await submission.printed()
-    if not output.whole:
-        say("Not all lines could be printed: stdout is closed, or nobody reads it.")
-        submission.exit_code = submission.exit_code or 1
-    return submission.exit_code
+        submission.say(f"The episode broke off: {type(error).__name__}: {error}")
+    return await submission.end()
 
 
 class Submission:
-    """What is played, what was played so far, and how it ended."""
+    """What is played, what was played so far, and how it ended: the parent's part.
 
-    def __init__(self, output: Output) -> None:
-        self.exit_code = 1
-        self._output, self._ended, self._signal_s = output, False, inf
-        self.steps: list[Step] = []
-        self.error: LabError | None = None
-        self.frozen: FrozenPrompt | None = None
-        self.model: ModelChoice | None = None
-        task = asyncio.current_task()
-        assert task is not None
-        for number in ENDING:
-            asyncio.get_running_loop().add_signal_handler(number, self._on_signal, task, number)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    Args:
+        path: of the frozen prompt.
+        stdout: the descriptor of the real stdout; None where that was never open.
+    """
+
+    def __init__(self, path: Path, stdout: int | None) -> None:
+        self._steps: list[Step] = []
+        self._error: LabError | None = None
+        self._exit_code: int | None = None
+        self._signal, self._signal_s, self._ended = 0, 0.0, False
+        self._tried(lambda: read_surroundings(ROOT))
+        self._frozen = frozen = self._tried(lambda: read_frozen(path))
+        tuned = ModelChoice(frozen.model.endpoint, frozen.model.name) if frozen else None
+        self._model = model = self._tried(lambda: choose_model(tuned)) if tuned else None
+        self._deadline_s = self._tried(deadline_s) or CLOSING_S
+        self._child: Child | None = None
+        if frozen and model and stdout is not None and self._error is None:
+            last_s = STARTED + self._deadline_s - min(CLOSING_S + PRINTING_S, self._deadline_s / 4)
+            self._child = self._tried(lambda: Child(Appearance(frozen, model, ROOT, last_s).play, stdout))
+        # There are threads from here on, so there is no fork any more.
+        self._output, self._notes = Output(stdout), Output(STDERR)
+
+    def _tried(self, make: Callable[[], T]) -> T | None:
+        """What `make` returns; the first error is kept until START is out."""
         try:
-            self.frozen = read_frozen(ROOT / BEST)
-            self.model = choose_model(ModelChoice(self.frozen.model.endpoint, self.frozen.model.name))
+            return make()
         except LabError as error:
-            self.error = error
+            self._error = self._error or error
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            self._error = self._error or LabError("The submission itself failed.", why=why)
+        return None
 
-    def print_start(self) -> None:
-        """START, also where there is nothing to play."""
-        tuned = self.frozen
-        task = os.environ.get("TEST_TASK") or (tuned.task.setup(SEED)[0].name if tuned else "unknown")
-        benchmark = os.environ.get("TEST_BENCHMARK") or (tuned.task.benchmark if tuned else "unknown")
-        name = self.model.name if self.model else os.environ.get("MODEL_NAME") or "unknown"
-        self._output.show(start_line(task, benchmark, name))
+    def say(self, text: str) -> None:
+        """Anything but the three kinds of line, to stderr."""
+        with suppress(OSError, ValueError):
+            self._notes.show(text)
 
     async def run(self) -> None:
-        """Play until the episode, the deadline or a signal ends it; expected errors go to stderr."""
+        """Print START, and each step until the episode, the deadline or a signal ends it."""
+        for number in ENDING:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
+        names = self._names()
+        self._output.show(start_line(*names))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        for name in dict.fromkeys(names):
+            if start_name(name) != name:
+                self.say(f"Note: START says {start_name(name)!r} for {name!r}: its names have no blanks.")
+        if self._child is None:
+            self.say(str(self._error))
+            return
+        if self._frozen and self._model and self._model.name != self._frozen.model.name:
+            self.say(f"Note: tuned on {self._frozen.model.name}, played on {self._model.name}.")
+        last_s = STARTED + self._deadline_s - min(PRINTING_S / 2, self._deadline_s / 20)
+        with suppress(TimeoutError):
+            await self._child.listen(self._hear, last_s)
+
+    def _names(self) -> tuple[str, str, str]:
+        """Task, benchmark and model, also where there is nothing to play."""
+        tuned = self._frozen
+        task = os.environ.get("TEST_TASK") or (tuned.task.setup(SEED)[0].name if tuned else "unknown")
+        benchmark = os.environ.get("TEST_BENCHMARK") or (tuned.task.benchmark if tuned else "unknown")
+        model = self._model.name if self._model else os.environ.get("MODEL_NAME") or "unknown"
+        return task, benchmark, model
+
+    def _hear(self, message: Message) -> bool:
+        """Print a step of the child's; whether it has said that the episode is over."""
+        if "exit_code" in message:
+            self._exit_code = message["exit_code"]
+            return True
+        step = Step(observation="", **message)
+        self._steps.append(step)
         try:
-            if self.error or not self.frozen or not self.model:
-                raise self.error or ConfigError("There is nothing to play.")
-            if self.model.name != self.frozen.model.name:
-                say(f"Note: tuned on {self.frozen.model.name}, played on {self.model.name}.")
-            async with asyncio.timeout(seconds_to_play()):
-                await self._play(self.frozen, self.model)
-            self.exit_code = 0
-        except TimeoutError:
-            self.exit_code = 0
-            say(f"The deadline ended the episode after {len(self.steps)} steps. DEADLINE_S moves it.")
-        except asyncio.CancelledError:
-            say("A signal ended the episode.")
-        except LabError as error:
-            say(str(error))
+            self._output.show(step_line(step.number, step.action, step.reward, step.done, step.error))
+        except (OSError, ValueError):  # nobody reads any more
+            self._ask_to_end()
+        return False
 
-    async def _play(self, frozen: FrozenPrompt, model: ModelChoice) -> None:
-        stack = AsyncExitStack()
-        try:
-            opening = stack.enter_context(opening_model(model, os.environ))
-            where = choose_environment(frozen.environment)
-            environment = await stack.enter_async_context(open_environment(where, ROOT))
-            endpoint = await stack.enter_async_context(open_endpoint(opening, PATIENCE))
-            session = await stack.enter_async_context(environment.session())
-            agent = Agent(frozen.candidate, endpoint, frozen.task)
-            await play(agent, session, self._seed(frozen), on_step=self.show_step, fall_back=True)
-        finally:
-            try:
-                async with asyncio.timeout(CLOSING_S - PRINTING_S):
-                    await stack.aclose()
-            except Exception as error:  # what was played counts, whatever closing says
-                say(f"Closing failed: {type(error).__name__}: {error}")
-
-    @staticmethod
-    def _seed(frozen: FrozenPrompt) -> int:
-        """The seed that plays the wanted task."""
-        names, wanted = [setup.name for setup in frozen.task.tasks], os.environ.get("TEST_TASK")
-        if names and wanted and wanted not in names:
-            say(f"Note: there is no task {wanted!r} here; {names[0]!r} is played, of {', '.join(names)}.")
-        return frozen.task.seed_of(wanted or "") + SEED * max(len(names), 1)
-
-    def print_end(self) -> None:
-        """END: the score of what was played; no success where the episode broke off."""
-        self._ended = True
-        rewards = [step.reward for step in self.steps]
-        score = self.frozen.task.score_of(rewards) if self.frozen else 0.0
-        enough = self.frozen is not None and score >= self.frozen.task.success_score
-        self._output.show(end_line(self.exit_code == 0 and enough, score, rewards))
-
-    async def printed(self) -> None:
-        """Wait until the reader has taken every line: until the deadline, or a moment after a signal."""
-        self._output.end()
-        try:
-            last_s = STARTED + deadline_s()
-        except ConfigError:
-            last_s = STARTED + CLOSING_S
-        while not self._output.over and time.monotonic() < min(last_s, self._signal_s + PRINTING_S):  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-
-    def show_step(self, step: Step) -> None:
-        """STEP, and the step kept for END."""
-        self.steps.append(step)
-        self._output.show(step_line(step.number, step.action, step.reward, step.done, step.error))
-
-    def _on_signal(self, task: "asyncio.Task[None]", number: signal.Signals) -> None:
-        self.exit_code = 128 + number
-        self._signal_s = min(self._signal_s, time.monotonic())
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._signal:
+            return
+        self._signal, self._signal_s = number, time.monotonic()
         if not self._ended:
-            task.cancel()
+            self.say(f"{signal.Signals(number).name} ended the episode.")
+            self._ask_to_end()
 
+    def _ask_to_end(self) -> None:
+        if self._child:
+            self._child.ask_to_end(ENDING_S)
 
-def seconds_to_play() -> float:
-    """What is left until the deadline, less what closing may take.
+    async def end(self) -> int:
+        """Print END: the score of what was played, and no success where the episode broke off."""
+        self._ended = True
+        if self._child:
+            how = await self._child.end()
+            if self._exit_code is None:
+                self.say(f"The process that plays the episode did not come to its end: {how}.")
+        played = self._exit_code == 0 and not self._signal
+        rewards = [step.reward for step in self._steps]
+        score = self._frozen.task.score_of(rewards) if self._frozen else 0.0
+        enough = self._frozen is not None and score >= self._frozen.task.success_score
+        chosen = any(step.trouble is None for step in self._steps)
+        with suppress(OSError, ValueError):
+            self._output.show(end_line(played and enough and chosen, score, rewards))
+        await self._printed(self._output, STARTED + self._deadline_s)
+        if not self._output.whole:
+            self.say("Not all lines could be printed: stdout is closed, or nobody reads it.")
+        await self._printed(self._notes, time.monotonic() + NOTING_S)
+        if self._signal:
+            return 128 + self._signal
+        return self._exit_code if self._exit_code is not None and self._output.whole else 1
 
-    Raises:
-        ConfigError: see `deadline_s`.
-    """
-    value = deadline_s()
-    return value - min(CLOSING_S, value / 4) - (time.monotonic() - STARTED)
+    async def _printed(self, output: Output, last_s: float) -> None:
+        """Wait until the reader has taken every line: until `last_s`, or a moment after a signal."""
+        output.end()
+        began = time.monotonic()
+        while not output.over and (now := time.monotonic()) < last_s:
+            if self._signal and now > max(began, self._signal_s) + PRINTING_S:
+                break
+            await asyncio.sleep(0.01)
 
 
 def deadline_s() -> float:
@@ -200,19 +212,23 @@ def deadline_s() -> float:
     return value
 
 
-def say(text: str) -> None:
-    """Anything else."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
+def chosen_path(arguments: Sequence[str]) -> Path:
+    """The frozen prompt that the command line names; a wrong command line ends the process with usage."""
+    if not arguments:
+        return ROOT / BEST
+    import argparse
+
+    parser = argparse.ArgumentParser(description="Play one episode with a frozen prompt.")
+    parser.add_argument("path", metavar="PATH", type=Path, help=f"the frozen prompt; by default {BEST}")
+    path: Path = parser.parse_args(arguments).path
+    return path
 
 
 def main() -> None:
     """Run the submission and end the process."""
-    read_surroundings(ROOT)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
-    exit_code = asyncio.Runner().run(submit())
-    # A thread may still be importing or starting a container: END is out, so nothing is waited for.
-    os._exit(exit_code)
+    path = chosen_path(sys.argv[1:])
+    exit_code = asyncio.Runner().run(submit(Submission(path, take_stdout())))
+    os._exit(exit_code)  # a thread may still wait for a reader
 
 
 if __name__ == "__main__":

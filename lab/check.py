@@ -15,6 +15,7 @@ import typer
 
 from lab.command import Debug, command_line, manners
 from lab.errors import ConfigError
+from lab.output import print_result
 
 app = command_line()
 
@@ -66,11 +67,11 @@ def main(
     with manners(debug=debug):
         checked = check(_read(capture))
     for fault in checked.faults[:MOST_FAULTS]:
-        typer.echo(f"line {fault.line}: {fault.what}")
+        print_result(f"line {fault.line}: {fault.what}")
     if len(checked.faults) > MOST_FAULTS:
-        typer.echo(f"... and {len(checked.faults) - MOST_FAULTS} more")
+        print_result(f"... and {len(checked.faults) - MOST_FAULTS} more")
     found = f"{_several(checked.episodes, 'episode')}, {_several(checked.steps, 'step')}"
-    typer.echo(f"{'NOT accepted' if checked.faults else 'Accepted'}: {found}.")
+    print_result(f"{'NOT accepted' if checked.faults else 'Accepted'}: {found}.")
     sys.exit(1 if checked.faults else 0)
 
 

@@ -1,7 +1,8 @@
 """A command's manners: what every `python -m lab.<name>` shares.
 
 An expected error is printed to stderr in its few lines and ends with its exit code; `--debug` adds where it
-came from. What a command does is its own module's.
+came from. Results are printed by `lab.output.print_result`; whatever else is printed goes to stderr. What a
+command does is its own module's.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import typer
 from typer.models import ArgumentInfo
 
 from lab.errors import LabError, first_of
+from lab.output import take_stdout
 
 INTERRUPTED = 130
 
@@ -67,7 +69,7 @@ ExperimentOrNone = Annotated[
 
 def who(metavar: str) -> ArgumentInfo:
     """The argument that names a candidate, by `lab.stage`'s names."""
-    told = "frozen, baseline, or a trial's number or name."
+    told = "frozen, baseline, a trial's number or name, or the path of a frozen file."
     info: ArgumentInfo = typer.Argument(metavar=metavar, help=told, autocompletion=_contenders)
     return info
 
@@ -84,6 +86,7 @@ def manners(*, debug: bool, interrupted: str = "Stopped.") -> Iterator[None]:
     Args:
         interrupted: what Ctrl-C leaves behind, in a sentence.
     """
+    take_stdout()
     try:
         yield
     except (LabError, BaseExceptionGroup) as raised:

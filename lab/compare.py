@@ -15,6 +15,7 @@ import typer
 
 from lab.command import Debug, EndpointUrl, ExperimentOrNone, command_line, manners, who
 from lab.errors import plain
+from lab.output import print_result
 from lab.words import LESS, MORE, estimate_text, number, p_text, price, troubles_brief, troubles_text
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def compare(
 ) -> None:
     """Play two candidates head to head on fresh episodes, paired by seed, and say what the test shows.
 
-    A and B are frozen, baseline, or the number or name of a trial of the experiment's last study.
+    A and B are frozen, baseline, the number or name of a trial of the experiment's last study, or the path of
+    a frozen file.
     The test is the study's own: paired t interval and paired sign-flip test of the difference in return, or
     in score where the experiment maximises that.
     Exit code 0 says that it was played, whatever came out.
@@ -75,7 +77,7 @@ async def _compare(a: str, b: str, path: Path | None, episodes: int | None, endp
     verdict = judge((), other, [(Trial(0, one), one)], Objective(maximise=maximise), confidence)
     if not verdict.finalists:
         raise (*one.failed, *other.failed)[0].error
-    typer.echo("\n".join(plain(line) for line in _told(stage, verdict)))
+    print_result("\n".join(plain(line) for line in _told(stage, verdict)))
 
 
 async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[Evaluation, Evaluation]":

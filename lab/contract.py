@@ -19,7 +19,13 @@ _FIELD = re.compile(r" (?=(?:task|env|model|step|action|reward|done|error|succes
 
 def start_line(task: str, env: str, model: str) -> str:
     """`[START] task=... env=... model=...`."""
-    return f"[START] task={escape(task)} env={escape(env)} model={escape(model)}"
+    task, env, model = (escape(start_name(name)) for name in (task, env, model))
+    return f"[START] task={task} env={env} model={model}"
+
+
+def start_name(name: str) -> str:
+    """`name` as START has it: without blanks, at which parsers end it."""
+    return re.sub(r"\s+", "_", name)
 
 
 def step_line(step: int, action: str, reward: float, done: bool, error: str | None) -> str:

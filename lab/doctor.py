@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from lab.command import Debug, EndpointUrl, Experiment, command_line, manners
 from lab.errors import ConfigError, LabError, NoKeyError, OutageError, UnreachableError, plain
 from lab.frozen import BEST, read_frozen
+from lab.output import print_result
 
 if TYPE_CHECKING:
     from lab.experiment import Experiment as Loaded
@@ -81,7 +80,7 @@ def doctor(
     """
     with manners(debug=debug):
         wrong = asyncio.run(_examine(experiment, endpoint))
-    typer.echo("All is fine." if not wrong else f"{len(wrong)} not fine.")
+    print_result("All is fine." if not wrong else f"{len(wrong)} not fine.")
     sys.exit(wrong[0].exit_code if wrong else 0)
 
 
@@ -93,7 +92,7 @@ async def _examine(path: Path, endpoint: str) -> list[LabError]:
     wrong: list[LabError] = []
 
     def tell(finding: Finding) -> None:
-        typer.echo(plain(str(finding)))
+        print_result(plain(str(finding)))
         if finding.wrong:
             wrong.append(finding.wrong)
 

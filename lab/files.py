@@ -1,9 +1,12 @@
 """Files: written so that a reader sees the old or the new one, and never a part; and where one is wrong."""
 
+import errno
 import os
 import re
+import stat
 import tempfile
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 from lab.errors import ConfigError, LabError
@@ -14,6 +17,26 @@ def place(path: Path, error: Exception) -> str:
     # Before Python 3.14 the line is in the message alone.
     line = re.search(r"\(at line (\d+)", str(error)) if isinstance(error, tomllib.TOMLDecodeError) else None
     return f"{path}, line {line[1]}" if line else str(path)
+
+
+MOST_BYTES = 16 * 1024 * 1024
+"""Bytes of a file that is read before START is printed."""
+
+
+def read_bounded(path: Path) -> bytes:
+    """The content of a file, of which nothing is waited for.
+
+    Raises:
+        OSError: it cannot be read, is a folder, a FIFO or a socket, or is larger than `MOST_BYTES`.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
+        mode = os.fstat(file.fileno()).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
+            raise OSError(errno.EINVAL, "it is not a file")
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"it is larger than {MOST_BYTES // 1024**2} MiB")
+    return data
 
 
 def key_place(path: Path, text: str, key: str) -> str:
@@ -51,14 +74,15 @@ def check_writable(path: Path) -> None:
             raise IsADirectoryError("it is a folder")
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        why = error.strerror or str(error)
-        raise ConfigError(
-            "A file cannot be written there.", where=str(path), why=why, do="name another"
-        ) from None
+        what, why = "A file cannot be written there.", error.strerror or str(error)
+        raise ConfigError(what, where=str(path), why=why, do="name another file") from None
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str, check: Callable[[Path], None] | None = None) -> None:
     """Write `text` as UTF-8 to `path`, making its folder, by way of a temporary file beside it.
+
+    Args:
+        check: reads the temporary file, and raises where it must not replace what is at `path`.
 
     Raises:
         LabError: the disk or the folder refused; what was at `path` is still there.
@@ -69,9 +93,11 @@ def write_atomically(path: Path, text: str) -> None:
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(text.encode("utf-8"))
+                file.write(text.encode("utf-8", "surrogatepass"))
                 file.flush()
                 os.fsync(file.fileno())
+            if check is not None:
+                check(temporary)
             temporary.chmod(0o644)
             temporary.replace(path)
         except BaseException:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from lab.candidate import Candidate, check_keys
 from lab.declaration import EnvironmentConfig
 from lab.errors import ConfigError, FrozenPromptError, unknown_key
-from lab.files import place
+from lab.files import place, read_bounded
 from lab.task import Setup, Task
 
 FORMAT = 3
@@ -147,14 +147,27 @@ def read_frozen(path: Path) -> FrozenPrompt:
     Raises:
         FrozenPromptError: the file is absent, damaged, of another format, or changed since.
     """
+    try:
+        return _read(path)
+    except RecursionError:
+        what, why = "The frozen prompt cannot be read.", "its values are nested too deeply"
+        raise FrozenPromptError(what, where=str(path), why=why, do="python -m lab.tune") from None
+
+
+def _read(path: Path) -> FrozenPrompt:
     again = "python -m lab.tune"
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        # A text of a model may hold a lone surrogate, which `lab.files` writes in the same way.
+        table = tomllib.loads(read_bounded(path).decode("utf-8", "surrogatepass"))
     except FileNotFoundError:
         raise FrozenPromptError("There is no frozen prompt.", where=str(path), do=again) from None
     except (OSError, ValueError) as error:
         what = "The frozen prompt cannot be read."
-        raise FrozenPromptError(what, where=place(path, error), why=str(error), do=again) from None
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise FrozenPromptError(what, where=place(path, error), why=why, do=again) from None
+    if "format" not in table:
+        why = "it has no key format"
+        raise FrozenPromptError("The file is not a frozen prompt.", where=str(path), why=why, do=again)
     if table.get("format") == 2:
         table = _from_format_2(table)
     if table.get("format") != FORMAT:

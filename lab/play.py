@@ -13,6 +13,7 @@ import typer
 
 from lab.command import Debug, EndpointUrl, ExperimentOrNone, command_line, manners, who
 from lab.errors import plain
+from lab.output import print_result
 from lab.words import troubles_text
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def play(
 ) -> None:
     """Play one episode, step by step: every message that is sent, the action, the reward, tokens, seconds.
 
-    WHO is frozen, baseline, or the number or name of a trial of the experiment's last study.
+    WHO is frozen, baseline, the number or name of a trial of the experiment's last study, or the path of a
+    frozen file.
     Model and environment are those of lab.tune.
 
     Examples:
@@ -45,6 +47,8 @@ def play(
         python -m lab.play baseline --seed 7
 
         python -m lab.play trial-012 experiments/smoke.toml
+
+        python -m lab.play .lab/smoke.toml
     """
     with manners(debug=debug):
         asyncio.run(_play(candidate, experiment, seed, endpoint))
@@ -126,7 +130,7 @@ def _sum(episode: "Episode", task: "Task") -> str:
 
 def _say(text: str) -> None:
     """Model and environment write what they like: nothing of it reaches the terminal as an escape."""
-    typer.echo(plain(text))
+    print_result(plain(text))
 
 
 if __name__ == "__main__":

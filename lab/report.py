@@ -13,6 +13,7 @@ import typer
 
 from lab.command import Debug, Experiment, command_line, manners
 from lab.errors import LabError, plain
+from lab.output import print_result
 
 app = command_line()
 
@@ -59,9 +60,9 @@ def report(
         raise typer.BadParameter("--mlflow writes no file: leave out --out")
     with manners(debug=debug):
         if mlflow:
-            typer.echo(f"Logged to MLflow: {asyncio.run(_logged(experiment, storage))}")
+            print_result(f"Logged to MLflow: {asyncio.run(_logged(experiment, storage))}")
         else:
-            typer.echo(str(asyncio.run(_report(experiment, out, storage))))
+            print_result(str(asyncio.run(_report(experiment, out, storage))))
 
 
 async def _report(experiment: Path, out: Path | None, storage: str) -> Path:

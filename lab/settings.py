@@ -6,12 +6,14 @@ One place reads them, for the lab and for `inference.py`; a real variable goes b
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from lab.declaration import EnvironmentConfig
 from lab.endpoint import EndpointConfig, shown_url
 from lab.errors import ConfigError, NoKeyError
+from lab.files import read_bounded
 from lab.keys import LOOPBACK, Endpoints, Origins, key_for
 
 EMBEDDED = "embedded"
@@ -50,16 +52,34 @@ def read_surroundings(folder: Path, endpoint: str = "") -> None:
     Args:
         endpoint: the URL of the flag `--endpoint`, which takes precedence over `API_BASE_URL`; the user says
             with it that the key is for this host.
-    """
-    from dotenv import dotenv_values
 
+    Raises:
+        ConfigError: the file cannot be read, or holds a variable that cannot be set.
+    """
     if endpoint:
         os.environ["API_BASE_URL"] = endpoint
-    # Not interpolated: `API_KEY=${HF_TOKEN}` would take the shell's key to the host that the file names.
-    _remember(dotenv_values(folder / ".env", interpolate=False), endpoint)
+    path = folder / ".env"
+    try:
+        _remember(_variables(path), endpoint)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        do = "make it a text file in UTF-8, with a line NAME=value for each variable; or rename it"
+        raise ConfigError("The variables in .env cannot be read.", where=str(path), why=why, do=do) from None
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
     names = dict.fromkeys([*filter(None, direct.split(",")), *LOOPBACK])
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(names)
+
+
+def _variables(path: Path) -> Mapping[str, str | None]:
+    """Those of a `.env` file; none where there is no file."""
+    from dotenv import dotenv_values
+
+    try:
+        text = read_bounded(path).decode("utf-8-sig")
+    except FileNotFoundError:
+        return {}
+    # Not interpolated: `API_KEY=${HF_TOKEN}` would take the shell's key to the host that the file names.
+    return dotenv_values(stream=StringIO(text), interpolate=False)
 
 
 def _remember(file: Mapping[str, str | None], endpoint: str) -> None:

@@ -15,6 +15,7 @@ from lab.command import Debug, command_line, manners
 from lab.difference import demonstrations, differing, settings_of, text_diff
 from lab.errors import ConfigError, plain
 from lab.frozen import BEST, Evidence, FrozenPrompt, read_frozen
+from lab.output import print_result
 from lab.stage import experiment_path
 from lab.words import MORE, UNKNOWN, number, p_text, price, recorded
 
@@ -44,9 +45,9 @@ def show(
         frozen = read_frozen(file)
         experiment = _experiment(frozen)
         if as_json:
-            typer.echo(json.dumps(_table(frozen, experiment), indent=2))
+            print_result(json.dumps(_table(frozen, experiment), indent=2))
         else:
-            typer.echo("\n".join(plain(line) for line in _page(file, frozen, experiment)))
+            print_result("\n".join(plain(line) for line in _page(file, frozen, experiment)))
 
 
 def _experiment(frozen: FrozenPrompt) -> "Experiment | ConfigError":

@@ -1,12 +1,12 @@
 """A Stage: what candidates play on outside a study, and the candidates that a person names to play there.
 
-It owns these names: `frozen`, `baseline`, or a trial's number or name. What is played, and what is said of
-it, is the commands'.
+It owns these names: `frozen`, `baseline`, a trial's number or name, or the path of a frozen file. What is
+played, and what is said of it, is the commands'.
 """
 
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,14 +107,16 @@ async def set_stage(
     read_surroundings(Path.cwd(), endpoint)
     for name in names:
         _check_name(name)
-    frozen = read_frozen(BEST) if FROZEN in names else None
-    if frozen and path is None and not need_experiment and set(names) == {FROZEN}:
-        model = choose_model(ModelChoice(frozen.model.endpoint, frozen.model.name))
-        alone = (Contender(FROZEN, frozen.candidate),)
-        return Stage(frozen.environment, Path.cwd(), frozen.task, model, Patience(), alone, None)
+    files = {name: BEST if name == FROZEN else Path(name) for name in names if _is_frozen(name)}
+    frozen = {name: read_frozen(file) for name, file in files.items()}
+    first = next(iter(frozen.values()), None)
+    if first and path is None and not need_experiment and set(names) == set(frozen):
+        model = choose_model(ModelChoice(first.model.endpoint, first.model.name))
+        alone = tuple(Contender(name, frozen[name].candidate) for name in names)
+        return Stage(first.environment, Path.cwd(), first.task, model, Patience(), alone, None)
     from lab.experiment import load_experiment
 
-    path = path or (experiment_path(frozen.provenance.experiment) if frozen else DEFAULT)
+    path = path or (experiment_path(first.provenance.experiment) if first else DEFAULT)
     experiment = load_experiment(path)
     contenders = await _contenders(names, path, experiment, frozen)
     for contender in contenders:
@@ -124,21 +126,24 @@ async def set_stage(
     return Stage(where, root, experiment.task, model, experiment.patience, contenders, experiment)
 
 
+def _is_frozen(name: str) -> bool:
+    """Whether it names a frozen file: the usual one, or one by its path."""
+    return name == FROZEN or name.endswith(".toml") or "/" in name
+
+
 def _check_name(name: str) -> None:
-    if name in (FROZEN, BASELINE) or _TRIAL.fullmatch(name):
+    if name == BASELINE or _is_frozen(name) or _TRIAL.fullmatch(name):
         return
     digits = "".join(re.findall(r"\d", name))
     known = [FROZEN, BASELINE, *([f"trial-{digits}"] if digits else [])]
-    do = meant(name, known, "use frozen, baseline, or a trial's number or name")
+    do = meant(name, known, "use frozen, baseline, a trial's number or name, or a path")
     raise ConfigError(f"There is no candidate {name!r}.", where="the command line", do=do)
 
 
 async def _contenders(
-    names: Sequence[str], path: Path, experiment: "Experiment", frozen: FrozenPrompt | None
+    names: Sequence[str], path: Path, experiment: "Experiment", frozen: Mapping[str, FrozenPrompt]
 ) -> tuple[Contender, ...]:
-    known = {BASELINE: experiment.baseline}
-    if frozen:
-        known[FROZEN] = frozen.candidate
+    known = {BASELINE: experiment.baseline, **{name: one.candidate for name, one in frozen.items()}}
     if not set(names) <= set(known):
         from lab.history import past_study
 

@@ -19,6 +19,7 @@ import typer
 from lab.command import Debug, EndpointUrl, Experiment, command_line, manners
 from lab.errors import BudgetError, ConfigError, LabError
 from lab.frozen import BEST
+from lab.output import print_result
 
 if TYPE_CHECKING:
     from lab.outcome import Outcome
@@ -92,11 +93,11 @@ def tune(
     kept = "Stopped. What was played and paid for is kept; the same command resumes."
     with ExitStack() as last, manners(debug=debug, interrupted=kept):
         if dry_run:
-            typer.echo(asyncio.run(_planned(experiment, endpoint)), nl=False)
+            print_result(asyncio.run(_planned(experiment, endpoint)).removesuffix("\n"))
             return
         wanted = _Wanted(experiment, out, storage, fresh, replay, worker, quiet, endpoint, freeze_unvalidated)
         ended = asyncio.run(_tune(wanted, last))
-        typer.echo(_shown(ended, wanted, as_json=as_json))
+        print_result(_shown(ended, wanted, as_json=as_json))
         if ended.not_written is not None:
             raise ended.not_written
         if ended.unvalidated and not freeze_unvalidated:

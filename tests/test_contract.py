@@ -44,7 +44,15 @@ def test_a_step_line_reads_back_greedily_and_lazily(
 def test_a_start_line_reads_back(task: str, env: str, model: str) -> None:
     match = re.fullmatch(r"\[START\] task=(.*) env=(.*) model=(.*)", start_line(task, env, model))
     assert match
-    assert [unescape(group) for group in match.groups()] == [task, env, model]
+    assert [unescape(group) for group in match.groups()] == [
+        re.sub(r"\s+", "_", name) for name in (task, env, model)
+    ]
+
+
+@given(*[ANY_TEXT.filter(bool)] * 3)
+@example("two words", "\n", "a\u00a0b\u2028c")
+def test_names_on_start_have_no_blanks(task: str, env: str, model: str) -> None:
+    assert re.fullmatch(r"\[START\] task=(\S+) env=(\S+) model=(\S+)", start_line(task, env, model))
 
 
 @given(st.booleans(), st.floats(0, 1), st.lists(REWARDS, max_size=10))

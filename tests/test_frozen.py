@@ -2,7 +2,9 @@
 
 import dataclasses
 import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli_w
@@ -12,14 +14,24 @@ from hypothesis import strategies as st
 from lab.candidate import Candidate, ContextSettings, Demonstration, SamplingParams
 from lab.declaration import EnvironmentConfig
 from lab.errors import ConfigError, FrozenPromptError, LabError
+from lab.files import MOST_BYTES
 from lab.freeze import freeze, frozen_text
 from lab.frozen import ECHO, Evidence, FrozenModel, FrozenPrompt, Provenance, read_frozen
 from lab.prompt import PromptTemplate
 from lab.task import Task
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="{}\r"), min_size=1).filter(
-    str.strip
+TEXT = (
+    st.lists(
+        st.sampled_from(["\r\n", "\r", "\n", '"""', "\\", "\x00", "\ud800", "two words"])
+        | st.text(st.characters(exclude_characters="{}")),
+        min_size=1,
+    )
+    .map("".join)
+    .filter(str.strip)
 )
+"""Any Unicode, and what a TOML file does not take as it is more often."""
+
+FIELDS = st.dictionaries(TEXT | st.just(""), TEXT, max_size=2).map(lambda fields: tuple(fields.items()))
 TASK = Task("echo", "test", 8, 150, 120.0, 0.1)
 EVIDENCE = Evidence(
     *("winner", 16, 0.95, "t", 600.0, [590.0, 610.0], 400.0, [390.0, 410.0]),
@@ -39,7 +51,7 @@ candidates = st.builds(
         stop=st.lists(TEXT, max_size=4).map(tuple),
     ),
     st.builds(ContextSettings, st.integers(0, 8), st.sampled_from(["text", "turns"]), st.booleans()),
-    st.lists(st.builds(Demonstration, st.integers(1, 8), TEXT, TEXT), max_size=2).map(tuple),
+    st.lists(st.builds(Demonstration, st.integers(1, 8), TEXT, TEXT, FIELDS), max_size=2).map(tuple),
 )
 
 
@@ -65,7 +77,8 @@ def test_any_candidate_comes_back_as_it_was_frozen(
     frozen = dataclasses.replace(a_frozen_prompt(candidate), provenance=paid)
     freeze(frozen, path)
     assert read_frozen(path) == frozen
-    assert ("dollars" in path.read_text()) is (dollars is not None)
+    table = tomllib.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
+    assert ("dollars" in table["provenance"]) is (dollars is not None)
 
 
 @given(candidates, candidates)
@@ -132,6 +145,48 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
 def test_an_absent_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FrozenPromptError, match="no frozen prompt"):
         read_frozen(tmp_path / "best.toml")
+
+
+def test_lines_stay_lines_where_one_ends_with_a_carriage_return(file: Path) -> None:
+    template = PromptTemplate("t", "Be long.\nVery long.", "Step {step}\r\n\r\n{observation}")
+    freeze(a_frozen_prompt(Candidate(template)), file)
+    assert "Be long.\nVery long." in file.read_text()
+    assert "Step {step}\\r\n\\r\n{observation}" in file.read_text()
+    assert b"\r" not in file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"task": dataclasses.replace(TASK, name=None)},  # type: ignore[arg-type]  # TOML has no such value
+        {"model": FrozenModel("embedded", 7)},  # type: ignore[arg-type]  # it is written, and is not read
+        {"candidate": Candidate(PromptTemplate("t", "x" * (MOST_BYTES + 1), "{observation}"))},
+    ],
+    ids=["not written", "not read", "too large"],
+)
+def test_what_does_not_read_back_is_not_frozen(file: Path, changes: dict[str, Any]) -> None:
+    before = file.read_bytes()
+    with pytest.raises(LabError, match="untouched") as caught:
+        freeze(dataclasses.replace(a_frozen_prompt(), **changes), file)
+    assert str(file) in str(caught.value)
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir()] == ["best.toml"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "format = 3\nx = " + "[" * 100_000,
+        "format = 3\nx = " + "{a = " * 100_000,
+        "[task.name]\n" + ".".join("a" * 3_000) + " = 1",
+    ],
+    ids=["lists", "tables", "a table in place of a text"],
+)
+def test_a_file_nested_deeply_is_refused(file: Path, text: str) -> None:
+    file.write_text(file.read_text().replace('name = "echo"\n', "") + text if "task" in text else text)
+    with pytest.raises(FrozenPromptError) as caught:
+        read_frozen(file)
+    assert str(file) in str(caught.value)
 
 
 def test_a_refused_write_leaves_what_was_there(file: Path) -> None:

@@ -12,7 +12,7 @@ ORDER = (
     "troubles",
     *("declaration", "action", "observation", "episode", "chat", "agent", "contract", "output", "frozen"),
     *("environments", "hooks", "own_thread", "in_process", "remote", "environment", "settings"),
-    *("local_model", "opening"),  # so far the play ring
+    *("local_model", "opening", "child", "submission"),  # so far the play ring
     *(
         "space",
         "space_table",

@@ -1,0 +1,151 @@
+"""A Child: a forked process that plays what may take a process down, and tells its parent how it goes.
+
+It owns the fork, the pipe between the two, and the end of the child with all processes that it started. What
+a message says is the caller's. Fork before there is a thread or an event loop.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, NoReturn
+
+Message = Mapping[str, Any]
+Tell = Callable[[Message], None]
+Hear = Callable[[Message], bool]
+"""Takes a message; whether it was the last."""
+
+REAP_S = 1.0
+"""Seconds that a killed child has to be gone."""
+
+_PARENT_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG, of prctl(2)."""
+
+
+class Child:
+    """The child as its parent has it.
+
+    Args:
+        work: runs in the child, which ends with it; its argument sends a message to the parent.
+        without: a descriptor that the child does not get.
+
+    Raises:
+        OSError: there can be no further process.
+    """
+
+    def __init__(self, work: Callable[[Tell], None], without: int) -> None:
+        self._unread = b""
+        self._status: int | None = None
+        self._pipe, its = os.pipe()
+        parent = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            os.close(self._pipe)
+            os.close(without)
+            _work(work, its, parent)
+        os.close(its)
+        os.set_blocking(self._pipe, False)
+
+    async def listen(self, hear: Hear, last_s: float) -> None:
+        """Pass on each message as it comes, until one was the last or the child ends.
+
+        Args:
+            last_s: when to give up, by `time.monotonic`; see also `ask_to_end`.
+
+        Raises:
+            TimeoutError: the child did not end by then.
+        """
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
+
+        def look() -> None:
+            ended = self._reaped()  # before the reading: whatever it has sent is in the pipe by then
+            while (last := self._read(hear)) is False and ended:
+                pass
+            if (ended or last) and not over.done():
+                over.set_result(None)
+
+        loop.add_reader(self._pipe, look)
+        loop.add_signal_handler(signal.SIGCHLD, look)
+        try:
+            async with asyncio.timeout_at(last_s + loop.time() - time.monotonic()) as self._limit:
+                look()  # it may have ended before anybody looked
+                await over
+        finally:
+            loop.remove_reader(self._pipe)
+
+    def ask_to_end(self, within_s: float) -> None:
+        """Send SIGTERM, and let `listen` give up after `within_s` at the latest. Call it while that runs."""
+        if not self._reaped():
+            os.kill(self._pid, signal.SIGTERM)
+        last_s = self._limit.when()
+        if last_s is not None and not self._limit.expired():
+            self._limit.reschedule(min(last_s, asyncio.get_running_loop().time() + within_s))
+
+    async def end(self) -> str:
+        """Kill it and the processes that it started; says how it had ended."""
+        with suppress(OSError):
+            os.killpg(self._pid, signal.SIGKILL)
+        last_s = time.monotonic() + REAP_S
+        while not self._reaped() and time.monotonic() < last_s:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        if self._status is None:
+            return "not at all"
+        code = os.waitstatus_to_exitcode(self._status)
+        names = {one.value: one.name for one in signal.Signals}  # those of real time are not in it
+        return f"exit code {code}" if code >= 0 else names.get(-code, f"signal {-code}")
+
+    def _reaped(self) -> bool:
+        if self._status is None:
+            try:
+                pid, status = os.waitpid(self._pid, os.WNOHANG)
+            except ChildProcessError:  # SIGCHLD was ignored at our start: nobody knows how
+                pid, status = self._pid, 0
+            self._status = status if pid else None
+        return self._status is not None
+
+    def _read(self, hear: Hear) -> bool | None:
+        """Pass on what was sent. Whether nothing more will come; None where nothing has come so far."""
+        try:
+            data = os.read(self._pipe, 1 << 20)
+        except BlockingIOError:
+            return None
+        *lines, self._unread = (self._unread + data).split(b"\n")
+        return any(hear(json.loads(line)) for line in lines) or not data
+
+
+def _work(work: Callable[[Tell], None], pipe: int, parent: int) -> NoReturn:
+    """The child's life."""
+    try:
+        os.setsid()  # Ctrl-C is the parent's to handle, and one signal reaches all that is started here
+        _end_with(parent)
+        with open(pipe, "w", encoding="utf-8") as file:
+
+            def tell(message: Message) -> None:
+                file.write(f"{json.dumps(message)}\n")
+                file.flush()
+
+            work(tell)
+            sys.stderr.flush()
+    finally:
+        os._exit(0)
+
+
+def _end_with(parent: int) -> None:
+    """Do not outlive the parent: the kernel sees to it where it can, and a thread elsewhere."""
+    with suppress(Exception):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="watch", daemon=True).start()
