@@ -1,12 +1,12 @@
 """The submission: plays one episode with the frozen prompt and prints START, STEP and END lines to stdout.
 
-    python inference.py [PATH]
+    python inference.py [PATH] [--endpoint URL]
 
 It plays `prompts/best.toml`, or the frozen prompt at PATH, with the same Agent that scored it. The
 surroundings may say otherwise, in the environment or in `.env`:
 
     API_BASE_URL, MODEL_NAME          the endpoint and the model; by default what the prompt was tuned on
-    HF_TOKEN or API_KEY               the endpoint's key
+    HF_TOKEN or API_KEY               the endpoint's key; it is sent only to the host that it was given for
     ENV_BASE_URL                      the environment's server; else
     LOCAL_IMAGE_NAME or IMAGE_NAME    its Docker image; else it is played where the frozen prompt says
     TEST_TASK, TEST_BENCHMARK         the names on the START line; of several tasks, the one that is played
@@ -76,14 +76,15 @@ class Submission:
     Args:
         path: of the frozen prompt.
         stdout: the descriptor of the real stdout; None where that was never open.
+        endpoint: the base URL that the command line names, and so confirms for the key; empty for none.
     """
 
-    def __init__(self, path: Path, stdout: int | None) -> None:
+    def __init__(self, path: Path, stdout: int | None, endpoint: str = "") -> None:
         self._steps: list[Step] = []
         self._error: LabError | None = None
         self._exit_code: int | None = None
         self._signal, self._signal_s, self._ended = 0, 0.0, False
-        self._tried(lambda: read_surroundings(ROOT))
+        self._tried(lambda: read_surroundings(ROOT, endpoint))
         self._frozen = frozen = self._tried(lambda: read_frozen(path))
         tuned = ModelChoice(frozen.model.endpoint, frozen.model.name) if frozen else None
         self._model = model = self._tried(lambda: choose_model(tuned)) if tuned else None
@@ -212,22 +213,24 @@ def deadline_s() -> float:
     return value
 
 
-def chosen_path(arguments: Sequence[str]) -> Path:
-    """The frozen prompt that the command line names; a wrong command line ends the process with usage."""
+def chosen(arguments: Sequence[str]) -> tuple[Path, str]:
+    """The frozen prompt and the endpoint that the command line names; a wrong one ends with usage."""
     if not arguments:
-        return ROOT / BEST
+        return ROOT / BEST, ""
     import argparse
 
     parser = argparse.ArgumentParser(description="Play one episode with a frozen prompt.")
-    parser.add_argument("path", metavar="PATH", type=Path, help=f"the frozen prompt; by default {BEST}")
-    path: Path = parser.parse_args(arguments).path
-    return path
+    parser.add_argument("path", metavar="PATH", type=Path, nargs="?", help="the frozen prompt")
+    parser.add_argument("--endpoint", metavar="URL", default="", help="send the calls, and the key, there")
+    parser.set_defaults(path=ROOT / BEST)
+    named = parser.parse_args(arguments)
+    return named.path, named.endpoint
 
 
 def main() -> None:
     """Run the submission and end the process."""
-    path = chosen_path(sys.argv[1:])
-    exit_code = asyncio.Runner().run(submit(Submission(path, take_stdout())))
+    path, endpoint = chosen(sys.argv[1:])
+    exit_code = asyncio.Runner().run(submit(Submission(path, take_stdout(), endpoint)))
     os._exit(exit_code)  # a thread may still wait for a reader
 
 
