@@ -6,7 +6,6 @@ It owns the flags, Ctrl-C, the exit code, and what is printed; results go to std
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -101,7 +100,7 @@ def tune(
         if ended.not_written is not None:
             raise ended.not_written
         if ended.unvalidated and not freeze_unvalidated:
-            sys.exit(BudgetError.exit_code)
+            raise typer.Exit(BudgetError.exit_code)
 
 
 @dataclass(frozen=True)

@@ -174,8 +174,8 @@ def test_a_wider_space_is_searched_by_a_study_that_is_not_finished(project: Proj
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (("high = 1.0", "high = 0.9"), "-search.space.temperature.high = 1.0"),
-        (('"storyteller", "lecturer"]', '"storyteller"]'), "-search.space.template.values"),
+        (("high = 1.0", "high = 0.9"), "-space.temperature.high = 1.0"),
+        (('"storyteller", "lecturer"]', '"storyteller"]'), "-space.template.values"),
         (("temperature = 0.7", "temperature = 0.6"), "-baseline.sampling.temperature = 0.7"),
     ],
 )
