@@ -155,7 +155,7 @@ def failure_of_play(say: Say) -> EnvError:
     """How an episode ends whose server answers so."""
 
     async def episode(url: str) -> None:
-        config = replace(ECHO, url=url, step_timeout_s=0.5)
+        config = replace(ECHO, url=url, step_timeout_s=2.0)
         async with open_environment(config) as environment, environment.session() as session:
             await play(Agent(CANDIDATE, Talker(), TASK), session, 0)
 
