@@ -8,10 +8,12 @@ from pathlib import Path
 from tests.echo_server import ROOT
 
 ORDER = (
-    *("errors", "files", "prompt", "candidate", "task", "failure", "answer", "patience", "endpoint"),
-    "troubles",
-    *("declaration", "action", "observation", "episode", "chat", "agent", "contract", "output", "frozen"),
-    *("environments", "hooks", "own_thread", "in_process", "remote", "environment", "settings"),
+    *("errors", "foreign", "troubles"),
+    *("files", "prompt", "candidate", "task", "failure", "answer", "patience", "endpoint"),
+    *("declaration", "action", "observation", "recovery"),
+    *("episode", "chat", "agent", "contract", "output", "frozen"),
+    *("environments", "hooks", "own_thread", "factory", "in_process"),
+    *("places", "remote", "environment", "keys", "settings"),
     *("local_model", "opening", "child", "submission"),  # so far the play ring
     *(
         "space",
