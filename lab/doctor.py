@@ -240,7 +240,7 @@ async def _environment(experiment: "Loaded", *, play: bool) -> AsyncIterator[Fin
     """The environment, and two steps in it where the model is fine."""
     from lab.environment import open_environment
     from lab.rehearsal import rehearse
-    from lab.settings import choose_environment, choose_model
+    from lab.settings import choose_environment
 
     about, unplayed = "environment", Finding("steps", "not played", looked=False)
     try:
@@ -253,8 +253,7 @@ async def _environment(experiment: "Loaded", *, play: bool) -> AsyncIterator[Fin
             await session.reset(seed, setup.reset)
             yield Finding(about, f"{where.shown}: opened and reset")
             about = "steps"
-            model = choose_model(experiment.model)
-            yield Finding(about, await rehearse(experiment, model, session)) if play else unplayed
+            yield Finding(about, await rehearse(experiment, session)) if play else unplayed
     except LabError as error:
         yield Finding(about, "", error)
         if about == "environment":

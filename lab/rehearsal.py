@@ -14,7 +14,7 @@ from lab.episode import Step, play
 from lab.experiment import Experiment
 from lab.first_answers import unusable
 from lab.opening import open_endpoint, opening_model
-from lab.settings import ModelChoice, choose_environment
+from lab.settings import ModelChoice, choose_environment, choose_model
 from lab.troubles import troubles_of
 from lab.words import TROUBLES, number
 
@@ -28,12 +28,13 @@ class _EnoughError(Exception):
     """The way out of an episode whose first steps were played."""
 
 
-async def rehearse(experiment: Experiment, model: ModelChoice, session: Session) -> str:
+async def rehearse(experiment: Experiment, session: Session) -> str:
     """Play two steps, and say what came of each; an embedded model is started for it.
 
     Raises:
         LabError: model or environment failed, or none of the answers could be used.
     """
+    model = choose_model(experiment.model)
     steps = await _played(experiment, model, session)
     if (troubles := troubles_of(steps)).unusable:
         raise unusable(troubles, model, choose_environment(experiment.environment))
