@@ -58,14 +58,13 @@ def dearer_after(calls: int, tokens: int) -> Callable[[Body], Reply]:
     return script
 
 
-def phases(project: Project) -> set[str]:
-    """Those in which an episode has ended."""
+def confirmed(project: Project) -> int:
+    """How many episodes of the confirmation have ended."""
+    if not (project.folder / ".lab/calls.db").exists():
+        return 0
     ended = rows(project, 'select body from events where body like \'%"kind":"ended"%\'')
     seeds = [int(seed) for (body,) in ended for seed in re.findall(r'"seed":(\d+)', str(body))[:1]]
-    return {
-        "holdout" if seed >= HOLDOUT else "confirmation" if seed >= CONFIRMATION else "search"
-        for seed in seeds
-    }
+    return sum(CONFIRMATION <= seed < HOLDOUT for seed in seeds)
 
 
 def test_time_ends_the_search_and_the_verdict_is_played_to_its_end(project: Project) -> None:
@@ -122,10 +121,9 @@ def test_tokens_that_run_out_in_the_holdout_give_a_verdict_on_the_pairs_that_wer
     write(project, ("in_flight = 6", "in_flight = 2"), text=TOKENS)
 
     def script(body: Body) -> Reply:
-        """Once the search is over, an answer takes twice the tokens."""
+        """Once all are confirmed, an answer takes four times the tokens."""
         reply = by_the_request(body)
-        if (project.folder / ".lab/calls.db").exists() and "confirmation" in phases(project):
-            reply.prompt_tokens += 60
+        reply.prompt_tokens += 75 if confirmed(project) == 2 * 3 else 0
         return reply
 
     with fake_endpoint(script) as endpoint:
