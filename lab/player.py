@@ -135,6 +135,13 @@ class Player:
         failed = tuple(result for result in results if isinstance(result, FailedEpisode))
         return Evaluation(candidate, self.task, ended, failed, measure=self._measure)
 
+    def retry(self, candidate: Candidate, seeds: Sequence[int]) -> None:
+        """Where all of these episodes have failed in an earlier process, let them be played again."""
+        record, episodes = self._record, [(candidate.digest, seed) for seed in seeds]
+        if record and all(isinstance(record.ended.get(one), FailedEpisode) for one in episodes):
+            for one in episodes:
+                record.reopen(one)
+
     async def _if_affordable(self, candidate: Candidate, seed: int, later: int) -> Played | Ending | None:
         try:
             return await self.episode(candidate, seed, later_calls=later)

@@ -172,6 +172,11 @@ class Record:
                 return True
         return False
 
+    def reopen(self, which: Which) -> None:
+        """Let an episode that failed be played again, by this process or another: the later end counts."""
+        del self.ended[which]
+        self.unended[which] = ""
+
     async def changed(self) -> None:
         """Return when something was written, or a worker has come or gone."""
         await self._change.wait()
@@ -325,7 +330,7 @@ class Record:
 
     def _end(self, which: Which, played: Episode | CutEpisode | FailedEpisode) -> None:
         self.unended.pop(which, None)
-        if which in self.ended:
+        if which in self.ended and not isinstance(self.ended[which], FailedEpisode):
             return
         self.ended[which] = played.tally if isinstance(played, Episode) else played
         if isinstance(played, Episode):

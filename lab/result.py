@@ -40,7 +40,7 @@ def result(outcome: Outcome, frozen_file: Path | None, untracked: Sequence[str] 
             "refused": [one.trial.name for one in verdict.refused],
             "method": verdict.method,
             "confidence": verdict.confidence,
-            "pairs": outcome.evidence.episodes,
+            "pairs": verdict.pairs,
             "planned_pairs": outcome.experiment.verdict.episodes,
             "limit": outcome.judged.limit or None,
         },

@@ -263,8 +263,11 @@ class Search:
                 entrant = self._race.begin(Heat(candidate, places))
                 for seed, place in zip(range(first, last), places, strict=True):
                     self._unended[candidate.digest, seed] = (entrant, place)
-            case Over(digest, seed) if (digest, seed) in self._unended:
-                self._take((digest, seed))
+            case Over(digest, seed) if self._is_over((digest, seed)):
+                if self._is_of_a_failed_baseline((digest, seed)) and not self._caught_up:
+                    self._record.reopen((digest, seed))  # it ended an earlier process, and may do better now
+                else:
+                    self._take((digest, seed))
             case Renewing(worker):
                 if self._renewal is not None and not self._renewing:
                     self._renewal.begin()
@@ -278,6 +281,14 @@ class Search:
                 self._over = True
             case _:
                 pass
+
+    def _is_over(self, which: Which) -> bool:
+        """Whether the race does not know yet that it ended; of a reopened one the record has no end."""
+        return which in self._unended and which in self._record.ended
+
+    def _is_of_a_failed_baseline(self, which: Which) -> bool:
+        entrant, _ = self._unended[which]
+        return self._number(entrant) == BASELINE and isinstance(self._record.ended[which], FailedEpisode)
 
     def _take(self, which: Which) -> None:
         """Tell the race how an episode ended."""

@@ -73,7 +73,7 @@ def _verdict_lines(outcome: Outcome) -> list[str]:
 def _shortfall(outcome: Outcome) -> list[str]:
     """Where the verdict is on fewer episodes than planned, that and why."""
     planned, limit = outcome.experiment.verdict.episodes, outcome.judged.limit
-    pairs = outcome.evidence.episodes
+    pairs = outcome.verdict.pairs
     if pairs == planned:
         return []
     why = f"{limit} ended it" if limit else "the others failed"

@@ -38,6 +38,7 @@ class Unseen:
         """
         seeds, each = self._seeds(HOLDOUT), self._pair_calls
         baseline = self._experiment.baseline
+        self._player.retry(baseline, seeds)
         evaluation = await self._player.evaluate(baseline, seeds, lambda place: (place + 1) * each)
         if evaluation.failed and not evaluation.episodes:
             raise evaluation.failed[0].error

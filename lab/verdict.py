@@ -115,6 +115,11 @@ class Verdict:
         return evaluation.mean if self.by == "mean" else evaluation.worst
 
     @property
+    def pairs(self) -> int:
+        """Seeds that the baseline and every finalist have played to the end."""
+        return min((one.difference.n for one in self.finalists), default=0)
+
+    @property
     def frozen(self) -> Evaluation:
         """The holdout episodes of what is to be frozen."""
         return self.winner.unseen if self.winner else self.baseline
