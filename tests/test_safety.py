@@ -39,8 +39,9 @@ def test_a_bad_endpoint_gets_neither_keys_nor_escapes_into_what_is_left(tmp_path
 
     with fake_endpoint(script) as endpoint:
         with_password = endpoint.url.replace("http://", f"http://user:{PASSWORD}@")
-        project.write(".env", f"HF_TOKEN={KEY}\nPROPOSER_API_KEY={PROPOSER_KEY}\nPROPOSER_MODEL_NAME=big\n")
-        settings = {"API_BASE_URL": with_password, "MODEL_NAME": "fake"}
+        keys = f"HF_TOKEN={KEY}\nPROPOSER_API_KEY={PROPOSER_KEY}\nPROPOSER_MODEL_NAME=big\n"
+        project.write(".env", f"API_BASE_URL={with_password}\n{keys}")
+        settings = {"MODEL_NAME": "fake"}
         tuned = project.afresh.run("-m", "lab.tune", "experiments/known.toml", **settings)
         played = project.run("inference.py", **settings)
     assert tuned.returncode == 0, tuned.stderr
