@@ -6,15 +6,13 @@ written over, and adds nothing.
 """
 
 import json
-import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lab.description import description, unfinished
 from lab.episode import Episode
@@ -34,8 +32,7 @@ from lab.freeze import frozen_text
 from lab.frozen import FrozenPrompt
 from lab.headroom import Headroom
 from lab.missed import Missed, is_gone
-from lab.mlflow_database import prepare
-from lab.mlflow_experiment import active_experiment, save_view, view_url
+from lab.mlflow_experiment import active_experiment, open_client, save_view, view_url
 from lab.proposal import Proposals
 from lab.record import Record
 from lab.registry import register
@@ -44,13 +41,7 @@ from lab.traces import Traced, log_traces
 from lab.trial import Trial
 from lab.verdict import Verdict
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-REQUEST = {"MAX_RETRIES": "3", "TIMEOUT": "30"}
-"""Of requests to a server, where MLflow's own variables say nothing: it would try 7 times for 120 s each."""
 
 MOST_PARAM, MOST_TAG = 6_000, 8_000
 """Characters that MLflow takes of a parameter and of a run's tag."""
@@ -67,14 +58,7 @@ class MlflowStore:
         missed: Missed,
         say: Callable[[str], None],
     ) -> None:
-        for name, value in REQUEST.items():
-            os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
-        import mlflow
-
-        for name in ("mlflow", "alembic"):  # what fails is told here, and each table of a new store by nobody
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        prepare(mlflow.get_tracking_uri(), say)
-        self._client: MlflowClient = mlflow.MlflowClient()
+        self._client = open_client(say)
         self._experiment, self._model, self._record = experiment, model, record
         self._missed = missed
         self._prices = experiment.prices_of(model)

@@ -286,8 +286,8 @@ class Study:
         self._view.failed(error)
 
     def _on_large(self, characters: int) -> None:
-        told = f"An observation has {characters:,} characters, and each is recorded whole."
-        self._view.say(f"{told} To cut it, set longest under [environment] in the experiment file.")
+        told = f"An observation has {characters:,} characters, and is recorded whole"
+        self._view.say(f"{told}; to cut it, set longest under [environment].")
 
     def _on_headroom(self, headroom: Headroom) -> None:
         self._headroom = headroom
