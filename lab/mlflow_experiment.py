@@ -24,7 +24,7 @@ REQUEST = {"MAX_RETRIES": "3", "TIMEOUT": "30"}
 
 
 def open_client(say: Callable[[str], None]) -> "MlflowClient":
-    """A client of the store at `MLFLOW_TRACKING_URI`, or of MLflow's own default, which is made if need be."""
+    """A client of the store at `MLFLOW_TRACKING_URI`, or of MLflow's own default, made if it is absent."""
     for name, value in REQUEST.items():
         os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # stdout is the result's alone

@@ -1,6 +1,7 @@
 """What the lab writes to MLflow: a parent run a study, a child run a trial, by the names used everywhere.
 
-It owns what is written when; it blocks, and raises what MLflow raises. When it is called is `lab.tracking`'s;
+It owns what is written when, and that one refused item costs no other; it blocks, and raises where nothing
+can be written. When it is called is `lab.tracking`'s;
 figures, traces, the registered prompt and the description have modules of their own. What is told again is
 written over, and adds nothing.
 """
