@@ -1,11 +1,17 @@
-"""The experiment in MLflow: found, restored or created, and a study's own table of runs in it."""
+"""The experiment in MLflow: its store opened, itself found, restored or created, a study's own table of runs.
+
+It owns MLflow's manners in this process: how long it tries, and that it prints nothing.
+"""
 
 import json
+import logging
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from lab.experiment import Experiment
 from lab.figures import cut, safe_name
+from lab.mlflow_database import prepare
 from lab.task import OTHER
 
 if TYPE_CHECKING:
@@ -13,6 +19,22 @@ if TYPE_CHECKING:
 
 MOST_NOTE = 20_000
 """Characters that MLflow takes of an experiment's tag."""
+
+REQUEST = {"MAX_RETRIES": "3", "TIMEOUT": "30"}
+"""Of requests to a server, where MLflow's own variables say nothing: it would try 7 times for 120 s each."""
+
+
+def open_client(say: Callable[[str], None]) -> "MlflowClient":
+    """A client of the store at `MLFLOW_TRACKING_URI`, or of MLflow's own default, made if it is absent."""
+    for name, value in REQUEST.items():
+        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # stdout is the result's alone
+    import mlflow
+
+    for name in ("mlflow", "alembic"):  # the lab says what fails, and nobody needs each table of a new store
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    prepare(mlflow.get_tracking_uri(), say)
+    return mlflow.MlflowClient()
 
 
 def active_experiment(client: "MlflowClient", experiment: Experiment, say: Callable[[str], None]) -> str:

@@ -1,20 +1,19 @@
 """What the lab writes to MLflow: a parent run a study, a child run a trial, by the names used everywhere.
 
-It owns what is written when; it blocks, and raises what MLflow raises. When it is called is `lab.tracking`'s;
+It owns what is written when, and that one refused item costs no other; it blocks, and raises where nothing
+can be written. When it is called is `lab.tracking`'s;
 figures, traces, the registered prompt and the description have modules of their own. What is told again is
 written over, and adds nothing.
 """
 
 import json
-import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from lab.description import description, unfinished
 from lab.episode import Episode
@@ -35,8 +34,7 @@ from lab.freeze import frozen_text
 from lab.frozen import FrozenPrompt
 from lab.headroom import Headroom
 from lab.missed import Missed, is_gone
-from lab.mlflow_database import prepare
-from lab.mlflow_experiment import active_experiment, save_view, view_url
+from lab.mlflow_experiment import active_experiment, open_client, save_view, view_url
 from lab.proposal import Proposals
 from lab.record import Record
 from lab.registry import register
@@ -46,13 +44,7 @@ from lab.trial import Trial
 from lab.verdict import Verdict
 from lab.words import troubles_text
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
 Status = Literal["FINISHED", "FAILED", "KILLED"]
-
-REQUEST = {"MAX_RETRIES": "3", "TIMEOUT": "30"}
-"""Of requests to a server, where MLflow's own variables say nothing: it would try 7 times for 120 s each."""
 
 MOST_PARAM, MOST_TAG = 6_000, 8_000
 """Characters that MLflow takes of a parameter and of a run's tag."""
@@ -69,14 +61,7 @@ class MlflowStore:
         missed: Missed,
         say: Callable[[str], None],
     ) -> None:
-        for name, value in REQUEST.items():
-            os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
-        import mlflow
-
-        for name in ("mlflow", "alembic"):  # what fails is told here, and each table of a new store by nobody
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        prepare(mlflow.get_tracking_uri(), say)
-        self._client: MlflowClient = mlflow.MlflowClient()
+        self._client = open_client(say)
         self._experiment, self._model, self._record = experiment, model, record
         self._missed = missed
         self._prices = experiment.prices_of(model)
