@@ -6,24 +6,23 @@ played again. Which candidate plays which seed is decided elsewhere.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 
-from lab.action import ActionError, StepError
 from lab.agent import Agent
+from lab.blame import Blame
 from lab.candidate import Candidate
 from lab.endpoint import Model
 from lab.environment import Environment
-from lab.episode import CutEpisode, Ending, Episode, FailedEpisode, Step, Tally, play
+from lab.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally, play
 from lab.errors import BrokenError, BudgetError, CallError, EnvError, RequestError
 from lab.evaluation import Evaluation
 from lab.first_answers import FirstAnswers
 from lab.journal import Ended, Failed
 from lab.record import Record
 from lab.recorded import Recorded
-from lab.spending import Spending, out_of_budget
+from lab.running import Cut, Hopeless, Running
+from lab.spending import Spending
 from lab.task import Measure, Task
-from lab.troubles import Troubles, troubles_of
 
 ATTEMPTS = 3
 """Times that an episode is begun before its environment counts as failed, or its candidate as unplayable."""
@@ -35,8 +34,6 @@ LARGE = 100_000
 """Characters from which an observation is worth a warning: it is recorded whole, with every episode."""
 
 Played = Episode | CutEpisode | FailedEpisode
-Hopeless = Callable[[float], bool]
-"""Whether an episode that can return so much at most need not be played on."""
 
 
 class Player:
@@ -73,9 +70,9 @@ class Player:
         self.stopped_by: BudgetError | None = None
         self._model, self._environment = model, environment
         self._record, self._baseline, self._say, self._measure = record, baseline, say, measure
-        self._taken: dict[str, tuple[int, str]] = {}
+        self._blame = Blame(environment, task, record)
         self._said_large = False
-        self._in_flight, self._owed, self._running = in_flight, 0, set[_Running]()
+        self._in_flight, self._owed, self._running = in_flight, 0, set[Running]()
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
         self._owe(0)
 
@@ -110,7 +107,14 @@ class Player:
             BudgetError: the budget is used up.
         """
         self._owe(1)
-        return self._episode(candidate, seed, _Running(self, candidate, seed, hopeless, later_calls))
+
+        def on_step(step: Step) -> None:
+            self.owed_calls -= 1
+            self._blame.look_at(candidate.digest, seed, step)
+            if self.first is not None:
+                self.first.step(candidate.digest, step)
+
+        return self._episode(candidate, seed, Running(self.task, hopeless, later_calls, on_step))
 
     async def evaluate(
         self, candidate: Candidate, seeds: Sequence[int], later_calls: Callable[[int], int] = lambda _: 0
@@ -149,7 +153,7 @@ class Player:
             self.stopped_by = error
             return None
 
-    async def _episode(self, candidate: Candidate, seed: int, running: "_Running") -> Played | Ending:
+    async def _episode(self, candidate: Candidate, seed: int, running: Running) -> Played | Ending:
         try:
             if self._record is None:
                 async with self._slots:
@@ -159,7 +163,7 @@ class Player:
             self.owed_calls += running.calls
             self._owe(-1)
 
-    async def _once(self, record: Record, candidate: Candidate, seed: int, running: "_Running") -> Ending:
+    async def _once(self, record: Record, candidate: Candidate, seed: int, running: Running) -> Ending:
         """Play it, unless another worker has, or does: then wait for how it ends."""
         which = (candidate.digest, seed)
         while which not in record.ended:
@@ -167,14 +171,14 @@ class Player:
                 raise record.ends_here()
             async with self._slots:
                 kept = len(record.calls_of(scope_of(candidate.digest, seed))) if running.is_optional else 0
-                with running.among(self._running, kept):
+                with running.among(self._running, kept, self.spending):
                     if record.claim(which):
                         return self._keep(record, candidate, await self._attempts(candidate, seed, running))
             if which not in record.ended:
                 await record.changed()
         return record.ended[which]
 
-    async def _attempts(self, candidate: Candidate, seed: int, running: "_Running") -> Played:
+    async def _attempts(self, candidate: Candidate, seed: int, running: Running) -> Played:
         broken = 0
         for attempt in range(1, ATTEMPTS + 1):
             agent = Agent(candidate, self._model_for(candidate, seed), self.task)
@@ -185,7 +189,7 @@ class Player:
                 self.spending.episodes += 1
                 self._look_at(episode)
                 return episode
-            except _Cut as cut:
+            except Cut as cut:
                 return CutEpisode(seed, cut.bound, running.troubles)
             except RequestError as error:
                 return FailedEpisode(seed, error)
@@ -196,42 +200,13 @@ class Player:
             except EnvError as error:
                 broken += isinstance(error, BrokenError)
                 if attempt == ATTEMPTS:
-                    if broken < ATTEMPTS or not await self._is_to_blame(candidate):
+                    is_baseline = candidate == self._baseline
+                    if broken < ATTEMPTS or is_baseline or not await self._blame.is_on(candidate):
                         raise
                     self._say(f"A candidate has failed: it breaks the environment. {error.one_line}")
                     return FailedEpisode(seed, error)
                 await asyncio.sleep(WAIT_S * attempt)
         raise AssertionError("the last attempt returns or raises")
-
-    async def _is_to_blame(self, candidate: Candidate) -> bool:
-        """Whether the environment still takes an action that it took from another candidate."""
-        known = self._known_action(candidate)
-        if known is None or candidate == self._baseline:
-            return False
-        setup, seed = self.task.setup(known[0])
-        try:
-            async with self._environment.session() as session:
-                await session.reset(seed, setup.reset)
-                await session.step(session.form.read(known[1]).values)
-        except (EnvError, StepError):
-            return False
-        except ActionError:  # an answer as well
-            pass
-        return True
-
-    def _known_action(self, candidate: Candidate) -> tuple[int, str] | None:
-        """A seed, and the first action that the environment took there from another candidate."""
-        taken = (one for digest, one in self._taken.items() if digest != candidate.digest)
-        return next(taken, None) or self._recorded_action(candidate)
-
-    def _recorded_action(self, candidate: Candidate) -> tuple[int, str] | None:
-        ended = self._record.ended.items() if self._record else ()
-        for (digest, seed), played in ended:
-            if self._record and isinstance(played, Tally) and digest != candidate.digest:
-                first = self._record.episode(digest, seed).steps[0]
-                if first.trouble is None:
-                    return seed, first.action
-        return None
 
     def _model_for(self, candidate: Candidate, seed: int) -> Model:
         if self._record is None:
@@ -255,10 +230,6 @@ class Player:
             record.append(Ended(candidate.digest, played))
         return record.ended[candidate.digest, played.seed]
 
-    def took(self, digest: str, seed: int, action: str) -> None:
-        """The environment took an episode's first action."""
-        self._taken.setdefault(digest, (seed, action))
-
     def _owe(self, change: int) -> None:
         self._owed += change
         self.owed_calls += change * self.task.max_steps
@@ -271,75 +242,3 @@ class Player:
 def scope_of(digest: str, seed: int) -> str:
     """Of the calls on record of a candidate's episode."""
     return f"{digest} {seed}"
-
-
-class _Cut(Exception):  # noqa: N818  # not an error: the way out of an episode that need not go on
-    def __init__(self, bound: float) -> None:
-        self.bound = bound
-
-
-class _Running:
-    """One episode that is being played: the calls it has made, and the most that it can still return."""
-
-    def __init__(
-        self,
-        player: Player,
-        candidate: Candidate,
-        seed: int,
-        hopeless: Hopeless | None,
-        later_calls: int | None,
-    ) -> None:
-        self.calls = 0
-        self._player, self._hopeless, self._later = player, hopeless, later_calls
-        self._digest, self._seed = candidate.digest, seed
-        self._kept, self._steps = 0, list[Step]()
-
-    @property
-    def is_optional(self) -> bool:
-        """Whether it is only played where the budget has room for all of it."""
-        return self._later is not None
-
-    @property
-    def left(self) -> int:
-        """Calls that it may still make."""
-        return self._player.task.max_steps - max(len(self._steps), self._kept)
-
-    @property
-    def troubles(self) -> Troubles:
-        return troubles_of(self._steps)
-
-    @contextmanager
-    def among(self, running: set["_Running"], kept: int) -> Iterator[None]:
-        """Be one of those that are being played; of its calls, so many are on record.
-
-        Raises:
-            BudgetError: it is optional, and the budget has no room for it.
-        """
-        self._kept = kept
-        spending, owed = self._player.spending, sum(one.left for one in running)
-        if self._later is not None and not spending.room_for(owed + self.left, self._later):
-            raise out_of_budget(spending.nearest_limit)
-        running.add(self)
-        try:
-            yield
-        finally:
-            running.discard(self)
-
-    def begin(self) -> None:
-        self._steps.clear()
-
-    def step(self, step: Step) -> None:
-        self.calls += 1
-        self._player.owed_calls -= 1
-        self._steps.append(step)
-        if self._player.first is not None:
-            self._player.first.step(self._digest, step)
-        if step.number == 1 and step.trouble is None:
-            self._player.took(self._digest, self._seed, step.action)
-        left = self._player.task.max_steps - step.number
-        if self._hopeless is None or step.done or not left:
-            return
-        returned = sum(played.reward for played in self._steps)
-        bound = returned + self._player.task.most_return(left)
-        if self._hopeless(bound):
-            raise _Cut(bound)

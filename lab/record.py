@@ -40,6 +40,7 @@ from lab.journal import (
 from lab.spending import FREE, Prices, Spent, out_of_budget
 from lab.store import Store, calls, events, failures, studies, unusable
 from lab.troubles import Troubles, total
+from lab.work import Work
 
 PAGE = 500
 """Entries of the journal that are read at a time: with the texts of episodes they are large."""
@@ -94,7 +95,7 @@ class Record:
         self.unended: dict[Which, str] = {}
         self.uncounted = 0
         self.stopped: Stopped | None = None
-        self._work_s = _Work()
+        self._work_s = Work()
         self._change = asyncio.Event()
         self.read()
         self.earlier_minutes = self._work_s.seconds / 60
@@ -335,27 +336,6 @@ class Record:
         self.ended[which] = played.tally if isinstance(played, Episode) else played
         if isinstance(played, Episode):
             self._places[which] = len(self.events) - 1
-
-
-class _Work:
-    """Seconds in which at least one worker was at work, from its opening to the last that it wrote."""
-
-    def __init__(self) -> None:
-        self._before_s, self._began_s, self._last_s = 0.0, 0.0, 0.0
-        self._open = set[str]()
-
-    def wrote(self, at: float, worker: str, event: Event) -> None:
-        # A process that opens, while of those before it nobody writes any more, begins a stretch of its own.
-        if isinstance(event, Opened) and (event.alone or not self._open):
-            self._before_s += self._last_s - self._began_s
-            self._began_s = self._last_s = at  # also where the clock was set back since
-            self._open.clear()
-        self._open.add(worker)
-        self._last_s = max(at, self._last_s)
-
-    @property
-    def seconds(self) -> float:
-        return self._before_s + self._last_s - self._began_s
 
 
 def _seen(event: Event) -> Seen:

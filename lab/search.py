@@ -20,10 +20,11 @@ from lab.evaluation import Evaluation
 from lab.experiment import Experiment
 from lab.headroom import Headroom, HeadroomTest
 from lab.journal import Begun, Entered, Over, Renewed, Renewing, Searched, Seen
-from lab.player import Hopeless, Player
+from lab.player import Player
 from lab.race import Entrant, Heat, Race, State
 from lab.record import Record, Which
 from lab.renewal import Renewal
+from lab.running import Hopeless
 from lab.sampling import spread_out
 from lab.space import Space
 from lab.trial import BASELINE, Trial
