@@ -13,7 +13,7 @@ from lab.blame import Blame
 from lab.candidate import Candidate
 from lab.endpoint import Model
 from lab.environment import Environment
-from lab.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally, play
+from lab.episode import CutEpisode, Ending, Episode, FailedEpisode, Step, Tally, play
 from lab.errors import BrokenError, BudgetError, CallError, EnvError, RequestError
 from lab.evaluation import Evaluation
 from lab.first_answers import FirstAnswers
