@@ -40,8 +40,8 @@ episodes = st.builds(
 @given(episodes)
 def test_a_tally_counts_what_the_episode_counts(episode: Episode) -> None:
     tally = episode.tally
-    for field in fields(Tally):
-        assert getattr(tally, field.name) == getattr(episode, field.name), field.name
+    for name in (*(field.name for field in fields(Tally) if field.name != "times"), "troubles"):
+        assert getattr(tally, name) == getattr(episode, name), name
     assert tally.episode_return == episode.episode_return
 
 
