@@ -79,13 +79,18 @@ def project(tmp_path: Path) -> Project:
     return project
 
 
-def stops(done: Run, code: int, what: str, why: str) -> None:
-    """The study stopped after its first answers, and those that were in flight then."""
+def stops(done: Run, code: int, were: str, why: str) -> None:
+    """The study stopped after its first answers, or after the first episodes of the five that open it."""
     assert done.code == code, done.err
-    error = done.err[done.err.index(what) :]
-    assert why in error.splitlines()[2]
-    assert "try: " in error
-    assert FIRST <= done.calls <= FIRST + 2 * IN_FLIGHT
+    told = re.search(
+        rf"^All of the first (\d+) answers were {were}\.\n  where: .*\n  why: (.*)\n  try: ",
+        done.err,
+        re.MULTILINE,
+    )
+    assert told, done.err
+    assert 5 * 4 <= int(told[1]) <= FIRST
+    assert why in told[2]
+    assert int(told[1]) <= done.calls <= FIRST + 2 * IN_FLIGHT
 
 
 TUNE = ("lab.tune", "experiments/known.toml")
@@ -95,19 +100,18 @@ def test_a_model_that_only_thinks_stops_the_study_until_something_changes(projec
     frozen = project.folder / "prompts/best.toml"
     before = frozen.read_bytes()
     with fake_endpoint(thinks) as endpoint:
-        what = "All of the first 24 answers were empty."
         first = run(project, endpoint, *TUNE)
-        stops(first, 3, what, "why: finish_reason=length")
+        stops(first, 3, "empty", "finish_reason=length")
         assert "raise task.max_tokens and baseline.max_tokens" in first.err
         again = run(project, endpoint, *TUNE)
         assert (again.code, again.calls) == (3, 0)
         assert first.err.endswith(again.err)
         page = run(project, endpoint, "lab.report", "experiments/known.toml", "--out", "r.html")
         assert page.code == 0, page.err
-        assert what.rstrip(".") in (project.folder / "r.html").read_text()
+        assert "answers were empty" in (project.folder / "r.html").read_text()
         project.write("experiments/known.toml", EXPERIMENT.replace("max_tokens = 150", "max_tokens = 300"))
-        stops(run(project, endpoint, *TUNE), 3, what, "why: finish_reason=length")
-        stops(run(project, endpoint, *TUNE, "--fresh"), 3, what, "why: finish_reason=length")
+        stops(run(project, endpoint, *TUNE), 3, "empty", "finish_reason=length")
+        stops(run(project, endpoint, *TUNE, "--fresh"), 3, "empty", "finish_reason=length")
     assert frozen.read_bytes() == before
 
 
@@ -128,7 +132,7 @@ def test_prose_where_json_is_asked_for_stops_the_study_and_the_doctor_foresees_i
             r"^NOT   steps .*were no action.*there is no JSON object in it", doctor.out, re.MULTILINE
         )
         done = run(project, endpoint, *TUNE)
-    stops(done, 3, "All of the first 24 answers were no action.", "why: there is no JSON object in it")
+    stops(done, 3, "no action", "there is no JSON object in it")
 
 
 @contextmanager
@@ -149,7 +153,7 @@ def test_an_environment_that_refuses_everything_stops_the_study_with_its_words(p
     with environment(project, refusal), fake_endpoint() as endpoint:
         doctor = run(project, endpoint, "lab.doctor", "experiments/known.toml")
         done = run(project, endpoint, *TUNE)
-    stops(done, 4, "All of the first 24 answers were refused by the environment.", "Speak up!")
+    stops(done, 4, "refused by the environment", "Speak up!")
     assert doctor.code == 4
     assert re.search(r"^NOT   steps .*Speak up!", doctor.out, re.MULTILINE)
 
