@@ -15,8 +15,8 @@ surroundings may say otherwise, in the environment or in `.env`:
 Exit codes: 0 the episode was played, or the deadline ended it; 1 it could not be played; 2 usage; 128 + n
 signal n ended it (130 SIGINT, 143 SIGTERM). Whatever is not one of the three kinds of line goes to stderr.
 
-The episode is played in a child process (see `lab.submission`), since an environment may take its process
-down. This process prints the lines, and END whatever becomes of the child.
+The episode is played in a child process (see `lab.submission.appearance`), since an environment may take its
+process down. This process prints the lines, and END whatever becomes of the child.
 """
 
 import signal
@@ -37,14 +37,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from lab.child import Child, Message
-from lab.contract import end_line, start_line, start_name, step_line
-from lab.episode import Step
+from lab.agent.step import Step
 from lab.errors import ConfigError, LabError
-from lab.frozen import BEST, read_frozen
-from lab.output import STDERR, Output, take_stdout
-from lab.settings import ModelChoice, choose_model, read_surroundings
-from lab.submission import CLOSING_S, SEED, Appearance
+from lab.llm.settings import ModelChoice, choose_model, read_surroundings
+from lab.submission.appearance import CLOSING_S, SEED, Appearance
+from lab.submission.child import Child, Message
+from lab.submission.contract import end_line, start_line, start_name, step_line
+from lab.submission.frozen import BEST, read_frozen
+from lab.submission.stdout import STDERR, Output, take_stdout
 
 STARTED = time.monotonic()
 ROOT = Path(__file__).resolve().parent

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from benchmarks.figures import Row, table
 from benchmarks.kills import COMMAND, answer, rows
-from lab.frozen import read_frozen
-from lab.record import CONFIRMATION, HOLDOUT
+from lab.storage.record import CONFIRMATION, HOLDOUT
+from lab.submission.frozen import read_frozen
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project
 from tests.test_resume import EXPERIMENT

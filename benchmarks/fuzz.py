@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.figures import Row, table
-from lab.check import check
-from lab.contract import end_line, start_line, step_line, unescape
 from lab.errors import LabError
-from lab.experiment import load_experiment
-from lab.frozen import read_frozen
-from lab.output import Output
+from lab.experiment.experiment import load_experiment
+from lab.submission.checker import check
+from lab.submission.contract import end_line, start_line, step_line, unescape
+from lab.submission.frozen import read_frozen
+from lab.submission.stdout import Output
 from tests.project import Project
 
 FILES, EPISODES, STEPS = 10_000, 10_000, 8
@@ -136,7 +136,9 @@ def measure() -> list[Row]:
         Row(f"{FILES:,} damaged {name}", _told(ends), "no traceback, no refusal without a place")
         for name, ends in found.items()
     ]
-    what = f"{EPISODES:,} episodes of any Unicode through `lab.contract` and `lab.output`"
+    what = (
+        f"{EPISODES:,} episodes of any Unicode through `lab.submission.contract` and `lab.submission.stdout`"
+    )
     return [*rows, Row(what, _told(round_trip(chance)), "all back to the letter")]
 
 

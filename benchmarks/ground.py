@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from threading import Condition
 from typing import Protocol
 
-from lab.candidate import Candidate
-from lab.episode import Episode
-from lab.experiment import Experiment
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Episode
+from lab.experiment.experiment import Experiment
 
 
 class OutOfCalls(BaseException):  # no error: how a method's run ends

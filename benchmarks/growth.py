@@ -18,11 +18,12 @@ import numpy as np
 from benchmarks.ground import Ledger, Method, OutOfCalls, pick_at
 from benchmarks.methods import lab_race
 from benchmarks.peers import PEERS
-from lab.candidate import Candidate
-from lab.episode import Episode, Step
-from lab.experiment import Experiment, load_experiment
-from lab.prompt import PromptTemplate
-from lab.space import Choices, Space
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Episode
+from lab.agent.step import Step
+from lab.agent.template import PromptTemplate
+from lab.experiment.experiment import Experiment, load_experiment
+from lab.experiment.space import Choices, Space
 
 RESULTS = Path("benchmarks/results/growth.md")
 SIZES, VALUES = (10, 100, 1_000, 10_000), 10

@@ -20,12 +20,13 @@ from benchmarks.ground import Broken, OutOfCalls, pick_at
 from benchmarks.live_ground import Host, LiveGround
 from benchmarks.live_report import write_report
 from benchmarks.peers import PEERS
-from lab.candidate import Candidate
-from lab.endpoint import Endpoint
-from lab.environment import open_environment
-from lab.experiment import Experiment, load_experiment
-from lab.opening import open_endpoint, opening_model
-from lab.settings import choose_environment, choose_model, proposer_endpoint, read_surroundings
+from lab.agent.candidate import Candidate
+from lab.environments.config import choose_environment
+from lab.environments.environment import open_environment
+from lab.experiment.experiment import Experiment, load_experiment
+from lab.llm.client import Endpoint
+from lab.llm.launch import open_endpoint, opening_model
+from lab.llm.settings import choose_model, proposer_endpoint, read_surroundings
 
 LIVE = Path("benchmarks/live.toml")
 

@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from benchmarks.ground import Broken, Ledger, OutOfCalls
-from lab.candidate import Candidate, SamplingParams
-from lab.endpoint import Message, Model
-from lab.environment import Environment
-from lab.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
+from lab.agent.candidate import Candidate
+from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
+from lab.environments.environment import Environment
 from lab.errors import BudgetError, CallError, LabError
-from lab.experiment import Experiment
-from lab.player import Played, Player
-from lab.record import Record
-from lab.spending import FREE, Budget, Metered, Spending
+from lab.experiment.budget import FREE, Budget, Metered, Spending
+from lab.experiment.experiment import Experiment
+from lab.llm.client import Message, Model
+from lab.llm.sampling import SamplingParams
+from lab.search.player import Played, Player
+from lab.storage.record import Record
 
 ASKING = SamplingParams(temperature=1.0, max_tokens=400)
 """How the proposing model is asked. GEPA's authors use a temperature of 1.0; the length is

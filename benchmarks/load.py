@@ -20,17 +20,17 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.figures import Row, table
-from lab.candidate import Candidate
-from lab.endpoint import Endpoint, EndpointConfig
-from lab.environment import open_environment
-from lab.frozen import ECHO
-from lab.patience import Patience
-from lab.player import Player
-from lab.prompt import PromptTemplate
-from lab.record import Record
-from lab.spending import FREE, Metered, Spending
-from lab.store import Store
-from lab.task import Task
+from lab.agent.candidate import Candidate
+from lab.agent.task import Task
+from lab.agent.template import PromptTemplate
+from lab.environments.environment import open_environment
+from lab.experiment.budget import FREE, Metered, Spending
+from lab.llm.client import Endpoint, EndpointConfig
+from lab.llm.throttle import Patience
+from lab.search.player import Player
+from lab.storage.database import Store
+from lab.storage.record import Record
+from lab.submission.frozen import ECHO
 
 IN_FLIGHT, WAIT_S, ROUNDS = 64, 0.2, 3
 TASK = Task("echo", "test", max_steps=8, max_tokens=150, max_return=120.0, success_score=0.1)
@@ -122,7 +122,7 @@ def measured(kind: str, url: str, calls: int) -> dict[str, float]:
     """One run in this process: calls a second, CPU milliseconds a call, and the most memory, MB."""
     work = {"bare": bare, "lab": lab}[kind]
     asyncio.run(work(url, IN_FLIGHT * 8))  # imports are not what is measured
-    gc.freeze()  # as `lab.study` does; the bare loop has the good of it as well
+    gc.freeze()  # as `lab.study.study` does; the bare loop has the good of it as well
     before = time.process_time()
     rate = calls / asyncio.run(work(url, calls))
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

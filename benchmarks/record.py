@@ -13,15 +13,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab.candidate import Candidate
-from lab.environment import open_environment
-from lab.episode import Episode
-from lab.experiment import Experiment, load_experiment
-from lab.opening import open_endpoint, opening_model
-from lab.player import Player
-from lab.settings import choose_environment, choose_model
-from lab.space import Choices
-from lab.spending import Spending
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Episode
+from lab.environments.config import choose_environment
+from lab.environments.environment import open_environment
+from lab.experiment.budget import Spending
+from lab.experiment.experiment import Experiment, load_experiment
+from lab.experiment.space import Choices
+from lab.llm.launch import open_endpoint, opening_model
+from lab.llm.settings import choose_model
+from lab.search.player import Player
 
 GRID = Path("benchmarks/grid.toml")
 RAW = Path(".lab/table.jsonl")

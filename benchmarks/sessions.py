@@ -16,15 +16,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from math import exp, log
 
-from lab.agent import Agent
-from lab.candidate import Candidate, ContextSettings, SamplingParams
-from lab.endpoint import Completion, Message
-from lab.environment import Environment, open_environment
-from lab.episode import play
-from lab.frozen import ECHO
-from lab.intervals import t_interval
-from lab.prompt import PromptTemplate
-from lab.task import Task
+from lab.agent.agent import Agent
+from lab.agent.candidate import Candidate, ContextSettings
+from lab.agent.rollout import play
+from lab.agent.task import Task
+from lab.agent.template import PromptTemplate
+from lab.environments.environment import Environment, open_environment
+from lab.llm.client import Completion, Message
+from lab.llm.sampling import SamplingParams
+from lab.stats.intervals import t_interval
+from lab.submission.frozen import ECHO
 
 ROUNDS, STEPS, SESSIONS, EPISODE = 40, 200, 64, 8
 ANSWER = "A sentence of the length that a small model writes. " * 8

@@ -19,18 +19,18 @@ import numpy as np
 from benchmarks.ground import Ledger, Method, OutOfCalls
 from benchmarks.methods import lab_race
 from benchmarks.peers import PEERS
-from lab.candidate import Candidate
-from lab.episode import Episode, Step
-from lab.evaluation import Evaluation
-from lab.experiment import Experiment, load_experiment
-from lab.intervals import t_interval
-from lab.objective import Objective
-from lab.race import Race, State
-from lab.sampling import at_random
-from lab.space import Space
-from lab.trial import Trial
-from lab.verdict import confirm, finalists, judge
-from lab.words import estimate_text
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Episode
+from lab.agent.evaluation import Evaluation, Trial
+from lab.agent.step import Step
+from lab.experiment.experiment import Experiment, load_experiment
+from lab.experiment.objective import Objective
+from lab.experiment.space import Space
+from lab.search.points import at_random
+from lab.search.race import Race, State
+from lab.stats.format import estimate_text
+from lab.stats.intervals import t_interval
+from lab.verdict.verdict import confirm, finalists, judge
 
 RESULTS = Path("benchmarks/results/simulated.md")
 GRID, ECHO = Path("benchmarks/grid.toml"), Path("experiments/echo.toml")

@@ -16,10 +16,11 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.ground import Ledger
-from lab.candidate import Candidate
-from lab.endpoint import Completion
-from lab.episode import Episode, Step
-from lab.experiment import Experiment, load_experiment
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Episode
+from lab.agent.step import Step
+from lab.experiment.experiment import Experiment, load_experiment
+from lab.llm.client import Completion
 
 GRID = Path("benchmarks/grid.toml")
 TABLE = Path("benchmarks/table/echo.jsonl.gz")

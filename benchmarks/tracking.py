@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from lab.intervals import t_interval
-from lab.tracking import Tracker
+from lab.stats.intervals import t_interval
+from lab.tracking.tracker import Tracker
 from lab.tune import app
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project

@@ -1,50 +1,23 @@
-"""The checker `python -m lab.check`: whether an evaluator would accept what a submission printed.
+"""The command `python -m lab.check`: whether an evaluator would accept what a submission printed.
 
-It reads the stdout of `inference.py`, or of anybody's script, and says line by line what is wrong; the form
-is `lab.contract`'s. It accepts a score with 2 or 3 decimals, and an END without one, as older rules had it.
+It owns how the result is printed; the checks are `lab.submission.checker`'s.
 """
 
-import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lab.command import Debug, command_line, manners
+from lab.cli.command import Debug, command_line, manners
 from lab.errors import ConfigError
-from lab.output import print_result
+from lab.submission.checker import check
+from lab.submission.stdout import print_result
 
 app = command_line()
 
-SHOWN = 60
-"""Characters of a wrong value that are repeated."""
-
 MOST_FAULTS = 20
 """That are printed; a capture of something else has one a line."""
-
-_AFTER_ACTION = (" reward=", " done=", " error=")
-_MONEY, _SCORE = re.compile(r"-?\d+\.\d\d"), re.compile(r"\d\.\d{2,3}")
-_BREAKS = re.compile("[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029\x00]")
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What is wrong; lines count from 1."""
-
-    line: int
-    what: str
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What a capture holds."""
-
-    episodes: int
-    steps: int
-    faults: tuple[Fault, ...]
 
 
 @app.command()
@@ -73,147 +46,6 @@ def main(
     found = f"{_several(checked.episodes, 'episode')}, {_several(checked.steps, 'step')}"
     print_result(f"{'NOT accepted' if checked.faults else 'Accepted'}: {found}.")
     sys.exit(1 if checked.faults else 0)
-
-
-def check(data: bytes) -> Checked:
-    """Check a capture: any bytes are either right or wrong in words."""
-    lines = data.decode("utf-8", "surrogateescape").split("\n")
-    ended = lines.pop() == ""
-    reader = _Reader()
-    faults = [Fault(number, what) for number, line in enumerate(lines, 1) for what in reader.read(line)]
-    if not ended:
-        faults.append(Fault(len(lines) + 1, "the last line is not whole: it has no line end"))
-    elif reader.open:
-        faults.append(Fault(len(lines), "the output ends without END"))
-    elif not reader.episodes:
-        faults.append(Fault(1, "there is no START"))
-    return Checked(reader.episodes, reader.steps, tuple(faults))
-
-
-class _Reader:
-    """Reads line by line what belongs to an episode: START, the steps in order, END."""
-
-    def __init__(self) -> None:
-        self.open = False
-        self.episodes = self.steps = 0
-        self._rewards: list[str] = []
-        self._done = False
-
-    def read(self, line: str) -> Iterator[str]:
-        """What is wrong with the next line."""
-        if any("\udc80" <= char <= "\udcff" for char in line):
-            yield "it is not UTF-8"
-        elif found := _BREAKS.search(line):
-            yield f"a raw {found[0]!r} breaks the line for some readers: escape it"
-        elif line.startswith("[START]"):
-            yield from self._start(line)
-        elif line.startswith("[STEP]"):
-            yield from self._step(line)
-        elif line.startswith("[END]"):
-            yield from self._end(line)
-        else:
-            yield f"it is none of START, STEP and END: {_shown(line)}; print anything else to stderr"
-
-    def _start(self, line: str) -> Iterator[str]:
-        if self.open:
-            yield "START comes again before END"
-        self.open, self._rewards, self._done = True, [], False
-        self.episodes += 1
-        values = _fields(line, "task=", " env=", " model=")
-        if values is None:
-            yield "START has not the fields task, env, model, in this order, a space between"
-            return
-        for name, value in zip(("task", "env", "model"), values, strict=True):
-            if not value.strip():
-                yield f"{name} is empty"
-
-    def _step(self, line: str) -> Iterator[str]:
-        if not self.open:
-            yield "STEP comes before START"
-        if self._done:
-            yield "STEP comes after a step that was done"
-        self.steps += 1
-        values = _fields(line, "step=", " action=", *_AFTER_ACTION)
-        if values is None:
-            yield "STEP has not the fields step, action, reward, done, error, in this order, a space between"
-            self._rewards.append("")
-            return
-        number = values[0]
-        _, reward, done, error = longest = _longest_action(line.partition(" action=")[2])
-        self._rewards.append(reward)
-        self._done = done == "true"
-        if longest != values[1:]:
-            yield "the action or the error reads like further fields: escape what looks like one"
-        if number != str(len(self._rewards)):
-            yield f"step is {_shown(number)}, and {len(self._rewards)} is next"
-        yield from _wrong_money("reward", reward)
-        yield from _wrong_bool("done", done)
-        if not error:
-            yield "error is empty: null, or what went wrong"
-
-    def _end(self, line: str) -> Iterator[str]:
-        if not self.open:
-            yield "END comes before START"
-        self.open = False
-        values = _fields(line, "success=", " steps=", " rewards=")
-        if values is None:
-            yield "END has not the fields success, steps, score, rewards, in this order, a space between"
-            return
-        success, steps, rewards = values
-        steps, scored, score = steps.partition(" score=")
-        yield from _wrong_bool("success", success)
-        if steps != str(len(self._rewards)):
-            yield f"steps is {_shown(steps)}, and there were {len(self._rewards)}"
-        if scored and (not _SCORE.fullmatch(score) or float(score) > 1):
-            yield f"score is {_shown(score)}: from 0.000 to 1.000, with 2 or 3 decimals"
-        listed = rewards.split(",") if rewards else []
-        wrong = [what for reward in listed for what in _wrong_money("a reward", reward)]
-        yield from wrong[:1]
-        if not wrong and listed != self._rewards:
-            yield "rewards are not those of the steps"
-
-
-def _fields(line: str, first: str, *marks: str) -> list[str] | None:
-    """The values of a line's fields, each up to the first of the next one's mark; None where one is missing.
-
-    By hand: a regular expression would try all ways to cut a line that is full of marks, for hours.
-    """
-    _, _, rest = line.partition("]")
-    values, before, rest = list[str](), *rest.partition(first)[::2]
-    if not before or before.strip(" "):
-        return None
-    for mark in marks:
-        value, found, rest = rest.partition(mark)
-        if not found:
-            return None
-        values.append(value)
-    return [*values, rest]
-
-
-def _longest_action(text: str) -> list[str]:
-    """Action, reward, done and error, where the action has all that could be taken for further fields."""
-    end = len(text)
-    for mark in reversed(_AFTER_ACTION):
-        end = text.rfind(mark, 0, end)
-    rest = text[end + len(_AFTER_ACTION[0]) :]
-    reward, _, rest = rest.partition(_AFTER_ACTION[1])
-    done, _, error = rest.partition(_AFTER_ACTION[2])
-    return [text[:end], reward, done, error]
-
-
-def _wrong_money(name: str, value: str) -> Iterator[str]:
-    if not _MONEY.fullmatch(value):
-        yield f"{name} is {_shown(value)}: a number with 2 decimals"
-
-
-def _wrong_bool(name: str, value: str) -> Iterator[str]:
-    if value not in ("true", "false"):
-        yield f"{name} is {_shown(value)}: true or false"
-
-
-def _shown(text: str) -> str:
-    """Foreign text, clipped, and without what a terminal would act on."""
-    return ascii(text if len(text) <= SHOWN else text[:SHOWN] + " ...")
 
 
 def _several(count: int, noun: str) -> str:

@@ -1,7 +1,7 @@
 """The command `python -m lab.compare`: two candidates head to head, on episodes that no study has played.
 
 It owns the sentence that is said of them, which claims what the test shows and no more; the test is
-`lab.verdict`'s.
+`lab.verdict.verdict`'s.
 """
 
 import asyncio
@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.command import Debug, EndpointUrl, ExperimentOrNone, command_line, manners, who
+from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, command_line, manners, who
 from lab.errors import plain
-from lab.output import print_result
-from lab.words import LESS, MORE, estimate_text, number, p_text, price, troubles_brief, troubles_text
+from lab.search.trouble_words import troubles_brief, troubles_text
+from lab.stats.format import LESS, MORE, estimate_text, number, p_text, price
+from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
-    from lab.evaluation import Evaluation
-    from lab.experiment import Experiment
-    from lab.spending import Spending
-    from lab.stage import Contender, Stage
-    from lab.verdict import Compared, Verdict
+    from lab.agent.evaluation import Evaluation
+    from lab.cli.contenders import Contender, Stage
+    from lab.experiment.budget import Spending
+    from lab.experiment.experiment import Experiment
+    from lab.verdict.verdict import Compared, Verdict
 
 app = command_line()
 
@@ -63,10 +64,10 @@ def compare(
 
 async def _compare(a: str, b: str, path: Path | None, episodes: int | None, endpoint: str) -> None:
     # Here and not above, so that --help answers at once.
-    from lab.objective import Objective
-    from lab.stage import set_stage
-    from lab.trial import Trial
-    from lab.verdict import judge
+    from lab.agent.evaluation import Trial
+    from lab.cli.contenders import set_stage
+    from lab.experiment.objective import Objective
+    from lab.verdict.verdict import judge
 
     stage = await set_stage([a, b], path, need_experiment=True, endpoint=endpoint)
     assert stage.experiment is not None
@@ -81,9 +82,9 @@ async def _compare(a: str, b: str, path: Path | None, episodes: int | None, endp
 
 
 async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[Evaluation, Evaluation]":
-    from lab.player import Player
-    from lab.record import COMPARISON
-    from lab.spending import Metered, Spending
+    from lab.experiment.budget import Metered, Spending
+    from lab.search.player import Player
+    from lab.storage.record import COMPARISON
 
     first = experiment.seed + COMPARISON
     seeds = range(first, first + count)
@@ -176,7 +177,7 @@ Row = tuple[str, str, str]
 
 def _table(stage: "Stage", one: "Evaluation", other: "Evaluation", confidence: float) -> Iterator[str]:
     """What differs, and how they did; never a setting that both share."""
-    from lab.intervals import t_interval
+    from lab.stats.intervals import t_interval
 
     first, second = stage.contenders
     estimates = [t_interval(list(played.values.values()), confidence) for played in (one, other)]
@@ -204,7 +205,7 @@ def _unjudged(one: "Evaluation", other: "Evaluation") -> Row:
 
 
 def _settings(first: "Contender", second: "Contender") -> Iterator[Row]:
-    from lab.difference import differing, text_diff
+    from lab.display.diff import differing, text_diff
 
     pairs = differing(first.candidate, second.candidate)
     for name, (mine, its) in pairs.items():

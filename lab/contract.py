@@ -1,82 +1,8 @@
-r"""The three kinds of line that a submission prints, and nothing else: START, STEP, END.
+"""The published name of the escaping in START, STEP and END lines: `lab.contract.unescape`.
 
-It owns their exact form and the escaping that keeps any text on one line and readable back.
-
-Escaping of an action or an error: a backslash is doubled; what Python calls unprintable (controls, line and
-paragraph separators, format characters, surrogates, any space but the plain one) becomes `\n`, `\r`, `\t`,
-`\xNN`, `\uNNNN` or `\UNNNNNNNN`; and the space before `reward=`, `done=`, `error=` or another field's name
-becomes `\x20`, so that a text never reads as the line's next field. `unescape` undoes it.
+The lines and their escaping are `lab.submission.contract`'s.
 """
 
-import re
-from collections.abc import Sequence
+from lab.submission.contract import escape, unescape
 
-_NAMED = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_PLAIN = {escaped[1]: char for char, escaped in _NAMED.items()}
-_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|([\\nrt]))")
-_FIELD = re.compile(r" (?=(?:task|env|model|step|action|reward|done|error|success|steps|score|rewards)=)")
-
-
-def start_line(task: str, env: str, model: str) -> str:
-    """`[START] task=... env=... model=...`."""
-    task, env, model = (escape(start_name(name)) for name in (task, env, model))
-    return f"[START] task={task} env={env} model={model}"
-
-
-def start_name(name: str) -> str:
-    """`name` as START has it: without blanks, at which parsers end it."""
-    return re.sub(r"\s+", "_", name)
-
-
-def step_line(step: int, action: str, reward: float, done: bool, error: str | None) -> str:
-    """`[STEP] step=... action=... reward=0.00 done=true|false error=...|null`."""
-    told = escape(error) if error else "null"
-    return (
-        f"[STEP] step={step} action={escape(action)} reward={_money(reward)} done={_bool(done)} error={told}"
-    )
-
-
-def end_line(success: bool, score: float, rewards: Sequence[float]) -> str:
-    """`[END] success=true|false steps=... score=0.000 rewards=0.00,...`."""
-    listed = ",".join(_money(reward) for reward in rewards)
-    return f"[END] success={_bool(success)} steps={len(rewards)} score={score:.3f} rewards={listed}"
-
-
-def escape(text: str) -> str:
-    """`text` on one line, as the module says; any `str` has an escape, and it is pure UTF-8."""
-    return _FIELD.sub(r"\\x20", "".join(map(_escape_char, text)))
-
-
-def unescape(text: str) -> str:
-    """The text that `escape` was given.
-
-    Raises:
-        ValueError: `text` holds a backslash that `escape` does not write.
-    """
-    if "\\" in _ESCAPE.sub("", text):
-        raise ValueError(f"not an escaped text: {text!r}")
-    return _ESCAPE.sub(_unescape_match, text)
-
-
-def _escape_char(char: str) -> str:
-    if char in _NAMED:
-        return _NAMED[char]
-    if char.isprintable():
-        return char
-    code = ord(char)
-    if code <= 0xFF:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
-
-
-def _unescape_match(match: re.Match[str]) -> str:
-    named = match[4]
-    return _PLAIN[named] if named else chr(int(match[1] or match[2] or match[3], 16))
-
-
-def _money(value: float) -> str:
-    return f"{value + 0.0:.2f}" if round(value, 2) else "0.00"  # never -0.00
-
-
-def _bool(value: bool) -> str:
-    return "true" if value else "false"
+__all__ = ["escape", "unescape"]

@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.command import Debug, EndpointUrl, Experiment, command_line, manners
+from lab.cli.command import Debug, EndpointUrl, Experiment, command_line, manners
 from lab.errors import ConfigError, LabError, NoKeyError, OutageError, UnreachableError, plain
-from lab.frozen import BEST, read_frozen
-from lab.output import print_result
+from lab.submission.frozen import BEST, read_frozen
+from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
-    from lab.experiment import Experiment as Loaded
-    from lab.settings import ModelChoice
+    from lab.experiment.experiment import Experiment as Loaded
+    from lab.llm.settings import ModelChoice
 
 app = command_line()
 
@@ -86,7 +86,7 @@ def doctor(
 
 async def _examine(path: Path, endpoint: str) -> list[LabError]:
     """Print each finding as it is made; what is not fine."""
-    from lab.settings import read_surroundings
+    from lab.llm.settings import read_surroundings
 
     read_surroundings(Path.cwd(), endpoint)
     wrong: list[LabError] = []
@@ -169,7 +169,7 @@ def _pins() -> Iterator[tuple[str, str]]:
 
 
 def _experiment(path: Path, loaded: "list[Loaded]") -> str:
-    from lab.experiment import load_experiment
+    from lab.experiment.experiment import load_experiment
 
     loaded.append(load_experiment(path))
     return f"{path}: {loaded[0].about}"
@@ -182,7 +182,7 @@ def _frozen() -> str:
 
 async def _model(experiment: "Loaded") -> list[Finding]:
     """Endpoint, key and model: one call tells which of them is not fine."""
-    from lab.settings import choose_model, hosted_endpoint
+    from lab.llm.settings import choose_model, hosted_endpoint
 
     try:
         model = choose_model(experiment.model)
@@ -225,9 +225,9 @@ def _embedded(model: "ModelChoice") -> list[Finding]:
 
 
 async def _answer(model: "ModelChoice", experiment: "Loaded") -> str:
-    from lab.candidate import SamplingParams
-    from lab.endpoint import Message
-    from lab.opening import open_endpoint, opening_model
+    from lab.llm.client import Message
+    from lab.llm.launch import open_endpoint, opening_model
+    from lab.llm.sampling import SamplingParams
 
     patience = replace(experiment.patience, attempts=1, timeout_s=ANSWER_S, whole_s=ANSWER_S)
     with opening_model(model, os.environ) as opening:
@@ -238,9 +238,9 @@ async def _answer(model: "ModelChoice", experiment: "Loaded") -> str:
 
 async def _environment(experiment: "Loaded", *, play: bool) -> AsyncIterator[Finding]:
     """The environment, and two steps in it where the model is fine."""
-    from lab.environment import open_environment
-    from lab.rehearsal import rehearse
-    from lab.settings import choose_environment
+    from lab.environments.config import choose_environment
+    from lab.environments.environment import open_environment
+    from lab.study.rehearsal import rehearse
 
     about, unplayed = "environment", Finding("steps", "not played", looked=False)
     try:
@@ -269,7 +269,7 @@ def _mlflow(experiment: str) -> str:
         os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
     import mlflow
 
-    from lab.endpoint import shown_url
+    from lab.addresses import shown_url
 
     shown = shown_url(mlflow.get_tracking_uri()) if uri else str(DATABASE)
     try:
@@ -288,7 +288,7 @@ def _mlflow(experiment: str) -> str:
 
 
 def _check_whole(uri: str) -> None:
-    from lab.mlflow_database import database_file, is_half_made
+    from lab.tracking.database import database_file, is_half_made
 
     path = database_file(uri)
     if path is not None and is_half_made(path):

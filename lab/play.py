@@ -1,6 +1,6 @@
 """The command `python -m lab.play`: one episode of any candidate, step by step, with all that is sent.
 
-It owns how an episode is told; who may be named, and what is played on, is `lab.stage`'s.
+It owns how an episode is told; who may be named, and what is played on, is `lab.cli.contenders`'s.
 """
 
 import asyncio
@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.command import Debug, EndpointUrl, ExperimentOrNone, command_line, manners, who
+from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, command_line, manners, who
 from lab.errors import plain
-from lab.output import print_result
-from lab.words import troubles_text
+from lab.search.trouble_words import troubles_text
+from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
-    from lab.candidate import SamplingParams
-    from lab.endpoint import Completion, Message, Model
-    from lab.episode import Episode, Step
-    from lab.stage import Stage
-    from lab.task import Task
+    from lab.agent.episode import Episode
+    from lab.agent.step import Step
+    from lab.agent.task import Task
+    from lab.cli.contenders import Stage
+    from lab.llm.client import Completion, Message, Model
+    from lab.llm.sampling import SamplingParams
 
 app = command_line()
 
@@ -56,9 +57,9 @@ def play(
 
 async def _play(name: str, path: Path | None, seed: int, url: str) -> None:
     # Here and not above, so that --help answers at once.
-    from lab.agent import Agent
-    from lab.episode import play as play_episode
-    from lab.stage import set_stage
+    from lab.agent.agent import Agent
+    from lab.agent.rollout import play as play_episode
+    from lab.cli.contenders import set_stage
 
     stage = await set_stage([name], path, need_experiment=False, endpoint=url)
     (contender,) = stage.contenders
@@ -108,7 +109,7 @@ def _cost(completion: "Completion | None") -> str:
 
 
 def _heading(stage: "Stage", seed: int) -> str:
-    from lab.difference import settings_of
+    from lab.display.diff import settings_of
 
     (contender,) = stage.contenders
     settings = " ".join(f"{name}={value}" for name, value in settings_of(contender.candidate).items())

@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from lab.command import Debug, Experiment, command_line, manners
+from lab.cli.command import Debug, Experiment, command_line, manners
 from lab.errors import LabError, plain
-from lab.output import print_result
+from lab.submission.stdout import print_result
 
 app = command_line()
 
@@ -68,9 +68,9 @@ def report(
 async def _report(experiment: Path, out: Path | None, storage: str) -> Path:
     # Here and not above, so that --help answers at once.
     from lab.files import write_atomically
-    from lab.history import past_study
     from lab.reporting.page import report as page
-    from lab.store import CALLS
+    from lab.storage.database import CALLS
+    from lab.study.past_study import past_study
 
     async with past_study(experiment, storage) as past:
         path = out or CALLS.parent / f"report-{past.record.name}.html"
@@ -80,10 +80,10 @@ async def _report(experiment: Path, out: Path | None, storage: str) -> Path:
 
 async def _logged(experiment: Path, storage: str) -> str:
     """Log the study again: what is in MLflow already is written over. Its name."""
-    from lab.history import past_study
     from lab.reporting.page import report as page
-    from lab.resume import alone
-    from lab.store import CALLS
+    from lab.storage.database import CALLS
+    from lab.study.past_study import past_study
+    from lab.study.resume import alone
 
     async with past_study(experiment, storage, lambda line: typer.echo(plain(line), err=True)) as past:
         tracker, shared = past.tracker, past.record.store.shared

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.candidate import Candidate
-from lab.command import Debug, command_line, manners
-from lab.difference import demonstrations, differing, settings_of, text_diff
+from lab.agent.candidate import Candidate
+from lab.cli.command import Debug, command_line, manners
+from lab.cli.contenders import experiment_path
+from lab.display.diff import demonstrations, differing, settings_of, text_diff
 from lab.errors import ConfigError, plain
-from lab.frozen import BEST, Evidence, FrozenPrompt, read_frozen
-from lab.output import print_result
-from lab.stage import experiment_path
-from lab.words import MORE, UNKNOWN, number, p_text, price, recorded
+from lab.stats.format import MORE, UNKNOWN, number, p_text, price, recorded
+from lab.submission.frozen import BEST, Evidence, FrozenPrompt, read_frozen
+from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
-    from lab.experiment import Experiment
+    from lab.experiment.experiment import Experiment
 
 app = command_line()
 
@@ -52,7 +52,7 @@ def show(
 
 def _experiment(frozen: FrozenPrompt) -> "Experiment | ConfigError":
     """The experiment that froze it, as its file is now, or why that cannot be had."""
-    from lab.experiment import load_experiment
+    from lab.experiment.experiment import load_experiment
 
     try:
         return load_experiment(experiment_path(frozen.provenance.experiment))

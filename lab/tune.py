@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.command import Debug, EndpointUrl, Experiment, command_line, manners
+from lab.cli.command import Debug, EndpointUrl, Experiment, command_line, manners
 from lab.errors import BudgetError, ConfigError, LabError
-from lab.frozen import BEST
-from lab.output import print_result
+from lab.submission.frozen import BEST
+from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
-    from lab.outcome import Outcome
-    from lab.progress import ProgressView
-    from lab.record import Record
-    from lab.study import Study
-    from lab.tracking import Tracker
-    from lab.unvalidated import Unvalidated
+    from lab.display.progress import ProgressView
+    from lab.storage.record import Record
+    from lab.study.study import Study
+    from lab.tracking.tracker import Tracker
+    from lab.verdict.outcome import Outcome
+    from lab.verdict.unvalidated import Unvalidated
 
 app = command_line()
 
@@ -134,15 +134,16 @@ class _Ended:
     @property
     def unvalidated(self) -> bool:
         """Whether there is no verdict."""
-        from lab.unvalidated import Unvalidated
+        from lab.verdict.unvalidated import Unvalidated
 
         return isinstance(self.outcome, Unvalidated)
 
 
 async def _planned(path: Path, endpoint: str) -> str:
-    from lab.experiment import load_experiment
-    from lab.plan import Plan, opening_of
-    from lab.settings import choose_environment, choose_model, read_surroundings, shown_proposer
+    from lab.environments.config import choose_environment
+    from lab.experiment.experiment import load_experiment
+    from lab.llm.settings import choose_model, read_surroundings, shown_proposer
+    from lab.study.plan import Plan, opening_of
 
     read_surroundings(Path.cwd(), endpoint)
     experiment = load_experiment(path)
@@ -153,10 +154,10 @@ async def _planned(path: Path, endpoint: str) -> str:
 
 
 def _shown(ended: _Ended, wanted: _Wanted, *, as_json: bool) -> str:
-    from lab.outcome import Outcome
-    from lab.result import result
-    from lab.summary import summary, untracked_lines
-    from lab.unvalidated import unvalidated_result, unvalidated_summary
+    from lab.verdict.outcome import Outcome
+    from lab.verdict.result_json import result
+    from lab.verdict.summary import summary, untracked_lines
+    from lab.verdict.unvalidated import unvalidated_result, unvalidated_summary
 
     outcome, out = ended.outcome, None if ended.not_written else wanted.out
     if isinstance(outcome, Outcome):
@@ -174,18 +175,18 @@ def _shown(ended: _Ended, wanted: _Wanted, *, as_json: bool) -> str:
 async def _tune(wanted: _Wanted, last: ExitStack) -> _Ended:
     """How it ended; `last` is unwound when an error has been printed."""
     # Here and not above, so that --help answers at once.
-    from lab.around import first_lines, untouched
-    from lab.experiment import load_experiment
+    from lab.display.progress import ProgressView
+    from lab.experiment.experiment import load_experiment
     from lab.files import check_writable
-    from lab.first_answers import stop_error
-    from lab.opening import opening_model
-    from lab.progress import ProgressView
-    from lab.resume import alone, open_record
-    from lab.settings import choose_model, read_surroundings, shown_proposer
-    from lab.store import CALLS, Store
-    from lab.study import Study
-    from lab.study_document import document
-    from lab.tracking import Tracker
+    from lab.llm.launch import opening_model
+    from lab.llm.settings import choose_model, read_surroundings, shown_proposer
+    from lab.search.first_answers import stop_error
+    from lab.storage.database import CALLS, Store
+    from lab.study.around import first_lines, untouched
+    from lab.study.document import document
+    from lab.study.resume import alone, open_record
+    from lab.study.study import Study
+    from lab.tracking.tracker import Tracker
 
     read_surroundings(Path.cwd(), wanted.endpoint)
     storage = _storage(wanted)
@@ -250,11 +251,11 @@ def _closing(tracker: "Tracker", last: ExitStack) -> Iterator[None]:
 
 def _keep(outcome: "Outcome | Unvalidated", wanted: _Wanted, tracker: "Tracker", record: "Record") -> _Ended:
     """Freeze what was found, and give MLflow the frozen prompt and the report."""
-    from lab.around import from_before
-    from lab.freeze import freeze
-    from lab.history import PastStudy
-    from lab.outcome import Outcome
     from lab.reporting.page import report
+    from lab.study.around import from_before
+    from lab.study.past_study import PastStudy
+    from lab.submission.freeze import freeze
+    from lab.verdict.outcome import Outcome
 
     judged = isinstance(outcome, Outcome)
     if not judged and not wanted.freeze_unvalidated:

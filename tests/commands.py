@@ -152,7 +152,7 @@ def server(environ: Mapping[str, str]) -> Server | None:
 
 
 def _preload() -> None:
-    """Import OpenEnv without gradio, as `lab.environment` does."""
+    """Import OpenEnv without gradio, as `lab.environments.environment` does."""
     sys.modules["gradio"] = None  # type: ignore[assignment]
     for name in _PRELOADED:
         importlib.import_module(name)

@@ -9,16 +9,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lab.action import Action, ActionError, ActionForm
-from lab.agent import FALLBACK_ACTION, Agent
-from lab.candidate import Candidate, SamplingParams
-from lab.chat import ASK, chat
-from lab.endpoint import Completion, Endpoint, EndpointConfig, Message
-from lab.episode import Episode, Start, Step, play
+from lab.agent.agent import FALLBACK_ACTION, Agent
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Episode, Start
+from lab.agent.messages import ASK, chat
+from lab.agent.rollout import play
+from lab.agent.step import Step
+from lab.agent.task import Setup, Task
+from lab.agent.template import PromptTemplate
+from lab.environments.action import Action, ActionError, ActionForm
+from lab.environments.observation import Observed, View
 from lab.errors import ConfigError, EnvError
-from lab.observation import Observed, View
-from lab.prompt import PromptTemplate
-from lab.task import Setup, Task
+from lab.llm.client import Completion, Endpoint, EndpointConfig, Message
+from lab.llm.sampling import SamplingParams
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 
 MOVE: dict[str, Any] = {

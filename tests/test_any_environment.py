@@ -14,16 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from lab.action import ActionError
-from lab.agent import Agent
-from lab.contract import unescape
-from lab.declaration import EnvironmentConfig
-from lab.endpoint import Endpoint, EndpointConfig
-from lab.environment import Environment, open_environment
-from lab.episode import Episode, play
+from lab.agent.agent import Agent
+from lab.agent.episode import Episode
+from lab.agent.rollout import play
+from lab.environments.action import ActionError
+from lab.environments.config import EnvironmentConfig
+from lab.environments.environment import Environment, open_environment
 from lab.errors import ConfigError
-from lab.experiment import load_experiment
-from lab.frozen import read_frozen
+from lab.experiment.experiment import load_experiment
+from lab.llm.client import Endpoint, EndpointConfig
+from lab.submission.contract import unescape
+from lab.submission.frozen import read_frozen
 from tests.echo_server import ROOT, server
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project
@@ -299,8 +300,8 @@ HANGS = """
 import asyncio
 from pathlib import Path
 
-from lab.declaration import EnvironmentConfig
-from lab.environment import open_environment
+from lab.environments.config import EnvironmentConfig
+from lab.environments.environment import open_environment
 from lab.errors import EnvError
 
 

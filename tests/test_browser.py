@@ -15,7 +15,7 @@ import pytest
 from mlflow.entities import Run
 from selenium.webdriver.common.by import By
 
-from lab.frozen import FrozenPrompt, read_frozen
+from lab.submission.frozen import FrozenPrompt, read_frozen
 from tests.browser import Browser, browsing, mlflow_ui, needs_chromium
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project

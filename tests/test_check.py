@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.check import Checked, check
-from lab.contract import end_line, start_line, step_line
+from lab.submission.checker import Checked, check
+from lab.submission.contract import end_line, start_line, step_line
 from tests.echo_server import ROOT
 from tests.fake_endpoint import fake_endpoint
 from tests.project import Project

@@ -16,9 +16,9 @@ import pytest
 import typer
 
 from lab.__main__ import COMMANDS, app
-from lab.command import manners
+from lab.agent.evaluation import Evaluation
+from lab.cli.command import manners
 from lab.compare import claim, least_pairs
-from lab.evaluation import Evaluation
 from tests.echo_server import ROOT, free_port
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project

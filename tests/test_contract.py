@@ -5,7 +5,7 @@ import re
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lab.contract import end_line, escape, start_line, step_line, unescape
+from lab.submission.contract import end_line, escape, start_line, step_line, unescape
 
 ANY_TEXT = st.text(st.characters())  # every code point, surrogates and controls included
 STEP = re.compile(r"\[STEP\] step=(\d+) action=(.*) reward=(-?\d+\.\d\d) done=(true|false) error=(.*)")

@@ -17,10 +17,10 @@ from typer.main import get_command
 
 from lab import tune
 from lab.__main__ import COMMANDS
+from lab.agent.template import load_template
 from lab.environments.echo.server.app import MAX_SESSIONS
-from lab.experiment import load_experiment
-from lab.experiment_file import ExperimentFile
-from lab.prompt import load_template
+from lab.experiment.experiment import load_experiment
+from lab.experiment.schema import ExperimentFile
 from tests.echo_server import ROOT
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.frozen import read_frozen
-from lab.record import CONFIRMATION, HOLDOUT, Record
-from lab.store import Store
+from lab.storage.database import Store
+from lab.storage.record import CONFIRMATION, HOLDOUT, Record
+from lab.submission.frozen import read_frozen
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project
 from tests.test_resume import (
@@ -260,7 +260,7 @@ def test_the_latest_study_is_the_one_that_was_begun_last_also_where_the_clock_wa
 ) -> None:
     store = Store(tmp_path / "calls.db")
     now = [2_000_000_000.0]
-    monkeypatch.setattr("lab.store.time.time", lambda: now[0])
+    monkeypatch.setattr("lab.storage.database.time.time", lambda: now[0])
     first = store.begin("known", "one")
     now[0] -= 3600
     second = store.begin("known", "two")
@@ -271,11 +271,11 @@ def test_the_latest_study_is_the_one_that_was_begun_last_also_where_the_clock_wa
 def test_a_clock_that_was_set_back_adds_no_minutes_to_a_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lab.journal import Opened, Searched
+    from lab.storage.journal import Opened, Searched
 
     store = Store(tmp_path / "calls.db")
     name, now = store.begin("known", ""), [2_000_000_000.0]
-    monkeypatch.setattr("lab.record.time.time", lambda: now[0])
+    monkeypatch.setattr("lab.storage.record.time.time", lambda: now[0])
     for began in (0.0, -7_200.0):
         record = Record(store, name, "")
         now[0] = 2_000_000_000.0 + began

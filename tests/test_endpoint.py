@@ -21,9 +21,6 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.answer import MOST_BYTES, Answer, read_answer
-from lab.candidate import SamplingParams
-from lab.endpoint import Completion, Endpoint, EndpointConfig, Message
 from lab.errors import (
     BusyError,
     CallError,
@@ -35,9 +32,12 @@ from lab.errors import (
     SlowError,
     UnreachableError,
 )
-from lab.failure import retry_after_s
-from lab.patience import APART_S, Patience, Throttle
-from lab.settings import ModelChoice, hosted_endpoint
+from lab.llm.client import Completion, Endpoint, EndpointConfig, Message
+from lab.llm.failures import retry_after_s
+from lab.llm.response import MOST_BYTES, Answer, read_answer
+from lab.llm.sampling import SamplingParams
+from lab.llm.settings import ModelChoice, hosted_endpoint
+from lab.llm.throttle import APART_S, Patience, Throttle
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 
 KEY = "canary-key-0123456789"
@@ -395,8 +395,8 @@ def test_calls_at_once_fall_when_the_endpoint_pushes_back_and_grow_again(
     monkeypatch: pytest.MonkeyPatch, pushed_back: CallError
 ) -> None:
     """24 want in, all the time; the endpoint bears 4 at once, and from the 400th call on any number."""
-    monkeypatch.setattr("lab.patience.FIRST_WAIT_S", 0.1)
-    monkeypatch.setattr("lab.patience.FALLS_APART_S", 0.2)
+    monkeypatch.setattr("lab.llm.throttle.FIRST_WAIT_S", 0.1)
+    monkeypatch.setattr("lab.llm.throttle.FALLS_APART_S", 0.2)
     held, now = list[int](), 0
 
     async def attempt() -> int:

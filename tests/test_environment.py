@@ -14,17 +14,18 @@ from typing import Any
 import pytest
 from websockets.sync.server import ServerConnection
 
-from lab.agent import Agent
-from lab.candidate import Candidate, SamplingParams
-from lab.declaration import EnvironmentConfig
-from lab.endpoint import Completion, Message
-from lab.environment import open_environment
-from lab.episode import Episode, play
+from lab.agent.agent import Agent
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Episode
+from lab.agent.rollout import play
+from lab.agent.task import Task
+from lab.agent.template import PromptTemplate
+from lab.environments.config import EnvironmentConfig, choose_environment
+from lab.environments.environment import open_environment
 from lab.errors import EnvError
-from lab.frozen import ECHO
-from lab.prompt import PromptTemplate
-from lab.settings import choose_environment
-from lab.task import Task
+from lab.llm.client import Completion, Message
+from lab.llm.sampling import SamplingParams
+from lab.submission.frozen import ECHO
 from tests.echo_server import echo_server, free_port, wait_until_healthy, without_gradio
 from tests.fake_docker import fake_docker
 from tests.fake_environment import Say, fake_environment, observation

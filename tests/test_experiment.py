@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.candidate import LIMITS
 from lab.errors import ConfigError
-from lab.experiment import load_experiment
+from lab.experiment.experiment import load_experiment
+from lab.experiment.space import read_space
 from lab.files import key_place
-from lab.space_table import read_space
+from lab.llm.sampling import LIMITS
 from tests.echo_server import ROOT
 from tests.project import Project
 

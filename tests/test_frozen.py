@@ -11,14 +11,15 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.candidate import Candidate, ContextSettings, Demonstration, SamplingParams
-from lab.declaration import EnvironmentConfig
+from lab.agent.candidate import Candidate, ContextSettings, Demonstration
+from lab.agent.task import Task
+from lab.agent.template import PromptTemplate
+from lab.environments.config import EnvironmentConfig
 from lab.errors import ConfigError, FrozenPromptError, LabError
 from lab.files import MOST_BYTES
-from lab.freeze import freeze, frozen_text
-from lab.frozen import ECHO, Evidence, FrozenModel, FrozenPrompt, Provenance, read_frozen
-from lab.prompt import PromptTemplate
-from lab.task import Task
+from lab.llm.sampling import SamplingParams
+from lab.submission.freeze import freeze, frozen_text
+from lab.submission.frozen import ECHO, Evidence, FrozenModel, FrozenPrompt, Provenance, read_frozen
 
 TEXT = (
     st.lists(

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lab.candidate import Candidate
-from lab.headroom import GROUP, LATE, Headroom, HeadroomTest, headroom
-from lab.objective import Objective
-from lab.prompt import PromptTemplate
-from lab.race import Race
-from lab.sampling import at_random
-from lab.space import Choices, Range, Space
+from lab.agent.candidate import Candidate
+from lab.agent.template import PromptTemplate
+from lab.experiment.objective import Objective
+from lab.experiment.space import Choices, Range, Space
+from lab.search.headroom import GROUP, LATE, Headroom, HeadroomTest, headroom
+from lab.search.points import at_random
+from lab.search.race import Race
 
 Values = list[float]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lab.errors import ConfigError
-from lab.history import past_study
-from lab.outcome import Outcome
+from lab.study.past_study import past_study
+from lab.verdict.outcome import Outcome
 from tests.fake_endpoint import fake_endpoint
 from tests.project import Project
 from tests.test_resume import a_project, by_the_request, kill_after, settings

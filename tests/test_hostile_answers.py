@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from lab.action import ActionError, ActionForm
-from lab.answer import MOST_TOKENS, read_answer
-from lab.candidate import SamplingParams
-from lab.endpoint import Completion, Endpoint, EndpointConfig, Message
+from lab.environments.action import ActionError, ActionForm
 from lab.errors import BudgetError, CallError, LabError, RequestError
-from lab.patience import Patience
-from lab.record import CallKey, Record
-from lab.spending import FREE, Budget, Metered, Prices, Spending
-from lab.store import Store, calls
+from lab.experiment.budget import FREE, Budget, Metered, Prices, Spending
+from lab.llm.client import Completion, Endpoint, EndpointConfig, Message
+from lab.llm.response import MOST_TOKENS, read_answer
+from lab.llm.sampling import SamplingParams
+from lab.llm.throttle import Patience
+from lab.storage.database import Store, calls
+from lab.storage.record import CallKey, Record
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project
 from tests.test_endpoint import ask, failure
@@ -50,9 +50,9 @@ def bomb() -> bytes:
 
 ASKING = """
 import asyncio, resource, sys
-from lab.candidate import SamplingParams
-from lab.endpoint import Endpoint, EndpointConfig, Message
-from lab.patience import Patience
+from lab.llm.sampling import SamplingParams
+from lab.llm.client import Endpoint, EndpointConfig, Message
+from lab.llm.throttle import Patience
 
 async def main():
     patience = Patience(timeout_s=60, attempts=1, whole_s=0.1)

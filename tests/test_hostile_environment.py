@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import pytest
 
-from lab.environment import open_environment
+from lab.environments.environment import open_environment
+from lab.environments.observation import View
+from lab.environments.remote import MOST_BYTES
 from lab.errors import EnvError
-from lab.frozen import ECHO
-from lab.observation import View
-from lab.remote import MOST_BYTES
+from lab.submission.frozen import ECHO
 from tests.fake_environment import MESSAGE, fake_environment, observation
 
 LEVELS = 240 if sys.version_info < (3, 12) else 480

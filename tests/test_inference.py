@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from lab.agent import FALLBACK_ACTION
-from lab.candidate import Candidate, ContextSettings, SamplingParams
-from lab.check import check
-from lab.contract import unescape
-from lab.freeze import freeze
-from lab.frozen import ECHO, FrozenModel, FrozenPrompt
-from lab.prompt import PromptTemplate
+from lab.agent.agent import FALLBACK_ACTION
+from lab.agent.candidate import Candidate, ContextSettings
+from lab.agent.template import PromptTemplate
+from lab.llm.sampling import SamplingParams
+from lab.submission.checker import check
+from lab.submission.contract import unescape
+from lab.submission.freeze import freeze
+from lab.submission.frozen import ECHO, FrozenModel, FrozenPrompt
 from tests.echo_server import free_port
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project
@@ -330,11 +331,11 @@ def test_the_same_candidate_makes_the_same_requests_as_in_the_lab(project: Proje
     """One recorded episode through both ways: the requests are equal to the byte."""
     code = (
         "import asyncio, pathlib\n"
-        "from lab.endpoint import Endpoint, EndpointConfig\n"
-        "from lab.environment import open_environment\n"
-        "from lab.frozen import read_frozen\n"
-        "from lab.player import Player\n"
-        "from lab.spending import Spending\n"
+        "from lab.llm.client import Endpoint, EndpointConfig\n"
+        "from lab.environments.environment import open_environment\n"
+        "from lab.submission.frozen import read_frozen\n"
+        "from lab.search.player import Player\n"
+        "from lab.experiment.budget import Spending\n"
         "import os\n"
         "async def main():\n"
         "    frozen = read_frozen(pathlib.Path('prompts/best.toml'))\n"

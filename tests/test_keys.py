@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.endpoint import EndpointConfig
 from lab.errors import ConfigError, NoKeyError
-from lab.keys import Origins
-from lab.settings import ModelChoice, choose_model, hosted_endpoint, proposer_endpoint
+from lab.llm.client import EndpointConfig
+from lab.llm.keys import Origins
+from lab.llm.settings import ModelChoice, choose_model, hosted_endpoint, proposer_endpoint
 from tests.fake_endpoint import FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project
 from tests.test_endpoint import ask

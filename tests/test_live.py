@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from lab.candidate import Candidate, SamplingParams
-from lab.endpoint import Completion
-from lab.episode import Episode, Step
-from lab.evaluation import Evaluation
-from lab.intervals import t_interval
-from lab.prompt import PromptTemplate
-from lab.screen import PHASES, Standing, rungs, screen
-from lab.spending import FREE, Budget, Spending
-from lab.task import Task
-from lab.trial import BASELINE, Trial
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Episode
+from lab.agent.evaluation import BASELINE, Evaluation, Trial
+from lab.agent.step import Step
+from lab.agent.task import Task
+from lab.agent.template import PromptTemplate
+from lab.display.screen import PHASES, Standing, rungs, screen
+from lab.experiment.budget import FREE, Budget, Spending
+from lab.llm.client import Completion
+from lab.llm.sampling import SamplingParams
+from lab.stats.intervals import t_interval
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import TIMEOUT_S, Project
 from tests.terminal import Terminal
@@ -105,7 +106,7 @@ FAILS = """
 import asyncio, sys
 from rich.console import Console
 from rich.text import Text
-from lab import live
+from lab.display import live
 
 async def main():
     console, said = Console(file=sys.stderr), []

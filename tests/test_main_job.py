@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.contract import unescape
-from lab.frozen import FrozenPrompt, read_frozen
+from lab.submission.contract import unescape
+from lab.submission.frozen import FrozenPrompt, read_frozen
 from tests.echo_server import echo_server
 from tests.project import TIMEOUT_S, Project
 from tests.test_inference import checked

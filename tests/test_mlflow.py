@@ -14,11 +14,12 @@ from jinja2.sandbox import SandboxedEnvironment
 from mlflow import MlflowClient
 from mlflow.entities import Feedback, Run, Span, Trace
 
-from lab.chat import chat
-from lab.episode import Start, Step
-from lab.frozen import FrozenPrompt, read_frozen
-from lab.prompt import PromptTemplate, load_template
-from lab.registry import jinja, variable
+from lab.agent.episode import Start
+from lab.agent.messages import chat
+from lab.agent.step import Step
+from lab.agent.template import PromptTemplate, load_template
+from lab.submission.frozen import FrozenPrompt, read_frozen
+from lab.tracking.prompts import jinja, variable
 from tests.echo_server import ROOT
 from tests.fake_endpoint import FakeEndpoint, fake_endpoint
 from tests.project import Project

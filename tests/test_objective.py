@@ -13,23 +13,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.briefing import Briefing, Rated
-from lab.candidate import Candidate
-from lab.cautions import lower_cautions as cautions
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Episode, Tally
+from lab.agent.evaluation import Evaluation, Trial
+from lab.agent.step import Step
+from lab.agent.task import Measure, Scoring, Setup, Task
+from lab.agent.template import PromptTemplate
 from lab.compare import _other, claim
-from lab.episode import Episode, Step, Tally
 from lab.errors import ConfigError
-from lab.evaluation import Evaluation
-from lab.experiment import load_experiment
-from lab.frozen import Evidence, FrozenPrompt, read_frozen
-from lab.objective import Objective
-from lab.plan import Plan
-from lab.prompt import PromptTemplate
+from lab.experiment.experiment import load_experiment
+from lab.experiment.objective import Objective
+from lab.proposers.briefing import Briefing, Rated
 from lab.show import _evidence
-from lab.summary import _clamp_lines
-from lab.task import Measure, Scoring, Setup, Task
-from lab.trial import Trial
-from lab.verdict import Judge, Verdict, judge
+from lab.study.plan import Plan
+from lab.submission.frozen import Evidence, FrozenPrompt, read_frozen
+from lab.verdict.cautions import lower_cautions as cautions
+from lab.verdict.summary import _clamp_lines
+from lab.verdict.verdict import Judge, Verdict, judge
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from websockets.sync.server import ServerConnection
 
-from lab import places
-from lab.environment import open_environment
+from lab.environments import places
+from lab.environments.environment import open_environment
 from lab.errors import EnvError
-from lab.frozen import ECHO
+from lab.submission.frozen import ECHO
 from tests.fake_environment import fake_environment, observation
 
 FULL = (

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.agent.template import PromptTemplate, load_template
 from lab.errors import ConfigError
-from lab.prompt import PromptTemplate, load_template
 
 TEMPLATES = sorted(Path("prompts/templates").glob("*.toml"))
 VALUES = {"step": "1", "max_steps": "8", "observation": "ready", "reward": None, "history": None}

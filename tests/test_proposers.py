@@ -11,17 +11,26 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lab.briefing import SHOWN_CHARACTERS, SHOWN_STEPS, Briefing, Rated, clipped, shown
-from lab.candidate import SamplingParams
-from lab.endpoint import Completion, Endpoint, EndpointConfig, Message
-from lab.episode import Episode, Step
+from lab.agent.episode import Episode
+from lab.agent.step import Step
+from lab.agent.task import Task
+from lab.agent.template import PromptTemplate
 from lab.errors import BudgetError, EndpointError
-from lab.patience import Patience
-from lab.prompt import PromptTemplate
-from lab.proposal import LONGEST, ProposalRefusedError, Proposals, accept, placeholders, without_duplicates
-from lab.proposers import PARENTS, SAMPLING, make_proposer
-from lab.spending import FREE, Budget, Metered, Spending
-from lab.task import Task
+from lab.experiment.budget import FREE, Budget, Metered, Spending
+from lab.llm.client import Completion, Endpoint, EndpointConfig, Message
+from lab.llm.sampling import SamplingParams
+from lab.llm.throttle import Patience
+from lab.proposers.briefing import SHOWN_CHARACTERS, SHOWN_STEPS, Briefing, Rated, clipped, shown
+from lab.proposers.proposal import (
+    LONGEST,
+    ProposalRefusedError,
+    Proposals,
+    accept,
+    placeholders,
+    without_duplicates,
+)
+from lab.proposers.proposer import make_proposer
+from lab.proposers.writing import PARENTS, SAMPLING
 from tests.fake_endpoint import Body, Reply, Script, fake_endpoint
 
 Name = Literal["dspy", "gepa"]

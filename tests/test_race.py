@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lab.candidate import Candidate
-from lab.moderated import NOTHING_KNOWN, Spread, common_spread, p_above_zero
-from lab.objective import Objective
-from lab.prompt import PromptTemplate
-from lab.race import Entrant, Race, State
-from lab.scores import Scores
-from lab.space import Choices, Range, Space
+from lab.agent.candidate import Candidate
+from lab.agent.template import PromptTemplate
+from lab.experiment.objective import Objective
+from lab.experiment.space import Choices, Range, Space
+from lab.search.race import Entrant, Race, State
+from lab.search.returns import Scores
+from lab.stats.moderated_t import NOTHING_KNOWN, Spread, common_spread, p_above_zero
 
 ERROR_RATE, MOST, RACES = 0.1, 8, 40
 BY_RETURN = Objective()

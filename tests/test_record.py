@@ -6,13 +6,14 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.candidate import Candidate
-from lab.endpoint import Completion
-from lab.episode import Episode, Step, Tally
-from lab.journal import Begun, Ended, Over
-from lab.prompt import PromptTemplate
-from lab.record import PAGE, Record
-from lab.store import Store
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Episode, Tally
+from lab.agent.step import Step
+from lab.agent.template import PromptTemplate
+from lab.llm.client import Completion
+from lab.storage.database import Store
+from lab.storage.journal import Begun, Ended, Over
+from lab.storage.record import PAGE, Record
 
 CANDIDATE = Candidate(PromptTemplate("plain", "Speak.", "{observation}"))
 DIGEST = CANDIDATE.digest

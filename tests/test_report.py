@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from lab.frozen import FrozenPrompt, read_frozen
-from lab.history import past_study
-from lab.intervals import Estimate
-from lab.record import Record
 from lab.reporting.page import render
 from lab.reporting.story import Story, tell
-from lab.store import Store
-from lab.tracking import Tracker
-from lab.words import number
+from lab.stats.format import number
+from lab.stats.intervals import Estimate
+from lab.storage.database import Store
+from lab.storage.record import Record
+from lab.study.past_study import past_study
+from lab.submission.frozen import FrozenPrompt, read_frozen
+from lab.tracking.tracker import Tracker
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project
 from tests.test_history import at
@@ -387,7 +387,7 @@ def test_a_report_that_cannot_be_made_is_a_warning_and_the_rest_is_written(
     def broken() -> str:
         raise ValueError("no page")
 
-    monkeypatch.setattr("lab.tracking.MlflowStore", Written)
+    monkeypatch.setattr("lab.tracking.tracker.MlflowStore", Written)
     record = Record(Store(tmp_path / "calls.db"), "a-study", "")
     tracker = Tracker(reported.story.experiment, reported.story.model, record, warned.append)
     tracker.lead()

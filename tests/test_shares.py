@@ -13,18 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
-from lab.declaration import EnvironmentConfig
-from lab.endpoint import Completion
-from lab.episode import Episode, Step, Trouble
+from lab.agent.episode import Episode
+from lab.agent.step import Step, Trouble
+from lab.agent.troubles import LONGEST, REASONS, Troubles, total, troubles_of
+from lab.display.screen import screen
+from lab.environments.config import EnvironmentConfig
 from lab.errors import LabError
-from lab.first_answers import FIRST, FirstAnswers, RefusedError, UnusableError
-from lab.journal import Ended
-from lab.record import Record
-from lab.screen import screen
-from lab.settings import ModelChoice
-from lab.store import Store
-from lab.troubles import LONGEST, REASONS, Troubles, total, troubles_of
-from lab.words import TROUBLES, troubles_brief, troubles_text
+from lab.llm.client import Completion
+from lab.llm.settings import ModelChoice
+from lab.search.first_answers import FIRST, FirstAnswers, RefusedError, UnusableError
+from lab.search.trouble_words import TROUBLES, troubles_brief, troubles_text
+from lab.storage.database import Store
+from lab.storage.journal import Ended
+from lab.storage.record import Record
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.fake_environment import fake_environment, observation
 from tests.project import Project

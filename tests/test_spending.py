@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.candidate import SamplingParams
-from lab.endpoint import Completion, Message
 from lab.errors import BudgetError
-from lab.spending import FREE, UNKNOWN, Budget, Metered, Prices, Spending
+from lab.experiment.budget import FREE, UNKNOWN, Budget, Metered, Prices, Spending
+from lab.llm.client import Completion, Message
+from lab.llm.sampling import SamplingParams
 
 ASK = [Message("user", "?")]
 IN_FLIGHT = 8

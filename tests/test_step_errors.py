@@ -13,20 +13,22 @@ from typing import Any
 import pytest
 from websockets.sync.server import ServerConnection
 
-from lab import in_process
-from lab.agent import Agent
-from lab.candidate import Candidate, SamplingParams
-from lab.contract import unescape
-from lab.declaration import EnvironmentConfig
-from lab.endpoint import Completion, Message
-from lab.environment import open_environment
-from lab.episode import Episode, play
+from lab.agent.agent import Agent
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Episode
+from lab.agent.rollout import play
+from lab.agent.task import Task
+from lab.agent.template import PromptTemplate
+from lab.environments import in_process
+from lab.environments.config import EnvironmentConfig
+from lab.environments.environment import open_environment
 from lab.errors import BrokenError, ConfigError, EnvError, LabError
-from lab.experiment import load_experiment
-from lab.freeze import freeze
-from lab.frozen import ECHO, read_frozen
-from lab.prompt import PromptTemplate
-from lab.task import Task
+from lab.experiment.experiment import load_experiment
+from lab.llm.client import Completion, Message
+from lab.llm.sampling import SamplingParams
+from lab.submission.contract import unescape
+from lab.submission.freeze import freeze
+from lab.submission.frozen import ECHO, read_frozen
 from tests.echo_server import server
 from tests.fake_endpoint import Body, Reply, Script, fake_endpoint
 from tests.fake_environment import Say, fake_environment, observation

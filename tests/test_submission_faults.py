@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from lab.candidate import Candidate, SamplingParams
-from lab.check import check
-from lab.declaration import EnvironmentConfig
-from lab.freeze import freeze
-from lab.frozen import FrozenModel, FrozenPrompt
-from lab.prompt import PromptTemplate
+from lab.agent.candidate import Candidate
+from lab.agent.template import PromptTemplate
+from lab.environments.config import EnvironmentConfig
+from lab.llm.sampling import SamplingParams
+from lab.submission.checker import check
+from lab.submission.freeze import freeze
+from lab.submission.frozen import FrozenModel, FrozenPrompt
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project
 from tests.test_frozen import EVIDENCE, PROVENANCE, TASK

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from lab.figures import LONGEST, cut, safe_name
-from lab.missed import Missed
-from lab.mlflow_database import is_half_made, prepare
+from lab.tracking.database import is_half_made, prepare
+from lab.tracking.metrics import LONGEST, cut, safe_name
+from lab.tracking.missed import Missed
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.fake_environment import fake_environment, observation
 from tests.project import Project
@@ -152,7 +152,7 @@ def ours(uri: str) -> None:
 def test_a_database_whose_making_was_killed_is_recognised_and_replaced(
     tmp_path: Path, tables: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lab.mlflow_database.STILL_S", 0.5)
+    monkeypatch.setattr("lab.tracking.database.STILL_S", 0.5)
     path, said = tmp_path / "a folder/mlflow.db", list[str]()
     path.parent.mkdir()
     with making(in_place, path, path, tables):

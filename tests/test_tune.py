@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.frozen import FrozenPrompt, read_frozen
+from lab.submission.frozen import FrozenPrompt, read_frozen
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import TIMEOUT_S, Project
 

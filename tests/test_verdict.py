@@ -12,15 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from lab.candidate import Candidate
-from lab.episode import Tally
-from lab.evaluation import Evaluation
-from lab.intervals import sign_flip_p, t_interval, worst_difference
-from lab.objective import Objective
-from lab.prompt import PromptTemplate
-from lab.task import Setup, Task
-from lab.trial import Trial
-from lab.verdict import Compared, Confirmed, Verdict, confirm, finalists, judge
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Tally
+from lab.agent.evaluation import Evaluation, Trial
+from lab.agent.task import Setup, Task
+from lab.agent.template import PromptTemplate
+from lab.experiment.objective import Objective
+from lab.stats.intervals import sign_flip_p, t_interval, worst_difference
+from lab.verdict.verdict import Compared, Confirmed, Verdict, confirm, finalists, judge
 
 BY_RETURN = Objective()
 TASK = Task("t", "b", 1, 150, 120.0, 0.1)

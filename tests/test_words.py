@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.intervals import Estimate
-from lab.words import dollars, estimate_text, interval, number, percent, recorded, signed
+from lab.stats.format import dollars, estimate_text, interval, number, percent, recorded, signed
+from lab.stats.intervals import Estimate
 
 FIGURES = st.floats(-1e9, 1e9) | st.floats(-2, 2) | st.floats(-0.1, 0.1)
 

@@ -16,7 +16,7 @@ from gepa.core.adapter import EvaluationBatch, ProposalFn
 
 from benchmarks.ground import Ground
 from benchmarks.methods.texts import told, try_texts
-from lab.episode import Episode
+from lab.agent.episode import Episode
 
 VALIDATION, TRAINING = 10, 20
 

@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 
 from benchmarks.ground import Ground
-from lab.headroom import HeadroomTest
-from lab.objective import Objective
-from lab.race import Entrant, Race
-from lab.sampling import spread_out
+from lab.experiment.objective import Objective
+from lab.search.headroom import HeadroomTest
+from lab.search.points import spread_out
+from lab.search.race import Entrant, Race
 
 MOST_EPISODES, ERROR_RATE, HEADROOM = 8, 0.1, 10
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.ground import Ground
-from lab.candidate import Candidate
-from lab.experiment import Experiment
-from lab.record import CONFIRMATION, Record
-from lab.search import Search
-from lab.store import Store
-from lab.verdict import confirm, finalists
+from lab.agent.candidate import Candidate
+from lab.experiment.experiment import Experiment
+from lab.search.loop import Search
+from lab.storage.database import Store
+from lab.storage.record import CONFIRMATION, Record
+from lab.verdict.verdict import confirm, finalists
 
 if TYPE_CHECKING:
     from benchmarks.live_ground import LiveGround

@@ -18,9 +18,9 @@ import optuna
 from benchmarks.ground import Ground
 from benchmarks.methods.texts import goal
 from benchmarks.methods.trials import EPISODES, Best, candidate_of, distributions, mean_return
-from lab.candidate import Candidate
+from lab.agent.candidate import Candidate
+from lab.agent.template import PromptTemplate
 from lab.errors import ConfigError
-from lab.prompt import PromptTemplate
 
 TRIALS, NUMBERS_SHARE = 20, 0.5
 MOST_MEMBERS, CROSSOVER, MUTATION, ELITE, TOURNAMENT = 24, 0.8, 0.3, 2, 3

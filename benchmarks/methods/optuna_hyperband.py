@@ -9,8 +9,8 @@ import optuna
 
 from benchmarks.ground import Ground
 from benchmarks.methods.trials import Best, candidate_of, distributions, mean_return
-from lab.candidate import Candidate
-from lab.episode import Episode
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Episode
 
 MOST_EPISODES = 9
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.ground import Ground
 from benchmarks.methods.trials import EPISODES, Best, candidate_of, mean_return
-from lab.sampling import at_random
+from lab.search.points import at_random
 
 
 def run(ground: Ground) -> None:

@@ -6,11 +6,11 @@ A text that is no template is a candidate that was not played: it costs no call 
 from dataclasses import replace
 
 from benchmarks.ground import Ground
-from lab.candidate import Candidate
-from lab.episode import Episode
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Episode
+from lab.agent.template import PromptTemplate
 from lab.errors import ConfigError
-from lab.experiment import Experiment
-from lab.prompt import PromptTemplate
+from lab.experiment.experiment import Experiment
 
 
 def with_texts(ground: Ground, name: str, system: str, turn: str) -> Candidate:

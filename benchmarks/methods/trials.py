@@ -12,9 +12,9 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 
 from benchmarks.ground import Ground
-from lab.candidate import Candidate
-from lab.episode import Episode
-from lab.space import Choices, Space
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Episode
+from lab.experiment.space import Choices, Space
 
 EPISODES = 3
 """Episodes of a trial, where a method averages over a fixed number."""

@@ -1,5 +1,5 @@
 """The embedded model: SmolLM2-135M-Instruct behind an OpenAI-compatible endpoint on loopback.
 
-`child` starts and stops it for the lab; `python -m lab.local_model` runs it by hand. The other modules
-belong to the server's process.
+It owns the server, and in `child` its process; `python -m lab.local_model` runs it by hand.
+It leaves calls to `lab.llm`, which treats it like any other endpoint.
 """

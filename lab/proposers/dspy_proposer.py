@@ -5,11 +5,11 @@ DSPy writes the prompt and reads the answer; the calls go through the lab's own 
 
 from typing import TYPE_CHECKING, Any
 
-from lab.briefing import Briefing, Rated
-from lab.endpoint import Message, Model
 from lab.errors import LabError
-from lab.proposal import ProposalRefusedError, rules
-from lab.proposers import Texts, Write, ask
+from lab.llm.client import Message, Model
+from lab.proposers.briefing import Briefing, Rated
+from lab.proposers.proposal import ProposalRefusedError, rules
+from lab.proposers.writing import Texts, Write, ask
 
 if TYPE_CHECKING:
     from dspy import lm15

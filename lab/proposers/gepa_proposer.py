@@ -6,12 +6,12 @@ section 3. GEPA writes the reflection prompt and reads the answer; the lab's own
 
 from collections.abc import Mapping, Sequence
 
-from lab.briefing import Briefing, Rated
-from lab.endpoint import Message, Model
-from lab.episode import Episode
-from lab.proposal import rules
-from lab.proposers import PARENTS, Texts, Write, ask
-from lab.words import number
+from lab.agent.episode import Episode
+from lab.llm.client import Message, Model
+from lab.proposers.briefing import Briefing, Rated
+from lab.proposers.proposal import rules
+from lab.proposers.writing import PARENTS, Texts, Write, ask
+from lab.stats.format import number
 
 Part = str
 """`system` or `turn`: a component, in GEPA's terms."""

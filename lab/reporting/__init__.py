@@ -1,1 +1,5 @@
-"""The report on a study: one HTML file that opens offline, for people to judge the result by."""
+"""The report: one HTML file about a study, which opens offline and holds no script.
+
+It owns the page, its charts and its wording of claims and evidence.
+It leaves reading the study to `lab.study`, and where the file goes to `lab.report`.
+"""

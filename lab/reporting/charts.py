@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from math import isfinite
 
-from lab.intervals import Estimate, t_interval
+from lab.agent.evaluation import BASELINE, Trial
 from lab.reporting.story import CONFIDENCE, Play, Story, estimate
 from lab.reporting.svg import Frame, Scale, area, axes, box, chart, hint, label, line, mark, path, scale
-from lab.trial import BASELINE, Trial
-from lab.words import count, estimate_text, number
+from lab.stats.format import count, estimate_text, number
+from lab.stats.intervals import Estimate, t_interval
 
 WIDTH, HEIGHT = 760, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 20, 36, 48

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf, isclose
 
-from lab.cautions import lower_cautions, trouble_cautions
-from lab.outcome import Outcome
+from lab.agent.task import Measure
 from lab.reporting.charts import holdout
 from lab.reporting.story import Story
-from lab.task import Measure
-from lab.verdict import Compared
-from lab.words import LESS, MORE, count, estimate_text, interval, mean, number, p_text, percent, troubles_text
+from lab.search.trouble_words import troubles_text
+from lab.stats.format import LESS, MORE, count, estimate_text, interval, mean, number, p_text, percent
+from lab.verdict.cautions import lower_cautions, trouble_cautions
+from lab.verdict.outcome import Outcome
+from lab.verdict.verdict import Compared
 
 
 @dataclass(frozen=True)

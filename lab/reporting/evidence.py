@@ -4,23 +4,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from lab.candidate import Candidate
-from lab.episode import Episode
-from lab.evaluation import Evaluation
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Episode
+from lab.agent.evaluation import Evaluation, Trial
 from lab.reporting.charts import holdout
 from lab.reporting.story import PHASES, Story, estimate
-from lab.trial import Trial
-from lab.words import (
-    count,
-    dollars,
-    interval,
-    mean,
-    number,
-    p_text,
-    price,
-    setting_text,
-    troubles_brief,
-)
+from lab.search.trouble_words import troubles_brief
+from lab.stats.format import count, dollars, interval, mean, number, p_text, price, setting_text
 
 
 @dataclass(frozen=True)

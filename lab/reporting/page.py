@@ -9,12 +9,13 @@ from importlib.resources import files
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from lab import words
+from lab.agent.task import OTHER
 from lab.errors import plain
-from lab.history import PastStudy
 from lab.reporting import charts, claims, evidence, parameters
 from lab.reporting.story import Story, tell
-from lab.task import OTHER
+from lab.search import trouble_words
+from lab.stats import format as words
+from lab.study.past_study import PastStudy
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -61,7 +62,7 @@ def render(story: Story) -> str:
         episodes=evidence.extremes(story),
         difference=evidence.difference(base, chosen[1].candidate) if chosen else [],
         cost=evidence.cost_rows(story),
-        troubles=words.troubles_text(story.troubles),
+        troubles=trouble_words.troubles_text(story.troubles),
         long=LONG,
         number=words.number,
         zip_longest=zip_longest,

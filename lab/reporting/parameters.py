@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from html import escape
 
+from lab.agent.evaluation import Trial
+from lab.experiment.space import Range
 from lab.reporting.story import Story
 from lab.reporting.svg import (
     COLOURS,
@@ -18,9 +20,7 @@ from lab.reporting.svg import (
     mark,
     scale,
 )
-from lab.space import Range
-from lab.trial import Trial
-from lab.words import percent, setting_text
+from lab.stats.format import percent, setting_text
 
 WIDTH, HEIGHT, IMPORTANCE = 360, 240, 480
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 34, 46

@@ -7,25 +7,24 @@ its own.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from lab.episode import Episode, FailedEpisode, Tally
-from lab.evaluation import Evaluation
-from lab.experiment import Experiment
-from lab.first_answers import stop_error
-from lab.headroom import Headroom
-from lab.history import PastStudy
-from lab.intervals import Estimate, t_interval
-from lab.journal import Begun, Opened, Over, Taken
-from lab.optuna_store import importance
-from lab.outcome import Outcome
-from lab.player import Player
-from lab.record import CONFIRMATION, HOLDOUT, Record, Which
-from lab.recorded import Nothing
-from lab.search import Search
-from lab.settings import ModelChoice, shown_proposer
-from lab.spending import Spending, Spent
-from lab.task import Measure
-from lab.trial import BASELINE, Trial
-from lab.troubles import Troubles
+from lab.agent.episode import Episode, FailedEpisode, Tally
+from lab.agent.evaluation import BASELINE, Evaluation, Trial
+from lab.agent.task import Measure
+from lab.agent.troubles import Troubles
+from lab.experiment.budget import Spending, Spent
+from lab.experiment.experiment import Experiment
+from lab.llm.settings import ModelChoice, shown_proposer
+from lab.search.first_answers import stop_error
+from lab.search.headroom import Headroom
+from lab.search.loop import Search
+from lab.search.player import Player
+from lab.stats.intervals import Estimate, t_interval
+from lab.storage.call_cache import Nothing
+from lab.storage.journal import Begun, Opened, Over, Taken
+from lab.storage.optuna_trials import importance
+from lab.storage.record import CONFIRMATION, HOLDOUT, Record, Which
+from lab.study.past_study import PastStudy
+from lab.verdict.outcome import Outcome
 
 CONFIDENCE = 0.95
 """Of the intervals of single candidates in the search."""

@@ -10,7 +10,7 @@ from html import escape
 from math import ceil, floor, isfinite, log10
 
 from lab.errors import plain
-from lab.words import number
+from lab.stats.format import number
 
 COLOURS = 8
 """Classes `c0` to `c7`."""

@@ -1,0 +1,28 @@
+"""Addresses: the URLs of endpoints and servers, what of them may be shown, and how much is read from them."""
+
+from collections.abc import AsyncIterable
+from urllib.parse import urlsplit, urlunsplit
+
+
+def shown_url(url: str) -> str:
+    """`url` without user, password, query and fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # a bracket that is not closed
+        return "[malformed URL]"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def is_url(text: str) -> bool:
+    """Whether it can be an environment server's."""
+    return urlsplit(text).scheme in ("http", "https", "ws", "wss")
+
+
+async def read_within(parts: AsyncIterable[bytes], most: int) -> bytes | None:
+    """A body that has at most so many bytes; None for a longer one, whose rest is not read."""
+    body = bytearray()
+    async for part in parts:
+        body += part
+        if len(body) > most:
+            return None
+    return bytes(body)

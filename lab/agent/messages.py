@@ -1,0 +1,83 @@
+"""The chat that a candidate sends before a step: the one place where a prompt is put together."""
+
+from collections.abc import Iterator, Sequence
+
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Start
+from lab.agent.step import Step
+from lab.agent.task import Task
+from lab.agent.template import FIELD
+from lab.environments.observation import Fields
+from lab.llm.client import Message
+
+ASK = "Answer with one JSON object of this schema, and with nothing else:"
+"""Before the schema of actions, where a template does not say where it goes."""
+
+
+def chat(candidate: Candidate, task: Task, start: Start, steps: Sequence[Step]) -> list[Message]:
+    """The messages before step `len(steps) + 1`.
+
+    Args:
+        start: what the episode began with.
+        steps: the episode so far.
+    """
+    head = [Message("system", _system(candidate, task, start)), *_demonstrations(candidate, task)]
+    shown = range(max(0, len(steps) - candidate.context.history), len(steps))
+    if candidate.context.layout == "turns":
+        earlier = [message for index in shown for message in _exchange(candidate, task, start, steps, index)]
+        return [*head, *earlier, _turn(candidate, task, start, steps, len(steps), None)]
+    block = "\n".join(_history_line(candidate, steps[index]) for index in shown) or None
+    return [*head, _turn(candidate, task, start, steps, len(steps), block)]
+
+
+def _system(candidate: Candidate, task: Task, start: Start) -> str:
+    template = candidate.template
+    text = template.render_system({"max_steps": str(task.max_steps), "schema": start.schema or None})
+    return text if not start.schema or template.names_schema else f"{text}\n\n{ASK}\n{start.schema}"
+
+
+def _demonstrations(candidate: Candidate, task: Task) -> Iterator[Message]:
+    """The same for every step of every episode, so that an endpoint's prefix cache holds them."""
+    template = candidate.template
+    for shown in candidate.demonstrations:
+        values = {"step": str(shown.step), "max_steps": str(task.max_steps), "observation": shown.observation}
+        fields = _named({**dict.fromkeys(template.fields), **dict(shown.fields)})
+        yield Message("user", template.render_turn({**values, **fields, "reward": None, "history": None}))
+        yield Message("assistant", shown.action)
+
+
+def _exchange(
+    candidate: Candidate, task: Task, start: Start, steps: Sequence[Step], index: int
+) -> Iterator[Message]:
+    yield _turn(candidate, task, start, steps, index, None)
+    yield Message("assistant", steps[index].action)
+
+
+def _turn(
+    candidate: Candidate, task: Task, start: Start, steps: Sequence[Step], index: int, history: str | None
+) -> Message:
+    """The user message before step `index + 1`: the same text whenever it is asked for again."""
+    last = steps[index - 1] if index else None
+    # Reset may show less than steps do; what neither has shown by then is a mistake in the template.
+    expected = dict.fromkeys(start.fields if last else candidate.template.fields)
+    reward = f"{last.reward:.2f}" if last and candidate.context.show_rewards else None
+    text = candidate.template.render_turn(
+        {
+            "step": str(index + 1),
+            "max_steps": str(task.max_steps),
+            "observation": last.observation if last else start.text,
+            **_named({**expected, **(last or start).fields}),
+            "reward": reward,
+            "history": history,
+        }
+    )
+    return Message("user", text)
+
+
+def _named(fields: Fields) -> dict[str, str | None]:
+    return {FIELD + name: value for name, value in fields.items()}
+
+
+def _history_line(candidate: Candidate, step: Step) -> str:
+    reward = f" (reward {step.reward:.2f})" if candidate.context.show_rewards else ""
+    return f"Step {step.number}{reward}: {step.action}"

@@ -1,0 +1,85 @@
+"""A rollout: playing one episode of an environment with an agent.
+
+It owns the loop over steps. The lab and `inference.py` play through this loop; what is kept of the steps is
+`lab.agent.episode`'s.
+"""
+
+import time
+from collections.abc import Callable
+
+from lab.agent.agent import Agent, Answer
+from lab.agent.episode import Episode, Start
+from lab.agent.step import Step, Trouble
+from lab.environments.action import ActionError
+from lab.environments.environment import Session
+from lab.environments.observation import Observed
+from lab.environments.recovery import Recovery
+from lab.errors import CallError, EndpointError, EnvError
+
+OnStep = Callable[[Step], None]
+"""Told of each step as soon as the environment has taken it."""
+
+
+async def play(
+    agent: Agent, session: Session, seed: int, *, on_step: OnStep | None = None, fall_back: bool = False
+) -> Episode:
+    """Play one episode. An action that the environment refuses, or raises at, costs its step.
+
+    Args:
+        fall_back: go on with the agent's fallback action where a model call fails (a submission has one
+            try), instead of raising. An endpoint that never answered is raised all the same.
+
+    Raises:
+        CallError: a model call failed.
+        EndpointError: the endpoint is not to be had.
+        EnvError: the environment failed; BrokenError: at an action, or right after it.
+    """
+    setup, reset_seed = agent.task.setup(seed)
+    began = time.time()
+    recovery = Recovery(session, reset_seed, setup.reset)
+    seen = await recovery.reset()
+    if seen.done:
+        raise EnvError("The environment was over at reset: there is nothing to play.", why=f"seed {seed}")
+    start, steps = Start(seen.text, seen.fields, session.form.asked), list[Step]()
+    while not seen.done and len(steps) < agent.task.max_steps and await recovery.goes_on():
+        try:
+            answer = await agent.act(start, steps)
+        except (CallError, EndpointError) as error:
+            never_answered = not any(step.completion for step in steps)
+            if not fall_back or (isinstance(error, EndpointError) and never_answered):
+                raise
+            answer = agent.fallback(error.one_line)
+        try:
+            action = session.form.read(answer.action)
+        except ActionError as error:
+            step = _unsent(len(steps) + 1, error, seen, answer, agent.task.unread_reward, "no_action")
+        else:
+            acted = time.perf_counter()
+            try:
+                seen = await recovery.step(action.values)
+                step = _step(len(steps) + 1, action.shown, seen, answer, time.perf_counter() - acted)
+            except ActionError as error:
+                step = _unsent(len(steps) + 1, error, seen, answer, agent.task.unread_reward, "refused")
+        steps.append(step)
+        if on_step is not None:
+            on_step(step)
+    return Episode(seed, start.text, tuple(steps), start.fields, start.schema, began)
+
+
+def _step(number: int, action: str, seen: Observed, answer: Answer, environment_s: float) -> Step:
+    outcome = (seen.text, seen.reward, seen.done)
+    return Step(
+        number, action, *outcome, answer.error, answer.completion, seen.fields, environment_s, answer.trouble
+    )
+
+
+def _unsent(
+    number: int, error: ActionError, seen: Observed, answer: Answer, reward: float, trouble: Trouble
+) -> Step:
+    """A step in which nothing happened in the environment: what was last seen is shown again with why."""
+    told = f"{error.what}: {error.why}\n\n{seen.text}"
+    why = answer.error or error.one_line
+    trouble = answer.trouble or trouble
+    return Step(
+        number, answer.action, told, reward, False, why, answer.completion, seen.fields, trouble=trouble
+    )

@@ -1,0 +1,110 @@
+"""Troubles: how many of some steps had no action that the model chose and the environment took, and why.
+
+It owns the counting. Which kinds there are is `lab.agent.step`'s, and the words for them are
+`lab.search.trouble_words`'.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lab.errors import plain
+
+if TYPE_CHECKING:
+    from lab.agent.step import Step
+
+LONGEST = 200
+"""Characters of a reason that are kept."""
+
+REASONS = 3
+"""Different reasons of one kind that an episode keeps; the steps with others are counted without theirs."""
+
+FALLBACK = ("empty", "no_answer")
+"""Kinds in which the fallback action took the place of the model's."""
+
+_OURS = re.compile(r"\AThe [a-z ]+: (?=.)")
+"""What the lab says before the environment's own words."""
+
+Times = tuple[tuple[str, str, int], ...]
+"""(kind, reason, steps), the most frequent first; the reason is empty where it was not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Troubles:
+    """The troubled among a number of steps.
+
+    Attributes:
+        steps: number of steps, with and without trouble.
+        times: their troubles.
+    """
+
+    steps: int = 0
+    times: Times = ()
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds that occurred, the most frequent first."""
+        counted = Counter[str]()
+        for kind, _, times in self.times:
+            counted[kind] += times
+        return [kind for kind, _ in counted.most_common()]
+
+    @property
+    def troubled(self) -> int:
+        """Number of troubled steps."""
+        return sum(times for _, _, times in self.times)
+
+    @property
+    def share(self) -> float:
+        """The troubled steps' share of all, in [0, 1]."""
+        return self.troubled / max(self.steps, 1)
+
+    @property
+    def unusable(self) -> bool:
+        """Whether there were steps and all of them were troubled."""
+        return 0 < self.steps <= self.troubled
+
+    def share_of(self, *kinds: str) -> float:
+        """Share of the steps in one of these kinds of trouble, in [0, 1]."""
+        return sum(times for kind, _, times in self.times if kind in kinds) / max(self.steps, 1)
+
+    def reason(self, kind: str) -> str:
+        """The commonest reason of a kind, in the other side's words; empty where none was kept."""
+        return next((reason for one, reason, _ in self.times if one == kind and reason), "")
+
+
+def total(parts: Iterable[Troubles]) -> Troubles:
+    """The sum of several."""
+    steps, counted = 0, Counter[tuple[str, str]]()
+    for part in parts:
+        steps += part.steps
+        for kind, reason, times in part.times:
+            counted[kind, reason] += times
+    return Troubles(steps, _ranked(counted))
+
+
+def troubles_of(steps: "Sequence[Step]") -> Troubles:
+    """The troubles of an episode's steps, with a bounded number of reasons."""
+    counted = Counter((step.trouble, _reason(step)) for step in steps if step.trouble)
+    kept, seen = Counter[tuple[str, str]](), Counter[str]()
+    for (kind, reason), times in counted.most_common():
+        assert kind is not None
+        seen[kind] += 1
+        kept[kind, reason if seen[kind] <= REASONS else ""] += times
+    return Troubles(len(steps), _ranked(kept))
+
+
+def _ranked(counted: Counter[tuple[str, str]]) -> Times:
+    return tuple((kind, reason, times) for (kind, reason), times in counted.most_common())
+
+
+def _reason(step: "Step") -> str:
+    """Why, in the other side's words; an empty answer's is why the model ended it."""
+    if step.trouble == "empty" and step.completion is not None and step.completion.finish_reason:
+        reason = f"finish_reason={step.completion.finish_reason}"
+    else:
+        reason = _OURS.sub("", step.error or "", count=1)
+    line = plain(" ".join(reason[: 2 * LONGEST].split()))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 4]} ..."

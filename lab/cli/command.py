@@ -1,0 +1,123 @@
+"""A command's manners: what every `python -m lab.<name>` shares.
+
+An expected error is printed to stderr in its few lines and ends with its exit code; `--debug` adds where it
+came from. Results are printed by `lab.submission.stdout.print_result`; whatever else is printed goes to
+stderr. What a command does is its own module's.
+"""
+
+import asyncio
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from typer.models import ArgumentInfo
+
+from lab.errors import LabError, first_of
+from lab.submission.stdout import take_stdout
+
+INTERRUPTED = 130
+
+_STOPS = (KeyboardInterrupt, asyncio.CancelledError)
+
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show where an error comes from, with Python's own traceback.")
+]
+
+EndpointUrl = Annotated[
+    str,
+    typer.Option(
+        "--endpoint",
+        metavar="URL",
+        help="The model's endpoint; the key is sent there, wherever it is set.",
+        show_default="API_BASE_URL, or the experiment's",
+    ),
+]
+
+
+def _experiments(incomplete: str) -> list[str]:
+    """For completions: the experiment files that begin so."""
+    return [
+        name
+        for path in sorted(Path("experiments").glob("*.toml"))
+        if (name := str(path)).startswith(incomplete)
+    ]
+
+
+def _contenders(incomplete: str) -> list[str]:
+    """For completions; a trial's name would take reading the study, which is too slow here."""
+    return [name for name in ("frozen", "baseline", "trial-") if name.startswith(incomplete)]
+
+
+Experiment = Annotated[
+    Path, typer.Argument(metavar="EXPERIMENT", help="The experiment file.", autocompletion=_experiments)
+]
+
+ExperimentOrNone = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="EXPERIMENT",
+        help="The experiment file.",
+        show_default="the frozen prompt's, or experiments/echo.toml",
+        autocompletion=_experiments,
+    ),
+]
+
+
+def who(metavar: str) -> ArgumentInfo:
+    """The argument that names a candidate, by `lab.cli.contenders`'s names."""
+    told = "frozen, baseline, a trial's number or name, or the path of a frozen file."
+    info: ArgumentInfo = typer.Argument(metavar=metavar, help=told, autocompletion=_contenders)
+    return info
+
+
+def command_line() -> typer.Typer:
+    """An application of one command, whose errors are the lab's own words."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@contextmanager
+def manners(*, debug: bool, interrupted: str = "Stopped.") -> Iterator[None]:
+    """Run a command's body: an expected error, or Ctrl-C, is told in words and becomes the exit code.
+
+    Args:
+        interrupted: what Ctrl-C leaves behind, in a sentence.
+    """
+    take_stdout()
+    try:
+        yield
+    except (LabError, BaseExceptionGroup) as raised:
+        error = first_of(raised)
+        if isinstance(error, LabError):
+            if debug:
+                traceback.print_exception(error)
+            typer.echo(str(error), err=True)
+            sys.exit(error.exit_code)
+        if isinstance(error, _STOPS):
+            _stop(interrupted)
+        _fault(error, debug=debug)
+    except _STOPS:
+        _stop(interrupted)
+    except (BrokenPipeError, typer.Exit, typer.Abort, typer.BadParameter):
+        raise  # the command line's own: also a reader of stdout who has seen enough, at which it ends quietly
+    except (Exception, SystemExit) as error:  # SystemExit: of a task that foreign code began
+        _fault(error, debug=debug)
+
+
+def _fault(error: BaseException, *, debug: bool) -> NoReturn:
+    """End with what nobody expected: a fault of the lab's own, and still no traceback unless asked for."""
+    if debug:
+        raise error
+    do = "the same command with --debug shows where"
+    typer.echo(
+        str(LabError("The lab itself failed.", why=f"{type(error).__name__}: {error}", do=do)), err=True
+    )
+    sys.exit(LabError.exit_code)
+
+
+def _stop(said: str) -> NoReturn:
+    typer.echo(said, err=True)
+    sys.exit(INTERRUPTED)

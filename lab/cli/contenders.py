@@ -1,0 +1,160 @@
+"""A Stage: what candidates play on outside a study, and the candidates that a person names to play there.
+
+It owns these names: `frozen`, `baseline`, a trial's number or name, or the path of a frozen file. What is
+played, and what is said of it, is the commands'.
+"""
+
+import os
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.agent.candidate import Candidate
+from lab.agent.task import Task
+from lab.environments.config import EnvironmentConfig, choose_environment
+from lab.environments.environment import Environment, open_environment
+from lab.errors import ConfigError, meant
+from lab.llm.client import Endpoint
+from lab.llm.launch import open_endpoint, opening_model
+from lab.llm.settings import ModelChoice, choose_model, read_surroundings
+from lab.llm.throttle import Patience
+from lab.submission.frozen import BEST, FrozenPrompt, read_frozen
+
+if TYPE_CHECKING:
+    from lab.experiment.experiment import Experiment
+
+FROZEN, BASELINE = "frozen", "baseline"
+
+DEFAULT = Path("experiments/echo.toml")
+"""The experiment where none is named."""
+
+_TRIAL = re.compile(r"(trial-)?\d+")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A candidate by the name that it was asked for with."""
+
+    name: str
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Environment, task, model, and who plays.
+
+    Attributes:
+        root: the project's folder, below which the environment's files are.
+        experiment: None where the frozen prompt alone says what is played.
+    """
+
+    environment: EnvironmentConfig
+    root: Path
+    task: Task
+    model: ModelChoice
+    patience: Patience
+    contenders: tuple[Contender, ...]
+    experiment: "Experiment | None"
+
+    @asynccontextmanager
+    async def opened(
+        self, say: Callable[[str], None] = lambda _: None
+    ) -> AsyncIterator[tuple[Endpoint, Environment]]:
+        """Start model and environment, and stop them at the end.
+
+        Args:
+            say: see `open_environment`.
+
+        Raises:
+            EndpointError, EnvError: one of them cannot be had.
+        """
+        with opening_model(self.model, os.environ) as opening:
+            where = choose_environment(self.environment)
+            async with (
+                open_environment(where, self.root, say) as environment,
+                open_endpoint(opening, self.patience) as endpoint,
+            ):
+                yield endpoint, environment
+
+
+def experiment_path(name: str) -> Path:
+    """The file of the experiment `name`, where frozen prompts and people expect it.
+
+    Raises:
+        ConfigError: the name leads out of that folder: a frozen file may name any path.
+    """
+    if Path(name).name != name:
+        do = "name the experiment's file on the command line"
+        raise ConfigError(f"{name!r} is not an experiment's name.", where="provenance.experiment", do=do)
+    return Path("experiments") / f"{name}.toml"
+
+
+async def set_stage(
+    names: Sequence[str], path: Path | None, *, need_experiment: bool, endpoint: str = ""
+) -> Stage:
+    """The stage for `names`, on the experiment at `path`: by default the frozen prompt's, where it is named.
+
+    Args:
+        need_experiment: whether the frozen prompt alone will not do.
+        endpoint: the URL of the flag `--endpoint`.
+
+    Raises:
+        ConfigError: a file is not there or wrong, or nobody has such a name.
+    """
+    read_surroundings(Path.cwd(), endpoint)
+    for name in names:
+        _check_name(name)
+    files = {name: BEST if name == FROZEN else Path(name) for name in names if _is_frozen(name)}
+    frozen = {name: read_frozen(file) for name, file in files.items()}
+    first = next(iter(frozen.values()), None)
+    if first and path is None and not need_experiment and set(names) == set(frozen):
+        model = choose_model(ModelChoice(first.model.endpoint, first.model.name))
+        alone = tuple(Contender(name, frozen[name].candidate) for name in names)
+        return Stage(first.environment, Path.cwd(), first.task, model, Patience(), alone, None)
+    from lab.experiment.experiment import load_experiment
+
+    path = path or (experiment_path(first.provenance.experiment) if first else DEFAULT)
+    experiment = load_experiment(path)
+    contenders = await _contenders(names, path, experiment, frozen)
+    for contender in contenders:
+        _check_tokens(contender, experiment.task, path)
+    model = choose_model(experiment.model)
+    where, root = experiment.environment, experiment.root
+    return Stage(where, root, experiment.task, model, experiment.patience, contenders, experiment)
+
+
+def _is_frozen(name: str) -> bool:
+    """Whether it names a frozen file: the usual one, or one by its path."""
+    return name == FROZEN or name.endswith(".toml") or "/" in name
+
+
+def _check_name(name: str) -> None:
+    if name == BASELINE or _is_frozen(name) or _TRIAL.fullmatch(name):
+        return
+    digits = "".join(re.findall(r"\d", name))
+    known = [FROZEN, BASELINE, *([f"trial-{digits}"] if digits else [])]
+    do = meant(name, known, "use frozen, baseline, a trial's number or name, or a path")
+    raise ConfigError(f"There is no candidate {name!r}.", where="the command line", do=do)
+
+
+async def _contenders(
+    names: Sequence[str], path: Path, experiment: "Experiment", frozen: Mapping[str, FrozenPrompt]
+) -> tuple[Contender, ...]:
+    known = {BASELINE: experiment.baseline, **{name: one.candidate for name, one in frozen.items()}}
+    if not set(names) <= set(known):
+        from lab.study.past_study import past_study
+
+        async with past_study(path) as past:
+            named = {name: name.removeprefix("trial-") for name in names if name not in known}
+            known |= {name: past.candidate(number) for name, number in named.items()}
+    return tuple(Contender(name, known[name]) for name in names)
+
+
+def _check_tokens(contender: Contender, task: Task, path: Path) -> None:
+    asked = contender.candidate.sampling.max_tokens
+    if asked > task.max_tokens:
+        what = f"{contender.name} asks for {asked} tokens an answer, and the task allows {task.max_tokens}."
+        raise ConfigError(what, where=f"{path}, task.max_tokens", do="name the experiment that it is from")

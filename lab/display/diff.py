@@ -1,0 +1,49 @@
+"""What differs between two candidates: settings and texts, and nothing that is the same in both.
+
+Whatever puts candidates side by side begins here, so that "the same" means the same everywhere.
+"""
+
+import difflib
+
+from lab.agent.candidate import Candidate, Setting
+
+Pair = tuple[Setting, Setting]
+
+
+def settings_of(candidate: Candidate) -> dict[str, Setting]:
+    """Every setting but the texts, in the order of `Candidate.settings`, the stop texts after them."""
+    return {**candidate.settings, "stop": ", ".join(map(repr, candidate.sampling.stop)) or "none"}
+
+
+def differing(one: Candidate, other: Candidate) -> dict[str, Pair]:
+    """The settings in which two candidates differ, with the value of each."""
+    values, others = settings_of(one), settings_of(other)
+    return {name: (values[name], others[name]) for name in values if values[name] != others[name]}
+
+
+def text_diff(one: Candidate, other: Candidate, names: tuple[str, str]) -> list[str]:
+    """A unified diff of all that is sent as text, without line ends; empty where it is the same."""
+    before, after = _parts(one), _parts(other)
+    lines: list[str] = []
+    for part in before:
+        told = [f"{name}, {part}" for name in names]
+        lines += difflib.unified_diff(before[part], after[part], told[0], told[1], lineterm="")
+    return lines
+
+
+def demonstrations(candidate: Candidate) -> list[str]:
+    """The demonstrations that it is sent with, line by line."""
+    shown = (
+        f"step {one.step}, observed: {one.observation}\nanswered: {one.action}"
+        for one in candidate.demonstrations
+    )
+    return [line for text in shown for line in text.splitlines()]
+
+
+def _parts(candidate: Candidate) -> dict[str, list[str]]:
+    template = candidate.template
+    return {
+        "system": template.system.strip().splitlines(),
+        "turn": template.turn.strip().splitlines(),
+        "demonstrations": demonstrations(candidate),
+    }

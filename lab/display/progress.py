@@ -1,0 +1,160 @@
+"""Progress: what the study is doing, on stderr: a live screen on a terminal, a line a trial elsewhere."""
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from lab.agent.evaluation import Trial
+from lab.display import live
+from lab.display.screen import MESSAGES, PHASES, Standing, rungs, screen
+from lab.errors import LabError, plain
+from lab.experiment.budget import Spending
+from lab.search.trouble_words import troubles_brief
+from lab.stats.format import number
+from lab.stats.intervals import Estimate, t_interval
+
+CONFIDENCE = 0.95
+"""Of the intervals on the screen, each by itself: they are to look at, and decide nothing."""
+
+LATE_S = 20.0
+"""Over which the calls a second are told."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A study to watch.
+
+    Attributes:
+        title: which study, on which model.
+        race: tells the trials, best first.
+        most: episodes that a candidate plays in the search at most.
+    """
+
+    title: str
+    spending: Spending
+    race: Callable[[], list[Trial]]
+    most: int
+
+
+class ProgressView:
+    """Shows the study while it runs. Model text is never printed here.
+
+    Args:
+        free: the settings that are searched; a trial's line shows these.
+        quiet: show nothing.
+    """
+
+    def __init__(self, free: Collection[str], *, quiet: bool = False) -> None:
+        self._free = free
+        self.console = Console(file=sys.stderr, highlight=False, quiet=quiet)
+        self._can_be_live = not quiet and live.is_possible(self.console)
+        self._shows, self._lock = False, threading.Lock()
+        self._held = list[str]()
+        self._last = deque[str](maxlen=MESSAGES)
+        self._phase, self._failed = PHASES[0], (0, "")
+        self._board: _Board | None = None
+
+    def say(self, text: str) -> None:
+        """One line of text, which may hold an endpoint's or a library's own words; from any thread."""
+        line = plain(text)
+        with self._lock:
+            self._last.append(line)
+            if self._shows:
+                self._held.append(line)
+            else:
+                self._print(line)
+
+    @contextmanager
+    def watching(self, watched: Watched) -> Iterator[None]:
+        """Where there is a terminal, a live screen; what is said meanwhile is printed when it is over."""
+        if not self._can_be_live:
+            yield
+            return
+        self._board = board = _Board(watched)
+        self._shows = True
+        try:
+            with live.shown(self.console, lambda *size: self._draw(board, *size), self.say):
+                yield
+        finally:
+            with self._lock:
+                self._shows = False
+                for line in self._held:
+                    self._print(line)
+
+    def trial(self, trial: Trial) -> None:
+        """A trial has ended a rung: a star marks the incumbent, an x one that is dropped."""
+        if self._board is not None:
+            self._board.stale = True
+            return
+        evaluation, settings = trial.evaluation, trial.candidate.settings
+        mark = "x" if trial.dropped else "*" if trial.place == 1 else " "
+        mean = number(evaluation.mean) if evaluation.episodes else "cut"
+        figures = f"{mean:>7} (n={len(evaluation.episodes)})"
+        shown = " ".join(f"{name}={value}" for name, value in settings.items() if name in self._free)
+        troubles = troubles_brief(evaluation.troubles)
+        self.say(f"{mark} {trial.name:<9} {figures}  {f'[{troubles}]  ' if troubles else ''}{shown}")
+
+    def phase(self, name: str) -> None:
+        """The study is there now: one of `lab.display.screen.PHASES`."""
+        self._phase = name
+
+    def failed(self, error: LabError) -> None:
+        """An attempt at a call has failed, and may be made again."""
+        self._failed = (self._failed[0] + 1, plain(error.what))
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def _draw(self, board: "_Board", width: int, height: int) -> Text:
+        standing = Standing(
+            title=board.watched.title,
+            phase=self._phase,
+            race=board.race(),
+            rungs=rungs(board.watched.most),
+            spending=board.watched.spending,
+            calls_per_s=board.calls_per_s(time.monotonic()),
+            failed=self._failed,
+            messages=list(self._last),
+        )
+        return screen(standing, width, height)
+
+
+class _Board:
+    """What the screen shows of a study, computed anew only where something has changed."""
+
+    def __init__(self, watched: Watched) -> None:
+        self.watched, self.stale = watched, True
+        self._race: list[tuple[Trial, Estimate | None]] = []
+        self._estimates: dict[tuple[int, int], Estimate] = {}
+        self._counts = deque[tuple[float, int]]()
+
+    def race(self) -> list[tuple[Trial, Estimate | None]]:
+        """The trials, best first, with their mean values."""
+        if self.stale:
+            self.stale = False
+            self._race = [(trial, self._estimate(trial)) for trial in self.watched.race()]
+        return self._race
+
+    def calls_per_s(self, now: float) -> float | None:
+        """Over the last seconds."""
+        self._counts.append((now, self.watched.spending.calls))
+        while now - self._counts[0][0] > LATE_S:
+            self._counts.popleft()
+        (first, before), (last, calls) = self._counts[0], self._counts[-1]
+        return (calls - before) / (last - first) if last - first > 1 else None
+
+    def _estimate(self, trial: Trial) -> Estimate | None:
+        values = list(trial.evaluation.values.values())
+        if not values:
+            return None
+        key = (trial.number, len(values))
+        if key not in self._estimates:
+            self._estimates[key] = t_interval(values, CONFIDENCE)
+        return self._estimates[key]

@@ -1,0 +1,119 @@
+"""An EnvironmentConfig: how an environment is declared, in an experiment file and in a frozen prompt.
+
+It owns the declaration's parts, the variables that replace them, and the rule that code it names lies within
+the project. Opening is `lab.environments.environment`'s.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from math import inf
+from pathlib import Path
+from typing import Any
+
+from lab.addresses import shown_url
+from lab.errors import ConfigError
+
+STEP_TIMEOUT_S = 60.0
+"""Seconds that a reset or a step may take, by default."""
+
+_PYTHON = re.compile(r"[^:]+:[A-Za-z_]\w*")
+_SPACE = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class EnvironmentConfig:
+    """Where an environment is, and how what it shows becomes text.
+
+    Of several places the first is used: `url`, `image`, `space`, `python`. Files are below the root.
+
+    Attributes:
+        python: `file.py:Name` or `module:Name`, an OpenEnv Environment class or a function that makes one.
+        image: a Docker image.
+        space: `owner/name`, a Space on Hugging Face.
+        text: the field of an observation that `{observation}` stands for; empty for all of them.
+        hooks: a Python file with `render` or `parse` or both.
+        longest: characters of a field that are shown; the rest is cut off. None to cut nothing.
+        step_timeout_s: seconds that a reset or a step may take.
+    """
+
+    python: str = ""
+    url: str = ""
+    image: str = ""
+    space: str = ""
+    text: str = ""
+    hooks: str = ""
+    longest: int | None = None
+    step_timeout_s: float = STEP_TIMEOUT_S
+
+    def __post_init__(self) -> None:
+        if not (self.python or self.url or self.image or self.space):
+            do = "set one of python, url, image, space"
+            raise ConfigError("It is not said where the environment is.", where="environment", do=do)
+        if self.python and not _PYTHON.fullmatch(self.python):
+            what, do = f"{self.python!r} names nothing in Python.", "use file.py:Name or module:Name"
+            raise ConfigError(what, where="environment.python", do=do)
+        if self.space and not _SPACE.fullmatch(self.space):
+            what = f"{self.space!r} is no Space."
+            raise ConfigError(what, where="environment.space", do="use owner/name")
+        if self.longest is not None and self.longest < 1:
+            raise ConfigError("longest is below 1.", where="environment.longest", do="use 1 or more")
+        if not 0 < self.step_timeout_s < inf:
+            what, do = f"step_timeout_s is {self.step_timeout_s:g}.", "use a number of seconds above 0"
+            raise ConfigError(what, where="environment.step_timeout_s", do=do)
+
+    @property
+    def address(self) -> str:
+        """The URL of its server; empty where it has none yet, or is played in process."""
+        if self.url or self.image or not self.space:
+            return self.url
+        return f"https://{re.sub('[^a-z0-9]+', '-', self.space.lower())}.hf.space"
+
+    @property
+    def shown(self) -> str:
+        """Where it is, for people: no credentials."""
+        if self.address:
+            return f"at {shown_url(self.address)}"
+        return f"from image {self.image}" if self.image else f"{self.python}, in this process"
+
+    @property
+    def python_file(self) -> str:
+        """The file that `python` names, or empty where that is a module."""
+        file = self.python.rpartition(":")[0]
+        return file if file.endswith(".py") else ""
+
+    def as_table(self) -> dict[str, Any]:
+        """What is set, but for credentials: for a file that others read."""
+        table = {name: value for name, value in asdict(self).items() if value}
+        if self.step_timeout_s == STEP_TIMEOUT_S:
+            del table["step_timeout_s"]
+        if self.url:
+            table["url"] = shown_url(self.url)
+        return table
+
+
+def within(root: Path, file: str) -> Path:
+    """The path of a Python file of the project's own.
+
+    Raises:
+        ConfigError: there is none, or it lies outside of the project: code is run from the project alone.
+    """
+    path = (root / file).resolve()
+    if not path.is_relative_to(root.resolve()):
+        what, do = "Code is run from the project's own folder alone.", f"copy it below {root}"
+        raise ConfigError(what, where=file, do=do)
+    if not path.is_file():
+        raise ConfigError("There is no such file.", where=str(path), do=f"it is looked for below {root}")
+    return path
+
+
+def choose_environment(
+    declared: EnvironmentConfig, environ: Mapping[str, str] = os.environ
+) -> EnvironmentConfig:
+    """At `ENV_BASE_URL`, else from `LOCAL_IMAGE_NAME` or `IMAGE_NAME`, else where it is declared."""
+    if url := environ.get("ENV_BASE_URL"):
+        return replace(declared, url=url)
+    if image := environ.get("LOCAL_IMAGE_NAME") or environ.get("IMAGE_NAME"):
+        return replace(declared, url="", image=image)
+    return declared

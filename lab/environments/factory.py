@@ -1,0 +1,85 @@
+"""The Factory: what `python` of a declaration names, checked before it is called, and how it is called.
+
+It owns what counts as an environment: a declaration can name any code that is installed, and code that makes
+no environment may end the process or delete files.
+"""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, get_type_hints
+
+from lab.environments.foreign import ForeignError, foreign
+from lab.errors import ConfigError, EnvError
+
+METHODS = ("reset", "step", "close")
+"""Of every environment."""
+
+_DO = "name an OpenEnv Environment class, or a function without arguments that makes one"
+
+
+class Factory:
+    """Makes instances of one environment.
+
+    Args:
+        make: the environment's class, or a function that makes one.
+        python: the declaration's words for it.
+
+    Raises:
+        ConfigError: it makes no environment; it was not called.
+    """
+
+    def __init__(self, make: object, python: str) -> None:
+        why = _mistake(make)
+        if why or not callable(make):
+            raise _no_environment(python, why)
+        self._make: Callable[[], Any] = make
+        self._python = python
+
+    def __call__(self) -> Any:  # noqa: ANN401  # an OpenEnv Environment
+        """A new instance.
+
+        Raises:
+            EnvError: it could not be made.
+            ConfigError: it is no environment.
+        """
+        try:
+            with foreign():
+                made = self._make()
+        except ForeignError as error:
+            raise EnvError(
+                "The environment could not be made.", where=self._python, why=str(error)
+            ) from error
+        if not _is_environment(made):
+            raise _no_environment(self._python, f"it makes {type(made).__name__}")
+        return made
+
+
+def _mistake(make: object) -> str:
+    """Why it cannot make an environment; empty where it can, as far as that shows without a call."""
+    if not callable(make):
+        return f"it is {type(make).__name__}"
+    if inspect.isclass(make):
+        lacking = [name for name in METHODS if not callable(getattr(make, name, None))]
+        return f"the class has no {lacking[0]}" if lacking else ""
+    while isinstance(make, functools.partial):
+        make = make.func
+    make = inspect.unwrap(make)
+    owner = getattr(make, "__module__", None) or type(make).__module__
+    if inspect.isbuiltin(make) or str(owner).partition(".")[0] in {"builtins", *sys.stdlib_module_names}:
+        return "it is part of Python itself"
+    with suppress(Exception):  # an annotation may name what is not there at run time
+        returned = get_type_hints(make).get("return")
+        if inspect.isclass(returned) and returned is not object and not _is_environment(returned):
+            return f"it returns {returned.__name__}"
+    return ""
+
+
+def _is_environment(one: object) -> bool:
+    return all(callable(getattr(one, name, None)) for name in METHODS)
+
+
+def _no_environment(python: str, why: str) -> ConfigError:
+    return ConfigError("What python names is no environment.", where=python, why=why, do=_DO)

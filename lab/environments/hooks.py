@@ -1,0 +1,101 @@
+"""Code that a declaration names: an environment's class, and the hooks `render` and `parse`.
+
+It owns the import of a project's own files. They are run only from within the project's root.
+"""
+
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from types import ModuleType
+from typing import Any
+
+from lab.environments.action import Parse
+from lab.environments.config import EnvironmentConfig, within
+from lab.environments.foreign import raised
+from lab.environments.observation import Render
+from lab.errors import ConfigError
+
+_importing = RLock()
+"""Two threads that import one file must not see half of it."""
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """A project's own code around an environment; None for what it leaves to the lab."""
+
+    render: Render | None = None
+    parse: Parse | None = None
+
+
+def load_hooks(config: EnvironmentConfig, root: Path) -> Hooks:
+    """The hooks of a declaration.
+
+    Raises:
+        ConfigError: the file is absent or outside of the project, fails, or holds neither hook.
+    """
+    if not config.hooks:
+        return Hooks()
+    module = _run(within(root, config.hooks), "environment.hooks")
+    found = {name: getattr(module, name, None) for name in ("render", "parse")}
+    if not any(callable(hook) for hook in found.values()):
+        do = "define render(observation) or parse(text, schema)"
+        raise ConfigError("The hooks define neither render nor parse.", where=config.hooks, do=do)
+    return Hooks(**found)
+
+
+def load_named(config: EnvironmentConfig, root: Path) -> Any:  # noqa: ANN401  # a class or a function
+    """What `python` of a declaration names.
+
+    Raises:
+        ConfigError: it is not there, or its module fails.
+    """
+    where, _, name = config.python.rpartition(":")
+    module = (
+        _run(within(root, where), "environment.python")
+        if config.python_file
+        else _module(where, config.python)
+    )
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        known = ", ".join(known for known, value in vars(module).items() if isinstance(value, type))
+        what = f"There is no {name!r} in {where}."
+        raise ConfigError(what, where="environment.python", do=f"its classes are {known}") from None
+    except BaseException as error:  # of a module that imports on demand
+        raise _failed(config.python, "environment.python", error) from error
+
+
+def _module(name: str, declared: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        do = f"install the package that has it (missing: {error.name})"
+        what = f"The environment {declared!r} is not installed."
+        raise ConfigError(what, where="environment.python", why=str(error), do=do) from error
+    except BaseException as error:  # of foreign code, which may call sys.exit
+        raise _failed(declared, "environment.python", error) from error
+
+
+def _run(path: Path, where: str) -> ModuleType:
+    """The module of a file, registered so that its annotations can be resolved; run once in a process."""
+    name = f"declared_{path.stem}_{abs(hash(path))}"
+    with _importing:
+        if name in sys.modules:
+            return sys.modules[name]
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise ConfigError("It is no Python file.", where=str(path), do="name a file that ends in .py")
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException as error:  # of the project's own code, which may call sys.exit
+            del sys.modules[name]
+            raise _failed(str(path), where, error) from error
+        return module
+
+
+def _failed(what: str, where: str, error: BaseException) -> ConfigError:
+    return ConfigError(f"{what} cannot be imported.", where=where, why=raised(error))

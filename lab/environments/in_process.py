@@ -1,0 +1,284 @@
+"""An environment in this process: its class is found in Python, and each session has a separate instance.
+
+It owns what OpenEnv's server does otherwise: the action's class, the arguments of reset, and one thread for
+each session's calls, so that a slow step blocks nothing else. The thread is a daemon: a call that never
+returns does not keep the process alive, as it would in a `ThreadPoolExecutor`.
+"""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, get_args, get_origin, get_type_hints
+
+from lab.environments.action import ActionError, ActionForm, Parse, Values, refused
+from lab.environments.config import EnvironmentConfig
+from lab.environments.factory import Factory
+from lab.environments.foreign import ForeignError, foreign, raised
+from lab.environments.hooks import load_named
+from lab.environments.observation import Observed, View
+from lab.errors import ConfigError, EnvError
+
+
+class OwnThread:
+    """Started at once; ends after the last call once it was told to."""
+
+    def __init__(self, name: str) -> None:
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        Thread(target=self._work, name=name, daemon=True).start()
+
+    async def call(self, make: Callable[[], Any]) -> Any:  # noqa: ANN401  # of foreign code
+        """What `make` returns; cancelled, it is left to itself.
+
+        Raises:
+            ForeignError: it raised anything but a LabError.
+        """
+        made = Future[Any]()
+        self._calls.put((made, make))
+        return await asyncio.wrap_future(made)
+
+    def end(self) -> None:
+        """No further call will come."""
+        self._calls.put(None)
+
+    def _work(self) -> None:
+        while (one := self._calls.get()) is not None:
+            made, make = one
+            if not made.set_running_or_notify_cancel():
+                continue
+            try:
+                with foreign():
+                    result = make()
+            except Exception as error:
+                made.set_exception(error)
+            else:
+                made.set_result(result)
+
+
+CLOSE_S = 5.0
+"""Seconds that an instance has to close; one that still steps is left to itself."""
+
+
+@asynccontextmanager
+async def open_in_process(
+    config: EnvironmentConfig, root: Path, view: View, parse: Parse | None
+) -> AsyncIterator["InProcess"]:
+    """Find the environment's class and its schema.
+
+    Raises:
+        ConfigError: what `python` names is not there, or is no environment.
+        EnvError: it cannot be made.
+    """
+    make = Factory(await asyncio.to_thread(load_named, config, root), config.python)
+    environment = InProcess(make, config, view, parse)
+    try:
+        await environment.inspect()
+        yield environment
+    finally:
+        environment.close()
+
+
+class InProcess:
+    """Opened once its actions' class is known; see `inspect`."""
+
+    def __init__(self, make: Factory, config: EnvironmentConfig, view: View, parse: Parse | None) -> None:
+        self.make, self.view, self.step_timeout_s = make, view, config.step_timeout_s
+        self._python, self._parse = config.python, parse
+        self._first: Any = None
+        self._knows_tools = False
+        self._alone: AbstractAsyncContextManager[Any] = nullcontext()
+
+    async def inspect(self) -> None:
+        """Make one, and see what it says of itself; it is the first session's."""
+        self._first = await asyncio.to_thread(self.make)
+        self._action = _action_class(self._first, self._python)
+        self.form = ActionForm(_schema(self._action, self._python), self._parse, self._check)
+        if not getattr(self._first, "SUPPORTS_CONCURRENT_SESSIONS", False):
+            self._alone = asyncio.Lock()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator["InProcessSession"]:
+        """One instance. Of those that do not stand others beside them there is one at a time."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._alone)
+            session = InProcessSession(self)
+            stack.push_async_callback(session.close)
+            first, self._first = self._first, None
+            await session.open(first)
+            if self.form.calls_tools and not self._knows_tools:
+                self.form, self._knows_tools = self.form.with_tools(await session.tools()), True
+                session.form = self.form
+            yield session
+
+    def action(self, values: Values) -> Any:  # noqa: ANN401  # an OpenEnv Action
+        """The action as the environment takes it.
+
+        Raises:
+            ValueError: it does not take it.
+        """
+        try:
+            return self._action.model_validate(values)
+        except ValueError:
+            raise
+        except BaseException as error:  # of foreign code: an action's class may have validators
+            raise ValueError(raised(error)) from error
+
+    def close(self) -> None:
+        """Close the instance that no session has taken."""
+        if self._first is not None:
+            with suppress(Exception), foreign():  # nothing depends on it any more
+                self._first.close()
+
+    def _check(self, values: Values) -> None:
+        self.action(values)
+
+
+class InProcessSession:
+    """One instance in a thread of its own."""
+
+    def __init__(self, opened: InProcess) -> None:
+        self.form, self._opened = opened.form, opened
+        self._environment: Any = None
+        self._thread = OwnThread("environment")
+
+    async def open(self, environment: object = None) -> None:
+        """Play in this instance, or in a new one.
+
+        Raises:
+            EnvError: it could not be made.
+        """
+        if environment is None:
+            environment = await self._thread.call(self._opened.make)
+        self._environment = environment
+
+    async def tools(self) -> list[dict[str, Any]]:
+        """The tools that can be called; none where it does not list them."""
+        from openenv.core.env_server.mcp_types import ListToolsAction
+
+        with suppress(Exception):  # of foreign code: it may be no environment of MCP tools
+            seen = await self._answer("step", ListToolsAction())
+            return [tool.model_dump(mode="json") for tool in seen.tools]
+        return []
+
+    async def renew(self) -> None:
+        """Replace the instance with a new one.
+
+        Raises:
+            EnvError: it could not be made.
+        """
+        await self.close()
+        self._environment, self._thread = None, OwnThread("environment")
+        await self.open()
+
+    async def close(self) -> None:
+        """Close the instance, in its own thread, after what it still does; end the thread."""
+        try:
+            with suppress(Exception):  # of foreign code, or of one that is not done in time
+                async with asyncio.timeout(CLOSE_S):
+                    await self._thread.call(self._environment.close)
+        finally:
+            self._thread.end()
+
+    async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
+        """Begin a new episode; an environment without seeds is given none.
+
+        Raises:
+            ConfigError: an argument is none of its reset's.
+            EnvError: it failed.
+        """
+        takes = inspect.signature(self._environment.reset).parameters
+        any_name = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values())
+        unknown = [name for name in arguments if name not in takes and not any_name]
+        if unknown:
+            what = f"The environment's reset takes no {unknown[0]!r}."
+            do = f"it takes {', '.join(takes)}"
+            raise ConfigError(what, where="tasks.reset", do=do)
+        seeded = {"seed": seed} if "seed" in takes or any_name else {}
+        try:
+            return await self._call("reset", **seeded, **arguments)
+        except ForeignError as error:
+            raise EnvError("The environment failed.", where="reset", why=str(error)) from error
+
+    async def step(self, action: Values) -> Observed:
+        """Send an action.
+
+        Raises:
+            ActionError: it is none of the environment's; StepError: the environment raised.
+            EnvError: the environment did not answer in time, or with no observation.
+        """
+        try:
+            made = self._opened.action(action)
+        except ValueError as error:
+            raise ActionError("The answer is no action", why=str(error)) from error
+        try:
+            return await self._call("step", made)
+        except ForeignError as error:
+            raise refused(str(error)) from error
+
+    async def _call(self, name: str, *args: object, **kwargs: object) -> Observed:
+        limit_s = self._opened.step_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                seen = await self._answer(name, *args, **kwargs)
+        except TimeoutError as error:
+            where, do = f"{name}, {limit_s:g} s", "raise environment.step_timeout_s if it needs longer"
+            raise EnvError("The environment did not answer in time.", where=where, do=do) from error
+        try:
+            with foreign():
+                shown = (seen.model_dump(mode="json", fallback=str), seen.reward, seen.done)
+        except ForeignError as error:
+            what = "The environment's observation is malformed."
+            raise EnvError(what, where=name, why=str(error)) from error
+        return self._opened.view.observed(*shown)
+
+    async def _answer(self, name: str, *args: object, **kwargs: object) -> Any:  # noqa: ANN401  # an Observation
+        """By the environment's own coroutine, where it has one: as OpenEnv's server chooses."""
+        from openenv.core.env_server.interfaces import Environment
+
+        own = getattr(type(self._environment), f"{name}_async", None)
+        if own is not None and own is not getattr(Environment, f"{name}_async"):
+            with foreign():
+                return await own(self._environment, *args, **kwargs)
+        call = getattr(self._environment, name)
+        return await self._thread.call(lambda: call(*args, **kwargs))
+
+
+def _action_class(environment: object, python: str) -> Any:  # noqa: ANN401  # a class of OpenEnv's Action
+    """The class of its actions: from the Environment's type arguments, else from its step's annotation."""
+    from openenv.core.env_server.interfaces import Environment
+    from openenv.core.env_server.mcp_environment import MCPEnvironment
+    from openenv.core.env_server.mcp_types import CallToolAction
+    from openenv.core.env_server.types import Action
+
+    named: list[Any] = []
+    for cls in type(environment).__mro__:
+        for base in getattr(cls, "__orig_bases__", ()):
+            if inspect.isclass(get_origin(base)) and issubclass(get_origin(base), Environment):
+                named += get_args(base)[:1]
+    with suppress(Exception):  # an annotation may name what is not there at run time
+        named += [_annotated(type(environment))]
+    own = [one for one in named if inspect.isclass(one) and issubclass(one, Action) and one is not Action]
+    if own:
+        return own[0]
+    if isinstance(environment, MCPEnvironment):
+        return CallToolAction
+    do = "annotate the action of its step with a class of OpenEnv's Action"
+    raise ConfigError("The environment does not say what its actions are.", where=python, do=do)
+
+
+def _schema(action: Any, python: str) -> dict[str, Any]:  # noqa: ANN401
+    try:
+        with foreign():
+            schema: dict[str, Any] = action.model_json_schema()
+    except ForeignError as error:
+        what, do = "The environment's action has no JSON Schema.", "give its fields types that JSON has"
+        raise ConfigError(what, where=python, why=str(error), do=do) from error
+    return schema
+
+
+def _annotated(cls: Any) -> Any:  # noqa: ANN401  # a class, and what annotates its step's first argument
+    return get_type_hints(cls.step)[list(inspect.signature(cls.step).parameters)[1]]

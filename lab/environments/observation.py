@@ -1,0 +1,118 @@
+"""What an environment shows, as text: the whole of an observation, and each of its fields.
+
+It owns the check of what came back (a server may send anything) and how fields are written and cut.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab.environments.foreign import raised
+from lab.errors import ConfigError, EnvError
+
+Fields = Mapping[str, str | None]
+"""The fields of an observation as text; None for one without a value."""
+
+Render = Callable[[dict[str, Any]], Any]
+"""A project's own way to write an observation: its fields in, text out."""
+
+APART = ("done", "reward", "metadata")
+"""Of an observation, what is no part of what is shown."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What reset or step brought back: the observation, the reward, whether the episode is over."""
+
+    text: str
+    reward: float
+    done: bool
+    fields: Fields = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class View:
+    """How one environment's observations are shown.
+
+    Attributes:
+        text: the field that is the whole; empty for all of them.
+        longest: characters of a field at most; None for any number.
+        render: writes the whole in place of the rules here.
+    """
+
+    text: str = ""
+    longest: int | None = None
+    render: Render | None = None
+
+    def observed(self, observation: object, reward: object, done: object) -> Observed:
+        """What came back, checked. No reward, as OpenEnv allows, is one of 0.
+
+        Raises:
+            EnvError: it is malformed, or its reward is no number.
+            ConfigError: the project's `render` failed.
+        """
+        value = 0.0 if reward is None else reward
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
+            raise EnvError("The environment's reward is no number.", why=f"reward {reward!r}")
+        if not isinstance(observation, dict) or not isinstance(done, bool):
+            why = f"observation {observation!r}, done {done!r}"
+            raise EnvError("The environment's observation is malformed.", why=why)
+        shown = {name: self._field(one) for name, one in observation.items() if name not in APART}
+        return Observed(self._whole(observation, shown), float(value), done, shown)
+
+    def _whole(self, observation: dict[str, Any], shown: dict[str, str | None]) -> str:
+        if self.render is not None:
+            return self._rendered(self.render, observation)
+        if self.text:
+            if not isinstance(observation.get(self.text), str):
+                why = f"its field {self.text} is {observation.get(self.text)!r}"
+                raise EnvError("The environment's observation is malformed.", why=why)
+            return shown.pop(self.text) or ""  # kept once: it may be long
+        if len(shown) == 1:
+            return next(iter(shown.values())) or ""
+        return "\n".join(f"{name}: {value}" for name, value in shown.items() if value is not None)
+
+    def _rendered(self, render: Render, observation: dict[str, Any]) -> str:
+        try:
+            text = render(dict(observation))
+        except BaseException as error:  # of the project's own code, which may call sys.exit
+            what, where = "The hook render failed.", "environment.hooks"
+            raise ConfigError(what, where=where, why=raised(error)) from error
+        if not isinstance(text, str):
+            why = f"it gave {type(text).__name__}"
+            raise ConfigError("The hook render gave no text.", where="environment.hooks", why=why)
+        return _unicode(text)
+
+    def _field(self, value: object) -> str | None:
+        if value is None:
+            return None
+        text = _unicode(value if isinstance(value, str) else _json(value))
+        if self.longest is None or len(text) <= self.longest:
+            return text
+        return f"{text[: self.longest]} [... {len(text) - self.longest} characters more]"
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
+
+
+def _json(value: object) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except Exception as error:  # nested too deeply, in a circle, or an object that fails when it is shown
+        why = f"a field cannot be written: {type(error).__name__}"
+        raise EnvError("The environment's observation is malformed.", why=why) from error
+
+
+def _unicode(text: str) -> str:
+    """A lone surrogate can come through JSON, and could be neither sent on nor written."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode("utf-8")
+    return text  # itself, and no copy: an echo is kept once

@@ -1,0 +1,277 @@
+"""What a study spends, and what it may: calls, tokens and dollars of the whole study, minutes of its search.
+
+It owns the counts and the limits. Every call of every model is counted here, the proposer's too. Time ends
+the search and never the verdict: a verdict that is not given has cost everything that was played for it.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+
+from lab.errors import BudgetError, CallError, LabError
+from lab.llm.client import Completion, Message, Model
+from lab.llm.sampling import SamplingParams
+from lab.llm.throttle import Throttle
+
+_MARGIN = 1.25
+"""How much dearer than the search's average an episode of the verdict may turn out: the best write more."""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Dollars for a million tokens, as the endpoint's owner asks; None where nobody has said."""
+
+    tokens_in: float | None = None
+    tokens_out: float | None = None
+
+    @property
+    def known(self) -> bool:
+        """Whether both are: only then can a cost be told."""
+        return self.tokens_in is not None and self.tokens_out is not None
+
+    def dollars(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """What these tokens cost; nothing is counted for what is not known."""
+        return (prompt_tokens * (self.tokens_in or 0.0) + completion_tokens * (self.tokens_out or 0.0)) / 1e6
+
+
+FREE, UNKNOWN = Prices(0.0, 0.0), Prices()
+
+HARD = ("calls", "tokens", "dollars")
+"""The limits that hold for the verdict too."""
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What answered calls come to.
+
+    Attributes:
+        dollars: of the calls whose price is known.
+        unpriced: calls whose price is not.
+    """
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    dollars: float = 0.0
+    unpriced: int = 0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.dollars + other.dollars,
+            self.unpriced + other.unpriced,
+        )
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The limits; infinite where there is none.
+
+    Attributes:
+        calls, tokens, dollars: of the whole study; no call is made beyond them.
+        minutes: of work, after which the search begins nothing more.
+    """
+
+    calls: float = inf
+    tokens: float = inf
+    dollars: float = inf
+    minutes: float = inf
+
+
+@dataclass
+class Spending:
+    """What was spent so far; `clock` gives seconds.
+
+    Attributes:
+        calls: model calls that were answered.
+        dollars: of the calls whose price is known.
+        unpriced: calls whose price is not.
+        in_flight: calls that were begun and have no answer yet.
+        earlier_minutes: of the processes that worked on it before.
+        recount: counts anew what other processes have spent.
+    """
+
+    budget: Budget = field(default_factory=Budget)
+    clock: Callable[[], float] = time.monotonic
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    dollars: float = 0.0
+    unpriced: int = 0
+    episodes: int = 0
+    in_flight: int = 0
+    earlier_minutes: float = 0.0
+    recount: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        self._began_s = self.clock()
+        self._others = Spent()
+
+    @property
+    def tokens(self) -> int:
+        """In and out together."""
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def minutes(self) -> float:
+        """Of work, this process's and those before."""
+        return self.earlier_minutes + (self.clock() - self._began_s) / 60
+
+    @property
+    def money(self) -> str:
+        """The dollars, for people: what is not known is not told as 0."""
+        if self.unpriced:
+            return f"${self.dollars:.2f} and what is unknown" if self.dollars else "price unknown"
+        return f"${self.dollars:.2f}" if self.dollars else "free"
+
+    @property
+    def time_is_up(self) -> bool:
+        """Whether the search has had its minutes."""
+        return self.minutes >= self.budget.minutes
+
+    def minutes_for(self, calls: int) -> float:
+        """Minutes that so many calls take at the rate so far: an estimate."""
+        return calls * self.minutes / max(self.calls + self.in_flight, 1)
+
+    def minutes_left(self) -> float | None:
+        """Until the nearest limit, at the rate so far: an estimate; None before there is a rate."""
+        names = HARD if self.time_is_up else (*HARD, "minutes")
+        used = max(getattr(self, name) / getattr(self.budget, name) for name in names)
+        return self.minutes * max(1 / used - 1, 0.0) if self.calls and used else None
+
+    def used_up(self) -> str | None:
+        """The first limit of the whole study that is reached, in words; None while a call may be made."""
+        for name in HARD:
+            limit = getattr(self.budget, name)
+            if getattr(self, name) >= limit:
+                return f"budget.{name} = {limit:g}"
+        return None
+
+    @property
+    def nearest_limit(self) -> str:
+        """The limit of the whole study of which the largest share is used, in words."""
+        name = max(HARD, key=lambda name: getattr(self, name) / getattr(self.budget, name))
+        return f"budget.{name} = {getattr(self.budget, name):g}"
+
+    @property
+    def left(self) -> str:
+        """What is left within each limit, in words; empty where there is no limit."""
+        parts = [
+            f"{max(self.budget.calls - self.calls, 0):,.0f} of {self.budget.calls:,.0f} calls",
+            f"{max(self.budget.tokens - self.tokens, 0):,.0f} of {self.budget.tokens:,.0f} tokens",
+            f"${max(self.budget.dollars - self.dollars, 0):.2f} of ${self.budget.dollars:.2f}",
+            f"{max(self.budget.minutes - self.minutes, 0):.1f} of {self.budget.minutes:g} minutes of search",
+        ]
+        limits = (self.budget.calls, self.budget.tokens, self.budget.dollars, self.budget.minutes)
+        return ", ".join(part for part, limit in zip(parts, limits, strict=True) if limit < inf)
+
+    def room_for(self, owed_calls: int, later_calls: int) -> bool:
+        """Whether the calls that are owed now fit beside those kept for later.
+
+        A call that was not made yet is taken to cost what calls have cost so far, those for later a
+        quarter more.
+        """
+        if self.calls + owed_calls + later_calls > self.budget.calls:
+            return False
+        if self.calls == 0:
+            return True
+        coming = owed_calls + later_calls * _MARGIN
+        return all(
+            getattr(self, name) + coming * each < getattr(self.budget, name)
+            for name, each in self._for_each_call.items()
+        )
+
+    def progress(self, later_calls: int) -> float:
+        """The share, from 0, of what may be spent before those calls for later; of the limit nearest."""
+        if self.calls == 0:
+            return 0.0
+        shares = [self.calls / max(self.budget.calls - later_calls, 1), self.minutes / self.budget.minutes]
+        for name, each in self._for_each_call.items():
+            kept = each * later_calls * _MARGIN
+            shares.append(getattr(self, name) / max(getattr(self.budget, name) - kept, 1e-9))
+        return max(shares)
+
+    @property
+    def _for_each_call(self) -> dict[str, float]:
+        """What a call has cost so far."""
+        return {"tokens": self.tokens / self.calls, "dollars": self.dollars / self.calls}
+
+    def count_others(self, spent: Spent) -> None:
+        """So much was spent by other processes, before this one or beside it."""
+        before, self._others = self._others, spent
+        self.calls += spent.calls - before.calls
+        self.prompt_tokens += spent.prompt_tokens - before.prompt_tokens
+        self.completion_tokens += spent.completion_tokens - before.completion_tokens
+        self.dollars += spent.dollars - before.dollars
+        self.unpriced += spent.unpriced - before.unpriced
+
+    def count(self, calls: int, prompt_tokens: int, completion_tokens: int, prices: Prices) -> None:
+        """Add answered calls."""
+        self.calls += calls
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+        self.dollars += prices.dollars(prompt_tokens, completion_tokens)
+        self.unpriced += 0 if prices.known else calls
+
+
+@dataclass(frozen=True)
+class Metered:
+    """A model whose calls are counted, and refused once the budget is used up."""
+
+    model: Model
+    spending: Spending
+    prices: Prices
+
+    async def complete(
+        self, messages: Sequence[Message], sampling: SamplingParams, schema: str = ""
+    ) -> Completion:
+        """Ask the model once; see `Endpoint.complete`.
+
+        Raises:
+            BudgetError: a limit is reached. Calls in flight at that moment are still answered and counted.
+        """
+        if (limit := self.spending.used_up()) or self._last_is_in_flight():
+            raise out_of_budget(limit or f"budget.calls = {self.spending.budget.calls:g}")
+        self.spending.in_flight += 1
+        try:
+            completion = await self.model.complete(messages, sampling, schema)
+        finally:
+            self.spending.in_flight -= 1
+        self.spending.count(1, completion.prompt_tokens, completion.completion_tokens, self.prices)
+        return completion
+
+    def watch(self, throttle: Throttle, on_failure: Callable[[LabError], None]) -> None:
+        """Count attempts that were answered with nothing usable, and make none that passes the budget.
+
+        Args:
+            throttle: the endpoint's.
+            on_failure: called with the error of every attempt that failed.
+        """
+
+        def failed(error: LabError) -> None:
+            if isinstance(error, CallError) and error.answered is not None:
+                self.spending.count(1, *error.answered, self.prices)
+            on_failure(error)
+
+        throttle.on_failure, throttle.before_retry = failed, self._check_retry
+
+    def _check_retry(self) -> None:
+        spending, budget = self.spending, self.spending.budget
+        if spending.calls + spending.in_flight > budget.calls:  # this call is one of those in flight
+            raise out_of_budget(f"budget.calls = {budget.calls:g}")
+        for name in ("tokens", "dollars"):
+            if getattr(spending, name) >= getattr(budget, name):
+                raise out_of_budget(f"budget.{name} = {getattr(budget, name):g}")
+
+    def _last_is_in_flight(self) -> bool:
+        return self.spending.calls + self.spending.in_flight >= self.spending.budget.calls
+
+
+def out_of_budget(limit: str) -> BudgetError:
+    """The error of a call that must not be made, since `limit` is reached."""
+    return BudgetError(
+        "The budget is used up.", where=limit, do="raise the limit, and run the same command again to resume"
+    )

@@ -1,0 +1,132 @@
+"""The tables `[environment]`, `[task]` and `[[tasks]]` of an experiment file.
+
+It owns their keys, and what has to hold between them; the values' own rules are `EnvironmentConfig`'s and
+`Task`'s.
+"""
+
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lab.addresses import is_url, shown_url
+from lab.agent.task import Scoring, Setup, Task
+from lab.environments.config import STEP_TIMEOUT_S, EnvironmentConfig, within
+from lab.errors import ConfigError
+
+
+class Table(BaseModel):
+    """One table of an experiment file: every key is known, and of its kind."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class EnvironmentTable(Table):
+    """`[environment]`: see `lab.environments.config.EnvironmentConfig`; files are beside the experiment's
+    own.
+    """
+
+    python: str = ""
+    url: str = ""
+    image: str = ""
+    space: str = ""
+    text: str = ""
+    hooks: str = ""
+    longest: int | None = Field(default=None, ge=1)
+    step_timeout_s: float = Field(default=STEP_TIMEOUT_S, gt=0, allow_inf_nan=False)
+
+
+class TaskTable(Table):
+    """`[task]`: see `lab.agent.task.Task`."""
+
+    name: str
+    benchmark: str
+    max_steps: int = Field(ge=1)
+    max_tokens: int = Field(ge=1)
+    max_return: float
+    success_score: float = Field(ge=0, le=1)
+    max_step_reward: float = inf
+    min_return: float = 0.0
+    min_step_reward: float = -inf
+    score: Scoring = "sum"
+
+
+class SetupTable(Table):
+    """One of `[[tasks]]`: see `lab.agent.task.Setup`."""
+
+    name: str = Field(min_length=1, pattern=r"^[\w.-]+$")
+    reset: dict[str, Any] = {}
+
+
+def refuse_credentials(url: str, where: str, variable: str) -> None:
+    """Pass where an experiment file's `url` has no user and password in it: the file is kept and shown.
+
+    Raises:
+        ConfigError: it has.
+    """
+    if "@" in urlsplit(url).netloc:
+        do = f"leave them out, and set {variable} to the whole URL, in the environment or in .env"
+        raise ConfigError("A user and a password do not belong in an experiment file.", where=where, do=do)
+
+
+def read_environment(table: EnvironmentTable, folder: str) -> EnvironmentConfig:
+    """The declaration, with its files as paths below the project's root.
+
+    Args:
+        folder: the experiment file's, below the root.
+
+    Raises:
+        ConfigError: the environment is in several places or in none, or a value is none of its kind.
+    """
+    places = [name for name in ("python", "url", "image", "space") if getattr(table, name)]
+    if len(places) > 1:
+        what, do = f"The environment is in several places: {', '.join(places)}.", "keep one"
+        raise ConfigError(what, where="environment", do=do)
+    if table.url and not is_url(table.url):
+        what = f"{shown_url(table.url)!r} is no server."
+        raise ConfigError(what, where="environment.url", do="use a URL such as http://127.0.0.1:8000")
+    refuse_credentials(table.url, "environment.url", "ENV_BASE_URL")
+    declared = EnvironmentConfig(**table.model_dump())
+    return replace(
+        declared,
+        python=f"{folder}/{declared.python}" if declared.python_file else declared.python,
+        hooks=f"{folder}/{declared.hooks}" if declared.hooks else "",
+    )
+
+
+def read_code(environment: EnvironmentConfig, root: Path) -> dict[str, str]:
+    """The project's own files that the declaration names: each one's path, and its text.
+
+    Raises:
+        ConfigError: one is absent, or outside of the project.
+    """
+    texts = dict[str, str]()
+    for key, file in (("python", environment.python_file), ("hooks", environment.hooks)):
+        try:
+            if file:
+                texts[file] = within(root, file).read_text(encoding="utf-8")
+        except ConfigError as error:
+            where = f"environment.{key}: {error.where}"
+            raise ConfigError(error.what, where=where, do=error.do) from None
+    return texts
+
+
+def read_task(table: TaskTable, setups: list[SetupTable]) -> Task:
+    """The task, with what it is reset to.
+
+    Raises:
+        ConfigError: two have one name, or one says what the study has to.
+    """
+    names = [setup.name for setup in setups]
+    for setup in setups:
+        if names.count(setup.name) > 1:
+            do = "give each a name of its own"
+            raise ConfigError(f"There are several tasks {setup.name!r}.", where="tasks.name", do=do)
+        if {"seed", "episode_id"} & set(setup.reset):
+            what = "A task names a seed or an episode, which are the study's to choose."
+            raise ConfigError(what, where="tasks.reset", do="leave it out")
+    tasks = tuple(Setup(setup.name, setup.reset) for setup in setups)
+    return Task(**table.model_dump(), tasks=tasks)

@@ -1,0 +1,220 @@
+"""An Experiment: what is tuned, on what, within which space and budget, as a TOML file says it.
+
+It owns what must hold between the file's tables; the rest of the lab sees only what comes out.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lab.agent.candidate import Candidate, ContextSettings
+from lab.agent.task import Measure, Task
+from lab.agent.template import find_template
+from lab.environments.config import EnvironmentConfig
+from lab.errors import ConfigError, meant
+from lab.experiment.budget import FREE, UNKNOWN, Budget, Prices
+from lab.experiment.environment_schema import read_code, read_environment, read_task, refuse_credentials
+from lab.experiment.objective import Objective
+from lab.experiment.schema import (
+    BaselineTable,
+    BudgetTable,
+    ConfirmationTable,
+    ExperimentFile,
+    ObjectiveTable,
+    ProposalsTable,
+    SearchTable,
+    TrackingTable,
+    VerdictTable,
+    first_mistake,
+)
+from lab.experiment.space import Space, read_space
+from lab.files import key_place, place
+from lab.llm.sampling import SamplingParams
+from lab.llm.settings import ModelChoice
+from lab.llm.throttle import Patience
+
+TEMPLATES = Path("prompts/templates")
+"""Where templates lie, below the project's root: the folder above the experiment file's."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What the file says, in the lab's own terms.
+
+    Attributes:
+        name: the file's name without `.toml`; also the MLflow experiment's.
+        seed: of the search's choices, and the first of the environment's seeds.
+        root: the project's folder.
+        text: the file as it was read.
+        code: the project's own files around the environment: each one's path below the root, and its text.
+    """
+
+    name: str
+    about: str
+    seed: int
+    environment: EnvironmentConfig
+    task: Task
+    model: ModelChoice
+    patience: Patience
+    baseline: Candidate
+    space: Space
+    prices: Prices
+    budget: Budget
+    objective: Objective
+    search: SearchTable
+    proposals: ProposalsTable | None
+    confirmation: ConfirmationTable
+    verdict: VerdictTable
+    tracking: TrackingTable
+    root: Path
+    text: str
+    code: Mapping[str, str]
+
+    def prices_of(self, model: ModelChoice) -> Prices:
+        """What a call of `model` costs: as the file says; the embedded one is free where it says nothing."""
+        return FREE if model.embedded and self.prices == UNKNOWN else self.prices
+
+    @property
+    def verdict_calls(self) -> int:
+        """Model calls that confirmation and holdout take at most; the search leaves them untouched."""
+        confirmed = self.confirmation.candidates * self.confirmation.episodes
+        return (confirmed + (self.verdict.finalists + 1) * self.verdict.episodes) * self.task.max_steps
+
+
+def load_experiment(path: Path) -> Experiment:
+    """Read and check an experiment file.
+
+    Raises:
+        ConfigError: the file or a template is absent, or a key is unknown, missing or wrong; the message
+            names file, line and key, and what is allowed.
+    """
+    text = ""
+    try:
+        text = path.read_text(encoding="utf-8")
+        file = ExperimentFile.model_validate(tomllib.loads(text))
+        return _experiment(path, text, file)
+    except FileNotFoundError:
+        known = sorted(str(file) for file in path.parent.glob("*.toml"))
+        do = meant(str(path), known, f"one of: {', '.join(known) or 'none there'}")
+        raise ConfigError("There is no such experiment.", where=str(path), do=do) from None
+    except ValidationError as error:
+        raise first_mistake(path, text, error) from None
+    except (OSError, ValueError) as error:
+        what, do = "The experiment cannot be read.", "mend it there: the file is TOML, in UTF-8"
+        raise ConfigError(what, where=place(path, error), why=str(error), do=do) from None
+    except ConfigError as error:
+        where = error.where if error.where.startswith(str(path)) else key_place(path, text, error.where)
+        raise ConfigError(error.what, where=where, why=error.why, do=error.do) from None
+
+
+def _experiment(path: Path, text: str, file: ExperimentFile) -> Experiment:
+    root = path.resolve().parent.parent
+    environment = read_environment(file.environment, path.resolve().parent.name)
+    task = read_task(file.task, file.tasks)
+    folder = root / TEMPLATES
+    baseline = _baseline(file.baseline, folder)
+    space = read_space(file.space, baseline, folder)
+    _check_tokens(baseline, space, task)
+    refuse_credentials(file.model.endpoint, "model.endpoint", "API_BASE_URL")
+    prices = Prices(file.model.dollars_in, file.model.dollars_out)
+    experiment = Experiment(
+        name=path.stem,
+        about=file.about,
+        seed=file.seed,
+        environment=environment,
+        task=task,
+        model=ModelChoice(file.model.endpoint, file.model.name),
+        patience=file.model.patience,
+        baseline=baseline,
+        space=space,
+        prices=prices,
+        budget=_budget(file.budget),
+        objective=_objective(file.objective, task, prices),
+        search=file.search,
+        proposals=file.proposals,
+        confirmation=file.confirmation,
+        verdict=file.verdict,
+        root=root,
+        tracking=file.tracking,
+        text=text,
+        code=read_code(environment, root),
+    )
+    _check_budget(experiment)
+    _check_turns(experiment)
+    return experiment
+
+
+def _check_turns(experiment: Experiment) -> None:
+    """Means over phases that play every task equally often can be compared; others can not."""
+    several = max(len(experiment.task.tasks), 1)
+    for name, table in (("confirmation", experiment.confirmation), ("verdict", experiment.verdict)):
+        if table.episodes % several:
+            what = f"{table.episodes} episodes are no equal share for {several} tasks."
+            do = f"use a multiple of {several}"
+            raise ConfigError(what, where=f"{name}.episodes", do=do)
+    if experiment.verdict.judge == "worst":
+        if several < 2 or experiment.verdict.episodes < 2 * several:
+            do = "give several [[tasks]], and at least two episodes for each"
+            raise ConfigError("There is no worst task to judge.", where="verdict.judge", do=do)
+        if experiment.objective.cost is not None:
+            do = 'leave out cost and within, or use judge = "mean"'
+            raise ConfigError("The worst task is judged without a cost.", where="verdict.judge", do=do)
+
+
+def _baseline(table: BaselineTable, folder: Path) -> Candidate:
+    sampling = table.model_dump(exclude={"template", "history", "layout", "show_rewards"})
+    try:
+        return Candidate(
+            find_template(folder, table.template),
+            SamplingParams(**sampling),
+            ContextSettings(table.history, table.layout, table.show_rewards),
+        )
+    except ConfigError as error:
+        raise ConfigError(error.what, where=f"baseline.{error.where}", why=error.why, do=error.do) from None
+
+
+def _objective(table: ObjectiveTable, task: Task, prices: Prices) -> Objective:
+    if (table.cost is None) != (table.within is None):
+        absent, there = ("cost", "within") if table.cost is None else ("within", "cost")
+        do = f"set it, or leave out {there}"
+        raise ConfigError(f"objective.{absent} is missing.", where=f"objective.{there}", do=do)
+    usual: Measure = "return" if task.score == "sum" else "score"
+    return Objective(
+        table.cost, table.within or 0.0, prices, table.maximise or usual, stated=table.maximise is not None
+    )
+
+
+def _budget(table: BudgetTable) -> Budget:
+    limits = table.model_dump(exclude_none=True)
+    if not limits:
+        do = f"set one of {', '.join(BudgetTable.model_fields)}"
+        raise ConfigError("The budget has no limit.", where="budget", do=do)
+    return Budget(**limits)
+
+
+def _check_budget(experiment: Experiment) -> None:
+    kept, least = experiment.verdict_calls, experiment.search.headroom * experiment.task.max_steps
+    if experiment.budget.calls < kept + least:
+        what = f"{experiment.budget.calls:g} calls are too few."
+        why = f"confirmation and verdict take up to {kept}, and the first candidates {least}"
+        do = f"use at least {kept + least}, or fewer episodes there"
+        raise ConfigError(what, where="budget.calls", why=why, do=do)
+    if experiment.verdict.finalists > experiment.confirmation.candidates:
+        do = f"use at most confirmation.candidates = {experiment.confirmation.candidates}"
+        raise ConfigError("There are more finalists than are confirmed.", where="verdict.finalists", do=do)
+    priced = experiment.prices.known and experiment.prices != FREE
+    if not priced and (experiment.objective.cost == "dollars" or experiment.budget.dollars < inf):
+        do = "set dollars_in and dollars_out, the prices of a million tokens"
+        raise ConfigError("Dollars are counted, but nothing has a price.", where="model", do=do)
+
+
+def _check_tokens(baseline: Candidate, space: Space, task: Task) -> None:
+    ends = space.free["max_tokens"].ends if "max_tokens" in space.free else (space.start.sampling.max_tokens,)
+    for where, tokens in (("baseline", baseline.sampling.max_tokens), *(("space", end) for end in ends)):
+        if int(tokens) > task.max_tokens:
+            what = f"max_tokens is {tokens}, and the task allows {task.max_tokens}."
+            raise ConfigError(what, where=f"{where}.max_tokens", do=f"use at most {task.max_tokens}")

@@ -1,0 +1,182 @@
+"""The Space: the candidates to choose from, as dimensions, and how the table `[space]` describes them.
+
+It owns the syntax of that table (a value fixes a dimension, a list or {low, high} frees it, and the baseline
+gives the rest), and the conversion between parameters and a Candidate. It does not know how one is judged.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab.agent.candidate import Candidate, ContextSettings, Demonstration, Setting
+from lab.agent.template import PromptTemplate, find_template
+from lab.errors import ConfigError, unknown_key
+from lab.llm.sampling import LIMITS, SamplingParams, check_number
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of a few values; a template's is its name."""
+
+    values: tuple[Setting, ...]
+
+    @property
+    def ends(self) -> tuple[Setting, ...]:
+        """The values that stand for all where limits are checked."""
+        return self.values
+
+    def __contains__(self, value: Setting) -> bool:
+        return value in self.values
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number from `low` to `high`, both included; whole numbers where both are."""
+
+    low: float
+    high: float
+
+    @property
+    def ends(self) -> tuple[Setting, ...]:
+        """The values that stand for all where limits are checked."""
+        return (self.low, self.high)
+
+    def __contains__(self, value: Setting) -> bool:
+        return not isinstance(value, str) and self.low <= value <= self.high
+
+
+Dimension = Choices | Range
+
+
+@dataclass(frozen=True)
+class Space:
+    """All the candidates that an experiment may try.
+
+    Attributes:
+        free: the dimensions that are searched, by the names of `Candidate.settings`.
+        start: gives every other setting its value.
+        templates: by name, all that `free` may choose, and `start`'s.
+        demonstrations: best first; a candidate with n of them has the first n.
+    """
+
+    free: Mapping[str, Dimension]
+    start: Candidate
+    templates: Mapping[str, PromptTemplate]
+    demonstrations: tuple[Demonstration, ...] = ()
+
+    def distributions(self) -> dict[str, "BaseDistribution"]:
+        """The free dimensions in Optuna's terms."""
+        return {name: _distribution(dimension) for name, dimension in self.free.items()}
+
+    def candidate(self, params: Mapping[str, Setting]) -> Candidate:
+        """The candidate that Optuna's `params` stand for; numbers are rounded to 2 decimals, for people."""
+        rounded = {name: round(v, 2) if isinstance(v, float) else v for name, v in params.items()}
+        return with_settings(self.start, rounded, self.templates, self.demonstrations)
+
+    def params(self, candidate: Candidate) -> dict[str, Setting] | None:
+        """The inverse of `candidate`, or None where it lies outside the space."""
+        params = {name: candidate.settings[name] for name in self.free}
+        inside = all(value in self.free[name] for name, value in params.items())
+        return params if inside and self.candidate(params) == candidate else None
+
+    def widened(self, texts: Iterable[PromptTemplate], demonstrations: Sequence[Demonstration]) -> "Space":
+        """The same with more templates to choose from, and with demonstrations if there were none."""
+        templates = {**self.templates, **{text.name: text for text in texts}}
+        free = dict(self.free)
+        free["template"] = Choices(tuple(templates))
+        shown = self.demonstrations or tuple(demonstrations)
+        return replace(self, free=free, templates=templates, demonstrations=shown)
+
+
+def with_settings(
+    candidate: Candidate,
+    settings: Mapping[str, Setting],
+    templates: Mapping[str, PromptTemplate],
+    demonstrations: Sequence[Demonstration] = (),
+) -> Candidate:
+    """`candidate` with some settings replaced, by their names in `Candidate.settings`.
+
+    Raises:
+        ConfigError: a value is of the wrong kind or out of its setting's range.
+    """
+    merged = {**candidate.settings, **settings}
+    shown = int(check_number("demonstrations", merged.pop("demonstrations"), whole=True))
+    template = templates[str(merged.pop("template"))]
+    context = {name: merged.pop(name) for name in ("history", "layout", "show_rewards")}
+    sampling = SamplingParams(**merged, stop=candidate.sampling.stop)  # type: ignore[arg-type]
+    context_settings = ContextSettings(**context)  # type: ignore[arg-type]
+    return Candidate(template, sampling, context_settings, tuple(demonstrations[:shown]))
+
+
+def _distribution(dimension: Dimension) -> "BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    match dimension:
+        case Choices(values):
+            return CategoricalDistribution(values)
+        case Range(int(low), int(high)):
+            return IntDistribution(low, high)
+        case Range(low, high):
+            return FloatDistribution(low, high)
+
+
+WHOLE = ("max_tokens", "history", "demonstrations")
+"""The settings that are whole numbers."""
+
+
+def read_space(table: Mapping[str, object], baseline: Candidate, folder: Path) -> Space:
+    """The space that `table` describes around `baseline`, with its templates from `folder`.
+
+    Raises:
+        ConfigError: a key is unknown, a value of the wrong kind or out of range, a range or list empty.
+    """
+    dimensions: dict[str, Dimension] = {}
+    templates = {baseline.template.name: baseline.template}
+    for name, value in table.items():
+        if name not in baseline.settings:
+            raise unknown_key(name, baseline.settings, where=f"space.{name}")
+        try:
+            dimensions[name] = _dimension(name, value)
+            if name == "template":
+                templates |= _load(dimensions[name], folder)
+            for end in dimensions[name].ends:
+                with_settings(baseline, {name: end}, templates)
+        except ConfigError as error:
+            raise ConfigError(error.what, where=f"space.{name}", why=error.why, do=error.do) from None
+    fixed = {name: dimensions[name].ends[0] for name, value in table.items() if _is_one(value)}
+    free = {name: dimension for name, dimension in dimensions.items() if name not in fixed}
+    return Space(free, with_settings(baseline, fixed, templates), templates)
+
+
+def _is_one(value: object) -> bool:
+    return not isinstance(value, list | dict)
+
+
+def _dimension(name: str, value: object) -> Dimension:
+    match value:
+        case str() | bool() | int() | float():
+            return Choices((value,))
+        case list() if value and all(isinstance(item, str | bool | int | float) for item in value):
+            return Choices(tuple(item for item in value if isinstance(item, str | bool | int | float)))
+        case {"low": int() | float() as low, "high": int() | float() as high, **rest} if not rest:
+            return _range(name, low, high)
+    shapes = "a value, a list of values" + (", or { low = ..., high = ... }" if name in LIMITS else "")
+    raise ConfigError(f"{name} is {value!r}.", do=f"use {shapes}")
+
+
+def _range(name: str, low: float, high: float) -> Range:
+    if name not in LIMITS:
+        raise ConfigError(f"{name} has no range.", do="use a list of values")
+    if not low < high:
+        what = f"{name} has an empty range: low {low:g} is not below high {high:g}."
+        raise ConfigError(what, do="give a low that is below high")
+    return Range(low, high) if name in WHOLE else Range(float(low), float(high))
+
+
+def _load(dimension: Dimension, folder: Path) -> dict[str, PromptTemplate]:
+    names = [str(name) for name in dimension.ends]
+    return {name: find_template(folder, name) for name in names}

@@ -1,0 +1,121 @@
+"""A Key: which of the user's keys an endpoint gets.
+
+It owns the rule: a key follows its host. A key is sent only where the surroundings that hold it (the process
+environment, or `.env`) name the host too, where the user named it with `--endpoint`, or to the host that
+issues such keys. Reading the surroundings is `lab.llm.settings`'.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from lab.addresses import shown_url
+from lab.errors import NoKeyError
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+ISSUERS = {"HF_TOKEN": "huggingface.co", "OPENAI_API_KEY": "api.openai.com"}
+"""The host that issues each key: over TLS it, and those below it, get the key wherever they are named."""
+
+ENVIRONMENT, FILE = "the environment", ".env"
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where the process's variables come from.
+
+    Attributes:
+        file: the variables that `.env` holds.
+        added: names of those that `.env` alone sets.
+        confirmed: the URL of `--endpoint`; empty without that flag.
+    """
+
+    file: Mapping[str, str] = field(default_factory=dict)
+    added: frozenset[str] = frozenset()
+    confirmed: str = ""
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Which endpoint a key is for.
+
+    Attributes:
+        url: the endpoint's.
+        keys: the variables that may hold its key, the preferred one first.
+        variables: the variables that may name it, the preferred one first.
+    """
+
+    url: str
+    keys: Sequence[str]
+    variables: Sequence[str]
+
+
+def key_for(wanted: Endpoints, environ: Mapping[str, str], origins: Origins) -> str:
+    """The key for an endpoint; empty where the surroundings hold none, or none that a loopback host may get.
+
+    A key from the surroundings that name the endpoint takes precedence over its issuer's, and the environment
+    over `.env`.
+
+    Raises:
+        NoKeyError: there is a key, and the rule keeps it from this host; or the key is malformed.
+    """
+    places = {
+        ENVIRONMENT: {name: value for name, value in environ.items() if name not in origins.added},
+        FILE: origins.file,
+    }
+    named_in = [place for place, held in places.items() if _names(held, wanted)]
+    allowed = places if _host(origins.confirmed) == _host(wanted.url) else named_in
+    names = sorted(_known(wanted), key=lambda name: not _issued(name, wanted.url))
+    found = [(place, name) for place, held in places.items() for name in names if held.get(name, "").strip()]
+    follow = [one for one in found if one[0] in allowed] or [
+        one for one in found if _issued(one[1], wanted.url)
+    ]
+    if follow:
+        place, name = follow[0]
+        return _clean(name, places[place][name])
+    if found and urlsplit(wanted.url).hostname not in LOOPBACK:
+        raise _withheld(*found[0], wanted, named_in)
+    return ""
+
+
+def _known(wanted: Endpoints) -> list[str]:
+    """OpenAI's own variable is set for many programs: it is for OpenAI's host alone."""
+    return [name for name in wanted.keys if name != "OPENAI_API_KEY" or _issued(name, wanted.url)]
+
+
+def _names(held: Mapping[str, str], wanted: Endpoints) -> bool:
+    return any(_host(held.get(variable, "")) == _host(wanted.url) for variable in wanted.variables)
+
+
+def _issued(name: str, url: str) -> bool:
+    issuer, (scheme, host, _) = ISSUERS.get(name), _host(url)
+    return issuer is not None and scheme == "https" and f".{host}".endswith(f".{issuer}")
+
+
+def _host(url: str) -> tuple[str, str, str]:
+    """Scheme, host and port: a key for one port of a host is not for another."""
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError:  # a bracket that is not closed
+        return "", url, ""
+    host, scheme = (parts.hostname or "").rstrip("."), parts.scheme
+    port = parts.netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
+    return scheme, host, port or {"http": "80", "https": "443"}.get(scheme, "")
+
+
+def _clean(name: str, key: str) -> str:
+    """The key in a variable, without a file's line end."""
+    key = key.strip()
+    if not (key.isascii() and key.isprintable()):
+        do = f"set {name} anew, as the endpoint's own page shows the key"
+        raise NoKeyError("The key holds characters that no key has.", where=name, do=do)
+    return key
+
+
+def _withheld(place: str, name: str, wanted: Endpoints, named_in: Sequence[str]) -> NoKeyError:
+    shown, variable = shown_url(wanted.url), wanted.variables[0]
+    named = named_in[0] if named_in else "the experiment or the frozen file"
+    what = f"{name} was not sent: nobody said that it is for {urlsplit(wanted.url).hostname}."
+    why = f"the key is in {place}, and the endpoint is named in {named}"
+    do = f"set {variable}={shown} in the same place as the key, or pass --endpoint {shown}"
+    return NoKeyError(what, where=shown, why=why, do=do)

@@ -1,0 +1,50 @@
+"""Opening the model: the chosen endpoint, embedded or hosted, ready to be asked.
+
+It owns the order of things: an embedded model is started before anything slow, and waited for last.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+
+from lab.llm.client import Endpoint, EndpointConfig
+from lab.llm.settings import ModelChoice, hosted_endpoint
+from lab.llm.throttle import Patience
+from lab.local_model.child import LocalModelProcess
+
+
+@dataclass(frozen=True)
+class OpeningModel:
+    """A model on its way up: a process that is still loading, or a hosted endpoint's configuration."""
+
+    model: ModelChoice
+    coming: LocalModelProcess | EndpointConfig
+
+
+@contextmanager
+def opening_model(model: ModelChoice, environ: Mapping[str, str]) -> Iterator[OpeningModel]:
+    """Start what has to be started for `model`, without waiting; stop it at the end.
+
+    Raises:
+        EndpointError: a hosted endpoint has no key, or the embedded model is not installed.
+    """
+    if not model.embedded:
+        yield OpeningModel(model, hosted_endpoint(model, environ))
+        return
+    with LocalModelProcess.launch() as process:
+        yield OpeningModel(model, process)
+
+
+@asynccontextmanager
+async def open_endpoint(opening: OpeningModel, patience: Patience) -> AsyncIterator[Endpoint]:
+    """Wait until the model can be asked, and close the connections at the end.
+
+    Raises:
+        EndpointError: the embedded model did not start.
+    """
+    config = opening.coming
+    if isinstance(config, LocalModelProcess):
+        config = EndpointConfig(await config.ready(), opening.model.name, "none")
+    async with await asyncio.to_thread(Endpoint, replace(config, patience=patience)) as endpoint:
+        yield endpoint

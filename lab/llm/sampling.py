@@ -1,0 +1,55 @@
+"""SamplingParams: how the model draws its answer, and the range of each numeric setting."""
+
+from dataclasses import dataclass
+
+from lab.errors import ConfigError
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "temperature": (0.0, 2.0),
+    "top_p": (0.01, 1.0),
+    "max_tokens": (1, 32_768),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "history": (0, 8),
+    "demonstrations": (0, 8),
+}
+"""What each numeric setting may be, both ends included: OpenAI's ranges, and the prompt's own."""
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the model draws its answer, in the words of the chat completions API.
+
+    Attributes:
+        max_tokens: tokens of one answer at most.
+        stop: texts that end an answer; up to 4.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 1.0
+    max_tokens: int = 150
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty"):
+            object.__setattr__(self, name, float(check_number(name, getattr(self, name))))
+        check_number("max_tokens", self.max_tokens, whole=True)
+        object.__setattr__(self, "stop", tuple(self.stop))
+        if len(self.stop) > 4 or not all(isinstance(text, str) and text for text in self.stop):
+            raise ConfigError("stop takes up to 4 texts, none of them empty.", where="stop")
+
+
+def check_number(name: str, value: object, *, whole: bool = False) -> float:
+    """`value`, if it is a number within the limits of the setting `name`.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    low, high = LIMITS[name]
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        kind = "a whole number" if whole else "a number"
+        raise ConfigError(f"{name} is {value!r}.", where=name, do=f"use {kind} from {low:g} to {high:g}")
+    return value

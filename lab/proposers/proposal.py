@@ -1,0 +1,119 @@
+"""A proposal: a text that a proposer wrote, and whether it can join the race.
+
+It owns what a text must keep. Whatever a model writes ends as a template with its placeholders, or refused.
+"""
+
+import string
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lab.agent.template import FIELD, PromptTemplate, Values
+from lab.errors import ConfigError, LabError
+
+LONGEST = 4_000
+"""Characters of a proposed system or turn text at most: it is sent with every call."""
+
+MEANING = {
+    "step": "the number of the step that is to be played",
+    "max_steps": "the number of steps in an episode",
+    "schema": "the form that answers have to have",
+    "observation": "what the environment last showed",
+    "reward": "what the last action earned; nothing before the first step",
+    "history": "the steps so far; nothing before the first step",
+}
+"""Of each placeholder, for the model that writes."""
+
+FIRST_STEP: Values = {"step": "1", "max_steps": "8", "observation": "o", "reward": None, "history": None}
+"""What a turn text is filled with at an episode's beginning: two placeholders have no value yet."""
+
+
+class ProposalRefusedError(LabError):
+    """A proposed text cannot be played, or would not be the same task."""
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """What one round brought.
+
+    Attributes:
+        refused: the reason for each text that cannot be played.
+        duplicates: texts that are in the race already.
+    """
+
+    accepted: tuple[PromptTemplate, ...]
+    refused: tuple[str, ...] = ()
+    duplicates: int = 0
+
+
+def accept(name: str, parent: PromptTemplate, system: str, turn: str) -> PromptTemplate:
+    """The proposed texts as a template.
+
+    Raises:
+        ProposalRefusedError: a placeholder of the parent's is lost, one is unknown, braces do not match, or
+            a text is empty, too long or unprintable, or says nothing at the first step.
+    """
+    parts = {"system": system.strip(), "turn": turn.strip()}
+    for part, text in parts.items():
+        if len(text) > LONGEST:
+            raise _refused(name, f"the {part} text has {len(text)} characters, {LONGEST} are allowed")
+        if not all(character.isprintable() or character in "\n\t" for character in text):
+            raise _refused(name, f"the {part} text has unprintable characters")
+    try:
+        template = PromptTemplate(name, **parts)
+    except ConfigError as error:
+        raise _refused(name, error.one_line) from None
+    for part in ("system", "turn"):
+        lost = placeholders(getattr(parent, part)) - placeholders(getattr(template, part))
+        if lost:
+            raise _refused(name, f"the {part} text lost {{{min(lost)}}}")
+    if made_up := template.fields - parent.fields:
+        raise _refused(name, f"the turn text has a new {{{FIELD}{min(made_up)}}}")
+    first_step = {**FIRST_STEP, **{FIELD + field: "f" for field in parent.fields}}
+    # A paragraph is left out where a placeholder in it has no value: a text of one paragraph may vanish.
+    if parent.render_turn(first_step).strip() and not template.render_turn(first_step).strip():
+        raise _refused(name, "the turn text says nothing at the first step")
+    return template
+
+
+def rules(text: str) -> str:
+    """What a new text in the place of `text` must keep, in words for the model that writes it."""
+    names = sorted(placeholders(text))
+    if not names:
+        return "Write no braces."
+    kept = "; ".join(f"{{{name}}}, {_meaning(name)}" for name in names)
+    return f"Keep these placeholders exactly, they are filled in later: {kept}. Write no other braces."
+
+
+def _meaning(name: str) -> str:
+    field = name.removeprefix(FIELD)
+    return MEANING[name] if field == name else f"the field {field} of what the environment last showed"
+
+
+def placeholders(text: str) -> frozenset[str]:
+    """The names in a template text's braces."""
+    return frozenset(field for _, field, _, _ in string.Formatter().parse(text) if field)
+
+
+def fingerprint(template: PromptTemplate) -> str:
+    """The same for texts that differ in white space alone."""
+    return " ".join(template.system.split()) + "\0" + " ".join(template.turn.split())
+
+
+def without_duplicates(
+    known: Iterable[PromptTemplate], proposed: Iterable[PromptTemplate]
+) -> tuple[tuple[PromptTemplate, ...], int]:
+    """The proposed that are not known and not the same as one before, and how many were left out."""
+    seen = {fingerprint(template) for template in known}
+    fresh: list[PromptTemplate] = []
+    left_out = 0
+    for template in proposed:
+        if (print_ := fingerprint(template)) in seen:
+            left_out += 1
+        else:
+            seen.add(print_)
+            fresh.append(template)
+    return tuple(fresh), left_out
+
+
+def _refused(name: str, why: str) -> ProposalRefusedError:
+    return ProposalRefusedError("A proposed text was refused.", where=name, why=why)

@@ -1,0 +1,132 @@
+"""The first answers of a study: where none of them can be used, the study stops before it spends its budget.
+
+It owns when that is, and the error that says so. The end is an entry of the journal: the same command gives
+the same error again without a call, and every worker stops.
+"""
+
+from collections.abc import Sequence
+from math import isclose
+
+from lab.agent.episode import FailedEpisode
+from lab.agent.step import Step
+from lab.agent.troubles import Troubles, total, troubles_of
+from lab.environments.config import EnvironmentConfig
+from lab.errors import LabError
+from lab.llm.settings import ModelChoice
+from lab.search.trouble_words import TROUBLES, troubles_text
+from lab.storage.journal import Stopped
+from lab.storage.record import Record
+
+FIRST = 24
+"""Answers after which a study stops, if none of them could be used."""
+
+CANDIDATES = 2
+"""Candidates, at least, that gave them: a single one may be at fault itself."""
+
+FEW = 8
+"""Answers after which it stops, if besides all first episodes returned the same."""
+
+_SEE = "python -m lab.play baseline shows each answer"
+
+_DO = {
+    "length": "raise task.max_tokens and baseline.max_tokens, or use a model that needs fewer tokens",
+    "empty": f"use another model or prompt; {_SEE}",
+    "no_action": f"use a prompt or a model that writes the action that is asked for; {_SEE}",
+    "refused": f"let prompt and [environment] fit the actions that the environment takes; {_SEE}",
+}
+"""What to do, by the kind of trouble; `length` where the answers are empty for want of tokens."""
+
+_FRESH = "where the experiment is not at fault, --fresh begins a new study of it"
+
+
+class UnusableError(LabError):
+    """No answer of the model could be used."""
+
+    exit_code = 3
+
+
+class RefusedError(LabError):
+    """The environment refused every action."""
+
+    exit_code = 4
+
+
+class FirstAnswers:
+    """Watches a study's first steps, as they are played or looked up."""
+
+    def __init__(self, record: Record, model: ModelChoice, environment: EnvironmentConfig) -> None:
+        self._record, self._model, self._environment = record, model, environment
+        self._troubles = record.troubles
+        self._candidates = {
+            digest for (digest, _), one in record.ended.items() if not isinstance(one, FailedEpisode)
+        }
+
+    @property
+    def useless(self) -> bool:
+        """Whether there were answers and none of them could be used."""
+        return self._troubles.unusable
+
+    def step(self, digest: str, step: Step) -> None:
+        """A candidate's step was played.
+
+        Raises:
+            LabError: the study stops here, or has.
+        """
+        self.check()
+        if self._troubles.steps and not self.useless:
+            return
+        self._troubles = total((self._troubles, troubles_of([step])))
+        self._candidates.add(digest)
+        if self.useless and self._troubles.steps >= FIRST and len(self._candidates) >= CANDIDATES:
+            self._stop()
+
+    def returned(self, returns: Sequence[float]) -> None:
+        """The first episodes of the candidates that opened the race returned so much.
+
+        Raises:
+            LabError: they all returned the same without an answer that could be used: the study stops here.
+        """
+        enough = self._troubles.steps >= FEW and len(returns) >= CANDIDATES
+        if self.useless and enough and all(isclose(one, returns[0], abs_tol=1e-9) for one in returns):
+            self._stop()
+
+    def check(self) -> None:
+        """Do nothing, unless the study was stopped.
+
+        Raises:
+            LabError: it was.
+        """
+        if self._record.stopped is not None:
+            raise stop_error(self._record.stopped)
+
+    def _stop(self) -> None:
+        """Stop, unless an episode that was played elsewhere had an answer that could be used."""
+        ended = self._record.troubles
+        if ended.steps and not ended.unusable:
+            self._troubles = ended
+            return
+        error = unusable(self._troubles, self._model, self._environment)
+        refused = isinstance(error, RefusedError)
+        do = f"{error.do}; {_FRESH}"
+        self._record.append(Stopped(error.what, error.where, error.why, do, refused=refused))
+        self.check()
+
+
+def unusable(troubles: Troubles, model: ModelChoice, environment: EnvironmentConfig) -> LabError:
+    """The error for steps that are all troubled."""
+    kind, n = troubles.kinds[0], troubles.steps
+    if len(troubles.kinds) == 1:
+        first = "The first answer was" if n == 1 else f"All of the first {n} answers were"
+        what, why = f"{first} {TROUBLES.get(kind, kind)}.", troubles.reason(kind)
+    else:
+        what, why = f"None of the first {n} answers could be used.", troubles_text(troubles)
+    if kind == "refused":
+        return RefusedError(what, where=environment.shown, why=why, do=_DO[kind])
+    do = _DO["length"] if why == "finish_reason=length" else _DO.get(kind, _DO["empty"])
+    return UnusableError(what, where=f"{model.name} at {model.shown}", why=why, do=do)
+
+
+def stop_error(event: Stopped) -> LabError:
+    """The error that stopped a study, from its journal."""
+    kind = RefusedError if event.refused else UnusableError
+    return kind(event.what, where=event.where, why=event.why, do=event.do)

@@ -1,0 +1,246 @@
+"""The Player: plays episodes of candidates, many at once, so that the endpoint is never idle.
+
+It owns the limit on episodes in flight, the second try of an episode that endpoint or environment broke off,
+whether its candidate is to blame, and that an episode which has ended, or which another worker plays, is not
+played again. Which candidate plays which seed is decided elsewhere.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+
+from lab.agent.agent import Agent
+from lab.agent.candidate import Candidate
+from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
+from lab.agent.evaluation import Evaluation
+from lab.agent.rollout import play
+from lab.agent.step import Step
+from lab.agent.task import Measure, Task
+from lab.environments.environment import Environment
+from lab.errors import BrokenError, BudgetError, CallError, EnvError, RequestError
+from lab.experiment.budget import Spending
+from lab.llm.client import Model
+from lab.search.blame import Blame
+from lab.search.first_answers import FirstAnswers
+from lab.search.running import Cut, Hopeless, Running
+from lab.storage.call_cache import Recorded
+from lab.storage.journal import Ended, Failed
+from lab.storage.record import Record
+
+ATTEMPTS = 3
+"""Times that an episode is begun before its environment counts as failed, or its candidate as unplayable."""
+
+WAIT_S = 2.0
+"""Before an episode is begun again, times the attempts so far: a server may be on its way up again."""
+
+LARGE = 100_000
+"""Characters from which an observation is worth a warning: it is recorded whole, with every episode."""
+
+Played = Episode | CutEpisode | FailedEpisode
+
+
+class Player:
+    """Plays on one model and one environment, at most `in_flight` episodes at a time.
+
+    Attributes:
+        owed_calls: of all episodes that were asked for and have not ended.
+        stopped_by: the budget's limit for which an episode of `evaluate` was left out.
+
+    Args:
+        record: where calls and episodes are kept, and looked up; None to play without.
+        baseline: the candidate whose episodes never fail, since all others are compared with it.
+        say: called with a sentence for people: when a candidate has failed because it breaks the environment,
+            and once of an observation that is larger than `LARGE`.
+        first: called with each step, for it may end the study.
+        measure: the number that evaluations are judged by.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        environment: Environment,
+        task: Task,
+        in_flight: int,
+        spending: Spending,
+        record: Record | None = None,
+        baseline: Candidate | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        first: FirstAnswers | None = None,
+        measure: Measure = "return",
+    ) -> None:
+        self.task, self.spending, self.first = task, spending, first
+        self.owed_calls = 0
+        self.stopped_by: BudgetError | None = None
+        self._model, self._environment = model, environment
+        self._record, self._baseline, self._say, self._measure = record, baseline, say, measure
+        self._blame = Blame(environment, task, record)
+        self._said_large = False
+        self._in_flight, self._owed, self._running = in_flight, 0, set[Running]()
+        self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
+        self._owe(0)
+
+    async def room(self) -> None:
+        """Return when one more episode could begin at once."""
+        await self._room.wait()
+
+    def episode(
+        self,
+        candidate: Candidate,
+        seed: int,
+        hopeless: Hopeless | None = None,
+        *,
+        later_calls: int | None = None,
+    ) -> Coroutine[None, None, Played | Ending]:
+        """Play one episode.
+
+        It counts as owed from the call on, before it is awaited, so that `room` is never too early.
+
+        Args:
+            hopeless: asked after each step where the task bounds a step's reward.
+            later_calls: begin it only where the budget has room for all of its steps and for so many calls
+                after them; None to begin it anyway.
+
+        Returns:
+            The episode; what comes of it in the record where there is one, which keeps the texts.
+
+        Raises:
+            EndpointError: the endpoint is not to be had, for this or any episode.
+            EnvError: the environment failed each time that the episode was begun, and not by what this
+                candidate does.
+            BudgetError: the budget is used up.
+        """
+        self._owe(1)
+
+        def on_step(step: Step) -> None:
+            self.owed_calls -= 1
+            self._blame.look_at(candidate.digest, seed, step)
+            if self.first is not None:
+                self.first.step(candidate.digest, step)
+
+        return self._episode(candidate, seed, Running(self.task, hopeless, later_calls, on_step))
+
+    async def evaluate(
+        self, candidate: Candidate, seeds: Sequence[int], later_calls: Callable[[int], int] = lambda _: 0
+    ) -> Evaluation:
+        """Play one episode of `candidate` for each of the environment's `seeds`, whole.
+
+        Where the budget has no room for all of them, as many as it has room for: the rest are left out.
+
+        Args:
+            later_calls: how many calls must still be possible after the episode at a place among `seeds`.
+
+        Raises:
+            EndpointError, EnvError: as `episode` does.
+        """
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._if_affordable(candidate, seed, later_calls(place)))
+                for place, seed in enumerate(seeds)
+            ]
+        results = [task.result() for task in tasks]
+        ended = tuple(result for result in results if isinstance(result, Episode | Tally))
+        failed = tuple(result for result in results if isinstance(result, FailedEpisode))
+        return Evaluation(candidate, self.task, ended, failed, measure=self._measure)
+
+    def retry(self, candidate: Candidate, seeds: Sequence[int]) -> None:
+        """Where all of these episodes have failed in an earlier process, let them be played again."""
+        record, episodes = self._record, [(candidate.digest, seed) for seed in seeds]
+        if record and all(isinstance(record.ended.get(one), FailedEpisode) for one in episodes):
+            for one in episodes:
+                record.reopen(one)
+
+    async def _if_affordable(self, candidate: Candidate, seed: int, later: int) -> Played | Ending | None:
+        try:
+            return await self.episode(candidate, seed, later_calls=later)
+        except BudgetError as error:
+            self.stopped_by = error
+            return None
+
+    async def _episode(self, candidate: Candidate, seed: int, running: Running) -> Played | Ending:
+        try:
+            if self._record is None:
+                async with self._slots:
+                    return await self._attempts(candidate, seed, running)
+            return await self._once(self._record, candidate, seed, running)
+        finally:
+            self.owed_calls += running.calls
+            self._owe(-1)
+
+    async def _once(self, record: Record, candidate: Candidate, seed: int, running: Running) -> Ending:
+        """Play it, unless another worker has, or does: then wait for how it ends."""
+        which = (candidate.digest, seed)
+        while which not in record.ended:
+            if record.judged:  # without it: the budget ended the verdict
+                raise record.ends_here()
+            async with self._slots:
+                kept = len(record.calls_of(scope_of(candidate.digest, seed))) if running.is_optional else 0
+                with running.among(self._running, kept, self.spending):
+                    if record.claim(which):
+                        return self._keep(record, candidate, await self._attempts(candidate, seed, running))
+            if which not in record.ended:
+                await record.changed()
+        return record.ended[which]
+
+    async def _attempts(self, candidate: Candidate, seed: int, running: Running) -> Played:
+        broken = 0
+        for attempt in range(1, ATTEMPTS + 1):
+            agent = Agent(candidate, self._model_for(candidate, seed), self.task)
+            try:
+                async with self._environment.session() as session:
+                    running.begin()
+                    episode = await play(agent, session, seed, on_step=running.step)
+                self.spending.episodes += 1
+                self._look_at(episode)
+                return episode
+            except Cut as cut:
+                return CutEpisode(seed, cut.bound, running.troubles)
+            except RequestError as error:
+                return FailedEpisode(seed, error)
+            except CallError as error:  # tried as often as patience has it, while others were answered
+                if attempt == ATTEMPTS:
+                    return FailedEpisode(seed, error)
+                await asyncio.sleep(WAIT_S * attempt)
+            except EnvError as error:
+                broken += isinstance(error, BrokenError)
+                if attempt == ATTEMPTS:
+                    is_baseline = candidate == self._baseline
+                    if broken < ATTEMPTS or is_baseline or not await self._blame.is_on(candidate):
+                        raise
+                    self._say(f"A candidate has failed: it breaks the environment. {error.one_line}")
+                    return FailedEpisode(seed, error)
+                await asyncio.sleep(WAIT_S * attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _model_for(self, candidate: Candidate, seed: int) -> Model:
+        if self._record is None:
+            return self._model
+        return Recorded(self._model, self._record, scope_of(candidate.digest, seed))
+
+    def _look_at(self, episode: Episode) -> None:
+        largest = max(map(len, (episode.opening, *(step.observation for step in episode.steps))))
+        if largest > LARGE and not self._said_large:
+            self._said_large = True
+            told = f"An observation has {largest:,} characters, and each is recorded whole."
+            self._say(f"{told} To cut it, set longest under [environment] in the experiment file.")
+
+    @staticmethod
+    def _keep(record: Record, candidate: Candidate, played: Played) -> Ending:
+        if isinstance(played, FailedEpisode):
+            error = played.error
+            texts = (error.what, error.where, error.why, error.do)
+            record.append(Failed(candidate.digest, played.seed, *texts))
+        else:
+            record.append(Ended(candidate.digest, played))
+        return record.ended[candidate.digest, played.seed]
+
+    def _owe(self, change: int) -> None:
+        self._owed += change
+        self.owed_calls += change * self.task.max_steps
+        if self._owed < self._in_flight:
+            self._room.set()
+        else:
+            self._room.clear()
+
+
+def scope_of(digest: str, seed: int) -> str:
+    """Of the calls on record of a candidate's episode."""
+    return f"{digest} {seed}"

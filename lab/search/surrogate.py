@@ -1,0 +1,145 @@
+"""The surrogate: what the episodes so far say of candidates that few or none have played.
+
+A Bayesian linear model over the space's dimensions, with room for each candidate to differ from it. It owns
+the features and the posterior; who plays next is the race's to decide.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lab.agent.candidate import Setting
+from lab.experiment.space import Choices, Dimension, Range, Space
+from lab.search.points import Params
+
+Floats = NDArray[np.float64]
+
+# Variances as shares of the returns' own; the replays in `benchmarks/` change little with any of them halved
+# or doubled. Replicates correct the noise's share as they come in.
+_EFFECTS, _MISFIT, _NOISE = 1.0, 0.06, 0.3
+_NOISE_WEIGHT = 4.0
+"""Degrees of freedom that the assumed noise counts for."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """Candidates that have played, as columns.
+
+    Attributes:
+        features: one row a candidate.
+        episodes: how many each has played, at least 1.
+        mean: of their returns, in reward.
+        squares: the sum of their squared distances from that mean.
+    """
+
+    features: Floats
+    episodes: Floats
+    mean: Floats
+    squares: Floats
+
+
+@dataclass(frozen=True)
+class Draw:
+    """True means as they may be, given what was played.
+
+    Attributes:
+        weights: of the features.
+        played: means of the candidates that have played, in reward.
+    """
+
+    weights: Floats
+    played: Floats
+    base: float
+
+    def of(self, others: Floats) -> Floats:
+        """Means of candidates that have not played, by their features."""
+        means: Floats = self.base + others @ self.weights
+        return means
+
+
+class Surrogate:
+    """The model, fitted to what was played.
+
+    For a candidate with features `x`: true mean = `x·w + e`, `e ~ N(0, misfit)`, and `w ~ N(0, effects)`; the
+    mean of n episodes has noise / n more. Posterior and draws are those of Bayesian linear regression
+    (Bishop, "Pattern Recognition and Machine Learning", 2006, section 3.3), with `e` drawn towards what
+    the candidate's own episodes say (best linear unbiased prediction; Robinson, Statistical Science 6, 1991).
+    """
+
+    def __init__(self, played: Played) -> None:
+        self._played = played
+        weights = played.episodes / played.episodes.sum()
+        self._centre = float(weights @ played.mean)
+        total = float(
+            weights @ (played.mean - self._centre) ** 2 + played.squares.sum() / played.episodes.sum()
+        )
+        total = max(total, 1e-12)
+        replicates = float((played.episodes - 1).sum())
+        self.noise = (played.squares.sum() + _NOISE * total * _NOISE_WEIGHT) / (replicates + _NOISE_WEIGHT)
+        self._misfit = _MISFIT * total
+        precision = 1.0 / (self.noise / played.episodes + self._misfit)
+        scaled = played.features * precision[:, None]
+        self._root = np.linalg.cholesky(
+            scaled.T @ played.features + np.eye(played.features.shape[1]) / (_EFFECTS * total)
+        )
+        self._weights = _solve(self._root, scaled.T @ (played.mean - self._centre))
+        self._pull = self._misfit / (self._misfit + self.noise / played.episodes)
+
+    def expected(self) -> Floats:
+        """Each played candidate's expected mean return."""
+        return self._pulled(self._weights)
+
+    def draw(self, rng: np.random.Generator) -> Draw:
+        """One draw of all that is not known.
+
+        Thompson sampling: Russo et al., "A Tutorial on Thompson Sampling", 2018.
+        """
+        weights = self._weights + np.linalg.solve(self._root.T, rng.standard_normal(len(self._weights)))
+        own = np.sqrt(self._misfit * (1.0 - self._pull))
+        played = self._pulled(weights) + own * rng.standard_normal(len(own))
+        # One misfit for all others: the highest of many independent ones would always beat what is known.
+        misfit = np.sqrt(self._misfit) * float(rng.standard_normal())
+        return Draw(weights, played, self._centre + misfit)
+
+    def _pulled(self, weights: Floats) -> Floats:
+        line = self._centre + self._played.features @ weights
+        pulled: Floats = line + self._pull * (self._played.mean - line)
+        return pulled
+
+
+def features(space: Space, params: Sequence[Params]) -> Floats:
+    """A row of features for each of `params`: a choice is one column a value, a range two (x and x²)."""
+    blocks = [_columns(dimension, [row[name] for row in params]) for name, dimension in space.free.items()]
+    return np.hstack(blocks) if blocks else np.zeros((len(params), 1))
+
+
+def crossed(space: Space, params: Sequence[Params], weights: Floats) -> Params:
+    """The best of all points that take each setting from one of `params`, by the weights of their features.
+
+    The model is linear, so that each setting can be chosen by itself.
+    """
+    point, first = Params(), 0
+    for name, dimension in space.free.items():
+        block = _columns(dimension, [row[name] for row in params])
+        last = first + block.shape[1]
+        point[name] = params[int(np.argmax(block @ weights[first:last]))][name]
+        first = last
+    return point
+
+
+def _columns(dimension: Dimension, values: Sequence[Setting]) -> Floats:
+    match dimension:
+        case Choices(known):
+            return np.array([[value == one for one in known] for value in values], dtype=float).reshape(
+                len(values), len(known)
+            )
+        case Range(low, high):
+            x = (np.array(values, dtype=float) - low) / (high - low) * 2 - 1
+            return np.column_stack([x, x**2])
+
+
+def _solve(root: Floats, right: Floats) -> Floats:
+    solved: Floats = np.linalg.solve(root.T, np.linalg.solve(root, right))
+    return solved

@@ -1,0 +1,232 @@
+"""The Store: the database that holds every study's journal and every model call.
+
+It owns the tables, where they are, and what a failing disk or database is called. What is read and written of
+one study is `lab.storage.record`'s. SQLite in WAL mode keeps what was written when the process is killed;
+PostgreSQL holds what several machines work on.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sql
+from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
+
+from lab.errors import ConfigError, LabError, plain
+
+CALLS = Path(".lab/calls.db")
+TRIALS = Path(".lab/optuna.db")
+
+BUSY_S = 30
+"""Seconds that a write waits for another process's."""
+
+SCHEMA = "lab"
+"""Of the tables on PostgreSQL, where Optuna's are in the same database."""
+
+_LOCK = 5_122_600_411
+"""PostgreSQL's advisory lock for what one process may do at a time; any number that is nobody else's."""
+
+_tables = sql.MetaData(schema=SCHEMA)
+
+studies = sql.Table(
+    "studies",
+    _tables,
+    sql.Column("name", sql.Text, primary_key=True),
+    sql.Column("experiment", sql.Text, nullable=False, index=True),
+    sql.Column("document", sql.Text, nullable=False),
+    sql.Column("began", sql.Float, nullable=False),
+)
+
+events = sql.Table(
+    "events",
+    _tables,
+    sql.Column("study", sql.ForeignKey(studies.c.name), primary_key=True),
+    sql.Column("number", sql.Integer, primary_key=True),
+    sql.Column("at", sql.Float, nullable=False),
+    sql.Column("worker", sql.Text, nullable=False),
+    sql.Column("body", sql.Text, nullable=False),
+)
+
+calls = sql.Table(
+    "calls",
+    _tables,
+    sql.Column("study", sql.ForeignKey(studies.c.name), primary_key=True),
+    sql.Column("scope", sql.Text, primary_key=True),
+    sql.Column("key", sql.Text, primary_key=True),
+    sql.Column("occurrence", sql.Integer, primary_key=True),
+    sql.Column("at", sql.Float, nullable=False),
+    sql.Column("worker", sql.Text, nullable=False),
+    sql.Column("request", sql.Text, nullable=False),
+    sql.Column("text", sql.JSON, nullable=False),  # PostgreSQL's own texts hold no NUL
+    sql.Column("finish_reason", sql.Text, nullable=False),
+    sql.Column("prompt_tokens", sql.Integer, nullable=False),
+    sql.Column("completion_tokens", sql.Integer, nullable=False),
+    sql.Column("latency_s", sql.Float, nullable=False),
+    sql.Column("attempts", sql.Integer, nullable=False),
+)
+
+failures = sql.Table(
+    "failures",
+    _tables,
+    sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("study", sql.ForeignKey(studies.c.name), nullable=False, index=True),
+    sql.Column("at", sql.Float, nullable=False),
+    sql.Column("what", sql.Text, nullable=False),
+    sql.Column("why", sql.Text, nullable=False),
+)
+
+unusable = sql.Table(
+    "unusable",  # answers that are no completion, and were paid for all the same
+    _tables,
+    sql.Column("id", sql.Integer, primary_key=True),
+    sql.Column("study", sql.ForeignKey(studies.c.name), nullable=False, index=True),
+    sql.Column("worker", sql.Text, nullable=False),
+    sql.Column("proposals", sql.Boolean, nullable=False),
+    sql.Column("prompt_tokens", sql.Integer, nullable=False),
+    sql.Column("completion_tokens", sql.Integer, nullable=False),
+)
+
+workers = sql.Table(
+    "workers",
+    _tables,
+    sql.Column("study", sql.ForeignKey(studies.c.name), primary_key=True),
+    sql.Column("worker", sql.Text, primary_key=True),
+    sql.Column("joined", sql.Float, nullable=False),
+    sql.Column("seen", sql.Float, nullable=False),
+)
+
+
+class Store:
+    """An open database: a file, or `postgresql://...`, which several processes may work on at once.
+
+    Attributes:
+        where: for people; no password is in it.
+        shared: whether others may write to it.
+        trials_url: where Optuna keeps its studies.
+
+    Raises:
+        ConfigError: the address is none.
+        LabError: here and in everything that reads or writes: the database or the disk refused.
+    """
+
+    def __init__(self, place: Path | str = CALLS) -> None:
+        self.shared = isinstance(place, str)
+        url = _postgres(place) if isinstance(place, str) else sql.URL.create("sqlite", database=str(place))
+        options: dict[str, Any] = {"pool_pre_ping": True}
+        if isinstance(place, Path):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            options = {"connect_args": {"timeout": BUSY_S}}
+        self.where = url.render_as_string() if self.shared else str(place)
+        self.trials_url = _trials_of(url) if self.shared else f"sqlite:///{TRIALS}"
+        try:
+            engine = sql.create_engine(url, **options)
+        except ImportError:
+            do = 'pip install "prompt-lab[workers]"'
+            raise ConfigError("PostgreSQL needs a driver.", where=self.where, do=do) from None
+        self._engine = engine
+        if not self.shared:
+            self._engine = engine.execution_options(schema_translate_map={SCHEMA: None})
+            sql.event.listen(engine, "connect", _tune_sqlite)
+        self._make_tables()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    def begin(self, experiment: str, document: str) -> str:
+        """Add a study with what it depends on; its name. It is the latest even if the clock was set back."""
+        began = sql.select(sql.func.max(studies.c.began)).where(studies.c.experiment == experiment)
+        before = self.rows(began)[0][0] or 0.0
+        name = base = f"{experiment}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        row = {"experiment": experiment, "document": document, "began": max(time.time(), before + 0.001)}
+        number = 1
+        while not self.insert(studies, {"name": name, **row}):
+            number += 1
+            name = f"{base}-{number}"
+        return name
+
+    def latest(self, experiment: str) -> tuple[str, str] | None:
+        """Name and document of the experiment's last study, if there is one."""
+        last = (
+            sql.select(studies.c.name, studies.c.document)
+            .where(studies.c.experiment == experiment)
+            .order_by(studies.c.began.desc())
+            .limit(1)
+        )
+        found = self.rows(last)
+        return (found[0].name, found[0].document) if found else None
+
+    def rows(self, query: sql.Select[Any]) -> list[sql.Row[Any]]:
+        """All rows of a query."""
+        with self.told(), self._engine.connect() as connection:
+            return list(connection.execute(query))
+
+    def insert(self, table: sql.Table, row: Mapping[str, object]) -> bool:
+        """Write a row, which is kept when this returns; False where another has its place already."""
+        with self.told():
+            try:
+                with self._engine.begin() as connection:
+                    connection.execute(table.insert(), dict(row))
+            except IntegrityError:
+                return False
+        return True
+
+    def execute(self, statement: sql.Insert | sql.Update | sql.Delete) -> None:
+        """Change rows."""
+        with self.told(), self._engine.begin() as connection:
+            connection.execute(statement)
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Keep the other processes that come here out of it for a moment; on a file they are out anyway."""
+        with self.told(), self._engine.begin() if self.shared else nullcontext() as connection:
+            if connection is not None:
+                connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_LOCK)))
+            yield
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """What the database raises, in the lab's words."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            what = "The study's record cannot be read or written."
+            raise refused(what, self.where, error, shared=self.shared) from None
+
+    def _make_tables(self) -> None:
+        with self.exclusively(), self.told(), self._engine.begin() as connection:
+            if self.shared:
+                connection.execute(sql.schema.CreateSchema(SCHEMA, if_not_exists=True))
+            _tables.create_all(connection)
+
+
+def refused(what: str, where: str, error: Exception, *, shared: bool) -> LabError:
+    """What a database raised, in the lab's words; `shared` where it is a server."""
+    mend = "see that it runs and lets you in" if shared else "free some space or repair it"
+    why = plain(" ".join(str(getattr(error, "orig", None) or error).split()))
+    return LabError(what, where=where, why=why, do=f"{mend}; the same command goes on where it was")
+
+
+def _postgres(address: str) -> sql.URL:
+    try:
+        url = sql.make_url(address)
+    except ArgumentError:
+        url = sql.URL.create("none")
+    if url.get_backend_name() not in ("postgresql", "postgres") or not url.database:
+        what, do = "The storage's address is none.", "give postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        raise ConfigError(what, where="--storage or LAB_STORAGE", do=do)
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _trials_of(url: sql.URL) -> str:
+    """Optuna's way into the database: `public`, where a user named as `SCHEMA` would come to our tables."""
+    return url.update_query_dict({"options": "-csearch_path=public"}).render_as_string(hide_password=False)
+
+
+def _tune_sqlite(connection: Any, _: object) -> None:  # noqa: ANN401  # the driver's
+    # With WAL and NORMAL a commit outlives the process at once, and the machine within moments.
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")

@@ -1,0 +1,88 @@
+"""The parts of a study that have to be opened: its environment, its model, and the model that proposes texts.
+
+It owns what is opened where the budget allows no call any more: no model, and the environment only where an
+episode can still end from the answers on record.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from lab.environments.config import choose_environment
+from lab.environments.environment import Environment, open_environment
+from lab.errors import BudgetError, LabError
+from lab.experiment.budget import Metered, Spending, out_of_budget
+from lab.experiment.experiment import Experiment
+from lab.llm.client import Endpoint, Model
+from lab.llm.launch import OpeningModel, open_endpoint
+from lab.llm.settings import ModelChoice, proposer_endpoint
+from lab.proposers.proposer import Proposer, make_proposer
+from lab.search.player import scope_of
+from lab.storage.call_cache import Nothing, Recorded
+from lab.storage.record import PROPOSALS, Record
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a study plays with; `proposer` is None where no texts are asked for."""
+
+    environment: Environment
+    model: Model
+    proposer: Proposer | None
+
+
+@dataclass(frozen=True)
+class PartsOf:
+    """Opens the parts of one study, and closes them.
+
+    Attributes:
+        on_failure: called for every attempt at a call that failed, and whether it was another proposer's.
+        say: called with a sentence for people, where the environment's server makes episodes wait.
+    """
+
+    experiment: Experiment
+    model: ModelChoice
+    record: Record
+    spending: Spending
+    on_failure: Callable[[LabError, bool], None]
+    say: Callable[[str], None]
+
+    @asynccontextmanager
+    async def opened(self, opening: OpeningModel | None) -> AsyncIterator[Parts]:
+        """All of them; `opening` is None where the budget allows no call.
+
+        Raises:
+            EndpointError, EnvError: one of them cannot be opened.
+        """
+        async with AsyncExitStack() as stack:
+            environment = await self._environment(stack, may_call=opening is not None)
+            if opening is None:
+                yield Parts(environment, Nothing(self._no_budget), None)
+                return
+            endpoint = await stack.enter_async_context(open_endpoint(opening, self.experiment.patience))
+            model = Metered(endpoint, self.spending, self.experiment.prices_of(self.model))
+            model.watch(endpoint.throttle, lambda error: self.on_failure(error, False))
+            yield Parts(environment, model, await self._proposer(stack, endpoint, model))
+
+    async def _environment(self, stack: AsyncExitStack, *, may_call: bool) -> Environment:
+        answered = (scope_of(*which) for which in self.record.unended)
+        if not may_call and not any(map(self.record.calls_of, answered)):
+            return Nothing(self._no_budget)
+        where = choose_environment(self.experiment.environment)
+        opened = open_environment(where, self.experiment.root, self.say)
+        return await stack.enter_async_context(opened)
+
+    async def _proposer(self, stack: AsyncExitStack, endpoint: Endpoint, model: Model) -> Proposer | None:
+        proposals = self.experiment.proposals
+        if proposals is None:
+            return None
+        config = proposer_endpoint(endpoint.config)
+        if config != endpoint.config:
+            other = await stack.enter_async_context(Endpoint(config))
+            theirs = Metered(other, self.spending, proposals.prices)
+            theirs.watch(other.throttle, lambda error: self.on_failure(error, True))
+            model = theirs
+        return make_proposer(proposals.proposer, Recorded(model, self.record, PROPOSALS))
+
+    def _no_budget(self) -> BudgetError:
+        return out_of_budget(self.spending.nearest_limit)

@@ -1,0 +1,218 @@
+"""The Plan: what a study will do, and what it may cost at most, told before it begins.
+
+It follows from the experiment, the model and the text that the environment opens with; nothing is asked,
+started or written for it. Tokens in are an estimate and told as one, all else is a bound.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import inf
+
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Start
+from lab.agent.messages import chat
+from lab.environments.config import EnvironmentConfig
+from lab.environments.environment import open_environment
+from lab.errors import plain
+from lab.experiment.budget import FREE, Prices
+from lab.experiment.experiment import Experiment
+from lab.experiment.space import with_settings
+from lab.llm.settings import ModelChoice
+from lab.proposers.writing import SAMPLING
+from lab.stats.format import count
+
+LETTERS = 4
+"""Characters of a token, about: the tokenizer is the endpoint's."""
+
+PRICE = "unknown: set dollars_in and dollars_out in"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment on a model, before it runs.
+
+    Attributes:
+        proposer: the proposing model where it is another one; else empty.
+        opening: what the environment's reset shows; None where it is not known.
+    """
+
+    experiment: Experiment
+    model: ModelChoice
+    environment: EnvironmentConfig
+    proposer: str = ""
+    opening: Start | None = None
+
+    def __str__(self) -> str:
+        """All of it, the messages of an episode's first step last."""
+        told = "\n".join(f"{name:<13} {text}" for name, text in self._lines())
+        return "\n\n".join([told, *self._messages()]) + "\n"
+
+    @property
+    def short(self) -> str:
+        """In a line: the limits, and what is played within them."""
+        experiment, minutes = self.experiment, self.experiment.budget.minutes
+        confirmed = experiment.confirmation.candidates * experiment.confirmation.episodes
+        held_out = (experiment.verdict.finalists + 1) * experiment.verdict.episodes
+        limits = [
+            *([] if self._calls == inf else [f"{self._calls:,.0f} calls"]),
+            *([] if self._tokens_out == inf else [f"{self._tokens_out:,.0f} tokens out"]),
+            *([] if minutes == inf else [_minutes(minutes)]),
+        ]
+        return (
+            f"At most {', '.join(limits)}; cost: {self._money}. Of this, up to {confirmed} episodes are"
+            f" reserved for confirmation and {held_out} for the holdout."
+        )
+
+    def _lines(self) -> Iterator[tuple[str, str]]:
+        experiment, task = self.experiment, self.experiment.task
+        search, proposals, sure = experiment.search, experiment.proposals, experiment.confirmation
+        yield "Experiment", f"{experiment.name}: {experiment.about}"
+        yield "Model", f"{self.model.name} at {self.model.shown}"
+        yield "Environment", f"{self.environment.shown}; episodes of {task.max_steps} steps at most"
+        measure = experiment.objective.maximise
+        yield "Objective", f"the highest mean episode {measure}, {task.described(measure)}"
+        yield (
+            "Search",
+            f"{self._searched}; {search.episodes} a candidate at most, {search.in_flight} at once",
+        )
+        yield "", f"over {', '.join(experiment.space.free) or 'nothing'}"
+        if proposals is not None:
+            who = f" of {self.proposer}" if self.proposer else ""
+            told = f"{proposals.rounds} x {proposals.texts} texts by {proposals.proposer}{who}"
+            yield "Proposals", f"{told}, a call each"
+        yield "Confirmation", f"{sure.candidates} x {sure.episodes} episodes at most"
+        finalists = f"{experiment.verdict.finalists} and the baseline"
+        yield "Holdout", f"{finalists}, {experiment.verdict.episodes} episodes each"
+        yield "Calls", _most(self._calls, f", of which {experiment.verdict_calls:,} are kept for the verdict")
+        yield "Tokens out", _most(self._tokens_out, f": {self._longest} a call")
+        yield "Tokens in", self._tokens_in_told
+        yield "Money", self._money
+        yield "Time", _minutes(experiment.budget.minutes)
+        if min(experiment.budget.tokens, experiment.budget.dollars) < inf:
+            flying = count(search.in_flight, "call")
+            yield "", f"A limit of tokens or dollars is passed by {flying} at most, those in flight then."
+        yield "", "An unfinished study resumes with what is left; of a finished one the result is printed"
+        yield "", "again, without calls. --fresh starts another."
+
+    @property
+    def _searched(self) -> str:
+        if self._calls == inf:
+            return "as many episodes as the budget holds"
+        left = self._calls - self._proposed - self.experiment.verdict_calls
+        whole = left // self.experiment.task.max_steps
+        return f"{whole:,.0f} whole episodes, more where some end early"
+
+    @property
+    def _calls(self) -> float:
+        return self.experiment.budget.calls
+
+    @property
+    def _proposed(self) -> int:
+        """Calls of the proposer."""
+        proposals = self.experiment.proposals
+        return proposals.rounds * proposals.texts if proposals else 0
+
+    @property
+    def _longest(self) -> int:
+        """Tokens of the longest answer that any candidate allows."""
+        space = self.experiment.space
+        ends = space.free["max_tokens"].ends if "max_tokens" in space.free else ()
+        fixed = (self.experiment.baseline, space.start)
+        return max(*(candidate.sampling.max_tokens for candidate in fixed), *map(int, ends))
+
+    @property
+    def _tokens_out(self) -> float:
+        played = (self._calls - self._proposed) * self._longest
+        return min(played + self._proposed * SAMPLING.max_tokens, self.experiment.budget.tokens)
+
+    @property
+    def _tokens_in(self) -> tuple[float, float]:
+        """Of a call: the shortest text's first step, and the longest's with the longest history."""
+        task, opening = self.experiment.task, self.opening or Start("")
+        letters = [
+            sum(len(message.content) for message in chat(candidate, task, opening, ()))
+            for candidate in self._texts().values()
+        ]
+        space = self.experiment.space
+        ends = space.free["history"].ends if "history" in space.free else ()
+        fixed = (self.experiment.baseline, space.start)
+        history = max(*(candidate.context.history for candidate in fixed), *map(int, ends))
+        shown = min(history, self.experiment.task.max_steps - 1)
+        return min(letters) / LETTERS, max(letters) / LETTERS + shown * self._longest
+
+    @property
+    def _tokens_in_told(self) -> str:
+        first, last = self._tokens_in
+        if self._calls == inf:
+            return f"about {first:,.0f} to {last:,.0f} a call: an estimate, {LETTERS} characters a token"
+        low, high = (min(self._calls * each, self.experiment.budget.tokens) for each in (first, last))
+        return (
+            f"about {low:,.0f} to {high:,.0f}: an estimate, {LETTERS} characters a token,"
+            " from the shortest first step to the longest history"
+        )
+
+    @property
+    def _money(self) -> str:
+        budget, proposals = self.experiment.budget, self.experiment.proposals
+        prices = self.experiment.prices_of(self.model)
+        others = proposals.prices if proposals and self.proposer else prices
+        for where, one in (("model", prices), ("proposals", others)):
+            if not one.known:
+                return f"{PRICE} [{where}]"
+        if prices == others == FREE:
+            return "free"
+        if budget.dollars < inf:
+            return f"at most ${budget.dollars:.2f}"
+        if self._calls == inf:
+            return "no limit of its own"
+        return f"at most about ${self._dollars(prices, others):.2f}, tokens in being an estimate"
+
+    def _dollars(self, prices: Prices, others: Prices) -> float:
+        each = round(self._tokens_in[1])
+        played = int(self._calls) - self._proposed
+        return prices.dollars(played * each, played * self._longest) + others.dollars(
+            self._proposed * each, self._proposed * SAMPLING.max_tokens
+        )
+
+    def _texts(self) -> dict[str, Candidate]:
+        """The baseline, and a candidate for each other template, by what they are called."""
+        experiment, space = self.experiment, self.experiment.space
+        own = experiment.baseline.template.name
+        allowed = space.free["template"].ends if "template" in space.free else (space.start.template.name,)
+        others = {
+            f"template {name}": with_settings(space.start, {"template": name}, space.templates)
+            for name in allowed
+            if name != own
+        }
+        return {f"baseline, template {own}": experiment.baseline, **others}
+
+    def _messages(self) -> Iterator[str]:
+        task = self.experiment.task
+        unknown = Start("<what the environment shows at its reset; it is not opened for this>")
+        opening = self.opening or unknown
+        for name, candidate in self._texts().items():
+            messages = chat(candidate, task, opening, ())
+            told = "\n".join(f"--- {message.role}\n{message.content}" for message in messages)
+            yield plain(f"===== {name}: the first step\n{told}")
+
+
+async def opening_of(experiment: Experiment, environment: EnvironmentConfig) -> Start | None:
+    """What `environment` shows at its reset; None where it is not in this process, and is left alone.
+
+    Raises:
+        EnvError: it cannot be opened.
+    """
+    if environment.address or environment.image:
+        return None
+    setup, seed = experiment.task.setup(experiment.seed)
+    async with open_environment(environment, experiment.root) as opened, opened.session() as session:
+        seen = await session.reset(seed, setup.reset)
+        return Start(seen.text, seen.fields, session.form.asked)
+
+
+def _most(limit: float, more: str) -> str:
+    return "no limit of their own" if limit == inf else f"at most {limit:,.0f}{more}"
+
+
+def _minutes(minutes: float) -> str:
+    return "no limit of time" if minutes == inf else f"{minutes:g} minutes of search"

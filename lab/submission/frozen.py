@@ -1,0 +1,233 @@
+"""A FrozenPrompt: the winner with its evidence and provenance, as a TOML file in `prompts/`.
+
+It owns the file's form and the check of its digest; writing it is `lab.submission.freeze`'s. It is read
+before START is printed, so it needs the standard library alone.
+"""
+
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from lab.agent.candidate import Candidate, check_keys
+from lab.agent.task import Setup, Task
+from lab.environments.config import EnvironmentConfig
+from lab.errors import ConfigError, FrozenPromptError, unknown_key
+from lab.files import place, read_bounded
+
+FORMAT = 3
+
+ECHO = EnvironmentConfig(
+    python="lab.environments.echo.server.echo_environment:EchoEnvironment", text="echoed_message"
+)
+"""The environment of a file of format 2, which could name no other."""
+
+BEST = Path("prompts/best.toml")
+"""Where `lab.tune` freezes to and `inference.py` reads from, below the project's root."""
+
+
+@dataclass(frozen=True)
+class FrozenModel:
+    """What the prompt was tuned on: a base URL (without credentials) or `embedded`, and the model's name."""
+
+    endpoint: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What unseen episodes said, in reward per episode, or in score where that was judged.
+
+    Intervals, difference and p-value are of the judged number; by the worst task, so is its mean.
+
+    Attributes:
+        outcome: `winner`: a tuned candidate is better than the baseline; `cheaper`: it costs less, at a value
+            that the objective's rule allows; `baseline`: neither was shown, and it was kept;
+            `unvalidated`: the budget ended before a verdict, and all figures are the search's.
+        episodes: holdout episodes that frozen and baseline each played, paired by seed.
+        confidence: of `difference_interval` for all finalists together, and of the two others each alone.
+        method: the tests behind interval and p-value.
+        p_value: of the difference, two-sided, corrected for all finalists.
+        frozen_score, baseline_score: mean scores in [0, 1].
+        frozen_tokens, baseline_tokens: mean tokens of an episode, in and out.
+        frozen_troubles, baseline_troubles: shares of the answers that could not be used, with the commonest
+            reason, in words; None where all could.
+        judged: `return` or `score`.
+        caution: what is shown to speak against the outcome; empty where nothing is.
+    """
+
+    outcome: str
+    episodes: int
+    confidence: float
+    method: str
+    frozen_return: float
+    frozen_interval: list[float]
+    baseline_return: float
+    baseline_interval: list[float]
+    difference: float
+    difference_interval: list[float]
+    p_value: float
+    frozen_score: float
+    baseline_score: float
+    frozen_tokens: float
+    baseline_tokens: float
+    frozen_troubles: str | None = None
+    baseline_troubles: str | None = None
+    judged: str = "return"
+    caution: str = ""
+
+    @property
+    def frozen_mean(self) -> float:
+        """The frozen candidate's mean of the judged number."""
+        return self.frozen_score if self.judged == "score" else self.frozen_return
+
+    @property
+    def baseline_mean(self) -> float:
+        """The baseline's mean of the judged number."""
+        return self.baseline_score if self.judged == "score" else self.baseline_return
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the frozen prompt comes from.
+
+    Attributes:
+        created: UTC, ISO 8601.
+        study: the Optuna study's and the MLflow parent run's name.
+        trial: the trial's number, or -1 for the baseline.
+        calls, prompt_tokens, completion_tokens, minutes, dollars: what the whole run cost.
+        versions: `name version` of the packages that mattered.
+        dollars: None where the price of a call is not known.
+    """
+
+    created: str
+    experiment: str
+    study: str
+    trial: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    minutes: float
+    versions: list[str]
+    dollars: float | None = None
+
+
+@dataclass(frozen=True)
+class FrozenPrompt:
+    """All that a submission plays, and why it should be believed."""
+
+    candidate: Candidate
+    environment: EnvironmentConfig
+    task: Task
+    model: FrozenModel
+    evidence: Evidence
+    provenance: Provenance
+
+    def as_table(self) -> dict[str, Any]:
+        """The file's content, provenance last."""
+        tasks = [{"name": one.name, "reset": dict(one.reset)} for one in self.task.tasks]
+        task = {name: value for name, value in asdict(self.task).items() if name != "tasks"}
+        return {
+            "format": FORMAT,
+            "digest": self.candidate.digest,
+            "candidate": self.candidate.as_table(),
+            "environment": self.environment.as_table(),
+            "task": task,
+            **({"tasks": tasks} if tasks else {}),
+            "model": asdict(self.model),
+            "evidence": {k: one for k, one in asdict(self.evidence).items() if one not in ("", None)},
+            "provenance": {k: one for k, one in asdict(self.provenance).items() if one is not None},
+        }
+
+
+def read_frozen(path: Path) -> FrozenPrompt:
+    """Read a frozen prompt and check that its candidate is the one that was frozen.
+
+    Raises:
+        FrozenPromptError: the file is absent, damaged, of another format, or changed since.
+    """
+    try:
+        return _read(path)
+    except RecursionError:
+        what, why = "The frozen prompt cannot be read.", "its values are nested too deeply"
+        raise FrozenPromptError(what, where=str(path), why=why, do="python -m lab.tune") from None
+
+
+def _read(path: Path) -> FrozenPrompt:
+    again = "python -m lab.tune"
+    try:
+        # A text of a model may hold a lone surrogate, which `lab.files` writes in the same way.
+        table = tomllib.loads(read_bounded(path).decode("utf-8", "surrogatepass"))
+    except FileNotFoundError:
+        raise FrozenPromptError("There is no frozen prompt.", where=str(path), do=again) from None
+    except (OSError, ValueError) as error:
+        what = "The frozen prompt cannot be read."
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise FrozenPromptError(what, where=place(path, error), why=why, do=again) from None
+    if "format" not in table:
+        why = "it has no key format"
+        raise FrozenPromptError("The file is not a frozen prompt.", where=str(path), why=why, do=again)
+    if table.get("format") == 2:
+        table = _from_format_2(table)
+    if table.get("format") != FORMAT:
+        why = f"it says {table.get('format')!r}, this lab reads {FORMAT}"
+        raise FrozenPromptError("The frozen prompt has another format.", where=str(path), why=why, do=again)
+    try:
+        frozen = _from_table(table)
+    except ConfigError as error:
+        what, where = "The frozen prompt is damaged.", f"{path}, {error.where}"
+        do = "; ".join(filter(None, [f"{again} writes it anew", error.do]))
+        raise FrozenPromptError(what, where=where, why=error.what, do=do) from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        what, why = "The frozen prompt is damaged.", f"{type(error).__name__}: {error}"
+        raise FrozenPromptError(what, where=str(path), why=why, do=again) from None
+    if frozen.candidate.digest != table.get("digest"):
+        why = "the digest does not match: [candidate] was changed after it was frozen"
+        raise FrozenPromptError("The frozen prompt was changed.", where=str(path), why=why, do=again)
+    return frozen
+
+
+def _from_table(table: dict[str, Any]) -> FrozenPrompt:
+    known = ["format", "digest", "tasks", *(one.name for one in fields(FrozenPrompt))]
+    for name in table:
+        if name not in known:
+            raise unknown_key(name, known, where=name)
+    return FrozenPrompt(
+        Candidate.from_table(table["candidate"]),
+        _record(EnvironmentConfig, table["environment"], "environment"),
+        replace(
+            _record(Task, table["task"], "task"),
+            tasks=tuple(_record(Setup, one, "tasks") for one in table.get("tasks", ())),
+        ),
+        _record(FrozenModel, table["model"], "model"),
+        _record(Evidence, table["evidence"], "evidence"),
+        _record(Provenance, table["provenance"], "provenance"),
+    )
+
+
+def _from_format_2(table: dict[str, Any]) -> dict[str, Any]:
+    task = {name: value for name, value in table.get("task", {}).items() if name != "environment"}
+    return {**table, "format": FORMAT, "environment": ECHO.as_table(), "task": task}
+
+
+Record = TypeVar("Record", EnvironmentConfig, Task, Setup, FrozenModel, Evidence, Provenance)
+
+
+def _record(cls: type[Record], table: dict[str, Any], where: str) -> Record:
+    check_keys(cls, table, where)
+    record = cls(**table)
+    for name, hint in get_type_hints(cls).items():
+        value = getattr(record, name)
+        kinds = _kinds(hint)
+        if not isinstance(value, kinds) and not (float in kinds and isinstance(value, int)):
+            raise TypeError(f"{name} is {value!r}, and should be of type {kinds[0].__name__}")
+    return record
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:  # noqa: ANN401  # a type's annotation
+    if get_origin(hint) is UnionType:
+        return tuple(kind for option in get_args(hint) for kind in _kinds(option))
+    if get_origin(hint) is Literal:
+        return (str,)
+    return (get_origin(hint) or hint,)

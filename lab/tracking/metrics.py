@@ -1,0 +1,153 @@
+"""Figures and texts of a run in MLflow: what an evaluation, an interval and a frozen prompt come to there.
+
+It owns their names, which are the same for every kind of run.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from statistics import fmean
+
+from lab.agent.episode import Episode
+from lab.agent.evaluation import Evaluation
+from lab.agent.messages import chat
+from lab.agent.task import Task
+from lab.agent.troubles import FALLBACK, Troubles
+from lab.errors import plain
+from lab.stats.intervals import Estimate, t_interval
+from lab.submission.frozen import FrozenPrompt
+
+LONGEST = 20_000
+"""Characters of one text (a message, an action, an observation) that MLflow gets; the record has all."""
+
+_NOTE = 40
+"""Characters of the note on what was cut, at most."""
+
+
+def cut(text: str, most: int = LONGEST) -> str:
+    """`text` with `most` characters at most, the last of which say how many are missing."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most - _NOTE]} [... {len(text) - most + _NOTE:,} characters more]"
+
+
+def safe_name(name: str, others: str = r"[^a-zA-Z0-9_.-]") -> str:
+    """`name` with a dash for each of `others`, which MLflow refuses; distinct names stay distinct."""
+    safe = re.sub(others, "-", name)
+    return safe if safe == name else f"{safe[:200]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def run_figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
+    """Of every child run, by the same names; the interval is its own, and corrected for no other."""
+    judged = evaluation.measure
+    figures = {
+        f"{judged}_mean": evaluation.mean,  # first: MLflow's compare view opens with it
+        "return_mean": evaluation.mean_return,
+        "episodes": len(evaluation.episodes),
+        "episodes_failed": len(evaluation.failed),
+        "score_mean": evaluation.mean_score,
+        "score_clamped_share": evaluation.clamped_share,
+        "calls": evaluation.calls,
+        "tokens_in": sum(episode.prompt_tokens for episode in evaluation.episodes),
+        "tokens_out": sum(episode.completion_tokens for episode in evaluation.episodes),
+        "tokens_per_episode": evaluation.tokens,
+        "latency_mean_s": evaluation.latency_s,
+    }
+    figures |= trouble_figures(evaluation.troubles)
+    named = {safe_name(task, r"^\.+$"): one for task, one in evaluation.by_task.items()}
+    means = {f"{judged}_mean/{task}": fmean(one.values()) for task, one in named.items() if one}
+    if evaluation.spread is None:
+        return {**figures, **means}
+    interval = t_interval(list(evaluation.values.values()), confidence)
+    return {
+        **figures,
+        **means,
+        f"{judged}_sd": evaluation.spread,
+        f"{judged}_low": interval.low,
+        f"{judged}_high": interval.high,
+    }
+
+
+def trouble_figures(troubles: Troubles) -> dict[str, float]:
+    """Shares of the answers that could not be used, in [0, 1]; none where all could."""
+    kinds = {"empty": ["empty"], "no_action": ["no_action"], "refused": ["refused"], "fallback": FALLBACK}
+    shares = {f"share_{name}": troubles.share_of(*which) for name, which in kinds.items()}
+    return {name: share for name, share in shares.items() if share}
+
+
+def outcome_figures(frozen: FrozenPrompt) -> dict[str, float]:
+    """Of the parent run; a price that was not given is no figure."""
+    evidence, cost = frozen.evidence, frozen.provenance
+    figures = {
+        "frozen_return": evidence.frozen_return,
+        "baseline_return": evidence.baseline_return,
+        "frozen_score": evidence.frozen_score,
+        "baseline_score": evidence.baseline_score,
+        "difference": evidence.difference,
+        "difference_low": evidence.difference_interval[0],
+        "difference_high": evidence.difference_interval[1],
+        "p_value": evidence.p_value,
+        "frozen_tokens": evidence.frozen_tokens,
+        "baseline_tokens": evidence.baseline_tokens,
+        "calls": cost.calls,
+        "tokens_in": cost.prompt_tokens,
+        "tokens_out": cost.completion_tokens,
+        "minutes": cost.minutes,
+    }
+    return figures if cost.dollars is None else {**figures, "dollars": cost.dollars}
+
+
+def began_ms(evaluation: Evaluation) -> int | None:
+    """When its first episode began; None where that was not kept."""
+    return min((int(one.began * 1000) for one in evaluation.episodes if one.began), default=None)
+
+
+def ended_ms(evaluation: Evaluation) -> int | None:
+    """When its last episode ended, as far as the durations of its steps tell."""
+    ends = (one.began + one.duration_s for one in evaluation.episodes if one.began)
+    return max((int(end * 1000) for end in ends), default=None)
+
+
+def interval_figures(name: str, estimate: Estimate) -> dict[str, float]:
+    """A mean and its ends."""
+    return {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+
+
+def prompt_text(evaluation: Evaluation, episode: Episode) -> str:
+    """The chat before the first and before the last step of one of its episodes, as it was sent."""
+    parts = []
+    for steps in ((), episode.steps[:-1]):
+        messages = chat(evaluation.candidate, evaluation.task, episode.start, steps)
+        parts.append(f"===== before step {len(steps) + 1} =====")
+        parts.extend(f"--- {message.role}\n{cut(message.content)}" for message in messages)
+    return plain("\n\n".join(parts)) + "\n"
+
+
+def episodes_json(episodes: Iterable[Episode], task: Task) -> str:
+    """A line an episode: with an indent, Python would write it ten times as slowly."""
+    lines = [json.dumps(_episode_table(episode, task)) for episode in episodes]
+    return "[\n" + ",\n".join(lines) + "\n]\n"
+
+
+def _episode_table(episode: Episode, task: Task) -> dict[str, object]:
+    steps = [
+        {
+            "step": step.number,
+            "action": cut(step.action),
+            "reward": step.reward,
+            "done": step.done,
+            "error": cut(step.error) if step.error else step.error,
+            "tokens_out": step.completion.completion_tokens if step.completion else None,
+            "latency_s": round(step.completion.latency_s, 3) if step.completion else None,
+        }
+        for step in episode.steps
+    ]
+    return {
+        "seed": episode.seed,
+        **({"task": task.setup(episode.seed)[0].name} if task.tasks else {}),
+        "return": episode.episode_return,
+        "score": task.score_of(episode.rewards),
+        "opening": cut(episode.opening),
+        "steps": steps,
+    }

@@ -1,0 +1,292 @@
+"""What the lab writes to MLflow: a parent run a study, a child run a trial, by the names used everywhere.
+
+It owns what is written when, and that one refused item costs no other; it blocks, and raises where nothing
+can be written. When it is called is `lab.tracking.tracker`'s;
+figures, traces, the registered prompt and the description have modules of their own. What is told again is
+written over, and adds nothing.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from functools import cached_property
+from typing import Literal
+
+from lab.agent.episode import Episode
+from lab.agent.evaluation import Evaluation, Trial
+from lab.experiment.experiment import Experiment
+from lab.llm.settings import ModelChoice
+from lab.proposers.proposal import Proposals
+from lab.search.headroom import Headroom
+from lab.search.trouble_words import troubles_text
+from lab.storage.record import Record
+from lab.submission.freeze import frozen_text
+from lab.submission.frozen import FrozenPrompt
+from lab.tracking.description import description, unfinished
+from lab.tracking.metrics import (
+    began_ms,
+    cut,
+    ended_ms,
+    episodes_json,
+    interval_figures,
+    outcome_figures,
+    prompt_text,
+    run_figures,
+    trouble_figures,
+)
+from lab.tracking.missed import Missed, is_gone
+from lab.tracking.mlflow_experiment import active_experiment, open_client, save_view, view_url
+from lab.tracking.prompts import register
+from lab.tracking.traces import Traced, log_traces
+from lab.verdict.verdict import Verdict
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+MOST_PARAM, MOST_TAG = 6_000, 8_000
+"""Characters that MLflow takes of a parameter and of a run's tag."""
+
+
+class MlflowStore:
+    """One study in MLflow, at `MLFLOW_TRACKING_URI` or MLflow's own default."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        model: ModelChoice,
+        record: Record,
+        missed: Missed,
+        say: Callable[[str], None],
+    ) -> None:
+        self._client = open_client(say)
+        self._experiment, self._model, self._record = experiment, model, record
+        self._missed = missed
+        self._prices = experiment.prices_of(model)
+        self._race, self._leader, self._drawn = dict[str, Trial](), "", 0
+        self._traced = dict[str, set[int]]()
+        self._experiment_id = active_experiment(self._client, experiment, say)
+        self._runs, self._begun = dict[str, str](), set[str]()
+        self._parent = self._parent_run()
+        with self._item("the table of runs"):
+            save_view(self._client, experiment, self._experiment_id, record.name, self._parent)
+        with self._item("the baseline's settings"):
+            self._log(self._parent, params=experiment.baseline.settings, prefix="baseline_")
+        with self._item("experiment.toml"):
+            self._client.log_text(self._parent, experiment.text, "experiment.toml")
+
+    def _parent_run(self) -> str:
+        """The study's run, a new one or the one that is there, with all that is known of it."""
+        name = self._record.name  # which may hold what MLflow's filters cannot
+        run = self._found("tags.kind = 'study'").get(name)
+        if run is None:
+            tags = {"mlflow.note.content": unfinished(self._experiment), "kind": "study", **self._model_tags}
+            return self._create_run(name, tags, round(self._record.times[0] * 1000))
+        self._client.update_run(run, status="RUNNING")
+        self._runs = self._found(f"tags.`mlflow.parentRunId` = '{run}'")
+        drawn = self._client.get_metric_history(run, "contenders")
+        self._drawn = max((point.step for point in drawn), default=0)
+        return run
+
+    def trial(self, trial: Trial) -> None:
+        """A child run, written anew with each rung: settings, figures, first prompt and episodes so far.
+
+        On the parent run the race is drawn by episodes: who is in front, and how many may still win.
+        """
+        evaluation = trial.evaluation
+        tags = {"race": "dropped" if trial.dropped else "alive"}
+        traces = self._experiment.tracking.traces
+        self._write(trial.name, "search", evaluation, {"episodes_cut": trial.cut}, tags, traces)
+        self._race[trial.name] = trial
+        if trial.place == 1:
+            self._leader = trial.name
+        played = sum(len(one.evaluation.episodes) for one in self._race.values())
+        if played > self._drawn and evaluation.episodes and self._leader:
+            self._drawn = played
+            race = {
+                f"search_{evaluation.measure}": evaluation.mean,
+                f"search_leader_{evaluation.measure}": self._race[self._leader].evaluation.mean,
+                "contenders": sum(not one.dropped for one in self._race.values()),
+            }
+            self._log(self._parent, race, step=played, at_ms=ended_ms(evaluation))
+
+    def headroom(self, headroom: Headroom) -> None:
+        """The headroom test, on the parent run."""
+        ahead = headroom.ahead
+        figures = {"ahead": ahead.mean, "low": ahead.low, "high": ahead.high, "p_value": headroom.p_value}
+        told = {f"headroom_{key}": value for key, value in figures.items()}
+        tags = {"headroom": "found" if headroom.found else "none seen"}
+        self._log(self._parent, told, at_ms=self._began_ms, tags=tags)
+
+    def proposals(self, number: int, proposals: Proposals) -> None:
+        """A round's texts, and why others were refused."""
+        figures = {
+            "proposals_accepted": len(proposals.accepted),
+            "proposals_refused": len(proposals.refused),
+            "proposals_duplicates": proposals.duplicates,
+        }
+        self._log(self._parent, figures, step=number, at_ms=self._began_ms)
+        texts = [asdict(text) for text in proposals.accepted]
+        table = {"accepted": texts, "refused": list(proposals.refused)}
+        self._client.log_text(self._parent, json.dumps(table, indent=1), f"proposals-{number}.json")
+
+    def verdict(self, verdict: Verdict) -> None:
+        """Confirmation and holdout: a child run for each that played there."""
+        some = self._experiment.tracking.traces
+        for one in verdict.confirmed:
+            self._unseen("confirmation", one.trial.name, one.unseen, {}, some)
+        every = len(verdict.baseline.episodes) if some else 0
+        self._unseen("holdout", "baseline", verdict.baseline, {}, every)
+        for finalist in verdict.finalists:
+            figures = {**interval_figures("difference", finalist.difference), "p_value": finalist.p_value}
+            traces = every if finalist is verdict.winner else some
+            self._unseen("holdout", finalist.trial.name, finalist.unseen, figures, traces)
+        whole = self._record.troubles
+        tags = {"troubles": troubles_text(whole)} if whole.troubled else {}
+        self._log(self._parent, trouble_figures(whole), at_ms=self._began_ms, tags=tags)
+
+    def _unseen(
+        self, kind: str, name: str, unseen: Evaluation, figures: Mapping[str, float], traces: int
+    ) -> None:
+        self._write(f"{kind}-{name}", kind, unseen, figures, {}, traces)
+
+    def frozen(self, frozen: FrozenPrompt) -> None:
+        """The outcome, on the parent run: what was frozen, its evidence, and what it all cost."""
+        self._log(
+            self._parent,
+            outcome_figures(frozen),
+            params=frozen.candidate.settings,
+            prefix="frozen_",
+            at_ms=round(datetime.fromisoformat(frozen.provenance.created).timestamp() * 1000),
+            tags={"outcome": frozen.evidence.outcome, "digest": frozen.candidate.digest},
+        )
+        with self._item("best.toml"):
+            self._client.log_text(self._parent, frozen_text(frozen), "best.toml")
+        prompt = ""
+        with self._item("the frozen prompt in the registry"):
+            prompt = register(self._client, frozen, self._parent)
+            self._log(self._parent, tags={"prompt": prompt})
+        view = view_url(self._experiment_id, self._record.name)
+        told = description(self._experiment, frozen, prompt, view)
+        self._log(self._parent, tags={"mlflow.note.content": told})
+
+    def report(self, page: str) -> None:
+        """The report on the study, as an artifact of the parent run."""
+        self._client.log_text(self._parent, page, "report.html")
+
+    def end(self, status: Status) -> None:
+        """Close the parent run."""
+        self._client.set_terminated(self._parent, status)
+
+    def _write(
+        self,
+        name: str,
+        kind: str,
+        evaluation: Evaluation,
+        more: Mapping[str, float],
+        tags: Mapping[str, str],
+        traces: int,
+    ) -> None:
+        """A child run as it stands; it lasts from its first episode's beginning to its last one's end."""
+        whole = self._record.episodes_of(evaluation.candidate.digest, list(evaluation.values))
+        run = self._runs.get(name)
+        if run is None:
+            digest = {"digest": evaluation.candidate.digest}
+            known = {"mlflow.parentRunId": self._parent, "kind": kind, **digest, **self._model_tags}
+            run = self._runs[name] = self._create_run(name, known, began_ms(evaluation))
+        if evaluation.troubles.troubled:
+            tags = {**tags, "troubles": troubles_text(evaluation.troubles)}
+        if name not in self._begun:  # by this process: what an earlier one could not write is made up for
+            self._begin(run, name, evaluation, whole)
+        figures, ended = dict[str, float](), ended_ms(evaluation)
+        if evaluation.episodes:
+            figures = run_figures(evaluation, self._experiment.verdict.confidence)
+        with self._item(f"the figures of {name}"):
+            self._log(run, {**figures, **more}, step=len(evaluation.episodes), at_ms=ended, tags=tags)
+        with self._item(f"episodes.json of {name}"):
+            self._client.log_text(run, episodes_json(whole, evaluation.task), "episodes.json")
+        self._client.set_terminated(run, end_time=ended)
+        with self._item(f"the traces of {name}"):
+            self._trace(run, name, evaluation, whole, traces)
+
+    def _begin(self, run: str, name: str, evaluation: Evaluation, whole: Sequence[Episode]) -> None:
+        """What does not change while the run's candidate plays on."""
+        with self._item(f"the settings of {name}"):
+            self._log(run, params=evaluation.candidate.settings)
+        if whole:
+            with self._item(f"prompt.txt of {name}"):
+                self._client.log_text(run, prompt_text(evaluation, whole[0]), "prompt.txt")
+        self._begun.add(name)
+
+    def _trace(
+        self, run: str, name: str, evaluation: Evaluation, whole: Sequence[Episode], most: int
+    ) -> None:
+        """Make traces of the run's first episodes, up to `most`, and of those that failed, once each."""
+        if not most:
+            return
+        done = self._traced.setdefault(run, set())
+        first = sorted(whole, key=lambda episode: episode.seed)
+        owed = [episode for episode in first if episode.seed not in done][: max(0, most - len(done))]
+        failed = [broken for broken in evaluation.failed if broken.seed not in done]
+        traced = Traced(self._experiment_id, run, name, self._model.name, self._prices, evaluation)
+        log_traces(traced, owed, failed)
+        done |= {one.seed for one in owed} | {broken.seed for broken in failed}
+
+    @cached_property
+    def _began_ms(self) -> int:
+        """The parent run's beginning: the moment of figures that have none of their own."""
+        return int(self._client.get_run(self._parent).info.start_time)
+
+    @property
+    def _model_tags(self) -> dict[str, str]:
+        return {"model": self._model.name, "endpoint": self._model.shown}
+
+    def _found(self, query: str) -> dict[str, str]:
+        """Run ids by the names of the runs."""
+        runs = dict[str, str]()
+        token: str | None = None
+        while True:
+            page = self._client.search_runs([self._experiment_id], query, page_token=token)
+            runs |= {str(run.info.run_name): str(run.info.run_id) for run in page}
+            token = page.token
+            if not token:
+                return runs
+
+    def _create_run(self, name: str, tags: Mapping[str, str], at_ms: int | None = None) -> str:
+        run = self._client.create_run(self._experiment_id, at_ms, dict(tags), name)
+        return str(run.info.run_id)
+
+    def _log(
+        self,
+        run: str,
+        metrics: Mapping[str, float] | None = None,
+        params: Mapping[str, object] | None = None,
+        *,
+        prefix: str = "",
+        step: int = 0,
+        at_ms: int | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """All in one batch. Its moment is that of what happened: told again, it is the same point."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        now = at_ms or int(time.time() * 1000)
+        self._client.log_batch(
+            run,
+            [Metric(key, float(f"{value:.10g}"), now, step) for key, value in (metrics or {}).items()],
+            [Param(prefix + key, cut(str(value), MOST_PARAM)) for key, value in (params or {}).items()],
+            [RunTag(key, cut(value, MOST_TAG)) for key, value in (tags or {}).items()],
+        )
+
+    @contextmanager
+    def _item(self, what: str) -> Iterator[None]:
+        """Write `what`; refused, it costs nothing else. A server that is gone is the whole job's failure."""
+        try:
+            yield
+        except Exception as error:
+            if is_gone(error):
+                raise
+            self._missed.add(what, error)
+        else:
+            self._missed.took(what)

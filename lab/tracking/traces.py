@@ -1,0 +1,292 @@
+"""Traces: episodes as MLflow shows them, each step with its model call and what the environment made of it.
+
+It owns their ids and their form; which episodes are traced is `lab.tracking.runs`'s. Durations were measured;
+a step begins where the one before it ended, so what lies between them is not shown.
+
+They go through the client that MLflow's own exporter uses, and not through `start_span` and `end_span`: these
+write span by span from threads of their own and swallow what fails, and their ids are new each time.
+"""
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Episode, FailedEpisode
+from lab.agent.evaluation import Evaluation
+from lab.agent.messages import chat
+from lab.agent.step import Step
+from lab.agent.task import Task
+from lab.errors import plain
+from lab.experiment.budget import Prices
+from lab.llm.client import Completion
+from lab.stats.format import number
+from lab.tracking.metrics import cut
+
+if TYPE_CHECKING:
+    from mlflow.entities import Feedback, Span, TraceInfo
+
+SECOND = 1_000_000_000
+"""In nanoseconds."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """Whose episodes they are.
+
+    Attributes:
+        run: the MLflow run that they belong to, by its id.
+        name: the run's, for people.
+        model: the model's name.
+    """
+
+    experiment_id: str
+    run: str
+    name: str
+    model: str
+    prices: Prices
+    evaluation: Evaluation
+
+
+def log_traces(traced: Traced, episodes: list[Episode], failed: list[FailedEpisode]) -> None:
+    """Write them. What is written again stays one trace: its id is made of run and seed."""
+    from mlflow.tracing.client import TracingClient
+
+    client, spans = TracingClient(), list["Span"]()
+    for episode in episodes:
+        written = _Writer(traced, episode.seed, _began_ns(episode))
+        spans += written.episode(episode)
+        client.start_trace(written.info(_opening(episode.opening), _told(episode), episode.episode_return))
+    for broken in failed:
+        written = _Writer(traced, broken.seed, time.time_ns())
+        spans.append(written.failed(broken))
+        client.start_trace(written.info("", _shown(broken.error.one_line), None))
+    if spans:
+        client.log_spans(traced.experiment_id, spans)
+
+
+class _Writer:
+    """One trace: its spans, and the clock that they move on."""
+
+    def __init__(self, traced: Traced, seed: int, began_ns: int) -> None:
+        self._traced, self._seed = traced, seed
+        self._began_ns = self._clock_ns = began_ns
+        self._id = hashlib.sha256(f"{traced.run} {seed}".encode()).digest()[:16]
+        self._failed = False
+        self._usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+
+    @property
+    def trace_id(self) -> str:
+        return f"tr-{self._id.hex()}"
+
+    def episode(self, episode: Episode) -> "Iterator[Span]":
+        """Parents first."""
+        steps = [span for index in range(len(episode.steps)) for span in self._step(episode, index)]
+        yield self._span(
+            "episode",
+            "AGENT",
+            self._began_ns,
+            inputs={"seed": episode.seed, "opening": _shown(episode.opening)},
+            outputs={"return": round(episode.episode_return, 6), "steps": len(episode.steps)},
+        )
+        yield from steps
+
+    def failed(self, broken: FailedEpisode) -> "Span":
+        """An episode of which there is only the error."""
+        self._failed = True
+        error = _shown(broken.error.one_line)
+        return self._span("episode", "AGENT", self._began_ns, {"seed": broken.seed}, None, error=error)
+
+    def info(self, request: str, response: str, episode_return: float | None) -> "TraceInfo":
+        """The row in MLflow's table of traces; the return is an assessment, so that it is a column there."""
+        from mlflow.entities import TraceInfo, TraceLocation, TraceState
+
+        traced = self._traced
+        return TraceInfo(
+            trace_id=self.trace_id,
+            trace_location=TraceLocation.from_experiment_id(traced.experiment_id),
+            request_time=self._began_ns // 1_000_000,
+            execution_duration=(self._clock_ns - self._began_ns) // 1_000_000,
+            state=TraceState.ERROR if self._failed else TraceState.OK,
+            request_preview=request,
+            response_preview=response,
+            trace_metadata={
+                "mlflow.sourceRun": traced.run,
+                "mlflow.trace_schema.version": "3",
+                "mlflow.trace.tokenUsage": json.dumps(self._usage),
+            },
+            tags={
+                "mlflow.traceName": f"{traced.name}, seed {self._seed}",
+                "run": traced.name,
+                "seed": str(self._seed),
+                "digest": traced.evaluation.candidate.digest,
+                "model": traced.model,
+            },
+            assessments=[] if episode_return is None else [self._assessment(episode_return)],
+        )
+
+    def _assessment(self, episode_return: float) -> "Feedback":
+        from mlflow.entities import AssessmentSource, Feedback
+
+        source = AssessmentSource(source_type="CODE", source_id="environment")
+        at = self._clock_ns // 1_000_000
+        feedback = Feedback(
+            "return", round(episode_return, 6), None, source, self.trace_id, None, None, at, at
+        )
+        feedback.assessment_id = f"a-{self._id.hex()}"
+        return feedback
+
+    def _step(self, episode: Episode, index: int) -> "Iterator[Span]":
+        step, began_ns = episode.steps[index], self._clock_ns
+        before = episode.steps[index - 1].observation if index else episode.opening
+        name = f"step {step.number}"
+        inside = [*self._call(episode, step, name), self._environment(step, name)]
+        yield self._span(
+            name,
+            "CHAIN",
+            began_ns,
+            inputs={"observation": _shown(before)},
+            outputs={"action": _shown(step.action), "reward": step.reward, "done": step.done},
+            parent="episode",
+            error=_shown(step.error) if step.error else None,
+        )
+        yield from inside
+
+    def _call(self, episode: Episode, step: Step, parent: str) -> "Iterator[Span]":
+        completion, evaluation = step.completion, self._traced.evaluation
+        if completion is None:
+            return
+        began_ns = self._clock_ns
+        self._clock_ns += round(completion.latency_s * SECOND)
+        candidate, task = evaluation.candidate, evaluation.task
+        yield self._span(
+            "model",
+            "CHAT_MODEL",
+            began_ns,
+            inputs=_request(candidate, task, episode, step),
+            outputs=_response(completion),
+            parent=parent,
+            more=self._used(completion),
+        )
+
+    def _environment(self, step: Step, parent: str) -> "Span":
+        began_ns = self._clock_ns
+        self._clock_ns += round((step.environment_s or 0.0) * SECOND)
+        inputs = {"action": _shown(step.action)}
+        outputs = {"observation": _shown(step.observation), "reward": step.reward, "done": step.done}
+        return self._span("environment", "TOOL", began_ns, inputs, outputs, parent=parent)
+
+    def _used(self, completion: Completion) -> dict[str, object]:
+        """The model call's attributes, as MLflow names them."""
+        tokens_in, tokens_out = completion.prompt_tokens, completion.completion_tokens
+        usage = {
+            "input_tokens": tokens_in,
+            "output_tokens": tokens_out,
+            "total_tokens": tokens_in + tokens_out,
+        }
+        self._usage = {key: self._usage[key] + value for key, value in usage.items()}
+        attributes: dict[str, object] = {
+            "mlflow.chat.tokenUsage": usage,
+            "mlflow.message.format": "openai",
+            "attempts": completion.attempts,
+        }
+        return {**attributes, **self._costs(tokens_in, tokens_out)}
+
+    def _costs(self, tokens_in: int, tokens_out: int) -> dict[str, object]:
+        """What the call cost, and the model by which MLflow sums costs.
+
+        Nothing where no price was given: an empty cost would be shown as 0, and for a model without a cost
+        MLflow would fetch a price list from the net.
+        """
+        prices = self._traced.prices
+        if not prices.known:
+            return {}
+        costs = {"input_cost": prices.dollars(tokens_in, 0), "output_cost": prices.dollars(0, tokens_out)}
+        return {
+            "mlflow.llm.model": self._traced.model,
+            "mlflow.llm.cost": {**costs, "total_cost": sum(costs.values())},
+        }
+
+    def _span(
+        self,
+        name: str,
+        kind: str,
+        began_ns: int,
+        inputs: object,
+        outputs: object,
+        *,
+        parent: str | None = None,
+        error: str | None = None,
+        more: dict[str, object] | None = None,
+    ) -> "Span":
+        """A span from `began_ns` to the clock; its id is made of its place in the trace."""
+        from mlflow.entities import Span
+
+        attributes = {
+            "mlflow.traceRequestId": self.trace_id,
+            "mlflow.spanType": kind,
+            "mlflow.spanInputs": inputs,
+            "mlflow.spanOutputs": outputs,
+            **(more or {}),
+        }
+        own = f"{parent}/{name}" if kind in ("CHAT_MODEL", "TOOL") else name
+        return Span.from_dict(
+            {
+                "name": name,
+                "trace_id": _base64(self._id),
+                "span_id": self._span_id(own),
+                "parent_span_id": self._span_id(parent) if parent else None,
+                "start_time_unix_nano": began_ns,
+                "end_time_unix_nano": self._clock_ns,
+                "status": {
+                    "code": "STATUS_CODE_ERROR" if error else "STATUS_CODE_OK",
+                    "message": error or "",
+                },
+                "attributes": {
+                    key: json.dumps(value, ensure_ascii=False) for key, value in attributes.items()
+                },
+            }
+        )
+
+    def _span_id(self, place: str) -> str:
+        return _base64(hashlib.sha256(self._id + place.encode()).digest()[:8])
+
+
+def _request(candidate: Candidate, task: Task, episode: Episode, step: Step) -> dict[str, object]:
+    """What was sent, in the form of the API; the model is the trace's."""
+    messages = chat(candidate, task, episode.start, episode.steps[: step.number - 1])
+    shown = [{"role": message.role, "content": _shown(message.content)} for message in messages]
+    return {"messages": shown, **asdict(candidate.sampling)}
+
+
+def _response(completion: Completion) -> dict[str, object]:
+    message = {"role": "assistant", "content": _shown(completion.text)}
+    return {"choices": [{"index": 0, "message": message, "finish_reason": completion.finish_reason}]}
+
+
+def _began_ns(episode: Episode) -> int:
+    return round((time.time() if episode.began is None else episode.began) * SECOND)
+
+
+def _opening(text: str) -> str:
+    return _shown(text)[:200]
+
+
+def _told(episode: Episode) -> str:
+    return f"return {number(episode.episode_return)} in {len(episode.steps)} steps"
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _shown(text: str) -> str:
+    """`text` as a page may show it: nothing of it acts there, and it is no longer than a page bears.
+
+    MLflow shows messages as Markdown, and would fetch an image that a model names.
+    """
+    return plain(cut(text)).replace("![", "!\\[")

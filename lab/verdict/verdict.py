@@ -1,0 +1,241 @@
+"""The Verdict: what episodes that the search never saw say about its best and the baseline.
+
+Confirmation episodes choose the finalists; the sealed holdout, played once, decides. A finalist wins only if
+both its interval and its test say so, corrected for all finalists together (Bonferroni). Of several tasks the
+mean over all is judged, or the mean of the worst.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+import numpy as np
+
+from lab.agent.evaluation import Evaluation, Trial
+from lab.agent.task import Measure
+from lab.experiment.objective import Objective
+from lab.stats.intervals import Estimate, sign_flip_p, t_interval, worst_difference
+
+Judge = Literal["mean", "worst"]
+"""What is judged: the mean value of all episodes, or of the task where it is lowest."""
+
+ROUNDING = 1e-9
+"""Differences of sums that are no larger come from rounding."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A finalist beside the baseline, on the holdout.
+
+    Attributes:
+        unseen: its episodes there.
+        difference: its value less the baseline's, over the seeds that both ended, or its worst task's less
+            the baseline's worst; the interval holds for all finalists together.
+        p_value: that there is no difference, two-sided, times the number of finalists: of the sign-flip test
+            of the pairs, or for the worst task as `worst_difference` says.
+        other: the same difference in the measure that does not decide.
+        kept: its value less what the objective's rule asks of a cheaper one; None without a cost.
+        other_kept: the same in the measure that does not decide.
+        saving: the baseline's cost less its own, an episode.
+    """
+
+    trial: Trial
+    unseen: Evaluation
+    difference: Estimate
+    p_value: float
+    other: Estimate
+    kept: Estimate | None = None
+    other_kept: Estimate | None = None
+    saving: Estimate | None = None
+
+    def better(self, level: float) -> bool:
+        """Whether its value is shown to be higher than the baseline's."""
+        return self.difference.low > 0 and self.p_value <= level
+
+    @property
+    def cheaper(self) -> bool:
+        """Whether it is shown to cost less, at a value within the objective's reach of the baseline's."""
+        return bool(self.kept and self.saving and self.kept.low > 0 and self.saving.low > 0)
+
+    @property
+    def other_is_lower(self) -> bool:
+        """Whether the measure that does not decide is shown to be lower than the baseline's."""
+        return self.other.high < -ROUNDING
+
+    def loses_score(self, level: float) -> bool:
+        """Whether it is shown to lose in score what it gains in return, or more than a cheaper one may."""
+        if self.unseen.measure == "score":
+            return False
+        lost = self.other if self.better(level) or self.other_kept is None else self.other_kept
+        return lost.high < -ROUNDING
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """One of the search's best, on seeds that the search did not play.
+
+    Attributes:
+        mean: of its values there, with an interval that holds for all the confirmed together.
+    """
+
+    trial: Trial
+    unseen: Evaluation
+    mean: Estimate
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome.
+
+    Attributes:
+        winner: the best of the finalists that beat the baseline in value, or in cost by the objective's
+            rule, with at least one answer that could be used; None where none does, or those are refused.
+        baseline, finalists: what played the holdout.
+        confidence: of the intervals of all the confirmed, and of all the finalists, together.
+        refused: finalists that beat the baseline in return or cost, and are shown to score lower.
+    """
+
+    confirmed: tuple[Confirmed, ...]
+    baseline: Evaluation
+    finalists: tuple[Compared, ...]
+    winner: Compared | None
+    confidence: float
+    by: Judge = "mean"
+    refused: tuple[Compared, ...] = ()
+
+    @property
+    def measure(self) -> Measure:
+        """The number that was judged."""
+        return self.baseline.measure
+
+    def value(self, evaluation: Evaluation) -> float:
+        """What is judged of an evaluation: its mean value, or its worst task's."""
+        return evaluation.mean if self.by == "mean" else evaluation.worst
+
+    @property
+    def pairs(self) -> int:
+        """Seeds that the baseline and every finalist have played to the end."""
+        return min((one.difference.n for one in self.finalists), default=0)
+
+    @property
+    def frozen(self) -> Evaluation:
+        """The holdout episodes of what is to be frozen."""
+        return self.winner.unseen if self.winner else self.baseline
+
+    @property
+    def method(self) -> str:
+        """The test, in words."""
+        corrected = f", Bonferroni over {len(self.finalists)} finalists" if len(self.finalists) > 1 else ""
+        if self.by == "worst":
+            number = f"the worst task's {self.measure}"
+            return f"intersection-union t tests of the difference in {number}{corrected}"
+        return f"paired t interval and paired sign-flip test of the difference in {self.measure}{corrected}"
+
+
+Played = Sequence[tuple[Trial, Evaluation]]
+"""Trials and what they played on seeds that the search did not."""
+
+
+def confirm(played: Played, confidence: float) -> tuple[Confirmed, ...]:
+    """The confirmation's figures, corrected for how many they are; who ended no episode is left out."""
+    return tuple(
+        Confirmed(trial, unseen, t_interval(list(unseen.values.values()), confidence, len(played)))
+        for trial, unseen in played
+        if unseen.episodes
+    )
+
+
+def finalists(
+    confirmed: Sequence[Confirmed], objective: Objective, count: int, by: Judge = "mean"
+) -> list[Trial]:
+    """The best of the confirmed by the objective's rule; their values in the search count no more."""
+    order = _order([one.unseen for one in confirmed], objective, by)
+    return [confirmed[place].trial for place in order[:count]]
+
+
+def judge(
+    confirmed: tuple[Confirmed, ...],
+    baseline: Evaluation,
+    played: Played,
+    objective: Objective,
+    confidence: float,
+    by: Judge = "mean",
+) -> Verdict:
+    """Put each finalist beside the baseline, seed by seed, and choose the best of those that beat it.
+
+    A finalist without two seeds in common with the baseline is left out. One that is shown to score lower is
+    refused, unless the user insists on the return.
+    """
+    count = len(played) * (1 if objective.cost is None else 2)  # better, or cheaper: two ways to win
+    compared = tuple(
+        _compared(baseline, trial, unseen, objective, confidence, count)
+        if by == "mean"
+        else _compared_worst(baseline, trial, unseen, confidence, count)
+        for trial, unseen in played
+        if len(baseline.values.keys() & unseen.values.keys()) >= 2
+    )
+    won = [one for one in compared if one.better(1 - confidence) or one.cheaper]
+    refused = [one for one in won if one.loses_score(1 - confidence) and not objective.insists_on_return]
+    able = [
+        one for one in won if not one.unseen.troubles.unusable and not any(one is other for other in refused)
+    ]
+    order = _order([one.unseen for one in able], objective, by)
+    winner = able[order[0]] if able else None
+    return Verdict(confirmed, baseline, compared, winner, confidence, by, tuple(refused))
+
+
+def _order(evaluations: Sequence[Evaluation], objective: Objective, by: Judge) -> list[int]:
+    if by == "mean":
+        return objective.order_evaluations(evaluations)
+    return sorted(range(len(evaluations)), key=lambda place: -evaluations[place].worst)
+
+
+def _compared_worst(
+    baseline: Evaluation, trial: Trial, unseen: Evaluation, confidence: float, count: int
+) -> Compared:
+    difference, p_value = _worst_gap(unseen, baseline, confidence, count)
+    other, _ = _worst_gap(unseen.other, baseline.other, confidence, count)
+    return Compared(trial, unseen, difference, p_value, other)
+
+
+def _worst_gap(
+    own: Evaluation, baseline: Evaluation, confidence: float, count: int
+) -> tuple[Estimate, float]:
+    mine, theirs = ([*one.by_task.values()] for one in (own, baseline))
+    if not all([*mine, *theirs]):  # a task of which no episode ended: nothing is shown
+        return Estimate(0.0, -inf, inf, 0), 1.0
+    return worst_difference(mine, theirs, confidence, count)
+
+
+def _compared(
+    baseline: Evaluation,
+    trial: Trial,
+    unseen: Evaluation,
+    objective: Objective,
+    confidence: float,
+    count: int,
+) -> Compared:
+    differences = _gaps(unseen, baseline)
+    difference = t_interval(differences, confidence, count)
+    p_value = min(1.0, sign_flip_p(differences) * count)
+    other = t_interval(_gaps(unseen.other, baseline.other), confidence, count)
+    if objective.cost is None:
+        return Compared(trial, unseen, difference, p_value, other)
+    mine = {episode.seed: episode for episode in unseen.episodes}
+    pairs = [(episode, mine[episode.seed]) for episode in baseline.episodes if episode.seed in mine]
+    savings = [objective.cost_of(base) - objective.cost_of(own) for base, own in pairs]
+    kept, other_kept = (
+        t_interval(_gaps(own, base, objective), confidence, count)
+        for own, base in ((unseen, baseline), (unseen.other, baseline.other))
+    )
+    saving = t_interval(savings, confidence, count)
+    return Compared(trial, unseen, difference, p_value, other, kept, other_kept, saving)
+
+
+def _gaps(own: Evaluation, baseline: Evaluation, rule: Objective | None = None) -> list[float]:
+    """Own value less the baseline's, or less what `rule` asks for beside it, on each seed that both ended."""
+    seeds = [seed for seed in baseline.values if seed in own.values]
+    asked = np.array([baseline.values[seed] for seed in seeds])
+    asked = asked if rule is None else rule.floor(asked)
+    return [own.values[seed] - float(floor) for seed, floor in zip(seeds, asked, strict=True)]
