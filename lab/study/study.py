@@ -232,9 +232,9 @@ class Study:
             best = search.best(self.experiment.confirmation.candidates)
             if not best:
                 raise search.stopped_by or BudgetError(
-                    "The budget ended before any candidate had played a whole episode.",
-                    where="budget",
-                    do="raise it, and run the same command again to resume",
+                    "The search ended before any candidate had played a whole episode.",
+                    where="budget, or candidates that failed",
+                    do="raise the budget, and run the same command to resume; see python -m lab.report",
                 )
             return await unseen.verdict(best, await unseen.confirmed(best), baseline)
 
