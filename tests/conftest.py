@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -17,6 +18,22 @@ if sys.dont_write_bytecode:  # a hundred processes would compile a hundred times
 
 settings.register_profile("lab", deadline=None)  # a busy machine is no fault of the code's
 settings.load_profile("lab")
+
+
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # where the tests run below nohup, commands would ignore it
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings() -> Iterator[None]:
+    """Undo what a test has set in this process, as `read_surroundings` does: later commands inherit it."""
+    before = dict(os.environ)
+    yield
+    for name in {*before, *os.environ} - {"PYTEST_CURRENT_TEST"}:
+        if name not in before:
+            del os.environ[name]
+        elif os.environ.get(name) != before[name]:
+            os.environ[name] = before[name]
 
 
 @pytest.fixture(scope="session")

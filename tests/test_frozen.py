@@ -216,7 +216,8 @@ def test_a_setting_out_of_range_is_refused(table: dict[str, object]) -> None:
 
 def test_evidence_without_an_interval_is_still_toml() -> None:
     endless = dataclasses.replace(EVIDENCE, difference_interval=[float("-inf"), float("inf")])
-    assert "inf" in tomli_w.dumps(dataclasses.asdict(endless))
+    frozen = dataclasses.replace(a_frozen_prompt(), evidence=endless)
+    assert "inf" in tomli_w.dumps(frozen.as_table())
 
 
 def test_a_file_of_the_format_before_is_read_as_the_echo_environments(file: Path) -> None:

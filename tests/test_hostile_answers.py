@@ -49,7 +49,7 @@ def bomb() -> bytes:
 
 
 ASKING = """
-import asyncio, resource, sys
+import asyncio, pathlib, re, resource, sys
 from lab.llm.sampling import SamplingParams
 from lab.llm.client import Endpoint, EndpointConfig, Message
 from lab.llm.throttle import Patience
@@ -64,7 +64,10 @@ async def main():
                 print(type(error).__name__, error.what)
 
 asyncio.run(main())
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+# getrusage also has what was the parent's before the interpreter began
+status = pathlib.Path("/proc/self/status")
+peak = re.search(r"VmHWM:\\s*(\\d+)", status.read_text()) if status.exists() else None
+print(int(peak[1] if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) // 1024)
 """
 
 

@@ -190,12 +190,17 @@ def test_nothing_is_counted_twice_after_kills(finished: Finished) -> None:
     assert rows(project, "select count(*) from studies", ".lab/optuna.db") == [(1,)]
 
 
+def but_for_mlflow(out: str) -> list[str]:
+    """A result's lines without the one about MLflow: only who writes to it knows that it has everything."""
+    return [" ".join(line.split()) for line in out.splitlines() if "mlflow ui" not in line]
+
+
 @pytest.mark.parametrize("flags", [(), ("--replay",)])
 def test_a_finished_study_is_told_again_without_a_call(finished: Finished, flags: tuple[str, ...]) -> None:
     before = frozen(finished.project)
     done = tune(finished.project, finished.endpoint, *flags)  # nobody listens there any more
     assert done.returncode == 0, done.stderr
-    assert done.stdout == finished.done.stdout
+    assert but_for_mlflow(done.stdout) == but_for_mlflow(finished.done.stdout)
     assert frozen(finished.project) == before
     assert "this is its result again" in done.stderr
 

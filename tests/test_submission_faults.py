@@ -137,9 +137,6 @@ def test_what_an_environment_prints_goes_to_stderr(project: Project) -> None:
         ("abort", "SIGABRT"),
         ("leave", "exit code 0"),
         ("segv", "SIGSEGV"),
-        ("exit", "SystemExit"),
-        ("interrupt", "KeyboardInterrupt"),
-        ("generator", "GeneratorExit"),
     ],
 )
 def test_an_environment_that_leaves_ends_the_episode_with_end(
@@ -152,6 +149,22 @@ def test_an_environment_that_leaves_ends_the_episode_with_end(
     assert end.groups() == ("false", "2", "0.333", "20.00,20.00")
     assert done.returncode == 1
     assert told in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("action", "told"),
+    [("exit", "SystemExit"), ("interrupt", "KeyboardInterrupt"), ("generator", "GeneratorExit")],
+)
+def test_an_environment_that_raises_what_ends_a_program_has_refused_the_action(
+    project: Project, action: str, told: str
+) -> None:
+    with fake_endpoint(doing("fine", "fine", action)) as endpoint:
+        done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="m")
+    _, steps, end = checked(done.stdout)
+    assert len(steps) == 8
+    assert done.stdout.count(told) == 6
+    assert end[4] == "20.00,20.00" + ",0.00" * 6
+    assert done.returncode == 0
 
 
 def test_what_an_environment_started_does_not_outlive_it(project: Project) -> None:

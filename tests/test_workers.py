@@ -16,7 +16,7 @@ import pytest
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.postgres import Postgres, postgres, rows
 from tests.project import TIMEOUT_S, Project
-from tests.test_resume import a_project, by_the_request, settings
+from tests.test_resume import a_project, but_for_mlflow, by_the_request, settings
 
 COMMAND = ("-m", "lab.tune", "experiments/known.toml")
 WORKERS = 4
@@ -96,7 +96,8 @@ def test_four_workers_do_one_study_though_one_is_killed(shared: Shared) -> None:
     processes[0].communicate()
     done = [told(process) for process in processes[1:]]
     assert [one.returncode for one in done] == [0, 0, 0], [one.stderr for one in done]
-    assert done[0].stdout == done[1].stdout == done[2].stdout
+    first, *others = (but_for_mlflow(one.stdout) for one in done)
+    assert others == [first, first]
     assert 'name = "storyteller"' in (shared.project.folder / "prompts/best.toml").read_text()
     calls = shared.count("lab.calls")
     assert 150 < calls <= 240
@@ -124,7 +125,8 @@ def test_a_study_is_told_again_from_anywhere(shared: Shared) -> None:
     asked = len(shared.endpoint.requests)
     for flags in ((), ("--worker",), ("--replay",)):
         again = shared.run(*flags)
-        assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
+        assert again.returncode == 0, again.stderr
+        assert but_for_mlflow(again.stdout) == but_for_mlflow(done.stdout)
     assert len(shared.endpoint.requests) == asked
 
 

@@ -15,7 +15,7 @@ from lab.addresses import read_within, shown_url
 from lab.environments.action import ActionError, ActionForm, Parse, Values, refused
 from lab.environments.observation import Observed, View
 from lab.environments.places import Place, Places
-from lab.errors import EnvError
+from lab.errors import EnvError, LabError
 
 if TYPE_CHECKING:
     from openenv.core.client_types import StepResult
@@ -69,10 +69,12 @@ class Remote:
 
     async def _published(self, client: "GenericEnvClient", place: Place) -> ActionForm:
         form = ActionForm(await self._schema(), self._parse)
-        if form.calls_tools:
-            form = await self._with_tools(form, client, place)
         try:
+            if form.calls_tools:
+                form = await self._with_tools(form, client, place)
             form.asked  # noqa: B018  # it is made here, where a schema that cannot be used has its words
+        except LabError:
+            raise
         except Exception as error:  # whatever a foreign schema holds
             raise _no_schema(f"it cannot be used: {type(error).__name__}", self._url) from error
         return form
