@@ -123,7 +123,7 @@ class Server:
         Another variable may be read when something is imported, or when the interpreter starts.
         """
         other = {name for name, _ in environ.items() ^ self.environ.items()}
-        return command[0] == "-m" and other <= {*read_late, "PYTEST_CURRENT_TEST"}
+        return command[0] == "-m" and other <= set(read_late)
 
     def start(self, command: tuple[str, ...], folder: Path, environ: Mapping[str, str]) -> Forked:
         """Start `python *command` in a folder."""
@@ -166,8 +166,8 @@ def _serve(requests: socket.socket) -> list[str]:
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # one at the terminal is for the tests
     while True:
         wanted, fds, _, _ = socket.recv_fds(requests, _MOST, 4)
+        _count_time()
         if not wanted:
-            _count_time()
             sys.exit()
         if os.fork():
             for fd in fds:

@@ -21,6 +21,9 @@ SETTINGS = (
     *("PROPOSER_MODEL_NAME", "PROPOSER_BASE_URL", "PROPOSER_API_KEY"),
 )
 
+MACHINE = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+"""The environment in which the tests began: tests and the lab change this process's."""
+
 
 @dataclass(frozen=True)
 class Project:
@@ -54,8 +57,7 @@ class Project:
 
     def environ(self, **settings: str) -> dict[str, str]:
         """The surroundings of a command: the test's own settings and none of this machine's."""
-        kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-        return {**kept, "PYTHONPATH": str(ROOT), **settings}
+        return {**MACHINE, "PYTHONPATH": str(ROOT), **settings}
 
     def start(self, *command: str, **settings: str) -> "subprocess.Popen[str]":
         """Start `python *command` here, its output in pipes; a module in a fork, see `tests.commands`."""
