@@ -24,18 +24,6 @@ if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # where the tests run below nohup, commands would ignore it
 
 
-@pytest.fixture(autouse=True)
-def _own_surroundings() -> Iterator[None]:
-    """Undo what a test has set in this process, as `read_surroundings` does: later commands inherit it."""
-    before = dict(os.environ)
-    yield
-    for name in {*before, *os.environ} - {"PYTEST_CURRENT_TEST"}:
-        if name not in before:
-            del os.environ[name]
-        elif os.environ.get(name) != before[name]:
-            os.environ[name] = before[name]
-
-
 @pytest.fixture(scope="session")
 def local_model_url() -> Iterator[str]:
     """The base URL of a running embedded model: the real one, started once for all tests."""
