@@ -89,7 +89,7 @@ def test_ctrl_c_gives_the_terminal_back_and_no_color_is_obeyed(tmp_path: Path) -
             *("-m", "lab.tune", "experiments/known.toml"),
             **{"columns": 80, "lines": 24, "NO_COLOR": "1", **at(endpoint)},  # type: ignore[arg-type]
         )
-        terminal.read(lambda text: "95 % interval" in text)
+        terminal.read(lambda text: "trial-0" in text)  # any earlier, and nothing is there to be judged
         pressed.set()
         terminal.process.send_signal(signal.SIGINT)
         terminal.read(lambda text: "Ctrl-C again stops" in text)  # the line is cut to the width
