@@ -116,7 +116,7 @@ def unvalidated_summary(study: Unvalidated, written_to: Path | None, again: str)
     """
     best, baseline = study.best, study.baseline
     lines = [
-        f"No verdict: {study.reason.what} ({study.reason.where or 'the holdout'}).",
+        f"No verdict: {study.reason.what.rstrip('.')} ({study.reason.where or 'the holdout'}).",
         f"Best of the search so far, NOT VALIDATED on unseen episodes: {best.name},"
         f" {_figures(study, best.evaluation)}.",
         *([f"Baseline on the search's seeds: {_figures(study, baseline)}."] if baseline else []),
