@@ -17,14 +17,14 @@ from lab.agent.step import Step
 from lab.agent.task import Measure, Task
 from lab.environments.environment import Environment
 from lab.errors import BrokenError, BudgetError, CallError, EnvError, RequestError
-from lab.experiment.budget import Spending
+from lab.experiment.budget import Spending, out_of_budget
 from lab.llm.client import Model
 from lab.search.blame import Blame
 from lab.search.first_answers import FirstAnswers
 from lab.search.running import Cut, Hopeless, Running
 from lab.storage.call_cache import Recorded
 from lab.storage.journal import Ended, Failed
-from lab.storage.record import Record
+from lab.storage.record import Record, Which
 
 ATTEMPTS = 3
 """Times that an episode is begun before its environment counts as failed, or its candidate as unplayable."""
@@ -73,7 +73,7 @@ class Player:
         self._model, self._environment = model, environment
         self._record, self._baseline, self._say, self._measure = record, baseline, say, measure
         self._blame = Blame(environment, task, record)
-        self._said_large = False
+        self._said_large, self._ended = False, asyncio.Event()
         self._in_flight, self._owed, self._running = in_flight, 0, set[Running]()
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
         self._owe(0)
@@ -172,13 +172,33 @@ class Player:
             if record.judged:  # without it: the budget ended the verdict
                 raise record.ends_here()
             async with self._slots:
-                kept = len(record.calls_of(scope_of(candidate.digest, seed))) if running.is_optional else 0
-                with running.among(self._running, kept, self.spending):
+                await self._room_in_budget(running, record, which)
+                self._running.add(running)
+                try:
                     if record.claim(which):
                         return self._keep(record, candidate, await self._attempts(candidate, seed, running))
+                finally:
+                    self._running.discard(running)
+                    self._ended.set()
+                    self._ended = asyncio.Event()
             if which not in record.ended:
                 await record.changed()
         return record.ended[which]
+
+    async def _room_in_budget(self, running: Running, record: Record, which: Which) -> None:
+        """Return when an optional episode fits beside those that are being played.
+
+        One that was answered and has not taken its step counts for a call too many, and one that ends early
+        for several: so nothing is refused before the others have ended.
+
+        Raises:
+            BudgetError: it does not fit although nothing else is being played.
+        """
+        kept = len(record.calls_of(scope_of(*which))) if running.is_optional else 0
+        while not running.fits(self._running, kept, self.spending):
+            if not self._running:
+                raise out_of_budget(self.spending.nearest_limit)
+            await self._ended.wait()
 
     async def _attempts(self, candidate: Candidate, seed: int, running: Running) -> Played:
         broken = 0

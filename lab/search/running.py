@@ -3,13 +3,12 @@
 It owns the room that it takes in the budget. What a step means to the study is `lab.search.player`'s.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from lab.agent.step import Step
 from lab.agent.task import Task
 from lab.agent.troubles import Troubles, troubles_of
-from lab.experiment.budget import Spending, out_of_budget
+from lab.experiment.budget import Spending
 
 Hopeless = Callable[[float], bool]
 """Whether an episode that can return so much at most need not be played on."""
@@ -65,22 +64,15 @@ class Running:
         """Of its steps so far."""
         return troubles_of(self._steps)
 
-    @contextmanager
-    def among(self, running: set["Running"], kept: int, spending: Spending) -> Iterator[None]:
-        """Be one of those that are being played; `kept` of its calls are on record.
+    def fits(self, running: set["Running"], kept: int, spending: Spending) -> bool:
+        """Whether the budget has room for it beside those that are being played.
 
-        Raises:
-            BudgetError: it is optional, and the budget has no room for it.
+        Args:
+            kept: of its calls, so many are on record.
         """
         self._kept = kept
         owed = sum(one.left for one in running) + self.left
-        if self._later is not None and not spending.room_for(owed, self._later):
-            raise out_of_budget(spending.nearest_limit)
-        running.add(self)
-        try:
-            yield
-        finally:
-            running.discard(self)
+        return self._later is None or spending.room_for(owed, self._later)
 
     def begin(self) -> None:
         """An attempt begins."""
