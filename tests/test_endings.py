@@ -115,6 +115,23 @@ def test_tokens_that_run_out_in_the_search_leave_the_best_so_far_and_a_raised_li
     assert "over the baseline" in raised.stdout
 
 
+def test_useless_answers_that_count_as_calls_leave_the_verdict_all_its_pairs(project: Project) -> None:
+    """An answer of five has no choices: the search leaves room for as many in the verdict."""
+    made, lock = [0], threading.Lock()
+
+    def script(body: Body) -> Reply:
+        with lock:
+            made[0] += 1
+            useless = made[0] % 5 == 0
+        return Reply(body=b'{"choices": []}') if useless else by_the_request(body)
+
+    with fake_endpoint(script) as endpoint:
+        done = tune(project, endpoint)
+    assert done.returncode == 0, done.stderr
+    assert "planned pairs" not in done.stdout
+    assert tomllib.loads(frozen(project))["evidence"]["episodes"] == 6
+
+
 def test_tokens_that_run_out_in_the_holdout_give_a_verdict_on_the_pairs_that_were_played(
     project: Project,
 ) -> None:

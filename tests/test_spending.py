@@ -125,6 +125,14 @@ def test_what_is_kept_for_later_is_left_untouched(budget: Budget, fits: bool) ->
     assert spending.room_for(owed_calls=30, later_calls=50) is fits
 
 
+@pytest.mark.parametrize(("useless", "fits"), [(0, True), (2, True), (4, False)])
+def test_answers_of_no_use_are_expected_again(useless: int, fits: bool) -> None:
+    """10 made, 80 to come: with 2 in 10 useless they are 105, with 4 in 10 they are 147."""
+    spending = Spending(Budget(calls=120), Clock(), calls=10, useless=useless)
+    assert spending.room_for(owed_calls=30, later_calls=50) is fits
+    assert (spending.progress(50) == pytest.approx(10 / 70)) is (useless == 0)
+
+
 def test_calls_in_flight_have_had_their_time_when_the_verdicts_is_estimated() -> None:
     clock = Clock()
     spending = Spending(Budget(minutes=10), clock, in_flight=31)

@@ -471,11 +471,7 @@ HASTY = ("[baseline]", f"timeout_s = {HASTY_S}\n\n[baseline]")
 
 def test_an_endpoint_that_fails_a_third_of_the_calls_costs_nothing_but_time(project: Project) -> None:
     """Each failed attempt is made again and accounted for; who breaks his own calls is left out."""
-    text = EXPERIMENT.replace(*HASTY).replace("calls = 400", "calls = 600")
-    # Answers of no use count as calls, so that the budget may end the holdout before its last pairs.
-    project.write(
-        "experiments/known.toml", text.replace("finalists = 2\nepisodes = 8", "finalists = 2\nepisodes = 12")
-    )
+    project.write("experiments/known.toml", EXPERIMENT.replace(*HASTY).replace("calls = 400", "calls = 600"))
     faults, hangs, lock = Counter[str](), [0], threading.Lock()
 
     def script(body: Body) -> Reply:
@@ -495,6 +491,7 @@ def test_an_endpoint_that_fails_a_third_of_the_calls_costs_nothing_but_time(proj
         code, out, err = tune(project, endpoint, MLFLOW_TRACKING_URI="sqlite:////dev/null/none.db")
     assert code == 0, err
     assert frozen(project).candidate.template.name == "storyteller"
+    assert frozen(project).evidence.episodes == 8
     assert "lecturer" not in err
     assert err.count("MLflow did not take") == 1
     assert "Frozen: " in out

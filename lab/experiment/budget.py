@@ -48,6 +48,7 @@ class Spent:
     Attributes:
         dollars: of the calls whose price is known.
         unpriced: calls whose price is not.
+        useless: calls whose answer could not be used, so that another was made in their place.
     """
 
     calls: int = 0
@@ -55,6 +56,7 @@ class Spent:
     completion_tokens: int = 0
     dollars: float = 0.0
     unpriced: int = 0
+    useless: int = 0
 
     def __add__(self, other: "Spent") -> "Spent":
         return Spent(
@@ -63,6 +65,7 @@ class Spent:
             self.completion_tokens + other.completion_tokens,
             self.dollars + other.dollars,
             self.unpriced + other.unpriced,
+            self.useless + other.useless,
         )
 
 
@@ -89,6 +92,7 @@ class Spending:
         calls: model calls that were answered.
         dollars: of the calls whose price is known.
         unpriced: calls whose price is not.
+        useless: calls whose answer could not be used, so that another was made in their place.
         in_flight: calls that were begun and have no answer yet.
         earlier_minutes: of the processes that worked on it before.
         recount: counts anew what other processes have spent.
@@ -101,6 +105,7 @@ class Spending:
     completion_tokens: int = 0
     dollars: float = 0.0
     unpriced: int = 0
+    useless: int = 0
     episodes: int = 0
     in_flight: int = 0
     earlier_minutes: float = 0.0
@@ -172,13 +177,14 @@ class Spending:
         """Whether the calls that are owed now fit beside those kept for later.
 
         A call that was not made yet is taken to cost what calls have cost so far, those for later a
-        quarter more.
+        quarter more, and to be repeated as often as calls have been whose answers were of no use.
         """
-        if self.calls + owed_calls + later_calls > self.budget.calls:
+        owed, later = self._with_repeats(owed_calls), self._with_repeats(later_calls)
+        if self.calls + owed + later > self.budget.calls:
             return False
         if self.calls == 0:
             return True
-        coming = owed_calls + later_calls * _MARGIN
+        coming = owed + later * _MARGIN
         return all(
             getattr(self, name) + coming * each < getattr(self.budget, name)
             for name, each in self._for_each_call.items()
@@ -188,11 +194,17 @@ class Spending:
         """The share, from 0, of what may be spent before those calls for later; of the limit nearest."""
         if self.calls == 0:
             return 0.0
-        shares = [self.calls / max(self.budget.calls - later_calls, 1), self.minutes / self.budget.minutes]
+        later = self._with_repeats(later_calls)
+        shares = [self.calls / max(self.budget.calls - later, 1), self.minutes / self.budget.minutes]
         for name, each in self._for_each_call.items():
-            kept = each * later_calls * _MARGIN
+            kept = each * later * _MARGIN
             shares.append(getattr(self, name) / max(getattr(self.budget, name) - kept, 1e-9))
         return max(shares)
+
+    def _with_repeats(self, calls: int) -> float:
+        """The answers that so many usable ones take: where some are useless, a quarter more than so far."""
+        repeats = self.useless / max(self.calls - self.useless, 1)
+        return calls * (1 + repeats * _MARGIN)
 
     @property
     def _for_each_call(self) -> dict[str, float]:
@@ -207,6 +219,7 @@ class Spending:
         self.completion_tokens += spent.completion_tokens - before.completion_tokens
         self.dollars += spent.dollars - before.dollars
         self.unpriced += spent.unpriced - before.unpriced
+        self.useless += spent.useless - before.useless
 
     def count(self, calls: int, prompt_tokens: int, completion_tokens: int, prices: Prices) -> None:
         """Add answered calls."""
@@ -254,6 +267,7 @@ class Metered:
         def failed(error: LabError) -> None:
             if isinstance(error, CallError) and error.answered is not None:
                 self.spending.count(1, *error.answered, self.prices)
+                self.spending.useless += 1
             on_failure(error)
 
         throttle.on_failure, throttle.before_retry = failed, self._check_retry

@@ -281,8 +281,9 @@ class Record:
         of_kind = (calls.c.scope == PROPOSALS) if proposals else (calls.c.scope != PROPOSALS)
         sums = [self._sums(calls, of_kind), self._sums(unusable, unusable.c.proposals == proposals)]
         made, tokens_in, tokens_out = map(sum, zip(*sums, strict=True))
-        unpriced = 0 if prices.known else made
-        return Spent(made, tokens_in, tokens_out, prices.dollars(tokens_in, tokens_out), unpriced)
+        unpriced, (_, (useless, *_)) = 0 if prices.known else made, sums
+        dollars = prices.dollars(tokens_in, tokens_out)
+        return Spent(made, tokens_in, tokens_out, dollars, unpriced, useless)
 
     def _sums(self, table: sql.Table, of_kind: sql.ColumnElement[bool]) -> list[int]:
         """Rows that other processes wrote, and the tokens in them, each within what a call can have."""
