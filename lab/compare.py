@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, command_line, manners, who
+from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, StudyName, command_line, manners, say, who
+from lab.cli.contenders import Asked
 from lab.errors import plain
 from lab.search.trouble_words import troubles_brief, troubles_text
 from lab.stats.format import LESS, MORE, estimate_text, number, p_text, price
@@ -37,6 +37,7 @@ def compare(
     a: Annotated[str, who("A")],
     b: Annotated[str, who("B")],
     experiment: ExperimentOrNone = None,
+    study: StudyName = "",
     episodes: Annotated[
         int | None,
         typer.Option(min=2, help="Episodes of each.", show_default="verdict.episodes of the experiment"),
@@ -46,8 +47,8 @@ def compare(
 ) -> None:
     """Play two candidates head to head on fresh episodes, paired by seed, and say what the test shows.
 
-    A and B are frozen, baseline, the number or name of a trial of the experiment's last study, or the path of
-    a frozen file.
+    A and B are frozen, baseline, the number or name of a trial of the experiment's last study (or of
+    --study), or the path of a frozen file.
     The test is the study's own: paired t interval and paired sign-flip test of the difference in return, or
     in score where the experiment maximises that.
     Exit code 0 says that it was played, whatever came out.
@@ -57,19 +58,21 @@ def compare(
         python -m lab.compare frozen baseline
 
         python -m lab.compare 12 7 experiments/smoke.toml --episodes 8
+
+        python -m lab.compare 12 baseline --study smoke-20261126-003509
     """
     with manners(debug=debug):
-        asyncio.run(_compare(a, b, experiment, episodes, endpoint))
+        asyncio.run(_compare(Asked((a, b), experiment, study), episodes, endpoint))
 
 
-async def _compare(a: str, b: str, path: Path | None, episodes: int | None, endpoint: str) -> None:
+async def _compare(asked: Asked, episodes: int | None, endpoint: str) -> None:
     # Here and not above, so that --help answers at once.
     from lab.agent.evaluation import Trial
     from lab.cli.contenders import set_stage
     from lab.experiment.objective import Objective
     from lab.verdict.verdict import judge
 
-    stage = await set_stage([a, b], path, need_experiment=True, endpoint=endpoint)
+    stage = await set_stage(asked, need_experiment=True, endpoint=endpoint)
     assert stage.experiment is not None
     confidence = stage.experiment.verdict.confidence
     count = episodes or stage.experiment.verdict.episodes
@@ -93,7 +96,7 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
     told = f"Playing {names} on {stage.model.name} at {stage.model.shown}, {count} episodes each"
     typer.echo(f"{told}: {most} calls at most.", err=True)
     spending = Spending()
-    async with stage.opened(_say) as (endpoint, environment), _watched(spending, most):
+    async with stage.opened(say) as (endpoint, environment), _watched(spending, most):
         model = Metered(endpoint, spending, experiment.prices_of(stage.model))
         measure = experiment.objective.maximise
         player = Player(
@@ -109,10 +112,6 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
             ]
     one, other = zip(*pairs, strict=True)
     return _together(one), _together(other)
-
-
-def _say(text: str) -> None:
-    typer.echo(plain(text), err=True)
 
 
 def _together(tasks: "Sequence[asyncio.Task[Evaluation]]") -> "Evaluation":

@@ -6,12 +6,12 @@ It owns how an episode is told; who may be named, and what is played on, is `lab
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, command_line, manners, who
+from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, StudyName, command_line, manners, who
+from lab.cli.contenders import Asked
 from lab.errors import plain
 from lab.search.trouble_words import troubles_text
 from lab.submission.stdout import print_result
@@ -31,15 +31,17 @@ app = command_line()
 def play(
     candidate: Annotated[str, who("WHO")] = "frozen",
     experiment: ExperimentOrNone = None,
+    study: StudyName = "",
     seed: Annotated[int, typer.Option(min=0, help="The environment's seed.")] = 0,
     endpoint: EndpointUrl = "",
     debug: Debug = False,
 ) -> None:
     """Play one episode, step by step: every message that is sent, the action, the reward, tokens, seconds.
 
-    WHO is frozen, baseline, the number or name of a trial of the experiment's last study, or the path of a
-    frozen file.
-    Model and environment are those of lab.tune.
+    WHO is frozen, baseline, the number or name of a trial of the experiment's last study (or of --study),
+    or the path of a frozen file.
+    Model and environment are those of lab.tune; a trial is played on those of its study, where no variable
+    says otherwise.
 
     Examples:
 
@@ -49,19 +51,21 @@ def play(
 
         python -m lab.play trial-012 experiments/smoke.toml
 
+        python -m lab.play 12 --study smoke-20261126-003509
+
         python -m lab.play .lab/smoke.toml
     """
     with manners(debug=debug):
-        asyncio.run(_play(candidate, experiment, seed, endpoint))
+        asyncio.run(_play(Asked((candidate,), experiment, study), seed, endpoint))
 
 
-async def _play(name: str, path: Path | None, seed: int, url: str) -> None:
+async def _play(asked: Asked, seed: int, url: str) -> None:
     # Here and not above, so that --help answers at once.
     from lab.agent.agent import Agent
     from lab.agent.rollout import play as play_episode
     from lab.cli.contenders import set_stage
 
-    stage = await set_stage([name], path, need_experiment=False, endpoint=url)
+    stage = await set_stage(asked, need_experiment=False, endpoint=url)
     (contender,) = stage.contenders
     _say(_heading(stage, seed))
     async with stage.opened() as (endpoint, environment), environment.session() as session:

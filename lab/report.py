@@ -7,13 +7,16 @@ It owns the flags and where the file goes; what is in it is `lab.reporting`'s. I
 import asyncio
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.command import Debug, Experiment, command_line, manners
-from lab.errors import LabError, plain
+from lab.cli.command import Debug, Experiment, Storage, StudyName, command_line, manners, say
+from lab.errors import LabError
 from lab.submission.stdout import print_result
+
+if TYPE_CHECKING:
+    from lab.study.past_study import Which
 
 app = command_line()
 
@@ -28,22 +31,15 @@ def report(
         Path | None,
         typer.Option(help="The file to write.", show_default=".lab/report-STUDY.html"),
     ] = None,
-    storage: Annotated[
-        str,
-        typer.Option(
-            envvar="LAB_STORAGE",
-            help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, where the study is there.",
-            show_default="a file, .lab/calls.db",
-            show_envvar=True,
-        ),
-    ] = "",
+    study: StudyName = "",
+    storage: Storage = "",
     mlflow: Annotated[
         bool,
         typer.Option("--mlflow", help="Write no file: log the study to MLflow again, from its record."),
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Write a report on an experiment's last study: one HTML file that opens offline.
+    """Write a report on a study, by default the experiment's last one: one HTML file that opens offline.
 
     It has the verdict with its evidence, the race, the effect of each parameter, episodes to read, the
     prompt's difference from the baseline, the cost, and what there is to doubt.
@@ -54,38 +50,43 @@ def report(
 
         python -m lab.report experiments/smoke.toml --out /tmp/smoke.html
 
+        python -m lab.report --study smoke-20261126-003509
+
         python -m lab.report experiments/smoke.toml --mlflow
     """
     if mlflow and out:
         raise typer.BadParameter("--mlflow writes no file: leave out --out")
     with manners(debug=debug):
+        from lab.study.past_study import Which
+
+        which = Which(experiment, study, storage)
         if mlflow:
-            print_result(f"Logged to MLflow: {asyncio.run(_logged(experiment, storage))}")
+            print_result(f"Logged to MLflow: {asyncio.run(_logged(which))}")
         else:
-            print_result(str(asyncio.run(_report(experiment, out, storage))))
+            print_result(str(asyncio.run(_report(which, out))))
 
 
-async def _report(experiment: Path, out: Path | None, storage: str) -> Path:
+async def _report(which: "Which", out: Path | None) -> Path:
     # Here and not above, so that --help answers at once.
     from lab.files import write_atomically
     from lab.reporting.page import report as page
     from lab.storage.database import CALLS
     from lab.study.past_study import past_study
 
-    async with past_study(experiment, storage) as past:
+    async with past_study(which, say) as past:
         path = out or CALLS.parent / f"report-{past.record.name}.html"
         write_atomically(path, page(past))
         return path
 
 
-async def _logged(experiment: Path, storage: str) -> str:
+async def _logged(which: "Which") -> str:
     """Log the study again: what is in MLflow already is written over. Its name."""
     from lab.reporting.page import report as page
     from lab.storage.database import CALLS
     from lab.study.past_study import past_study
     from lab.study.resume import alone
 
-    async with past_study(experiment, storage, lambda line: typer.echo(plain(line), err=True)) as past:
+    async with past_study(which, say) as past:
         tracker, shared = past.tracker, past.record.store.shared
         with nullcontext() if shared else alone(past.experiment.name, CALLS.parent):
             if past.outcome:

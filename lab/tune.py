@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.command import Debug, EndpointUrl, Experiment, command_line, manners
+from lab.cli.command import Debug, EndpointUrl, Experiment, StudyName, command_line, manners, say
 from lab.errors import BudgetError, ConfigError, LabError
 from lab.submission.frozen import BEST
 from lab.submission.stdout import print_result
@@ -39,6 +39,7 @@ def tune(
     replay: Annotated[
         bool, typer.Option("--replay", help="Print the last study's result again without making calls.")
     ] = False,
+    study: StudyName = "",
     freeze_unvalidated: Annotated[
         bool,
         typer.Option(
@@ -85,17 +86,21 @@ def tune(
 
         python -m lab.tune --storage postgresql://lab@database/lab --worker
     """
-    if fresh and replay:
-        raise typer.BadParameter("--fresh and --replay are mutually exclusive")
+    if replay and (fresh or worker):
+        raise typer.BadParameter("--replay and --fresh or --worker are mutually exclusive")
+    if study and not replay:
+        raise typer.BadParameter("--study requires --replay")
     if dry_run and (fresh or replay or worker or as_json or freeze_unvalidated):
         raise typer.BadParameter("--dry-run cannot be combined with --fresh, --replay, ...")
     kept = "Stopped. What was played and paid for is kept; the same command resumes."
     with ExitStack() as last, manners(debug=debug, interrupted=kept):
         if dry_run:
-            print_result(asyncio.run(_planned(experiment, endpoint)).removesuffix("\n"))
+            from lab.study.around import planned
+
+            print_result(asyncio.run(planned(experiment, endpoint)).removesuffix("\n"))
             return
-        wanted = _Wanted(experiment, out, storage, fresh, replay, worker, quiet, endpoint, freeze_unvalidated)
-        ended = asyncio.run(_tune(wanted, last))
+        wanted = _Wanted(experiment, out, storage, fresh, worker, quiet, endpoint, freeze_unvalidated)
+        ended = asyncio.run(_replayed(wanted, study) if replay else _tune(wanted, last))
         print_result(_shown(ended, wanted, as_json=as_json))
         if ended.not_written is not None:
             raise ended.not_written
@@ -111,7 +116,6 @@ class _Wanted:
     out: Path
     storage: str
     fresh: bool
-    replay: bool
     worker: bool
     quiet: bool
     endpoint: str
@@ -137,20 +141,6 @@ class _Ended:
         from lab.verdict.unvalidated import Unvalidated
 
         return isinstance(self.outcome, Unvalidated)
-
-
-async def _planned(path: Path, endpoint: str) -> str:
-    from lab.environments.config import choose_environment
-    from lab.experiment.experiment import load_experiment
-    from lab.llm.settings import choose_model, read_surroundings, shown_proposer
-    from lab.study.plan import Plan, opening_of
-
-    read_surroundings(Path.cwd(), endpoint)
-    experiment = load_experiment(path)
-    model = choose_model(experiment.model)
-    environment = choose_environment(experiment.environment)
-    opening = await opening_of(experiment, environment)
-    return str(Plan(experiment, model, environment, shown_proposer(), opening))
 
 
 def _shown(ended: _Ended, wanted: _Wanted, *, as_json: bool) -> str:
@@ -201,16 +191,16 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> _Ended:
         untouched(wanted.out),
     ):
         before = None if wanted.fresh else store.latest(experiment.name)
-        record = open_record(store, experiment, depends_on, fresh=wanted.fresh, replay=wanted.replay)
+        record = open_record(store, experiment, depends_on, fresh=wanted.fresh)
         if record.stopped is not None:
             raise stop_error(record.stopped)
-        told_again = wanted.replay or record.judged is not None
+        told_again = record.judged is not None
         tracker = Tracker(experiment, model, record, view.say)
         study = Study(experiment, model, record, view, tracker, shared=wanted.worker)
-        if not (wanted.replay or wanted.worker) and (told_again or not storage):
+        if not wanted.worker and (told_again or not storage):
             tracker.lead()
         _on_signals(study, view, leave_at_once=wanted.worker)
-        for line in first_lines(study, record, before[0] if before else None, told_again=told_again):
+        for line in first_lines(study, record, before[0] if before else None):
             view.say(line)
         no_model = told_again or study.spending.used_up() is not None
         with (
@@ -225,16 +215,31 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> _Ended:
     return replace(ended, untracked=tracker.missing)
 
 
+async def _replayed(wanted: _Wanted, study: str) -> _Ended:
+    """The result of a past study, from its record alone."""
+    from lab.files import check_writable
+    from lab.search.first_answers import stop_error
+    from lab.study.around import heading, untouched
+    from lab.study.past_study import Which, past_study
+
+    check_writable(wanted.out)
+    with untouched(wanted.out):
+        async with past_study(Which(wanted.experiment, study, wanted.storage), say) as past:
+            if past.record.stopped is not None:
+                raise stop_error(past.record.stopped)
+            if past.outcome is None:
+                raise past.record.ends_here()
+            for line in () if wanted.quiet else heading(past.experiment, past.model, past.record):
+                say(line)
+            return _keep(past.outcome, wanted, past.tracker, past.record)
+
+
 def _storage(wanted: _Wanted) -> str:
     """The database's address; empty for the file."""
     storage = wanted.storage or os.environ.get("LAB_STORAGE", "")  # which .env may have set just now
-    if wanted.worker and (not storage or wanted.fresh or wanted.replay):
-        what = (
-            "--worker cannot be combined with --fresh or --replay."
-            if storage
-            else "--worker requires --storage."
-        )
-        do = "leave out --fresh and --replay" if storage else "give --storage postgresql://..."
+    if wanted.worker and (not storage or wanted.fresh):
+        what = "--worker cannot be combined with --fresh." if storage else "--worker requires --storage."
+        do = "leave out --fresh" if storage else "give --storage postgresql://..."
         raise ConfigError(what, where="--worker", do=do)
     return storage
 

@@ -4,12 +4,14 @@ import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.agent.template import find_template
 from lab.errors import ConfigError
 from lab.experiment.experiment import load_experiment
 from lab.experiment.space import read_space
@@ -189,7 +191,9 @@ VALUES = st.recursive(
 def test_any_space_is_one_or_an_error(project: Project, table: dict[str, object]) -> None:
     baseline = load_experiment(ECHO).baseline
     with suppress(ConfigError):
-        read_space(table, baseline, project.folder / "prompts/templates").distributions()
+        read_space(
+            table, baseline, partial(find_template, project.folder / "prompts/templates")
+        ).distributions()
 
 
 @given(st.data())

@@ -7,7 +7,7 @@ Values are inserted in one pass and never looked at again, so text from an envir
 import re
 import string
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -85,6 +85,10 @@ class PromptTemplate:
             do = f"use {', '.join(f'{{{name}}}' for name in sorted(allowed))}"
             do = meant(unknown[0], allowed, do)
             raise ConfigError(f"Unknown placeholder {{{unknown[0]}}}.", where=where, do=do)
+
+
+FindTemplate = Callable[[str], PromptTemplate]
+"""Finds a template by its name; it raises a ConfigError where there is none."""
 
 
 def find_template(folder: Path, name: str) -> PromptTemplate:

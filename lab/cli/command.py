@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.models import ArgumentInfo
 
-from lab.errors import LabError, first_of
+from lab.errors import LabError, first_of, plain
 from lab.submission.stdout import take_stdout
 
 INTERRUPTED = 130
@@ -36,6 +36,32 @@ EndpointUrl = Annotated[
         show_default="API_BASE_URL, or the experiment's",
     ),
 ]
+
+
+StudyName = Annotated[
+    str,
+    typer.Option(
+        "--study",
+        metavar="NAME",
+        help="A study by its name, also of another experiment: `lab studies` lists them.",
+        show_default="the experiment's last one",
+    ),
+]
+
+Storage = Annotated[
+    str,
+    typer.Option(
+        envvar="LAB_STORAGE",
+        help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, where the studies are there.",
+        show_default="a file, .lab/calls.db",
+        show_envvar=True,
+    ),
+]
+
+
+def say(text: str) -> None:
+    """Print a line to stderr; it may hold foreign words."""
+    typer.echo(plain(text), err=True)
 
 
 def _experiments(incomplete: str) -> list[str]:

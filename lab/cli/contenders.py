@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from lab.agent.candidate import Candidate
 from lab.agent.task import Task
+from lab.cli.command import say
 from lab.environments.config import EnvironmentConfig, choose_environment
 from lab.environments.environment import Environment, open_environment
 from lab.errors import ConfigError, meant
@@ -21,7 +22,7 @@ from lab.llm.client import Endpoint
 from lab.llm.launch import open_endpoint, opening_model
 from lab.llm.settings import ModelChoice, choose_model, read_surroundings
 from lab.llm.throttle import Patience
-from lab.submission.frozen import BEST, FrozenPrompt, read_frozen
+from lab.submission.frozen import BEST, read_frozen
 
 if TYPE_CHECKING:
     from lab.experiment.experiment import Experiment
@@ -43,6 +44,27 @@ class Contender:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Who is to play, and on what, as the command line says it.
+
+    Attributes:
+        names: of candidates.
+        experiment: the experiment's file; None where it is the frozen prompt's, or the usual one.
+        study: whose trials, baseline and task are meant; empty for the experiment's last study, where a trial
+            is named.
+    """
+
+    names: Sequence[str]
+    experiment: Path | None
+    study: str
+
+    @property
+    def trials(self) -> list[str]:
+        """The names that are a trial's."""
+        return [name for name in self.names if _TRIAL.fullmatch(name)]
+
+
+@dataclass(frozen=True)
 class Stage:
     """Environment, task, model, and who plays.
 
@@ -61,12 +83,12 @@ class Stage:
 
     @asynccontextmanager
     async def opened(
-        self, say: Callable[[str], None] = lambda _: None
+        self, tell: Callable[[str], None] = lambda _: None
     ) -> AsyncIterator[tuple[Endpoint, Environment]]:
         """Start model and environment, and stop them at the end.
 
         Args:
-            say: see `open_environment`.
+            tell: the `say` of `open_environment`.
 
         Raises:
             EndpointError, EnvError: one of them cannot be had.
@@ -74,7 +96,7 @@ class Stage:
         with opening_model(self.model, os.environ) as opening:
             where = choose_environment(self.environment)
             async with (
-                open_environment(where, self.root, say) as environment,
+                open_environment(where, self.root, tell) as environment,
                 open_endpoint(opening, self.patience) as endpoint,
             ):
                 yield endpoint, environment
@@ -92,10 +114,8 @@ def experiment_path(name: str) -> Path:
     return Path("experiments") / f"{name}.toml"
 
 
-async def set_stage(
-    names: Sequence[str], path: Path | None, *, need_experiment: bool, endpoint: str = ""
-) -> Stage:
-    """The stage for `names`, on the experiment at `path`: by default the frozen prompt's, where it is named.
+async def set_stage(asked: Asked, *, need_experiment: bool, endpoint: str = "") -> Stage:
+    """The stage for who is asked for, on the study's experiment where one is asked for or a trial is named.
 
     Args:
         need_experiment: whether the frozen prompt alone will not do.
@@ -104,24 +124,24 @@ async def set_stage(
     Raises:
         ConfigError: a file is not there or wrong, or nobody has such a name.
     """
+    names = asked.names
     read_surroundings(Path.cwd(), endpoint)
     for name in names:
         _check_name(name)
     files = {name: BEST if name == FROZEN else Path(name) for name in names if _is_frozen(name)}
     frozen = {name: read_frozen(file) for name, file in files.items()}
     first = next(iter(frozen.values()), None)
-    if first and path is None and not need_experiment and set(names) == set(frozen):
+    path = asked.experiment or (experiment_path(first.provenance.experiment) if first else DEFAULT)
+    if first and not (asked.experiment or asked.study or need_experiment) and set(names) == set(frozen):
         model = choose_model(ModelChoice(first.model.endpoint, first.model.name))
         alone = tuple(Contender(name, frozen[name].candidate) for name in names)
         return Stage(first.environment, Path.cwd(), first.task, model, Patience(), alone, None)
-    from lab.experiment.experiment import load_experiment
-
-    path = path or (experiment_path(first.provenance.experiment) if first else DEFAULT)
-    experiment = load_experiment(path)
-    contenders = await _contenders(names, path, experiment, frozen)
+    experiment, model, tried = await _experiment(asked, path)
+    known = {BASELINE: experiment.baseline, **{name: one.candidate for name, one in frozen.items()}, **tried}
+    contenders = tuple(Contender(name, known[name]) for name in names)
     for contender in contenders:
-        _check_tokens(contender, experiment.task, path)
-    model = choose_model(experiment.model)
+        _check_tokens(contender, experiment)
+    model = choose_model(model)
     where, root = experiment.environment, experiment.root
     return Stage(where, root, experiment.task, model, experiment.patience, contenders, experiment)
 
@@ -140,21 +160,23 @@ def _check_name(name: str) -> None:
     raise ConfigError(f"There is no candidate {name!r}.", where="the command line", do=do)
 
 
-async def _contenders(
-    names: Sequence[str], path: Path, experiment: "Experiment", frozen: Mapping[str, FrozenPrompt]
-) -> tuple[Contender, ...]:
-    known = {BASELINE: experiment.baseline, **{name: one.candidate for name, one in frozen.items()}}
-    if not set(names) <= set(known):
-        from lab.study.past_study import past_study
+async def _experiment(asked: Asked, path: Path) -> tuple["Experiment", ModelChoice, Mapping[str, Candidate]]:
+    """What is played on: the study's where there is one to read, with the trials that are asked for."""
+    if not (asked.study or asked.trials):
+        from lab.experiment.experiment import load_experiment
 
-        async with past_study(path) as past:
-            named = {name: name.removeprefix("trial-") for name in names if name not in known}
-            known |= {name: past.candidate(number) for name, number in named.items()}
-    return tuple(Contender(name, known[name]) for name in names)
+        experiment = load_experiment(path)
+        return experiment, experiment.model, {}
+    from lab.study.past_study import Which, past_study
+
+    async with past_study(Which(path, asked.study), say) as past:
+        tried = {name: past.candidate(name.removeprefix("trial-")) for name in asked.trials}
+        return past.experiment, past.model, tried
 
 
-def _check_tokens(contender: Contender, task: Task, path: Path) -> None:
-    asked = contender.candidate.sampling.max_tokens
-    if asked > task.max_tokens:
-        what = f"{contender.name} asks for {asked} tokens an answer, and the task allows {task.max_tokens}."
-        raise ConfigError(what, where=f"{path}, task.max_tokens", do="name the experiment that it is from")
+def _check_tokens(contender: Contender, experiment: "Experiment") -> None:
+    wanted, most = contender.candidate.sampling.max_tokens, experiment.task.max_tokens
+    if wanted > most:
+        what = f"{contender.name} asks for {wanted} tokens an answer, and the task allows {most}."
+        do = "name the experiment that it is from"
+        raise ConfigError(what, where=f"{experiment.file}, task.max_tokens", do=do)

@@ -4,16 +4,18 @@ It owns what must hold between the file's tables; the rest of the lab sees only 
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from lab.addresses import shown_url
 from lab.agent.candidate import Candidate, ContextSettings
 from lab.agent.task import Measure, Task
-from lab.agent.template import find_template
+from lab.agent.template import FindTemplate, PromptTemplate, find_template
 from lab.environments.config import EnvironmentConfig
 from lab.errors import ConfigError, meant
 from lab.experiment.budget import FREE, UNKNOWN, Budget, Prices
@@ -42,6 +44,23 @@ TEMPLATES = Path("prompts/templates")
 
 
 @dataclass(frozen=True)
+class Source:
+    """An experiment's file and what it names, as texts: what an Experiment is read from without the disk.
+
+    Attributes:
+        file: the file's path below the project's root.
+        text: the file, with its URLs as they may be shown.
+        templates: all that it names, by name.
+        code: see `Experiment`.
+    """
+
+    file: str
+    text: str
+    templates: Mapping[str, PromptTemplate]
+    code: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Experiment:
     """What the file says, in the lab's own terms.
 
@@ -49,6 +68,7 @@ class Experiment:
         name: the file's name without `.toml`; also the MLflow experiment's.
         seed: of the search's choices, and the first of the environment's seeds.
         root: the project's folder.
+        file: the file's path below the root.
         text: the file as it was read.
         code: the project's own files around the environment: each one's path below the root, and its text.
     """
@@ -71,12 +91,21 @@ class Experiment:
     verdict: VerdictTable
     tracking: TrackingTable
     root: Path
+    file: str
     text: str
     code: Mapping[str, str]
 
     def prices_of(self, model: ModelChoice) -> Prices:
         """What a call of `model` costs: as the file says; the embedded one is free where it says nothing."""
         return FREE if model.embedded and self.prices == UNKNOWN else self.prices
+
+    @property
+    def source(self) -> Source:
+        """What `read_experiment` reads it from again."""
+        text = self.text
+        for url in filter(None, (self.model.endpoint, self.environment.url)):
+            text = text.replace(url, shown_url(url))
+        return Source(self.file, text, self.space.templates, self.code)
 
     @property
     def verdict_calls(self) -> int:
@@ -92,32 +121,71 @@ def load_experiment(path: Path) -> Experiment:
         ConfigError: the file or a template is absent, or a key is unknown, missing or wrong; the message
             names file, line and key, and what is allowed.
     """
-    text = ""
     try:
         text = path.read_text(encoding="utf-8")
-        file = ExperimentFile.model_validate(tomllib.loads(text))
-        return _experiment(path, text, file)
     except FileNotFoundError:
         known = sorted(str(file) for file in path.parent.glob("*.toml"))
         do = meant(str(path), known, f"one of: {', '.join(known) or 'none there'}")
         raise ConfigError("There is no such experiment.", where=str(path), do=do) from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+    folder = path.resolve().parent
+    root = folder.parent
+    project = _Project(
+        root, folder.name, partial(find_template, root / TEMPLATES), partial(read_code, root=root)
+    )
+    return _read(path, text, project)
+
+
+def read_experiment(source: Source, root: Path) -> Experiment:
+    """The inverse of `Experiment.source`, for the project at `root`, of which no file is read.
+
+    Raises:
+        ConfigError: as `load_experiment`.
+    """
+
+    def find(name: str) -> PromptTemplate:
+        if name not in source.templates:
+            raise ConfigError(f"There is no template {name!r}.")
+        return source.templates[name]
+
+    file = Path(source.file)
+    return _read(file, source.text, _Project(root, file.parent.name, find, lambda _: source.code))
+
+
+@dataclass(frozen=True)
+class _Project:
+    """Where the file is, below the root, and how what it names is found."""
+
+    root: Path
+    folder: str
+    find: FindTemplate
+    code_of: Callable[[EnvironmentConfig], Mapping[str, str]]
+
+
+def _read(path: Path, text: str, project: _Project) -> Experiment:
+    try:
+        file = ExperimentFile.model_validate(tomllib.loads(text))
+        return _experiment(path, text, file, project)
     except ValidationError as error:
         raise first_mistake(path, text, error) from None
     except (OSError, ValueError) as error:
-        what, do = "The experiment cannot be read.", "mend it there: the file is TOML, in UTF-8"
-        raise ConfigError(what, where=place(path, error), why=str(error), do=do) from None
+        raise _unreadable(path, error) from None
     except ConfigError as error:
         where = error.where if error.where.startswith(str(path)) else key_place(path, text, error.where)
         raise ConfigError(error.what, where=where, why=error.why, do=error.do) from None
 
 
-def _experiment(path: Path, text: str, file: ExperimentFile) -> Experiment:
-    root = path.resolve().parent.parent
-    environment = read_environment(file.environment, path.resolve().parent.name)
+def _unreadable(path: Path, error: Exception) -> ConfigError:
+    what, do = "The experiment cannot be read.", "mend it there: the file is TOML, in UTF-8"
+    return ConfigError(what, where=place(path, error), why=str(error), do=do)
+
+
+def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) -> Experiment:
+    environment = read_environment(file.environment, project.folder)
     task = read_task(file.task, file.tasks)
-    folder = root / TEMPLATES
-    baseline = _baseline(file.baseline, folder)
-    space = read_space(file.space, baseline, folder)
+    baseline = _baseline(file.baseline, project.find)
+    space = read_space(file.space, baseline, project.find)
     _check_tokens(baseline, space, task)
     refuse_credentials(file.model.endpoint, "model.endpoint", "API_BASE_URL")
     prices = Prices(file.model.dollars_in, file.model.dollars_out)
@@ -138,10 +206,11 @@ def _experiment(path: Path, text: str, file: ExperimentFile) -> Experiment:
         proposals=file.proposals,
         confirmation=file.confirmation,
         verdict=file.verdict,
-        root=root,
+        root=project.root,
+        file=f"{project.folder}/{path.name}",
         tracking=file.tracking,
         text=text,
-        code=read_code(environment, root),
+        code=project.code_of(environment),
     )
     _check_budget(experiment)
     _check_turns(experiment)
@@ -165,11 +234,11 @@ def _check_turns(experiment: Experiment) -> None:
             raise ConfigError("The worst task is judged without a cost.", where="verdict.judge", do=do)
 
 
-def _baseline(table: BaselineTable, folder: Path) -> Candidate:
+def _baseline(table: BaselineTable, find: FindTemplate) -> Candidate:
     sampling = table.model_dump(exclude={"template", "history", "layout", "show_rewards"})
     try:
         return Candidate(
-            find_template(folder, table.template),
+            find(table.template),
             SamplingParams(**sampling),
             ContextSettings(table.history, table.layout, table.show_rewards),
         )

@@ -6,11 +6,10 @@ gives the rest), and the conversion between parameters and a Candidate. It does 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.agent.candidate import Candidate, ContextSettings, Demonstration, Setting
-from lab.agent.template import PromptTemplate, find_template
+from lab.agent.template import FindTemplate, PromptTemplate
 from lab.errors import ConfigError, unknown_key
 from lab.llm.sampling import LIMITS, SamplingParams, check_number
 
@@ -128,8 +127,8 @@ WHOLE = ("max_tokens", "history", "demonstrations")
 """The settings that are whole numbers."""
 
 
-def read_space(table: Mapping[str, object], baseline: Candidate, folder: Path) -> Space:
-    """The space that `table` describes around `baseline`, with its templates from `folder`.
+def read_space(table: Mapping[str, object], baseline: Candidate, find: FindTemplate) -> Space:
+    """The space that `table` describes around `baseline`, with the templates that `find` finds.
 
     Raises:
         ConfigError: a key is unknown, a value of the wrong kind or out of range, a range or list empty.
@@ -142,7 +141,7 @@ def read_space(table: Mapping[str, object], baseline: Candidate, folder: Path) -
         try:
             dimensions[name] = _dimension(name, value)
             if name == "template":
-                templates |= _load(dimensions[name], folder)
+                templates |= {str(end): find(str(end)) for end in dimensions[name].ends}
             for end in dimensions[name].ends:
                 with_settings(baseline, {name: end}, templates)
         except ConfigError as error:
@@ -175,8 +174,3 @@ def _range(name: str, low: float, high: float) -> Range:
         what = f"{name} has an empty range: low {low:g} is not below high {high:g}."
         raise ConfigError(what, do="give a low that is below high")
     return Range(low, high) if name in WHOLE else Range(float(low), float(high))
-
-
-def _load(dimension: Dimension, folder: Path) -> dict[str, PromptTemplate]:
-    names = [str(name) for name in dimension.ends]
-    return {name: find_template(folder, name) for name in names}

@@ -13,7 +13,7 @@ from lab.agent.task import Measure
 from lab.agent.troubles import Troubles
 from lab.experiment.budget import Spending, Spent
 from lab.experiment.experiment import Experiment
-from lab.llm.settings import ModelChoice, shown_proposer
+from lab.llm.settings import ModelChoice
 from lab.search.first_answers import stop_error
 from lab.search.headroom import Headroom
 from lab.search.loop import Search
@@ -255,7 +255,7 @@ def _cost(past: PastStudy) -> Cost:
         spent = Spent(spending.calls, *tokens, spending.dollars, spending.unpriced)
     else:
         prices = experiment.prices_of(past.model)
-        other = experiment.proposals.prices if experiment.proposals and shown_proposer() else prices
+        other = experiment.proposals.prices if experiment.proposals and past.proposer else prices
         spent = record.spent_elsewhere(prices, proposals=False)
         spent += record.spent_elsewhere(other, proposals=True)
     worked = outcome.judged.minutes if outcome else record.earlier_minutes

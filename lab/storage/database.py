@@ -159,6 +159,15 @@ class Store:
         found = self.rows(last)
         return (found[0].name, found[0].document) if found else None
 
+    def study(self, name: str) -> tuple[str, str] | None:
+        """Name and document of the study with this name, if there is one."""
+        found = self.rows(sql.select(studies.c.name, studies.c.document).where(studies.c.name == name))
+        return (found[0].name, found[0].document) if found else None
+
+    def names(self) -> list[str]:
+        """Names of all studies, the oldest first."""
+        return [row.name for row in self.rows(sql.select(studies.c.name).order_by(studies.c.began))]
+
     def rows(self, query: sql.Select[Any]) -> list[sql.Row[Any]]:
         """All rows of a query."""
         with self.told(), self._engine.connect() as connection:

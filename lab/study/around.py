@@ -11,31 +11,51 @@ import typer
 
 from lab.environments.config import choose_environment
 from lab.errors import ConfigError
-from lab.llm.settings import shown_proposer
+from lab.experiment.experiment import Experiment, load_experiment
+from lab.llm.settings import ModelChoice, choose_model, read_surroundings, shown_proposer
 from lab.stats.format import count
 from lab.storage.record import Record
-from lab.study.plan import Plan
+from lab.study.plan import Plan, opening_of
 from lab.study.study import Study
 from lab.submission.frozen import read_frozen
 
 
-def first_lines(study: Study, record: Record, before: str | None, *, told_again: bool) -> Iterator[str]:
+async def planned(path: Path, endpoint: str) -> str:
+    """What the study of the experiment at `path` would do.
+
+    Args:
+        endpoint: the URL of the flag `--endpoint`.
+    """
+    read_surroundings(Path.cwd(), endpoint)
+    experiment = load_experiment(path)
+    model = choose_model(experiment.model)
+    environment = choose_environment(experiment.environment)
+    opening = await opening_of(experiment, environment)
+    return str(Plan(experiment, model, environment, shown_proposer(), opening))
+
+
+def heading(experiment: Experiment, model: ModelChoice, record: Record) -> Iterator[str]:
+    """What the study is, and whether it is finished."""
+    yield f"Study {record.name} on {model.name} at {model.shown}: {experiment.about}"
+    if record.judged is not None:
+        yield f"It finished at {record.judged.created}; this is its result again. --fresh starts a new study."
+
+
+def first_lines(study: Study, record: Record, before: str | None) -> Iterator[str]:
     """What the study is, whether it is new, and what may still be spent on it.
 
     Args:
         before: the experiment's last study.
     """
     experiment, model, spending = study.experiment, study.model, study.spending
-    yield f"Study {record.name} on {model.name} at {model.shown}: {experiment.about}"
+    yield from heading(experiment, model, record)
     if record.judged is not None:
-        yield f"It finished at {record.judged.created}; this is its result again. --fresh starts a new study."
-    elif before == record.name:
+        return
+    if before == record.name:
         yield f"Resuming: {count(len(record.ended), 'episode')} already recorded."
         yield f"Left of the budget: {spending.left}."
     elif before is not None:
         yield f"The experiment has changed since {before}, which has finished; starting a new study."
-    if told_again:
-        return
     if limit := spending.used_up():
         yield f"No call is left ({limit}): what is recorded is judged. To continue, raise the limit."
         return

@@ -2,22 +2,26 @@
 
 An episode depends on the environment, the task, the model and the candidate: these never change. The space
 may be widened while the search runs, confirmation and holdout may change while they have not begun, and the
-rest (budget, prices, patience, tracking) is free. It owns the comparison; what follows from it is
-`lab.study.resume`'s.
+rest (budget, prices, patience, tracking) is free. With it is the experiment's own file, so that a study can
+be read without the disk. It owns the comparison; what follows from it is `lab.study.resume`'s.
 """
 
 import difflib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter
 
 from lab.agent.template import PromptTemplate
-from lab.experiment.experiment import Experiment
+from lab.errors import ConfigError, LabError
+from lab.experiment.experiment import Experiment, Source, read_experiment
 from lab.experiment.space import Choices, Dimension, Range, Space
 from lab.llm.settings import ModelChoice
 
-FORMAT = 3
+FORMAT = 4
 """Of documents and journals; a study in another format cannot resume."""
 
 Part = Mapping[str, Any]
@@ -33,19 +37,41 @@ class StudyDocument:
         search: the space, and what decides in it.
         confirmation, verdict: those tables.
         effort: what may be spent, and the proposals.
+        source: the experiment's file: `file` and `text` of its `Source`. Two documents with other files are
+            equal where the other parts are.
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     format: int
     episodes: Part
-    templates: Part
+    templates: Mapping[str, Mapping[str, str]]
     search: Part
     confirmation: Part
     verdict: Part
     effort: Part
+    source: Mapping[str, str] = field(compare=False)
 
     def as_json(self) -> str:
         """For the store."""
         return json.dumps(asdict(self), sort_keys=True)
+
+
+_READ = TypeAdapter(StudyDocument)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a study was run with, as its document has it.
+
+    Attributes:
+        model: its endpoint is as it may be shown.
+        proposer: see `document`.
+    """
+
+    experiment: Experiment
+    model: ModelChoice
+    proposer: str
 
 
 @dataclass(frozen=True)
@@ -63,7 +89,7 @@ def document(experiment: Experiment, model: ModelChoice, proposer: str) -> Study
     Args:
         proposer: the model that proposes texts, if it is not the one that plays; else empty.
     """
-    own = experiment.baseline.template
+    source = experiment.source
     baseline = experiment.baseline.as_table()
     del baseline["template"]
     proposals = experiment.proposals.model_dump() if experiment.proposals else {}
@@ -71,18 +97,16 @@ def document(experiment: Experiment, model: ModelChoice, proposer: str) -> Study
         format=FORMAT,
         episodes=_plain(
             {
-                "model": f"{model.name} at {model.shown}",
+                "model": {"name": model.name, "endpoint": model.shown},
                 "environment": _without(experiment.environment.as_table(), "step_timeout_s"),
                 "code": dict(experiment.code),
                 "task": asdict(experiment.task),
-                "baseline": {"template": own.name, **baseline},
+                "baseline": {"template": experiment.baseline.template.name, **baseline},
                 "seed": experiment.seed,
                 "objective": _without(asdict(experiment.objective), "prices"),
             }
         ),
-        templates={
-            name: _text(template) for name, template in {own.name: own, **experiment.space.templates}.items()
-        },
+        templates={name: {"system": one.system, "turn": one.turn} for name, one in source.templates.items()},
         search=_plain(
             {
                 "space": _space(experiment.space),
@@ -99,17 +123,55 @@ def document(experiment: Experiment, model: ModelChoice, proposer: str) -> Study
                 "proposals": {**proposals, "model": proposer},
             }
         ),
+        source={"file": source.file, "text": source.text},
     )
 
 
 def read_document(text: str) -> StudyDocument | None:
-    """The inverse of `StudyDocument.as_json`; None for a document of another format."""
+    """The inverse of `StudyDocument.as_json`; None for a document of another format, or a damaged one."""
     try:
-        table = json.loads(text)
-        known = [one.name for one in fields(StudyDocument)]
-        return StudyDocument(**table) if table["format"] == FORMAT and set(table) == set(known) else None
-    except (ValueError, KeyError, TypeError):
+        found = _READ.validate_json(text)
+        compares = found.format == FORMAT and _wider(found.search, found.search)
+    except (ValueError, LookupError, TypeError, AttributeError):
         return None
+    return found if compares else None
+
+
+def kept(text: str, where: str, root: Path) -> Kept:
+    """What the study with this document was run with; no file is read, and none of its code is imported.
+
+    Args:
+        where: the study's name, for people.
+        root: the project's folder, where the study may be played on.
+
+    Raises:
+        ConfigError: the document is damaged, or of another format.
+    """
+    found, why = read_document(text), ""
+    try:
+        if found is not None:
+            return _kept(found, root)
+    except LabError as error:
+        why = error.one_line
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        why = f"{type(error).__name__}: {error}"
+    raise unreadable(where, why)
+
+
+def unreadable(where: str, why: str = "") -> ConfigError:
+    """The error for a document that cannot be read, of the study `where`."""
+    what = "What the study depends on cannot be read: it is damaged, or another version of the lab wrote it."
+    return ConfigError(
+        what, where=where, why=why, do="begin a new study with --fresh; this one's record is kept"
+    )
+
+
+def _kept(document: StudyDocument, root: Path) -> Kept:
+    templates = {name: PromptTemplate(name, **texts) for name, texts in document.templates.items()}
+    source = Source(**document.source, templates=templates, code=document.episodes["code"])
+    experiment = read_experiment(source, root)
+    model, proposer = document.episodes["model"], document.effort["proposals"]["model"]
+    return Kept(experiment, ModelChoice(str(model["endpoint"]), str(model["name"])), str(proposer))
 
 
 def may_become(before: StudyDocument, now: StudyDocument, reached: Reached) -> bool:
@@ -124,11 +186,10 @@ def may_become(before: StudyDocument, now: StudyDocument, reached: Reached) -> b
     )
 
 
-def difference(before: str, now: StudyDocument) -> list[str]:
+def difference(before: StudyDocument, now: StudyDocument) -> list[str]:
     """The lines in which two documents differ, for people."""
-    known = read_document(before)
-    first = list(_lines(known)) if known else before.splitlines()
-    return list(difflib.unified_diff(first, list(_lines(now)), "when it began", "now", lineterm="", n=1))
+    lines = (list(_lines(before)), list(_lines(now)))
+    return list(difflib.unified_diff(*lines, "when it began", "now", lineterm="", n=1))
 
 
 def _wider(before: Part, now: Part) -> bool:
@@ -153,12 +214,10 @@ def _dimension(table: Mapping[str, Any]) -> Dimension:
     return Choices(tuple(table["values"])) if "values" in table else Range(table["low"], table["high"])
 
 
-def _text(template: PromptTemplate) -> str:
-    return f"system:\n{template.system}\nturn:\n{template.turn}"
-
-
 def _lines(document: StudyDocument) -> Iterator[str]:
-    for part, table in asdict(document).items():
+    parts = asdict(document)
+    del parts["source"]
+    for part, table in parts.items():
         yield from _part_lines(part, table)
 
 

@@ -1,38 +1,63 @@
-"""A past study, read back from its record: its trials, and its outcome where it has one.
+"""A past study, read back from what was kept of it: its trials, and its outcome where it has one.
 
+What it was run with is its document's, so neither today's experiment file nor today's variables are needed.
 Nothing is asked, played or written. Whatever shows, compares or plays what a study tried begins here.
 """
 
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab.agent.candidate import Candidate
 from lab.agent.evaluation import Trial
 from lab.display.progress import ProgressView
 from lab.errors import ConfigError, meant
-from lab.experiment.experiment import Experiment, load_experiment
-from lab.llm.settings import ModelChoice, choose_model, read_surroundings, shown_proposer
+from lab.experiment.experiment import Experiment, load_experiment, read_experiment
+from lab.llm.settings import ModelChoice, read_surroundings
 from lab.storage.database import CALLS, Store
-from lab.storage.record import NothingRecordedError, Record
-from lab.study.document import document
-from lab.study.resume import StudyChangedError, open_record
+from lab.storage.record import Record
+from lab.study.document import Kept, kept
 from lab.study.study import Study
 from lab.tracking.tracker import Tracker
 from lab.verdict.outcome import Outcome
 
+Say = Callable[[str], None]
+"""Gets a line for people, which is no result."""
+
+
+@dataclass(frozen=True)
+class Which:
+    """The study that a person asks for.
+
+    Attributes:
+        experiment: the experiment file; its last study is meant.
+        name: the study's own name, which takes precedence; empty where none was given.
+        storage: the database's address; empty for `LAB_STORAGE`, or the file in this folder.
+    """
+
+    experiment: Path
+    name: str = ""
+    storage: str = ""
+
+    @property
+    def root(self) -> Path:
+        """The project's folder."""
+        return Path.cwd() if self.name else self.experiment.resolve().parent.parent
+
 
 @dataclass(frozen=True)
 class PastStudy:
-    """An experiment's last study.
+    """A study that is read.
 
     Attributes:
+        model: its endpoint is as it may be shown.
         trials: best first, the baseline among them.
         outcome: None where the study has no verdict yet.
         record: open while the study is read.
         tracker: has been told of all this, and writes nothing to MLflow unless it leads.
+        proposer: the model that proposed texts, where it was not the one that played; else empty.
     """
 
     experiment: Experiment
@@ -41,6 +66,7 @@ class PastStudy:
     outcome: Outcome | None
     record: Record
     tracker: Tracker
+    proposer: str = ""
 
     def candidate(self, name: str) -> Candidate:
         """The candidate of a trial: `baseline`, `trial-012` or `12`.
@@ -58,43 +84,67 @@ class PastStudy:
 
 
 @asynccontextmanager
-async def past_study(
-    path: Path, storage: str = "", say: Callable[[str], None] | None = None
-) -> AsyncIterator[PastStudy]:
-    """Read the last study of the experiment file at `path`, from `storage` or the file in this folder.
+async def past_study(which: Which, say: Say = lambda _: None) -> AsyncIterator[PastStudy]:
+    """Read a study, as far as it is.
 
     Args:
-        say: gets a line for what `PastStudy.tracker` meets at MLflow.
+        say: gets a line where the experiment's file has changed since, and what the tracker meets at MLflow.
 
     Raises:
-        ConfigError: there is none, or the experiment, its templates or the model are not what they were.
+        ConfigError: see `kept_study`.
     """
-    read_surroundings(Path.cwd())
-    experiment = load_experiment(path)
-    model = choose_model(experiment.model)
-    place = storage or os.environ.get("LAB_STORAGE") or CALLS
-    if place == CALLS and not CALLS.exists():  # and none is made
-        raise _nothing(path, str(CALLS))
-    with closing(Store(place)) as store:
-        depends_on = document(experiment, model, shown_proposer())
-        try:
-            record = open_record(store, experiment, depends_on, fresh=False, replay=True)
-        except NothingRecordedError:
-            raise _nothing(path, store.where) from None
-        except StudyChangedError as error:
-            error.what = (
-                "The experiment is not what it was when its last study began: its trials cannot be read."
-            )
-            error.do = f"change it back, or begin a new study: python -m lab.tune {path}"
-            raise
+    with kept_study(which, say) as (was, record):
+        experiment, model = was.experiment, was.model
         view = ProgressView(experiment.space.free, quiet=True)
-        tracker = Tracker(experiment, model, record, say or view.say)
-        study = Study(experiment, model, record, view, tracker)
+        tracker = Tracker(experiment, model, record, say)
+        study = Study(experiment, model, record, view, tracker, proposer=was.proposer)
         outcome = await study.replay() if record.judged else None
         trials = outcome.trials if outcome else tuple(study.so_far())
-        yield PastStudy(experiment, model, trials, outcome, record, tracker)
+        yield PastStudy(experiment, model, trials, outcome, record, tracker, was.proposer)
 
 
-def _nothing(path: Path, where: str) -> ConfigError:
-    do = f"python -m lab.tune {path}"
+@contextmanager
+def kept_study(which: Which, say: Say) -> Iterator[tuple[Kept, Record]]:
+    """What a study was run with, and its record, which is open in the context.
+
+    Raises:
+        ConfigError: there is no such study, or its document cannot be read.
+    """
+    read_surroundings(Path.cwd())
+    store = open_store(which.storage)
+    if store is None:
+        raise _nothing(which, str(CALLS), [])
+    with closing(store):
+        found = store.study(which.name) if which.name else store.latest(which.experiment.stem)
+        if found is None:
+            raise _nothing(which, store.where, store.names())
+        name, document = found
+        was = kept(document, f"{name} in {store.where}", which.root)
+        if not which.name and (note := _changed(which.experiment, name, was.experiment)):
+            say(note)
+        yield was, Record(store, name, document)
+
+
+def open_store(storage: str) -> Store | None:
+    """The store at `storage`, else `LAB_STORAGE`, else the file; None where that is absent: none is made."""
+    place = storage or os.environ.get("LAB_STORAGE") or CALLS
+    return None if place == CALLS and not CALLS.exists() else Store(place)
+
+
+def _nothing(which: Which, where: str, names: list[str]) -> ConfigError:
+    if which.name:
+        do = meant(which.name, names, "python -m lab.studies lists them")
+        return ConfigError(f"There is no study {which.name!r}.", where=where, do=do)
+    load_experiment(which.experiment)  # that there is no such experiment is the better message
+    do = f"python -m lab.tune {which.experiment}"
     return ConfigError("No study of this experiment was recorded.", where=where, do=do)
+
+
+def _changed(path: Path, study: str, was: Experiment) -> str:
+    """What is said where the experiment's file is not what the study was run with; empty where it is."""
+    try:
+        today = read_experiment(load_experiment(path).source, was.root)
+    except ConfigError as error:
+        return f"{path}: {error.what} {study} is read as it was recorded."
+    same = replace(today, text="") == replace(was, text="")
+    return "" if same else f"{path} has changed since {study}, which is read as it was recorded."

@@ -13,8 +13,15 @@ from lab.errors import ConfigError, LabError, plain
 from lab.experiment.experiment import Experiment
 from lab.storage.database import Store
 from lab.storage.journal import Searched
-from lab.storage.record import CONFIRMATION, HOLDOUT, NothingRecordedError, Record
-from lab.study.document import Reached, StudyDocument, difference, may_become, read_document
+from lab.storage.record import CONFIRMATION, HOLDOUT, Record
+from lab.study.document import (
+    Reached,
+    StudyDocument,
+    difference,
+    may_become,
+    read_document,
+    unreadable,
+)
 
 MOST_LINES = 40
 """Of a difference that is shown."""
@@ -37,37 +44,28 @@ class StudyChangedError(ConfigError):
         return "\n".join([super().__str__(), *shown[:MOST_LINES]])
 
 
-def open_record(
-    store: Store, experiment: Experiment, now: StudyDocument, *, fresh: bool, replay: bool
-) -> Record:
+def open_record(store: Store, experiment: Experiment, now: StudyDocument, *, fresh: bool) -> Record:
     """The record to work on: the last study's, where that resumes or is finished, or a new one's.
 
     A study that is not finished takes over what may change, such as a raised limit.
 
-    Args:
-        replay: only read the last study.
-
     Raises:
-        StudyChangedError: the last study is not finished or only read, and depends on something else.
-        NothingRecordedError: a replay was asked for, and there is no such study.
+        StudyChangedError: the last study is not finished, and depends on something else.
+        ConfigError: it is not finished, and what it depends on cannot be read.
     """
     with store.exclusively():
         latest = None if fresh else store.latest(experiment.name)
         if latest is not None:
             last = Record(store, *latest)
-            before = read_document(last.document)
-            if before == now:
-                return last
-            over = bool(last.judged or last.stopped) and not replay
-            if not over and (before is None or not may_become(before, now, _reached(last, experiment))):
-                raise StudyChangedError(last.name, difference(last.document, now))
-            if not over:
-                if not replay:
+            before, over = read_document(last.document), bool(last.judged or last.stopped)
+            if before is None and not over:
+                raise unreadable(last.name)
+            if before is not None and (before == now or not over):
+                if not may_become(before, now, _reached(last, experiment)):
+                    raise StudyChangedError(last.name, difference(before, now))
+                if last.document != now.as_json():
                     last.change(now.as_json())
                 return last
-        if replay:
-            do = "play it first: the same command without --replay"
-            raise NothingRecordedError("No study of this experiment was recorded.", where=store.where, do=do)
         name = store.begin(experiment.name, now.as_json())
         return Record(store, name, now.as_json())
 

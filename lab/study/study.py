@@ -46,6 +46,7 @@ class Study:
     Args:
         record: where it goes on, and what it is kept in.
         shared: other workers may be at it.
+        proposer: the model that proposes texts, where it is another one; None for what the environment says.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Study:
         tracker: Tracker,
         *,
         shared: bool = False,
+        proposer: str | None = None,
     ) -> None:
+        self._proposer = shown_proposer() if proposer is None else proposer
         self.interrupted, self._shared = False, shared
         self.experiment, self.model, self._record = experiment, model, record
         self._prices = experiment.prices_of(model)
@@ -202,7 +205,7 @@ class Study:
     def _count_others(self, spending: Spending) -> None:
         """Count what other processes have spent, before this one or beside it."""
         experiment, record = self.experiment, self._record
-        other = experiment.proposals if shown_proposer() else None
+        other = experiment.proposals if self._proposer else None
         theirs = other.prices if other else self._prices
         played = record.spent_elsewhere(self._prices, proposals=False)
         proposed = record.spent_elsewhere(theirs, proposals=True)
