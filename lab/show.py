@@ -1,8 +1,10 @@
 """The command `python -m lab.show`: a frozen prompt for people, with why it should be believed.
 
 It owns the page: texts, settings, evidence, provenance, and what differs from the baseline. It asks nothing.
+Of a study it shows the result, as `lab.tune` printed it.
 """
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.agent.candidate import Candidate
-from lab.cli.command import Debug, command_line, manners
-from lab.cli.contenders import experiment_path
+from lab.cli.command import Debug, command_line, manners, say
+from lab.cli.contenders import DEFAULT, experiment_path
 from lab.display.diff import demonstrations, differing, settings_of, text_diff
 from lab.errors import ConfigError, plain
 from lab.stats.format import MORE, UNKNOWN, number, p_text, price, recorded
@@ -27,27 +29,49 @@ app = command_line()
 
 @app.command()
 def show(
-    file: Annotated[Path, typer.Argument(help="The frozen prompt.")] = BEST,
+    file: Annotated[Path | None, typer.Argument(help="The frozen prompt.", show_default=str(BEST))] = None,
+    study: Annotated[
+        str, typer.Option(metavar="NAME", help="Show a study's result instead: `lab studies` lists them.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
     debug: Debug = False,
 ) -> None:
     """Show a frozen prompt: its texts and settings, its evidence, and what differs from the baseline.
 
     The baseline is read from the experiment file that the frozen prompt names.
+    With --study, show the study's result instead, as lab.tune printed it.
 
     Examples:
 
         python -m lab.show
 
         python -m lab.show prompts/best.toml --json
+
+        python -m lab.show --study smoke-20261126-003509
     """
+    if study and file:
+        raise typer.BadParameter("--study shows no file: leave out FILE")
     with manners(debug=debug):
+        if study:
+            print_result(asyncio.run(_result(study, as_json=as_json)))
+            return
+        file = file or BEST
         frozen = read_frozen(file)
         experiment = _experiment(frozen)
         if as_json:
             print_result(json.dumps(_table(frozen, experiment), indent=2))
         else:
             print_result("\n".join(plain(line) for line in _page(file, frozen, experiment)))
+
+
+async def _result(study: str, *, as_json: bool) -> str:
+    from lab.study.past_study import Which, past_study
+    from lab.verdict.result_json import result
+    from lab.verdict.summary import summary
+
+    async with past_study(Which(DEFAULT, study), say) as past:
+        outcome = past.finished()
+        return result(outcome, None, None) if as_json else summary(outcome, None, None)
 
 
 def _experiment(frozen: FrozenPrompt) -> "Experiment | ConfigError":

@@ -218,20 +218,16 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> _Ended:
 async def _replayed(wanted: _Wanted, study: str) -> _Ended:
     """The result of a past study, from its record alone."""
     from lab.files import check_writable
-    from lab.search.first_answers import stop_error
     from lab.study.around import heading, untouched
     from lab.study.past_study import Which, past_study
 
     check_writable(wanted.out)
     with untouched(wanted.out):
         async with past_study(Which(wanted.experiment, study, wanted.storage), say) as past:
-            if past.record.stopped is not None:
-                raise stop_error(past.record.stopped)
-            if past.outcome is None:
-                raise past.record.ends_here()
+            outcome = past.finished()
             for line in () if wanted.quiet else heading(past.experiment, past.model, past.record):
                 say(line)
-            return _keep(past.outcome, wanted, past.tracker, past.record)
+            return _keep(outcome, wanted, past.tracker, past.record)
 
 
 def _storage(wanted: _Wanted) -> str:

@@ -204,14 +204,14 @@ def test_play_plays_a_trial_of_the_last_study(documented: Documented) -> None:
     assert "There is no 'trial-999'" in done.stderr
 
 
-def test_play_refuses_a_trial_of_a_study_that_was_another(documented: Documented) -> None:
+def test_play_plays_a_trial_at_the_endpoint_that_a_variable_names(documented: Documented) -> None:
     done = documented.project.run(
         *("-m", "lab.play", "1", "experiments/smoke.toml"),
         API_BASE_URL="http://127.0.0.1:9/v1",
         MODEL_NAME="big",
     )
-    assert done.returncode == 2, "the endpoint's address is part of what the study depends on"
-    assert "its trials cannot be read" in done.stderr
+    assert done.returncode == 3
+    assert "nothing listens there" in done.stderr
 
 
 def test_compare_finds_what_is_there(documented: Documented) -> None:

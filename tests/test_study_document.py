@@ -6,7 +6,16 @@ import pytest
 
 from lab.experiment.experiment import load_experiment
 from lab.llm.settings import ModelChoice
-from lab.study.document import Reached, StudyDocument, document, may_become, read_document
+from lab.study.document import (
+    Kept,
+    Reached,
+    StudyDocument,
+    difference,
+    document,
+    kept,
+    may_become,
+    read_document,
+)
 from tests.echo_server import ROOT
 from tests.test_resume import EXPERIMENT
 
@@ -111,3 +120,39 @@ def test_a_document_comes_back_from_the_store_as_it_was(project: Path) -> None:
     assert read_document(written.as_json()) == written
     for other in ("", "format 2\nmodel fake", "{}", "[1, 2]", '{"format": 2}'):
         assert read_document(other) is None
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.toml")), ids=lambda path: path.stem)
+def test_an_experiment_is_read_from_its_document_as_from_its_file(path: Path) -> None:
+    experiment, model = load_experiment(path), ModelChoice("https://u:canary@host/v1?key=canary", "big")
+    text = document(experiment, model, "other at https://host").as_json()
+    assert "canary" not in text
+    was = kept(text, "a study", ROOT)
+    assert was == Kept(experiment, ModelChoice("https://host/v1", "big"), "other at https://host")
+
+
+def test_an_environments_own_code_is_kept_and_not_run_by_who_reads(project: Path) -> None:
+    (project / "experiments/mine.py").write_text("raise SystemExit('it was run')\n")
+    place = '"lab.environments.echo.server.echo_environment:EchoEnvironment"'
+    before = a_document(project, (place, '"mine.py:Mine"'))
+    (project / "experiments/mine.py").unlink()
+    experiment = kept(before.as_json(), "a study", project).experiment
+    assert experiment.environment.python == "experiments/mine.py:Mine"
+    assert experiment.code == {"experiments/mine.py": "raise SystemExit('it was run')\n"}
+
+
+def test_no_token_of_an_address_is_kept(project: Path) -> None:
+    text = a_document(
+        project,
+        ('endpoint = "embedded"', 'endpoint = "https://host/v1?token=canary"'),
+        ('python = "lab.environments', 'url = "http://host/play?token=canary" # "lab.environments'),
+    ).as_json()
+    assert "canary" not in text
+    assert kept(text, "a study", project).experiment.environment.url == "http://host/play"
+
+
+def test_comments_are_kept_and_not_compared(project: Path) -> None:
+    before, now = a_document(project), a_document(project, ("[space]", "# why not\n[space]"))
+    assert before == now
+    assert before.as_json() != now.as_json()
+    assert difference(before, now) == []

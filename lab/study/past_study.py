@@ -16,6 +16,7 @@ from lab.display.progress import ProgressView
 from lab.errors import ConfigError, meant
 from lab.experiment.experiment import Experiment, load_experiment, read_experiment
 from lab.llm.settings import ModelChoice, read_surroundings
+from lab.search.first_answers import stop_error
 from lab.storage.database import CALLS, Store
 from lab.storage.record import Record
 from lab.study.document import Kept, kept
@@ -32,8 +33,8 @@ class Which:
     """The study that a person asks for.
 
     Attributes:
-        experiment: the experiment file; its last study is meant.
-        name: the study's own name, which takes precedence; empty where none was given.
+        experiment: the experiment file; its last study is meant where there is no name.
+        name: the study's own; it takes precedence.
         storage: the database's address; empty for `LAB_STORAGE`, or the file in this folder.
     """
 
@@ -67,6 +68,21 @@ class PastStudy:
     record: Record
     tracker: Tracker
     proposer: str = ""
+
+    def finished(self) -> Outcome:
+        """The outcome.
+
+        Raises:
+            LabError: the study has no verdict yet, or was stopped by this.
+        """
+        if self.record.stopped is not None:
+            raise stop_error(self.record.stopped)
+        if self.outcome is None:
+            error = self.record.ends_here()
+            error.do = f"python -m lab.tune {self.experiment.file} resumes the experiment's last study; "
+            error.do += f"python -m lab.report --study {self.record.name} shows this one so far"
+            raise error
+        return self.outcome
 
     def candidate(self, name: str) -> Candidate:
         """The candidate of a trial: `baseline`, `trial-012` or `12`.

@@ -1,0 +1,276 @@
+"""Past studies by the command line: read from what was kept, by name, and listed."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lab.storage.database import Store
+from tests.fake_endpoint import FakeEndpoint, fake_endpoint
+from tests.project import TIMEOUT_S, Project
+from tests.test_resume import (
+    EXPERIMENT,
+    a_project,
+    but_for_mlflow,
+    by_the_request,
+    frozen,
+    holding_after,
+    start,
+    tune,
+)
+
+FILE = "experiments/known.toml"
+
+
+@dataclass(frozen=True)
+class Told:
+    """Two finished studies of one experiment, the older with another search; their endpoint answers.
+
+    Attributes:
+        older, last: their names.
+        results: what `lab.tune` printed of each.
+    """
+
+    project: Project
+    endpoint: FakeEndpoint
+    older: str
+    last: str
+    results: tuple[str, str]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    project = a_project(tmp_path_factory.mktemp("made") / "project")
+    with fake_endpoint(by_the_request) as endpoint:
+        project.write(FILE, EXPERIMENT.replace("max_steps = 4", "max_steps = 3"))
+        older = tune(project, endpoint)
+        project.write(FILE, EXPERIMENT)
+        last = tune(project, endpoint)
+        names = [re.findall(r"Study (\S+) on", done.stderr)[0] for done in (older, last)]
+        yield Told(project, endpoint, names[0], names[1], (older.stdout, last.stdout))
+
+
+@pytest.fixture
+def told(made: Told, tmp_path: Path) -> Told:
+    """The same in a folder of the test's own."""
+    shutil.copytree(made.project.folder, tmp_path / "project")
+    return Told(Project(tmp_path / "project"), made.endpoint, made.older, made.last, made.results)
+
+
+def command(project: Project, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """A command without any variable of the model, and with no traceback."""
+    done = project.run("-m", f"lab.{name}", *arguments)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "The lab itself failed" not in done.stderr, done.stderr
+    return done
+
+
+def deleted(project: Project) -> str:
+    """Delete the experiment and the templates that it names; what is said of it."""
+    (project.folder / FILE).unlink()
+    shutil.rmtree(project.folder / "prompts/templates")
+    return "There is no such experiment."
+
+
+def changed(project: Project) -> str:
+    """Change the experiment and the model's name in it; what is said of it."""
+    text = EXPERIMENT.replace("max_steps = 4", "max_steps = 5").replace('"fake"', '"other"')
+    project.write(FILE, text.replace('"storyteller", ', ""))
+    return f"{FILE} has changed since"
+
+
+def broken(project: Project) -> str:
+    project.write(FILE, "about = \n")
+    return "The experiment cannot be read."
+
+
+@pytest.mark.parametrize("happens", [deleted, changed, broken])
+def test_what_was_made_of_the_file_since_changes_no_report_of_its_last_study(
+    told: Told, happens: "object"
+) -> None:
+    before = command(told.project, "report", FILE, "--out", "before.html")
+    assert before.returncode == 0, before.stderr
+    assert before.stderr == ""
+    assert callable(happens)
+    said = happens(told.project)
+    after = command(told.project, "report", FILE, "--out", "after.html")
+    assert after.returncode == 0, after.stderr
+    assert said in after.stderr
+    assert f"{told.last}" in after.stderr
+    assert len(after.stderr.splitlines()) == 1
+    pages = [(told.project.folder / name).read_text() for name in ("before.html", "after.html")]
+    assert pages[0] == pages[1]
+    assert told.last in pages[0]
+
+
+def test_a_trial_is_played_as_its_study_did_without_the_file_and_without_variables(told: Told) -> None:
+    deleted(told.project)
+    played = command(told.project, "play", "1", FILE)
+    assert played.returncode == 0, played.stderr
+    assert f"Playing 1 on fake at {told.endpoint.url}" in played.stdout
+    assert played.stdout.count("== Step ") == 4
+    older = command(told.project, "play", "baseline", "--study", told.older)
+    assert older.returncode == 0, older.stderr
+    assert older.stdout.count("== Step ") == 3
+    assert older.stderr == ""
+
+
+def test_two_trials_are_compared_as_their_study_did_though_the_file_has_changed(told: Told) -> None:
+    said = changed(told.project)
+    done = command(told.project, "compare", "1", "baseline", FILE, "--episodes", "2")
+    assert done.returncode == 0, done.stderr
+    assert said in done.stderr
+    assert "2 episodes each: 16 calls at most" in done.stderr
+    older = command(told.project, "compare", "1", "frozen", "--study", told.older, "--episodes", "2")
+    assert older.returncode == 0, older.stderr
+    assert "12 calls at most" in older.stderr
+    assert "changed" not in older.stderr
+
+
+def test_an_older_study_is_told_again_as_it_was(told: Told) -> None:
+    before, asked = frozen(told.project), len(told.endpoint.requests)
+    replayed = command(
+        told.project, "tune", FILE, "--replay", "--study", told.older, "--out", "prompts/best.toml"
+    )
+    assert replayed.returncode == 0, replayed.stderr
+    assert but_for_mlflow(replayed.stdout) == but_for_mlflow(told.results[0])
+    assert told.older in frozen(told.project)
+    assert frozen(told.project) != before
+    shown = command(told.project, "show", "--study", told.older)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.splitlines() == told.results[0].split("Written to ")[0].splitlines()
+    table = json.loads(command(told.project, "show", "--study", told.last, "--json").stdout)
+    assert (table["study"], table["frozen_file"]) == (told.last, None)
+    page = command(told.project, "report", "--study", told.older)
+    assert page.stdout.strip() == f".lab/report-{told.older}.html"
+    assert len(told.endpoint.requests) == asked
+
+
+READING = {
+    "report": ("report",),
+    "show": ("show",),
+    "play": ("play", "1"),
+    "compare": ("compare", "1", "baseline"),
+    "tune": ("tune", "--replay"),
+}
+
+
+@pytest.mark.parametrize("arguments", READING.values(), ids=READING)
+def test_a_name_that_no_study_has_suggests_the_nearest(made: Told, arguments: tuple[str, ...]) -> None:
+    name = made.older.replace("known", "knwon")
+    done = command(made.project, *arguments, "--study", name)
+    assert done.returncode == 2
+    assert f"There is no study {name!r}." in done.stderr
+    assert re.search(rf"try: did you mean ({made.older}|{made.last})\?", done.stderr)
+    assert "python -m lab.studies" in command(made.project, *arguments, "--study", "zzz").stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("tune", "--study", "x"), "--study requires --replay"),
+        (("show", "prompts/best.toml", "--study", "x"), "leave out FILE"),
+    ],
+)
+def test_a_name_where_it_means_nothing_is_refused(made: Told, arguments: tuple[str, ...], said: str) -> None:
+    done = command(made.project, *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_all_studies_are_listed_the_latest_first(told: Told) -> None:
+    with closing(Store(told.project.folder / ".lab/calls.db")) as store:
+        begun = store.begin("echo", "not even a document")
+    listed = json.loads(command(told.project, "studies", "--json").stdout)
+    assert [one["name"] for one in listed] == [begun, told.last, told.older]
+    assert [one["state"] for one in listed] == ["unfinished", "finished", "finished"]
+    assert [one["experiment"] for one in listed] == ["echo", "known", "known"]
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", listed[0]["began"])
+    table = command(told.project, "studies").stdout.splitlines()
+    assert [line.split()[0] for line in table] == ["study", begun, told.last, told.older]
+    for one, result in zip(listed[1:], reversed(told.results), strict=True):
+        assert f"Cost: {one['calls']} calls in {one['episodes']} whole episodes" in result
+        assert one["trials"] > 5
+    assert [listed[0][key] for key in ("trials", "episodes", "calls")] == [0, 0, 0]
+
+
+def test_without_a_study_the_list_is_empty_and_nothing_is_made(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    assert "No study was recorded" in command(project, "studies").stdout
+    assert json.loads(command(project, "studies", "--json").stdout) == []
+    assert not (tmp_path / ".lab").exists()
+
+
+def test_a_study_at_work_is_listed_as_such_and_as_unfinished_once_it_was_killed(tmp_path: Path) -> None:
+    project = a_project(tmp_path / "project")
+    with fake_endpoint(by_the_request) as endpoint:
+        with holding_after(endpoint, 40) as reached:
+            process = start(project, endpoint)
+            assert reached.wait(TIMEOUT_S)
+            (at_work,) = json.loads(command(project, "studies", "--json").stdout)
+            process.kill()
+            process.communicate()
+        (killed,) = json.loads(command(project, "studies", "--json").stdout)
+        shown = command(project, "show", "--study", killed["name"])
+    assert (at_work["state"], killed["state"]) == ("searching", "unfinished")
+    assert at_work["calls"] > 20
+    assert shown.returncode == 2
+    assert "The record ends here: " in shown.stderr
+    assert f"python -m lab.report --study {killed['name']}" in shown.stderr
+
+
+HOSTILE = {
+    "nothing": "",
+    "no JSON": "not JSON",
+    "another format": json.dumps({"format": 3, "episodes": {}}),
+    "deep nesting": '{"format": 4, "episodes": ' + "[" * 50_000 + "]" * 50_000 + "}",
+    "missing keys": json.dumps({"format": 4}),
+    "a part without its keys": "search",
+    "no model": "episodes",
+    "no proposals": "effort",
+    "no file": "source",
+    "no templates": "templates",
+    "a file that is none": "text",
+    "a deeply nested file": "nested",
+}
+
+RESUMES = ("effort", "source", "templates", "text", "nested")
+"""What a study does not depend on while it is as short: with today's, it resumes."""
+
+
+def spoilt(document: str, how: str) -> str:
+    """A document with a part emptied, or another text in it."""
+    table = json.loads(document)
+    if how in table:
+        return json.dumps({**table, how: {}})
+    if how in ("text", "nested"):
+        text = "seed = \x1b[31m" if how == "text" else "a = " + "[" * 20_000
+        return json.dumps({**table, "source": {**table["source"], "text": text}})
+    return how
+
+
+@pytest.mark.parametrize("how", HOSTILE.values(), ids=HOSTILE)
+def test_a_document_that_cannot_be_read_is_a_clear_error(told: Told, how: str) -> None:
+    with closing(Store(told.project.folder / ".lab/calls.db")) as store:
+        latest = store.latest("known")
+        assert latest is not None
+        name = store.begin("known", spoilt(latest[1], how))
+    for arguments in (("report", FILE), ("show", "--study", name), ("tune", FILE, "--replay")):
+        done = command(told.project, *arguments)
+        assert done.returncode == 2, done.stderr
+        assert "What the study depends on cannot be read" in done.stderr
+        assert name in done.stderr
+        assert "\x1b" not in done.stderr
+        assert len(done.stderr.splitlines()) <= 5
+    if how in RESUMES:
+        return
+    resumed = tune(told.project, told.endpoint)
+    assert resumed.returncode == 2, resumed.stderr
+    assert "The lab itself failed" not in resumed.stderr
+    assert "--fresh" in resumed.stderr
