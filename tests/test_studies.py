@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from lab.experiment.experiment import load_experiment
+from lab.llm.settings import ModelChoice
 from lab.storage.database import Store
+from lab.study.document import document
 from tests.fake_endpoint import FakeEndpoint, fake_endpoint
 from tests.project import TIMEOUT_S, Project
 from tests.test_resume import (
@@ -150,6 +153,32 @@ def test_an_older_study_is_told_again_as_it_was(told: Told) -> None:
     page = command(told.project, "report", "--study", told.older)
     assert page.stdout.strip() == f".lab/report-{told.older}.html"
     assert len(told.endpoint.requests) == asked
+
+
+def test_code_of_an_environment_that_has_changed_is_told_before_it_is_played(tmp_path: Path) -> None:
+    project = a_project(tmp_path / "project")
+    code = (
+        "from lab.environments.echo.server.echo_environment import EchoEnvironment\n\n\n"
+        "class Mine(EchoEnvironment):\n    pass\n"
+    )
+    mine = project.write("experiments/mine.py", code)
+    file = project.write(FILE, re.sub("python = .*", 'python = "mine.py:Mine"', EXPERIMENT))
+    with fake_endpoint(by_the_request) as endpoint, closing(Store(project.folder / ".lab/calls.db")) as store:
+        text = document(load_experiment(file), ModelChoice(endpoint.url, "fake"), "").as_json()
+        name = store.begin("known", text)
+        file.unlink()
+        same = command(project, "play", "baseline", "--study", name)
+        mine.write_text(f"{code}\n\nANOTHER = 1\n")
+        other = command(project, "play", "baseline", "--study", name)
+        mine.unlink()
+        none = command(project, "play", "baseline", "--study", name)
+        read = command(project, "report", "--study", name)
+    assert (same.returncode, same.stderr) == (0, "")
+    assert other.returncode == 0
+    assert f"The environment's code has changed since {name}: it is played as it is now." in other.stderr
+    assert none.returncode == 2
+    assert "There is no such file." in none.stderr
+    assert read.returncode == 0, read.stderr
 
 
 READING = {

@@ -167,10 +167,13 @@ async def _experiment(asked: Asked, path: Path) -> tuple["Experiment", ModelChoi
 
         experiment = load_experiment(path)
         return experiment, experiment.model, {}
+    from lab.experiment.environment_schema import read_code
     from lab.study.past_study import Which, past_study
 
     async with past_study(Which(path, asked.study), say) as past:
         tried = {name: past.candidate(name.removeprefix("trial-")) for name in asked.trials}
+        if read_code(past.experiment.environment, past.experiment.root) != past.experiment.code:
+            say(f"The environment's code has changed since {past.record.name}: it is played as it is now.")
         return past.experiment, past.model, tried
 
 
