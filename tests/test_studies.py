@@ -1,5 +1,6 @@
 """Past studies by the command line: read from what was kept, by name, and listed."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from lab.experiment.experiment import load_experiment
+from lab.llm.client import Completion
 from lab.llm.settings import ModelChoice
 from lab.storage.database import Store
+from lab.storage.record import PROPOSALS, CallKey, Record
 from lab.study.document import document
 from tests.fake_endpoint import FakeEndpoint, fake_endpoint
 from tests.project import TIMEOUT_S, Project
@@ -179,6 +182,24 @@ def test_code_of_an_environment_that_has_changed_is_told_before_it_is_played(tmp
     assert none.returncode == 2
     assert "There is no such file." in none.stderr
     assert read.returncode == 0, read.stderr
+
+
+def test_calls_of_another_proposing_model_keep_its_prices_without_its_variables(tmp_path: Path) -> None:
+    project = a_project(tmp_path / "project")
+    proposals = '[proposals]\nproposer = "gepa"\ndollars_in = 12.5\ndollars_out = 0.0\n\n[verdict]'
+    prices = 'name = "fake"\ndollars_in = 1.0\ndollars_out = 1.0'
+    text = EXPERIMENT.replace("[verdict]", proposals).replace('name = "fake"', prices)
+    experiment = load_experiment(project.write(FILE, text))
+    kept = document(
+        experiment, ModelChoice("http://127.0.0.1:9/v1", "fake"), "other at https://host"
+    ).as_json()
+    with closing(Store(project.folder / ".lab/calls.db")) as store:
+        record = Record(store, store.begin("known", kept), kept)
+        call = Completion("a text", "stop", 1_000_000, 0, 1.0)
+        asyncio.run(record.keep_call(CallKey(PROPOSALS, "key", 0), "a request", call))
+    done = command(project, "report", FILE, "--out", "page.html")
+    assert done.returncode == 0, done.stderr
+    assert "$12.50" in (project.folder / "page.html").read_text()
 
 
 READING = {
