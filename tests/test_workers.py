@@ -12,7 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sql
 
+from lab.storage.database import Store, workers
+from lab.storage.workers import GRACE_S
+from lab.study.listing import listing
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.postgres import Postgres, postgres, rows
 from tests.project import TIMEOUT_S, Project
@@ -153,6 +157,18 @@ def test_a_worker_that_leaves_leaves_its_work_to_the_others(server: Postgres, tm
     assert left.returncode == 130
     assert done.returncode == 0, done.stderr
     assert shared.count("lab.workers") == 0
+
+
+def test_a_study_is_listed_as_at_work_while_a_worker_was_seen_of_late(server: Postgres) -> None:
+    now = sql.func.extract("epoch", sql.func.clock_timestamp())
+    with closing(Store(server.database())) as store:
+        name = store.begin("known", "")
+        states = [listing(store)[0].state]
+        store.execute(workers.insert().values(study=name, worker="one", joined=now, seen=now))
+        states.append(listing(store)[0].state)
+        store.execute(workers.update().values(seen=now - GRACE_S))
+        states.append(listing(store)[0].state)
+    assert states == ["unfinished", "searching", "unfinished"]
 
 
 @pytest.mark.parametrize(

@@ -131,11 +131,11 @@ async def set_stage(asked: Asked, *, need_experiment: bool, endpoint: str = "") 
     files = {name: BEST if name == FROZEN else Path(name) for name in names if _is_frozen(name)}
     frozen = {name: read_frozen(file) for name, file in files.items()}
     first = next(iter(frozen.values()), None)
-    path = asked.experiment or (experiment_path(first.provenance.experiment) if first else DEFAULT)
     if first and not (asked.experiment or asked.study or need_experiment) and set(names) == set(frozen):
         model = choose_model(ModelChoice(first.model.endpoint, first.model.name))
         alone = tuple(Contender(name, frozen[name].candidate) for name in names)
         return Stage(first.environment, Path.cwd(), first.task, model, Patience(), alone, None)
+    path = asked.experiment or (experiment_path(first.provenance.experiment) if first else DEFAULT)
     experiment, model, tried = await _experiment(asked, path)
     known = {BASELINE: experiment.baseline, **{name: one.candidate for name, one in frozen.items()}, **tried}
     contenders = tuple(Contender(name, known[name]) for name in names)
