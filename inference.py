@@ -66,7 +66,7 @@ async def submit(submission: "Submission") -> int:
     try:
         await submission.run()
     except Exception as error:  # a closed stdout, or a fault of our own: END is owed all the same
-        submission.say(f"The episode broke off: {type(error).__name__}: {error}")
+        submission.say(f"The episode failed: {type(error).__name__}: {error}")
     return await submission.end()
 
 
@@ -104,7 +104,7 @@ class Submission:
             self._error = self._error or error
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
-            self._error = self._error or LabError("The submission itself failed.", why=why)
+            self._error = self._error or LabError("Internal error in the submission.", why=why)
         return None
 
     def say(self, text: str) -> None:
@@ -122,7 +122,7 @@ class Submission:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         for name in dict.fromkeys(names):
             if start_name(name) != name:
-                self.say(f"Note: START says {start_name(name)!r} for {name!r}: its names have no blanks.")
+                self.say(f"Note: START shows {name!r} as {start_name(name)!r}: its names contain no spaces.")
         if self._child is None:
             self.say(str(self._error))
             return
@@ -171,7 +171,7 @@ class Submission:
         if self._child:
             how = await self._child.end()
             if self._exit_code is None:
-                self.say(f"The process that plays the episode did not come to its end: {how}.")
+                self.say(f"The process that plays the episode did not finish: {how}.")
         played = self._exit_code == 0 and not self._signal
         rewards = [step.reward for step in self._steps]
         score = self._frozen.task.score_of(rewards) if self._frozen else 0.0
@@ -181,7 +181,7 @@ class Submission:
             self._output.show(end_line(played and enough and chosen, score, rewards))
         await self._printed(self._output, STARTED + self._deadline_s)
         if not self._output.whole:
-            self.say("Not all lines could be printed: stdout is closed, or nobody reads it.")
+            self.say("Not all lines could be printed: stdout is closed or blocked.")
         await self._printed(self._notes, time.monotonic() + NOTING_S)
         if self._signal:
             return 128 + self._signal
@@ -209,7 +209,11 @@ def deadline_s() -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise ConfigError(f"DEADLINE_S is {text!r}.", where="DEADLINE_S", do="use seconds, such as 1200")
+        raise ConfigError(
+            f"DEADLINE_S is {text!r}.",
+            where="DEADLINE_S",
+            do="use a positive number of seconds, such as 1200",
+        )
     return value
 
 
@@ -221,7 +225,7 @@ def chosen(arguments: Sequence[str]) -> tuple[Path, str]:
 
     parser = argparse.ArgumentParser(description="Play one episode with a frozen prompt.")
     parser.add_argument("path", metavar="PATH", type=Path, nargs="?", help="the frozen prompt")
-    parser.add_argument("--endpoint", metavar="URL", default="", help="send the calls, and the key, there")
+    parser.add_argument("--endpoint", metavar="URL", default="", help="send the calls and the key there")
     parser.set_defaults(path=ROOT / BEST)
     named = parser.parse_args(arguments)
     return named.path, named.endpoint

@@ -32,10 +32,10 @@ def read_bounded(path: Path) -> bytes:
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
         mode = os.fstat(file.fileno()).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
-            raise OSError(errno.EINVAL, "it is not a file")
+            raise OSError(errno.EINVAL, "not a regular file")
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
-        raise OSError(errno.EFBIG, f"it is larger than {MOST_BYTES // 1024**2} MiB")
+        raise OSError(errno.EFBIG, f"larger than {MOST_BYTES // 1024**2} MiB")
     return data
 
 
@@ -74,7 +74,7 @@ def check_writable(path: Path) -> None:
             raise IsADirectoryError("it is a folder")
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        what, why = "A file cannot be written there.", error.strerror or str(error)
+        what, why = "The file cannot be written.", error.strerror or str(error)
         raise ConfigError(what, where=str(path), why=why, do="name another file") from None
 
 
@@ -104,5 +104,5 @@ def write_atomically(path: Path, text: str, check: Callable[[Path], None] | None
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        what = "A file cannot be written; what was there before is untouched."
+        what = "The file cannot be written; the previous one is unchanged."
         raise LabError(what, where=str(path), why=error.strerror or str(error)) from error

@@ -383,7 +383,7 @@ def test_a_frozen_file_is_played_and_compared_by_its_path(project: Project) -> N
     assert compared.returncode == 0, compared.stderr
     assert "No difference between elsewhere/other.toml and baseline" in compared.stdout
     assert missing.returncode == 2
-    assert "There is no frozen prompt" in missing.stderr
+    assert "The frozen prompt does not exist" in missing.stderr
     assert "elsewhere/absent.toml" in missing.stderr
 
 

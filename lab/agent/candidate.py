@@ -42,7 +42,7 @@ class ContextSettings:
         if self.layout not in LAYOUTS:
             raise ConfigError(f"layout is {self.layout!r}.", where="layout", do="use text or turns")
         if not isinstance(self.show_rewards, bool):
-            raise ConfigError("show_rewards is true or false.", where="show_rewards")
+            raise ConfigError("show_rewards must be true or false.", where="show_rewards")
         if self.history == 0:  # without history the layouts are one and the same candidate
             object.__setattr__(self, "layout", "text")
 

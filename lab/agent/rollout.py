@@ -39,7 +39,7 @@ async def play(
     recovery = Recovery(session, reset_seed, setup.reset)
     seen = await recovery.reset()
     if seen.done:
-        raise EnvError("The environment was over at reset: there is nothing to play.", why=f"seed {seed}")
+        raise EnvError("The episode was over at reset: there is nothing to play.", why=f"seed {seed}")
     start, steps = Start(seen.text, seen.fields, session.form.asked), list[Step]()
     while not seen.done and len(steps) < agent.task.max_steps and await recovery.goes_on():
         try:

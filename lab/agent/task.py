@@ -71,13 +71,17 @@ class Task:
         if not self.min_return < self.max_return:
             what = f"min_return {self.min_return:g} is not below max_return {self.max_return:g}."
             raise ConfigError(
-                what, where="task.min_return", do="the score is 0 at the first, 1 at the second"
+                what,
+                where="task.min_return",
+                do="set min_return, where the score is 0, below max_return, where it is 1",
             )
         if not self.min_step_reward <= self.max_step_reward:
             what = (
                 f"min_step_reward {self.min_step_reward:g} is above max_step_reward {self.max_step_reward:g}."
             )
-            raise ConfigError(what, where="task.min_step_reward", do="they bound the reward of one step")
+            raise ConfigError(
+                what, where="task.min_step_reward", do="set min_step_reward to max_step_reward at most"
+            )
 
     def score_of(self, rewards: Iterable[float]) -> float:
         """The rewards taken together, over `min_return` to `max_return`, held within [0, 1]."""

@@ -70,12 +70,12 @@ class PromptTemplate:
     def _check(self, key: str, text: object, allowed: frozenset[str]) -> None:
         where = f"template {self.name!r}, {key}"
         if not isinstance(text, str) or not text.strip():
-            what = "A template's text must be a string with something in it."
+            what = "A template's text must be a non-empty string."
             raise ConfigError(what, where=where, do=f"write {key}")
         try:
             named = _names(text)
         except ValueError as error:
-            do = "double a brace that is meant as itself: {{ or }}"
+            do = "escape literal braces as {{ and }}"
             raise ConfigError(
                 "A template's braces do not match.", where=where, why=str(error), do=do
             ) from None
@@ -95,8 +95,8 @@ def find_template(folder: Path, name: str) -> PromptTemplate:
     """
     path = folder / f"{name}.toml"
     if not path.resolve().is_relative_to(folder.resolve()):
-        do = f"copy it to {folder}, and name it by its file's name"
-        raise ConfigError("A template lies outside of the project's templates.", where=str(path), do=do)
+        do = f"copy it to {folder}, and use its file name without .toml"
+        raise ConfigError("A template is outside the project's templates folder.", where=str(path), do=do)
     return load_template(path)
 
 
@@ -118,7 +118,9 @@ def load_template(path: Path) -> PromptTemplate:
         why = f"its keys are {', '.join(sorted(table)) or 'none'}"
         unknown = sorted(set(table) - set(KEYS))
         do = meant(unknown[0], KEYS) if unknown else ""
-        raise ConfigError("A template has the keys about, system and turn.", where=str(path), why=why, do=do)
+        raise ConfigError(
+            "A template must have the keys about, system and turn.", where=str(path), why=why, do=do
+        )
     return PromptTemplate(path.stem, table["system"], table["turn"])
 
 

@@ -23,16 +23,14 @@ INTERRUPTED = 130
 
 _STOPS = (KeyboardInterrupt, asyncio.CancelledError)
 
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Show where an error comes from, with Python's own traceback.")
-]
+Debug = Annotated[bool, typer.Option("--debug", help="Show Python's traceback of an error.")]
 
 EndpointUrl = Annotated[
     str,
     typer.Option(
         "--endpoint",
         metavar="URL",
-        help="The model's endpoint; the key is sent there, wherever it is set.",
+        help="The model's endpoint; confirms that the key may be sent there.",
         show_default="API_BASE_URL, or the experiment's",
     ),
 ]
@@ -111,9 +109,9 @@ def _fault(error: BaseException, *, debug: bool) -> NoReturn:
     """End with what nobody expected: a fault of the lab's own, and still no traceback unless asked for."""
     if debug:
         raise error
-    do = "the same command with --debug shows where"
+    do = "run the same command with --debug to see where"
     typer.echo(
-        str(LabError("The lab itself failed.", why=f"{type(error).__name__}: {error}", do=do)), err=True
+        str(LabError("Internal error in the lab.", why=f"{type(error).__name__}: {error}", do=do)), err=True
     )
     sys.exit(LabError.exit_code)
 

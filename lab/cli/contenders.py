@@ -87,7 +87,7 @@ def experiment_path(name: str) -> Path:
         ConfigError: the name leads out of that folder: a frozen file may name any path.
     """
     if Path(name).name != name:
-        do = "name the experiment's file on the command line"
+        do = "pass the experiment's file on the command line"
         raise ConfigError(f"{name!r} is not an experiment's name.", where="provenance.experiment", do=do)
     return Path("experiments") / f"{name}.toml"
 
@@ -137,7 +137,7 @@ def _check_name(name: str) -> None:
     digits = "".join(re.findall(r"\d", name))
     known = [FROZEN, BASELINE, *([f"trial-{digits}"] if digits else [])]
     do = meant(name, known, "use frozen, baseline, a trial's number or name, or a path")
-    raise ConfigError(f"There is no candidate {name!r}.", where="the command line", do=do)
+    raise ConfigError(f"Unknown candidate {name!r}.", where="the command line", do=do)
 
 
 async def _contenders(
@@ -156,5 +156,5 @@ async def _contenders(
 def _check_tokens(contender: Contender, task: Task, path: Path) -> None:
     asked = contender.candidate.sampling.max_tokens
     if asked > task.max_tokens:
-        what = f"{contender.name} asks for {asked} tokens an answer, and the task allows {task.max_tokens}."
-        raise ConfigError(what, where=f"{path}, task.max_tokens", do="name the experiment that it is from")
+        what = f"{contender.name} has max_tokens = {asked}, but the task allows {task.max_tokens}."
+        raise ConfigError(what, where=f"{path}, task.max_tokens", do="pass the experiment that it comes from")

@@ -18,7 +18,7 @@ from lab.search.trouble_words import troubles_text
 from lab.stats.format import interval, mean, percent
 from lab.stats.intervals import Estimate
 
-PHASES = ("headroom", "search", "confirmation", "holdout")
+PHASES = ("warm-up", "search", "confirmation", "holdout")
 
 MESSAGES = 4
 """Of the last that was said, at most."""
@@ -134,7 +134,7 @@ def _minutes(minutes: float) -> str:
 def _failed(times: int, last: str) -> list[Text]:
     if not times:
         return []
-    return [Text(f"{times:,} attempts at calls failed; the last: {last}", style="yellow")]
+    return [Text(f"{times:,} failed attempts at calls; the last: {last}", style="yellow")]
 
 
 def _troubled(trials: Sequence[Trial]) -> list[Text]:
@@ -211,5 +211,5 @@ def _column(head: str, cells: Sequence[str], *, right: bool = False) -> Cells:
 def _counted(standing: Standing) -> Text:
     dropped = sum(trial.dropped for trial, _ in standing.race)
     tried = len(standing.race)
-    counted = f"{tried} played: {tried - dropped} in the race, {dropped} dropped (x)"
-    return Text(f"{counted}; best first, by all that the search knows", style="dim")
+    counted = f"{tried} played: {tried - dropped} still in the race, {dropped} dropped (x)"
+    return Text(f"{counted}; best first, by the search's model", style="dim")

@@ -50,15 +50,17 @@ class EnvironmentConfig:
     def __post_init__(self) -> None:
         if not (self.python or self.url or self.image or self.space):
             do = "set one of python, url, image, space"
-            raise ConfigError("It is not said where the environment is.", where="environment", do=do)
+            raise ConfigError("No environment location given.", where="environment", do=do)
         if self.python and not _PYTHON.fullmatch(self.python):
-            what, do = f"{self.python!r} names nothing in Python.", "use file.py:Name or module:Name"
+            what, do = f"{self.python!r} is not a valid import path.", "use file.py:Name or module:Name"
             raise ConfigError(what, where="environment.python", do=do)
         if self.space and not _SPACE.fullmatch(self.space):
-            what = f"{self.space!r} is no Space."
+            what = f"{self.space!r} is not a valid Space ID."
             raise ConfigError(what, where="environment.space", do="use owner/name")
         if self.longest is not None and self.longest < 1:
-            raise ConfigError("longest is below 1.", where="environment.longest", do="use 1 or more")
+            raise ConfigError(
+                "longest is below 1.", where="environment.longest", do="use a whole number, 1 or more"
+            )
         if not 0 < self.step_timeout_s < inf:
             what, do = f"step_timeout_s is {self.step_timeout_s:g}.", "use a number of seconds above 0"
             raise ConfigError(what, where="environment.step_timeout_s", do=do)
@@ -101,10 +103,10 @@ def within(root: Path, file: str) -> Path:
     """
     path = (root / file).resolve()
     if not path.is_relative_to(root.resolve()):
-        what, do = "Code is run from the project's own folder alone.", f"copy it below {root}"
+        what, do = "Only code in the project's own folder can be run.", f"copy it into {root}"
         raise ConfigError(what, where=file, do=do)
     if not path.is_file():
-        raise ConfigError("There is no such file.", where=str(path), do=f"it is looked for below {root}")
+        raise ConfigError("The file does not exist.", where=str(path), do=f"use a path relative to {root}")
     return path
 
 

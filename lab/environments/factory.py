@@ -17,7 +17,7 @@ from lab.errors import ConfigError, EnvError
 METHODS = ("reset", "step", "close")
 """Of every environment."""
 
-_DO = "name an OpenEnv Environment class, or a function without arguments that makes one"
+_DO = "name an OpenEnv Environment class, or a function without arguments that returns an instance"
 
 
 class Factory:
@@ -50,10 +50,10 @@ class Factory:
                 made = self._make()
         except ForeignError as error:
             raise EnvError(
-                "The environment could not be made.", where=self._python, why=str(error)
+                "The environment could not be created.", where=self._python, why=str(error)
             ) from error
         if not _is_environment(made):
-            raise _no_environment(self._python, f"it makes {type(made).__name__}")
+            raise _no_environment(self._python, f"it returned {type(made).__name__}")
         return made
 
 
@@ -82,4 +82,4 @@ def _is_environment(one: object) -> bool:
 
 
 def _no_environment(python: str, why: str) -> ConfigError:
-    return ConfigError("What python names is no environment.", where=python, why=why, do=_DO)
+    return ConfigError("environment.python does not name an environment.", where=python, why=why, do=_DO)

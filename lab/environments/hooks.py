@@ -62,8 +62,8 @@ def load_named(config: EnvironmentConfig, root: Path) -> Any:  # noqa: ANN401  #
         return getattr(module, name)
     except AttributeError:
         known = ", ".join(known for known, value in vars(module).items() if isinstance(value, type))
-        what = f"There is no {name!r} in {where}."
-        raise ConfigError(what, where="environment.python", do=f"its classes are {known}") from None
+        what = f"{where} has no {name!r}."
+        raise ConfigError(what, where="environment.python", do=f"use one of its classes: {known}") from None
     except BaseException as error:  # of a module that imports on demand
         raise _failed(config.python, "environment.python", error) from error
 
@@ -72,7 +72,7 @@ def _module(name: str, declared: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        do = f"install the package that has it (missing: {error.name})"
+        do = f"install the package that provides it (missing: {error.name})"
         what = f"The environment {declared!r} is not installed."
         raise ConfigError(what, where="environment.python", why=str(error), do=do) from error
     except BaseException as error:  # of foreign code, which may call sys.exit
@@ -87,7 +87,9 @@ def _run(path: Path, where: str) -> ModuleType:
             return sys.modules[name]
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise ConfigError("It is no Python file.", where=str(path), do="name a file that ends in .py")
+            raise ConfigError(
+                "This is not a Python file.", where=str(path), do="name a file that ends in .py"
+            )
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)

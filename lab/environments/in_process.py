@@ -194,8 +194,8 @@ class InProcessSession:
         any_name = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values())
         unknown = [name for name in arguments if name not in takes and not any_name]
         if unknown:
-            what = f"The environment's reset takes no {unknown[0]!r}."
-            do = f"it takes {', '.join(takes)}"
+            what = f"The environment's reset has no argument {unknown[0]!r}."
+            do = f"use {', '.join(takes)}"
             raise ConfigError(what, where="tasks.reset", do=do)
         seeded = {"seed": seed} if "seed" in takes or any_name else {}
         try:
@@ -266,8 +266,8 @@ def _action_class(environment: object, python: str) -> Any:  # noqa: ANN401  # a
         return own[0]
     if isinstance(environment, MCPEnvironment):
         return CallToolAction
-    do = "annotate the action of its step with a class of OpenEnv's Action"
-    raise ConfigError("The environment does not say what its actions are.", where=python, do=do)
+    do = "annotate its step's first argument with a subclass of OpenEnv's Action"
+    raise ConfigError("The environment declares no action class.", where=python, do=do)
 
 
 def _schema(action: Any, python: str) -> dict[str, Any]:  # noqa: ANN401
@@ -275,7 +275,7 @@ def _schema(action: Any, python: str) -> dict[str, Any]:  # noqa: ANN401
         with foreign():
             schema: dict[str, Any] = action.model_json_schema()
     except ForeignError as error:
-        what, do = "The environment's action has no JSON Schema.", "give its fields types that JSON has"
+        what, do = "The environment's action has no JSON Schema.", "use field types that JSON supports"
         raise ConfigError(what, where=python, why=str(error), do=do) from error
     return schema
 

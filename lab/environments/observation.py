@@ -55,7 +55,7 @@ class View:
         """
         value = 0.0 if reward is None else reward
         if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
-            raise EnvError("The environment's reward is no number.", why=f"reward {reward!r}")
+            raise EnvError("The environment's reward is not a finite number.", why=f"reward {reward!r}")
         if not isinstance(observation, dict) or not isinstance(done, bool):
             why = f"observation {observation!r}, done {done!r}"
             raise EnvError("The environment's observation is malformed.", why=why)
@@ -78,11 +78,11 @@ class View:
         try:
             text = render(dict(observation))
         except BaseException as error:  # of the project's own code, which may call sys.exit
-            what, where = "The hook render failed.", "environment.hooks"
+            what, where = "The render hook failed.", "environment.hooks"
             raise ConfigError(what, where=where, why=raised(error)) from error
         if not isinstance(text, str):
-            why = f"it gave {type(text).__name__}"
-            raise ConfigError("The hook render gave no text.", where="environment.hooks", why=why)
+            why = f"it returned {type(text).__name__}"
+            raise ConfigError("The render hook did not return text.", where="environment.hooks", why=why)
         return _unicode(text)
 
     def _field(self, value: object) -> str | None:

@@ -99,7 +99,7 @@ class Places:
         if not self._inside:
             self._shut_s = min(self._shut_s, now_s)
             if now_s - self._shut_s >= PATIENCE_S:
-                what = f"The environment's server has taken no session for {PATIENCE_S:g} s: it is full."
+                what = f"The environment's server has accepted no session for {PATIENCE_S:g} s: it is full."
                 do = "close its other clients, or raise the server's max_concurrent_envs"
                 raise EnvError(what, where=self._where, why=why, do=do)
             await asyncio.sleep(place.next_pause_s())
@@ -110,7 +110,7 @@ class Places:
             self._said = True
             number = f"{self._inside} session{'s' if self._inside > 1 else ''}"
             self._say(
-                f"The environment's server takes {number} at a time, so episodes wait for each other."
+                f"The environment's server accepts {number} at a time, so episodes wait for a free session."
                 " To play more at once, raise max_concurrent_envs in its create_app."
             )
 

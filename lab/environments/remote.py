@@ -237,7 +237,7 @@ def _failure(error: Exception, where: str) -> EnvError:
     """OpenEnv's exceptions carry their kind in the text alone."""
     text = str(error) or f"no answer ({type(error).__name__})"
     if isinstance(error, TimeoutError):
-        do = "look at the server's log: it is there, and busy with something else"
+        do = "check the server's log: it is up, but busy"
         return EnvError("The environment did not answer in time.", where=where, why=text, do=do)
     if isinstance(error, ConnectionError | OSError):
         do = "check ENV_BASE_URL, and that the server is up"
@@ -246,7 +246,7 @@ def _failure(error: Exception, where: str) -> EnvError:
 
 
 def _no_schema(why: str, url: str) -> EnvError:
-    what, do = "The server does not say what the environment's actions are.", "check that it is OpenEnv's"
+    what, do = "The server publishes no usable action schema.", "check that it is an OpenEnv server"
     return EnvError(what, where=f"{shown_url(url)}/schema", why=why, do=do)
 
 
@@ -254,6 +254,6 @@ def _docker_failure(error: Exception, image: str) -> EnvError:
     what, where = "The environment's container did not start.", f"image {image}"
     if "Docker is not available" in str(error):
         do = "start Docker, or unset LOCAL_IMAGE_NAME and IMAGE_NAME to play where the experiment says"
-        return EnvError(what, where=where, why="there is no running Docker engine", do=do)
+        return EnvError(what, where=where, why="no Docker engine is running", do=do)
     why = str(getattr(error.__cause__, "stderr", "") or error)
     return EnvError(what, where=where, why=why, do=f"docker build -t {image} .")

@@ -129,7 +129,7 @@ class Spending:
     def money(self) -> str:
         """The dollars, for people: what is not known is not told as 0."""
         if self.unpriced:
-            return f"${self.dollars:.2f} and what is unknown" if self.dollars else "price unknown"
+            return f"${self.dollars:.2f} plus an unknown amount" if self.dollars else "price unknown"
         return f"${self.dollars:.2f}" if self.dollars else "free"
 
     @property

@@ -68,8 +68,8 @@ def refuse_credentials(url: str, where: str, variable: str) -> None:
         ConfigError: it has.
     """
     if "@" in urlsplit(url).netloc:
-        do = f"leave them out, and set {variable} to the whole URL, in the environment or in .env"
-        raise ConfigError("A user and a password do not belong in an experiment file.", where=where, do=do)
+        do = f"remove them, and set {variable} to the whole URL, in the environment or in .env"
+        raise ConfigError("An experiment file must not contain a user and password.", where=where, do=do)
 
 
 def read_environment(table: EnvironmentTable, folder: str) -> EnvironmentConfig:
@@ -83,10 +83,10 @@ def read_environment(table: EnvironmentTable, folder: str) -> EnvironmentConfig:
     """
     places = [name for name in ("python", "url", "image", "space") if getattr(table, name)]
     if len(places) > 1:
-        what, do = f"The environment is in several places: {', '.join(places)}.", "keep one"
+        what, do = f"Several environment locations given: {', '.join(places)}.", "keep one"
         raise ConfigError(what, where="environment", do=do)
     if table.url and not is_url(table.url):
-        what = f"{shown_url(table.url)!r} is no server."
+        what = f"{shown_url(table.url)!r} is not a valid server URL."
         raise ConfigError(what, where="environment.url", do="use a URL such as http://127.0.0.1:8000")
     refuse_credentials(table.url, "environment.url", "ENV_BASE_URL")
     declared = EnvironmentConfig(**table.model_dump())
@@ -123,10 +123,10 @@ def read_task(table: TaskTable, setups: list[SetupTable]) -> Task:
     names = [setup.name for setup in setups]
     for setup in setups:
         if names.count(setup.name) > 1:
-            do = "give each a name of its own"
-            raise ConfigError(f"There are several tasks {setup.name!r}.", where="tasks.name", do=do)
+            do = "give each task a different name"
+            raise ConfigError(f"Several tasks are named {setup.name!r}.", where="tasks.name", do=do)
         if {"seed", "episode_id"} & set(setup.reset):
-            what = "A task names a seed or an episode, which are the study's to choose."
-            raise ConfigError(what, where="tasks.reset", do="leave it out")
+            what = "A task must not set seed or episode_id: the study chooses them."
+            raise ConfigError(what, where="tasks.reset", do="remove it")
     tasks = tuple(Setup(setup.name, setup.reset) for setup in setups)
     return Task(**table.model_dump(), tasks=tasks)

@@ -99,12 +99,12 @@ def load_experiment(path: Path) -> Experiment:
         return _experiment(path, text, file)
     except FileNotFoundError:
         known = sorted(str(file) for file in path.parent.glob("*.toml"))
-        do = meant(str(path), known, f"one of: {', '.join(known) or 'none there'}")
-        raise ConfigError("There is no such experiment.", where=str(path), do=do) from None
+        do = meant(str(path), known, f"use one of: {', '.join(known) or 'none there'}")
+        raise ConfigError("The experiment file does not exist.", where=str(path), do=do) from None
     except ValidationError as error:
         raise first_mistake(path, text, error) from None
     except (OSError, ValueError) as error:
-        what, do = "The experiment cannot be read.", "mend it there: the file is TOML, in UTF-8"
+        what, do = "The experiment cannot be read.", "fix that line; the file must be TOML, in UTF-8"
         raise ConfigError(what, where=place(path, error), why=str(error), do=do) from None
     except ConfigError as error:
         where = error.where if error.where.startswith(str(path)) else key_place(path, text, error.where)
@@ -153,16 +153,16 @@ def _check_turns(experiment: Experiment) -> None:
     several = max(len(experiment.task.tasks), 1)
     for name, table in (("confirmation", experiment.confirmation), ("verdict", experiment.verdict)):
         if table.episodes % several:
-            what = f"{table.episodes} episodes are no equal share for {several} tasks."
+            what = f"episodes = {table.episodes} must be a multiple of the number of tasks ({several})."
             do = f"use a multiple of {several}"
             raise ConfigError(what, where=f"{name}.episodes", do=do)
     if experiment.verdict.judge == "worst":
         if several < 2 or experiment.verdict.episodes < 2 * several:
-            do = "give several [[tasks]], and at least two episodes for each"
-            raise ConfigError("There is no worst task to judge.", where="verdict.judge", do=do)
+            do = "add [[tasks]], and play at least two episodes of each"
+            raise ConfigError('judge = "worst" needs several tasks.', where="verdict.judge", do=do)
         if experiment.objective.cost is not None:
-            do = 'leave out cost and within, or use judge = "mean"'
-            raise ConfigError("The worst task is judged without a cost.", where="verdict.judge", do=do)
+            do = 'remove cost and within, or use judge = "mean"'
+            raise ConfigError('judge = "worst" cannot be combined with a cost.', where="verdict.judge", do=do)
 
 
 def _baseline(table: BaselineTable, folder: Path) -> Candidate:
@@ -180,7 +180,7 @@ def _baseline(table: BaselineTable, folder: Path) -> Candidate:
 def _objective(table: ObjectiveTable, task: Task, prices: Prices) -> Objective:
     if (table.cost is None) != (table.within is None):
         absent, there = ("cost", "within") if table.cost is None else ("within", "cost")
-        do = f"set it, or leave out {there}"
+        do = f"set it, or remove {there}"
         raise ConfigError(f"objective.{absent} is missing.", where=f"objective.{there}", do=do)
     usual: Measure = "return" if task.score == "sum" else "score"
     return Objective(
@@ -200,21 +200,23 @@ def _check_budget(experiment: Experiment) -> None:
     kept, least = experiment.verdict_calls, experiment.search.headroom * experiment.task.max_steps
     if experiment.budget.calls < kept + least:
         what = f"{experiment.budget.calls:g} calls are too few."
-        why = f"confirmation and verdict take up to {kept}, and the first candidates {least}"
-        do = f"use at least {kept + least}, or fewer episodes there"
+        why = f"confirmation and verdict need up to {kept}, the initial candidates {least}"
+        do = f"use at least {kept + least}, or reduce their episodes"
         raise ConfigError(what, where="budget.calls", why=why, do=do)
     if experiment.verdict.finalists > experiment.confirmation.candidates:
         do = f"use at most confirmation.candidates = {experiment.confirmation.candidates}"
-        raise ConfigError("There are more finalists than are confirmed.", where="verdict.finalists", do=do)
+        raise ConfigError(
+            "verdict.finalists exceeds confirmation.candidates.", where="verdict.finalists", do=do
+        )
     priced = experiment.prices.known and experiment.prices != FREE
     if not priced and (experiment.objective.cost == "dollars" or experiment.budget.dollars < inf):
         do = "set dollars_in and dollars_out, the prices of a million tokens"
-        raise ConfigError("Dollars are counted, but nothing has a price.", where="model", do=do)
+        raise ConfigError("A dollar limit or cost is set, but the model has no prices.", where="model", do=do)
 
 
 def _check_tokens(baseline: Candidate, space: Space, task: Task) -> None:
     ends = space.free["max_tokens"].ends if "max_tokens" in space.free else (space.start.sampling.max_tokens,)
     for where, tokens in (("baseline", baseline.sampling.max_tokens), *(("space", end) for end in ends)):
         if int(tokens) > task.max_tokens:
-            what = f"max_tokens is {tokens}, and the task allows {task.max_tokens}."
+            what = f"max_tokens is {tokens}, but the task allows {task.max_tokens}."
             raise ConfigError(what, where=f"{where}.max_tokens", do=f"use at most {task.max_tokens}")

@@ -195,7 +195,7 @@ def first_mistake(path: Path, text: str, error: ValidationError) -> ConfigError:
     if mistake["type"] == "extra_forbidden":
         return unknown_key(key, _keys_beside(mistake["loc"]), where=where)
     if mistake["type"] == "missing":
-        return ConfigError(f"{key} is missing.", where=where, do="set it: docs/experiment.md has every key")
+        return ConfigError(f"{key} is missing.", where=where, do="set it; docs/experiment.md lists every key")
     what = f"{key} is {mistake['input']!r}." if not isinstance(mistake["input"], dict) else f"{key} is wrong."
     return ConfigError(what, where=where, do=mistake["msg"].lower())
 

@@ -170,10 +170,10 @@ def _dimension(name: str, value: object) -> Dimension:
 
 def _range(name: str, low: float, high: float) -> Range:
     if name not in LIMITS:
-        raise ConfigError(f"{name} has no range.", do="use a list of values")
+        raise ConfigError(f"{name} cannot be a range.", do="use a list of values")
     if not low < high:
         what = f"{name} has an empty range: low {low:g} is not below high {high:g}."
-        raise ConfigError(what, do="give a low that is below high")
+        raise ConfigError(what, do="use a low below high")
     return Range(low, high) if name in WHOLE else Range(float(low), float(high))
 
 

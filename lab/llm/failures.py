@@ -54,7 +54,7 @@ def told(error: Exception, where: str) -> EndpointError | CallError:
         case _ if "Timeout" in type(error).__name__:
             return too_slow(where)
         case _:
-            return OutageError("The endpoint broke off in the middle.", where=where, why=str(error))
+            return OutageError("The connection to the endpoint was lost.", where=where, why=str(error))
 
 
 def no_such_model(error: "openai.APIStatusError") -> bool:
@@ -94,7 +94,7 @@ def _status(error: "openai.APIStatusError", where: str) -> EndpointError | CallE
         do = "set HF_TOKEN (or API_KEY) to a key for this endpoint"
         return NoKeyError("The endpoint refused the key.", where=where, why=why, do=do)
     if status == 402 or (status == 429 and _names(USED_UP, words)):
-        do = "top it up; the same command goes on from here"
+        do = "add credit, then run the same command to resume"
         return EndpointError("The endpoint's quota is used up.", where=where, why=why, do=do)
     if status in TOO_SLOW:
         return too_slow(where)
@@ -128,24 +128,26 @@ def _connection(error: "openai.APIConnectionError", where: str) -> EndpointError
             case TimeoutError():
                 return too_slow(where)
             case ConnectionRefusedError():
-                what = "The endpoint cannot be reached: nothing listens there."
+                what = "The endpoint cannot be reached: no server is listening."
                 return UnreachableError(what, where=where, why=str(cause), do=do)
             case ssl.SSLCertVerificationError():
-                trust = "use the host's own name, or add its authority to SSL_CERT_FILE"
+                trust = "use the host name in the certificate, or add its authority to SSL_CERT_FILE"
                 return EndpointError(
                     "The endpoint's certificate is not trusted.", where=where, why=why, do=trust
                 )
             case ConnectionError() | aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() if (
                 not connecting
             ):
-                return OutageError("The endpoint broke off in the middle.", where=where, why=why)
+                return OutageError("The connection to the endpoint was lost.", where=where, why=why)
             case ssl.SSLError():
                 return EndpointError("The endpoint does not speak TLS.", where=where, why=why, do=do)
     return UnreachableError("The endpoint cannot be reached.", where=where, why=why, do=do)
 
 
 def _no_such_host(why: str, where: str) -> UnreachableError:
-    return UnreachableError("There is no such host.", where=where, why=why, do="check API_BASE_URL")
+    return UnreachableError(
+        "The endpoint's host name cannot be resolved.", where=where, why=why, do="check API_BASE_URL"
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

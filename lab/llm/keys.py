@@ -107,15 +107,15 @@ def _clean(name: str, key: str) -> str:
     """The key in a variable, without a file's line end."""
     key = key.strip()
     if not (key.isascii() and key.isprintable()):
-        do = f"set {name} anew, as the endpoint's own page shows the key"
-        raise NoKeyError("The key holds characters that no key has.", where=name, do=do)
+        do = f"copy the key again from the endpoint's page, and set {name}"
+        raise NoKeyError("The API key contains invalid characters.", where=name, do=do)
     return key
 
 
 def _withheld(place: str, name: str, wanted: Endpoints, named_in: Sequence[str]) -> NoKeyError:
     shown, variable = shown_url(wanted.url), wanted.variables[0]
     named = named_in[0] if named_in else "the experiment or the frozen file"
-    what = f"{name} was not sent: nobody said that it is for {urlsplit(wanted.url).hostname}."
-    why = f"the key is in {place}, and the endpoint is named in {named}"
+    what = f"{name} was not sent: it is not confirmed for {urlsplit(wanted.url).hostname}."
+    why = f"the key is set in {place}, but the endpoint in {named}"
     do = f"set {variable}={shown} in the same place as the key, or pass --endpoint {shown}"
     return NoKeyError(what, where=shown, why=why, do=do)

@@ -38,7 +38,7 @@ class SamplingParams:
         check_number("max_tokens", self.max_tokens, whole=True)
         object.__setattr__(self, "stop", tuple(self.stop))
         if len(self.stop) > 4 or not all(isinstance(text, str) and text for text in self.stop):
-            raise ConfigError("stop takes up to 4 texts, none of them empty.", where="stop")
+            raise ConfigError("stop must be a list of up to 4 non-empty strings.", where="stop")
 
 
 def check_number(name: str, value: object, *, whole: bool = False) -> float:

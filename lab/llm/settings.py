@@ -64,7 +64,7 @@ def read_surroundings(folder: Path, endpoint: str = "") -> None:
         _remember(_variables(path), endpoint)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        do = "make it a text file in UTF-8, with a line NAME=value for each variable; or rename it"
+        do = "make it a UTF-8 text file with one NAME=value a line, or rename it"
         raise ConfigError("The variables in .env cannot be read.", where=str(path), why=why, do=do) from None
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
     names = dict.fromkeys([*filter(None, direct.split(",")), *LOOPBACK])
@@ -103,13 +103,15 @@ def choose_model(default: ModelChoice, environ: Mapping[str, str] = os.environ) 
     name = environ.get("MODEL_NAME") or (default.name if endpoint == default.endpoint else "")
     if endpoint != EMBEDDED and not _is_endpoint(endpoint):
         do = "use a URL such as https://host/v1"
-        raise ConfigError(f"{shown_url(endpoint)!r} is no endpoint.", where="API_BASE_URL", do=do)
+        raise ConfigError(
+            f"{shown_url(endpoint)!r} is not a valid endpoint URL.", where="API_BASE_URL", do=do
+        )
     if not name:
         do = "set MODEL_NAME to a model of that endpoint"
-        raise ConfigError("The endpoint is set, but no model.", where="MODEL_NAME", do=do)
+        raise ConfigError("An endpoint is set, but no model.", where="MODEL_NAME", do=do)
     if default.embedded and endpoint == EMBEDDED and name != default.name:
-        what, why = f"There is no endpoint for {name!r}.", f"the embedded model is {default.name}"
-        do = "set API_BASE_URL to the endpoint that has this model, or unset MODEL_NAME"
+        what, why = f"No endpoint is set for {name!r}.", f"the embedded model is {default.name}"
+        do = "set API_BASE_URL to this model's endpoint, or unset MODEL_NAME"
         raise ConfigError(what, where="MODEL_NAME", why=why, do=do)
     return ModelChoice(endpoint, name)
 
@@ -133,7 +135,7 @@ def hosted_endpoint(
     key = key_for(Endpoints(model.endpoint, KEYS, ("API_BASE_URL",)), environ, origins or _origins)
     if not key and urlsplit(model.endpoint).hostname not in LOOPBACK:
         where, do = shown_url(model.endpoint), "set HF_TOKEN (or API_KEY), in the environment or in .env"
-        raise NoKeyError("There is no API key for the endpoint.", where=where, do=do)
+        raise NoKeyError("No API key is set for the endpoint.", where=where, do=do)
     return EndpointConfig(model.endpoint, model.name, key or "none")
 
 
@@ -154,10 +156,12 @@ def proposer_endpoint(
     name = environ.get("PROPOSER_MODEL_NAME") or (player.model if same else "")
     if not _is_endpoint(url):
         do = "use a URL such as https://host/v1"
-        raise ConfigError(f"{shown_url(url)!r} is no endpoint.", where="PROPOSER_BASE_URL", do=do)
+        raise ConfigError(
+            f"{shown_url(url)!r} is not a valid endpoint URL.", where="PROPOSER_BASE_URL", do=do
+        )
     if not name:
         do = "set PROPOSER_MODEL_NAME to a model of that endpoint"
-        raise ConfigError("The proposer's endpoint is set, but no model.", where="PROPOSER_MODEL_NAME", do=do)
+        raise ConfigError("A proposer endpoint is set, but no model.", where="PROPOSER_MODEL_NAME", do=do)
     variables = ("API_BASE_URL", "PROPOSER_BASE_URL") if same else ("PROPOSER_BASE_URL",)
     key = key_for(Endpoints(url, ("PROPOSER_API_KEY",), variables), environ, origins or _origins)
     key = key or (player.api_key if same else "none")

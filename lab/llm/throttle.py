@@ -155,7 +155,7 @@ class Throttle:
         if self._answered_s >= began_s and not isinstance(error, BusyError):
             return error
         what = f"The endpoint answered none of {number} attempts. {error.what}"
-        do = "the same command goes on from here, when the endpoint is well again"
+        do = "once the endpoint recovers, run the same command to resume"
         return EndpointError(what, where=error.where, why=error.why, do=do)
 
 

@@ -44,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
         description=f"Serve the embedded model (SmolLM2-135M-Instruct) at http://{_HOST}:PORT/v1.",
     )
     parser.add_argument("--port", type=_port, default=8080, help="TCP port, 0 for a free one (default: 8080)")
-    parser.add_argument("--with-parent", action="store_true", help="stop when stdin ends or the parent does")
+    parser.add_argument(
+        "--with-parent", action="store_true", help="stop when stdin closes or the parent exits"
+    )
     return parser
 
 

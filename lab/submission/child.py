@@ -95,7 +95,7 @@ class Child:
         while not self._reaped() and time.monotonic() < last_s:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         if self._status is None:
-            return "not at all"
+            return "still running after a kill"
         code = os.waitstatus_to_exitcode(self._status)
         names = {one.value: one.name for one in signal.Signals}  # those of real time are not in it
         return f"exit code {code}" if code >= 0 else names.get(-code, f"signal {-code}")

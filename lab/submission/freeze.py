@@ -26,7 +26,7 @@ def freeze(frozen: FrozenPrompt, path: Path) -> None:
     Raises:
         LabError: the file cannot be written, or does not read back; what was at `path` is still there.
     """
-    what = "The frozen prompt cannot be played as it was written; what was there before is untouched."
+    what = "The frozen prompt does not read back as written; the previous file is unchanged."
     try:
         text = frozen_text(frozen)
     except (TypeError, ValueError, RecursionError) as error:
@@ -39,7 +39,7 @@ def freeze(frozen: FrozenPrompt, path: Path) -> None:
         except LabError as error:
             raise LabError(what, where=str(path), why=": ".join([error.what, error.why])) from error
         if frozen_text(read) != text:
-            raise LabError(what, where=str(path), why="it reads back as another one")
+            raise LabError(what, where=str(path), why="it reads back differently")
 
     write_atomically(path, text, check)
 

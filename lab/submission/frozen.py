@@ -160,24 +160,26 @@ def _read(path: Path) -> FrozenPrompt:
         # A text of a model may hold a lone surrogate, which `lab.files` writes in the same way.
         table = tomllib.loads(read_bounded(path).decode("utf-8", "surrogatepass"))
     except FileNotFoundError:
-        raise FrozenPromptError("There is no frozen prompt.", where=str(path), do=again) from None
+        raise FrozenPromptError("The frozen prompt does not exist.", where=str(path), do=again) from None
     except (OSError, ValueError) as error:
         what = "The frozen prompt cannot be read."
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise FrozenPromptError(what, where=place(path, error), why=why, do=again) from None
     if "format" not in table:
-        why = "it has no key format"
+        why = "the key format is missing"
         raise FrozenPromptError("The file is not a frozen prompt.", where=str(path), why=why, do=again)
     if table.get("format") == 2:
         table = _from_format_2(table)
     if table.get("format") != FORMAT:
-        why = f"it says {table.get('format')!r}, this lab reads {FORMAT}"
-        raise FrozenPromptError("The frozen prompt has another format.", where=str(path), why=why, do=again)
+        why = f"its format is {table.get('format')!r}, this version reads {FORMAT}"
+        raise FrozenPromptError(
+            "The frozen prompt has an unsupported format.", where=str(path), why=why, do=again
+        )
     try:
         frozen = _from_table(table)
     except ConfigError as error:
         what, where = "The frozen prompt is damaged.", f"{path}, {error.where}"
-        do = "; ".join(filter(None, [f"{again} writes it anew", error.do]))
+        do = "; ".join(filter(None, [f"{again} writes a new one", error.do]))
         raise FrozenPromptError(what, where=where, why=error.what, do=do) from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         what, why = "The frozen prompt is damaged.", f"{type(error).__name__}: {error}"
@@ -221,7 +223,7 @@ def _record(cls: type[Record], table: dict[str, Any], where: str) -> Record:
         value = getattr(record, name)
         kinds = _kinds(hint)
         if not isinstance(value, kinds) and not (float in kinds and isinstance(value, int)):
-            raise TypeError(f"{name} is {value!r}, and should be of type {kinds[0].__name__}")
+            raise TypeError(f"{name} is {value!r}, but must be of type {kinds[0].__name__}")
     return record
 
 
