@@ -1,6 +1,6 @@
 """The entry point `lab`, also `python -m lab`: every command under one name, with completions for the shell.
 
-`lab NAME` is `python -m lab.NAME`. A command's module is imported when it is asked for, or all listed.
+`lab NAME` is `python -m lab.NAME`. A command's module is imported only when it is used or listed.
 """
 
 from importlib import import_module

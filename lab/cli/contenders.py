@@ -1,7 +1,7 @@
-"""A Stage: what candidates play on outside a study, and the candidates that a person names to play there.
+"""A Stage: environment, task, model and the named candidates that play outside a study.
 
-It owns these names: `frozen`, `baseline`, a trial's number or name, or the path of a frozen file. What is
-played, and what is said of it, is the commands'.
+It owns the names of candidates: `frozen`, `baseline`, a trial's number or name, or the path of a frozen
+file. It leaves playing and printing to the commands.
 """
 
 import os
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 FROZEN, BASELINE = "frozen", "baseline"
 
 DEFAULT = Path("experiments/echo.toml")
-"""The experiment where none is named."""
+"""The default experiment."""
 
 _TRIAL = re.compile(r"(trial-)?\d+")
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A candidate by the name that it was asked for with."""
+    """A candidate, with the name given by the user."""
 
     name: str
     candidate: Candidate
@@ -44,11 +44,11 @@ class Contender:
 
 @dataclass(frozen=True)
 class Stage:
-    """Environment, task, model, and who plays.
+    """Environment, task, model and candidates.
 
     Attributes:
-        root: the project's folder, below which the environment's files are.
-        experiment: None where the frozen prompt alone says what is played.
+        root: Project folder, to which the environment's paths are relative.
+        experiment: The experiment; None if only the frozen prompt is used.
     """
 
     environment: EnvironmentConfig
@@ -66,10 +66,10 @@ class Stage:
         """Start model and environment, and stop them at the end.
 
         Args:
-            say: see `open_environment`.
+            say: See `open_environment`.
 
         Raises:
-            EndpointError, EnvError: one of them cannot be had.
+            EndpointError, EnvError: One of them cannot be opened.
         """
         with opening_model(self.model, os.environ) as opening:
             where = choose_environment(self.environment)
@@ -81,10 +81,10 @@ class Stage:
 
 
 def experiment_path(name: str) -> Path:
-    """The file of the experiment `name`, where frozen prompts and people expect it.
+    """The file of the experiment `name`, in the folder `experiments`.
 
     Raises:
-        ConfigError: the name leads out of that folder: a frozen file may name any path.
+        ConfigError: The name leads out of that folder: a frozen file may contain any path.
     """
     if Path(name).name != name:
         do = "pass the experiment's file on the command line"
@@ -95,14 +95,14 @@ def experiment_path(name: str) -> Path:
 async def set_stage(
     names: Sequence[str], path: Path | None, *, need_experiment: bool, endpoint: str = ""
 ) -> Stage:
-    """The stage for `names`, on the experiment at `path`: by default the frozen prompt's, where it is named.
+    """The stage for `names`, on the experiment at `path`; by default the frozen prompt's.
 
     Args:
-        need_experiment: whether the frozen prompt alone will not do.
-        endpoint: the URL of the flag `--endpoint`.
+        need_experiment: Whether an experiment is required besides the frozen prompt.
+        endpoint: URL of the flag `--endpoint`.
 
     Raises:
-        ConfigError: a file is not there or wrong, or nobody has such a name.
+        ConfigError: A file is missing or invalid, or a candidate is unknown.
     """
     read_surroundings(Path.cwd(), endpoint)
     for name in names:
@@ -127,7 +127,7 @@ async def set_stage(
 
 
 def _is_frozen(name: str) -> bool:
-    """Whether it names a frozen file: the usual one, or one by its path."""
+    """Whether `name` denotes a frozen file: the default one, or a path."""
     return name == FROZEN or name.endswith(".toml") or "/" in name
 
 

@@ -1,6 +1,6 @@
-"""Code that a declaration names: an environment's class, and the hooks `render` and `parse`.
+"""Declared code: an environment's class, and the hooks `render` and `parse`.
 
-It owns the import of a project's own files. They are run only from within the project's root.
+It owns the import of a project's files, which must be inside the project's root.
 """
 
 import importlib
@@ -19,12 +19,12 @@ from lab.environments.observation import Render
 from lab.errors import ConfigError
 
 _importing = RLock()
-"""Two threads that import one file must not see half of it."""
+"""Two threads that import the same file must not see a partial module."""
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """A project's own code around an environment; None for what it leaves to the lab."""
+    """A project's hooks around an environment; None where the lab's default applies."""
 
     render: Render | None = None
     parse: Parse | None = None
@@ -34,7 +34,7 @@ def load_hooks(config: EnvironmentConfig, root: Path) -> Hooks:
     """The hooks of a declaration.
 
     Raises:
-        ConfigError: the file is absent or outside of the project, fails, or holds neither hook.
+        ConfigError: The file is missing or outside the project, fails, or defines neither hook.
     """
     if not config.hooks:
         return Hooks()
@@ -47,10 +47,10 @@ def load_hooks(config: EnvironmentConfig, root: Path) -> Hooks:
 
 
 def load_named(config: EnvironmentConfig, root: Path) -> Any:  # noqa: ANN401  # a class or a function
-    """What `python` of a declaration names.
+    """The object named by a declaration's `python`.
 
     Raises:
-        ConfigError: it is not there, or its module fails.
+        ConfigError: It does not exist, or its module fails.
     """
     where, _, name = config.python.rpartition(":")
     module = (
@@ -80,7 +80,7 @@ def _module(name: str, declared: str) -> ModuleType:
 
 
 def _run(path: Path, where: str) -> ModuleType:
-    """The module of a file, registered so that its annotations can be resolved; run once in a process."""
+    """The module of a file, registered so that its annotations can be resolved; run once per process."""
     name = f"declared_{path.stem}_{abs(hash(path))}"
     with _importing:
         if name in sys.modules:

@@ -1,6 +1,6 @@
-"""A failed call, in the lab's words: what the client raised, told apart by what has to be done about it.
+"""Failed calls: translates a client exception into a LabError, by what has to be done about it.
 
-It owns the telling apart; the attempts and waits that follow from it are `lab.llm.throttle`'s.
+It owns the classification; the retries and waits that follow are `lab.llm.throttle`'s.
 """
 
 import socket
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 NO_KEY, NO_MODEL = (401, 403), 404
 BUSY = (429, 503, 529)
-"""Too many requests, unavailable, and "overloaded" as some hosts have it."""
+"""Too many requests, unavailable, and the "overloaded" of some hosts."""
 
 REFUSED = (400, 413, 422)
 TOO_SLOW = (408, 504)
 UNKNOWN_MODEL = ("model_not_found", "model_not_supported", "unknown model", "not supported by any provider")
-"""In the words of endpoints that answer 400 where the model is none of theirs."""
+"""Phrases of endpoints that answer 400 for an unknown model."""
 
 TOO_LONG = ("context_length_exceeded", "maximum context length", "context length", "too many tokens")
 FILTERED = ("content_filter", "content management policy", "content_policy")
@@ -39,7 +39,7 @@ USED_UP = ("insufficient_quota", "billing", "credit")
 
 
 def told(error: Exception, where: str) -> EndpointError | CallError:
-    """What the client, or the transport below it, raised at the endpoint `where`."""
+    """Translate an exception of the client, or of its transport, into a LabError."""
     import openai
 
     match error:
@@ -58,21 +58,21 @@ def told(error: Exception, where: str) -> EndpointError | CallError:
 
 
 def no_such_model(error: "openai.APIStatusError") -> bool:
-    """Whether an endpoint says that it does not have the model."""
+    """Whether the error means that the model is unknown."""
     words = f"{error.code or ''} {error}".lower()
     return error.status_code == NO_MODEL or (error.status_code in REFUSED and _names(UNKNOWN_MODEL, words))
 
 
 def too_slow(where: str) -> SlowError:
-    """No answer within the time of one attempt."""
+    """The error of an attempt that timed out."""
     return SlowError("The model did not answer in time.", where=where)
 
 
 def retry_after_s(headers: Mapping[str, str], now_s: float) -> float:
-    """Seconds that the endpoint asks to be left alone, 0 where it does not say (RFC 9110, section 10.2.3).
+    """Seconds to wait by the Retry-After header, 0 without one (RFC 9110, section 10.2.3).
 
     Args:
-        now_s: the time, in seconds since 1970: the header may name a date.
+        now_s: Current time in seconds since 1970: the header may contain a date.
     """
     text = headers.get("retry-after", "").strip()
     if not text:
@@ -151,7 +151,7 @@ def _no_such_host(why: str, where: str) -> UnreachableError:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What lies behind an exception, nearest first."""
+    """The chain of causes of an exception, nearest first."""
     cause = error.__cause__ or error.__context__
     while cause is not None:
         yield cause
