@@ -1,6 +1,6 @@
-"""An Appearance: a submission's one episode, as its child process plays it.
+"""An Appearance: a submission's single episode, played in its child process.
 
-It owns what is opened, when the episode is ended, and what the parent is told; `inference.py` has the lines.
+It owns opening and closing, the end of the episode, and the messages to the parent; `inference.py` prints.
 """
 
 import asyncio
@@ -27,22 +27,22 @@ from lab.submission.frozen import FrozenPrompt
 SEED = 0
 
 PATIENCE = Patience(attempts=3, whole_s=180.0)
-"""With the model: a step that gets no answer has the fallback sent, and the deadline is near."""
+"""Limits on model calls: a step without an answer sends the fallback, and the deadline is near."""
 
 CLOSING_S = 8.0
-"""Seconds that closing the environment and the model may take."""
+"""Time limit for closing environment and model, in seconds."""
 
 TOLD = ("number", "action", "reward", "done", "error", "trouble")
-"""What the parent is told of a step."""
+"""Attributes of a step that are sent to the parent."""
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """What is played.
+    """The episode to play.
 
     Attributes:
-        root: the project's folder.
-        last_s: when the episode is ended, by `time.monotonic`.
+        root: Project folder.
+        last_s: Time at which the episode is ended, by `time.monotonic`.
     """
 
     frozen: FrozenPrompt
@@ -51,7 +51,7 @@ class Appearance:
     last_s: float
 
     def play(self, tell: Tell) -> None:
-        """Play, and tell each step and the exit code. What code of others raises ends the episode alone."""
+        """Play, and send each step and the exit code; an exception in foreign code ends only the episode."""
         exit_code = 1
         try:
             exit_code = asyncio.Runner().run(self._played(tell))
@@ -97,11 +97,11 @@ class Appearance:
             try:
                 async with asyncio.timeout(CLOSING_S):
                     await stack.aclose()
-            except BaseException as error:  # what was played counts, whatever closing says
+            except BaseException as error:  # the steps count even if closing fails
                 say(f"Closing failed: {type(error).__name__}: {error}")
 
     def _seed(self) -> int:
-        """The seed that plays the wanted task."""
+        """The seed that plays the requested task."""
         task = self.frozen.task
         names, wanted = [setup.name for setup in task.tasks], os.environ.get("TEST_TASK")
         if names and wanted and wanted not in names:
@@ -110,6 +110,6 @@ class Appearance:
 
 
 def say(text: str) -> None:
-    """Print to stderr, if anybody reads it."""
+    """Print to stderr, ignoring a closed one."""
     with suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)  # noqa: T201

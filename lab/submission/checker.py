@@ -1,7 +1,7 @@
-"""The checker of a submission's stdout, of `inference.py` or of any other script, line by line.
+"""The checker of a submission's stdout, from `inference.py` or any other script, line by line.
 
-It owns what is accepted; the form is `lab.submission.contract`'s. It accepts a score with 2 or 3 decimals,
-and an END without one, as in older rules.
+It owns what is accepted; the format is `lab.submission.contract`'s. It accepts a score with 2 or 3 decimals,
+and an END without a score, as in older rules.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 SHOWN = 60
-"""Characters of a wrong value that are repeated."""
+"""Characters of a wrong value that are shown."""
 
 _AFTER_ACTION = (" reward=", " done=", " error=")
 _MONEY, _SCORE = re.compile(r"-?\d+\.\d\d"), re.compile(r"\d\.\d{2,3}")
@@ -18,7 +18,7 @@ _BREAKS = re.compile("[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029\x00]")
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong; lines count from 1."""
+    """An error in a line; lines count from 1."""
 
     line: int
     what: str
@@ -26,7 +26,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a capture holds."""
+    """The result of checking a capture."""
 
     episodes: int
     steps: int
@@ -34,7 +34,7 @@ class Checked:
 
 
 def check(data: bytes) -> Checked:
-    """Check a capture: any bytes are either right or wrong in words."""
+    """Check a capture; any bytes give either no faults or faults with a message."""
     lines = data.decode("utf-8", "surrogateescape").split("\n")
     ended = lines.pop() == ""
     reader = _Reader()
@@ -49,7 +49,7 @@ def check(data: bytes) -> Checked:
 
 
 class _Reader:
-    """Reads line by line what belongs to an episode: START, the steps in order, END."""
+    """Reads the lines of episodes: START, the steps in order, END."""
 
     def __init__(self) -> None:
         self.open = False
@@ -58,7 +58,7 @@ class _Reader:
         self._done = False
 
     def read(self, line: str) -> Iterator[str]:
-        """What is wrong with the next line."""
+        """The faults of the next line."""
         if any("\udc80" <= char <= "\udcff" for char in line):
             yield "the line is not valid UTF-8"
         elif found := _BREAKS.search(line):
@@ -132,9 +132,9 @@ class _Reader:
 
 
 def _fields(line: str, first: str, *marks: str) -> list[str] | None:
-    """The values of a line's fields, each up to the first of the next one's mark; None where one is missing.
+    """The values of a line's fields, each up to the next field's mark; None if one is missing.
 
-    By hand: a regular expression would try all ways to cut a line that is full of marks, for hours.
+    By hand, because a regular expression would backtrack for hours on a line full of marks.
     """
     _, _, rest = line.partition("]")
     values, before, rest = list[str](), *rest.partition(first)[::2]
@@ -149,7 +149,7 @@ def _fields(line: str, first: str, *marks: str) -> list[str] | None:
 
 
 def _longest_action(text: str) -> list[str]:
-    """Action, reward, done and error, where the action has all that could be taken for further fields."""
+    """Action, reward, done and error, with the longest possible action."""
     end = len(text)
     for mark in reversed(_AFTER_ACTION):
         end = text.rfind(mark, 0, end)
@@ -170,5 +170,5 @@ def _wrong_bool(name: str, value: str) -> Iterator[str]:
 
 
 def _shown(text: str) -> str:
-    """Foreign text, clipped, and without what a terminal would act on."""
+    """Foreign text, shortened, without terminal escapes."""
     return ascii(text if len(text) <= SHOWN else text[:SHOWN] + " ...")
