@@ -1,6 +1,6 @@
-"""An Experiment: what is tuned, on what, within which space and budget, as a TOML file says it.
+"""An Experiment: what is tuned, with which environment, model, space and budget, from a TOML file.
 
-It owns what must hold between the file's tables; the rest of the lab sees only what comes out.
+It owns the rules between the file's tables; the rest of the lab sees only the result.
 """
 
 import tomllib
@@ -38,19 +38,19 @@ from lab.llm.settings import ModelChoice
 from lab.llm.throttle import Patience
 
 TEMPLATES = Path("prompts/templates")
-"""Where templates lie, below the project's root: the folder above the experiment file's."""
+"""The templates folder, relative to the project's root, which is the parent of the experiments folder."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What the file says, in the lab's own terms.
+    """The file's content, as the lab's types.
 
     Attributes:
-        name: the file's name without `.toml`; also the MLflow experiment's.
-        seed: of the search's choices, and the first of the environment's seeds.
-        root: the project's folder.
-        text: the file as it was read.
-        code: the project's own files around the environment: each one's path below the root, and its text.
+        name: Name of the file without `.toml`, and of the MLflow experiment.
+        seed: Seed of the search's choices, and first seed of the environment.
+        root: Project folder.
+        text: Text of the file.
+        code: The project's files for the environment: text by path relative to the root.
     """
 
     name: str
@@ -75,12 +75,12 @@ class Experiment:
     code: Mapping[str, str]
 
     def prices_of(self, model: ModelChoice) -> Prices:
-        """What a call of `model` costs: as the file says; the embedded one is free where it says nothing."""
+        """The prices of `model`: from the file; the embedded model is free if the file sets none."""
         return FREE if model.embedded and self.prices == UNKNOWN else self.prices
 
     @property
     def verdict_calls(self) -> int:
-        """Model calls that confirmation and holdout take at most; the search leaves them untouched."""
+        """Maximum calls of confirmation and holdout, which are reserved."""
         confirmed = self.confirmation.candidates * self.confirmation.episodes
         return (confirmed + (self.verdict.finalists + 1) * self.verdict.episodes) * self.task.max_steps
 
@@ -89,8 +89,8 @@ def load_experiment(path: Path) -> Experiment:
     """Read and check an experiment file.
 
     Raises:
-        ConfigError: the file or a template is absent, or a key is unknown, missing or wrong; the message
-            names file, line and key, and what is allowed.
+        ConfigError: The file or a template is missing, or a key is unknown, missing or invalid; the message
+            names file, line and key, and lists what is allowed.
     """
     text = ""
     try:
@@ -149,7 +149,7 @@ def _experiment(path: Path, text: str, file: ExperimentFile) -> Experiment:
 
 
 def _check_turns(experiment: Experiment) -> None:
-    """Means over phases that play every task equally often can be compared; others can not."""
+    """Check that confirmation and verdict play every task equally often, so that means are comparable."""
     several = max(len(experiment.task.tasks), 1)
     for name, table in (("confirmation", experiment.confirmation), ("verdict", experiment.verdict)):
         if table.episodes % several:
