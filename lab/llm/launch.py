@@ -41,7 +41,7 @@ async def open_endpoint(opening: OpeningModel, patience: Patience) -> AsyncItera
     """Wait until the model is ready, and close the connections at the end.
 
     Raises:
-        EndpointError: the embedded model did not start.
+        EndpointError: The embedded model did not start.
     """
     config = opening.coming
     if isinstance(config, LocalModelProcess):
