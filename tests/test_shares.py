@@ -200,7 +200,7 @@ def test_a_candidate_without_a_usable_answer_stops_nothing_and_cannot_win(projec
     (finalist,) = result["finalists"]
     assert finalist["difference_interval"][0] > 0
     assert finalist["answers"]["empty"] == finalist["answers"]["fallback"] == 1
-    assert re.search(r"trial-\d+ cannot win: .* 100 % of 24 answers", result["verdict"]["cautions"][0])
+    assert re.search(r"trial-\d+ cannot win, .* 100 % of 24 answers", result["verdict"]["cautions"][0])
     assert result["baseline"]["answers"]["empty"] == 0
     troubled = [one for one in result["trials"]["troubled"] if one["answers"]["empty"] == 1]
     assert troubled == result["trials"]["troubled"] != []

@@ -335,7 +335,7 @@ def test_names_with_blanks_are_one_word_on_start(project: Project) -> None:
     start, _, _ = checked(done.stdout)
     assert start.groups() == ("a_task", "the_bench", "my_model")
     assert {body["model"] for body in endpoint.requests} == {"my  model"}
-    assert "'my_model' for 'my  model'" in done.stderr
+    assert "'my  model' as 'my_model'" in done.stderr
     assert check(done.stdout.encode()).faults == ()
 
 

@@ -92,7 +92,7 @@ def test_what_is_refused_costs_itself_alone_is_told_and_can_be_logged_again(tmp_
         assert (code, err) == (0, "")
         assert "mlflow ui" not in out
         assert "MLflow rejected some items:\n  the frozen prompt in the registry: " in out
-        (again,) = re.findall(r"python -m (lab\.report .*) --mlflow   logs it again", out)
+        (again,) = re.findall(r"python -m (lab\.report .*) --mlflow   logs them again", out)
         assert rows(store, RUNS) == runs
         store.unlink()
         asked = len(endpoint.requests)
