@@ -148,7 +148,7 @@ def test_tokens_that_run_out_in_the_holdout_give_a_verdict_on_the_pairs_that_wer
         again = tune(project, endpoint)
     assert done.returncode == 0, done.stderr + done.stdout
     told = re.search(
-        r"the verdict uses (\d) of 6 planned pairs of episodes: budget.tokens = 3600", done.stdout
+        r"the verdict is based on (\d) of 6 planned pairs of episodes: budget.tokens = 3600", done.stdout
     )
     assert told, done.stdout
     assert 2 <= int(told[1]) < 6

@@ -78,7 +78,7 @@ def _shortfall(outcome: Outcome) -> list[str]:
     if pairs == planned:
         return []
     why = f"{limit} was reached" if limit else "the others failed"
-    return [f"Note: the verdict uses {pairs} of {planned} planned pairs of episodes: {why}."]
+    return [f"Note: the verdict is based on {pairs} of {planned} planned pairs of episodes: {why}."]
 
 
 def _alike_lines(outcome: Outcome) -> list[str]:
