@@ -104,7 +104,7 @@ class Submission:
             self._error = self._error or error
         except Exception as error:
             why = f"{type(error).__name__}: {error}"
-            self._error = self._error or LabError("Internal error in the submission.", why=why)
+            self._error = self._error or LabError("The submission itself failed.", why=why)
         return None
 
     def say(self, text: str) -> None:

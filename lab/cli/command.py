@@ -111,7 +111,7 @@ def _fault(error: BaseException, *, debug: bool) -> NoReturn:
         raise error
     do = "run the same command with --debug to see where"
     typer.echo(
-        str(LabError("Internal error in the lab.", why=f"{type(error).__name__}: {error}", do=do)), err=True
+        str(LabError("The lab itself failed.", why=f"{type(error).__name__}: {error}", do=do)), err=True
     )
     sys.exit(LabError.exit_code)
 
