@@ -2,21 +2,21 @@
 
     python inference.py [PATH] [--endpoint URL]
 
-It plays `prompts/best.toml`, or the frozen prompt at PATH, with the same Agent that scored it. The
-surroundings may say otherwise, in the environment or in `.env`:
+It plays `prompts/best.toml`, or the frozen prompt at PATH, with the same Agent that scored it. Variables in
+the environment or in `.env` override its settings:
 
-    API_BASE_URL, MODEL_NAME          the endpoint and the model; by default what the prompt was tuned on
-    HF_TOKEN or API_KEY               the endpoint's key; it is sent only to the host that it was given for
+    API_BASE_URL, MODEL_NAME          the endpoint and the model; by default those it was tuned on
+    HF_TOKEN or API_KEY               the endpoint's key; sent only to the host that it is for
     ENV_BASE_URL                      the environment's server; else
-    LOCAL_IMAGE_NAME or IMAGE_NAME    its Docker image; else it is played where the frozen prompt says
+    LOCAL_IMAGE_NAME or IMAGE_NAME    its Docker image; else the frozen prompt's location
     TEST_TASK, TEST_BENCHMARK         the names on the START line; of several tasks, the one that is played
-    DEADLINE_S                        seconds from start to END at most (1200)
+    DEADLINE_S                        maximum seconds from start to END (1200)
 
 Exit codes: 0 the episode was played, or the deadline ended it; 1 it could not be played; 2 usage; 128 + n
-signal n ended it (130 SIGINT, 143 SIGTERM). Whatever is not one of the three kinds of line goes to stderr.
+signal n ended it (130 SIGINT, 143 SIGTERM). Everything except the three kinds of line goes to stderr.
 
-The episode is played in a child process (see `lab.submission.appearance`), since an environment may take its
-process down. This process prints the lines, and END whatever becomes of the child.
+The episode is played in a child process (see `lab.submission.appearance`), because an environment may take
+its process down. This process prints the lines, and END in every case.
 """
 
 import signal
@@ -26,7 +26,7 @@ ENDING = (
     *(signal.SIGALRM, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2),
 )
 if __name__ == "__main__":
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until somebody is there who prints END: see submit
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)  # until END can be printed: see submit
 
 import asyncio
 import os
@@ -50,33 +50,33 @@ STARTED = time.monotonic()
 ROOT = Path(__file__).resolve().parent
 
 PRINTING_S = 2.0
-"""Seconds that a reader has to take the last lines."""
+"""Seconds for the reader to accept the last lines."""
 
 NOTING_S = 0.5
-"""Seconds that a reader of stderr has, once all else is done."""
+"""Seconds for the reader of stderr, after everything else."""
 
 ENDING_S = CLOSING_S + 0.5
-"""Seconds that the child has to end after a signal, until it is killed."""
+"""Seconds for the child to end after a signal, before it is killed."""
 
 T = TypeVar("T")
 
 
 async def submit(submission: "Submission") -> int:
-    """Print START, what is played, and END, whatever happens in between; the process's exit code."""
+    """Print START, the steps, and END, whatever happens in between; returns the exit code."""
     try:
         await submission.run()
-    except Exception as error:  # a closed stdout, or a fault of our own: END is owed all the same
-        submission.say(f"The episode broke off: {type(error).__name__}: {error}")
+    except Exception as error:  # a closed stdout, or an internal error: END must be printed anyway
+        submission.say(f"The episode failed: {type(error).__name__}: {error}")
     return await submission.end()
 
 
 class Submission:
-    """What is played, what was played so far, and how it ended: the parent's part.
+    """The parent process's view of the episode: its settings, its steps so far, and its end.
 
     Args:
-        path: of the frozen prompt.
-        stdout: the descriptor of the real stdout; None where that was never open.
-        endpoint: the base URL that the command line names, and so confirms for the key; empty for none.
+        path: Path of the frozen prompt.
+        stdout: File descriptor of the real stdout; None if it was closed.
+        endpoint: Base URL of the flag `--endpoint`, which confirms it for the key; empty for none.
     """
 
     def __init__(self, path: Path, stdout: int | None, endpoint: str = "") -> None:
@@ -93,11 +93,11 @@ class Submission:
         if frozen and model and stdout is not None and self._error is None:
             last_s = STARTED + self._deadline_s - min(CLOSING_S + PRINTING_S, self._deadline_s / 4)
             self._child = self._tried(lambda: Child(Appearance(frozen, model, ROOT, last_s).play, stdout))
-        # There are threads from here on, so there is no fork any more.
+        # Threads start here, so no fork is possible afterwards.
         self._output, self._notes = Output(stdout), Output(STDERR)
 
     def _tried(self, make: Callable[[], T]) -> T | None:
-        """What `make` returns; the first error is kept until START is out."""
+        """The result of `make`; the first error is kept until START is printed."""
         try:
             return make()
         except LabError as error:
@@ -108,21 +108,21 @@ class Submission:
         return None
 
     def say(self, text: str) -> None:
-        """Anything but the three kinds of line, to stderr."""
+        """Print to stderr."""
         with suppress(OSError, ValueError):
             self._notes.show(text)
 
     async def run(self) -> None:
         """Print START, and each step until the episode, the deadline or a signal ends it."""
         for number in ENDING:
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
                 asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
         names = self._names()
         self._output.show(start_line(*names))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         for name in dict.fromkeys(names):
             if start_name(name) != name:
-                self.say(f"Note: START says {start_name(name)!r} for {name!r}: its names have no blanks.")
+                self.say(f"Note: START shows {name!r} as {start_name(name)!r}: its names contain no spaces.")
         if self._child is None:
             self.say(str(self._error))
             return
@@ -133,7 +133,7 @@ class Submission:
             await self._child.listen(self._hear, last_s)
 
     def _names(self) -> tuple[str, str, str]:
-        """Task, benchmark and model, also where there is nothing to play."""
+        """Task, benchmark and model, even if nothing can be played."""
         tuned = self._frozen
         task = os.environ.get("TEST_TASK") or (tuned.task.setup(SEED)[0].name if tuned else "unknown")
         benchmark = os.environ.get("TEST_BENCHMARK") or (tuned.task.benchmark if tuned else "unknown")
@@ -141,7 +141,7 @@ class Submission:
         return task, benchmark, model
 
     def _hear(self, message: Message) -> bool:
-        """Print a step of the child's; whether it has said that the episode is over."""
+        """Print a step of the child; returns whether the episode is over."""
         if "exit_code" in message:
             self._exit_code = message["exit_code"]
             return True
@@ -149,7 +149,7 @@ class Submission:
         self._steps.append(step)
         try:
             self._output.show(step_line(step.number, step.action, step.reward, step.done, step.error))
-        except (OSError, ValueError):  # nobody reads any more
+        except (OSError, ValueError):  # the reader has closed stdout
             self._ask_to_end()
         return False
 
@@ -166,12 +166,12 @@ class Submission:
             self._child.ask_to_end(ENDING_S)
 
     async def end(self) -> int:
-        """Print END: the score of what was played, and no success where the episode broke off."""
+        """Print END: the score of the steps played, without success if the episode failed."""
         self._ended = True
         if self._child:
             how = await self._child.end()
             if self._exit_code is None:
-                self.say(f"The process that plays the episode did not come to its end: {how}.")
+                self.say(f"The process that plays the episode did not finish: {how}.")
         played = self._exit_code == 0 and not self._signal
         rewards = [step.reward for step in self._steps]
         score = self._frozen.task.score_of(rewards) if self._frozen else 0.0
@@ -181,14 +181,14 @@ class Submission:
             self._output.show(end_line(played and enough and chosen, score, rewards))
         await self._printed(self._output, STARTED + self._deadline_s)
         if not self._output.whole:
-            self.say("Not all lines could be printed: stdout is closed, or nobody reads it.")
+            self.say("Not all lines could be printed: stdout is closed or blocked.")
         await self._printed(self._notes, time.monotonic() + NOTING_S)
         if self._signal:
             return 128 + self._signal
         return self._exit_code if self._exit_code is not None and self._output.whole else 1
 
     async def _printed(self, output: Output, last_s: float) -> None:
-        """Wait until the reader has taken every line: until `last_s`, or a moment after a signal."""
+        """Wait until the reader has accepted every line, until `last_s`, or until shortly after a signal."""
         output.end()
         began = time.monotonic()
         while not output.over and (now := time.monotonic()) < last_s:
@@ -201,7 +201,7 @@ def deadline_s() -> float:
     """`DEADLINE_S`, in seconds from the start.
 
     Raises:
-        ConfigError: it is no positive number.
+        ConfigError: It is not a positive number.
     """
     text = os.environ.get("DEADLINE_S") or "1200"
     try:
@@ -209,19 +209,23 @@ def deadline_s() -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise ConfigError(f"DEADLINE_S is {text!r}.", where="DEADLINE_S", do="use seconds, such as 1200")
+        raise ConfigError(
+            f"DEADLINE_S is {text!r}.",
+            where="DEADLINE_S",
+            do="use a positive number of seconds, such as 1200",
+        )
     return value
 
 
 def chosen(arguments: Sequence[str]) -> tuple[Path, str]:
-    """The frozen prompt and the endpoint that the command line names; a wrong one ends with usage."""
+    """The frozen prompt and the endpoint from the command line; invalid arguments print the usage."""
     if not arguments:
         return ROOT / BEST, ""
     import argparse
 
     parser = argparse.ArgumentParser(description="Play one episode with a frozen prompt.")
     parser.add_argument("path", metavar="PATH", type=Path, nargs="?", help="the frozen prompt")
-    parser.add_argument("--endpoint", metavar="URL", default="", help="send the calls, and the key, there")
+    parser.add_argument("--endpoint", metavar="URL", default="", help="send the calls and the key there")
     parser.set_defaults(path=ROOT / BEST)
     named = parser.parse_args(arguments)
     return named.path, named.endpoint
@@ -231,7 +235,7 @@ def main() -> None:
     """Run the submission and end the process."""
     path, endpoint = chosen(sys.argv[1:])
     exit_code = asyncio.Runner().run(submit(Submission(path, take_stdout(), endpoint)))
-    os._exit(exit_code)  # a thread may still wait for a reader
+    os._exit(exit_code)  # a thread may still be waiting for the reader
 
 
 if __name__ == "__main__":

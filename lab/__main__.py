@@ -1,6 +1,6 @@
 """The entry point `lab`, also `python -m lab`: every command under one name, with completions for the shell.
 
-`lab NAME` is `python -m lab.NAME`. A command's module is imported when it is asked for, or all listed.
+`lab NAME` is `python -m lab.NAME`. A command's module is imported only when it is used or listed.
 """
 
 from importlib import import_module
@@ -33,8 +33,8 @@ class _Commands(TyperGroup):
         self, ctx: "Context", args: list[str]
     ) -> "tuple[str | None, Command | None, list[str]]":
         if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
-            otherwise = f"there are {', '.join(COMMANDS)}."
-            ctx.fail(f"There is no command {args[0]!r}: {meant(args[0], COMMANDS, otherwise)}")
+            otherwise = f"use one of {', '.join(COMMANDS)}."
+            ctx.fail(f"Unknown command {args[0]!r}: {meant(args[0], COMMANDS, otherwise)}")
         return super().resolve_command(ctx, args)
 
 

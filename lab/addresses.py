@@ -1,4 +1,4 @@
-"""Addresses: the URLs of endpoints and servers, what of them may be shown, and how much is read from them."""
+"""Addresses: URLs of endpoints and servers, without credentials for display; bounded reads from them."""
 
 from collections.abc import AsyncIterable
 from urllib.parse import urlsplit, urlunsplit
@@ -14,12 +14,12 @@ def shown_url(url: str) -> str:
 
 
 def is_url(text: str) -> bool:
-    """Whether it can be an environment server's."""
+    """Whether `text` can be an environment server's URL."""
     return urlsplit(text).scheme in ("http", "https", "ws", "wss")
 
 
 async def read_within(parts: AsyncIterable[bytes], most: int) -> bytes | None:
-    """A body that has at most so many bytes; None for a longer one, whose rest is not read."""
+    """A body of at most `most` bytes; None for a longer one, whose rest is not read."""
     body = bytearray()
     async for part in parts:
         body += part

@@ -1,4 +1,4 @@
-"""The command `python -m lab.check`: whether an evaluator would accept what a submission printed.
+"""The command `python -m lab.check`: checks whether an evaluator would accept a submission's stdout.
 
 It owns how the result is printed; the checks are `lab.submission.checker`'s.
 """
@@ -17,7 +17,7 @@ from lab.submission.stdout import print_result
 app = command_line()
 
 MOST_FAULTS = 20
-"""That are printed; a capture of something else has one a line."""
+"""Maximum number printed: a capture of something else has one per line."""
 
 
 @app.command()
@@ -27,9 +27,9 @@ def main(
     ] = "-",
     debug: Debug = False,
 ) -> None:
-    """Say whether an evaluator would accept what a submission printed to stdout.
+    """Check whether an evaluator would accept what a submission printed to stdout.
 
-    Exit codes: 0 accepted, 1 not accepted, 2 there is nothing to read.
+    Exit codes: 0 accepted, 1 not accepted, 2 no readable capture.
 
     Examples:
 
@@ -58,7 +58,7 @@ def _read(capture: str) -> bytes:
             raise OSError("stdin is closed")
         return sys.stdin.buffer.read() if capture == "-" else Path(capture).read_bytes()
     except OSError as error:
-        do = "python inference.py > capture.txt"
+        do = "run python inference.py > capture.txt first"
         raise ConfigError("The capture cannot be read.", where=capture, why=str(error), do=do) from None
 
 

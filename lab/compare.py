@@ -1,7 +1,6 @@
-"""The command `python -m lab.compare`: two candidates head to head, on episodes that no study has played.
+"""The command `python -m lab.compare`: two candidates head to head, on seeds that no study plays.
 
-It owns the sentence that is said of them, which claims what the test shows and no more; the test is
-`lab.verdict.verdict`'s.
+It owns the conclusion, which claims no more than the test shows; the test is `lab.verdict.verdict`'s.
 """
 
 import asyncio
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 app = command_line()
 
 LOOK_S = 0.25
-"""Seconds between two looks at how far it is."""
+"""Seconds between two updates of the progress."""
 
 
 @app.command()
@@ -40,18 +39,20 @@ def compare(
     study: StudyName = "",
     episodes: Annotated[
         int | None,
-        typer.Option(min=2, help="Episodes of each.", show_default="verdict.episodes of the experiment"),
+        typer.Option(
+            min=2, help="Episodes of each candidate.", show_default="verdict.episodes of the experiment"
+        ),
     ] = None,
     endpoint: EndpointUrl = "",
     debug: Debug = False,
 ) -> None:
-    """Play two candidates head to head on fresh episodes, paired by seed, and say what the test shows.
+    """Play two candidates head to head on fresh episodes, paired by seed, and print what the test shows.
 
     A and B are frozen, baseline, the number or name of a trial of the experiment's last study (or of
     --study), or the path of a frozen file.
     The test is the study's own: paired t interval and paired sign-flip test of the difference in return, or
-    in score where the experiment maximises that.
-    Exit code 0 says that it was played, whatever came out.
+    in score if the experiment maximises that.
+    Exit code 0 means that both were played, whatever the result.
 
     Examples:
 
@@ -94,7 +95,7 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
     most = 2 * count * stage.task.max_steps
     names = " and ".join(contender.name for contender in stage.contenders)
     told = f"Playing {names} on {stage.model.name} at {stage.model.shown}, {count} episodes each"
-    typer.echo(f"{told}: {most} calls at most.", err=True)
+    typer.echo(f"{told}: at most {most} calls.", err=True)
     spending = Spending()
     async with stage.opened(say) as (endpoint, environment), _watched(spending, most):
         model = Metered(endpoint, spending, experiment.prices_of(stage.model))
@@ -115,7 +116,7 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
 
 
 def _together(tasks: "Sequence[asyncio.Task[Evaluation]]") -> "Evaluation":
-    """One evaluation of many, which are of the same candidate."""
+    """Merge several evaluations of the same candidate."""
     parts = [task.result() for task in tasks]
     return replace(
         parts[0],
@@ -126,7 +127,7 @@ def _together(tasks: "Sequence[asyncio.Task[Evaluation]]") -> "Evaluation":
 
 @asynccontextmanager
 async def _watched(spending: "Spending", most: int) -> AsyncIterator[None]:
-    """Show how far it is, where stderr is a terminal."""
+    """Show the progress if stderr is a terminal."""
     from rich.console import Console
 
     with Console(stderr=True).status("") as status:
@@ -154,28 +155,28 @@ def _told(stage: "Stage", verdict: "Verdict") -> Iterator[str]:
         if told := troubles_text(played.troubles):
             yield f"{contender.name}: {told}."
     if one.candidate == other.candidate:
-        yield f"Both are the same candidate, and this is noise: {_figures(compared, verdict.confidence)}."
+        yield f"Both are the same candidate; this is noise: {_figures(compared, verdict.confidence)}."
     else:
         yield claim(one.name, other.name, compared, verdict.confidence)
         yield from _other(one.name, other.name, compared)
     scores = (*compared.unseen.scores, *verdict.baseline.scores)
     if all(score >= 1 for score in scores):
-        yield f"Note: all {len(scores)} episodes have a score of 1.0, the most there is: it is blind here."
+        yield f"Note: all {len(scores)} episodes reached the maximum score, 1.0; compare returns instead."
 
 
 def _other(one: str, other: str, compared: "Compared") -> Iterator[str]:
-    """What is shown of the number that does not decide, where it says the opposite."""
+    """A line on the number that does not decide, if it shows the opposite."""
     gap, measure = compared.other, compared.unseen.other.measure
     if compared.difference.mean > 0 > gap.high or compared.difference.mean < 0 < gap.low:
         better = (MORE if gap.mean > 0 else LESS)[measure]
-        yield f"Mind: {one} {measure}s {better} than {other}: {estimate_text(gap, sign=True)}."
+        yield f"However: {one} {measure}s {better} than {other}: {estimate_text(gap, sign=True)}."
 
 
 Row = tuple[str, str, str]
 
 
 def _table(stage: "Stage", one: "Evaluation", other: "Evaluation", confidence: float) -> Iterator[str]:
-    """What differs, and how they did; never a setting that both share."""
+    """The settings that differ, and the results."""
     from lab.stats.intervals import t_interval
 
     first, second = stage.contenders
@@ -223,17 +224,17 @@ def _dollars(stage: "Stage", played: "Evaluation") -> str:
 
 
 def claim(one: str, other: str, compared: "Compared", confidence: float) -> str:
-    """What the test shows of two candidates, in a sentence.
+    """What the test shows about two candidates, in a sentence.
 
     Args:
-        compared: `one` beside `other`; it is named as higher or lower only where interval and test agree.
+        compared: `one` against `other`; a difference is claimed only if interval and test agree.
     """
     gap, figures = compared.difference, _figures(compared, confidence)
     if compared.p_value <= 1 - confidence and (gap.low > 0 or gap.high < 0):
         measure = compared.unseen.measure
         return f"{one} {measure}s {(MORE if gap.mean > 0 else LESS)[measure]} than {other}: {figures}."
     few = least_pairs(confidence)
-    more = f" Fewer than {few} pairs can show none: use --episodes {few} or more." if gap.n < few else ""
+    more = f" Fewer than {few} pairs cannot show one: use --episodes {few} or more." if gap.n < few else ""
     return f"No difference between {one} and {other} is shown: {figures}.{more}"
 
 
@@ -244,7 +245,7 @@ def _figures(compared: "Compared", confidence: float) -> str:
 
 
 def least_pairs(confidence: float) -> int:
-    """The pairs from which the sign-flip test can say anything: of 2^n patterns, two are the most extreme."""
+    """Minimum number of pairs for a significant sign-flip test: 2 of 2^n patterns are the most extreme."""
     pairs = 2
     while 2 / 2**pairs > 1 - confidence:
         pairs += 1

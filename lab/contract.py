@@ -1,4 +1,4 @@
-"""The published name of the escaping in START, STEP and END lines: `lab.contract.unescape`.
+"""The public names for the escaping in START, STEP and END lines: `lab.contract.unescape`.
 
 The lines and their escaping are `lab.submission.contract`'s.
 """

@@ -1,7 +1,7 @@
-"""The command `python -m lab.doctor`: whether all that a study needs is there, a line each, and what to do.
+"""The command `python -m lab.doctor`: checks what a study needs, one line each, with what to do.
 
-It looks the way a study would, and changes nothing: the model is asked once, the environment is reset, and
-two steps are played with the baseline's own prompt.
+It uses the same code as a study and changes nothing: it makes one model call, resets the environment, and
+plays two steps with the baseline's prompt.
 """
 
 import asyncio
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 app = command_line()
 
 PYTHONS = ((3, 11), (3, 14))
-"""From the first, and below the second."""
+"""Supported versions: from the first, below the second."""
 
 FREE_BYTES = 500_000_000
-"""A study of a thousand calls leaves a few megabytes; this is for many, and for MLflow's artifacts."""
+"""Disk space required: 1,000 calls take a few megabytes; this is for many studies and MLflow's artifacts."""
 
 ANSWER_S = 60.0
-"""Seconds that the model has to answer: some endpoints load one first."""
+"""Time limit of the model's answer, in seconds: some endpoints load the model first."""
 
 DATABASE = Path("mlflow.db")
-"""MLflow's own default, in the working directory."""
+"""MLflow's default database, in the working directory."""
 
 PINS = Path(__file__).resolve().parents[1] / "constraints.txt"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line.
+    """The result of one check, printed as one line.
 
     Attributes:
-        wrong: what is not fine, or None.
-        looked: False where it cannot be told, for what is wrong before it.
+        wrong: Error of a failed check, or None.
+        looked: False if the check was skipped because an earlier one failed.
     """
 
     about: str
@@ -55,21 +55,21 @@ class Finding:
 
     def __str__(self) -> str:
         if self.wrong is None:
-            return f"{'fine' if self.looked else '-':<4}  {self.about:<12} {self.said}"
+            return f"{'ok' if self.looked else '-':<4}  {self.about:<12} {self.said}"
         told = self.wrong.one_line.replace(".: ", ". ", 1)
         do = f"; try: {self.wrong.do}" if self.wrong.do else ""
-        return f"NOT   {self.about:<12} {told}{do}"
+        return f"FAIL  {self.about:<12} {told}{do}"
 
 
 @app.command()
 def doctor(
     experiment: Experiment = Path("experiments/echo.toml"), endpoint: EndpointUrl = "", debug: Debug = False
 ) -> None:
-    """Check what a study needs, a line each: what is fine, what is not, and what to do.
+    """Check what a study needs, one line each: what is ok, what failed, and what to do.
 
-    A hosted model is asked once, the environment is opened and reset, and two steps are played with the
-    baseline's own prompt; the embedded model is started for them. No key is ever printed.
-    Exit code: 0 if all is fine, else that of the first kind that is not: 2 configuration, 3 endpoint or key,
+    Makes one call to a hosted model, opens and resets the environment, and plays two steps with the
+    baseline's prompt; the embedded model is started for them. No key is ever printed.
+    Exit code: 0 if all checks pass, else that of the first failed one: 2 configuration, 3 endpoint or key,
     4 environment, 1 anything else.
 
     Examples:
@@ -80,12 +80,18 @@ def doctor(
     """
     with manners(debug=debug):
         wrong = asyncio.run(_examine(experiment, endpoint))
-    print_result("All is fine." if not wrong else f"{len(wrong)} not fine.")
+    print_result(_failed(len(wrong)))
     sys.exit(wrong[0].exit_code if wrong else 0)
 
 
+def _failed(checks: int) -> str:
+    if not checks:
+        return "All checks passed."
+    return "1 check failed." if checks == 1 else f"{checks} checks failed."
+
+
 async def _examine(path: Path, endpoint: str) -> list[LabError]:
-    """Print each finding as it is made; what is not fine."""
+    """Print each finding as it is made, and return the errors of failed checks."""
     from lab.llm.settings import read_surroundings
 
     read_surroundings(Path.cwd(), endpoint)
@@ -109,7 +115,7 @@ async def _examine(path: Path, endpoint: str) -> list[LabError]:
             tell(finding)
     else:
         for about in ("endpoint", "key", "model", "environment", "steps"):
-            tell(Finding(about, "not looked at: the experiment names it", looked=False))
+            tell(Finding(about, "skipped: needs a valid experiment file", looked=False))
     tell(_looked("MLflow store", lambda: _mlflow(path.stem)))
     tell(_looked("disk", _disk))
     return wrong
@@ -126,12 +132,12 @@ def _python() -> str:
     version = ".".join(map(str, sys.version_info[:3]))
     if not PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:
         do = "make setup PYTHON=python3.11"
-        raise ConfigError(f"Python {version} is not one that the lab runs on.", why="3.11 to 3.13 are", do=do)
+        raise ConfigError(f"Python {version} is not supported.", why="the lab needs 3.11 to 3.13", do=do)
     return version
 
 
 def _packages() -> str:
-    """Every required package is there, in a version that is allowed; one that is not the pinned is named."""
+    """Every required package is installed in an allowed version; differences from the pins are listed."""
     from importlib.metadata import PackageNotFoundError, requires, version
 
     from packaging.requirements import Requirement
@@ -140,7 +146,7 @@ def _packages() -> str:
         wanted = [Requirement(text) for text in requires("prompt-lab") or ()]
     except PackageNotFoundError:
         do = "pip install -c constraints.txt -e '.[local,dev]'"
-        raise ConfigError("The lab itself is not installed.", do=do) from None
+        raise ConfigError("The lab is not installed.", do=do) from None
     wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
     pinned, others = dict(_pins()), []
     for one in wanted:
@@ -181,7 +187,7 @@ def _frozen() -> str:
 
 
 async def _model(experiment: "Loaded") -> list[Finding]:
-    """Endpoint, key and model: one call tells which of them is not fine."""
+    """Check endpoint, key and model with one call."""
     from lab.llm.settings import choose_model, hosted_endpoint
 
     try:
@@ -189,22 +195,22 @@ async def _model(experiment: "Loaded") -> list[Finding]:
     except ConfigError as error:
         wrong = "model" if error.where == "MODEL_NAME" else "endpoint"
         return [
-            Finding(name, "", error) if name == wrong else Finding(name, "not looked at", looked=False)
+            Finding(name, "", error) if name == wrong else Finding(name, "skipped", looked=False)
             for name in ("endpoint", "key", "model")
         ]
     if model.embedded:
         return _embedded(model)
     endpoint = Finding("endpoint", model.shown)
-    unasked = Finding("model", f"{model.name}, not asked", looked=False)
+    unasked = Finding("model", f"{model.name}, skipped", looked=False)
     present = False
     try:
         present = hosted_endpoint(model).api_key != "none"
-        key = Finding("key", "present" if present else "none, and none is needed on this machine")
+        key = Finding("key", "present" if present else "none, and not needed on this machine")
         return [endpoint, key, Finding("model", await _answer(model, experiment))]
     except NoKeyError as error:
         return [endpoint, Finding("key", "", error), unasked]
     except (UnreachableError, OutageError) as error:
-        untried = Finding("key", f"{key.said}, not tried" if present else key.said, looked=False)
+        untried = Finding("key", f"{key.said}, not tested" if present else key.said, looked=False)
         return [Finding("endpoint", "", error), untried, unasked]
     except LabError as error:
         return [endpoint, key, Finding("model", "", error)]
@@ -219,7 +225,7 @@ def _embedded(model: "ModelChoice") -> list[Finding]:
 
     return [
         Finding("endpoint", "embedded, started by each command"),
-        Finding("key", "none is needed"),
+        Finding("key", "not needed"),
         _looked("model", installed),
     ]
 
@@ -237,12 +243,12 @@ async def _answer(model: "ModelChoice", experiment: "Loaded") -> str:
 
 
 async def _environment(experiment: "Loaded", *, play: bool) -> AsyncIterator[Finding]:
-    """The environment, and two steps in it where the model is fine."""
+    """Check the environment, and play two steps in it if the model passed."""
     from lab.environments.config import choose_environment
     from lab.environments.environment import open_environment
     from lab.study.rehearsal import rehearse
 
-    about, unplayed = "environment", Finding("steps", "not played", looked=False)
+    about, unplayed = "environment", Finding("steps", "skipped", looked=False)
     try:
         where = choose_environment(experiment.environment)
         setup, seed = experiment.task.setup(experiment.seed)
@@ -261,10 +267,10 @@ async def _environment(experiment: "Loaded", *, play: bool) -> AsyncIterator[Fin
 
 
 def _mlflow(experiment: str) -> str:
-    """Open the store as a study does; where there is none yet, none is made."""
+    """Open the store as a study does, but never create one."""
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri and not DATABASE.exists():
-        return f"{DATABASE}, which the first study makes"
+        return f"{DATABASE}, created by the first study"
     for name, value in (("MAX_RETRIES", "1"), ("TIMEOUT", "10")):
         os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
     import mlflow
@@ -280,10 +286,10 @@ def _mlflow(experiment: str) -> str:
     except ConfigError:
         raise
     except Exception as error:  # whatever MLflow or its database raises
-        do = "check MLFLOW_TRACKING_URI" if uri else f"move {DATABASE} away; a new one is made"
+        do = "check MLFLOW_TRACKING_URI" if uri else f"move {DATABASE} away; the next study creates a new one"
         raise ConfigError("MLflow's store cannot be opened.", where=shown, why=str(error), do=do) from None
     deleted = ours is not None and ours.lifecycle_stage == "deleted"
-    note = f"; {experiment} was deleted there, and the next study restores it" if deleted else ""
+    note = f"; {experiment} was deleted there; the next study restores it" if deleted else ""
     return f"{shown}: {len(found)} experiments{note}"
 
 
@@ -292,17 +298,20 @@ def _check_whole(uri: str) -> None:
 
     path = database_file(uri)
     if path is not None and is_half_made(path):
-        why, do = "the command that made it was killed; it holds no run", f"delete {path}, or start a study"
-        raise ConfigError("MLflow's database is half made.", where=str(path), why=why, do=do)
+        why, do = (
+            "the command that created it was killed; it holds no run",
+            f"delete {path}, or start a study",
+        )
+        raise ConfigError("MLflow's database is incomplete.", where=str(path), why=why, do=do)
 
 
 def _disk() -> str:
     here, free = Path.cwd(), shutil.disk_usage(Path.cwd()).free
     if not os.access(here, os.W_OK):
-        raise LabError("Nothing can be written here.", where=str(here), do="run it in a folder of your own")
+        raise LabError("The folder is not writable.", where=str(here), do="run it in one that is")
     if free < FREE_BYTES:
         what = f"Only {free / 1e9:.1f} GB are free."
-        raise LabError(what, where=str(here), do=f"free {FREE_BYTES / 1e9:g} GB at least")
+        raise LabError(what, where=str(here), do=f"free at least {FREE_BYTES / 1e9:g} GB")
     return f"{free / 1e9:.0f} GB free"
 
 

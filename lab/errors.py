@@ -1,4 +1,4 @@
-"""Every expected failure of the lab: one base class, one exit code each, four lines for people at most.
+"""Every expected failure of the lab: one base class, an exit code for each, and at most four lines of text.
 
 Low layers raise them; only the command lines and `inference.py` print them.
 """
@@ -8,20 +8,20 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 MOST_CHARACTERS = 500
-"""Of one line of an error: an endpoint may answer with a whole page."""
+"""Maximum length of one line of an error: an endpoint may answer with a whole page."""
 
 MOST_KEPT = 4000
-"""Characters of each text of an error that are kept: a foreign page may be large, and hard to search in."""
+"""Characters kept of each text of an error: a foreign page may be large, and slow to search."""
 
 
 class LabError(Exception):
-    """An expected failure, told to the user as what happened, where, why, and what to do next.
+    """An expected failure: what happened, where, why, and what to do next.
 
     Args:
-        what: what happened, in one sentence.
-        where: the file and key, the variable, or the URL.
-        why: the cause, as far as it is known.
-        do: the command or change to try next.
+        what: What happened, in one sentence.
+        where: File and key, variable, or URL.
+        why: The cause, as far as known.
+        do: The command or change to try next, as an imperative.
     """
 
     exit_code: ClassVar[int] = 1
@@ -37,22 +37,22 @@ class LabError(Exception):
 
     @property
     def one_line(self) -> str:
-        """The same in a single line, for a `[STEP]` line's `error` field or a table's cell."""
+        """The error in one line, for a `[STEP]` line's `error` field or a table cell."""
         return ": ".join(_one_line(text) for text in (self.what, self.where, self.why) if text)
 
 
 class ConfigError(LabError):
-    """A flag, variable, experiment file or template that cannot be used as it is."""
+    """An invalid flag, variable, experiment file or template."""
 
     exit_code = 2
 
 
 class FrozenPromptError(ConfigError):
-    """A frozen prompt that is absent, damaged, or changed since it was frozen."""
+    """A frozen prompt that is missing, damaged, or changed since it was frozen."""
 
 
 class EndpointError(LabError):
-    """The model's endpoint failed in a way that no repeat of the call will mend."""
+    """The model's endpoint failed, and retrying the call does not help."""
 
     exit_code = 3
 
@@ -62,18 +62,18 @@ class LocalModelError(EndpointError):
 
 
 class NoKeyError(EndpointError):
-    """The endpoint does not take the key, or there is none for it."""
+    """The endpoint refused the key, or no key is set for it."""
 
 
 class UnreachableError(EndpointError):
-    """There was no connection to the endpoint: a wrong address, or a server that is down for a while."""
+    """No connection to the endpoint: a wrong address, or a server that is temporarily down."""
 
 
 class CallError(LabError):
-    """One model call failed; another attempt may do.
+    """One model call failed; a retry may succeed.
 
     Attributes:
-        answered: tokens in and out of an answer that could not be used; None where there was no answer.
+        answered: Prompt and completion tokens of an unusable answer; None if there was no answer.
     """
 
     exit_code = 3
@@ -81,18 +81,18 @@ class CallError(LabError):
 
 
 class OutageError(CallError):
-    """The endpoint gave no answer to this attempt."""
+    """The endpoint did not answer this attempt."""
 
 
 class SlowError(OutageError):
-    """There was no answer in time: fewer calls at a time may do."""
+    """The answer did not arrive in time; fewer concurrent calls may help."""
 
 
 class BusyError(OutageError):
-    """The endpoint asks to be called less: it is no fault of the call's.
+    """The endpoint asks for fewer calls; the call itself is not at fault.
 
     Attributes:
-        retry_after_s: seconds that the endpoint asked to be left alone; 0 where it named none.
+        retry_after_s: Seconds to wait, as requested by the endpoint; 0 if it gave none.
     """
 
     def __init__(
@@ -103,46 +103,46 @@ class BusyError(OutageError):
 
 
 class RequestError(CallError):
-    """The endpoint refused this very request, and will refuse it again: the candidate is at fault."""
+    """The endpoint refused this request and will refuse it again: the candidate is at fault."""
 
 
 class EnvError(LabError):
-    """The environment could not be opened, or failed while an episode was played."""
+    """The environment could not be opened, or failed during an episode."""
 
     exit_code = 4
 
 
 class BrokenError(EnvError):
-    """The environment was reset, and failed at an action or right after it: the action may be the cause."""
+    """The environment failed at an action, or right after it: the action may be the cause."""
 
 
 class BudgetError(LabError):
-    """The budget ended the study before there was anything to judge."""
+    """The budget ended the study before a verdict was possible."""
 
     exit_code = 5
 
 
 def plain(text: str) -> str:
-    """`text` without what a terminal or a page would act on: foreign words may carry such escapes."""
-    if text.replace("\n", "").isprintable():  # as nearly all are: the walk over all of it would be slow
+    """`text` with control characters made visible: foreign text may contain terminal escapes."""
+    if text.replace("\n", "").isprintable():  # the common case; the loop below is slow
         return text
     return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 def without_credentials(text: str) -> str:
-    """`text` with its URLs cut to what may be shown: libraries put a password or a token into theirs."""
+    """`text` with passwords and queries removed from its URLs: libraries put tokens there."""
     text = re.sub(r"(?<=://)[^\s/?#'\"]*@", "", text)
     return re.sub(r"(\w://[^\s?'\"]+)\?[^\s'\"]*", r"\1", text)
 
 
 def _kept(text: str) -> str:
-    """A text as an error holds it: of bounded length, without credentials, and fit to be written."""
+    """`text` with bounded length, without credentials, and encodable as UTF-8."""
     writable = text[:MOST_KEPT].encode("utf-8", "replace").decode("utf-8")  # it may hold a lone surrogate
     return without_credentials(writable)
 
 
 def meant(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    """What to try where `name` does not exist: the known one that is nearest to it, else `otherwise`."""
+    """What to try if `name` does not exist: the nearest known name, else `otherwise`."""
     import difflib
 
     near = difflib.get_close_matches(name, list(known), n=1)
@@ -150,21 +150,21 @@ def meant(name: str, known: Iterable[str], otherwise: str = "") -> str:
 
 
 def unknown_key(name: str, known: Iterable[str], *, where: str) -> ConfigError:
-    """The error for a key that does not exist, with the one that was probably meant."""
+    """The error for an unknown key, with the nearest known one."""
     known = list(known)
     do = meant(name.rpartition(".")[2], known, f"the keys are {', '.join(known)}")
     return ConfigError(f"Unknown key {name!r}.", where=where, do=do)
 
 
 def _one_line(text: str) -> str:
-    """`text` on one line of bounded length, without the terminal escapes that foreign words may carry."""
+    """`text` on one line of bounded length, without terminal escapes."""
     line = " ".join(text[: 2 * MOST_CHARACTERS].split())
     line = line if len(line) <= MOST_CHARACTERS else line[:MOST_CHARACTERS] + " ..."
     return plain(line)
 
 
 def first_of(error: BaseException) -> BaseException:
-    """The first failure of many: tasks that fail together fail for one reason."""
+    """The first error in a group: tasks that fail together fail for one reason."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

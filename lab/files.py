@@ -1,4 +1,4 @@
-"""Files: written so that a reader sees the old or the new one, and never a part; and where one is wrong."""
+"""Files: atomic writes, bounded reads, and the place of an error in a file."""
 
 import errno
 import os
@@ -13,34 +13,34 @@ from lab.errors import ConfigError, LabError
 
 
 def place(path: Path, error: Exception) -> str:
-    """Where `error` is in the file at `path`: with the line, where a TOML parser names it."""
-    # Before Python 3.14 the line is in the message alone.
+    """The path, with the line of `error` if the TOML parser names it."""
+    # Before Python 3.14 only the message contains the line.
     line = re.search(r"\(at line (\d+)", str(error)) if isinstance(error, tomllib.TOMLDecodeError) else None
     return f"{path}, line {line[1]}" if line else str(path)
 
 
 MOST_BYTES = 16 * 1024 * 1024
-"""Bytes of a file that is read before START is printed."""
+"""Maximum size in bytes of a file that is read before START is printed."""
 
 
 def read_bounded(path: Path) -> bytes:
-    """The content of a file, of which nothing is waited for.
+    """The content of a file, read without blocking.
 
     Raises:
-        OSError: it cannot be read, is a folder, a FIFO or a socket, or is larger than `MOST_BYTES`.
+        OSError: The file cannot be read, is a folder, a FIFO or a socket, or is larger than `MOST_BYTES`.
     """
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # noqa: PTH123
         mode = os.fstat(file.fileno()).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISCHR(mode)):
-            raise OSError(errno.EINVAL, "it is not a file")
+            raise OSError(errno.EINVAL, "not a regular file")
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
-        raise OSError(errno.EFBIG, f"it is larger than {MOST_BYTES // 1024**2} MiB")
+        raise OSError(errno.EFBIG, f"larger than {MOST_BYTES // 1024**2} MiB")
     return data
 
 
 def key_place(path: Path, text: str, key: str) -> str:
-    """Where a key such as `search.episodes` is in the TOML file at `path`: with its line, or its table's."""
+    """The place of a key such as `search.episodes` in a TOML file: its line, or its table's."""
     line = _line_of(text, key)
     return ", ".join(filter(None, [str(path), f"line {line}" if line else "", key]))
 
@@ -63,10 +63,10 @@ def _line_of(text: str, key: str) -> int | None:
 
 
 def check_writable(path: Path) -> None:
-    """Pass where a file could be written to `path`; nothing is left behind.
+    """Check that a file can be written to `path`, without leaving one.
 
     Raises:
-        ConfigError: it could not.
+        ConfigError: It cannot.
     """
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     try:
@@ -74,18 +74,18 @@ def check_writable(path: Path) -> None:
             raise IsADirectoryError("it is a folder")
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        what, why = "A file cannot be written there.", error.strerror or str(error)
+        what, why = "The file cannot be written.", error.strerror or str(error)
         raise ConfigError(what, where=str(path), why=why, do="name another file") from None
 
 
 def write_atomically(path: Path, text: str, check: Callable[[Path], None] | None = None) -> None:
-    """Write `text` as UTF-8 to `path`, making its folder, by way of a temporary file beside it.
+    """Write `text` as UTF-8 to `path` through a temporary file beside it; create the folder.
 
     Args:
-        check: reads the temporary file, and raises where it must not replace what is at `path`.
+        check: Reads the temporary file, and raises if it must not replace the file at `path`.
 
     Raises:
-        LabError: the disk or the folder refused; what was at `path` is still there.
+        LabError: The disk or the folder refused; the previous file is unchanged.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,5 +104,5 @@ def write_atomically(path: Path, text: str, check: Callable[[Path], None] | None
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        what = "A file cannot be written; what was there before is untouched."
+        what = "The file cannot be written; the previous one is unchanged."
         raise LabError(what, where=str(path), why=error.strerror or str(error)) from error

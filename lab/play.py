@@ -1,6 +1,6 @@
-"""The command `python -m lab.play`: one episode of any candidate, step by step, with all that is sent.
+"""The command `python -m lab.play`: one episode of any candidate, step by step, with every message.
 
-It owns how an episode is told; who may be named, and what is played on, is `lab.cli.contenders`'s.
+It owns how an episode is printed; names of candidates, and task and model, are `lab.cli.contenders`'s.
 """
 
 import asyncio
@@ -36,12 +36,11 @@ def play(
     endpoint: EndpointUrl = "",
     debug: Debug = False,
 ) -> None:
-    """Play one episode, step by step: every message that is sent, the action, the reward, tokens, seconds.
+    """Play one episode, step by step: each message, the action, the reward, tokens, seconds.
 
-    WHO is frozen, baseline, the number or name of a trial of the experiment's last study (or of --study),
-    or the path of a frozen file.
-    Model and environment are those of lab.tune; a trial is played on those of its study, where no variable
-    says otherwise.
+    WHO is frozen, baseline, the number or name of a trial of the experiment's last study, or the path of a
+    frozen file.
+    Model and environment are the same as for lab.tune.
 
     Examples:
 
@@ -77,7 +76,7 @@ async def _play(asked: Asked, seed: int, url: str) -> None:
 
 @dataclass
 class _Told:
-    """A model whose messages are shown before they are sent, and the steps that follow from its answers."""
+    """A model that prints its messages before they are sent, and the steps that follow from its answers."""
 
     model: "Model"
     task: "Task"
@@ -88,13 +87,13 @@ class _Told:
         self, messages: "Sequence[Message]", sampling: "SamplingParams", schema: str = ""
     ) -> "Completion":
         """Ask the model once; see `Endpoint.complete`."""
-        _say(f"\n== Step {self.steps + 1} of {self.task.max_steps} at most")
+        _say(f"\n== Step {self.steps + 1} of at most {self.task.max_steps}")
         for message in messages:
             _say(f"[{message.role}]\n{message.content}")
         return await self.model.complete(messages, sampling, schema)
 
     def step(self, step: "Step") -> None:
-        """Tell what was done and what came of it."""
+        """Print an action and its result."""
         self.steps, self.returned = step.number, self.returned + step.reward
         _say(f"[action]\n{step.action}")
         if step.observation != step.action:
@@ -109,7 +108,7 @@ def _cost(completion: "Completion | None") -> str:
         return ""
     tokens = f"{completion.prompt_tokens:,} tokens in, {completion.completion_tokens:,} out"
     tries = f" in {completion.attempts} attempts" if completion.attempts > 1 else ""
-    return f"; {tokens}; {completion.latency_s:.2f} s{tries}; finished by {completion.finish_reason}"
+    return f"; {tokens}; {completion.latency_s:.2f} s{tries}; finish_reason={completion.finish_reason}"
 
 
 def _heading(stage: "Stage", seed: int) -> str:
@@ -134,7 +133,7 @@ def _sum(episode: "Episode", task: "Task") -> str:
 
 
 def _say(text: str) -> None:
-    """Model and environment write what they like: nothing of it reaches the terminal as an escape."""
+    """Print text of a model or an environment, with terminal escapes made visible."""
     print_result(plain(text))
 
 

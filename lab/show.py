@@ -1,7 +1,6 @@
-"""The command `python -m lab.show`: a frozen prompt for people, with why it should be believed.
+"""The command `python -m lab.show`: a frozen prompt and its evidence, for people.
 
-It owns the page: texts, settings, evidence, provenance, and what differs from the baseline. It asks nothing.
-Of a study it shows the result, as `lab.tune` printed it.
+It owns the page: texts, settings, evidence, provenance, differences from the baseline. It makes no calls.
 """
 
 import asyncio
@@ -29,11 +28,8 @@ app = command_line()
 
 @app.command()
 def show(
-    file: Annotated[Path | None, typer.Argument(help="The frozen prompt.", show_default=str(BEST))] = None,
-    study: Annotated[
-        str, typer.Option(metavar="NAME", help="Show a study's result instead: `lab studies` lists them.")
-    ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object.")] = False,
+    file: Annotated[Path, typer.Argument(help="The frozen prompt.")] = BEST,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
     debug: Debug = False,
 ) -> None:
     """Show a frozen prompt: its texts and settings, its evidence, and what differs from the baseline.
@@ -75,7 +71,7 @@ async def _result(study: str, *, as_json: bool) -> str:
 
 
 def _experiment(frozen: FrozenPrompt) -> "Experiment | ConfigError":
-    """The experiment that froze it, as its file is now, or why that cannot be had."""
+    """The experiment that froze it, as its file is now, or the error of reading it."""
     from lab.experiment.experiment import load_experiment
 
     try:
@@ -102,7 +98,7 @@ def _page(path: Path, frozen: FrozenPrompt, experiment: "Experiment | ConfigErro
     yield f"for task {task.name} (environment {frozen.environment.shown})."
     yield from _section("Evidence", _evidence(frozen.evidence))
     if isinstance(experiment, ConfigError):
-        yield from _section("Against the baseline", [f"The baseline is not known: {experiment.one_line}"])
+        yield from _section("Against the baseline", [f"The baseline is unknown: {experiment.one_line}"])
     else:
         yield from _section("Against the baseline", _against(experiment, candidate))
     yield from _section("System text", candidate.template.system.strip().splitlines())
@@ -151,13 +147,13 @@ def _claim(evidence: Evidence) -> str:
     match evidence.outcome:
         case "winner":
             better = f"{evidence.judged}s {MORE.get(evidence.judged, UNKNOWN)}"
-            return f"It {better} than the baseline on episodes that the search never saw."
+            return f"It {better} than the baseline on unseen episodes."
         case "cheaper":
             return (
-                f"It costs less than the baseline, at a {evidence.judged} that the objective's rule allows."
+                f"It costs less than the baseline, at a {evidence.judged} within the objective's tolerance."
             )
         case "unvalidated":
-            return "NOT VALIDATED: it was frozen before a verdict, and its figures are the search's."
+            return "NOT VALIDATED: frozen before a verdict; the figures are the search's."
         case _ if evidence.caution:
             return "It is the baseline itself."
         case _:
@@ -166,7 +162,7 @@ def _claim(evidence: Evidence) -> str:
 
 def _against(experiment: "Experiment", candidate: Candidate) -> Iterator[str]:
     baseline = experiment.baseline
-    yield f"as {experiment_path(experiment.name)} has it now:"
+    yield f"as {experiment_path(experiment.name)} is now:"
     pairs = differing(baseline, candidate)
     if not pairs and baseline == candidate:
         yield "Nothing differs."

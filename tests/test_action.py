@@ -159,7 +159,7 @@ def test_the_one_text_is_the_whole_and_a_cut_says_so() -> None:
 
 
 def test_a_hook_that_fails_is_told() -> None:
-    with pytest.raises(ConfigError, match="render failed"):
+    with pytest.raises(ConfigError, match="render hook failed"):
         View(render=lambda seen: seen["none"]).observed({"n": 1}, 1, False)
     with pytest.raises(EnvError, match="malformed"):
         View("board").observed({"n": 1}, 1, False)

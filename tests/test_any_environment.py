@@ -291,7 +291,7 @@ def test_an_argument_that_reset_does_not_take_is_told(project: Project) -> None:
         async with open_environment(config, project.folder) as environment, environment.session() as session:
             await session.reset(0, {"distnace": 3})
 
-    with pytest.raises(ConfigError, match="takes no 'distnace'") as caught:
+    with pytest.raises(ConfigError, match="no argument 'distnace'") as caught:
         asyncio.run(reset())
     assert "distance" in caught.value.do
 

@@ -45,28 +45,40 @@ def test_an_episode_without_a_step_is_accepted() -> None:
 
 
 WRONG = {
-    "a stray line": (("[STEP] step=1", "[DEBUG] thinking\n[STEP] step=1"), "2: it is none of START"),
-    "a raw newline": (("hello there", "hello\nthere"), "2: STEP has not the fields"),
-    "a raw line separator": (("hello there", "hello\u2028there"), "2: a raw '\\u2028' breaks the line"),
+    "a stray line": (
+        ("[STEP] step=1", "[DEBUG] thinking\n[STEP] step=1"),
+        "2: not a START, STEP or END line",
+    ),
+    "a raw newline": (("hello there", "hello\nthere"), "2: STEP must contain step, action"),
+    "a raw line separator": (("hello there", "hello\u2028there"), "2: a raw '\\u2028' splits the line"),
     "a carriage return": (("hello there", "hello\rthere"), "2: a raw '\\r'"),
-    "one decimal": (("reward=1.10 done", "reward=1.1 done"), "2: reward is '1.1': a number with 2 decimals"),
+    "one decimal": (
+        ("reward=1.10 done", "reward=1.1 done"),
+        "2: reward is '1.1': use a number with 2 decimals",
+    ),
     "no number": (("reward=1.10 done", "reward=nan done"), "2: reward is 'nan'"),
-    "Python's bool": (("done=false", "done=False"), "2: done is 'False': true or false"),
+    "Python's bool": (("done=false", "done=False"), "2: done is 'False': use true or false"),
     "an empty error": (("done=false error=null", "done=false error="), "2: error is empty"),
     "a field in the action": (("hello there", "a reward=1.00 done=true error=null b"), "2: the action or"),
-    "a step left out": (("step=2", "step=3"), "3: step is '3', and 2 is next"),
-    "a step after done": (("done=false", "done=true"), "3: STEP comes after a step that was done"),
+    "a step left out": (("step=2", "step=3"), "3: expected step=2, got '3'"),
+    "a step after done": (("done=false", "done=true"), "3: STEP after done=true"),
     "no END": (("[END] success=true steps=2 score=0.010 rewards=1.10,0.30\n", ""), "3: the output ends"),
-    "a torn END": (("rewards=1.10,0.30\n", "rewards=1.10,0."), "4: the last line is not whole"),
-    "no START": (("[START] task=echo env=test model=m\n", ""), "1: STEP comes before START"),
-    "START again": (("[STEP] step=1", "[START] task=a env=b model=c\n[STEP] step=1"), "2: START comes again"),
+    "a torn END": (("rewards=1.10,0.30\n", "rewards=1.10,0."), "4: the last line has no newline"),
+    "no START": (("[START] task=echo env=test model=m\n", ""), "1: STEP before START"),
+    "START again": (
+        ("[STEP] step=1", "[START] task=a env=b model=c\n[STEP] step=1"),
+        "2: a second START before END",
+    ),
     "an empty model": (("model=m", "model="), "1: model is empty"),
-    "a wrong count": (("steps=2", "steps=8"), "4: steps is '8', and there were 2"),
-    "other rewards": (("rewards=1.10,0.30", "rewards=1.10,0.40"), "4: rewards are not those of the steps"),
+    "a wrong count": (("steps=2", "steps=8"), "4: expected steps=2, got '8'"),
+    "other rewards": (
+        ("rewards=1.10,0.30", "rewards=1.10,0.40"),
+        "4: rewards differ from those of the steps",
+    ),
     "a score over 1": (("score=0.010", "score=1.200"), "4: score is '1.200'"),
     "a score of one decimal": (("score=0.010", "score=0.1"), "4: score is '0.1'"),
     "an escape": (("reward=1.10 done", "reward=\x1b[31m done"), "2: reward is '\\x1b[31m'"),
-    "nothing": ((GOOD, ""), "1: there is no START"),
+    "nothing": ((GOOD, ""), "1: there is no START line"),
 }
 
 
@@ -79,7 +91,7 @@ def test_what_is_wrong_is_told_by_line(change: tuple[str, str], told: str) -> No
 
 
 def test_what_is_not_utf_8_is_told() -> None:
-    assert check(GOOD.encode().replace(b"hello", b"hell\xff")).faults[0].what == "it is not UTF-8"
+    assert check(GOOD.encode().replace(b"hello", b"hell\xff")).faults[0].what == "the line is not valid UTF-8"
 
 
 @given(

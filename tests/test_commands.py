@@ -181,7 +181,7 @@ def test_show_says_where_the_baseline_is_gone(tmp_path: Path) -> None:
     (project.folder / "experiments/echo.toml").unlink()
     done = project.run("-m", "lab.show")
     assert done.returncode == 0
-    assert "The baseline is not known: There is no such experiment." in done.stdout
+    assert "The baseline is unknown: The experiment file does not exist." in done.stdout
 
 
 def test_play_shows_each_step_with_what_is_sent(documented: Documented) -> None:
@@ -307,7 +307,7 @@ def doctor(project: Project, **settings: str) -> tuple[int, dict[str, str]]:
     done = project.run("-m", "lab.doctor", **settings)
     assert "Traceback" not in done.stderr, done.stderr
     assert KEY not in done.stdout + done.stderr
-    found = re.findall(r"^(fine|NOT|-) +(MLflow store|\w+) ", done.stdout, re.MULTILINE)
+    found = re.findall(r"^(ok|FAIL|-) +(MLflow store|\w+) ", done.stdout, re.MULTILINE)
     return done.returncode, {about: mark for mark, about in found}
 
 
@@ -320,7 +320,7 @@ def test_the_doctor_finds_a_wrong_key(project: Project) -> None:
     with fake_endpoint(lambda _: Reply(status=401, message=f"no such key: {KEY}")) as endpoint:
         code, marks = doctor(project, API_BASE_URL=endpoint.url, MODEL_NAME="big", HF_TOKEN=KEY)
     assert code == 3
-    assert [about for about, mark in marks.items() if mark == "NOT"] == ["key"]
+    assert [about for about, mark in marks.items() if mark == "FAIL"] == ["key"]
     assert marks["model"] == "-"
 
 
@@ -329,14 +329,14 @@ def test_the_doctor_finds_no_endpoint_and_a_broken_store(project: Project) -> No
     nowhere = f"http://127.0.0.1:{free_port()}/v1"
     code, marks = doctor(project, API_BASE_URL=nowhere, MODEL_NAME="big", HF_TOKEN=KEY)
     assert code == 3
-    assert [about for about, mark in marks.items() if mark == "NOT"] == ["endpoint", "MLflow store"]
+    assert [about for about, mark in marks.items() if mark == "FAIL"] == ["endpoint", "MLflow store"]
     assert marks["key"] == "-"
 
 
 def test_the_doctor_finds_a_model_without_a_name_and_has_a_line_for_all(project: Project) -> None:
     code, marks = doctor(project, API_BASE_URL="https://host.invalid/v1")
     assert code == 2
-    assert [about for about, mark in marks.items() if mark == "NOT"] == ["model"]
+    assert [about for about, mark in marks.items() if mark == "FAIL"] == ["model"]
     assert (marks["endpoint"], marks["key"]) == ("-", "-")
 
 
@@ -344,7 +344,7 @@ def test_the_doctor_finds_a_model_that_there_is_not(project: Project) -> None:
     with fake_endpoint(lambda _: Reply(status=404)) as endpoint:
         code, marks = doctor(project, API_BASE_URL=endpoint.url, MODEL_NAME="huge", HF_TOKEN=KEY)
     assert code == 3
-    assert [about for about, mark in marks.items() if mark == "NOT"] == ["model"]
+    assert [about for about, mark in marks.items() if mark == "FAIL"] == ["model"]
 
 
 def test_the_doctor_finds_no_environment(project: Project) -> None:
@@ -352,16 +352,16 @@ def test_the_doctor_finds_no_environment(project: Project) -> None:
         where = f"http://127.0.0.1:{free_port()}"
         code, marks = doctor(project, API_BASE_URL=endpoint.url, MODEL_NAME="big", ENV_BASE_URL=where)
     assert code == 4
-    assert [about for about, mark in marks.items() if mark == "NOT"] == ["environment"]
+    assert [about for about, mark in marks.items() if mark == "FAIL"] == ["environment"]
 
 
 def test_the_doctor_goes_on_without_an_experiment(project: Project) -> None:
     (project.folder / "experiments/echo.toml").unlink()
     code, marks = doctor(project)
     assert code == 2
-    assert marks["experiment"] == "NOT"
+    assert marks["experiment"] == "FAIL"
     assert marks["environment"] == "-"
-    assert marks["disk"] == "fine"
+    assert marks["disk"] == "ok"
 
 
 def test_a_fault_of_the_labs_own_is_no_traceback_unless_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -387,6 +387,6 @@ def test_an_endpoint_that_is_down_is_told_in_words(mistaken: Project, command: t
     nowhere = {"API_BASE_URL": "http://127.0.0.1:9/v1", "MODEL_NAME": "m"}
     done = mistaken.run("-m", f"lab.{name}", *arguments, **nowhere)
     assert done.returncode == 3
-    assert "nothing listens there" in done.stderr
+    assert "no server is listening" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 5

@@ -148,7 +148,7 @@ def test_tokens_that_run_out_in_the_holdout_give_a_verdict_on_the_pairs_that_wer
         again = tune(project, endpoint)
     assert done.returncode == 0, done.stderr + done.stdout
     told = re.search(
-        r"the verdict is on (\d) of 6 planned pairs of episodes: budget.tokens = 3600", done.stdout
+        r"the verdict is based on (\d) of 6 planned pairs of episodes: budget.tokens = 3600", done.stdout
     )
     assert told, done.stdout
     assert 2 <= int(told[1]) < 6
@@ -249,7 +249,7 @@ def test_where_to_freeze_is_looked_at_before_a_call_is_paid_for(project: Project
         assert endpoint.requests == []
     for done in (below, folder):
         assert done.returncode == 2, done.stderr
-        assert "A file cannot be written there." in done.stderr
+        assert "The file cannot be written." in done.stderr
 
 
 def test_a_result_that_cannot_be_written_is_printed_and_costs_nothing_to_write_elsewhere(

@@ -118,7 +118,7 @@ def test_an_unreachable_url_says_what_to_check(url: str) -> None:
 def test_no_docker_engine_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     error = failure(replace(ECHO, image="test:latest"))
-    assert "no running Docker engine" in error.why
+    assert "no Docker engine is running" in error.why
     assert "unset LOCAL_IMAGE_NAME" in error.do
 
 
@@ -177,10 +177,10 @@ def hang_up(asked: dict[str, Any], connection: ServerConnection) -> str | None:
 
 
 FAULTS: dict[str, tuple[Say, str]] = {
-    "reward NaN": (after_reset(observation(reward=float("nan"))), "reward is no number"),
-    "reward infinite": (after_reset(observation(reward=float("inf"))), "reward is no number"),
+    "reward NaN": (after_reset(observation(reward=float("nan"))), "reward is not a finite number"),
+    "reward infinite": (after_reset(observation(reward=float("inf"))), "reward is not a finite number"),
     "reward a string": (after_reset(observation(reward="plenty")), "environment"),
-    "reward true": (after_reset(observation(reward=True)), "reward is no number"),
+    "reward true": (after_reset(observation(reward=True)), "reward is not a finite number"),
     "no observation": (after_reset('{"type": "observation", "data": {}}'), "observation is malformed"),
     "text a number": (after_reset(observation(text=7)), "observation is malformed"),
     "not JSON": (after_reset("<html>"), "environment failed"),
@@ -230,7 +230,7 @@ def test_an_action_that_the_server_refuses_is_that_steps_error() -> None:
 def test_a_server_that_does_not_say_what_its_actions_are_is_told(action: object) -> None:
     with fake_environment(lambda *_: observation(), action) as url:
         error = failure(replace(ECHO, url=url))
-    assert "does not say what the environment's actions are" in error.what
+    assert "publishes no usable action schema" in error.what
     assert error.where == f"{url}/schema"
 
 

@@ -144,7 +144,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
 
 
 def test_an_absent_file_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(FrozenPromptError, match="no frozen prompt"):
+    with pytest.raises(FrozenPromptError, match="does not exist"):
         read_frozen(tmp_path / "best.toml")
 
 
@@ -167,7 +167,7 @@ def test_lines_stay_lines_where_one_ends_with_a_carriage_return(file: Path) -> N
 )
 def test_what_does_not_read_back_is_not_frozen(file: Path, changes: dict[str, Any]) -> None:
     before = file.read_bytes()
-    with pytest.raises(LabError, match="untouched") as caught:
+    with pytest.raises(LabError, match="unchanged") as caught:
         freeze(dataclasses.replace(a_frozen_prompt(), **changes), file)
     assert str(file) in str(caught.value)
     assert file.read_bytes() == before
@@ -193,7 +193,7 @@ def test_a_file_nested_deeply_is_refused(file: Path, text: str) -> None:
 def test_a_refused_write_leaves_what_was_there(file: Path) -> None:
     before = file.read_bytes()
     blocked = file / "below"  # a file is no folder
-    with pytest.raises(LabError, match="untouched"):
+    with pytest.raises(LabError, match="unchanged"):
         freeze(a_frozen_prompt(), blocked)
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == ["best.toml"]

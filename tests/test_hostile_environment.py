@@ -55,7 +55,7 @@ def nested(levels: int) -> object:
 def test_a_schema_that_cannot_be_used_is_told_with_why(action: object, told: str) -> None:
     with fake_environment(lambda *_: observation(), action) as url:
         error = failure(url)
-    assert "does not say what the environment's actions are" in error.what
+    assert "publishes no usable action schema" in error.what
     assert told in error.why
 
 
@@ -119,5 +119,5 @@ def test_what_cannot_be_written_is_a_malformed_observation() -> None:
 
 @pytest.mark.parametrize("reward", [10**400, -(10**400), json.loads("1" + "0" * 400)])
 def test_a_reward_of_hundreds_of_digits_is_no_number(reward: int) -> None:
-    with pytest.raises(EnvError, match="reward is no number"):
+    with pytest.raises(EnvError, match="reward is not a finite number"):
         View().observed({"shown": "text"}, reward, False)

@@ -314,7 +314,7 @@ def test_the_screen_fits_any_size_and_keeps_the_baseline_and_the_incumbent() -> 
     shown = screen(many, 80, 24).plain
     assert "x baseline" in shown
     assert "trial-000" in shown
-    assert "3 attempts at calls failed; the last: It is busy." in shown
+    assert "3 failed attempts at calls; the last: It is busy." in shown
     assert MODEL_TEXT not in shown
 
 

@@ -365,7 +365,7 @@ def test_show_words_a_file_by_what_was_judged_and_an_older_one_by_the_return() -
 def test_compare_names_the_number_and_says_where_the_other_one_disagrees() -> None:
     (compared,) = judged(BY_SCORE, TALKER, CLOSER).finalists
     assert claim("a", "b", compared, 0.95).startswith("a scores higher than b: +0.590")
-    assert [*_other("a", "b", compared)] == ["Mind: a returns less than b: -0.610 [-0.610, -0.610]."]
+    assert [*_other("a", "b", compared)] == ["However: a returns less than b: -0.610 [-0.610, -0.610]."]
     (compared,) = judged(BY_SCORE, [[0.4]] * 8, CLOSER).finalists
     assert [*_other("a", "b", compared)] == []
 
@@ -376,10 +376,10 @@ def test_compare_names_the_number_and_says_where_the_other_one_disagrees() -> No
         (
             BY_SCORE,
             1.0,
-            "a score of 1.0, the maximum: between these the score cannot tell candidates apart; [obj",
+            "the maximum score, 1.0: among these, scores cannot tell candidates apart; [obj",
         ),
-        (BY_SCORE, -1.0, "a score of 0.0, the minimum"),
-        (BY_RETURN, 1.0, "a score of 1.0, the most there is: judge by the return"),
+        (BY_SCORE, -1.0, "the minimum score, 0.0"),
+        (BY_RETURN, 1.0, "the maximum score, 1.0; compare returns instead"),
         (BY_RETURN, -1.0, ""),
         (BY_SCORE, 0.5, ""),
     ],

@@ -75,7 +75,7 @@ def test_episodes_wait_for_a_place_and_that_is_said_once_without_a_storm_of_retr
     assert server.at_once == most
     assert server.refused <= 2 * 24
     (told,) = said
-    assert f"takes {most} session" in told
+    assert f"accepts {most} session" in told
     assert "max_concurrent_envs" in told
 
 

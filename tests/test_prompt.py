@@ -39,7 +39,7 @@ def test_a_paragraph_without_its_value_is_left_out() -> None:
         ("{step!r}", "must be a plain name"),
         ("{step:>9}", "must be a plain name"),
         ("{", "braces do not match"),
-        ("  ", "something in it"),
+        ("  ", "non-empty string"),
     ],
 )
 def test_a_wrong_turn_text_is_refused_by_name(turn: str, told: str) -> None:
@@ -59,7 +59,7 @@ def test_the_system_text_cannot_change_within_an_episode() -> None:
     [
         (b"system = 'a'", "keys about, system and turn"),
         (b"system = 'a'\nturn = 'b'\nextra = 1", "keys about, system and turn"),
-        (b"system = 3\nturn = 'b'", "must be a string"),
+        (b"system = 3\nturn = 'b'", "must be a non-empty string"),
         (b"system = ", "cannot be read"),
         (b"\xff\xfe", "cannot be read"),
     ],

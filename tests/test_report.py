@@ -289,7 +289,7 @@ def test_where_the_test_shows_no_gain_none_is_claimed(reported: Reported) -> Non
     assert "That does not show that they are equal." in verdict
     assert "Nothing: the baseline itself is frozen." in page.sections["settings"]
     nobody = rendered(judged(reported.story, winner=None, finalists=())).sections["verdict"]
-    assert "Nothing was shown" in nobody
+    assert "No result: no finalist completed enough holdout episodes" in nobody
 
 
 def test_a_cheaper_winner_is_not_called_a_better_one(reported: Reported) -> None:

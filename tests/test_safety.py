@@ -46,7 +46,7 @@ def test_a_bad_endpoint_gets_neither_keys_nor_escapes_into_what_is_left(tmp_path
         played = project.run("inference.py", **settings)
     assert tuned.returncode == 0, tuned.stderr
     assert played.returncode == 0, played.stderr
-    assert "Attempts that failed" in tuned.stdout
+    assert "Failed attempts" in tuned.stdout
     printed = "".join([tuned.stdout, tuned.stderr, played.stdout, played.stderr]).encode()
     assert not any(secret in printed for secret in SECRETS)
     assert not any(secret in process for secret in SECRETS for process in processes)

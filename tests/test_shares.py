@@ -130,7 +130,7 @@ def test_prose_where_json_is_asked_for_stops_the_study_and_the_doctor_foresees_i
         doctor = run(project, endpoint, "lab.doctor", "experiments/known.toml")
         assert doctor.code == 3
         assert re.search(
-            r"^NOT   steps .*were no action.*there is no JSON object in it", doctor.out, re.MULTILINE
+            r"^FAIL  steps .*were no action.*there is no JSON object in it", doctor.out, re.MULTILINE
         )
         done = run(project, endpoint, *TUNE)
     stops(done, 3, "no action", "there is no JSON object in it")
@@ -156,15 +156,15 @@ def test_an_environment_that_refuses_everything_stops_the_study_with_its_words(p
         done = run(project, endpoint, *TUNE)
     stops(done, 4, "refused by the environment", "Speak up!")
     assert doctor.code == 4
-    assert re.search(r"^NOT   steps .*Speak up!", doctor.out, re.MULTILINE)
+    assert re.search(r"^FAIL  steps .*Speak up!", doctor.out, re.MULTILINE)
 
 
 def test_rewards_that_are_all_0_are_said_plainly(project: Project) -> None:
     with environment(project, observation("so be it", 0.0)), fake_endpoint() as endpoint:
         done = run(project, endpoint, *TUNE)
     assert done.code == 0, done.err
-    assert "Every episode returned 0: there is nothing to tell candidates apart by." in done.out
-    assert "could not be used" not in done.out
+    assert "Every episode returned 0, so candidates cannot be told apart." in done.out
+    assert "unusable" not in done.out
     assert "answers were" not in done.out
 
 
@@ -183,7 +183,7 @@ def test_a_study_too_small_to_stop_says_it_in_the_verdict(project: Project) -> N
         done = run(project, endpoint, *TUNE)
     assert done.code == 0, done.err
     assert re.search(
-        r"^Most of the frozen prompt's holdout answers could not be used: 100 % of 2 answers were empty",
+        r"^Most of the frozen prompt's holdout answers were unusable: 100 % of 2 answers were empty",
         done.out,
         re.MULTILINE,
     )
@@ -200,7 +200,7 @@ def test_a_candidate_without_a_usable_answer_stops_nothing_and_cannot_win(projec
     (finalist,) = result["finalists"]
     assert finalist["difference_interval"][0] > 0
     assert finalist["answers"]["empty"] == finalist["answers"]["fallback"] == 1
-    assert re.search(r"trial-\d+ cannot win: .* 100 % of 24 answers", result["verdict"]["cautions"][0])
+    assert re.search(r"trial-\d+ cannot win, .* 100 % of 24 answers", result["verdict"]["cautions"][0])
     assert result["baseline"]["answers"]["empty"] == 0
     troubled = [one for one in result["trials"]["troubled"] if one["answers"]["empty"] == 1]
     assert troubled == result["trials"]["troubled"] != []
@@ -254,7 +254,7 @@ def test_shares_are_beside_the_returns_of_a_trials_line_and_the_summary(mixed: M
     (whole,) = percents(mixed.summary.split("In the whole study")[1], "of [0-9]+ answers were empty")
     assert 25 <= whole <= 35
     assert mixed.summary.count("answers were empty (finish_reason=length)") >= 2
-    assert "could not be used" not in mixed.summary
+    assert "unusable" not in mixed.summary
 
 
 def test_the_documents_shares_are_those_of_the_summary_and_of_the_frozen_file(mixed: Mixed) -> None:
@@ -278,7 +278,7 @@ def test_the_report_and_the_comparison_have_them_too(mixed: Mixed) -> None:
     assert "Unusable answers" in mixed.report
     assert "In the whole study, " in mixed.report.split('id="caveats"')[1]
     failures = mixed.report.split('id="failures"')[1].split("<section")[0]
-    assert re.search(r"could not be used: \d+ % of \d+ answers were empty", failures)
+    assert re.search(r"Unusable answers: \d+ % of \d+ answers were empty", failures)
     assert len(percents(mixed.compare, "empty")) == 2
     assert len(percents(mixed.compare, r"of 40 answers were empty \(finish_reason=length\)")) == 2
 

@@ -158,7 +158,7 @@ def test_calls_without_a_price_are_told_as_such_and_never_as_free() -> None:
     spending.count(1, 100, 50, UNKNOWN)
     assert (spending.money, spending.unpriced) == ("price unknown", 1)
     spending.count(1, 1_000_000, 0, Prices(2.0, 1.0))
-    assert spending.money == "$2.00 and what is unknown"
+    assert spending.money == "$2.00 plus an unknown amount"
     assert not Prices(tokens_in=1.0).known  # half a price tells no cost
 
 

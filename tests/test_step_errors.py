@@ -363,7 +363,7 @@ def test_a_real_server_of_one_session_is_played_to_the_end_over_its_error_frames
             "-m", "lab.tune", "experiments/ladder.toml", ENV_BASE_URL=url, **settings(endpoint.url)
         )
     assert tuned.returncode == 0, tuned.stderr
-    assert tuned.stderr.count("takes 1 session at a time") == 1
+    assert tuned.stderr.count("accepts 1 session at a time") == 1
     assert "max_concurrent_envs" in tuned.stderr
     assert read_frozen(project.folder / "prompts/best.toml").candidate.template.name == "steady"
     asked = [message["content"] for body in endpoint.requests for message in body["messages"]]
@@ -444,7 +444,7 @@ def test_what_makes_no_environment_is_refused_before_it_is_called(project: Proje
         async with open_environment(EnvironmentConfig(python=python), project.folder):
             pass
 
-    with pytest.raises(ConfigError, match="is no environment"):
+    with pytest.raises(ConfigError, match="does not name an environment"):
         asyncio.run(opened())
 
 
@@ -485,7 +485,7 @@ def test_a_command_refuses_what_would_abort_it(tmp_path: Path) -> None:
     with fake_endpoint() as endpoint:
         done = project.run("-m", "lab.tune", "experiments/ladder.toml", **settings(endpoint.url))
     assert done.returncode == 2, done.stderr
-    assert "What python names is no environment." in done.stderr
+    assert "environment.python does not name an environment." in done.stderr
 
 
 def test_a_steps_time_limit_is_a_setting_and_is_frozen(tmp_path: Path) -> None:

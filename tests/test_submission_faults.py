@@ -335,7 +335,7 @@ def test_names_with_blanks_are_one_word_on_start(project: Project) -> None:
     start, _, _ = checked(done.stdout)
     assert start.groups() == ("a_task", "the_bench", "my_model")
     assert {body["model"] for body in endpoint.requests} == {"my  model"}
-    assert "'my_model' for 'my  model'" in done.stderr
+    assert "'my  model' as 'my_model'" in done.stderr
     assert check(done.stdout.encode()).faults == ()
 
 
@@ -383,7 +383,7 @@ def test_a_frozen_file_is_played_and_compared_by_its_path(project: Project) -> N
     assert compared.returncode == 0, compared.stderr
     assert "No difference between elsewhere/other.toml and baseline" in compared.stdout
     assert missing.returncode == 2
-    assert "There is no frozen prompt" in missing.stderr
+    assert "The frozen prompt does not exist" in missing.stderr
     assert "elsewhere/absent.toml" in missing.stderr
 
 

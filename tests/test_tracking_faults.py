@@ -76,7 +76,7 @@ def test_what_is_refused_costs_itself_alone_is_told_and_can_be_logged_again(tmp_
     file = f"experiments/{NAME}.toml"
     with fake_endpoint(storyteller_is_best) as endpoint:
         code, out, err = command(project, endpoint, "lab.doctor", file)
-        assert f"{NAME} was deleted there, and the next study restores it" in out
+        assert f"{NAME} was deleted there; the next study restores it" in out
         code, out, err = command(project, endpoint, "lab.tune", file, "--json")
         assert code == 0, err
         assert f"experiment {NAME!r} was deleted in MLflow: it is restored there" in err or NAME in err
@@ -91,8 +91,8 @@ def test_what_is_refused_costs_itself_alone_is_told_and_can_be_logged_again(tmp_
         code, out, err = command(project, endpoint, "lab.tune", file, "--quiet")  # told again
         assert (code, err) == (0, "")
         assert "mlflow ui" not in out
-        assert "MLflow did not take everything:\n  the frozen prompt in the registry: " in out
-        (again,) = re.findall(r"python -m (lab\.report .*) --mlflow   logs it again", out)
+        assert "MLflow rejected some items:\n  the frozen prompt in the registry: " in out
+        (again,) = re.findall(r"python -m (lab\.report .*) --mlflow   logs them again", out)
         assert rows(store, RUNS) == runs
         store.unlink()
         asked = len(endpoint.requests)
@@ -199,12 +199,12 @@ def test_the_commands_meet_a_half_made_database_and_artifacts_that_cannot_be_wri
     with making(in_place, store, store, 20), fake_endpoint(storyteller_is_best) as endpoint:
         code, out, _ = command(project, endpoint, "lab.doctor", "experiments/known.toml")
         assert code == 2
-        assert re.search(r"^NOT +MLflow store +MLflow's database is half made", out, re.MULTILINE)
+        assert re.search(r"^FAIL +MLflow store +MLflow's database is incomplete", out, re.MULTILINE)
         code, out, err = command(project, endpoint, "lab.tune", "experiments/known.toml")
         assert code == 0, err
         assert "was half made by a command that was killed: moved to" in err
         assert (project.folder / "mlflow.db.broken-1").exists()
-        told = out[out.index("MLflow did not take everything:") :]
+        told = out[out.index("MLflow rejected some items:") :]
         assert re.search(
             r"^  experiment\.toml, prompt\.txt of .* and \d+ more: \w+Error: ", told, re.MULTILINE
         )

@@ -209,7 +209,7 @@ def test_the_submission_plays_what_was_tuned(tuned: Tuned) -> None:
 def test_where_nothing_is_better_the_baseline_is_frozen_and_a_blind_score_is_told(project: Project) -> None:
     with fake_endpoint(baseline_is_best) as endpoint:
         code, out, _ = tune(project, endpoint)
-    assert "100% of 24 holdout episodes have a score of 1.0" in out
+    assert "100% of 24 holdout episodes reached the maximum score, 1.0" in out
     assert code == 0
     assert frozen(project).evidence.outcome == "baseline"
     assert frozen(project).candidate.template.name == "reference"
@@ -457,8 +457,8 @@ FAULTS = [
     (Reply(status=500), "The endpoint failed."),
     (Reply(status=504), "The model did not answer in time."),
     (Reply(delay_s=HASTY_S + 1), "The model did not answer in time."),
-    (Reply(sent=0.5), "The endpoint broke off in the middle."),
-    (Reply(sent=-1), "The endpoint broke off in the middle."),
+    (Reply(sent=0.5), "The connection to the endpoint was lost."),
+    (Reply(sent=-1), "The connection to the endpoint was lost."),
     (Reply(body=b'{"choices": ['), "The model's answer is not JSON."),
     (Reply(body=b'{"choices": []}'), "The model's answer has no choices."),
     (Reply("x" * 10_000_000), "The model's answer is too long."),
@@ -502,7 +502,7 @@ def test_an_endpoint_that_fails_a_third_of_the_calls_costs_nothing_but_time(proj
     assert told == faults
     assert faults.total() == attempts - calls
     assert len(endpoint.requests) == attempts + refused
-    assert "Attempts that failed: " in out
+    assert "Failed attempts: " in out
 
 
 def test_an_episode_that_fails_for_the_endpoints_fault_is_played_again(project: Project) -> None:
@@ -533,10 +533,10 @@ def test_an_episode_that_fails_for_the_endpoints_fault_is_played_again(project: 
 @pytest.mark.parametrize(
     ("arguments", "settings", "code", "told"),
     [
-        (["experiments/absent.toml"], {}, 2, "There is no such experiment"),
+        (["experiments/absent.toml"], {}, 2, "The experiment file does not exist"),
         (["--trails", "3"], {}, 2, "No such option"),
         (["experiments/known.toml"], {"API_BASE_URL": "https://host.invalid/v1"}, 2, "MODEL_NAME"),
-        (["experiments/known.toml"], {"MODEL_NAME": "gpt-9"}, 2, "set API_BASE_URL to the endpoint"),
+        (["experiments/known.toml"], {"MODEL_NAME": "gpt-9"}, 2, "set API_BASE_URL to this model's endpoint"),
         (
             ["experiments/known.toml"],
             {"API_BASE_URL": "https://h.invalid/v1", "MODEL_NAME": "m"},
@@ -547,7 +547,7 @@ def test_an_episode_that_fails_for_the_endpoints_fault_is_played_again(project: 
             ["experiments/known.toml"],
             {"API_BASE_URL": "http://127.0.0.1:9/v1", "MODEL_NAME": "m"},
             3,
-            "nothing listens there",
+            "no server is listening",
         ),
         (["experiments/known.toml"], {"ENV_BASE_URL": "http://127.0.0.1:9"}, 4, "ENV_BASE_URL"),
     ],

@@ -1,5 +1,5 @@
 """The agent: a candidate (template, sampling, context, demonstrations) that plays episodes of a task.
 
-It owns prompts and messages, the rollout, and the episodes, returns and scores that result.
-It leaves calls to `lab.llm`, actions to `lab.environments`, and the choice of candidates to `lab.search`.
+It owns prompts and messages, the rollout, and the resulting episodes, returns and scores.
+It leaves calls to `lab.llm`, actions to `lab.environments`, and choosing candidates to `lab.search`.
 """

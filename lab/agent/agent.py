@@ -1,6 +1,6 @@
-"""The Agent: a Candidate at an Endpoint; observation and history in, action out.
+"""The Agent: a Candidate with a model; observation and history in, action out.
 
-What the lab scores and what `inference.py` plays is this. The prompt's form is `lab.agent.messages`'s.
+The lab scores, and `inference.py` plays, this same class. The prompt's form is `lab.agent.messages`'s.
 """
 
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ from lab.agent.task import Task
 from lab.llm.client import Completion, Model
 
 FALLBACK_ACTION = "The model gave no answer for this step, so this sentence is sent in its place."
-"""Sent where the model gave nothing; the step's `error` says so."""
+"""Sent if the model gave no answer; the step's `error` says so."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the agent does next.
+    """The agent's next action.
 
     Attributes:
-        error: why the action is the fallback, or None where it is the model's own.
-        completion: the call behind it; None where the call failed.
-        trouble: the kind of `error`.
+        error: Reason for the fallback action; None if the action is the model's.
+        completion: The model call; None if it failed.
+        trouble: Kind of `error`.
     """
 
     action: str
@@ -35,7 +35,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Agent:
-    """Plays one candidate. It keeps no state: all it says follows from the steps that it is given."""
+    """Plays one candidate. It is stateless: its actions depend only on the steps it is given."""
 
     candidate: Candidate
     model: Model
@@ -45,11 +45,11 @@ class Agent:
         """Choose the action of step `len(steps) + 1`.
 
         Args:
-            start: what the episode began with.
-            steps: the episode so far.
+            start: The episode's first observation.
+            steps: The episode so far.
 
         Raises:
-            CallError, EndpointError: the model call failed.
+            CallError, EndpointError: The model call failed.
         """
         messages = chat(self.candidate, self.task, start, steps)
         completion = await self.model.complete(messages, self.candidate.sampling, start.schema)

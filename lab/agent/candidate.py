@@ -1,7 +1,7 @@
-"""A Candidate: one point of the search space, all that decides what is asked of the model.
+"""A Candidate: one point of the search space, with everything that determines the model's input.
 
-It owns the context settings, the demonstrations and the digest. The ranges of numbers are
-`lab.llm.sampling`'s, the text's form is `lab.agent.template`'s.
+It owns the context settings, the demonstrations and the digest. Ranges of numbers are
+`lab.llm.sampling`'s; the form of texts is `lab.agent.template`'s.
 """
 
 import hashlib
@@ -19,18 +19,18 @@ Layout = Literal["text", "turns"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 Setting = str | float | int | bool
-"""The value of one setting; a template's is its name."""
+"""The value of one setting; for a template, its name."""
 
 
 @dataclass(frozen=True)
 class ContextSettings:
-    """How much of the episode so far the model is shown, and how it is laid out.
+    """How much of the episode the model is shown, and in which layout.
 
     Attributes:
-        history: earlier steps shown, at most.
-        layout: `text` writes them into the one user message; `turns` sends them as chat turns, which
-            are only appended to, so that an endpoint's prefix cache holds.
-        show_rewards: whether the rewards of earlier steps are shown.
+        history: Maximum number of earlier steps shown.
+        layout: `text` includes them in the single user message; `turns` sends them as chat turns, which
+            are append-only, so that an endpoint's prefix cache applies.
+        show_rewards: Whether the rewards of earlier steps are shown.
     """
 
     history: int = 4
@@ -42,20 +42,20 @@ class ContextSettings:
         if self.layout not in LAYOUTS:
             raise ConfigError(f"layout is {self.layout!r}.", where="layout", do="use text or turns")
         if not isinstance(self.show_rewards, bool):
-            raise ConfigError("show_rewards is true or false.", where="show_rewards")
-        if self.history == 0:  # without history the layouts are one and the same candidate
+            raise ConfigError("show_rewards must be true or false.", where="show_rewards")
+        if self.history == 0:  # without history both layouts are the same candidate
             object.__setattr__(self, "layout", "text")
 
 
 @dataclass(frozen=True)
 class Demonstration:
-    """One good step of an earlier episode, shown to the model as an exchange before its own begins.
+    """One good step of an earlier episode, shown to the model as an exchange before the episode.
 
     Attributes:
-        step: its number in that episode.
-        observation: what the environment had shown.
-        action: what was answered.
-        fields: those of the observation that templates name, with their texts.
+        step: Number of the step in that episode.
+        observation: The observation before the action.
+        action: The model's answer.
+        fields: Observation fields that templates use, with their texts.
     """
 
     step: int
@@ -64,7 +64,7 @@ class Demonstration:
     fields: tuple[tuple[str, str], ...] = ()
 
     def as_table(self) -> dict[str, Any]:
-        """Plain values; no key for no fields."""
+        """Plain values; without `fields` if there are none."""
         table = {"step": self.step, "observation": self.observation, "action": self.action}
         return {**table, "fields": dict(self.fields)} if self.fields else table
 
@@ -76,7 +76,7 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Template, sampling, context and demonstrations together."""
+    """A template with sampling parameters, context settings and demonstrations."""
 
     template: PromptTemplate
     sampling: SamplingParams = field(default_factory=SamplingParams)
@@ -84,7 +84,7 @@ class Candidate:
     demonstrations: tuple[Demonstration, ...] = ()
 
     def as_table(self) -> dict[str, Any]:
-        """Plain values for a TOML or JSON file, in a fixed order; no key for no demonstrations."""
+        """Plain values for a TOML or JSON file, in a fixed order; empty `demonstrations` are omitted."""
         table = asdict(self)
         table["sampling"]["stop"] = list(self.sampling.stop)
         table["demonstrations"] = [shown.as_table() for shown in self.demonstrations]
@@ -97,8 +97,8 @@ class Candidate:
         """The inverse of `as_table`.
 
         Raises:
-            ConfigError: a key is unknown, or a value out of its range.
-            KeyError, TypeError: a key is missing, or holds the wrong kind of value.
+            ConfigError: A key is unknown, or a value out of range.
+            KeyError, TypeError: A key is missing, or its value has the wrong type.
         """
         check_keys(cls, table, "candidate")
         for name, part in (
@@ -116,23 +116,23 @@ class Candidate:
 
     @property
     def settings(self) -> dict[str, Setting]:
-        """Every setting but the texts, flat, by its name in experiment files and in MLflow."""
+        """All settings except texts, flat, by their names in experiment files and in MLflow."""
         sampling = {key: value for key, value in asdict(self.sampling).items() if key != "stop"}
         own = {"template": self.template.name, **sampling, **asdict(self.context)}
         return {**own, "demonstrations": len(self.demonstrations)}
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over every value of the candidate, as `sha256:<64 hex digits>`."""
+        """SHA-256 of all values of the candidate, as `sha256:<64 hex digits>`."""
         canonical = json.dumps(self.as_table(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
 def check_keys(cls: type, table: Mapping[str, object], where: str) -> None:
-    """Pass where the dataclass `cls` has every key of `table`.
+    """Check that the dataclass `cls` has every key of `table`.
 
     Raises:
-        ConfigError: it has not.
+        ConfigError: A key is unknown.
     """
     known = [one.name for one in fields(cls)]
     for name in table:

@@ -1,6 +1,6 @@
-"""An Episode: what was played from reset to done or the step limit, as data.
+"""An Episode: a played episode, from reset to done or the step limit, as data.
 
-It owns what is kept of the steps, and the ways an episode can end. Playing one is `lab.agent.rollout`'s.
+It owns what is stored of the steps, and the ways an episode can end. Playing is `lab.agent.rollout`'s.
 """
 
 from dataclasses import dataclass, field
@@ -14,11 +14,11 @@ from lab.llm.client import Completion
 
 @dataclass(frozen=True)
 class Start:
-    """What an episode begins with.
+    """The start of an episode.
 
     Attributes:
-        text, fields: the observation that `reset` showed.
-        schema: the JSON Schema that actions are asked for in; empty where they are plain text.
+        text, fields: The observation returned by `reset`.
+        schema: JSON Schema of the actions; empty for plain text.
     """
 
     text: str
@@ -28,15 +28,15 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What is counted of an episode that was played to its end: all but its texts.
+    """The figures of a completed episode: everything except its texts.
 
     Attributes:
-        rewards: of each step.
-        calls: of the model, that were answered.
-        calls_s: seconds of them, all together.
-        duration_s: see `Episode`.
-        began: see `Episode`.
-        times: the troubles of its steps.
+        rewards: Reward of each step.
+        calls: Number of answered model calls.
+        calls_s: Total seconds of the model calls.
+        duration_s: See `Episode`.
+        began: See `Episode`.
+        times: Troubles of its steps.
     """
 
     seed: int
@@ -62,13 +62,13 @@ class Tally:
 
 @dataclass(frozen=True)
 class Episode:
-    """An episode that was played to its end.
+    """A completed episode.
 
     Attributes:
-        seed: the study's; the task's `setup` says what it plays.
-        opening: the text that `reset` showed.
-        fields, schema: see `Start`.
-        began: when its play began, in seconds since 1970; None where that was not kept.
+        seed: Seed of the study; the task's `setup` maps it to a task and a reset seed.
+        opening: Text of the first observation.
+        fields, schema: See `Start`.
+        began: Start time in seconds since 1970; None if not recorded.
     """
 
     seed: int
@@ -80,12 +80,12 @@ class Episode:
 
     @property
     def start(self) -> Start:
-        """What it began with."""
+        """The start of the episode."""
         return Start(self.opening, self.fields, self.schema)
 
     @property
     def rewards(self) -> tuple[float, ...]:
-        """Of each step."""
+        """Reward of each step."""
         return tuple(step.reward for step in self.steps)
 
     @property
@@ -95,12 +95,12 @@ class Episode:
 
     @property
     def calls_s(self) -> float:
-        """Seconds of its model calls, all together."""
+        """Total seconds of its model calls."""
         return sum(completion.latency_s for completion in self.completions)
 
     @property
     def duration_s(self) -> float:
-        """Seconds that its model calls and the environment took, as far as they were kept."""
+        """Seconds of its model calls and the environment, as far as recorded."""
         return self.calls_s + sum(step.environment_s or 0.0 for step in self.steps)
 
     @property
@@ -110,17 +110,17 @@ class Episode:
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens sent, all calls together."""
+        """Total prompt tokens of its calls."""
         return sum(completion.prompt_tokens for completion in self.completions)
 
     @property
     def completion_tokens(self) -> int:
-        """Tokens that the model wrote."""
+        """Total completion tokens of its calls."""
         return sum(completion.completion_tokens for completion in self.completions)
 
     @property
     def calls(self) -> int:
-        """Of the model, that were answered."""
+        """Number of answered model calls."""
         return len(self.completions)
 
     @property
@@ -130,7 +130,7 @@ class Episode:
 
     @property
     def tally(self) -> Tally:
-        """It without its texts, which are most of it."""
+        """The episode without its texts, which are most of its size."""
         return Tally(
             self.seed,
             self.rewards,
@@ -146,7 +146,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class FailedEpisode:
-    """An episode that endpoint or environment broke off: it has no return, and is no zero."""
+    """An episode that failed in the endpoint or environment: it has no return, and does not count as 0."""
 
     seed: int
     error: LabError
@@ -154,11 +154,11 @@ class FailedEpisode:
 
 @dataclass(frozen=True)
 class CutEpisode:
-    """An episode that was ended in the middle, because its return could not matter any more.
+    """An episode that was ended early, because its return could no longer matter.
 
     Attributes:
-        bound: the most that it could have returned, in reward.
-        troubles: of the steps that were played.
+        bound: Upper bound of its return, in reward.
+        troubles: Troubles of the steps played.
     """
 
     seed: int

@@ -16,16 +16,16 @@ from lab.agent.troubles import Troubles, total
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a candidate did. Figures are over the episodes that ended; failed ones have no return.
+    """A candidate's results. Figures are over completed episodes; failed ones have no return.
 
-    Of an episode that is in a study's record this has the tally, and `Record.episode` the whole.
+    For an episode in a study's record this has the tally; `Record.episode` has the whole.
 
     Attributes:
-        cut: episodes that were ended in the middle; only `troubles` counts their steps.
-        measure: the number that candidates are judged by.
+        cut: Episodes that were ended early; only `troubles` counts their steps.
+        measure: The number that candidates are judged by.
 
     Raises:
-        statistics.StatisticsError: a mean is asked for, and no episode ended.
+        statistics.StatisticsError: A mean is requested, but no episode is complete.
     """
 
     candidate: Candidate
@@ -36,27 +36,27 @@ class Evaluation:
     measure: Measure = "return"
 
     def only(self, seeds: Collection[int]) -> "Evaluation":
-        """The same with the episodes of these seeds alone."""
+        """The same with only the episodes of these seeds."""
         return replace(self, episodes=tuple(one for one in self.episodes if one.seed in seeds))
 
     @cached_property
     def values(self) -> dict[int, float]:
-        """Seed to the number that is judged: return, in reward, or score, in [0, 1]."""
+        """The judged number by seed: return, in reward, or score, in [0, 1]."""
         return {episode.seed: self.task.value_of(episode.rewards, self.measure) for episode in self.episodes}
 
     @cached_property
     def other(self) -> "Evaluation":
-        """The same episodes by the measure that does not decide."""
+        """The same episodes by the measure that is not judged."""
         return replace(self, measure=OTHER[self.measure])
 
     @cached_property
     def returns(self) -> dict[int, float]:
-        """Seed to episode return, in reward."""
+        """Episode return by seed, in reward."""
         return {episode.seed: episode.episode_return for episode in self.episodes}
 
     @cached_property
     def by_task(self) -> dict[str, dict[int, float]]:
-        """The values of each of several tasks, by the task's name; empty where there is but one."""
+        """The values of each task, by name; empty if there is only one task."""
         if len(self.task.tasks) < 2:
             return {}
         return {
@@ -68,13 +68,13 @@ class Evaluation:
 
     @property
     def worst(self) -> float:
-        """The mean value of the task with the lowest; of all episodes where there is but one task."""
+        """The lowest mean value of a task; with a single task, the mean of all episodes."""
         means = [fmean(values.values()) for values in self.by_task.values() if values]
         return min(means, default=self.mean)
 
     @property
     def mean(self) -> float:
-        """The mean of the values, which the objective maximises."""
+        """Mean of the values, which the objective maximises."""
         return fmean(self.values.values())
 
     @property
@@ -99,32 +99,32 @@ class Evaluation:
 
     @property
     def clamped_share(self) -> float:
-        """The share of episodes whose score sits at the clamp, 1.0."""
+        """Share of episodes with the maximum score, 1.0."""
         return sum(score >= 1.0 for score in self.scores) / len(self.scores)
 
     @cached_property
     def troubles(self) -> Troubles:
-        """The troubles of all steps that were played."""
+        """Troubles of all steps played."""
         return total(one.troubles for one in (*self.episodes, *self.cut))
 
     @property
     def calls(self) -> int:
-        """Of the model, that were answered, in all episodes."""
+        """Number of answered model calls in all episodes."""
         return sum(episode.calls for episode in self.episodes)
 
     @property
     def tokens(self) -> float:
-        """Mean tokens of an episode, in and out."""
+        """Mean tokens of an episode, prompt and completion."""
         return fmean(episode.prompt_tokens + episode.completion_tokens for episode in self.episodes)
 
     @property
     def latency_s(self) -> float:
-        """Mean seconds of a call; 0 where none was answered."""
+        """Mean seconds of a call; 0 if none was answered."""
         return sum(episode.calls_s for episode in self.episodes) / max(self.calls, 1)
 
 
 BASELINE = -1
-"""The baseline's number: it is played beside the trials."""
+"""The baseline's number, which is not one of the trials'."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,10 @@ class Trial:
     """One candidate of the search.
 
     Attributes:
-        number: counts from 0, in the order of entering the race; BASELINE for the baseline.
-        place: among all that played, when this was written; 1 is the incumbent.
-        dropped: it was shown to be worse than another, and plays no more.
-        cut: episodes that were ended in the middle for that.
+        number: Number from 0, in order of entering the race; BASELINE for the baseline.
+        place: Rank among all candidates at that time; 1 is the leader.
+        dropped: Whether it was shown to be worse than another, and plays no more.
+        cut: Number of episodes ended early for that reason.
     """
 
     number: int
@@ -146,10 +146,10 @@ class Trial:
 
     @property
     def candidate(self) -> Candidate:
-        """What was tried."""
+        """The candidate tried."""
         return self.evaluation.candidate
 
     @property
     def name(self) -> str:
-        """For people, and for the run in MLflow."""
+        """The trial's name, for people and for its MLflow run."""
         return "baseline" if self.number == BASELINE else f"trial-{self.number:03d}"

@@ -1,4 +1,4 @@
-"""The chat that a candidate sends before a step: the one place where a prompt is put together."""
+"""The chat that a candidate sends before a step: the only place where a prompt is assembled."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,15 +11,15 @@ from lab.environments.observation import Fields
 from lab.llm.client import Message
 
 ASK = "Answer with one JSON object of this schema, and with nothing else:"
-"""Before the schema of actions, where a template does not say where it goes."""
+"""Precedes the action schema if a template does not contain {schema}."""
 
 
 def chat(candidate: Candidate, task: Task, start: Start, steps: Sequence[Step]) -> list[Message]:
     """The messages before step `len(steps) + 1`.
 
     Args:
-        start: what the episode began with.
-        steps: the episode so far.
+        start: The episode's first observation.
+        steps: The episode so far.
     """
     head = [Message("system", _system(candidate, task, start)), *_demonstrations(candidate, task)]
     shown = range(max(0, len(steps) - candidate.context.history), len(steps))
@@ -37,7 +37,7 @@ def _system(candidate: Candidate, task: Task, start: Start) -> str:
 
 
 def _demonstrations(candidate: Candidate, task: Task) -> Iterator[Message]:
-    """The same for every step of every episode, so that an endpoint's prefix cache holds them."""
+    """The demonstrations as messages, the same in every step and episode, for the endpoint's prefix cache."""
     template = candidate.template
     for shown in candidate.demonstrations:
         values = {"step": str(shown.step), "max_steps": str(task.max_steps), "observation": shown.observation}
@@ -56,9 +56,9 @@ def _exchange(
 def _turn(
     candidate: Candidate, task: Task, start: Start, steps: Sequence[Step], index: int, history: str | None
 ) -> Message:
-    """The user message before step `index + 1`: the same text whenever it is asked for again."""
+    """The user message before step `index + 1`, with the same text in every later prompt."""
     last = steps[index - 1] if index else None
-    # Reset may show less than steps do; what neither has shown by then is a mistake in the template.
+    # Reset may show fewer fields than steps; a field that neither shows is an error in the template.
     expected = dict.fromkeys(start.fields if last else candidate.template.fields)
     reward = f"{last.reward:.2f}" if last and candidate.context.show_rewards else None
     text = candidate.template.render_turn(

@@ -1,6 +1,6 @@
 """A rollout: playing one episode of an environment with an agent.
 
-It owns the loop over steps. The lab and `inference.py` play through this loop; what is kept of the steps is
+It owns the loop over steps, which the lab and `inference.py` share. What is stored of the steps is
 `lab.agent.episode`'s.
 """
 
@@ -17,29 +17,29 @@ from lab.environments.recovery import Recovery
 from lab.errors import CallError, EndpointError, EnvError
 
 OnStep = Callable[[Step], None]
-"""Told of each step as soon as the environment has taken it."""
+"""Called with each step as soon as it is played."""
 
 
 async def play(
     agent: Agent, session: Session, seed: int, *, on_step: OnStep | None = None, fall_back: bool = False
 ) -> Episode:
-    """Play one episode. An action that the environment refuses, or raises at, costs its step.
+    """Play one episode. An action that the environment refuses, or that makes it raise, costs one step.
 
     Args:
-        fall_back: go on with the agent's fallback action where a model call fails (a submission has one
-            try), instead of raising. An endpoint that never answered is raised all the same.
+        fall_back: Whether to continue with the agent's fallback action after a failed model call, because
+            a submission has only one try. If the endpoint never answered, the error is raised anyway.
 
     Raises:
-        CallError: a model call failed.
-        EndpointError: the endpoint is not to be had.
-        EnvError: the environment failed; BrokenError: at an action, or right after it.
+        CallError: A model call failed.
+        EndpointError: The endpoint is unavailable.
+        EnvError: The environment failed; BrokenError: at an action, or right after it.
     """
     setup, reset_seed = agent.task.setup(seed)
     began = time.time()
     recovery = Recovery(session, reset_seed, setup.reset)
     seen = await recovery.reset()
     if seen.done:
-        raise EnvError("The environment was over at reset: there is nothing to play.", why=f"seed {seed}")
+        raise EnvError("The episode was over at reset: there is nothing to play.", why=f"seed {seed}")
     start, steps = Start(seen.text, seen.fields, session.form.asked), list[Step]()
     while not seen.done and len(steps) < agent.task.max_steps and await recovery.goes_on():
         try:
@@ -76,7 +76,7 @@ def _step(number: int, action: str, seen: Observed, answer: Answer, environment_
 def _unsent(
     number: int, error: ActionError, seen: Observed, answer: Answer, reward: float, trouble: Trouble
 ) -> Step:
-    """A step in which nothing happened in the environment: what was last seen is shown again with why."""
+    """A step without effect in the environment: the last observation is shown again, with the reason."""
     told = f"{error.what}: {error.why}\n\n{seen.text}"
     why = answer.error or error.one_line
     trouble = answer.trouble or trouble

@@ -1,4 +1,4 @@
-"""A Step: one action of an episode, what came of it, and which kind of trouble it was in."""
+"""A Step: one action of an episode, its result, and the kind of trouble, if any."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -7,22 +7,22 @@ from lab.environments.observation import Fields
 from lab.llm.client import Completion
 
 Trouble = Literal["empty", "no_action", "refused", "no_answer"]
-"""Why a step's action is not one that the model chose and the environment took: the model's answer was empty;
-it could not be read as an action; the environment refused the action; the model call failed."""
+"""Why a step has no action that the model chose and the environment accepted: the answer was empty; it could
+not be parsed as an action; the environment refused the action; the model call failed."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One action and what came of it.
+    """One action and its result.
 
     Attributes:
-        number: counts from 1.
-        observation: the environment's text after the action.
-        error: why the action is not the model's own, or is none of the environment's; or None.
-        completion: the model call behind the action; None where it failed.
-        fields: of the observation.
-        environment_s: seconds that the environment took for it; None where that was not kept.
-        trouble: the kind of `error`; None where the action is the model's own and the environment took it.
+        number: Number of the step, from 1.
+        observation: The environment's text after the action.
+        error: Why the action is not the model's, or was not accepted; None without an error.
+        completion: The model call of the action; None if it failed.
+        fields: Fields of the observation.
+        environment_s: Seconds that the environment took; None if not recorded.
+        trouble: Kind of `error`; None if the action is the model's and the environment accepted it.
     """
 
     number: int

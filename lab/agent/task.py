@@ -1,7 +1,7 @@
 """A Task: what an episode is, and how its rewards become a score.
 
-The normaliser belongs to the task and never to a candidate: fewer tokens asked for is no smaller denominator.
-An environment that has several tasks has them here, and which of them a seed plays.
+The normalisation belongs to the task, never to a candidate: requesting fewer tokens does not shrink the
+denominator. It also owns an environment's several tasks, and which of them a seed plays.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ Measure = Literal["return", "score"]
 """The number that an episode is judged by: the sum of its rewards, or the task's score of them."""
 
 OTHER: dict[Measure, Measure] = {"return": "score", "score": "return"}
-"""For each measure, the one that does not decide."""
+"""For each measure, the one that is not judged."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Setup:
     """One of several tasks that an environment is reset to.
 
     Attributes:
-        reset: further arguments of `reset`.
+        reset: Additional arguments of `reset`.
     """
 
     name: str
@@ -35,20 +35,20 @@ class Setup:
 
 @dataclass(frozen=True)
 class Task:
-    """The rules that every candidate is held to.
+    """The rules that apply to every candidate.
 
     Attributes:
-        name: the `task=` of the START line.
-        benchmark: the `env=` of the START line.
-        max_steps: steps of an episode at most.
-        max_tokens: tokens of one answer at most, whatever the candidate asks for.
-        max_return: the rewards, taken together, that a score of 1.0 stands for.
-        success_score: the score from which an episode counts as a success.
-        max_step_reward: the most that one step can bring, in reward; infinite where that is not known.
-        min_return: the rewards, taken together, that a score of 0.0 stands for.
-        min_step_reward: the least that one step can bring, in reward; infinite where that is not known.
-        score: how the rewards are taken together for the score: their sum, the last, or the highest.
-        tasks: what is played, by turns; empty for one that needs no name.
+        name: The `task=` of the START line.
+        benchmark: The `env=` of the START line.
+        max_steps: Maximum steps of an episode.
+        max_tokens: Maximum tokens of an answer, whatever the candidate requests.
+        max_return: Aggregated reward that maps to a score of 1.0.
+        success_score: Minimum score of a successful episode.
+        max_step_reward: Maximum reward of one step; infinite if unknown.
+        min_return: Aggregated reward that maps to a score of 0.0.
+        min_step_reward: Minimum reward of one step; infinite if unknown.
+        score: Aggregation of the rewards for the score: their sum, the last, or the highest.
+        tasks: Several tasks, played round-robin; empty for a single one.
     """
 
     name: str
@@ -71,16 +71,20 @@ class Task:
         if not self.min_return < self.max_return:
             what = f"min_return {self.min_return:g} is not below max_return {self.max_return:g}."
             raise ConfigError(
-                what, where="task.min_return", do="the score is 0 at the first, 1 at the second"
+                what,
+                where="task.min_return",
+                do="set min_return, where the score is 0, below max_return, where it is 1",
             )
         if not self.min_step_reward <= self.max_step_reward:
             what = (
                 f"min_step_reward {self.min_step_reward:g} is above max_step_reward {self.max_step_reward:g}."
             )
-            raise ConfigError(what, where="task.min_step_reward", do="they bound the reward of one step")
+            raise ConfigError(
+                what, where="task.min_step_reward", do="set min_step_reward to max_step_reward at most"
+            )
 
     def score_of(self, rewards: Iterable[float]) -> float:
-        """The rewards taken together, over `min_return` to `max_return`, held within [0, 1]."""
+        """The aggregated rewards, scaled from [min_return, max_return] to [0, 1] and clamped."""
         listed = list(rewards)
         match self.score:
             case "sum":
@@ -97,9 +101,9 @@ class Task:
         return sum(rewards) if measure == "return" else self.score_of(rewards)
 
     def bounds(self, measure: Measure) -> bool:
-        """Whether an episode's rewards so far limit the value that it can still reach.
+        """Whether an episode's rewards so far bound the value that it can still reach.
 
-        The last or the highest reward may be yet to come, whatever came before it.
+        They do not for the last or the highest reward, which may still come.
         """
         return self.max_step_reward < inf and (measure == "return" or self.score == "sum")
 
@@ -110,7 +114,7 @@ class Task:
         return self.score_of([most_return if self.score == "sum" else max(self.max_step_reward, 0.0)])
 
     def described(self, measure: Measure) -> str:
-        """What a measure is in this task, in words."""
+        """A description of a measure in this task."""
         if measure == "return":
             return f"the sum of the rewards of up to {self.max_steps} steps"
         together = {"sum": "the sum of the rewards", "last": "the last reward", "max": "the highest reward"}
@@ -119,26 +123,26 @@ class Task:
 
     @property
     def unread_reward(self) -> float:
-        """Of a step whose answer was no action: nothing, or the least there is where that is below nothing.
+        """Reward of a step whose answer was not an action: 0, or the minimum step reward if that is below 0.
 
-        Else a candidate would do better by saying nonsense than by playing, wherever steps cost something.
+        Otherwise nonsense would pay more than playing in an environment where steps cost reward.
         """
         return min(self.min_step_reward, 0.0) if self.min_step_reward > -inf else 0.0
 
     def most_return(self, steps: int) -> float:
-        """What so many more steps can bring at most; an episode may end before them."""
+        """Maximum return of this many more steps; the episode may end before."""
         return steps * max(self.max_step_reward, 0.0) if steps else 0.0
 
     def setup(self, seed: int) -> tuple[Setup, int]:
-        """What the study's seed `seed` plays: one of the tasks, and the seed of its reset.
+        """The task that a seed of the study plays, and the seed of its reset.
 
-        Seeds in a row go through the tasks by turns, so that any as many seeds as tasks play each once.
+        Consecutive seeds play the tasks round-robin, so that as many seeds as tasks play each once.
         """
         if not self.tasks:
             return Setup(self.name), seed
         return self.tasks[seed % len(self.tasks)], seed // len(self.tasks)
 
     def seed_of(self, name: str) -> int:
-        """The study's seed that plays the task `name`, or the first where none has it, with reset seed 0."""
+        """The seed that plays the task `name` with reset seed 0; the first task if the name is unknown."""
         names = [setup.name for setup in self.tasks]
         return names.index(name) if name in names else 0

@@ -1,7 +1,7 @@
-"""A PromptTemplate: the system text and the turn text that a candidate speaks with.
+"""A PromptTemplate: a candidate's system text and turn text.
 
-It owns the placeholder syntax and its rendering; which values exist at a step is the agent's business.
-Values are inserted in one pass and never looked at again, so text from an environment cannot act as syntax.
+It owns the placeholder syntax and its rendering; the agent decides which values exist at a step. Values are
+inserted in one pass and not parsed again, so text from an environment cannot act as syntax.
 """
 
 import re
@@ -16,29 +16,29 @@ from lab.errors import ConfigError, meant
 from lab.files import place
 
 SYSTEM_PLACEHOLDERS = frozenset({"max_steps", "schema"})
-"""The system text may name only what stays the same all through an episode, so that prefix caches hold."""
+"""Placeholders of the system text: only values that are constant in an episode, for prefix caches."""
 
 TURN_PLACEHOLDERS = frozenset({"step", "max_steps", "observation", "reward", "history"})
 
 FIELD = "observation."
-"""What the placeholder of one field of the observation begins with."""
+"""Prefix of the placeholder for an observation field."""
 
 KEYS = ("about", "system", "turn")
-"""Of a template's file."""
+"""Keys of a template file."""
 
 Values = Mapping[str, str | None]
-"""A placeholder's text, or None where there is nothing to say at this step."""
+"""A placeholder's text, or None if it has no value at this step."""
 
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """System and turn text with `{placeholders}`; `{{` and `}}` stand for braces.
+    """System and turn text with `{placeholders}`; `{{` and `}}` are literal braces.
 
-    A paragraph (lines up to an empty line) that names a placeholder without a value at this step is left
-    out as a whole: no history before the first step, no reward where rewards are hidden.
+    A paragraph (lines up to an empty line) with a placeholder that has no value at this step is left out:
+    no history before the first step, no reward if rewards are hidden.
 
     Raises:
-        ConfigError: a text is not a string or empty, has a stray brace, or names an unknown placeholder.
+        ConfigError: A text is not a string or empty, has a stray brace, or an unknown placeholder.
     """
 
     name: str
@@ -51,12 +51,12 @@ class PromptTemplate:
 
     @cached_property
     def fields(self) -> frozenset[str]:
-        """The observation's fields that the turn text names."""
+        """The observation fields used by the turn text."""
         return frozenset(name.removeprefix(FIELD) for name in _names(self.turn) if name.startswith(FIELD))
 
     @cached_property
     def names_schema(self) -> bool:
-        """Whether the system text says where the action's schema goes."""
+        """Whether the system text contains `{schema}`."""
         return "schema" in _names(self.system)
 
     def render_system(self, values: Values) -> str:
@@ -70,12 +70,12 @@ class PromptTemplate:
     def _check(self, key: str, text: object, allowed: frozenset[str]) -> None:
         where = f"template {self.name!r}, {key}"
         if not isinstance(text, str) or not text.strip():
-            what = "A template's text must be a string with something in it."
+            what = "A template's text must be a non-empty string."
             raise ConfigError(what, where=where, do=f"write {key}")
         try:
             named = _names(text)
         except ValueError as error:
-            do = "double a brace that is meant as itself: {{ or }}"
+            do = "escape literal braces as {{ and }}"
             raise ConfigError(
                 "A template's braces do not match.", where=where, why=str(error), do=do
             ) from None
@@ -92,15 +92,15 @@ FindTemplate = Callable[[str], PromptTemplate]
 
 
 def find_template(folder: Path, name: str) -> PromptTemplate:
-    """Read the template `name` of the project's folder of templates.
+    """Read the template `name` from the project's templates folder.
 
     Raises:
-        ConfigError: as `load_template`, or the file lies outside of that folder.
+        ConfigError: As `load_template`, or the file is outside that folder.
     """
     path = folder / f"{name}.toml"
     if not path.resolve().is_relative_to(folder.resolve()):
-        do = f"copy it to {folder}, and name it by its file's name"
-        raise ConfigError("A template lies outside of the project's templates.", where=str(path), do=do)
+        do = f"copy it to {folder}, and use its file name without .toml"
+        raise ConfigError("A template is outside the project's templates folder.", where=str(path), do=do)
     return load_template(path)
 
 
@@ -108,7 +108,7 @@ def load_template(path: Path) -> PromptTemplate:
     """Read a template file: TOML with `about` (one line for people), `system` and `turn`.
 
     Raises:
-        ConfigError: the file is absent, no TOML, or its keys or texts are not as above.
+        ConfigError: The file is missing, not TOML, or its keys or texts are invalid.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -122,7 +122,9 @@ def load_template(path: Path) -> PromptTemplate:
         why = f"its keys are {', '.join(sorted(table)) or 'none'}"
         unknown = sorted(set(table) - set(KEYS))
         do = meant(unknown[0], KEYS) if unknown else ""
-        raise ConfigError("A template has the keys about, system and turn.", where=str(path), why=why, do=do)
+        raise ConfigError(
+            "A template must have the keys about, system and turn.", where=str(path), why=why, do=do
+        )
     return PromptTemplate(path.stem, table["system"], table["turn"])
 
 
@@ -136,10 +138,10 @@ def _names(text: str) -> set[str]:
 
 @lru_cache(maxsize=4096)
 def paragraphs(text: str) -> tuple[Paragraph, ...]:
-    """A template's text as it is rendered: paragraph by paragraph.
+    """A template's text, parsed into paragraphs.
 
     Raises:
-        ValueError: its braces do not match, or a placeholder is no plain name.
+        ValueError: Its braces do not match, or a placeholder is not a plain name.
     """
     return tuple(tuple(_segments(part)) for part in re.split(r"\n[ \t]*\n", text.strip()))
 

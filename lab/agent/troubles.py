@@ -1,7 +1,7 @@
-"""Troubles: how many of some steps had no action that the model chose and the environment took, and why.
+"""Troubles: the number of steps without an action that the model chose and the environment accepted, and why.
 
-It owns the counting. Which kinds there are is `lab.agent.step`'s, and the words for them are
-`lab.search.trouble_words`'.
+It owns the counting. The kinds are defined in `lab.agent.step`, and described in
+`lab.search.trouble_words`.
 """
 
 import re
@@ -16,28 +16,28 @@ if TYPE_CHECKING:
     from lab.agent.step import Step
 
 LONGEST = 200
-"""Characters of a reason that are kept."""
+"""Characters kept of a reason."""
 
 REASONS = 3
-"""Different reasons of one kind that an episode keeps; the steps with others are counted without theirs."""
+"""Number of different reasons kept per kind and episode; other steps are counted without a reason."""
 
 FALLBACK = ("empty", "no_answer")
-"""Kinds in which the fallback action took the place of the model's."""
+"""Kinds in which the fallback action replaced the model's."""
 
 _OURS = re.compile(r"\AThe [a-z ]+: (?=.)")
-"""What the lab says before the environment's own words."""
+"""The lab's prefix before the environment's own words."""
 
 Times = tuple[tuple[str, str, int], ...]
-"""(kind, reason, steps), the most frequent first; the reason is empty where it was not kept."""
+"""(kind, reason, steps), most frequent first; the reason is empty if it was not kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Troubles:
-    """The troubled among a number of steps.
+    """The troubles in a number of steps.
 
     Attributes:
-        steps: number of steps, with and without trouble.
-        times: their troubles.
+        steps: Number of steps, with and without trouble.
+        times: Troubles of the steps.
     """
 
     steps: int = 0
@@ -45,7 +45,7 @@ class Troubles:
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds that occurred, the most frequent first."""
+        """The kinds that occurred, most frequent first."""
         counted = Counter[str]()
         for kind, _, times in self.times:
             counted[kind] += times
@@ -58,7 +58,7 @@ class Troubles:
 
     @property
     def share(self) -> float:
-        """The troubled steps' share of all, in [0, 1]."""
+        """Share of troubled steps, in [0, 1]."""
         return self.troubled / max(self.steps, 1)
 
     @property
@@ -67,16 +67,16 @@ class Troubles:
         return 0 < self.steps <= self.troubled
 
     def share_of(self, *kinds: str) -> float:
-        """Share of the steps in one of these kinds of trouble, in [0, 1]."""
+        """Share of steps with one of these kinds of trouble, in [0, 1]."""
         return sum(times for kind, _, times in self.times if kind in kinds) / max(self.steps, 1)
 
     def reason(self, kind: str) -> str:
-        """The commonest reason of a kind, in the other side's words; empty where none was kept."""
+        """The most common reason of a kind, in the other side's words; empty if none was kept."""
         return next((reason for one, reason, _ in self.times if one == kind and reason), "")
 
 
 def total(parts: Iterable[Troubles]) -> Troubles:
-    """The sum of several."""
+    """The sum of several counts."""
     steps, counted = 0, Counter[tuple[str, str]]()
     for part in parts:
         steps += part.steps
@@ -101,7 +101,7 @@ def _ranked(counted: Counter[tuple[str, str]]) -> Times:
 
 
 def _reason(step: "Step") -> str:
-    """Why, in the other side's words; an empty answer's is why the model ended it."""
+    """The reason, in the other side's words; for an empty answer, the finish_reason."""
     if step.trouble == "empty" and step.completion is not None and step.completion.finish_reason:
         reason = f"finish_reason={step.completion.finish_reason}"
     else:

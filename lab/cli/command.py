@@ -1,8 +1,8 @@
-"""A command's manners: what every `python -m lab.<name>` shares.
+"""Command conventions: what every `python -m lab.<name>` shares.
 
-An expected error is printed to stderr in its few lines and ends with its exit code; `--debug` adds where it
-came from. Results are printed by `lab.submission.stdout.print_result`; whatever else is printed goes to
-stderr. What a command does is its own module's.
+An expected error is printed to stderr and sets the exit code; `--debug` adds the traceback. Results are
+printed by `lab.submission.stdout.print_result`; everything else goes to stderr. What a command does is in
+its own module.
 """
 
 import asyncio
@@ -23,16 +23,14 @@ INTERRUPTED = 130
 
 _STOPS = (KeyboardInterrupt, asyncio.CancelledError)
 
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Show where an error comes from, with Python's own traceback.")
-]
+Debug = Annotated[bool, typer.Option("--debug", help="Show Python's traceback of an error.")]
 
 EndpointUrl = Annotated[
     str,
     typer.Option(
         "--endpoint",
         metavar="URL",
-        help="The model's endpoint; the key is sent there, wherever it is set.",
+        help="The model's endpoint; confirms that the key may be sent there.",
         show_default="API_BASE_URL, or the experiment's",
     ),
 ]
@@ -65,7 +63,7 @@ def say(text: str) -> None:
 
 
 def _experiments(incomplete: str) -> list[str]:
-    """For completions: the experiment files that begin so."""
+    """Shell completions: experiment files with this prefix."""
     return [
         name
         for path in sorted(Path("experiments").glob("*.toml"))
@@ -74,7 +72,7 @@ def _experiments(incomplete: str) -> list[str]:
 
 
 def _contenders(incomplete: str) -> list[str]:
-    """For completions; a trial's name would take reading the study, which is too slow here."""
+    """Shell completions of candidates; listing trials would require reading the study, which is too slow."""
     return [name for name in ("frozen", "baseline", "trial-") if name.startswith(incomplete)]
 
 
@@ -101,16 +99,16 @@ def who(metavar: str) -> ArgumentInfo:
 
 
 def command_line() -> typer.Typer:
-    """An application of one command, whose errors are the lab's own words."""
+    """A Typer application for one command, with the lab's error messages."""
     return typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @contextmanager
 def manners(*, debug: bool, interrupted: str = "Stopped.") -> Iterator[None]:
-    """Run a command's body: an expected error, or Ctrl-C, is told in words and becomes the exit code.
+    """Run a command's body: print an expected error or Ctrl-C as a message, and set the exit code.
 
     Args:
-        interrupted: what Ctrl-C leaves behind, in a sentence.
+        interrupted: Message printed after Ctrl-C.
     """
     take_stdout()
     try:
@@ -128,16 +126,16 @@ def manners(*, debug: bool, interrupted: str = "Stopped.") -> Iterator[None]:
     except _STOPS:
         _stop(interrupted)
     except (BrokenPipeError, typer.Exit, typer.Abort, typer.BadParameter):
-        raise  # the command line's own: also a reader of stdout who has seen enough, at which it ends quietly
-    except (Exception, SystemExit) as error:  # SystemExit: of a task that foreign code began
+        raise  # Typer's own; a closed stdout ends the command quietly
+    except (Exception, SystemExit) as error:  # SystemExit: raised in a task by foreign code
         _fault(error, debug=debug)
 
 
 def _fault(error: BaseException, *, debug: bool) -> NoReturn:
-    """End with what nobody expected: a fault of the lab's own, and still no traceback unless asked for."""
+    """End with an unexpected error: print no traceback unless requested."""
     if debug:
         raise error
-    do = "the same command with --debug shows where"
+    do = "run the same command with --debug to see where"
     typer.echo(
         str(LabError("The lab itself failed.", why=f"{type(error).__name__}: {error}", do=do)), err=True
     )

@@ -1,7 +1,7 @@
-"""A Stage: what candidates play on outside a study, and the candidates that a person names to play there.
+"""A Stage: environment, task, model and the named candidates that play outside a study.
 
-It owns these names: `frozen`, `baseline`, a trial's number or name, or the path of a frozen file. What is
-played, and what is said of it, is the commands'.
+It owns the names of candidates: `frozen`, `baseline`, a trial's number or name, or the path of a frozen
+file. It leaves playing and printing to the commands.
 """
 
 import os
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 FROZEN, BASELINE = "frozen", "baseline"
 
 DEFAULT = Path("experiments/echo.toml")
-"""The experiment where none is named."""
+"""The default experiment."""
 
 _TRIAL = re.compile(r"(trial-)?\d+")
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A candidate by the name that it was asked for with."""
+    """A candidate, with the name given by the user."""
 
     name: str
     candidate: Candidate
@@ -66,11 +66,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Stage:
-    """Environment, task, model, and who plays.
+    """Environment, task, model and candidates.
 
     Attributes:
-        root: the project's folder, below which the environment's files are.
-        experiment: None where the frozen prompt alone says what is played.
+        root: Project folder, to which the environment's paths are relative.
+        experiment: The experiment; None if only the frozen prompt is used.
     """
 
     environment: EnvironmentConfig
@@ -88,10 +88,10 @@ class Stage:
         """Start model and environment, and stop them at the end.
 
         Args:
-            tell: the `say` of `open_environment`.
+            say: See `open_environment`.
 
         Raises:
-            EndpointError, EnvError: one of them cannot be had.
+            EndpointError, EnvError: One of them cannot be opened.
         """
         with opening_model(self.model, os.environ) as opening:
             where = choose_environment(self.environment)
@@ -103,26 +103,28 @@ class Stage:
 
 
 def experiment_path(name: str) -> Path:
-    """The file of the experiment `name`, where frozen prompts and people expect it.
+    """The file of the experiment `name`, in the folder `experiments`.
 
     Raises:
-        ConfigError: the name leads out of that folder: a frozen file may name any path.
+        ConfigError: The name leads out of that folder: a frozen file may contain any path.
     """
     if Path(name).name != name:
-        do = "name the experiment's file on the command line"
+        do = "pass the experiment's file on the command line"
         raise ConfigError(f"{name!r} is not an experiment's name.", where="provenance.experiment", do=do)
     return Path("experiments") / f"{name}.toml"
 
 
-async def set_stage(asked: Asked, *, need_experiment: bool, endpoint: str = "") -> Stage:
-    """The stage for who is asked for, on the study's experiment where one is asked for or a trial is named.
+async def set_stage(
+    names: Sequence[str], path: Path | None, *, need_experiment: bool, endpoint: str = ""
+) -> Stage:
+    """The stage for `names`, on the experiment at `path`; by default the frozen prompt's.
 
     Args:
-        need_experiment: whether the frozen prompt alone will not do.
-        endpoint: the URL of the flag `--endpoint`.
+        need_experiment: Whether an experiment is required besides the frozen prompt.
+        endpoint: URL of the flag `--endpoint`.
 
     Raises:
-        ConfigError: a file is not there or wrong, or nobody has such a name.
+        ConfigError: A file is missing or invalid, or a candidate is unknown.
     """
     names = asked.names
     read_surroundings(Path.cwd(), endpoint)
@@ -147,7 +149,7 @@ async def set_stage(asked: Asked, *, need_experiment: bool, endpoint: str = "") 
 
 
 def _is_frozen(name: str) -> bool:
-    """Whether it names a frozen file: the usual one, or one by its path."""
+    """Whether `name` denotes a frozen file: the default one, or a path."""
     return name == FROZEN or name.endswith(".toml") or "/" in name
 
 
@@ -157,7 +159,7 @@ def _check_name(name: str) -> None:
     digits = "".join(re.findall(r"\d", name))
     known = [FROZEN, BASELINE, *([f"trial-{digits}"] if digits else [])]
     do = meant(name, known, "use frozen, baseline, a trial's number or name, or a path")
-    raise ConfigError(f"There is no candidate {name!r}.", where="the command line", do=do)
+    raise ConfigError(f"Unknown candidate {name!r}.", where="the command line", do=do)
 
 
 async def _experiment(asked: Asked, path: Path) -> tuple["Experiment", ModelChoice, Mapping[str, Candidate]]:
@@ -177,9 +179,8 @@ async def _experiment(asked: Asked, path: Path) -> tuple["Experiment", ModelChoi
         return past.experiment, past.model, tried
 
 
-def _check_tokens(contender: Contender, experiment: "Experiment") -> None:
-    wanted, most = contender.candidate.sampling.max_tokens, experiment.task.max_tokens
-    if wanted > most:
-        what = f"{contender.name} asks for {wanted} tokens an answer, and the task allows {most}."
-        do = "name the experiment that it is from"
-        raise ConfigError(what, where=f"{experiment.file}, task.max_tokens", do=do)
+def _check_tokens(contender: Contender, task: Task, path: Path) -> None:
+    asked = contender.candidate.sampling.max_tokens
+    if asked > task.max_tokens:
+        what = f"{contender.name} has max_tokens = {asked}, but the task allows {task.max_tokens}."
+        raise ConfigError(what, where=f"{path}, task.max_tokens", do="pass the experiment that it comes from")

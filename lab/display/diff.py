@@ -1,6 +1,6 @@
-"""What differs between two candidates: settings and texts, and nothing that is the same in both.
+"""Differences between two candidates: settings and texts, without what is equal in both.
 
-Whatever puts candidates side by side begins here, so that "the same" means the same everywhere.
+All comparisons of candidates use this module, so that "equal" means the same everywhere.
 """
 
 import difflib
@@ -11,7 +11,7 @@ Pair = tuple[Setting, Setting]
 
 
 def settings_of(candidate: Candidate) -> dict[str, Setting]:
-    """Every setting but the texts, in the order of `Candidate.settings`, the stop texts after them."""
+    """All settings except texts, in the order of `Candidate.settings`, then the stop strings."""
     return {**candidate.settings, "stop": ", ".join(map(repr, candidate.sampling.stop)) or "none"}
 
 
@@ -22,7 +22,7 @@ def differing(one: Candidate, other: Candidate) -> dict[str, Pair]:
 
 
 def text_diff(one: Candidate, other: Candidate, names: tuple[str, str]) -> list[str]:
-    """A unified diff of all that is sent as text, without line ends; empty where it is the same."""
+    """A unified diff of all texts, without newlines; empty if they are equal."""
     before, after = _parts(one), _parts(other)
     lines: list[str] = []
     for part in before:
@@ -32,7 +32,7 @@ def text_diff(one: Candidate, other: Candidate, names: tuple[str, str]) -> list[
 
 
 def demonstrations(candidate: Candidate) -> list[str]:
-    """The demonstrations that it is sent with, line by line."""
+    """The candidate's demonstrations, line by line."""
     shown = (
         f"step {one.step}, observed: {one.observation}\nanswered: {one.action}"
         for one in candidate.demonstrations

@@ -1,7 +1,7 @@
-"""The live screen's hold on the terminal: taken while a study is watched, and given back however that ends.
+"""The live screen: occupies the terminal while a study is watched, and restores it afterwards in any case.
 
-It draws on the terminal's other screen, as an editor does, so that a resize leaves no trace and what was
-there before is there again. It owns when it draws; what is drawn comes from outside.
+It draws on the terminal's alternate screen, as an editor does, so that a resize leaves no trace and the
+previous content reappears. It owns the timing; the content comes from its caller.
 """
 
 import asyncio
@@ -14,29 +14,29 @@ from rich.live import Live
 from rich.text import Text
 
 EVERY_S = 0.5
-"""Between two drawings: a person sees no more, and each costs some milliseconds."""
+"""Seconds between two drawings: people see no more, and each takes some milliseconds."""
 
 Draw = Callable[[int, int], Text]
-"""The screen for so many cells and lines."""
+"""Draws the screen for a width in cells and a height in lines."""
 
 
 def is_possible(console: Console) -> bool:
-    """Whether the console is a terminal that a screen can be drawn on, whatever FORCE_COLOR says."""
+    """Whether the console is a terminal that supports a live screen, regardless of FORCE_COLOR."""
     return console.is_interactive and not console.is_dumb_terminal and console.file.isatty()
 
 
 @contextmanager
 def shown(console: Console, draw: Draw, say: Callable[[str], None]) -> Iterator[None]:
-    """Draw again and again until the context is left; the running loop does it.
+    """Redraw periodically on the running event loop, until the block ends.
 
     Args:
-        say: told of each line that something writes to stderr meanwhile.
+        say: Called with each line written to stderr meanwhile.
     """
     live = Live(
         console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
     )
     drawing = asyncio.get_running_loop().create_task(_drawing(live, console, draw))
-    with suppress(OSError):  # the terminal is gone: the study is not
+    with suppress(OSError):  # the terminal is gone, but the study continues
         live.start()
     try:
         with redirect_stderr(_Lines(say)):
@@ -55,7 +55,7 @@ async def _drawing(live: Live, console: Console, draw: Draw) -> None:
 
 
 class _Lines(io.TextIOBase):
-    """A stream that hands on whole lines."""
+    """A stream that passes on whole lines."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self._rest = say, ""

@@ -1,4 +1,4 @@
-"""Progress: what the study is doing, on stderr: a live screen on a terminal, a line a trial elsewhere."""
+"""Progress of the study on stderr: a live screen on a terminal, else one line per trial."""
 
 import sys
 import threading
@@ -21,10 +21,10 @@ from lab.stats.format import number
 from lab.stats.intervals import Estimate, t_interval
 
 CONFIDENCE = 0.95
-"""Of the intervals on the screen, each by itself: they are to look at, and decide nothing."""
+"""Confidence level of each interval on the screen; they are for display only."""
 
 LATE_S = 20.0
-"""Over which the calls a second are told."""
+"""Seconds over which the rate of calls is computed."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Watched:
     """A study to watch.
 
     Attributes:
-        title: which study, on which model.
-        race: tells the trials, best first.
-        most: episodes that a candidate plays in the search at most.
+        title: Study and model.
+        race: Returns the trials, best first.
+        most: Maximum episodes of a candidate in the search.
     """
 
     title: str
@@ -47,8 +47,8 @@ class ProgressView:
     """Shows the study while it runs. Model text is never printed here.
 
     Args:
-        free: the settings that are searched; a trial's line shows these.
-        quiet: show nothing.
+        free: Searched settings, which a trial's line shows.
+        quiet: Whether to show nothing.
     """
 
     def __init__(self, free: Collection[str], *, quiet: bool = False) -> None:
@@ -62,7 +62,7 @@ class ProgressView:
         self._board: _Board | None = None
 
     def say(self, text: str) -> None:
-        """One line of text, which may hold an endpoint's or a library's own words; from any thread."""
+        """Print one line, which may contain an endpoint's or a library's text; callable from any thread."""
         line = plain(text)
         with self._lock:
             self._last.append(line)
@@ -73,7 +73,7 @@ class ProgressView:
 
     @contextmanager
     def watching(self, watched: Watched) -> Iterator[None]:
-        """Where there is a terminal, a live screen; what is said meanwhile is printed when it is over."""
+        """Show a live screen on a terminal; lines printed meanwhile appear when it ends."""
         if not self._can_be_live:
             yield
             return
@@ -89,7 +89,7 @@ class ProgressView:
                     self._print(line)
 
     def trial(self, trial: Trial) -> None:
-        """A trial has ended a rung: a star marks the incumbent, an x one that is dropped."""
+        """Show a trial that has completed a round: * marks the leader, x a dropped one."""
         if self._board is not None:
             self._board.stale = True
             return
@@ -102,11 +102,11 @@ class ProgressView:
         self.say(f"{mark} {trial.name:<9} {figures}  {f'[{troubles}]  ' if troubles else ''}{shown}")
 
     def phase(self, name: str) -> None:
-        """The study is there now: one of `lab.display.screen.PHASES`."""
+        """Set the study's phase, one of `lab.display.screen.PHASES`."""
         self._phase = name
 
     def failed(self, error: LabError) -> None:
-        """An attempt at a call has failed, and may be made again."""
+        """Count a failed attempt at a call, which may be retried."""
         self._failed = (self._failed[0] + 1, plain(error.what))
 
     def _print(self, line: str) -> None:
@@ -127,7 +127,7 @@ class ProgressView:
 
 
 class _Board:
-    """What the screen shows of a study, computed anew only where something has changed."""
+    """The screen's data of a study, recomputed only after changes."""
 
     def __init__(self, watched: Watched) -> None:
         self.watched, self.stale = watched, True
@@ -143,7 +143,7 @@ class _Board:
         return self._race
 
     def calls_per_s(self, now: float) -> float | None:
-        """Over the last seconds."""
+        """Calls per second over the last `LATE_S` seconds."""
         self._counts.append((now, self.watched.spending.calls))
         while now - self._counts[0][0] > LATE_S:
             self._counts.popleft()

@@ -1,7 +1,6 @@
-"""The Screen: how a study looks while it runs, as lines of text for a terminal of any size.
+"""The Screen: a running study as lines of text for a terminal of any size.
 
-It owns the layout, and is a function of what it is given; who draws it, and when, is `lab.display.live`'s.
-Model text never appears on it.
+It owns the layout, as a pure function; drawing is `lab.display.live`'s. Model text never appears on it.
 """
 
 from collections.abc import Sequence
@@ -18,18 +17,18 @@ from lab.search.trouble_words import troubles_text
 from lab.stats.format import interval, mean, percent
 from lab.stats.intervals import Estimate
 
-PHASES = ("headroom", "search", "confirmation", "holdout")
+PHASES = ("warm-up", "search", "confirmation", "holdout")
 
 MESSAGES = 4
-"""Of the last that was said, at most."""
+"""Maximum number of recent messages shown."""
 
 ROOMY = 16
-"""Lines from which there is room for more than the race."""
+"""Minimum lines for showing more than the race."""
 
 BETWEEN = "   "
 
 BAR, SHORT, GAP = 24, 7, 2
-"""Cells: of the bar, of a setting's name where room is short, between columns."""
+"""Widths in cells: of the bar, of a setting's short name, between columns."""
 
 Cells = list[str]
 
@@ -39,13 +38,13 @@ class Standing:
     """A study at one moment.
 
     Attributes:
-        title: which study, on which model.
-        phase: one of PHASES.
-        race: the trials, best first, each with its mean value and 95 % interval; None before any ended.
-        rungs: episodes after which a candidate is compared.
-        calls_per_s: of late; None before it can be told.
-        failed: attempts at calls that failed, and what the last one died of.
-        messages: what was said, the last one last.
+        title: Study and model.
+        phase: One of PHASES.
+        race: Trials, best first, with mean value and 95 % interval; None before one is complete.
+        rungs: Numbers of episodes after which a candidate is compared.
+        calls_per_s: Recent rate of calls per second; None if unknown yet.
+        failed: Number of failed attempts at calls, and the last error.
+        messages: Recent messages, oldest first.
     """
 
     title: str
@@ -59,7 +58,7 @@ class Standing:
 
 
 def screen(standing: Standing, width: int, height: int) -> Text:
-    """The whole screen: `height` lines of `width` cells at most, the race in what room the rest leaves."""
+    """The whole screen, at most `height` lines of `width` cells; the race gets the remaining room."""
     head = [Text(standing.title, style="bold"), *_pace(standing, width)]
     foot = [_counted(standing)]
     if height >= ROOMY:
@@ -76,7 +75,7 @@ def screen(standing: Standing, width: int, height: int) -> Text:
 
 
 def rungs(most: int) -> tuple[int, ...]:
-    """1, 2, 4, ... and `most`, as the race has them."""
+    """The rounds of the race: 1, 2, 4, ... and `most` episodes."""
     doubled = [1 << power for power in range(most.bit_length())]
     return (*(count for count in doubled if count < most), most)
 
@@ -105,7 +104,7 @@ def _of(limit: float, form: str = ",.0f") -> str:
 
 
 def _pace(standing: Standing, width: int) -> list[Text]:
-    """How near the nearest limit is, drawn and told."""
+    """The progress towards the nearest limit, as a bar and as text."""
     spent = standing.spending
     left = spent.minutes_left()
     share = 0.0 if left is None else spent.minutes / max(spent.minutes + left, 1e-9)
@@ -117,7 +116,7 @@ def _pace(standing: Standing, width: int) -> list[Text]:
 
 
 def _flowing(parts: Sequence[Text], width: int) -> list[Text]:
-    """The parts side by side, in as many lines as they need."""
+    """The parts side by side, on as many lines as needed."""
     lines = [parts[0]]
     for part in parts[1:]:
         if lines[-1].cell_len + len(BETWEEN) + part.cell_len <= width:
@@ -134,7 +133,7 @@ def _minutes(minutes: float) -> str:
 def _failed(times: int, last: str) -> list[Text]:
     if not times:
         return []
-    return [Text(f"{times:,} attempts at calls failed; the last: {last}", style="yellow")]
+    return [Text(f"{times:,} failed attempts at calls; the last: {last}", style="yellow")]
 
 
 def _troubled(trials: Sequence[Trial]) -> list[Text]:
@@ -158,7 +157,7 @@ def _table(standing: Standing, width: int, room: int) -> list[Text]:
 
 
 def _shown(race: Sequence[tuple[Trial, Estimate | None]], room: int) -> list[tuple[Trial, Estimate | None]]:
-    """The best, and the baseline in any case."""
+    """The best trials, and always the baseline."""
     shown = list(race[: max(room, 1)])
     for one in race[room:]:
         if one[0].number == BASELINE:
@@ -211,5 +210,5 @@ def _column(head: str, cells: Sequence[str], *, right: bool = False) -> Cells:
 def _counted(standing: Standing) -> Text:
     dropped = sum(trial.dropped for trial, _ in standing.race)
     tried = len(standing.race)
-    counted = f"{tried} played: {tried - dropped} in the race, {dropped} dropped (x)"
-    return Text(f"{counted}; best first, by all that the search knows", style="dim")
+    counted = f"{tried} played: {tried - dropped} still in the race, {dropped} dropped (x)"
+    return Text(f"{counted}; best first, by the search's model", style="dim")

@@ -1,7 +1,7 @@
-"""An ActionForm: what an environment's actions are made of, and how a model's text becomes one.
+"""An ActionForm: the fields of an environment's actions, and how a model's text becomes an action.
 
-It owns the reading: an action with one text is filled with the answer, any other is asked for as JSON,
-repaired, and checked against the schema. Any text is either an action or an ActionError that says why not.
+It owns the parsing: an action with one text field is the answer itself; any other is requested as JSON,
+repaired, and validated against the schema. Every text yields an action or an ActionError with the reason.
 """
 
 import json
@@ -17,10 +17,10 @@ Schema = Mapping[str, Any]
 """A JSON Schema."""
 
 Values = dict[str, Any]
-"""An action as the environment takes it."""
+"""An action's fields, as the environment accepts them."""
 
 Parse = Callable[[str, dict[str, Any]], Any]
-"""A project's own way to read an answer: text and schema in, the action's fields out."""
+"""A project's hook that parses an answer: text and schema in, the action's fields out."""
 
 TOOL_CALL: Schema = {
     "type": "object",
@@ -31,32 +31,32 @@ TOOL_CALL: Schema = {
     },
     "required": ["tool_name", "arguments"],
 }
-"""The action of OpenEnv's environments of MCP tools, which publish one without fields."""
+"""The action of OpenEnv's MCP environments, whose published schema has no fields."""
 
 _LIMITS = ("enum", "pattern", "minLength", "maxLength", "format", "anyOf")
-"""What a schema may ask of a text."""
+"""Schema keywords that constrain a text."""
 
 _MOST = 300
-"""Characters of a reason: the model reads it."""
+"""Maximum length of a reason, which the model reads."""
 
 _DEEPEST = 100
-"""Levels of an action: what is nested deeper can neither be checked nor sent on everywhere."""
+"""Maximum nesting of an action: deeper JSON cannot always be validated or sent."""
 
 _LONGEST_REPAIR, _MOST_BRACES = 20_000, 200
-"""Characters and opening braces of a broken answer that is repaired: beyond them it takes minutes."""
+"""Maximum length and opening braces of a malformed answer: a longer one takes minutes to repair."""
 
 
 class ActionError(LabError):
-    """A text that is no action of the environment: a step's error, and no failure of the episode."""
+    """A text that is not a valid action: an error of the step, not a failure of the episode."""
 
 
 class StepError(ActionError):
-    """The environment raised at an action, and may have taken half of it."""
+    """The environment raised during an action, and may have partly executed it."""
 
 
 @dataclass(frozen=True)
 class Action:
-    """An action, and how it is shown to people and to the model."""
+    """An action, and its text for people and for the model."""
 
     values: Values
     shown: str
@@ -67,9 +67,9 @@ class ActionForm:
     """The form of one environment's actions.
 
     Attributes:
-        schema: of its action, as the environment publishes it.
-        parse: reads an answer in place of the rules here.
-        check: further rules of the environment's own; raises ValueError.
+        schema: JSON Schema of the action, as published by the environment.
+        parse: Hook that replaces the parsing here.
+        check: Additional validation by the environment; raises ValueError.
     """
 
     schema: Schema
@@ -78,13 +78,13 @@ class ActionForm:
 
     @cached_property
     def fields(self) -> dict[str, Any]:
-        """What the model decides on: without metadata, and without what can only be one value."""
+        """The fields that the model chooses: without metadata and constants."""
         found = self._whole.get("properties", {})
         return {name: rule for name, rule in found.items() if name not in self._given}
 
     @cached_property
     def text_field(self) -> str | None:
-        """The one text that an action is; None where it is more, or something else."""
+        """The name of the only field, if it is a text; otherwise None."""
         if len(self.fields) != 1:
             return None
         name, rule = next(iter(self.fields.items()))
@@ -93,7 +93,7 @@ class ActionForm:
 
     @cached_property
     def asked(self) -> str:
-        """The JSON Schema of what the model is asked for; empty where it is asked for plain text."""
+        """The JSON Schema requested from the model; empty for plain text."""
         if self.parse is not None or self.text_field is not None:
             return ""
         required = [name for name in self._whole.get("required", []) if name in self.fields]
@@ -103,11 +103,11 @@ class ActionForm:
 
     @property
     def calls_tools(self) -> bool:
-        """Whether an action is the call of a tool, as in OpenEnv's environments of MCP tools."""
+        """Whether an action is a tool call, as in OpenEnv's MCP environments."""
         return set(self.fields) >= {"tool_name", "arguments"}
 
     def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> "ActionForm":
-        """The same, for calls of these tools alone: each with its name, description and input schema."""
+        """A form for calls of these tools only: each with its name, description and input schema."""
         calls = [
             {
                 "description": tool.get("description", ""),
@@ -121,11 +121,11 @@ class ActionForm:
         return replace(self, schema={**TOOL_CALL, "anyOf": calls}) if calls else self
 
     def read(self, text: str) -> Action:
-        """The action that `text` is.
+        """Parse `text` into an action.
 
         Raises:
-            ActionError: it is none; its `why` is for the model as well.
-            EnvError: the environment's schema is none.
+            ActionError: It is not a valid action; the model also reads `why`.
+            EnvError: The environment's schema is invalid.
         """
         if self.parse is not None:
             return self._checked(self._parsed(self.parse, text), text)
@@ -153,7 +153,7 @@ class ActionForm:
     def _parsed(self, parse: Parse, text: str) -> Values:
         try:
             found = parse(text, json.loads(json.dumps(self.schema)))
-        except BaseException as error:  # of the project's own code, which may call sys.exit
+        except BaseException as error:  # of the project's code, which may call sys.exit
             why = str(error) if isinstance(error, ValueError) else raised(error)
             raise _no_action(why) from error
         if not isinstance(found, dict):
@@ -175,9 +175,9 @@ class ActionForm:
 
         try:
             found = jsonschema.exceptions.best_match(self._validator.iter_errors(values))
-        except RecursionError:  # of a schema that refers to itself
+        except RecursionError:  # a self-referencing schema
             raise _no_action("its JSON is nested too deeply") from None
-        except Exception as error:  # whatever a foreign schema makes the library raise
+        except Exception as error:  # a foreign schema may make the library raise anything
             what = "The environment's action schema cannot be used."
             raise EnvError(what, why=f"{type(error).__name__}: {error}") from error
         if found is not None:
@@ -190,18 +190,18 @@ class ActionForm:
         from referencing import Registry
 
         kind = jsonschema.validators.validator_for(self._whole, jsonschema.Draft202012Validator)
-        return kind(self._whole, registry=Registry())  # else a foreign schema could have it fetch any URL
+        return kind(self._whole, registry=Registry())  # else a foreign schema could fetch any URL
 
 
 def _json_object(text: str) -> Values:
-    """The JSON object in `text`, which may be broken, fenced, or among other words; of several the last."""
+    """The last JSON object in `text`, which may be malformed, fenced, or surrounded by other text."""
     import json_repair
 
     try:
         found = (_whole_object(text) or json_repair.loads(_repairable(text))) if "{" in text else None
     except ActionError:
         raise
-    except Exception as error:  # RecursionError, and what else a repair can run into
+    except Exception as error:  # RecursionError, or anything else that the repair raises
         raise _no_action(f"its JSON cannot be read: {type(error).__name__}") from error
     if isinstance(found, list):
         found = next((one for one in reversed(found) if isinstance(one, dict)), None)
@@ -217,7 +217,7 @@ def _repairable(text: str) -> str:
 
 
 def _whole_object(text: str) -> Values | None:
-    """The last JSON object in `text`, where none is broken: what needs no repair is taken to the letter."""
+    """The last JSON object in `text`, if all are well-formed: those are read without repair."""
     found, at = None, text.find("{")
     while at >= 0:
         try:
@@ -229,12 +229,12 @@ def _whole_object(text: str) -> Values | None:
 
 
 def _clean(found: dict[Any, Any]) -> Values:
-    """The same as plain JSON: no NaN, and no lone surrogate, which could be neither sent on nor written."""
+    """The same as plain JSON, without NaN and lone surrogates, which could be neither sent nor written."""
     if _is_deep(found, _DEEPEST):
         raise _no_action(f"its JSON is nested more than {_DEEPEST} levels deep")
     try:
         text = json.dumps(found, ensure_ascii=False, allow_nan=False)
-        # By way of UTF-16, in which two surrogates that the repair left apart become the character they are.
+        # Through UTF-16, which joins two surrogates that the repair left apart into one character.
         cleaned: Values = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
     except (ValueError, TypeError, RecursionError) as error:
         raise _no_action(f"it is no JSON: {error}") from error
@@ -242,7 +242,7 @@ def _clean(found: dict[Any, Any]) -> Values:
 
 
 def _is_deep(value: object, levels: int) -> bool:
-    """Whether a JSON value has more than so many levels."""
+    """Whether a JSON value is nested deeper than `levels`."""
     if not isinstance(value, dict | list | tuple):
         return False
     inner = value.values() if isinstance(value, dict) else value
@@ -250,7 +250,7 @@ def _is_deep(value: object, levels: int) -> bool:
 
 
 def _without_titles(schema: Any) -> Any:  # noqa: ANN401  # of JSON
-    """Pydantic titles every field with its own name: words that say nothing, and cost tokens."""
+    """Remove Pydantic's titles, which only repeat the fields' names and cost tokens."""
     match schema:
         case dict():
             kept = {
@@ -265,7 +265,7 @@ def _without_titles(schema: Any) -> Any:  # noqa: ANN401  # of JSON
 
 
 def refused(why: str) -> StepError:
-    """The error of a step at which the environment raised; `why` is shortened, since the model reads it."""
+    """The error of a step in which the environment raised; `why` is shortened, because the model reads it."""
     return StepError("The environment refused the action", why=_shortened(why))
 
 

@@ -1,6 +1,6 @@
-"""An EnvironmentConfig: how an environment is declared, in an experiment file and in a frozen prompt.
+"""An EnvironmentConfig: the declaration of an environment, in an experiment file or a frozen prompt.
 
-It owns the declaration's parts, the variables that replace them, and the rule that code it names lies within
+It owns the declaration's keys, the variables that override them, and the rule that its code must be inside
 the project. Opening is `lab.environments.environment`'s.
 """
 
@@ -16,7 +16,7 @@ from lab.addresses import shown_url
 from lab.errors import ConfigError
 
 STEP_TIMEOUT_S = 60.0
-"""Seconds that a reset or a step may take, by default."""
+"""Default time limit of a reset or a step, in seconds."""
 
 _PYTHON = re.compile(r"[^:]+:[A-Za-z_]\w*")
 _SPACE = re.compile(r"[\w.-]+/[\w.-]+")
@@ -24,18 +24,18 @@ _SPACE = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True)
 class EnvironmentConfig:
-    """Where an environment is, and how what it shows becomes text.
+    """The location of an environment, and how its observations become text.
 
-    Of several places the first is used: `url`, `image`, `space`, `python`. Files are below the root.
+    Of several locations the first is used: `url`, `image`, `space`, `python`. Paths are relative to the root.
 
     Attributes:
-        python: `file.py:Name` or `module:Name`, an OpenEnv Environment class or a function that makes one.
-        image: a Docker image.
-        space: `owner/name`, a Space on Hugging Face.
-        text: the field of an observation that `{observation}` stands for; empty for all of them.
-        hooks: a Python file with `render` or `parse` or both.
-        longest: characters of a field that are shown; the rest is cut off. None to cut nothing.
-        step_timeout_s: seconds that a reset or a step may take.
+        python: `file.py:Name` or `module:Name`: an OpenEnv Environment class, or a function that returns one.
+        image: A Docker image.
+        space: `owner/name`, a Hugging Face Space.
+        text: Observation field that `{observation}` shows; empty for all.
+        hooks: A Python file with `render`, `parse` or both.
+        longest: Maximum characters of a field that are shown; None for no limit.
+        step_timeout_s: Time limit of a reset or a step, in seconds.
     """
 
     python: str = ""
@@ -50,41 +50,43 @@ class EnvironmentConfig:
     def __post_init__(self) -> None:
         if not (self.python or self.url or self.image or self.space):
             do = "set one of python, url, image, space"
-            raise ConfigError("It is not said where the environment is.", where="environment", do=do)
+            raise ConfigError("No environment location given.", where="environment", do=do)
         if self.python and not _PYTHON.fullmatch(self.python):
-            what, do = f"{self.python!r} names nothing in Python.", "use file.py:Name or module:Name"
+            what, do = f"{self.python!r} is not a valid import path.", "use file.py:Name or module:Name"
             raise ConfigError(what, where="environment.python", do=do)
         if self.space and not _SPACE.fullmatch(self.space):
-            what = f"{self.space!r} is no Space."
+            what = f"{self.space!r} is not a valid Space ID."
             raise ConfigError(what, where="environment.space", do="use owner/name")
         if self.longest is not None and self.longest < 1:
-            raise ConfigError("longest is below 1.", where="environment.longest", do="use 1 or more")
+            raise ConfigError(
+                "longest is below 1.", where="environment.longest", do="use a whole number, 1 or more"
+            )
         if not 0 < self.step_timeout_s < inf:
             what, do = f"step_timeout_s is {self.step_timeout_s:g}.", "use a number of seconds above 0"
             raise ConfigError(what, where="environment.step_timeout_s", do=do)
 
     @property
     def address(self) -> str:
-        """The URL of its server; empty where it has none yet, or is played in process."""
+        """The URL of its server; empty if it has none yet, or runs in process."""
         if self.url or self.image or not self.space:
             return self.url
         return f"https://{re.sub('[^a-z0-9]+', '-', self.space.lower())}.hf.space"
 
     @property
     def shown(self) -> str:
-        """Where it is, for people: no credentials."""
+        """Its location for people, without credentials."""
         if self.address:
             return f"at {shown_url(self.address)}"
         return f"from image {self.image}" if self.image else f"{self.python}, in this process"
 
     @property
     def python_file(self) -> str:
-        """The file that `python` names, or empty where that is a module."""
+        """The file in `python`; empty for a module."""
         file = self.python.rpartition(":")[0]
         return file if file.endswith(".py") else ""
 
     def as_table(self) -> dict[str, Any]:
-        """What is set, but for credentials: for a file that others read."""
+        """The keys that are set, without credentials, for a file that others read."""
         table = {name: value for name, value in asdict(self).items() if value}
         if self.step_timeout_s == STEP_TIMEOUT_S:
             del table["step_timeout_s"]
@@ -94,24 +96,24 @@ class EnvironmentConfig:
 
 
 def within(root: Path, file: str) -> Path:
-    """The path of a Python file of the project's own.
+    """The path of one of the project's Python files.
 
     Raises:
-        ConfigError: there is none, or it lies outside of the project: code is run from the project alone.
+        ConfigError: It does not exist, or is outside the project: only the project's code is run.
     """
     path = (root / file).resolve()
     if not path.is_relative_to(root.resolve()):
-        what, do = "Code is run from the project's own folder alone.", f"copy it below {root}"
+        what, do = "Only code in the project's own folder can be run.", f"copy it into {root}"
         raise ConfigError(what, where=file, do=do)
     if not path.is_file():
-        raise ConfigError("There is no such file.", where=str(path), do=f"it is looked for below {root}")
+        raise ConfigError("The file does not exist.", where=str(path), do=f"use a path relative to {root}")
     return path
 
 
 def choose_environment(
     declared: EnvironmentConfig, environ: Mapping[str, str] = os.environ
 ) -> EnvironmentConfig:
-    """At `ENV_BASE_URL`, else from `LOCAL_IMAGE_NAME` or `IMAGE_NAME`, else where it is declared."""
+    """The declaration, overridden by `ENV_BASE_URL`, else by `LOCAL_IMAGE_NAME` or `IMAGE_NAME`."""
     if url := environ.get("ENV_BASE_URL"):
         return replace(declared, url=url)
     if image := environ.get("LOCAL_IMAGE_NAME") or environ.get("IMAGE_NAME"):

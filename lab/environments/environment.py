@@ -1,8 +1,8 @@
-"""The Environment as the lab plays it: opened in process, by URL, or from a Docker image, all alike.
+"""The Environment: one interface to environments in process, at a URL, or in a Docker image.
 
-It owns the opening and what a session is (one place to play episodes); how each kind plays is
-`lab.environments.in_process`'s and `lab.environments.remote`'s. OpenEnv takes seconds to import, so nothing
-of it is imported before an environment is opened.
+It owns the opening and the protocol of a session (which plays one episode at a time); the implementations
+are `lab.environments.in_process` and `lab.environments.remote`. OpenEnv takes seconds to import, so it is
+imported only when an environment is opened.
 """
 
 import asyncio
@@ -22,35 +22,35 @@ from lab.environments.remote import Remote, container
 
 
 class Session(Protocol):
-    """One place to play episodes, one after the other.
+    """Plays episodes, one after the other.
 
     Attributes:
-        form: of the actions here.
+        form: Form of the actions.
     """
 
     form: ActionForm
 
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
-        """Begin a new episode.
+        """Start a new episode.
 
         Raises:
-            EnvError: it could not be begun.
+            EnvError: It could not be started.
         """
 
     async def step(self, action: Values) -> Observed:
         """Send an action.
 
         Raises:
-            ActionError: the environment does not take it; nothing has happened there.
-            StepError: the environment raised; call `renew` before anything else.
-            EnvError: the environment failed, whatever the action.
+            ActionError: The environment refuses it, and has not changed.
+            StepError: The environment raised; call `renew` before anything else.
+            EnvError: The environment failed for another reason.
         """
 
     async def renew(self) -> None:
-        """Leave what an action may have broken: the next reset is a new session's first.
+        """Replace a possibly broken session: the next reset starts a new one.
 
         Raises:
-            EnvError: there is no new session.
+            EnvError: No new session could be opened.
         """
 
 
@@ -58,7 +58,7 @@ class Environment(Protocol):
     """An opened environment."""
 
     def session(self) -> AbstractAsyncContextManager[Session]:
-        """Open a session of one's own; many may be open at once."""
+        """Open a separate session; many may be open concurrently."""
 
 
 @asynccontextmanager
@@ -68,12 +68,12 @@ async def open_environment(
     """Open the environment, and close it (with its container) at the end.
 
     Args:
-        root: the project's; files that the declaration names are below it. By default the working directory.
-        say: called with a sentence for people, once, when a server's limit on sessions makes episodes wait.
+        root: Project folder, to which the declaration's paths are relative; by default the working directory.
+        say: Called once with a sentence for people when a server's session limit makes episodes wait.
 
     Raises:
-        EnvError: it cannot be opened; the message says what to do.
-        ConfigError: code that the declaration names cannot be had.
+        EnvError: It cannot be opened; the message says what to do.
+        ConfigError: The declared code cannot be imported.
     """
     root = root or Path.cwd()
     hooks = await asyncio.to_thread(load_hooks, config, root)
@@ -90,7 +90,7 @@ async def open_environment(
 
 
 def _import_openenv() -> None:
-    """Import OpenEnv without gradio, its web page: 3 s of CPU instead of 10, 77 MB instead of 192."""
+    """Import OpenEnv without gradio, for its web page: 3 s of CPU instead of 10, 77 MB instead of 192."""
     absent = "gradio" not in sys.modules
     if absent:
         sys.modules["gradio"] = None  # type: ignore[assignment]

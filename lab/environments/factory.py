@@ -1,7 +1,7 @@
-"""The Factory: what `python` of a declaration names, checked before it is called, and how it is called.
+"""The Factory: creates instances of the declared environment, after checks before the first call.
 
-It owns what counts as an environment: a declaration can name any code that is installed, and code that makes
-no environment may end the process or delete files.
+It owns what counts as an environment: a declaration can name any installed code, and code that is not an
+environment may end the process or delete files.
 """
 
 import functools
@@ -15,20 +15,20 @@ from lab.environments.foreign import ForeignError, foreign
 from lab.errors import ConfigError, EnvError
 
 METHODS = ("reset", "step", "close")
-"""Of every environment."""
+"""Methods of every environment."""
 
-_DO = "name an OpenEnv Environment class, or a function without arguments that makes one"
+_DO = "name an OpenEnv Environment class, or a function without arguments that returns an instance"
 
 
 class Factory:
-    """Makes instances of one environment.
+    """Creates instances of one environment.
 
     Args:
-        make: the environment's class, or a function that makes one.
-        python: the declaration's words for it.
+        make: The environment's class, or a function that returns an instance.
+        python: The declaration's import path.
 
     Raises:
-        ConfigError: it makes no environment; it was not called.
+        ConfigError: It does not create an environment; it was not called.
     """
 
     def __init__(self, make: object, python: str) -> None:
@@ -42,23 +42,23 @@ class Factory:
         """A new instance.
 
         Raises:
-            EnvError: it could not be made.
-            ConfigError: it is no environment.
+            EnvError: It could not be created.
+            ConfigError: It is not an environment.
         """
         try:
             with foreign():
                 made = self._make()
         except ForeignError as error:
             raise EnvError(
-                "The environment could not be made.", where=self._python, why=str(error)
+                "The environment could not be created.", where=self._python, why=str(error)
             ) from error
         if not _is_environment(made):
-            raise _no_environment(self._python, f"it makes {type(made).__name__}")
+            raise _no_environment(self._python, f"it returned {type(made).__name__}")
         return made
 
 
 def _mistake(make: object) -> str:
-    """Why it cannot make an environment; empty where it can, as far as that shows without a call."""
+    """Why `make` cannot create an environment; empty if it may, as far as can be told without a call."""
     if not callable(make):
         return f"it is {type(make).__name__}"
     if inspect.isclass(make):
@@ -70,7 +70,7 @@ def _mistake(make: object) -> str:
     owner = getattr(make, "__module__", None) or type(make).__module__
     if inspect.isbuiltin(make) or str(owner).partition(".")[0] in {"builtins", *sys.stdlib_module_names}:
         return "it is part of Python itself"
-    with suppress(Exception):  # an annotation may name what is not there at run time
+    with suppress(Exception):  # an annotation may name something that does not exist at run time
         returned = get_type_hints(make).get("return")
         if inspect.isclass(returned) and returned is not object and not _is_environment(returned):
             return f"it returns {returned.__name__}"
@@ -82,4 +82,4 @@ def _is_environment(one: object) -> bool:
 
 
 def _no_environment(python: str, why: str) -> ConfigError:
-    return ConfigError("What python names is no environment.", where=python, why=why, do=_DO)
+    return ConfigError("environment.python does not name an environment.", where=python, why=why, do=_DO)

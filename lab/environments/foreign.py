@@ -1,6 +1,6 @@
-"""Foreign code: what an environment or a hook raises becomes one ordinary exception, whatever it is.
+"""Foreign code: whatever an environment or a hook raises becomes one ordinary exception.
 
-`SystemExit` would end the process with exit code 0, and `CancelledError` a task, both without a word.
+`SystemExit` would end the process with exit code 0, and `CancelledError` a task, both silently.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ class ForeignError(Exception):
 
 @contextmanager
 def foreign() -> Iterator[None]:
-    """Run foreign code, awaited or not. A cancellation of the current task passes.
+    """Run foreign code, awaited or not. A cancellation of the current task is passed on.
 
     Raises:
-        ForeignError: the code raised anything but a LabError.
+        ForeignError: The code raised anything other than a LabError.
     """
     before = _cancellations()
     try:
@@ -42,7 +42,7 @@ def raised(error: BaseException) -> str:
 
 
 def _cancellations() -> int:
-    """How often the current task was cancelled; 0 in a thread without an event loop."""
+    """Number of times the current task was cancelled; 0 in a thread without an event loop."""
     try:
         task = asyncio.current_task()
     except RuntimeError:

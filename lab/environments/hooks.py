@@ -1,6 +1,6 @@
-"""Code that a declaration names: an environment's class, and the hooks `render` and `parse`.
+"""Declared code: an environment's class, and the hooks `render` and `parse`.
 
-It owns the import of a project's own files. They are run only from within the project's root.
+It owns the import of a project's files, which must be inside the project's root.
 """
 
 import importlib
@@ -19,12 +19,12 @@ from lab.environments.observation import Render
 from lab.errors import ConfigError
 
 _importing = RLock()
-"""Two threads that import one file must not see half of it."""
+"""Two threads that import the same file must not see a partial module."""
 
 
 @dataclass(frozen=True)
 class Hooks:
-    """A project's own code around an environment; None for what it leaves to the lab."""
+    """A project's hooks around an environment; None where the lab's default applies."""
 
     render: Render | None = None
     parse: Parse | None = None
@@ -34,7 +34,7 @@ def load_hooks(config: EnvironmentConfig, root: Path) -> Hooks:
     """The hooks of a declaration.
 
     Raises:
-        ConfigError: the file is absent or outside of the project, fails, or holds neither hook.
+        ConfigError: The file is missing or outside the project, fails, or defines neither hook.
     """
     if not config.hooks:
         return Hooks()
@@ -47,10 +47,10 @@ def load_hooks(config: EnvironmentConfig, root: Path) -> Hooks:
 
 
 def load_named(config: EnvironmentConfig, root: Path) -> Any:  # noqa: ANN401  # a class or a function
-    """What `python` of a declaration names.
+    """The object named by a declaration's `python`.
 
     Raises:
-        ConfigError: it is not there, or its module fails.
+        ConfigError: It does not exist, or its module fails.
     """
     where, _, name = config.python.rpartition(":")
     module = (
@@ -62,8 +62,8 @@ def load_named(config: EnvironmentConfig, root: Path) -> Any:  # noqa: ANN401  #
         return getattr(module, name)
     except AttributeError:
         known = ", ".join(known for known, value in vars(module).items() if isinstance(value, type))
-        what = f"There is no {name!r} in {where}."
-        raise ConfigError(what, where="environment.python", do=f"its classes are {known}") from None
+        what = f"{where} has no {name!r}."
+        raise ConfigError(what, where="environment.python", do=f"use one of its classes: {known}") from None
     except BaseException as error:  # of a module that imports on demand
         raise _failed(config.python, "environment.python", error) from error
 
@@ -72,7 +72,7 @@ def _module(name: str, declared: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        do = f"install the package that has it (missing: {error.name})"
+        do = f"install the package that provides it (missing: {error.name})"
         what = f"The environment {declared!r} is not installed."
         raise ConfigError(what, where="environment.python", why=str(error), do=do) from error
     except BaseException as error:  # of foreign code, which may call sys.exit
@@ -80,14 +80,16 @@ def _module(name: str, declared: str) -> ModuleType:
 
 
 def _run(path: Path, where: str) -> ModuleType:
-    """The module of a file, registered so that its annotations can be resolved; run once in a process."""
+    """The module of a file, registered so that its annotations can be resolved; run once per process."""
     name = f"declared_{path.stem}_{abs(hash(path))}"
     with _importing:
         if name in sys.modules:
             return sys.modules[name]
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise ConfigError("It is no Python file.", where=str(path), do="name a file that ends in .py")
+            raise ConfigError(
+                "This is not a Python file.", where=str(path), do="name a file that ends in .py"
+            )
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)

@@ -1,8 +1,8 @@
-"""An environment in this process: its class is found in Python, and each session has a separate instance.
+"""An environment in this process: its class is imported, and each session has a separate instance.
 
-It owns what OpenEnv's server does otherwise: the action's class, the arguments of reset, and one thread for
-each session's calls, so that a slow step blocks nothing else. The thread is a daemon: a call that never
-returns does not keep the process alive, as it would in a `ThreadPoolExecutor`.
+It owns what OpenEnv's server would do: the action's class, the arguments of reset, and a thread for each
+session's calls, so that a slow step blocks nothing else. The thread is a daemon: a call that never returns
+does not keep the process alive, as it would in a `ThreadPoolExecutor`.
 """
 
 import asyncio
@@ -25,24 +25,24 @@ from lab.errors import ConfigError, EnvError
 
 
 class OwnThread:
-    """Started at once; ends after the last call once it was told to."""
+    """A thread that runs calls in order; it starts immediately, and ends after the last call."""
 
     def __init__(self, name: str) -> None:
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         Thread(target=self._work, name=name, daemon=True).start()
 
     async def call(self, make: Callable[[], Any]) -> Any:  # noqa: ANN401  # of foreign code
-        """What `make` returns; cancelled, it is left to itself.
+        """The result of `make`; if cancelled, the call still runs to its end.
 
         Raises:
-            ForeignError: it raised anything but a LabError.
+            ForeignError: It raised anything other than a LabError.
         """
         made = Future[Any]()
         self._calls.put((made, make))
         return await asyncio.wrap_future(made)
 
     def end(self) -> None:
-        """No further call will come."""
+        """End the thread after the calls made so far."""
         self._calls.put(None)
 
     def _work(self) -> None:
@@ -60,18 +60,18 @@ class OwnThread:
 
 
 CLOSE_S = 5.0
-"""Seconds that an instance has to close; one that still steps is left to itself."""
+"""Time limit for closing an instance, in seconds; one that is still in a step is abandoned."""
 
 
 @asynccontextmanager
 async def open_in_process(
     config: EnvironmentConfig, root: Path, view: View, parse: Parse | None
 ) -> AsyncIterator["InProcess"]:
-    """Find the environment's class and its schema.
+    """Import the environment's class, and read its schema.
 
     Raises:
-        ConfigError: what `python` names is not there, or is no environment.
-        EnvError: it cannot be made.
+        ConfigError: `python` does not exist, or is not an environment.
+        EnvError: No instance can be created.
     """
     make = Factory(await asyncio.to_thread(load_named, config, root), config.python)
     environment = InProcess(make, config, view, parse)
@@ -83,7 +83,7 @@ async def open_in_process(
 
 
 class InProcess:
-    """Opened once its actions' class is known; see `inspect`."""
+    """An in-process environment, open once `inspect` has found its action class."""
 
     def __init__(self, make: Factory, config: EnvironmentConfig, view: View, parse: Parse | None) -> None:
         self.make, self.view, self.step_timeout_s = make, view, config.step_timeout_s
@@ -93,7 +93,7 @@ class InProcess:
         self._alone: AbstractAsyncContextManager[Any] = nullcontext()
 
     async def inspect(self) -> None:
-        """Make one, and see what it says of itself; it is the first session's."""
+        """Create the first session's instance, and read its action class and flags."""
         self._first = await asyncio.to_thread(self.make)
         self._action = _action_class(self._first, self._python)
         self.form = ActionForm(_schema(self._action, self._python), self._parse, self._check)
@@ -102,7 +102,7 @@ class InProcess:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator["InProcessSession"]:
-        """One instance. Of those that do not stand others beside them there is one at a time."""
+        """A session with a separate instance; one at a time unless the class supports concurrent sessions."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._alone)
             session = InProcessSession(self)
@@ -115,10 +115,10 @@ class InProcess:
             yield session
 
     def action(self, values: Values) -> Any:  # noqa: ANN401  # an OpenEnv Action
-        """The action as the environment takes it.
+        """The environment's action object.
 
         Raises:
-            ValueError: it does not take it.
+            ValueError: The values are not a valid action.
         """
         try:
             return self._action.model_validate(values)
@@ -128,9 +128,9 @@ class InProcess:
             raise ValueError(raised(error)) from error
 
     def close(self) -> None:
-        """Close the instance that no session has taken."""
+        """Close an instance that no session has used."""
         if self._first is not None:
-            with suppress(Exception), foreign():  # nothing depends on it any more
+            with suppress(Exception), foreign():  # nothing depends on it now
                 self._first.close()
 
     def _check(self, values: Values) -> None:
@@ -138,7 +138,7 @@ class InProcess:
 
 
 class InProcessSession:
-    """One instance in a thread of its own."""
+    """One instance, in a dedicated thread."""
 
     def __init__(self, opened: InProcess) -> None:
         self.form, self._opened = opened.form, opened
@@ -146,20 +146,20 @@ class InProcessSession:
         self._thread = OwnThread("environment")
 
     async def open(self, environment: object = None) -> None:
-        """Play in this instance, or in a new one.
+        """Use this instance, or a new one.
 
         Raises:
-            EnvError: it could not be made.
+            EnvError: It could not be created.
         """
         if environment is None:
             environment = await self._thread.call(self._opened.make)
         self._environment = environment
 
     async def tools(self) -> list[dict[str, Any]]:
-        """The tools that can be called; none where it does not list them."""
+        """The tools that the environment lists, if any."""
         from openenv.core.env_server.mcp_types import ListToolsAction
 
-        with suppress(Exception):  # of foreign code: it may be no environment of MCP tools
+        with suppress(Exception):  # of foreign code: it may not be an MCP environment
             seen = await self._answer("step", ListToolsAction())
             return [tool.model_dump(mode="json") for tool in seen.tools]
         return []
@@ -168,34 +168,34 @@ class InProcessSession:
         """Replace the instance with a new one.
 
         Raises:
-            EnvError: it could not be made.
+            EnvError: It could not be created.
         """
         await self.close()
         self._environment, self._thread = None, OwnThread("environment")
         await self.open()
 
     async def close(self) -> None:
-        """Close the instance, in its own thread, after what it still does; end the thread."""
+        """Close the instance in its thread, after any running call, and end the thread."""
         try:
-            with suppress(Exception):  # of foreign code, or of one that is not done in time
+            with suppress(Exception):  # of foreign code, or a timeout
                 async with asyncio.timeout(CLOSE_S):
                     await self._thread.call(self._environment.close)
         finally:
             self._thread.end()
 
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
-        """Begin a new episode; an environment without seeds is given none.
+        """Start a new episode; an environment whose reset has no seed gets none.
 
         Raises:
-            ConfigError: an argument is none of its reset's.
-            EnvError: it failed.
+            ConfigError: An argument is unknown to its reset.
+            EnvError: It failed.
         """
         takes = inspect.signature(self._environment.reset).parameters
         any_name = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values())
         unknown = [name for name in arguments if name not in takes and not any_name]
         if unknown:
-            what = f"The environment's reset takes no {unknown[0]!r}."
-            do = f"it takes {', '.join(takes)}"
+            what = f"The environment's reset has no argument {unknown[0]!r}."
+            do = f"use {', '.join(takes)}"
             raise ConfigError(what, where="tasks.reset", do=do)
         seeded = {"seed": seed} if "seed" in takes or any_name else {}
         try:
@@ -207,8 +207,8 @@ class InProcessSession:
         """Send an action.
 
         Raises:
-            ActionError: it is none of the environment's; StepError: the environment raised.
-            EnvError: the environment did not answer in time, or with no observation.
+            ActionError: The action is invalid; StepError: the environment raised.
+            EnvError: The environment did not answer in time, or without an observation.
         """
         try:
             made = self._opened.action(action)
@@ -236,7 +236,7 @@ class InProcessSession:
         return self._opened.view.observed(*shown)
 
     async def _answer(self, name: str, *args: object, **kwargs: object) -> Any:  # noqa: ANN401  # an Observation
-        """By the environment's own coroutine, where it has one: as OpenEnv's server chooses."""
+        """Call the environment's coroutine if it has one, as OpenEnv's server does."""
         from openenv.core.env_server.interfaces import Environment
 
         own = getattr(type(self._environment), f"{name}_async", None)
@@ -248,7 +248,7 @@ class InProcessSession:
 
 
 def _action_class(environment: object, python: str) -> Any:  # noqa: ANN401  # a class of OpenEnv's Action
-    """The class of its actions: from the Environment's type arguments, else from its step's annotation."""
+    """The action class: from the Environment's type arguments, else from its step's annotation."""
     from openenv.core.env_server.interfaces import Environment
     from openenv.core.env_server.mcp_environment import MCPEnvironment
     from openenv.core.env_server.mcp_types import CallToolAction
@@ -259,15 +259,15 @@ def _action_class(environment: object, python: str) -> Any:  # noqa: ANN401  # a
         for base in getattr(cls, "__orig_bases__", ()):
             if inspect.isclass(get_origin(base)) and issubclass(get_origin(base), Environment):
                 named += get_args(base)[:1]
-    with suppress(Exception):  # an annotation may name what is not there at run time
+    with suppress(Exception):  # an annotation may name something that does not exist at run time
         named += [_annotated(type(environment))]
     own = [one for one in named if inspect.isclass(one) and issubclass(one, Action) and one is not Action]
     if own:
         return own[0]
     if isinstance(environment, MCPEnvironment):
         return CallToolAction
-    do = "annotate the action of its step with a class of OpenEnv's Action"
-    raise ConfigError("The environment does not say what its actions are.", where=python, do=do)
+    do = "annotate its step's first argument with a subclass of OpenEnv's Action"
+    raise ConfigError("The environment declares no action class.", where=python, do=do)
 
 
 def _schema(action: Any, python: str) -> dict[str, Any]:  # noqa: ANN401
@@ -275,7 +275,7 @@ def _schema(action: Any, python: str) -> dict[str, Any]:  # noqa: ANN401
         with foreign():
             schema: dict[str, Any] = action.model_json_schema()
     except ForeignError as error:
-        what, do = "The environment's action has no JSON Schema.", "give its fields types that JSON has"
+        what, do = "The environment's action has no JSON Schema.", "use field types that JSON supports"
         raise ConfigError(what, where=python, why=str(error), do=do) from error
     return schema
 

@@ -1,6 +1,6 @@
-"""What an environment shows, as text: the whole of an observation, and each of its fields.
+"""Observations as text: the whole, and each field.
 
-It owns the check of what came back (a server may send anything) and how fields are written and cut.
+It owns the validation of results (a server may send anything), and how fields are written and cut.
 """
 
 import json
@@ -13,18 +13,18 @@ from lab.environments.foreign import raised
 from lab.errors import ConfigError, EnvError
 
 Fields = Mapping[str, str | None]
-"""The fields of an observation as text; None for one without a value."""
+"""The fields of an observation as text; None for a field without a value."""
 
 Render = Callable[[dict[str, Any]], Any]
-"""A project's own way to write an observation: its fields in, text out."""
+"""A project's hook that writes an observation: its fields in, text out."""
 
 APART = ("done", "reward", "metadata")
-"""Of an observation, what is no part of what is shown."""
+"""Fields of an observation that are not shown."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What reset or step brought back: the observation, the reward, whether the episode is over."""
+    """The result of reset or step: observation, reward, and whether the episode is over."""
 
     text: str
     reward: float
@@ -37,9 +37,9 @@ class View:
     """How one environment's observations are shown.
 
     Attributes:
-        text: the field that is the whole; empty for all of them.
-        longest: characters of a field at most; None for any number.
-        render: writes the whole in place of the rules here.
+        text: The field shown as the whole; empty for all fields.
+        longest: Maximum characters of a field; None for no limit.
+        render: Hook that replaces the rules here.
     """
 
     text: str = ""
@@ -47,15 +47,15 @@ class View:
     render: Render | None = None
 
     def observed(self, observation: object, reward: object, done: object) -> Observed:
-        """What came back, checked. No reward, as OpenEnv allows, is one of 0.
+        """Validate a result. A reward of None, which OpenEnv allows, counts as 0.
 
         Raises:
-            EnvError: it is malformed, or its reward is no number.
-            ConfigError: the project's `render` failed.
+            EnvError: It is malformed, or its reward is not a finite number.
+            ConfigError: The project's `render` failed.
         """
         value = 0.0 if reward is None else reward
         if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
-            raise EnvError("The environment's reward is no number.", why=f"reward {reward!r}")
+            raise EnvError("The environment's reward is not a finite number.", why=f"reward {reward!r}")
         if not isinstance(observation, dict) or not isinstance(done, bool):
             why = f"observation {observation!r}, done {done!r}"
             raise EnvError("The environment's observation is malformed.", why=why)
@@ -69,7 +69,7 @@ class View:
             if not isinstance(observation.get(self.text), str):
                 why = f"its field {self.text} is {observation.get(self.text)!r}"
                 raise EnvError("The environment's observation is malformed.", why=why)
-            return shown.pop(self.text) or ""  # kept once: it may be long
+            return shown.pop(self.text) or ""  # stored once, because it may be long
         if len(shown) == 1:
             return next(iter(shown.values())) or ""
         return "\n".join(f"{name}: {value}" for name, value in shown.items() if value is not None)
@@ -78,11 +78,11 @@ class View:
         try:
             text = render(dict(observation))
         except BaseException as error:  # of the project's own code, which may call sys.exit
-            what, where = "The hook render failed.", "environment.hooks"
+            what, where = "The render hook failed.", "environment.hooks"
             raise ConfigError(what, where=where, why=raised(error)) from error
         if not isinstance(text, str):
-            why = f"it gave {type(text).__name__}"
-            raise ConfigError("The hook render gave no text.", where="environment.hooks", why=why)
+            why = f"it returned {type(text).__name__}"
+            raise ConfigError("The render hook did not return text.", where="environment.hooks", why=why)
         return _unicode(text)
 
     def _field(self, value: object) -> str | None:
@@ -97,22 +97,22 @@ class View:
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number of hundreds of digits
+    except OverflowError:  # an integer with hundreds of digits
         return False
 
 
 def _json(value: object) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, default=str)
-    except Exception as error:  # nested too deeply, in a circle, or an object that fails when it is shown
+    except Exception as error:  # nested too deeply, circular, or an object whose str() fails
         why = f"a field cannot be written: {type(error).__name__}"
         raise EnvError("The environment's observation is malformed.", why=why) from error
 
 
 def _unicode(text: str) -> str:
-    """A lone surrogate can come through JSON, and could be neither sent on nor written."""
+    """Replace lone surrogates, which JSON may contain, but which could be neither sent nor written."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
         return text.encode("utf-8", "replace").decode("utf-8")
-    return text  # itself, and no copy: an echo is kept once
+    return text  # itself, not a copy: an echo is stored once

@@ -1,7 +1,7 @@
-"""Places: how many sessions a server takes at once, learnt from its refusals.
+"""Places: the number of concurrent sessions that a server accepts, learnt from its refusals.
 
-OpenEnv's server takes `max_concurrent_envs` sessions, by default one, and answers CAPACITY_REACHED to any
-more. A session that is refused waits until one of ours is closed.
+OpenEnv's server accepts `max_concurrent_envs` sessions, one by default, and answers CAPACITY_REACHED to
+more. A refused session waits until one of ours is closed.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from lab.errors import EnvError
 Answer = TypeVar("Answer")
 
 PATIENCE_S = 30.0
-"""How long a server may refuse every session: it frees closed ones late, and others may use it too."""
+"""Seconds for which a server may refuse every session: it frees closed ones late, and has other clients."""
 
 FIRST_PAUSE_S, MOST_PAUSE_S = 0.1, 2.0
-"""Between two attempts of a session while none of ours is open; the pause doubles."""
+"""Seconds between two attempts while no session of ours is open; the pause doubles."""
 
 GROW_S = 30.0
-"""After which a full server is asked for one more session: somebody else's may have ended."""
+"""Seconds after which a full server is asked for one more session: another client's may have ended."""
 
 FULL = "CAPACITY_REACHED"
 """OpenEnv's code for a refused session, in the text of its client's exception."""
@@ -32,7 +32,7 @@ class Places:
     """The places for sessions at the server `where`.
 
     Args:
-        say: called once, when the server's limit makes sessions wait.
+        say: Called once, when the server's limit makes sessions wait.
     """
 
     def __init__(self, where: str, say: Callable[[str], None]) -> None:
@@ -44,7 +44,7 @@ class Places:
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator["Place"]:
-        """A place, once one is free: for as long as the block runs."""
+        """Wait for a free place, and hold it during the block."""
         place = Place(self)
         await self.take(place)
         try:
@@ -67,29 +67,29 @@ class Places:
         place.used = True
 
     def enter(self, place: "Place") -> None:
-        """The server has answered in this session."""
+        """Record that the server has answered in this session."""
         self._inside += not place.inside
         place.inside = True
         self._most, self._shut_s = max(self._most, self._inside), inf
         self._tell()
 
     def leave(self, place: "Place") -> None:
-        """The session is closed."""
+        """Record that the session is closed."""
         self._inside -= place.inside
         place.inside = False
 
     def free(self, place: "Place") -> None:
-        """Give the place to who waits."""
+        """Release the place for the next session in line."""
         self._used -= place.used
         place.used = False
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def refused(self, place: "Place", why: str) -> None:
-        """The server has refused the session; wait until it is worth another attempt.
+        """Record that the server has refused the session, and wait before the next attempt.
 
         Raises:
-            EnvError: the server has taken no session for `PATIENCE_S`.
+            EnvError: The server has accepted no session for `PATIENCE_S`.
         """
         now_s = time.monotonic()
         self.leave(place)
@@ -99,7 +99,7 @@ class Places:
         if not self._inside:
             self._shut_s = min(self._shut_s, now_s)
             if now_s - self._shut_s >= PATIENCE_S:
-                what = f"The environment's server has taken no session for {PATIENCE_S:g} s: it is full."
+                what = f"The environment's server has accepted no session for {PATIENCE_S:g} s: it is full."
                 do = "close its other clients, or raise the server's max_concurrent_envs"
                 raise EnvError(what, where=self._where, why=why, do=do)
             await asyncio.sleep(place.next_pause_s())
@@ -110,7 +110,7 @@ class Places:
             self._said = True
             number = f"{self._inside} session{'s' if self._inside > 1 else ''}"
             self._say(
-                f"The environment's server takes {number} at a time, so episodes wait for each other."
+                f"The environment's server accepts {number} at a time, so episodes wait for a free session."
                 " To play more at once, raise max_concurrent_envs in its create_app."
             )
 
@@ -119,8 +119,8 @@ class Place:
     """One session's place.
 
     Attributes:
-        used: the session is open, or may be opened.
-        inside: the server has taken the session.
+        used: Whether the session is open, or may be opened.
+        inside: Whether the server has accepted the session.
     """
 
     def __init__(self, places: Places) -> None:
@@ -130,19 +130,19 @@ class Place:
     async def ask(
         self, call: Callable[[], Awaitable[Answer]], close: Callable[[], Awaitable[object]]
     ) -> Answer:
-        """Make the first call of a session, again each time that the server refuses the session.
+        """Make the first call of a session, and repeat it while the server refuses the session.
 
         Args:
-            close: closes the refused session's connection.
+            close: Closes the refused session's connection.
 
         Raises:
-            EnvError: the server takes no session.
-            Exception: whatever else the call raises.
+            EnvError: The server accepts no session.
+            Exception: Anything else that the call raises.
         """
         while True:
             try:
                 answer = await call()
-            except Exception as error:  # OpenEnv's exceptions carry their kind in the text alone
+            except Exception as error:  # only the text of OpenEnv's exceptions says which kind they are
                 if FULL not in str(error):
                     raise
                 await close()
@@ -153,7 +153,7 @@ class Place:
                 return answer
 
     def closed(self) -> None:
-        """The session is closed, and another one will be opened in its place."""
+        """Record that the session is closed; another one will use this place."""
         self._places.leave(self)
 
     def next_pause_s(self) -> float:

@@ -1,7 +1,7 @@
-"""A Recovery: a session for one episode, in which an action that made the environment raise costs one step.
+"""A Recovery: a session for one episode, in which an action that makes the environment raise costs one step.
 
-Such an action may leave half a state behind. So before the next action, the episode is begun again in a new
-session by repeating the actions that the environment took.
+Such an action may leave an inconsistent state. So before the next action, the episode is replayed in a new
+session by repeating the accepted actions.
 """
 
 from collections.abc import Mapping
@@ -25,10 +25,10 @@ class Recovery:
         self._error: StepError | None = None
 
     async def reset(self) -> Observed:
-        """Begin the episode.
+        """Start the episode.
 
         Raises:
-            EnvError: it could not be begun.
+            EnvError: It could not be started.
         """
         self._seen = [await self._session.reset(*self._begin)]
         return self._seen[0]
@@ -37,8 +37,8 @@ class Recovery:
         """Send an action.
 
         Raises:
-            ActionError: the environment refused it, or raised.
-            BrokenError: the environment failed otherwise.
+            ActionError: The environment refused it, or raised.
+            BrokenError: The environment failed otherwise.
         """
         try:
             self._seen.append(await self._session.step(action))
@@ -51,12 +51,12 @@ class Recovery:
         return self._seen[-1]
 
     async def goes_on(self) -> bool:
-        """Whether another action can be sent; begins the episode again where the environment has raised.
+        """Whether another action can be sent; replays the episode if the environment has raised.
 
-        False where the environment does not repeat itself: there is no way back to where the episode was.
+        False if the replay differs, because the environment does not follow its seed.
 
         Raises:
-            BrokenError: the environment cannot be reset any more.
+            BrokenError: The environment can no longer be reset.
         """
         if self._error is None:
             return True

@@ -1,7 +1,7 @@
-"""An environment at a server, or in a container: played over OpenEnv's generic client, by its schema alone.
+"""An environment at a server, or in a container: played through OpenEnv's generic client and its schema.
 
-It owns what is asked of the server, and the words for what goes wrong there. Nothing of the environment's
-own package is needed.
+It owns the requests to the server, and the errors for its failures. The environment's own package is not
+needed.
 """
 
 import asyncio
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from openenv.core.generic_client import GenericEnvClient
 
 MOST_BYTES = 4_000_000
-"""Of a server's schema."""
+"""Maximum bytes of a server's schema."""
 
 MOST_MESSAGE_MB = 16.0
-"""Of one answer to a reset or a step, in MB."""
+"""Maximum size of an answer to a reset or a step, in MB."""
 
 STOP_GRACE_S = 5.0
-"""Seconds that a stop waits for a container that is still on its way up."""
+"""Seconds to wait, when stopped, for a container that is still starting."""
 
 
 class Remote:
-    """An environment at `url`; its schema is asked for with the first session.
+    """An environment at `url`; its schema is requested with the first session.
 
     Args:
-        say: called once, when the server's limit on sessions makes episodes wait.
+        say: Called once, when the server's session limit makes episodes wait.
     """
 
     def __init__(
@@ -48,10 +48,10 @@ class Remote:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator["RemoteSession"]:
-        """One WebSocket, once the server has a place for it.
+        """Open a WebSocket, once the server has a place for it.
 
         Raises:
-            EnvError: the server does not say what its actions are.
+            EnvError: The server publishes no usable action schema.
         """
         from openenv.core.generic_client import GenericEnvClient
 
@@ -72,10 +72,10 @@ class Remote:
         try:
             if form.calls_tools:
                 form = await self._with_tools(form, client, place)
-            form.asked  # noqa: B018  # it is made here, where a schema that cannot be used has its words
+            form.asked  # noqa: B018  # computed here, where an unusable schema gets its error message
         except LabError:
             raise
-        except Exception as error:  # whatever a foreign schema holds
+        except Exception as error:  # a foreign schema may contain anything
             raise _no_schema(f"it cannot be used: {type(error).__name__}", self._url) from error
         return form
 
@@ -85,7 +85,7 @@ class Remote:
             result = await place.ask(lambda: client.step(listing), client.disconnect)
             return form.with_tools(result.observation["tools"])
         except EnvError:
-            raise  # the server takes no session
+            raise  # the server accepts no session
         except Exception:  # a server may not list them
             return form
 
@@ -93,7 +93,7 @@ class Remote:
         import httpx
 
         url = self._url.replace("ws", "http", 1) if self._url.startswith("ws") else self._url
-        # Nothing is unpacked: a small body may unpack to gigabytes.
+        # No compression: a small body may unpack to gigabytes.
         headers = {"Accept-Encoding": "identity"}
         try:
             async with (
@@ -126,10 +126,10 @@ class RemoteSession:
         self._where, self._view = where, view
 
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
-        """Begin a new episode.
+        """Start a new episode.
 
         Raises:
-            EnvError: it could not be begun.
+            EnvError: It could not be started.
         """
         client = self._client
         reset = self._place.ask(lambda: client.reset(seed=seed, **arguments), client.disconnect)
@@ -139,8 +139,8 @@ class RemoteSession:
         """Send an action.
 
         Raises:
-            ActionError: the server refuses it; StepError: the environment raised.
-            EnvError: the server did not answer, or with no observation.
+            ActionError: The server refuses it; StepError: the environment raised.
+            EnvError: The server did not answer, or without an observation.
         """
         socket = self._socket
         try:
@@ -149,7 +149,7 @@ class RemoteSession:
             if self._socket is socket and (why := _error_frame(error)):
                 raise _refusal(why) from error
             raise
-        if self._socket is not socket:  # the client reconnects silently, to a session that was not reset
+        if self._socket is not socket:  # the client reconnects silently to a new session that was not reset
             why = "the connection was lost between two steps"
             raise _failure(ConnectionError(why), self._where)
         return seen
@@ -175,16 +175,16 @@ class RemoteSession:
 
 @asynccontextmanager
 async def container(image: str) -> AsyncIterator[str]:
-    """A container of the image while the block runs; yields its URL.
+    """Run a container of the image during the block; yields its URL.
 
     Raises:
-        EnvError: it did not start.
+        EnvError: It did not start.
     """
     starting = asyncio.create_task(asyncio.to_thread(_start_container, image))
     try:
         started = await asyncio.shield(starting)
     except asyncio.CancelledError:
-        with suppress(Exception):  # a container on its way up is not left behind, if it comes up soon
+        with suppress(Exception):  # stop a container that is still starting, if it starts soon
             started = await asyncio.wait_for(asyncio.shield(starting), STOP_GRACE_S)
             await asyncio.to_thread(started.close)
         raise
@@ -203,12 +203,12 @@ class _Container:
 
 
 def _start_container(image: str) -> _Container:
-    """Start the container, in a thread: OpenEnv blocks until it is healthy, half a minute at most."""
+    """Start the container, in a thread: OpenEnv blocks until it is healthy, for at most half a minute."""
     from openenv.core.generic_client import GenericEnvClient
 
     async def start() -> "GenericEnvClient":
         client: GenericEnvClient = await GenericEnvClient.from_docker_image(image)
-        await client.disconnect()  # its session's place is for the episodes
+        await client.disconnect()  # frees its session for the episodes
         return client
 
     client = asyncio.run(start())
@@ -220,7 +220,7 @@ def _start_container(image: str) -> _Container:
 
 
 def _error_frame(error: EnvError) -> str:
-    """What the server's error frame says; empty without one. OpenEnv's client makes a RuntimeError of it."""
+    """The text of the server's error frame, a RuntimeError of OpenEnv's client; empty without one."""
     text, begins = str(error.__cause__), "Server error: "
     is_frame = isinstance(error.__cause__, RuntimeError) and text.startswith(begins)
     return text.removeprefix(begins) if is_frame else ""
@@ -228,16 +228,16 @@ def _error_frame(error: EnvError) -> str:
 
 def _refusal(why: str) -> ActionError:
     error = refused(why)
-    if "VALIDATION_ERROR" in why:  # OpenEnv's server checks an action before the environment has it
+    if "VALIDATION_ERROR" in why:  # OpenEnv's server validates an action before the environment gets it
         return ActionError(error.what, why=error.why)
     return error
 
 
 def _failure(error: Exception, where: str) -> EnvError:
-    """OpenEnv's exceptions carry their kind in the text alone."""
+    """Translate an exception of OpenEnv or its transport into an EnvError."""
     text = str(error) or f"no answer ({type(error).__name__})"
     if isinstance(error, TimeoutError):
-        do = "look at the server's log: it is there, and busy with something else"
+        do = "check the server's log: it is up, but busy"
         return EnvError("The environment did not answer in time.", where=where, why=text, do=do)
     if isinstance(error, ConnectionError | OSError):
         do = "check ENV_BASE_URL, and that the server is up"
@@ -246,7 +246,7 @@ def _failure(error: Exception, where: str) -> EnvError:
 
 
 def _no_schema(why: str, url: str) -> EnvError:
-    what, do = "The server does not say what the environment's actions are.", "check that it is OpenEnv's"
+    what, do = "The server publishes no usable action schema.", "check that it is an OpenEnv server"
     return EnvError(what, where=f"{shown_url(url)}/schema", why=why, do=do)
 
 
@@ -254,6 +254,6 @@ def _docker_failure(error: Exception, image: str) -> EnvError:
     what, where = "The environment's container did not start.", f"image {image}"
     if "Docker is not available" in str(error):
         do = "start Docker, or unset LOCAL_IMAGE_NAME and IMAGE_NAME to play where the experiment says"
-        return EnvError(what, where=where, why="there is no running Docker engine", do=do)
+        return EnvError(what, where=where, why="no Docker engine is running", do=do)
     why = str(getattr(error.__cause__, "stderr", "") or error)
     return EnvError(what, where=where, why=why, do=f"docker build -t {image} .")

@@ -1,5 +1,5 @@
-"""The experiment: the TOML file that says what is tuned, and what it means.
+"""The experiment: the TOML file that defines what is tuned, and its meaning.
 
 It owns the file's keys and errors, the search space, the objective, and the budget with its prices.
-It leaves to others what is done with them: it asks no model and plays nothing.
+It leaves their use to others: it makes no calls and plays no episodes.
 """

@@ -1,7 +1,7 @@
-"""What a study spends, and what it may: calls, tokens and dollars of the whole study, minutes of its search.
+"""The budget: calls, tokens and dollars of a whole study, and minutes of its search, spent and allowed.
 
-It owns the counts and the limits. Every call of every model is counted here, the proposer's too. Time ends
-the search and never the verdict: a verdict that is not given has cost everything that was played for it.
+It owns the counts and the limits. Every call of every model is counted here, including the proposer's. Time
+ends the search but never the verdict: without a verdict, all episodes played for it would be wasted.
 """
 
 import time
@@ -15,40 +15,40 @@ from lab.llm.sampling import SamplingParams
 from lab.llm.throttle import Throttle
 
 _MARGIN = 1.25
-"""How much dearer than the search's average an episode of the verdict may turn out: the best write more."""
+"""Assumed cost of a verdict's episode relative to the search's average: the best candidates write more."""
 
 
 @dataclass(frozen=True)
 class Prices:
-    """Dollars for a million tokens, as the endpoint's owner asks; None where nobody has said."""
+    """Dollars per million tokens; None if unknown."""
 
     tokens_in: float | None = None
     tokens_out: float | None = None
 
     @property
     def known(self) -> bool:
-        """Whether both are: only then can a cost be told."""
+        """Whether both prices are known: only then is there a cost."""
         return self.tokens_in is not None and self.tokens_out is not None
 
     def dollars(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """What these tokens cost; nothing is counted for what is not known."""
+        """The cost of these tokens; an unknown price counts as 0."""
         return (prompt_tokens * (self.tokens_in or 0.0) + completion_tokens * (self.tokens_out or 0.0)) / 1e6
 
 
 FREE, UNKNOWN = Prices(0.0, 0.0), Prices()
 
 HARD = ("calls", "tokens", "dollars")
-"""The limits that hold for the verdict too."""
+"""The limits that also apply to the verdict."""
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What answered calls come to.
+    """The totals of answered calls.
 
     Attributes:
-        dollars: of the calls whose price is known.
-        unpriced: calls whose price is not.
-        useless: calls whose answer could not be used, so that another was made in their place.
+        dollars: Cost of the calls with a known price.
+        unpriced: Number of calls without a known price.
+        useless: Number of calls with an unusable answer, which were repeated.
     """
 
     calls: int = 0
@@ -71,11 +71,11 @@ class Spent:
 
 @dataclass(frozen=True)
 class Budget:
-    """The limits; infinite where there is none.
+    """The limits; infinite if not set.
 
     Attributes:
-        calls, tokens, dollars: of the whole study; no call is made beyond them.
-        minutes: of work, after which the search begins nothing more.
+        calls, tokens, dollars: Limits of the whole study; no call is made beyond them.
+        minutes: Working time after which the search starts no more episodes.
     """
 
     calls: float = inf
@@ -86,16 +86,16 @@ class Budget:
 
 @dataclass
 class Spending:
-    """What was spent so far; `clock` gives seconds.
+    """The amounts spent so far; `clock` returns seconds.
 
     Attributes:
-        calls: model calls that were answered.
-        dollars: of the calls whose price is known.
-        unpriced: calls whose price is not.
-        useless: calls whose answer could not be used, so that another was made in their place.
-        in_flight: calls that were begun and have no answer yet.
-        earlier_minutes: of the processes that worked on it before.
-        recount: counts anew what other processes have spent.
+        calls: Number of answered model calls.
+        dollars: Cost of the calls with a known price.
+        unpriced: Number of calls without a known price.
+        useless: Number of calls with an unusable answer, which were repeated.
+        in_flight: Number of calls without an answer yet.
+        earlier_minutes: Working time of earlier processes, in minutes.
+        recount: Function that counts again what other processes have spent.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -117,38 +117,38 @@ class Spending:
 
     @property
     def tokens(self) -> int:
-        """In and out together."""
+        """Prompt and completion tokens together."""
         return self.prompt_tokens + self.completion_tokens
 
     @property
     def minutes(self) -> float:
-        """Of work, this process's and those before."""
+        """Working time in minutes, of this and earlier processes."""
         return self.earlier_minutes + (self.clock() - self._began_s) / 60
 
     @property
     def money(self) -> str:
-        """The dollars, for people: what is not known is not told as 0."""
+        """The dollars, for people; an unknown amount is not shown as 0."""
         if self.unpriced:
-            return f"${self.dollars:.2f} and what is unknown" if self.dollars else "price unknown"
+            return f"${self.dollars:.2f} plus an unknown amount" if self.dollars else "price unknown"
         return f"${self.dollars:.2f}" if self.dollars else "free"
 
     @property
     def time_is_up(self) -> bool:
-        """Whether the search has had its minutes."""
+        """Whether the search's minutes are used up."""
         return self.minutes >= self.budget.minutes
 
     def minutes_for(self, calls: int) -> float:
-        """Minutes that so many calls take at the rate so far: an estimate."""
+        """Estimated minutes for this many calls, at the rate so far."""
         return calls * self.minutes / max(self.calls + self.in_flight, 1)
 
     def minutes_left(self) -> float | None:
-        """Until the nearest limit, at the rate so far: an estimate; None before there is a rate."""
+        """Estimated minutes to the nearest limit, at the rate so far; None if there is no rate yet."""
         names = HARD if self.time_is_up else (*HARD, "minutes")
         used = max(getattr(self, name) / getattr(self.budget, name) for name in names)
         return self.minutes * max(1 / used - 1, 0.0) if self.calls and used else None
 
     def used_up(self) -> str | None:
-        """The first limit of the whole study that is reached, in words; None while a call may be made."""
+        """The first limit of the whole study that is reached, as text; None if calls may be made."""
         for name in HARD:
             limit = getattr(self.budget, name)
             if getattr(self, name) >= limit:
@@ -157,13 +157,13 @@ class Spending:
 
     @property
     def nearest_limit(self) -> str:
-        """The limit of the whole study of which the largest share is used, in words."""
+        """The limit of the whole study with the largest share used, as text."""
         name = max(HARD, key=lambda name: getattr(self, name) / getattr(self.budget, name))
         return f"budget.{name} = {getattr(self.budget, name):g}"
 
     @property
     def left(self) -> str:
-        """What is left within each limit, in words; empty where there is no limit."""
+        """The remainder of each limit, as text; empty if there is no limit."""
         parts = [
             f"{max(self.budget.calls - self.calls, 0):,.0f} of {self.budget.calls:,.0f} calls",
             f"{max(self.budget.tokens - self.tokens, 0):,.0f} of {self.budget.tokens:,.0f} tokens",
@@ -174,10 +174,10 @@ class Spending:
         return ", ".join(part for part, limit in zip(parts, limits, strict=True) if limit < inf)
 
     def room_for(self, owed_calls: int, later_calls: int) -> bool:
-        """Whether the calls that are owed now fit beside those kept for later.
+        """Whether the calls due now fit besides those reserved for later.
 
-        A call that was not made yet is taken to cost what calls have cost so far, those for later a
-        quarter more, and to be repeated as often as calls have been whose answers were of no use.
+        Future calls are assumed to cost the average so far, reserved ones a quarter more, and to be repeated
+        as often as calls with unusable answers have been.
         """
         owed, later = self._with_repeats(owed_calls), self._with_repeats(later_calls)
         if self.calls + owed + later > self.budget.calls:
@@ -191,7 +191,7 @@ class Spending:
         )
 
     def progress(self, later_calls: int) -> float:
-        """The share, from 0, of what may be spent before those calls for later; of the limit nearest."""
+        """The share of the nearest limit that is used, without the calls reserved for later."""
         if self.calls == 0:
             return 0.0
         later = self._with_repeats(later_calls)
@@ -202,17 +202,17 @@ class Spending:
         return max(shares)
 
     def _with_repeats(self, calls: int) -> float:
-        """The answers that so many usable ones take: where some are useless, a quarter more than so far."""
+        """The number of calls for this many usable answers: a quarter more repeats than so far."""
         repeats = self.useless / max(self.calls - self.useless, 1)
         return calls * (1 + repeats * _MARGIN)
 
     @property
     def _for_each_call(self) -> dict[str, float]:
-        """What a call has cost so far."""
+        """The average cost of a call so far."""
         return {"tokens": self.tokens / self.calls, "dollars": self.dollars / self.calls}
 
     def count_others(self, spent: Spent) -> None:
-        """So much was spent by other processes, before this one or beside it."""
+        """Set the totals spent by other processes, earlier or concurrent."""
         before, self._others = self._others, spent
         self.calls += spent.calls - before.calls
         self.prompt_tokens += spent.prompt_tokens - before.prompt_tokens
@@ -232,7 +232,7 @@ class Spending:
 
 @dataclass(frozen=True)
 class Metered:
-    """A model whose calls are counted, and refused once the budget is used up."""
+    """A model whose calls are counted, and refused when the budget is used up."""
 
     model: Model
     spending: Spending
@@ -244,7 +244,7 @@ class Metered:
         """Ask the model once; see `Endpoint.complete`.
 
         Raises:
-            BudgetError: a limit is reached. Calls in flight at that moment are still answered and counted.
+            BudgetError: A limit is reached. Calls in flight at that time are still answered and counted.
         """
         if (limit := self.spending.used_up()) or self._last_is_in_flight():
             raise out_of_budget(limit or f"budget.calls = {self.spending.budget.calls:g}")
@@ -257,11 +257,11 @@ class Metered:
         return completion
 
     def watch(self, throttle: Throttle, on_failure: Callable[[LabError], None]) -> None:
-        """Count attempts that were answered with nothing usable, and make none that passes the budget.
+        """Count attempts with unusable answers, and prevent retries beyond the budget.
 
         Args:
-            throttle: the endpoint's.
-            on_failure: called with the error of every attempt that failed.
+            throttle: The endpoint's throttle.
+            on_failure: Called with the error of every failed attempt.
         """
 
         def failed(error: LabError) -> None:
@@ -285,7 +285,7 @@ class Metered:
 
 
 def out_of_budget(limit: str) -> BudgetError:
-    """The error of a call that must not be made, since `limit` is reached."""
+    """The error of a call that is refused because `limit` is reached."""
     return BudgetError(
         "The budget is used up.", where=limit, do="raise the limit, and run the same command again to resume"
     )

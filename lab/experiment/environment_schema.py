@@ -1,6 +1,6 @@
 """The tables `[environment]`, `[task]` and `[[tasks]]` of an experiment file.
 
-It owns their keys, and what has to hold between them; the values' own rules are `EnvironmentConfig`'s and
+It owns their keys, and the rules between them; the rules of single values are `EnvironmentConfig`'s and
 `Task`'s.
 """
 
@@ -19,7 +19,7 @@ from lab.errors import ConfigError
 
 
 class Table(BaseModel):
-    """One table of an experiment file: every key is known, and of its kind."""
+    """Base of an experiment file's tables: unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -62,31 +62,31 @@ class SetupTable(Table):
 
 
 def refuse_credentials(url: str, where: str, variable: str) -> None:
-    """Pass where an experiment file's `url` has no user and password in it: the file is kept and shown.
+    """Check that an experiment file's `url` contains no user and password: the file is stored and shown.
 
     Raises:
-        ConfigError: it has.
+        ConfigError: It does.
     """
     if "@" in urlsplit(url).netloc:
-        do = f"leave them out, and set {variable} to the whole URL, in the environment or in .env"
-        raise ConfigError("A user and a password do not belong in an experiment file.", where=where, do=do)
+        do = f"remove them, and set {variable} to the whole URL, in the environment or in .env"
+        raise ConfigError("An experiment file must not contain a user and password.", where=where, do=do)
 
 
 def read_environment(table: EnvironmentTable, folder: str) -> EnvironmentConfig:
-    """The declaration, with its files as paths below the project's root.
+    """The declaration, with paths relative to the project's root.
 
     Args:
-        folder: the experiment file's, below the root.
+        folder: The experiment file's folder, relative to the root.
 
     Raises:
-        ConfigError: the environment is in several places or in none, or a value is none of its kind.
+        ConfigError: There is not exactly one location, or a value is invalid.
     """
     places = [name for name in ("python", "url", "image", "space") if getattr(table, name)]
     if len(places) > 1:
-        what, do = f"The environment is in several places: {', '.join(places)}.", "keep one"
+        what, do = f"Several environment locations given: {', '.join(places)}.", "keep one"
         raise ConfigError(what, where="environment", do=do)
     if table.url and not is_url(table.url):
-        what = f"{shown_url(table.url)!r} is no server."
+        what = f"{shown_url(table.url)!r} is not a valid server URL."
         raise ConfigError(what, where="environment.url", do="use a URL such as http://127.0.0.1:8000")
     refuse_credentials(table.url, "environment.url", "ENV_BASE_URL")
     declared = EnvironmentConfig(**table.model_dump())
@@ -98,10 +98,10 @@ def read_environment(table: EnvironmentTable, folder: str) -> EnvironmentConfig:
 
 
 def read_code(environment: EnvironmentConfig, root: Path) -> dict[str, str]:
-    """The project's own files that the declaration names: each one's path, and its text.
+    """The project's files that the declaration names: text by path.
 
     Raises:
-        ConfigError: one is absent, or outside of the project.
+        ConfigError: A file is missing, or outside the project.
     """
     texts = dict[str, str]()
     for key, file in (("python", environment.python_file), ("hooks", environment.hooks)):
@@ -115,18 +115,18 @@ def read_code(environment: EnvironmentConfig, root: Path) -> dict[str, str]:
 
 
 def read_task(table: TaskTable, setups: list[SetupTable]) -> Task:
-    """The task, with what it is reset to.
+    """The task, with the setups of several tasks.
 
     Raises:
-        ConfigError: two have one name, or one says what the study has to.
+        ConfigError: Two tasks have the same name, or one sets the seed.
     """
     names = [setup.name for setup in setups]
     for setup in setups:
         if names.count(setup.name) > 1:
-            do = "give each a name of its own"
-            raise ConfigError(f"There are several tasks {setup.name!r}.", where="tasks.name", do=do)
+            do = "give each task a different name"
+            raise ConfigError(f"Several tasks are named {setup.name!r}.", where="tasks.name", do=do)
         if {"seed", "episode_id"} & set(setup.reset):
-            what = "A task names a seed or an episode, which are the study's to choose."
-            raise ConfigError(what, where="tasks.reset", do="leave it out")
+            what = "A task must not set seed or episode_id: the study chooses them."
+            raise ConfigError(what, where="tasks.reset", do="remove it")
     tasks = tuple(Setup(setup.name, setup.reset) for setup in setups)
     return Task(**table.model_dump(), tasks=tasks)

@@ -1,6 +1,6 @@
-"""An Experiment: what is tuned, on what, within which space and budget, as a TOML file says it.
+"""An Experiment: what is tuned, with which environment, model, space and budget, from a TOML file.
 
-It owns what must hold between the file's tables; the rest of the lab sees only what comes out.
+It owns the rules between the file's tables; the rest of the lab sees only the result.
 """
 
 import tomllib
@@ -40,7 +40,7 @@ from lab.llm.settings import ModelChoice
 from lab.llm.throttle import Patience
 
 TEMPLATES = Path("prompts/templates")
-"""Where templates lie, below the project's root: the folder above the experiment file's."""
+"""The templates folder, relative to the project's root, which is the parent of the experiments folder."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What the file says, in the lab's own terms.
+    """The file's content, as the lab's types.
 
     Attributes:
-        name: the file's name without `.toml`; also the MLflow experiment's.
-        seed: of the search's choices, and the first of the environment's seeds.
-        root: the project's folder.
-        file: the file's path below the root.
-        text: the file as it was read.
-        code: the project's own files around the environment: each one's path below the root, and its text.
+        name: Name of the file without `.toml`, and of the MLflow experiment.
+        seed: Seed of the search's choices, and first seed of the environment.
+        root: Project folder.
+        text: Text of the file.
+        code: The project's files for the environment: text by path relative to the root.
     """
 
     name: str
@@ -96,7 +95,7 @@ class Experiment:
     code: Mapping[str, str]
 
     def prices_of(self, model: ModelChoice) -> Prices:
-        """What a call of `model` costs: as the file says; the embedded one is free where it says nothing."""
+        """The prices of `model`: from the file; the embedded model is free if the file sets none."""
         return FREE if model.embedded and self.prices == UNKNOWN else self.prices
 
     @property
@@ -109,7 +108,7 @@ class Experiment:
 
     @property
     def verdict_calls(self) -> int:
-        """Model calls that confirmation and holdout take at most; the search leaves them untouched."""
+        """Maximum calls of confirmation and holdout, which are reserved."""
         confirmed = self.confirmation.candidates * self.confirmation.episodes
         return (confirmed + (self.verdict.finalists + 1) * self.verdict.episodes) * self.task.max_steps
 
@@ -118,59 +117,20 @@ def load_experiment(path: Path) -> Experiment:
     """Read and check an experiment file.
 
     Raises:
-        ConfigError: the file or a template is absent, or a key is unknown, missing or wrong; the message
-            names file, line and key, and what is allowed.
+        ConfigError: The file or a template is missing, or a key is unknown, missing or invalid; the message
+            names file, line and key, and lists what is allowed.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         known = sorted(str(file) for file in path.parent.glob("*.toml"))
-        do = meant(str(path), known, f"one of: {', '.join(known) or 'none there'}")
-        raise ConfigError("There is no such experiment.", where=str(path), do=do) from None
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from None
-    folder = path.resolve().parent
-    root = folder.parent
-    project = _Project(
-        root, folder.name, partial(find_template, root / TEMPLATES), partial(read_code, root=root)
-    )
-    return _read(path, text, project)
-
-
-def read_experiment(source: Source, root: Path) -> Experiment:
-    """The inverse of `Experiment.source`, for the project at `root`, of which no file is read.
-
-    Raises:
-        ConfigError: as `load_experiment`.
-    """
-
-    def find(name: str) -> PromptTemplate:
-        if name not in source.templates:
-            raise ConfigError(f"There is no template {name!r}.")
-        return source.templates[name]
-
-    file = Path(source.file)
-    return _read(file, source.text, _Project(root, file.parent.name, find, lambda _: source.code))
-
-
-@dataclass(frozen=True)
-class _Project:
-    """Where the file is, below the root, and how what it names is found."""
-
-    root: Path
-    folder: str
-    find: FindTemplate
-    code_of: Callable[[EnvironmentConfig], Mapping[str, str]]
-
-
-def _read(path: Path, text: str, project: _Project) -> Experiment:
-    try:
-        file = ExperimentFile.model_validate(tomllib.loads(text))
-        return _experiment(path, text, file, project)
+        do = meant(str(path), known, f"use one of: {', '.join(known) or 'none there'}")
+        raise ConfigError("The experiment file does not exist.", where=str(path), do=do) from None
     except ValidationError as error:
         raise first_mistake(path, text, error) from None
     except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from None
+        what, do = "The experiment cannot be read.", "fix that line; the file must be TOML, in UTF-8"
+        raise ConfigError(what, where=place(path, error), why=str(error), do=do) from None
     except ConfigError as error:
         where = error.where if error.where.startswith(str(path)) else key_place(path, text, error.where)
         raise ConfigError(error.what, where=where, why=error.why, do=error.do) from None
@@ -218,20 +178,20 @@ def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) 
 
 
 def _check_turns(experiment: Experiment) -> None:
-    """Means over phases that play every task equally often can be compared; others can not."""
+    """Check that confirmation and verdict play every task equally often, so that means are comparable."""
     several = max(len(experiment.task.tasks), 1)
     for name, table in (("confirmation", experiment.confirmation), ("verdict", experiment.verdict)):
         if table.episodes % several:
-            what = f"{table.episodes} episodes are no equal share for {several} tasks."
+            what = f"episodes = {table.episodes} must be a multiple of the number of tasks ({several})."
             do = f"use a multiple of {several}"
             raise ConfigError(what, where=f"{name}.episodes", do=do)
     if experiment.verdict.judge == "worst":
         if several < 2 or experiment.verdict.episodes < 2 * several:
-            do = "give several [[tasks]], and at least two episodes for each"
-            raise ConfigError("There is no worst task to judge.", where="verdict.judge", do=do)
+            do = "add [[tasks]], and play at least two episodes of each"
+            raise ConfigError('judge = "worst" needs several tasks.', where="verdict.judge", do=do)
         if experiment.objective.cost is not None:
-            do = 'leave out cost and within, or use judge = "mean"'
-            raise ConfigError("The worst task is judged without a cost.", where="verdict.judge", do=do)
+            do = 'remove cost and within, or use judge = "mean"'
+            raise ConfigError('judge = "worst" cannot be combined with a cost.', where="verdict.judge", do=do)
 
 
 def _baseline(table: BaselineTable, find: FindTemplate) -> Candidate:
@@ -249,7 +209,7 @@ def _baseline(table: BaselineTable, find: FindTemplate) -> Candidate:
 def _objective(table: ObjectiveTable, task: Task, prices: Prices) -> Objective:
     if (table.cost is None) != (table.within is None):
         absent, there = ("cost", "within") if table.cost is None else ("within", "cost")
-        do = f"set it, or leave out {there}"
+        do = f"set it, or remove {there}"
         raise ConfigError(f"objective.{absent} is missing.", where=f"objective.{there}", do=do)
     usual: Measure = "return" if task.score == "sum" else "score"
     return Objective(
@@ -269,21 +229,23 @@ def _check_budget(experiment: Experiment) -> None:
     kept, least = experiment.verdict_calls, experiment.search.headroom * experiment.task.max_steps
     if experiment.budget.calls < kept + least:
         what = f"{experiment.budget.calls:g} calls are too few."
-        why = f"confirmation and verdict take up to {kept}, and the first candidates {least}"
-        do = f"use at least {kept + least}, or fewer episodes there"
+        why = f"confirmation and verdict need up to {kept}, the initial candidates {least}"
+        do = f"use at least {kept + least}, or reduce their episodes"
         raise ConfigError(what, where="budget.calls", why=why, do=do)
     if experiment.verdict.finalists > experiment.confirmation.candidates:
         do = f"use at most confirmation.candidates = {experiment.confirmation.candidates}"
-        raise ConfigError("There are more finalists than are confirmed.", where="verdict.finalists", do=do)
+        raise ConfigError(
+            "verdict.finalists exceeds confirmation.candidates.", where="verdict.finalists", do=do
+        )
     priced = experiment.prices.known and experiment.prices != FREE
     if not priced and (experiment.objective.cost == "dollars" or experiment.budget.dollars < inf):
         do = "set dollars_in and dollars_out, the prices of a million tokens"
-        raise ConfigError("Dollars are counted, but nothing has a price.", where="model", do=do)
+        raise ConfigError("A dollar limit or cost is set, but the model has no prices.", where="model", do=do)
 
 
 def _check_tokens(baseline: Candidate, space: Space, task: Task) -> None:
     ends = space.free["max_tokens"].ends if "max_tokens" in space.free else (space.start.sampling.max_tokens,)
     for where, tokens in (("baseline", baseline.sampling.max_tokens), *(("space", end) for end in ends)):
         if int(tokens) > task.max_tokens:
-            what = f"max_tokens is {tokens}, and the task allows {task.max_tokens}."
+            what = f"max_tokens is {tokens}, but the task allows {task.max_tokens}."
             raise ConfigError(what, where=f"{where}.max_tokens", do=f"use at most {task.max_tokens}")

@@ -1,6 +1,6 @@
-"""The Objective: which number is maximised, and what is best where candidates also differ in cost.
+"""The Objective: the number that is maximised, and the trade-off against cost.
 
-It owns the rule by which one of many is chosen, for the search, the finalists and the frozen prompt alike.
+It owns the rule for choosing the best candidate, for the search, the finalists and the frozen prompt.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ Cost = Literal["tokens", "dollars"]
 
 @dataclass(frozen=True)
 class Objective:
-    """The highest mean value; with a cost, the cheapest of those nearly as good.
+    """The highest mean value; with a cost, the cheapest candidate within a tolerance of it.
 
     Attributes:
-        cost: what an episode costs, in that unit; None where the value alone counts.
-        within: how far, as a share of the best value, a cheaper candidate may stay behind it.
-        maximise: the number that is an episode's value, for the search and for the verdict.
-        stated: whether the user's experiment file names `maximise`; else it follows from the task.
+        cost: Unit of an episode's cost; None if only the value counts.
+        within: Tolerance for a cheaper candidate, as a share of the best value.
+        maximise: The number that is an episode's value, for search and verdict.
+        stated: Whether the experiment file sets `maximise`; otherwise it follows from the task.
     """
 
     cost: Cost | None = None
@@ -43,7 +43,7 @@ class Objective:
         return self.stated and self.maximise == "return"
 
     def cost_of(self, episode: Episode | Tally) -> float:
-        """What an episode cost, in this objective's unit; 0 where the value alone counts."""
+        """An episode's cost in this objective's unit; 0 if only the value counts."""
         match self.cost:
             case "tokens":
                 return float(episode.prompt_tokens + episode.completion_tokens)
@@ -53,18 +53,18 @@ class Objective:
                 return 0.0
 
     def floor(self, best: Floats) -> Floats:
-        """The values that a candidate must reach, on the same seeds as the best one's `best`."""
+        """The minimum values of a candidate, given the best one's values on the same seeds."""
         return best - self.within * np.abs(best)
 
     def order(self, values: Floats, costs: Floats) -> list[int]:
-        """Places from the one to choose on: within reach of the best by cost, then the rest by value."""
+        """Indices, best first: those within the tolerance by cost, then the rest by value."""
         if self.cost is None or not len(values):
             return [int(place) for place in np.argsort(-values, kind="stable")]
         near: NDArray[np.bool_] = values >= self.floor(values.max(keepdims=True))
         return [int(place) for place in np.lexsort((-values, np.where(near, costs, np.inf), ~near))]
 
     def order_evaluations(self, evaluations: Sequence[Evaluation]) -> list[int]:
-        """The same for evaluations, by their mean values and costs."""
+        """Indices of evaluations, best first, by their mean values and costs."""
         if not evaluations:
             return []
         costs = [fmean(self.cost_of(episode) for episode in one.episodes) for one in evaluations]

@@ -1,7 +1,6 @@
 """An ExperimentFile: the tables and keys that an experiment's TOML file may hold, and their limits.
 
-It owns how a mistake in a key is told. What the file says in the lab's own terms is
-`lab.experiment.experiment`'s.
+It owns the error messages for keys. The file's meaning is `lab.experiment.experiment`'s.
 """
 
 from math import inf
@@ -24,11 +23,11 @@ ProposerName = Literal["dspy", "gepa"]
 
 
 class ModelTable(Table):
-    """`[model]`: `endpoint` is a base URL or "embedded"; `API_BASE_URL` and `MODEL_NAME` go before it.
+    """`[model]`: `endpoint` is a base URL or "embedded"; `API_BASE_URL` and `MODEL_NAME` override it.
 
     Attributes:
-        dollars_in, dollars_out: the prices of a million tokens; unknown where they are not set.
-        timeout_s, attempts, whole_s, requests_per_minute, tokens_per_minute: see `lab.llm.throttle.Patience`.
+        dollars_in, dollars_out: Prices of a million prompt and completion tokens; unknown if not set.
+        timeout_s, attempts, whole_s, requests_per_minute, tokens_per_minute: See `lab.llm.throttle.Patience`.
     """
 
     endpoint: str
@@ -43,14 +42,14 @@ class ModelTable(Table):
 
     @property
     def patience(self) -> Patience:
-        """With this endpoint."""
+        """Limits on calls to this endpoint."""
         return Patience(
             self.timeout_s, self.attempts, self.whole_s, self.requests_per_minute, self.tokens_per_minute
         )
 
 
 class BaselineTable(Table):
-    """`[baseline]`: what is played now; also the value of every dimension that `[space]` does not name."""
+    """`[baseline]`: the candidate in use today; its values apply to settings that `[space]` does not list."""
 
     template: str
     temperature: float
@@ -65,7 +64,7 @@ class BaselineTable(Table):
 
 
 class BudgetTable(Table):
-    """`[budget]`: what the whole study may spend; see `lab.experiment.budget.Budget`. At least one is set."""
+    """`[budget]`: limits of the whole study; see `lab.experiment.budget.Budget`. At least one is set."""
 
     calls: int | None = Field(default=None, ge=1)
     tokens: int | None = Field(default=None, ge=1)
@@ -74,13 +73,12 @@ class BudgetTable(Table):
 
 
 class ObjectiveTable(Table):
-    """`[objective]`: the number that is maximised, and what it may cost; see
-    `lab.experiment.objective.Objective`.
+    """`[objective]`: the number that is maximised, and the cost; see `lab.experiment.objective.Objective`.
 
     Attributes:
-        maximise: by default the return where `task.score` is "sum", else the score.
-        cost: what an episode costs, in this unit. It is set together with `within`.
-        within: freeze the cheapest candidate whose value is within this share of the best one's.
+        maximise: Return or score; by default the return if `task.score` is "sum", else the score.
+        cost: Unit of an episode's cost. Requires `within`.
+        within: Tolerance: the cheapest candidate whose value is within this share of the best is frozen.
     """
 
     maximise: Measure | None = None
@@ -92,10 +90,10 @@ class SearchTable(Table):
     """`[search]`: how candidates are compared.
 
     Attributes:
-        episodes: what a candidate plays at most; all play the same seeds in the same order.
-        error_rate: the chance, at most, that the best of all that were tried is dropped.
-        headroom: candidates that open the search and show whether there is something to find.
-        in_flight: episodes played at once.
+        episodes: Maximum episodes of a candidate; all play the same seeds in the same order.
+        error_rate: Maximum probability of dropping the best candidate.
+        headroom: Number of initial candidates, whose warm-up test shows whether candidates differ.
+        in_flight: Number of concurrent episodes.
     """
 
     episodes: int = Field(default=8, ge=1)
@@ -105,14 +103,14 @@ class SearchTable(Table):
 
 
 class ProposalsTable(Table):
-    """`[proposals]`: new texts, by a model that sees what the search found so far; without it there are none.
+    """`[proposals]`: new templates, by a model that sees the search's results so far; optional.
 
     Attributes:
-        proposer: what writes them.
-        rounds: how often, at equal distances through the search's budget.
-        texts: how many are asked for in a round.
-        dollars_in, dollars_out: the proposing model's prices of a million tokens, where it is another one;
-            unknown where they are not set.
+        proposer: The method that writes them.
+        rounds: Number of rounds, evenly spaced through the search's budget.
+        texts: Number of templates per round.
+        dollars_in, dollars_out: The proposing model's prices of a million prompt and completion tokens, if
+            it is another one; unknown if not set.
     """
 
     proposer: ProposerName
@@ -123,16 +121,16 @@ class ProposalsTable(Table):
 
     @property
     def prices(self) -> Prices:
-        """Of the proposing model, where it is not the playing one."""
+        """Prices of the proposing model, if it is not the playing one."""
         return Prices(self.dollars_in, self.dollars_out)
 
 
 class ConfirmationTable(Table):
-    """`[confirmation]`: the search's best play seeds that the search did not, for the finalists to be chosen.
+    """`[confirmation]`: the search's best candidates play fresh seeds, which choose the finalists.
 
     Attributes:
-        candidates: how many of the best.
-        episodes: each of them.
+        candidates: Number of candidates.
+        episodes: Episodes of each.
     """
 
     candidates: int = Field(default=4, ge=1)
@@ -143,10 +141,10 @@ class VerdictTable(Table):
     """`[verdict]`: the test on the sealed holdout, whose seeds are played once.
 
     Attributes:
-        finalists: the best of the confirmed, which play it.
-        episodes: each of them, and the baseline.
-        confidence: of the intervals, for all finalists together.
-        judge: what decides: the mean return over all tasks, or the worst task's.
+        finalists: Number of confirmed candidates that play it.
+        episodes: Episodes of each finalist and of the baseline.
+        confidence: Confidence level of the intervals, for all finalists together.
+        judge: Whether the mean over all tasks is judged, or the worst task's mean.
     """
 
     finalists: int = Field(default=1, ge=1)
@@ -156,11 +154,11 @@ class VerdictTable(Table):
 
 
 class TrackingTable(Table):
-    """`[tracking]`: what MLflow is given besides figures, settings and prompts.
+    """`[tracking]`: what MLflow gets besides figures, settings and prompts.
 
     Attributes:
-        traces: episodes of each trial that it can show step by step, and all of the holdout's of the frozen
-            candidate and the baseline; 0 for none at all.
+        traces: Traced episodes of each trial, besides the whole holdout of the frozen candidate and the
+            baseline; 0 disables all traces.
     """
 
     traces: int = Field(default=1, ge=0)
@@ -187,15 +185,15 @@ class ExperimentFile(Table):
 
 
 def first_mistake(path: Path, text: str, error: ValidationError) -> ConfigError:
-    """The mistake that helps most, by file, line and key, with what is allowed."""
-    # A misspelt key is also a missing one; the misspelling is what helps.
+    """The most helpful error, with file, line and key, and what is allowed."""
+    # A misspelt key is also a missing one; the misspelling is more helpful.
     mistake = min(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
     key = ".".join(map(str, mistake["loc"]))
     where = key_place(path, text, key)
     if mistake["type"] == "extra_forbidden":
         return unknown_key(key, _keys_beside(mistake["loc"]), where=where)
     if mistake["type"] == "missing":
-        return ConfigError(f"{key} is missing.", where=where, do="set it: docs/experiment.md has every key")
+        return ConfigError(f"{key} is missing.", where=where, do="set it; docs/experiment.md lists every key")
     what = f"{key} is {mistake['input']!r}." if not isinstance(mistake["input"], dict) else f"{key} is wrong."
     return ConfigError(what, where=where, do=mistake["msg"].lower())
 

@@ -1,7 +1,7 @@
-"""The Space: the candidates to choose from, as dimensions, and how the table `[space]` describes them.
+"""The Space: the dimensions of candidates, read from the table `[space]`.
 
 It owns the syntax of that table (a value fixes a dimension, a list or {low, high} frees it, and the baseline
-gives the rest), and the conversion between parameters and a Candidate. It does not know how one is judged.
+gives the rest), and the conversion between parameters and a Candidate. It does not judge candidates.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choices:
-    """One of a few values; a template's is its name."""
+    """A list of values; for templates, their names."""
 
     values: tuple[Setting, ...]
 
     @property
     def ends(self) -> tuple[Setting, ...]:
-        """The values that stand for all where limits are checked."""
+        """The values at which limits are checked."""
         return self.values
 
     def __contains__(self, value: Setting) -> bool:
@@ -34,14 +34,14 @@ class Choices:
 
 @dataclass(frozen=True)
 class Range:
-    """A number from `low` to `high`, both included; whole numbers where both are."""
+    """A number from `low` to `high`, both included; an integer if both are."""
 
     low: float
     high: float
 
     @property
     def ends(self) -> tuple[Setting, ...]:
-        """The values that stand for all where limits are checked."""
+        """The values at which limits are checked."""
         return (self.low, self.high)
 
     def __contains__(self, value: Setting) -> bool:
@@ -53,13 +53,13 @@ Dimension = Choices | Range
 
 @dataclass(frozen=True)
 class Space:
-    """All the candidates that an experiment may try.
+    """All candidates that an experiment may try.
 
     Attributes:
-        free: the dimensions that are searched, by the names of `Candidate.settings`.
-        start: gives every other setting its value.
-        templates: by name, all that `free` may choose, and `start`'s.
-        demonstrations: best first; a candidate with n of them has the first n.
+        free: Searched dimensions, by the names of `Candidate.settings`.
+        start: Candidate with the values of all other settings.
+        templates: Templates that `free` may choose, and that of `start`, by name.
+        demonstrations: Demonstrations, best first; a candidate with n of them has the first n.
     """
 
     free: Mapping[str, Dimension]
@@ -68,22 +68,22 @@ class Space:
     demonstrations: tuple[Demonstration, ...] = ()
 
     def distributions(self) -> dict[str, "BaseDistribution"]:
-        """The free dimensions in Optuna's terms."""
+        """The free dimensions as Optuna distributions."""
         return {name: _distribution(dimension) for name, dimension in self.free.items()}
 
     def candidate(self, params: Mapping[str, Setting]) -> Candidate:
-        """The candidate that Optuna's `params` stand for; numbers are rounded to 2 decimals, for people."""
+        """The candidate for Optuna's `params`; numbers are rounded to 2 decimals, for readability."""
         rounded = {name: round(v, 2) if isinstance(v, float) else v for name, v in params.items()}
         return with_settings(self.start, rounded, self.templates, self.demonstrations)
 
     def params(self, candidate: Candidate) -> dict[str, Setting] | None:
-        """The inverse of `candidate`, or None where it lies outside the space."""
+        """The inverse of `candidate`; None if it is outside the space."""
         params = {name: candidate.settings[name] for name in self.free}
         inside = all(value in self.free[name] for name, value in params.items())
         return params if inside and self.candidate(params) == candidate else None
 
     def widened(self, texts: Iterable[PromptTemplate], demonstrations: Sequence[Demonstration]) -> "Space":
-        """The same with more templates to choose from, and with demonstrations if there were none."""
+        """The space with more templates, and with demonstrations if there were none."""
         templates = {**self.templates, **{text.name: text for text in texts}}
         free = dict(self.free)
         free["template"] = Choices(tuple(templates))
@@ -100,7 +100,7 @@ def with_settings(
     """`candidate` with some settings replaced, by their names in `Candidate.settings`.
 
     Raises:
-        ConfigError: a value is of the wrong kind or out of its setting's range.
+        ConfigError: A value has the wrong type, or is out of range.
     """
     merged = {**candidate.settings, **settings}
     shown = int(check_number("demonstrations", merged.pop("demonstrations"), whole=True))
@@ -124,14 +124,14 @@ def _distribution(dimension: Dimension) -> "BaseDistribution":
 
 
 WHOLE = ("max_tokens", "history", "demonstrations")
-"""The settings that are whole numbers."""
+"""The integer settings."""
 
 
-def read_space(table: Mapping[str, object], baseline: Candidate, find: FindTemplate) -> Space:
-    """The space that `table` describes around `baseline`, with the templates that `find` finds.
+def read_space(table: Mapping[str, object], baseline: Candidate, folder: Path) -> Space:
+    """The space of `table` around `baseline`, with templates from `folder`.
 
     Raises:
-        ConfigError: a key is unknown, a value of the wrong kind or out of range, a range or list empty.
+        ConfigError: A key is unknown, a value has the wrong type or is out of range, or a range is empty.
     """
     dimensions: dict[str, Dimension] = {}
     templates = {baseline.template.name: baseline.template}
@@ -169,8 +169,8 @@ def _dimension(name: str, value: object) -> Dimension:
 
 def _range(name: str, low: float, high: float) -> Range:
     if name not in LIMITS:
-        raise ConfigError(f"{name} has no range.", do="use a list of values")
+        raise ConfigError(f"{name} cannot be a range.", do="use a list of values")
     if not low < high:
         what = f"{name} has an empty range: low {low:g} is not below high {high:g}."
-        raise ConfigError(what, do="give a low that is below high")
+        raise ConfigError(what, do="use a low below high")
     return Range(low, high) if name in WHOLE else Range(float(low), float(high))

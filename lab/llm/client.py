@@ -1,7 +1,7 @@
 """The Endpoint: one model behind an OpenAI-compatible API, hosted or embedded.
 
-It owns the client and the request's exact form; what is an answer is `lab.llm.response`'s, and what else can
-come `lab.llm.failures`'s.
+It owns the client and the request's exact form. Parsing answers is `lab.llm.response`'s; errors are
+`lab.llm.failures`'s.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     import openai
 
 MODELS_SHOWN, MODELS_TIMEOUT_S = 10, 10.0
-"""How many names the message for an unknown model lists, and how long it may take to ask for them."""
+"""Models listed in the error for an unknown model, and the timeout of asking for them, in seconds."""
 
 OPENAI = "api.openai.com"
-"""The host that the variables `OPENAI_ORG_ID` and `OPENAI_PROJECT_ID` are for."""
+"""The host to which `OPENAI_ORG_ID` and `OPENAI_PROJECT_ID` apply."""
 
 MOST_ERROR_BYTES = 64_000
-"""Of the body of an error or a redirect."""
+"""Maximum bytes read of the body of an error or a redirect."""
 
 NEUTRAL = {"top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "stop": ()}
-"""What each setting is where it changes nothing."""
+"""The neutral value of each setting, which need not be sent."""
 
 SHORTEST_KEY = 8
-"""Characters of what is taken for a key: a stand-in such as `none` is a word."""
+"""Minimum length of a real key: placeholders such as `none` are words."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Completion:
     """The model's answer to one call, and what it cost.
 
     Attributes:
-        text: the answer as the model gave it; empty where it gave none.
-        prompt_tokens, completion_tokens: as the endpoint counts them; 0 where it does not.
-        latency_s: seconds from request to answer, attempts that failed and their waits included.
-        attempts: that it took.
+        text: The answer, unchanged; empty if there was none.
+        prompt_tokens, completion_tokens: Tokens as the endpoint counts them; 0 if it does not.
+        latency_s: Seconds from request to answer, including failed attempts and waits.
+        attempts: Number of attempts.
     """
 
     text: str
@@ -68,7 +68,7 @@ class Completion:
 
 
 class Model(Protocol):
-    """What can be asked: an endpoint, or one whose calls are counted or recorded on the way."""
+    """Anything that answers chats: an endpoint, or a wrapper that counts or records its calls."""
 
     async def complete(
         self, messages: Sequence[Message], sampling: SamplingParams, schema: str = ""
@@ -82,8 +82,8 @@ class EndpointConfig:
     """Where the model is and how it is called.
 
     Attributes:
-        base_url: the API's root, up to and with `/v1`.
-        patience: how often a call is tried, and how long it may take.
+        base_url: Root URL of the API, including `/v1`.
+        patience: Limits on attempts and time.
     """
 
     base_url: str
@@ -93,7 +93,7 @@ class EndpointConfig:
 
 
 class Endpoint:
-    """Makes the calls. Use it as an async context manager: it holds open connections."""
+    """Makes the calls. Use it as an async context manager, because it holds open connections."""
 
     def __init__(self, config: EndpointConfig) -> None:
         import openai
@@ -123,14 +123,14 @@ class Endpoint:
     async def complete(
         self, messages: Sequence[Message], sampling: SamplingParams, schema: str = ""
     ) -> Completion:
-        """Ask the model once, with as many attempts as the endpoint's patience has.
+        """Ask the model once, with retries.
 
         Args:
-            schema: a JSON Schema that the answer should keep; the endpoint is told of it if it takes one.
+            schema: A JSON Schema for the answer, sent to endpoints that accept one.
 
         Raises:
-            EndpointError: the key, the model or the host is wrong, so that no other call will do better.
-            CallError: this call failed each time.
+            EndpointError: The key, the model or the host is wrong, so no call can succeed.
+            CallError: Every attempt failed.
         """
         started = time.perf_counter()
         done = await self.throttle.make(lambda: self._attempt(messages, sampling, schema), _tokens)
@@ -154,11 +154,11 @@ class Endpoint:
     async def _answer_in_form(
         self, messages: Sequence[Message], sampling: SamplingParams, schema: str
     ) -> Answer:
-        """An endpoint that refuses a call with a schema, and takes it without, is not told of one again."""
+        """Send the schema; if the endpoint accepts the call only without it, omit it from then on."""
         try:
             return await self._answer(messages, sampling, schema)
         except RequestError as error:
-            if error.answered is not None:  # its content filter withheld the answer, the form was taken
+            if error.answered is not None:  # its content filter withheld the answer; it accepted the schema
                 raise
             answer = await self._answer(messages, sampling)
             self._takes_schema = False
@@ -186,7 +186,7 @@ class Endpoint:
         return shown_url(self.config.base_url)
 
     async def _request(self, messages: Sequence[Message], sampling: SamplingParams, schema: str) -> bytes:
-        # What is in `extra_body` goes as it is; the client walks over all else, for a sixth of a call's CPU.
+        # The client copies `extra_body` unchanged, but walks over everything else: a sixth of a call's CPU.
         answering = self._client.chat.completions.with_streaming_response.create(
             model=self.config.model, messages=[], extra_body=_asked(messages, sampling, schema)
         )
@@ -200,7 +200,7 @@ class Endpoint:
         return body
 
     async def _no_such_model(self, error: "openai.APIStatusError") -> EndpointError:
-        """The error of an unknown model, with those that there are."""
+        """The error for an unknown model, with the models that exist."""
         do = f"set MODEL_NAME to a model that {self.shown_url}/models lists"
         try:
             async with asyncio.timeout(MODELS_TIMEOUT_S):
@@ -215,7 +215,7 @@ class Endpoint:
 
 
 async def _cut_error(response: "httpx2.Response") -> None:
-    """Read the body of what is no answer to a limit: the client would read all of it, and unpack it."""
+    """Read an error's body up to a limit: the client would read and unpack all of it."""
     if response.is_success:
         return
     body = bytearray()
@@ -228,7 +228,7 @@ async def _cut_error(response: "httpx2.Response") -> None:
 
 
 def _asked(messages: Sequence[Message], sampling: SamplingParams, schema: str) -> dict[str, object]:
-    """A call's body but for the model, and for settings that change nothing: not all endpoints know them."""
+    """A call's body, without the model and neutral settings: not all endpoints know them."""
     asked: dict[str, object] = {"messages": [vars(message) for message in messages]}
     asked |= {name: value for name, value in vars(sampling).items() if value != NEUTRAL.get(name)}
     if schema:
@@ -242,10 +242,10 @@ def _tokens(answer: Answer) -> int:
 
 
 def _refuse_socks(url: str) -> None:
-    """Pass where the way to `url` leads through no SOCKS proxy, which the client takes for an HTTP proxy.
+    """Refuse a SOCKS proxy for `url`, which the client would treat as an HTTP proxy.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: A SOCKS proxy is set.
     """
     parts, proxies = urlsplit(url), getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all", "")
@@ -258,7 +258,7 @@ def _refuse_socks(url: str) -> None:
 
 
 def _split_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
-    """The address, and the user and password in it, which go with each call in place of the key."""
+    """The address, and the user and password in it, which are sent instead of the key."""
     parts = urlsplit(url)
     address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     return address, (

@@ -1,6 +1,6 @@
-"""A failed call, in the lab's words: what the client raised, told apart by what has to be done about it.
+"""Failed calls: translates a client exception into a LabError, by what has to be done about it.
 
-It owns the telling apart; the attempts and waits that follow from it are `lab.llm.throttle`'s.
+It owns the classification; the retries and waits that follow are `lab.llm.throttle`'s.
 """
 
 import socket
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 NO_KEY, NO_MODEL = (401, 403), 404
 BUSY = (429, 503, 529)
-"""Too many requests, unavailable, and "overloaded" as some hosts have it."""
+"""Too many requests, unavailable, and the "overloaded" of some hosts."""
 
 REFUSED = (400, 413, 422)
 TOO_SLOW = (408, 504)
 UNKNOWN_MODEL = ("model_not_found", "model_not_supported", "unknown model", "not supported by any provider")
-"""In the words of endpoints that answer 400 where the model is none of theirs."""
+"""Phrases of endpoints that answer 400 for an unknown model."""
 
 TOO_LONG = ("context_length_exceeded", "maximum context length", "context length", "too many tokens")
 FILTERED = ("content_filter", "content management policy", "content_policy")
@@ -39,7 +39,7 @@ USED_UP = ("insufficient_quota", "billing", "credit")
 
 
 def told(error: Exception, where: str) -> EndpointError | CallError:
-    """What the client, or the transport below it, raised at the endpoint `where`."""
+    """Translate an exception of the client, or of its transport, into a LabError."""
     import openai
 
     match error:
@@ -54,25 +54,25 @@ def told(error: Exception, where: str) -> EndpointError | CallError:
         case _ if "Timeout" in type(error).__name__:
             return too_slow(where)
         case _:
-            return OutageError("The endpoint broke off in the middle.", where=where, why=str(error))
+            return OutageError("The connection to the endpoint was lost.", where=where, why=str(error))
 
 
 def no_such_model(error: "openai.APIStatusError") -> bool:
-    """Whether an endpoint says that it does not have the model."""
+    """Whether the error means that the model is unknown."""
     words = f"{error.code or ''} {error}".lower()
     return error.status_code == NO_MODEL or (error.status_code in REFUSED and _names(UNKNOWN_MODEL, words))
 
 
 def too_slow(where: str) -> SlowError:
-    """No answer within the time of one attempt."""
+    """The error of an attempt that timed out."""
     return SlowError("The model did not answer in time.", where=where)
 
 
 def retry_after_s(headers: Mapping[str, str], now_s: float) -> float:
-    """Seconds that the endpoint asks to be left alone, 0 where it does not say (RFC 9110, section 10.2.3).
+    """Seconds to wait by the Retry-After header, 0 without one (RFC 9110, section 10.2.3).
 
     Args:
-        now_s: the time, in seconds since 1970: the header may name a date.
+        now_s: Current time in seconds since 1970: the header may contain a date.
     """
     text = headers.get("retry-after", "").strip()
     if not text:
@@ -94,7 +94,7 @@ def _status(error: "openai.APIStatusError", where: str) -> EndpointError | CallE
         do = "set HF_TOKEN (or API_KEY) to a key for this endpoint"
         return NoKeyError("The endpoint refused the key.", where=where, why=why, do=do)
     if status == 402 or (status == 429 and _names(USED_UP, words)):
-        do = "top it up; the same command goes on from here"
+        do = "add credit, then run the same command to resume"
         return EndpointError("The endpoint's quota is used up.", where=where, why=why, do=do)
     if status in TOO_SLOW:
         return too_slow(where)
@@ -128,28 +128,30 @@ def _connection(error: "openai.APIConnectionError", where: str) -> EndpointError
             case TimeoutError():
                 return too_slow(where)
             case ConnectionRefusedError():
-                what = "The endpoint cannot be reached: nothing listens there."
+                what = "The endpoint cannot be reached: no server is listening."
                 return UnreachableError(what, where=where, why=str(cause), do=do)
             case ssl.SSLCertVerificationError():
-                trust = "use the host's own name, or add its authority to SSL_CERT_FILE"
+                trust = "use the host name in the certificate, or add its authority to SSL_CERT_FILE"
                 return EndpointError(
                     "The endpoint's certificate is not trusted.", where=where, why=why, do=trust
                 )
             case ConnectionError() | aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() if (
                 not connecting
             ):
-                return OutageError("The endpoint broke off in the middle.", where=where, why=why)
+                return OutageError("The connection to the endpoint was lost.", where=where, why=why)
             case ssl.SSLError():
                 return EndpointError("The endpoint does not speak TLS.", where=where, why=why, do=do)
     return UnreachableError("The endpoint cannot be reached.", where=where, why=why, do=do)
 
 
 def _no_such_host(why: str, where: str) -> UnreachableError:
-    return UnreachableError("There is no such host.", where=where, why=why, do="check API_BASE_URL")
+    return UnreachableError(
+        "The endpoint's host name cannot be resolved.", where=where, why=why, do="check API_BASE_URL"
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What lies behind an exception, nearest first."""
+    """The chain of causes of an exception, nearest first."""
     cause = error.__cause__ or error.__context__
     while cause is not None:
         yield cause

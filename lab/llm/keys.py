@@ -1,4 +1,4 @@
-"""A Key: which of the user's keys an endpoint gets.
+"""Keys: which of the user's API keys an endpoint gets.
 
 It owns the rule: a key follows its host. A key is sent only where the surroundings that hold it (the process
 environment, or `.env`) name the host too, where the user named it with `--endpoint`, or to the host that
@@ -15,7 +15,7 @@ from lab.errors import NoKeyError
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 ISSUERS = {"HF_TOKEN": "huggingface.co", "OPENAI_API_KEY": "api.openai.com"}
-"""The host that issues each key: over TLS it, and those below it, get the key wherever they are named."""
+"""The host that issues each key: over TLS, it and its subdomains always get the key."""
 
 ENVIRONMENT, FILE = "the environment", ".env"
 
@@ -25,9 +25,9 @@ class Origins:
     """Where the process's variables come from.
 
     Attributes:
-        file: the variables that `.env` holds.
-        added: names of those that `.env` alone sets.
-        confirmed: the URL of `--endpoint`; empty without that flag.
+        file: Variables in `.env`.
+        added: Names of variables that only `.env` sets.
+        confirmed: URL of `--endpoint`; empty without that flag.
     """
 
     file: Mapping[str, str] = field(default_factory=dict)
@@ -37,12 +37,12 @@ class Origins:
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Which endpoint a key is for.
+    """The endpoint that a key is for.
 
     Attributes:
-        url: the endpoint's.
-        keys: the variables that may hold its key, the preferred one first.
-        variables: the variables that may name it, the preferred one first.
+        url: URL of the endpoint.
+        keys: Variables that may hold its key, in order of precedence.
+        variables: Variables that may hold its URL, in order of precedence.
     """
 
     url: str
@@ -51,13 +51,13 @@ class Endpoints:
 
 
 def key_for(wanted: Endpoints, environ: Mapping[str, str], origins: Origins) -> str:
-    """The key for an endpoint; empty where the surroundings hold none, or none that a loopback host may get.
+    """The key for an endpoint; empty if none is set, or none that a loopback host may get.
 
     A key from the surroundings that name the endpoint takes precedence over its issuer's, and the environment
     over `.env`.
 
     Raises:
-        NoKeyError: there is a key, and the rule keeps it from this host; or the key is malformed.
+        NoKeyError: A key is set, but the rule withholds it from this host; or the key is malformed.
     """
     places = {
         ENVIRONMENT: {name: value for name, value in environ.items() if name not in origins.added},
@@ -79,7 +79,7 @@ def key_for(wanted: Endpoints, environ: Mapping[str, str], origins: Origins) -> 
 
 
 def _known(wanted: Endpoints) -> list[str]:
-    """OpenAI's own variable is set for many programs: it is for OpenAI's host alone."""
+    """The variables to consider: OpenAI's is set for many programs, so it is only for OpenAI's host."""
     return [name for name in wanted.keys if name != "OPENAI_API_KEY" or _issued(name, wanted.url)]
 
 
@@ -93,7 +93,7 @@ def _issued(name: str, url: str) -> bool:
 
 
 def _host(url: str) -> tuple[str, str, str]:
-    """Scheme, host and port: a key for one port of a host is not for another."""
+    """Scheme, host and port: a key is for one port of a host."""
     try:
         parts = urlsplit(url.strip())
     except ValueError:  # a bracket that is not closed
@@ -104,18 +104,18 @@ def _host(url: str) -> tuple[str, str, str]:
 
 
 def _clean(name: str, key: str) -> str:
-    """The key in a variable, without a file's line end."""
+    """The key in a variable, without a trailing newline."""
     key = key.strip()
     if not (key.isascii() and key.isprintable()):
-        do = f"set {name} anew, as the endpoint's own page shows the key"
-        raise NoKeyError("The key holds characters that no key has.", where=name, do=do)
+        do = f"copy the key again from the endpoint's page, and set {name}"
+        raise NoKeyError("The API key contains invalid characters.", where=name, do=do)
     return key
 
 
 def _withheld(place: str, name: str, wanted: Endpoints, named_in: Sequence[str]) -> NoKeyError:
     shown, variable = shown_url(wanted.url), wanted.variables[0]
     named = named_in[0] if named_in else "the experiment or the frozen file"
-    what = f"{name} was not sent: nobody said that it is for {urlsplit(wanted.url).hostname}."
-    why = f"the key is in {place}, and the endpoint is named in {named}"
+    what = f"{name} was not sent: it is not confirmed for {urlsplit(wanted.url).hostname}."
+    why = f"the key is set in {place}, but the endpoint in {named}"
     do = f"set {variable}={shown} in the same place as the key, or pass --endpoint {shown}"
     return NoKeyError(what, where=shown, why=why, do=do)

@@ -1,6 +1,6 @@
-"""Opening the model: the chosen endpoint, embedded or hosted, ready to be asked.
+"""Opening the model: the chosen endpoint, embedded or hosted, ready for calls.
 
-It owns the order of things: an embedded model is started before anything slow, and waited for last.
+It owns the order: an embedded model is started before anything slow, and awaited last.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from lab.local_model.child import LocalModelProcess
 
 @dataclass(frozen=True)
 class OpeningModel:
-    """A model on its way up: a process that is still loading, or a hosted endpoint's configuration."""
+    """A starting model: a process that is still loading, or a hosted endpoint's configuration."""
 
     model: ModelChoice
     coming: LocalModelProcess | EndpointConfig
@@ -24,10 +24,10 @@ class OpeningModel:
 
 @contextmanager
 def opening_model(model: ModelChoice, environ: Mapping[str, str]) -> Iterator[OpeningModel]:
-    """Start what has to be started for `model`, without waiting; stop it at the end.
+    """Start the model's process, if it needs one, without waiting; stop it at the end.
 
     Raises:
-        EndpointError: a hosted endpoint has no key, or the embedded model is not installed.
+        EndpointError: A hosted endpoint has no key, or the embedded model is not installed.
     """
     if not model.embedded:
         yield OpeningModel(model, hosted_endpoint(model, environ))
@@ -38,10 +38,10 @@ def opening_model(model: ModelChoice, environ: Mapping[str, str]) -> Iterator[Op
 
 @asynccontextmanager
 async def open_endpoint(opening: OpeningModel, patience: Patience) -> AsyncIterator[Endpoint]:
-    """Wait until the model can be asked, and close the connections at the end.
+    """Wait until the model is ready, and close the connections at the end.
 
     Raises:
-        EndpointError: the embedded model did not start.
+        EndpointError: The embedded model did not start.
     """
     config = opening.coming
     if isinstance(config, LocalModelProcess):

@@ -1,6 +1,6 @@
-"""The model's answer as it came over the wire: bytes, whose fields may be absent or of any kind.
+"""The response: parses a model's answer from bytes whose fields may be missing or of any type.
 
-It owns what is an answer and what is not; what is none is a CallError that says why.
+It owns the rules of a valid answer; an invalid one is a CallError with the reason.
 """
 
 import json
@@ -10,18 +10,18 @@ from typing import Any
 from lab.errors import CallError, RequestError, plain
 
 MOST_BYTES = 4_000_000
-"""Of an answer; the longest that a task may ask for, 32,768 tokens, has a tenth of it."""
+"""Maximum bytes of an answer; the longest a task may request, 32,768 tokens, has a tenth of that."""
 
 MOST_TOKENS = 10_000_000
-"""Of one call, in or out: a larger number is no count, and counts as not reported."""
+"""Maximum plausible tokens of a call, prompt or completion; a larger number counts as not reported."""
 
 MOST_REASON = 100
-"""Characters of a finish_reason that are kept."""
+"""Characters kept of a finish_reason."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the endpoint sent; the tokens are 0 where it does not count them."""
+    """The endpoint's answer; the tokens are 0 if it does not count them."""
 
     text: str
     finish_reason: str
@@ -30,11 +30,11 @@ class Answer:
 
 
 def read_answer(body: bytes, where: str) -> Answer:
-    """Read an answer's body. An answer without content, as of a model that only thought, has an empty text.
+    """Parse an answer's body. An answer without content, as from a model that only thought, has empty text.
 
     Raises:
-        CallError: it is no answer; its `answered` has the tokens that it took.
-        RequestError: the endpoint's filter withheld it.
+        CallError: The body is not a valid answer; `answered` has its tokens.
+        RequestError: The endpoint's content filter withheld the answer.
     """
     tokens = 0, 0
     try:
@@ -52,7 +52,7 @@ def read_answer(body: bytes, where: str) -> Answer:
 
 
 def count(value: object) -> int:
-    """A number of tokens as an endpoint reports it; 0 where it is none."""
+    """The reported number of tokens, or 0 if it is not a plausible count."""
     return value if type(value) is int and 0 <= value <= MOST_TOKENS else 0
 
 
@@ -77,7 +77,7 @@ def _said(table: Any, where: str) -> tuple[str, str]:  # noqa: ANN401  # JSON
     ended = isinstance(message, dict) and isinstance(reason, str) and reason != "error"
     if text is None and not ended:
         raise CallError("The model's answer has no text.", where=where, why=f"finish_reason {reason!r}")
-    # A lone surrogate can come through JSON, and could be neither sent on nor written.
+    # JSON may contain a lone surrogate, which could be neither sent nor written.
     clean = (text or "").encode("utf-8", "replace").decode("utf-8")
     return clean, plain(reason)[:MOST_REASON] if isinstance(reason, str) else ""
 

@@ -1,4 +1,4 @@
-"""SamplingParams: how the model draws its answer, and the range of each numeric setting."""
+"""SamplingParams: sampling parameters of a call, and the range of each numeric setting."""
 
 from dataclasses import dataclass
 
@@ -13,16 +13,16 @@ LIMITS: dict[str, tuple[float, float]] = {
     "history": (0, 8),
     "demonstrations": (0, 8),
 }
-"""What each numeric setting may be, both ends included: OpenAI's ranges, and the prompt's own."""
+"""Range of each numeric setting, both ends included: OpenAI's ranges, and those of the prompt's settings."""
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How the model draws its answer, in the words of the chat completions API.
+    """Sampling parameters, named as in the chat completions API.
 
     Attributes:
-        max_tokens: tokens of one answer at most.
-        stop: texts that end an answer; up to 4.
+        max_tokens: Maximum tokens of one answer.
+        stop: Up to 4 strings that end an answer.
     """
 
     temperature: float = 0.7
@@ -38,14 +38,14 @@ class SamplingParams:
         check_number("max_tokens", self.max_tokens, whole=True)
         object.__setattr__(self, "stop", tuple(self.stop))
         if len(self.stop) > 4 or not all(isinstance(text, str) and text for text in self.stop):
-            raise ConfigError("stop takes up to 4 texts, none of them empty.", where="stop")
+            raise ConfigError("stop must be a list of up to 4 non-empty strings.", where="stop")
 
 
 def check_number(name: str, value: object, *, whole: bool = False) -> float:
-    """`value`, if it is a number within the limits of the setting `name`.
+    """Return `value` if it is a number within the limits of the setting `name`.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: It is not.
     """
     low, high = LIMITS[name]
     kinds = int if whole else (int, float)

@@ -1,7 +1,7 @@
-"""Settings of the model: environment variables and `.env`, which take precedence over what a file says.
+"""Settings of the model: environment variables and `.env`, which take precedence over the experiment file.
 
-They are read here for the lab and for `inference.py`; a variable of the process takes precedence over `.env`.
-Those of the environment are read in `lab.environments.config`.
+They are read here for the lab and for `inference.py`; environment variables take precedence over `.env`.
+Settings of the OpenEnv environment are read in `lab.environments.config`.
 """
 
 import os
@@ -18,18 +18,18 @@ from lab.llm.client import EndpointConfig
 from lab.llm.keys import LOOPBACK, Endpoints, Origins, key_for
 
 EMBEDDED = "embedded"
-"""The endpoint that the lab starts itself: see `lab.local_model`."""
+"""The endpoint of the model that the lab starts itself: see `lab.local_model`."""
 
 KEYS = ("HF_TOKEN", "API_KEY", "OPENAI_API_KEY")
-"""The variables that may hold the endpoint's key; OpenAI's own is for its host alone."""
+"""Variables that may hold the endpoint's key; OpenAI's is only for its own host."""
 
 _origins = Origins()
-"""Of this process's variables, as `read_surroundings` found them."""
+"""Origins of this process's variables, as found by `read_surroundings`."""
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A model and where it is: `endpoint` is a base URL, or `embedded`."""
+    """A model's name and endpoint: a base URL, or `embedded`."""
 
     endpoint: str
     name: str
@@ -41,21 +41,21 @@ class ModelChoice:
 
     @property
     def shown(self) -> str:
-        """The endpoint, fit for messages and files: no credentials."""
+        """The endpoint without credentials, for messages and files."""
         return EMBEDDED if self.embedded else shown_url(self.endpoint)
 
 
 def read_surroundings(folder: Path, endpoint: str = "") -> None:
-    """Add the variables of `folder/.env`, if there is one, to the environment; those that are set stay.
+    """Add the variables of `folder/.env`, if it exists, to the environment, without overriding any.
 
-    What is on this machine is named in `NO_PROXY`, so that a proxy that is set is not asked for it.
+    Also adds loopback hosts to `NO_PROXY`, so that a proxy is not used for them.
 
     Args:
-        endpoint: the URL of the flag `--endpoint`, which takes precedence over `API_BASE_URL`; the user says
-            with it that the key is for this host.
+        endpoint: URL of the flag `--endpoint`, which takes precedence over `API_BASE_URL` and confirms that
+            the key is for this host.
 
     Raises:
-        ConfigError: the file cannot be read, or holds a variable that cannot be set.
+        ConfigError: The file cannot be read, or contains a variable that cannot be set.
     """
     if endpoint:
         os.environ["API_BASE_URL"] = endpoint
@@ -64,7 +64,7 @@ def read_surroundings(folder: Path, endpoint: str = "") -> None:
         _remember(_variables(path), endpoint)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        do = "make it a text file in UTF-8, with a line NAME=value for each variable; or rename it"
+        do = "make it a UTF-8 text file with one NAME=value a line, or rename it"
         raise ConfigError("The variables in .env cannot be read.", where=str(path), why=why, do=do) from None
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY", "")
     names = dict.fromkeys([*filter(None, direct.split(",")), *LOOPBACK])
@@ -72,7 +72,7 @@ def read_surroundings(folder: Path, endpoint: str = "") -> None:
 
 
 def _variables(path: Path) -> Mapping[str, str | None]:
-    """Those of a `.env` file; none where there is no file."""
+    """The variables of a `.env` file; none if it does not exist."""
     from dotenv import dotenv_values
 
     try:
@@ -84,7 +84,7 @@ def _variables(path: Path) -> Mapping[str, str | None]:
 
 
 def _remember(file: Mapping[str, str | None], endpoint: str) -> None:
-    """Set what `.env` alone says, and keep what came from where: a key follows its host."""
+    """Set the variables that only `.env` has, and remember each one's origin: a key follows its host."""
     global _origins
     held = {name: value for name, value in file.items() if value is not None}
     added = {name for name in held if name not in os.environ or name in _origins.added}
@@ -93,23 +93,25 @@ def _remember(file: Mapping[str, str | None], endpoint: str) -> None:
 
 
 def choose_model(default: ModelChoice, environ: Mapping[str, str] = os.environ) -> ModelChoice:
-    """`API_BASE_URL` and `MODEL_NAME` where they are set, else `default`.
+    """The model of `API_BASE_URL` and `MODEL_NAME`, if set, else `default`.
 
     Raises:
-        ConfigError: the URL is none, an endpoint is named and no model for it is, or another model is named
-            and the endpoint is the embedded one.
+        ConfigError: The URL is invalid, an endpoint is set without a model, or another model is set while
+            the endpoint is the embedded one.
     """
     endpoint = environ.get("API_BASE_URL") or default.endpoint
     name = environ.get("MODEL_NAME") or (default.name if endpoint == default.endpoint else "")
     if endpoint != EMBEDDED and not _is_endpoint(endpoint):
         do = "use a URL such as https://host/v1"
-        raise ConfigError(f"{shown_url(endpoint)!r} is no endpoint.", where="API_BASE_URL", do=do)
+        raise ConfigError(
+            f"{shown_url(endpoint)!r} is not a valid endpoint URL.", where="API_BASE_URL", do=do
+        )
     if not name:
         do = "set MODEL_NAME to a model of that endpoint"
-        raise ConfigError("The endpoint is set, but no model.", where="MODEL_NAME", do=do)
+        raise ConfigError("An endpoint is set, but no model.", where="MODEL_NAME", do=do)
     if default.embedded and endpoint == EMBEDDED and name != default.name:
-        what, why = f"There is no endpoint for {name!r}.", f"the embedded model is {default.name}"
-        do = "set API_BASE_URL to the endpoint that has this model, or unset MODEL_NAME"
+        what, why = f"No endpoint is set for {name!r}.", f"the embedded model is {default.name}"
+        do = "set API_BASE_URL to this model's endpoint, or unset MODEL_NAME"
         raise ConfigError(what, where="MODEL_NAME", why=why, do=do)
     return ModelChoice(endpoint, name)
 
@@ -118,7 +120,7 @@ def _is_endpoint(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a bracket that is not closed, or a port that is none
+    except ValueError:  # an unclosed bracket, or an invalid port
         return False
 
 
@@ -128,36 +130,38 @@ def hosted_endpoint(
     """How to call `model` at its URL, with the key that `lab.llm.keys` finds for it.
 
     Raises:
-        NoKeyError: there is no key for it, and the endpoint is not on this machine; or the key is malformed.
+        NoKeyError: No key is set, and the endpoint is not on this machine; or the key is malformed.
     """
     key = key_for(Endpoints(model.endpoint, KEYS, ("API_BASE_URL",)), environ, origins or _origins)
     if not key and urlsplit(model.endpoint).hostname not in LOOPBACK:
         where, do = shown_url(model.endpoint), "set HF_TOKEN (or API_KEY), in the environment or in .env"
-        raise NoKeyError("There is no API key for the endpoint.", where=where, do=do)
+        raise NoKeyError("No API key is set for the endpoint.", where=where, do=do)
     return EndpointConfig(model.endpoint, model.name, key or "none")
 
 
 def proposer_endpoint(
     player: EndpointConfig, environ: Mapping[str, str] = os.environ, origins: Origins | None = None
 ) -> EndpointConfig:
-    """How to call the model that proposes texts: the playing one's endpoint, but for what is set.
+    """The endpoint of the model that proposes templates: by default the playing model's.
 
-    `PROPOSER_BASE_URL` and `PROPOSER_MODEL_NAME` name another endpoint and model, `PROPOSER_API_KEY` its key;
+    `PROPOSER_BASE_URL` and `PROPOSER_MODEL_NAME` set another endpoint and model, `PROPOSER_API_KEY` its key;
     the playing model's key is never sent to another endpoint.
 
     Raises:
-        ConfigError: the URL is invalid, or an endpoint is named and no model for it is.
-        NoKeyError: the key is not for that endpoint, or malformed.
+        ConfigError: The URL is invalid, or an endpoint is set without a model.
+        NoKeyError: The key is not for that endpoint, or malformed.
     """
     url = environ.get("PROPOSER_BASE_URL") or player.base_url
     same = url == player.base_url
     name = environ.get("PROPOSER_MODEL_NAME") or (player.model if same else "")
     if not _is_endpoint(url):
         do = "use a URL such as https://host/v1"
-        raise ConfigError(f"{shown_url(url)!r} is no endpoint.", where="PROPOSER_BASE_URL", do=do)
+        raise ConfigError(
+            f"{shown_url(url)!r} is not a valid endpoint URL.", where="PROPOSER_BASE_URL", do=do
+        )
     if not name:
         do = "set PROPOSER_MODEL_NAME to a model of that endpoint"
-        raise ConfigError("The proposer's endpoint is set, but no model.", where="PROPOSER_MODEL_NAME", do=do)
+        raise ConfigError("A proposer endpoint is set, but no model.", where="PROPOSER_MODEL_NAME", do=do)
     variables = ("API_BASE_URL", "PROPOSER_BASE_URL") if same else ("PROPOSER_BASE_URL",)
     key = key_for(Endpoints(url, ("PROPOSER_API_KEY",), variables), environ, origins or _origins)
     key = key or (player.api_key if same else "none")
@@ -165,6 +169,6 @@ def proposer_endpoint(
 
 
 def shown_proposer(environ: Mapping[str, str] = os.environ) -> str:
-    """The proposing model where it is another one, fit for messages and files; else empty."""
+    """The proposing model, for messages and files; empty if it is the playing one."""
     name, url = environ.get("PROPOSER_MODEL_NAME"), environ.get("PROPOSER_BASE_URL")
     return " at ".join(filter(None, [name, shown_url(url) if url else None]))

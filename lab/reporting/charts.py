@@ -1,4 +1,4 @@
-"""The charts of a study: the race, the candidates, cost against return, reward by step."""
+"""The charts of a study: race, candidates, cost against return, reward by step."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -12,20 +12,20 @@ from lab.stats.intervals import Estimate, t_interval
 WIDTH, HEIGHT = 760, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 20, 36, 48
 MOST_ROWS = 30
-"""Candidates that a chart has a row for; the table has them all."""
+"""Maximum candidates in a chart; the table has all."""
 
 ROW = 20
 
 
 def frame(xs: Sequence[float], ys: Sequence[float], size: tuple[int, int], *, zero: bool = False) -> Frame:
-    """Axes with room for all the points; time and tokens begin at zero."""
+    """Axes with room for all points."""
     width, height = size
     across = scale(xs, LEFT, width - RIGHT, zero=zero)
     return Frame(width, height, across, scale(ys, height - BOTTOM, TOP))
 
 
 def race(story: Story) -> str:
-    """Every whole episode's value over time, and the incumbent's mean."""
+    """Every whole episode's value over time, and the leader's mean."""
     ended = [play for play in story.plays if play.earned is not None]
     values = [play.earned for play in ended if play.earned is not None]
     until = max((play.ended for play in ended), default=1.0)
@@ -33,7 +33,7 @@ def race(story: Story) -> str:
     axis = frame(
         [*(play.ended for play in ended), 0.0], [*values, *(r.mean for r in story.reigns)], size, zero=True
     )
-    parts = [axes(axis, "minutes of work on the study", f"{story.measure} of an episode")]
+    parts = [axes(axis, "minutes of work", f"{story.measure} of an episode")]
     for play in ended:
         earned = play.earned or 0.0
         says = hint(f"{play.name or 'unnamed'}, {play.phase}, seed {play.seed}", (story.measure, earned))
@@ -52,19 +52,19 @@ def race(story: Story) -> str:
     says = f"{count(len(ended), 'whole episode')} in {number(until)} minutes."
     if story.reigns:
         last = story.reigns[-1]
-        says += f" {last.name} led the search last, with a mean of {number(last.mean)} over {last.episodes}."
+        says += f" {last.name} was the last leader, with a mean of {number(last.mean)} over {last.episodes}."
     return chart("race-chart", size, "The race over time", says, parts)
 
 
 def lanes(story: Story) -> str:
-    """Who played when: a row a candidate, a bar an episode."""
+    """The episodes over time: a row per candidate, a bar per episode."""
     shown = _rows(story)
     plays = [play for play in story.plays if play.name in {trial.name for trial in shown}]
     height = TOP + ROW * len(shown) + BOTTOM
     x = scale([0.0, *(play.ended for play in plays)], 110, WIDTH - RIGHT, zero=True)
     axis = Frame(WIDTH, height, x, scale([0.0, 1.0], height - BOTTOM, height - BOTTOM))
     rows = {trial.name: TOP + ROW * place for place, trial in enumerate(shown)}
-    parts = [_x_axis(axis, "minutes of work on the study")]
+    parts = [_x_axis(axis, "minutes of work")]
     for name, y in rows.items():
         parts.append(label(104, y + 14, name, anchor="end", style="tick"))
         parts.append(line(x.start, y + ROW - 1, x.end, y + ROW - 1, "grid"))
@@ -80,7 +80,7 @@ def lanes(story: Story) -> str:
 
 
 def candidates(story: Story) -> str:
-    """Mean value and interval of each candidate in the search, best first; the holdout's beside them."""
+    """Mean value and interval of each candidate in the search, best first, with the holdout's."""
     shown = _rows(story)
     estimates = {trial.name: estimate(trial.evaluation) for trial in shown}
     unseen = holdout(story)
@@ -108,7 +108,7 @@ def candidates(story: Story) -> str:
 
 
 def holdout(story: Story) -> dict[str, Estimate]:
-    """The holdout's means, by who played it, each with an interval of its own."""
+    """The holdout's means by candidate, each with a separate interval."""
     if story.outcome is None:
         return {}
     verdict = story.outcome.verdict
@@ -117,13 +117,15 @@ def holdout(story: Story) -> dict[str, Estimate]:
 
 
 def pareto(story: Story) -> str:
-    """Mean value against mean tokens of an episode, with those that nobody beats in both."""
+    """Mean value against mean tokens per episode, with the Pareto front."""
     trials = list(story.trials)
     xs, ys = [one.evaluation.tokens for one in trials], [one.evaluation.mean for one in trials]
     size = (WIDTH, HEIGHT)
     axis = frame(xs, ys, size)
     front = pareto_front(list(zip(xs, ys, strict=True)))
-    parts = [axes(axis, "tokens of an episode, in and out (mean)", f"mean {story.measure} in the search")]
+    parts = [
+        axes(axis, "mean tokens per episode, prompt and completion", f"mean {story.measure} in the search")
+    ]
     corners: list[tuple[float, float]] = []
     for place in front:
         here = (axis.x(xs[place]), axis.y(ys[place]))
@@ -139,12 +141,12 @@ def pareto(story: Story) -> str:
         parts.append(mark(axis.x(xs[place]), axis.y(ys[place]), shape, style, says, 6.0 if told else 4.5))
     names = [trials[place].name for place in front]
     parts += _names(axis, [(xs[place], ys[place], trials[place].name) for place in _told(front, story)])
-    says = f"On the front, from cheap to dear: {', '.join(names)}."
+    says = f"On the front, from cheap to expensive: {', '.join(names)}."
     return chart("pareto-chart", size, f"{story.measure.capitalize()} against tokens", says, parts)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Places of the points that no other has at most the cost (first) and at least the value of, by cost."""
+    """Indices of the points on the Pareto front of (cost, value), by cost."""
     front: list[int] = []
     for place in sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1])):
         if not front or points[place][1] > points[front[-1]][1]:
@@ -153,7 +155,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def steps(story: Story) -> str:
-    """Mean reward of each step, with its interval: the baseline and what was chosen."""
+    """Mean reward of each step with its interval, of the baseline and the chosen candidate."""
     rows = step_rows(story)
     if not rows:
         return ""
@@ -184,7 +186,7 @@ def steps(story: Story) -> str:
 
 
 def step_rows(story: Story) -> list[tuple[str, list[Estimate]]]:
-    """Of the baseline and of what was chosen, each step's rewards, over the episodes that came so far."""
+    """Mean rewards by step of the baseline and the chosen candidate, over episodes that reached the step."""
     rows = []
     for name, evaluation in sorted(story.shown.items(), key=lambda one: one[0] != "baseline"):
         played = [episode.rewards for episode in evaluation.episodes]
@@ -195,7 +197,7 @@ def step_rows(story: Story) -> list[tuple[str, list[Estimate]]]:
 
 
 def _rows(story: Story) -> list[Trial]:
-    """The best trials, and the baseline wherever it came in."""
+    """The best trials, and always the baseline."""
     best = list(story.trials[:MOST_ROWS])
     return best + [trial for trial in story.trials[MOST_ROWS:] if trial.number == BASELINE]
 
@@ -226,9 +228,9 @@ def _x_axis(axis: Frame, name: str) -> str:
 
 
 def _ends(estimates: Sequence[Estimate]) -> list[float]:
-    """What an axis has room for: all means, and of the intervals no more than as much again on each side.
+    """The range of an axis: all means, and intervals up to the same range again on each side.
 
-    An interval of two episodes is so wide that beside it nothing else could be told apart.
+    An interval of two episodes can be so wide that nothing else could be distinguished.
     """
     means = [one.mean for one in estimates] or [0.0]
     low, high = min(means), max(means)
@@ -238,7 +240,7 @@ def _ends(estimates: Sequence[Estimate]) -> list[float]:
 
 
 def _told(front: Sequence[int], story: Story) -> list[int]:
-    """Those of the front that have a name in the picture: its ends and the chosen, and the baseline."""
+    """The labelled points: the ends of the front, the chosen candidate, and the baseline."""
     names = [trial.name for trial in story.trials]
     more = [
         names.index(name) for name in ("baseline", story.chosen[0] if story.chosen else "") if name in names
@@ -247,7 +249,7 @@ def _told(front: Sequence[int], story: Story) -> list[int]:
 
 
 def _names(axis: Frame, points: Sequence[tuple[float, float, str]]) -> list[str]:
-    """Each point's name beside it, on the side where there is room, and below another that is in the way."""
+    """The points' labels, on the side with room, and below a label that is in the way."""
     middle = (axis.x.start + axis.x.end) / 2
     parts, taken = [], list[tuple[float, float]]()
     for across, up, name in sorted(points, key=lambda point: -point[1]):

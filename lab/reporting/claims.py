@@ -1,6 +1,6 @@
-"""What the report claims, in sentences, and what would need to be known to trust it less or more.
+"""The report's claims, in sentences, and the reasons for doubt.
 
-A claim says no more than the verdict's test has shown; a caveat is a figure of this very study.
+A claim says no more than the verdict's test has shown; a caveat is a figure of this study.
 """
 
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ class Caveat:
     """A reason for doubt.
 
     Attributes:
-        known: the figure, in a sentence.
-        wanted: what would need to be known.
+        known: The figure, in a sentence.
+        wanted: What would settle the doubt.
     """
 
     known: str
@@ -31,7 +31,7 @@ class Caveat:
 
 
 def verdict(story: Story) -> str:
-    """The verdict in a sentence or two: first what speaks against it, last answers that could not be used."""
+    """The verdict in a sentence or two: first what speaks against it, last unusable answers."""
     if story.outcome is None:
         return f"The study was stopped: {story.stopped}" if story.stopped else _so_far(story)
     judged = story.outcome.verdict
@@ -46,7 +46,7 @@ def _judged(outcome: Outcome) -> str:
         return _cheaper(outcome, winner)
     pairs = count(winner.difference.n, "pair")
     return (
-        f"On {pairs} of episodes that the search never saw, {winner.trial.name} {_earned(measure)}"
+        f"On {pairs} of unseen episodes, {winner.trial.name} {_earned(measure)}"
         f" {MORE[measure]} than the baseline: {_difference(outcome, winner)}."
     )
 
@@ -68,7 +68,7 @@ def _unit(outcome: Outcome) -> str:
 def _nothing_shown(outcome: Outcome) -> str:
     told = "; ".join(f"{one.trial.name}: {_difference(outcome, one)}" for one in outcome.verdict.finalists)
     if not told:
-        return "Nothing was shown: no finalist ended enough holdout episodes. The baseline is frozen."
+        return "No result: no finalist completed enough holdout episodes. The baseline is frozen."
     measure = outcome.verdict.measure
     return (
         f"No candidate was shown to {measure} {MORE[measure]} than the baseline on unseen episodes, so the"
@@ -100,7 +100,7 @@ def _so_far(story: Story) -> str:
 
 
 def caveats(story: Story) -> list[Caveat]:
-    """Those that hold for this study, the weightiest first."""
+    """The reasons for doubt that apply to this study, the most important first."""
     found = [*_of_the_search(story), *_of_what_was_played(story)]
     held_out = [*_of_the_holdout(story, story.outcome)] if story.outcome else []
     return [*_of_answers(story), *held_out, *found]
@@ -109,12 +109,12 @@ def caveats(story: Story) -> list[Caveat]:
 def _of_answers(story: Story) -> Iterator[Caveat]:
     if told := troubles_text(story.troubles):
         yield Caveat(
-            f"In the whole study, {told}. Such a step has a reward all the same, and counts in the returns.",
-            "What the prompts return with a model that answers, and with actions that the environment takes.",
+            f"In the whole study, {told}. Such a step still has a reward, which counts in the returns.",
+            "The returns with a model that answers, and with actions that the environment accepts.",
         )
     if story.outcome and story.outcome.alike is not None:
         yield Caveat(
-            f"Every episode returned {number(story.outcome.alike)}: the returns tell no candidates apart.",
+            f"Every episode returned {number(story.outcome.alike)}, so returns cannot tell candidates apart.",
             "Whether the environment pays rewards at all, and after how many steps.",
         )
 
@@ -124,42 +124,42 @@ def _of_the_holdout(story: Story, outcome: Outcome) -> Iterator[Caveat]:
     tests = len(judged.finalists) * (1 if outcome.experiment.objective.cost is None else 2)
     for one in judged.finalists[:1] if judged.winner is None else [judged.winner]:
         half, n = one.difference.high - one.difference.mean, one.difference.n
-        if half < inf:
+        if half < inf and (half or one.difference.mean):
             yield Caveat(
                 f"The difference rests on {count(n, 'pair')} of holdout episodes and is known to ±"
                 f"{number(half)} {_unit(outcome)}, {_share_of(half, one.difference.mean)}.",
-                f"What {4 * n} holdout episodes say: the interval is about half as wide.",
+                f"The result of {4 * n} holdout episodes, with an interval about half as wide.",
             )
         if n <= 8:
             yield Caveat(
                 f"With {count(n, 'pair')} the sign-flip test cannot give a p-value below"
                 f" {min(1.0, 2 / 2**n * tests):.2g}.",
-                "What more holdout episodes say: the t interval leans on values that are near normal.",
+                "The result of more holdout episodes: the t interval assumes nearly normal values.",
             )
     yield from _saturation(outcome)
     yield from _shrinkage(story, outcome)
     if judged.winner and len(judged.finalists) == 1 and len(judged.confirmed) > 1:
         yield Caveat(
-            f"One finalist of {len(judged.confirmed)} confirmed candidates played the holdout: it is compared"
-            " with the baseline, and not shown to be the best that was tried.",
-            "What the others do on the holdout (verdict.finalists).",
+            f"One finalist of {len(judged.confirmed)} confirmed candidates played the holdout: it was"
+            " compared with the baseline only, and not shown to be the best candidate.",
+            "The others' holdout results: raise verdict.finalists.",
         )
     if len(judged.finalists) > 1:
         yield Caveat(
             f"{len(judged.finalists)} finalists share the holdout; intervals and p-values are corrected for"
-            " that, the choice among those that beat the baseline is not tested.",
-            "Which of them is ahead, head to head on fresh episodes.",
+            " that, but the choice among those that beat the baseline is not tested.",
+            "Which of them is better, head to head on fresh episodes.",
         )
     lost = sum(len(one.failed) for one in (judged.baseline, *(one.unseen for one in judged.finalists)))
     if lost:
         yield Caveat(
-            f"{count(lost, 'holdout episode')} failed and left the comparison.",
-            "Whether they failed at random, or for what the candidate asked.",
+            f"{count(lost, 'holdout episode')} failed, and are excluded from the comparison.",
+            "Whether they failed at random, or because of the candidate's requests.",
         )
 
 
 def _share_of(half: float, mean: float) -> str:
-    return f"{percent(half / abs(mean))} of it" if half < abs(mean) else "which is more than it is"
+    return f"{percent(half / abs(mean))} of it" if half < abs(mean) else "more than the difference itself"
 
 
 def _saturation(outcome: Outcome) -> Iterator[Caveat]:
@@ -169,15 +169,15 @@ def _saturation(outcome: Outcome) -> Iterator[Caveat]:
     share = sum(score >= 1.0 for score in scores) / len(scores)
     if share > 0 and judged.measure == "score":
         yield Caveat(
-            f"{percent(share)} of {count(len(scores), 'holdout episode')} have a score of 1.0, the maximum:"
-            " between these the score cannot tell candidates apart.",
-            'Which candidate returns more: [objective] maximise = "return" would tell.',
+            f"{percent(share)} of {count(len(scores), 'holdout episode')} reached the maximum score,"
+            " 1.0: among these, scores cannot tell candidates apart.",
+            'Which candidate returns more: set [objective] maximise = "return".',
         )
     elif share > 0:
         yield Caveat(
-            f"{percent(share)} of {count(len(scores), 'holdout episode')} have a score of 1.0, the most there"
-            f" is: between these the score tells no difference.",
-            "Whether the evaluator looks at the score alone: a gain in return is worth nothing there.",
+            f"{percent(share)} of {count(len(scores), 'holdout episode')} reached the maximum score,"
+            " 1.0: among these, scores cannot tell candidates apart.",
+            "Whether the evaluator uses the score alone: then a gain in return is worth nothing.",
         )
 
 
@@ -195,51 +195,51 @@ def _shrinkage(story: Story, outcome: Outcome) -> Iterator[Caveat]:
         f"{winner.trial.name} {_earned(measure)} {number(here)} over"
         f" {count(len(searched.episodes), 'episode')} of the search"
         f" and {number(there)} on the holdout: {change}.",
-        "Nothing more: the best of many looks better than it is; quote the holdout's figure.",
+        "Nothing more: the best of many looks better than it is. Quote the holdout's figure.",
     )
 
 
 def _of_the_search(story: Story) -> Iterator[Caveat]:
     if story.headroom is not None and not story.headroom.found:
         yield Caveat(
-            "The headroom test saw no difference between the candidates that opened the search"
+            "The warm-up test found no difference between the initial candidates"
             f" ({p_text(story.headroom.p_value)}).",
             "Whether a wider space, or more episodes for each candidate, shows a difference.",
         )
     if story.headroom is None:
         yield Caveat(
-            "The headroom test could not tell whether candidates differ at all.",
-            f"What the candidates that opened the search {story.measure} in second episodes.",
+            "The warm-up test could not be made: it is unknown whether candidates differ at all.",
+            f"The initial candidates' {story.measure}s in second episodes.",
         )
     once = sum(len(trial.evaluation.episodes) == 1 for trial in story.trials)
     if once:
         yield Caveat(
             f"{once} of {count(len(story.trials), 'candidate')} played a single episode of the search: their"
-            f" {story.measure}s have no interval, and the slices and the Pareto front are drawn from them.",
+            f" {story.measure}s have no interval, but slices and Pareto front include them.",
             "Whether a second study, with another seed, finds the same effects.",
         )
 
 
 def _of_what_was_played(story: Story) -> Iterator[Caveat]:
     yield Caveat(
-        f"All was played with one model, {story.model.name} at {story.model.shown}, and one environment,"
-        f" {story.experiment.environment.shown}.",
-        "How the prompt does with the model that will be used, where that is another or a later version.",
+        f"Everything was played with one model, {story.model.name} at {story.model.shown}, and one"
+        f" environment, {story.experiment.environment.shown}.",
+        "The results with the model that you will use, if it is another one or a later version.",
     )
     yield Caveat(
-        "Pairs share the environment's seed. The model is sent no seed: its own draws differ from play to"
-        " play, and a repeated study need not repeat these figures.",
-        "What a second study says, or both prompts head to head on fresh episodes.",
+        "Pairs share the environment's seed, but the model gets no seed: its sampling differs between runs,"
+        " and a repeated study may give other figures.",
+        "The result of a second study, or of both prompts head to head on fresh episodes.",
     )
     if story.failures or story.failed:
         times = sum(story.failures.values())
         yield Caveat(
-            f"{count(times, 'attempt')} at calls failed, beside {story.cost.spent.calls:,} that did not;"
+            f"{count(times, 'attempt')} at calls failed, against {story.cost.spent.calls:,} that succeeded;"
             f" {count(len(story.failed), 'episode')} could not be played.",
-            "Whether it fails where answers are long: then the episodes are a selection.",
+            "Whether long answers fail more often: then the remaining episodes are a biased sample.",
         )
     if story.cost.dollars is None:
         yield Caveat(
-            "What it cost in money is unknown: a model that was called has no price in the experiment.",
+            "The cost in money is unknown: the experiment sets no prices for a model that was called.",
             "dollars_in and dollars_out, the prices of a million tokens.",
         )

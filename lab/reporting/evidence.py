@@ -1,4 +1,4 @@
-"""The report's tables and texts: settings, the prompt's difference, episodes, candidates, cost."""
+"""The report's tables and texts: settings, prompt differences, episodes, candidates, cost."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Row:
 
     @property
     def differs(self) -> bool:
-        """Whether the two are not the same."""
+        """Whether the two differ."""
         return self.baseline != self.chosen
 
 
@@ -72,7 +72,7 @@ def _lines(before: list[str], after: list[str]) -> Iterable[Line]:
 
 
 def holdout_rows(story: Story) -> list[dict[str, str]]:
-    """Who played the holdout, with all its figures; the baseline first."""
+    """The candidates that played the holdout, with all figures; the baseline first."""
     if story.outcome is None:
         return []
     judged = story.outcome.verdict
@@ -100,13 +100,13 @@ def holdout_rows(story: Story) -> list[dict[str, str]]:
 
 
 def _other(evaluation: Evaluation) -> str:
-    """The mean of the number that does not decide."""
+    """The mean of the number that is not judged."""
     by_score = evaluation.measure == "score"
     return number(evaluation.mean_return) if by_score else f"{evaluation.mean_score:.3f}"
 
 
 def candidate_rows(story: Story) -> list[dict[str, str]]:
-    """All that played in the search, best first."""
+    """All candidates of the search, best first."""
     return [_candidate_row(trial, list(story.experiment.space.free)) for trial in story.trials]
 
 
@@ -124,21 +124,21 @@ def _candidate_row(trial: Trial, free: Sequence[str]) -> dict[str, str]:
         "tokens": f"{trial.evaluation.tokens:,.0f}",
         "other": _other(trial.evaluation),
         "unusable": troubles_brief(trial.evaluation.troubles),
-        "race": f"dropped{f', {trial.cut} cut' if trial.cut else ''}" if trial.dropped else "alive",
+        "race": f"dropped{f', {trial.cut} cut' if trial.cut else ''}" if trial.dropped else "in the race",
         "settings": settings,
     }
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An episode to read, beside another: what it is, and the episode."""
+    """An episode to read, with its title."""
 
     title: str
     episode: Episode
 
 
 def extremes(story: Story) -> list[tuple[str, list[Shown]]]:
-    """Who is shown, with its best and its worst episode."""
+    """The best and the worst episode of each shown candidate."""
     return [(name, list(_titled(episodes, story))) for name, episodes in story.extremes.items()]
 
 
@@ -151,7 +151,7 @@ def _titled(episodes: Sequence[Episode], story: Story) -> Iterable[Shown]:
 
 
 def cost_rows(story: Story) -> list[tuple[str, str]]:
-    """What it took."""
+    """What the study cost."""
     spent, ended = story.cost.spent, [play for play in story.plays if play.earned is not None]
     broken = len(story.plays) - len(ended)
     rows = [
@@ -177,7 +177,7 @@ def _money(story: Story) -> str:
 
 
 def counts(story: Story) -> str:
-    """How much there is behind the verdict, in a line."""
+    """The amount of data behind the verdict, in one line."""
     played = sum(play.earned is not None for play in story.plays)
     return (
         f"{count(len(story.candidates), 'candidate')} and the baseline, {count(played, 'whole episode')},"

@@ -1,7 +1,7 @@
-"""The page: a Story as one HTML file without scripts, and without anything to load.
+"""The page: a Story as one HTML file without scripts or external resources.
 
-Every text that is put into it has its control characters made visible and is escaped, whoever wrote it; what
-is drawn has done so itself.
+Every text in it is escaped, with control characters made visible, whatever its source; charts escape their
+own text.
 """
 
 from functools import lru_cache
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 LONG = 400
-"""Characters from which a text is folded."""
+"""Length in characters from which a text is folded."""
 
 
 def report(past: PastStudy) -> str:
-    """The page on a study, finished or so far."""
+    """The page about a study, finished or not."""
     return render(tell(past))
 
 
 def render(story: Story) -> str:
-    """The page that tells a story."""
+    """The page for a story."""
     from markupsafe import Markup
 
     def drawn(svg: str) -> Markup:
-        return Markup(svg)  # our own, and its words are escaped where they are drawn
+        return Markup(svg)  # trusted: its text is escaped when drawn
 
     template = _environment().get_template("page.html")
     chosen = story.chosen

@@ -1,4 +1,4 @@
-"""The effect of each parameter: Optuna's importance, and what each one's values earned, per template."""
+"""The effect of each parameter: Optuna's importance, and results by value and template."""
 
 from collections.abc import Sequence
 from html import escape
@@ -28,7 +28,7 @@ ROW = 24
 
 
 def importance(story: Story) -> str:
-    """A bar for each free setting."""
+    """A bar chart of the importance of free settings."""
     shares = story.importance
     height = ROW * len(shares) + 8
     full = IMPORTANCE - 132 - 64
@@ -43,7 +43,7 @@ def importance(story: Story) -> str:
 
 
 def slices(story: Story) -> list[str]:
-    """A chart for each parameter of which more than one value was tried, the most important first."""
+    """A chart for each parameter with more than one value, the most important first."""
     tried = list(story.trials)
     names = [
         name for name in _settings(tried) if len({trial.candidate.settings[name] for trial in tried}) > 1
@@ -54,7 +54,7 @@ def slices(story: Story) -> list[str]:
 
 
 def key(templates: Sequence[str]) -> str:
-    """Which mark stands for which template."""
+    """The legend of marks by template."""
     entries = []
     for place, name in enumerate(templates):
         drawn = mark(8, 8, place % SHAPES, f"c{place % COLOURS}", size=5)
@@ -84,7 +84,7 @@ def _scatter(name: str, tried: Sequence[Trial], story: Story) -> str:
 
 
 def _strips(name: str, tried: Sequence[Trial], story: Story) -> str:
-    """A row for each value: names are longer than a column is wide."""
+    """A row per value, because names are longer than a column is wide."""
     found = dict.fromkeys(trial.candidate.settings[name] for trial in tried)
     rows = {value: place for place, value in enumerate(found)}
     height = TOP + ROW * len(rows) + BOTTOM

@@ -1,7 +1,7 @@
-"""A Story: what a study's record says, put in order for the report; nothing is asked, played or written.
+"""A Story: a study's record, arranged for the report; nothing is called, played or written.
 
-It owns who played when, who was in front when, and whose figures the report shows; how they are shown is not
-its own.
+It owns the order of episodes and leaders, and which figures the report shows; it leaves display to the
+charts and the page.
 """
 
 from collections.abc import Mapping
@@ -27,17 +27,17 @@ from lab.study.past_study import PastStudy
 from lab.verdict.outcome import Outcome
 
 CONFIDENCE = 0.95
-"""Of the intervals of single candidates in the search."""
+"""Confidence level of a single candidate's interval in the search."""
 
 PHASES = ("search", "confirmation", "holdout")
 
 
 @dataclass(frozen=True)
 class Play:
-    """One episode: who played it, in which phase, and when, in minutes of work on the study.
+    """One episode: candidate, phase, and time in working minutes of the study.
 
     Attributes:
-        earned: its return or score, as the study judges; None where it was cut or failed.
+        earned: Return or score, whichever is judged; None if it was cut or failed.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Play:
 
 @dataclass(frozen=True)
 class Reign:
-    """From `minute` on, the incumbent was `name`, with this mean over so many episodes."""
+    """A leader from `minute` on, with its mean over this many episodes."""
 
     minute: float
     name: str
@@ -60,11 +60,11 @@ class Reign:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the study has spent.
+    """The study's cost.
 
     Attributes:
-        dollars: None where a price is unknown.
-        minutes: of work.
+        dollars: Cost in dollars; None if a price is unknown.
+        minutes: Working time in minutes.
     """
 
     spent: Spent
@@ -74,19 +74,18 @@ class Cost:
 
 @dataclass(frozen=True)
 class Story:
-    """All that the report tells.
+    """The content of the report.
 
     Attributes:
-        trials: best first, the baseline among them.
-        outcome: None where there is no verdict yet.
-        reigns: in order of time.
-        importance: each free setting's share of what tells the best from the rest; empty where Optuna
-            cannot tell yet.
-        failures: attempts at calls that failed, by what happened.
-        failed: candidates that could not be played, and why.
-        troubles: of all steps of the study.
-        stopped: the error that ended the study for good; empty where none did.
-        extremes: the best and the worst episode of each of `shown`; one where it played but one.
+        trials: Trials, best first, with the baseline.
+        outcome: Outcome of the study; None without a verdict.
+        reigns: Leaders, in order of time.
+        importance: Optuna's importance of each free setting; empty if unavailable.
+        failures: Number of failed attempts at calls, by what happened.
+        failed: Candidates with failed episodes, and the errors.
+        troubles: Troubles of all steps of the study.
+        stopped: Error that stopped the study for good; empty if none did.
+        extremes: Best and worst episode of each candidate in `shown`; one if it has only one.
     """
 
     experiment: Experiment
@@ -107,7 +106,7 @@ class Story:
 
     @property
     def measure(self) -> Measure:
-        """The number that is judged: it is meant wherever a mean or an episode's value is shown."""
+        """The number that is judged, which every mean and value in the report refers to."""
         return self.experiment.objective.maximise
 
     @property
@@ -117,14 +116,14 @@ class Story:
 
     @property
     def baseline(self) -> Evaluation | None:
-        """The baseline's episodes: of the holdout where that was played, else of the search."""
+        """The baseline's episodes: of the holdout if played, else of the search."""
         if self.outcome:
             return self.outcome.verdict.baseline
         return next((trial.evaluation for trial in self.trials if trial.number == BASELINE), None)
 
     @property
     def chosen(self) -> tuple[str, Evaluation] | None:
-        """What was frozen, or would be first if it were over now; None before anything has played."""
+        """The frozen candidate, or the leader so far; None before any episode."""
         if self.outcome:
             winner = self.outcome.verdict.winner
             return (winner.trial.name if winner else "baseline", self.outcome.verdict.frozen)
@@ -132,24 +131,24 @@ class Story:
 
     @property
     def shown(self) -> dict[str, Evaluation]:
-        """Whose episodes are to be read: what was chosen, and the baseline."""
+        """The candidates whose episodes are shown: the chosen one, and the baseline."""
         chosen = {} if self.chosen is None else {self.chosen[0]: self.chosen[1]}
         baseline = {} if self.baseline is None else {"baseline": self.baseline}
         return {name: one for name, one in (chosen | baseline).items() if one.episodes}
 
     @property
     def templates(self) -> list[str]:
-        """Names, in the order of their best trials: each has its colour by its place."""
+        """Names, in the order of their best trials, which determines their colours."""
         return list(dict.fromkeys(trial.candidate.template.name for trial in self.trials))
 
 
 def estimate(evaluation: Evaluation, confidence: float = CONFIDENCE) -> Estimate:
-    """Mean value and its interval."""
+    """Mean value with its interval."""
     return t_interval(list(evaluation.values.values()), confidence)
 
 
 def tell(past: PastStudy) -> Story:
-    """The story of a study; of a long one it takes as long as the search's own choices took."""
+    """The story of a study; takes as long as all of the search's choices did."""
     record, experiment = past.record, past.experiment
     names = {trial.candidate.digest: trial.name for trial in past.trials}
     names[experiment.baseline.digest] = "baseline"
@@ -185,7 +184,7 @@ def _extremes(record: Record, evaluation: Evaluation) -> tuple[Episode, ...]:
 
 
 def minutes(record: Record) -> list[float]:
-    """For each entry of the journal, the minutes of work until then: where nobody was at work, none pass."""
+    """For each entry of the journal, the working minutes until then, without breaks."""
     passed, before, last = list[float](), 0.0, 0.0
     for at, event in zip(record.times, record.events, strict=True):
         paused = not passed or (isinstance(event, Opened) and event.alone)
@@ -196,7 +195,7 @@ def minutes(record: Record) -> list[float]:
 
 
 def phase_of(seed: int, experiment: Experiment) -> str:
-    """The part of the study that plays this seed."""
+    """The phase of the study that plays this seed."""
     return PHASES[(seed - experiment.seed >= CONFIRMATION) + (seed - experiment.seed >= HOLDOUT)]
 
 
@@ -225,7 +224,7 @@ def _plays(record: Record, experiment: Experiment, names: Mapping[str, str]) -> 
 def _reigns(
     record: Record, experiment: Experiment, ended: Mapping[tuple[str, int], float]
 ) -> tuple[list[Reign], Headroom | None]:
-    """Let the race be run again by the journal, and see who is in front after each rung."""
+    """Replay the race from the journal, and note the leader after each round."""
     reigns: list[Reign] = []
     found: list[Headroom] = []
 

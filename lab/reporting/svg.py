@@ -1,7 +1,7 @@
-"""Marks, scales and axes of a chart, as SVG text: no plotting library comes along.
+"""Marks, scales and axes of charts as SVG text, without a plotting library.
 
-Pure functions of finite numbers. Whatever is drawn lies inside the view box: a value outside of its scale is
-held at the scale's end. Colours are classes, which the page's style gives a light and a dark value.
+Pure functions of finite numbers. Everything lies inside the view box: a value outside its scale is drawn at
+the scale's end. Colours are CSS classes, with a light and a dark value in the page's style.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,15 +18,15 @@ COLOURS = 8
 SHAPES = 5
 
 _MOST = 1e100
-"""Beyond it nothing is told apart, and no difference overflows."""
+"""Maximum absolute value drawn, so that no difference overflows."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Where a value lies between two places.
+    """Maps values to positions between two points.
 
     Attributes:
-        low, high: the values at `start` and `end`; they differ.
+        low, high: Different values at `start` and `end`.
     """
 
     low: float
@@ -35,13 +35,13 @@ class Scale:
     end: float
 
     def __call__(self, value: float) -> float:
-        """The place of `value`, held between the two."""
+        """The position of `value`, clamped to the scale."""
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
     @property
     def ticks(self) -> list[float]:
-        """About five round values within."""
+        """About five round values within the scale."""
         step = _round_step((self.high - self.low) / 6)
         first, last = ceil(self.low / step - 1e-9), floor(self.high / step + 1e-9)
         if last - first > 20:
@@ -50,7 +50,7 @@ class Scale:
 
 
 def scale(values: Iterable[float], start: float, end: float, *, zero: bool = False) -> Scale:
-    """A scale that has room for all finite `values`, and for zero where that is asked for."""
+    """A scale with room for all finite `values`, and for zero if requested."""
     known = [min(max(value, -_MOST), _MOST) for value in values if isfinite(value)] or [0.0, 1.0]
     low, high = min(known), max(known)
     if zero:
@@ -64,7 +64,7 @@ def scale(values: Iterable[float], start: float, end: float, *, zero: bool = Fal
 
 @dataclass(frozen=True)
 class Frame:
-    """The axes that marks are drawn in."""
+    """The axes of a chart."""
 
     width: int
     height: int
@@ -73,11 +73,11 @@ class Frame:
 
 
 def chart(name: str, size: tuple[int, int], title: str, says: str, parts: Iterable[str]) -> str:
-    """A whole picture.
+    """A complete chart.
 
     Args:
-        name: a name of its own on the page, of letters and hyphens.
-        says: what is to be seen, for those who cannot see it.
+        name: Unique id on the page, of letters and hyphens.
+        says: Description for screen readers.
     """
     width, height = size
     head = (
@@ -89,20 +89,20 @@ def chart(name: str, size: tuple[int, int], title: str, says: str, parts: Iterab
 
 
 def harmless(text: str, most: int = 400) -> str:
-    """Foreign words, made harmless, and cut where they are too long."""
+    """Foreign text, escaped, and cut if too long."""
     shown = plain(" ".join(text[: most + 1].split()))
     return escape(shown if len(shown) <= most else shown[: most - 1] + "…")
 
 
 def label(x: float, y: float, text: str, *, anchor: str = "start", style: str = "", most: int = 60) -> str:
-    """Words in the picture."""
+    """A text label."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{style}">{harmless(text, most)}</text>'
     )
 
 
 def line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
-    """A straight one."""
+    """A straight line."""
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{style}"/>'
 
 
@@ -112,7 +112,7 @@ def path(points: Sequence[tuple[float, float]], style: str) -> str:
 
 
 def area(points: Sequence[tuple[float, float]], style: str) -> str:
-    """What lies within a line through all points."""
+    """The area within a line through all points."""
     return f'<polygon points="{_points(points)}" class="area {style}"/>'
 
 
@@ -133,7 +133,7 @@ def mark(x: float, y: float, shape: int, style: str, hint: str = "", size: float
 
 
 def axes(frame: Frame, x_name: str, y_name: str, x_ticks: bool = True) -> str:
-    """Grid, figures and names of both axes."""
+    """Grid, tick labels and names of both axes."""
     left, right, bottom, top = frame.x.start, frame.x.end, frame.y.start, frame.y.end
     parts = []
     for value in frame.y.ticks:
@@ -149,14 +149,14 @@ def axes(frame: Frame, x_name: str, y_name: str, x_ticks: bool = True) -> str:
 
 
 def tick_text(value: float) -> str:
-    """A round value, as short as it goes."""
+    """A value as short text."""
     if value == 0:
         return "0"
     return f"{value:,.6g}" if 1e-3 <= abs(value) < 1e6 else f"{value:.2g}"
 
 
 def hint(name: str, *figures: tuple[str, float]) -> str:
-    """What a point says when it is pointed at."""
+    """The tooltip of a point."""
     return ", ".join([name, *(f"{what} {number(value)}" for what, value in figures)])
 
 

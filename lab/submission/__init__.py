@@ -1,5 +1,5 @@
-"""The submission: what is frozen, and what is printed when it is played.
+"""The submission: the frozen prompt, and the lines printed when it is played.
 
-It owns the frozen prompt's file, the START, STEP and END lines, stdout, and the check of such an output.
+It owns the frozen prompt's file, the START, STEP and END lines, stdout, and the check of such output.
 It leaves playing to `lab.agent` and `inference.py`, and the evidence in the file to `lab.verdict`.
 """

@@ -1,6 +1,6 @@
-"""An Appearance: a submission's one episode, as its child process plays it.
+"""An Appearance: a submission's single episode, played in its child process.
 
-It owns what is opened, when the episode is ended, and what the parent is told; `inference.py` has the lines.
+It owns opening and closing, the end of the episode, and the messages to the parent; `inference.py` prints.
 """
 
 import asyncio
@@ -27,22 +27,22 @@ from lab.submission.frozen import FrozenPrompt
 SEED = 0
 
 PATIENCE = Patience(attempts=3, whole_s=180.0)
-"""With the model: a step that gets no answer has the fallback sent, and the deadline is near."""
+"""Limits on model calls: a step without an answer sends the fallback, and the deadline is near."""
 
 CLOSING_S = 8.0
-"""Seconds that closing the environment and the model may take."""
+"""Time limit for closing environment and model, in seconds."""
 
 TOLD = ("number", "action", "reward", "done", "error", "trouble")
-"""What the parent is told of a step."""
+"""Attributes of a step that are sent to the parent."""
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """What is played.
+    """The episode to play.
 
     Attributes:
-        root: the project's folder.
-        last_s: when the episode is ended, by `time.monotonic`.
+        root: Project folder.
+        last_s: Time at which the episode is ended, by `time.monotonic`.
     """
 
     frozen: FrozenPrompt
@@ -51,12 +51,12 @@ class Appearance:
     last_s: float
 
     def play(self, tell: Tell) -> None:
-        """Play, and tell each step and the exit code. What code of others raises ends the episode alone."""
+        """Play, and send each step and the exit code; an exception in foreign code ends only the episode."""
         exit_code = 1
         try:
             exit_code = asyncio.Runner().run(self._played(tell))
         except BaseException as error:
-            say(f"The episode broke off: {type(error).__name__}: {error}")
+            say(f"The episode failed: {type(error).__name__}: {error}")
         tell({"exit_code": exit_code})
 
     async def _played(self, tell: Tell) -> int:
@@ -75,7 +75,7 @@ class Appearance:
             async with asyncio.timeout(self.last_s - time.monotonic()):
                 await self._play(on_step)
         except TimeoutError:
-            say(f"The deadline ended the episode after {steps} steps. DEADLINE_S moves it.")
+            say(f"The deadline ended the episode after {steps} steps. To move it, set DEADLINE_S.")
         except asyncio.CancelledError:
             return 1
         except LabError as error:
@@ -97,19 +97,19 @@ class Appearance:
             try:
                 async with asyncio.timeout(CLOSING_S):
                     await stack.aclose()
-            except BaseException as error:  # what was played counts, whatever closing says
+            except BaseException as error:  # the steps count even if closing fails
                 say(f"Closing failed: {type(error).__name__}: {error}")
 
     def _seed(self) -> int:
-        """The seed that plays the wanted task."""
+        """The seed that plays the requested task."""
         task = self.frozen.task
         names, wanted = [setup.name for setup in task.tasks], os.environ.get("TEST_TASK")
         if names and wanted and wanted not in names:
-            say(f"Note: there is no task {wanted!r} here; {names[0]!r} is played, of {', '.join(names)}.")
+            say(f"Note: unknown task {wanted!r}; playing {names[0]!r}, one of {', '.join(names)}.")
         return task.seed_of(wanted or "") + SEED * max(len(names), 1)
 
 
 def say(text: str) -> None:
-    """Print to stderr, if anybody reads it."""
+    """Print to stderr, ignoring a closed one."""
     with suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,7 +1,7 @@
-"""A Child: a forked process that plays what may take a process down, and tells its parent how it goes.
+"""A Child: a forked process that runs code which may take its process down, and sends messages to its parent.
 
-It owns the fork, the pipe between the two, and the end of the child with all processes that it started. What
-a message says is the caller's. Fork before there is a thread or an event loop.
+It owns the fork, the pipe, and ending the child with all processes that it started. The caller defines the
+messages. Fork before starting a thread or an event loop.
 """
 
 import asyncio
@@ -18,24 +18,24 @@ from typing import Any, NoReturn
 Message = Mapping[str, Any]
 Tell = Callable[[Message], None]
 Hear = Callable[[Message], bool]
-"""Takes a message; whether it was the last."""
+"""Handles a message; returns whether it was the last."""
 
 REAP_S = 1.0
-"""Seconds that a killed child has to be gone."""
+"""Seconds to wait for a killed child to end."""
 
 _PARENT_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG, of prctl(2)."""
 
 
 class Child:
-    """The child as its parent has it.
+    """The child process, as seen by its parent.
 
     Args:
-        work: runs in the child, which ends with it; its argument sends a message to the parent.
-        without: a descriptor that the child does not get.
+        work: Function that the child runs; its argument sends a message to the parent.
+        without: A file descriptor that the child does not inherit.
 
     Raises:
-        OSError: there can be no further process.
+        OSError: No process can be created.
     """
 
     def __init__(self, work: Callable[[Tell], None], without: int) -> None:
@@ -52,19 +52,19 @@ class Child:
         os.set_blocking(self._pipe, False)
 
     async def listen(self, hear: Hear, last_s: float) -> None:
-        """Pass on each message as it comes, until one was the last or the child ends.
+        """Handle each message as it arrives, until the last one or the child's end.
 
         Args:
-            last_s: when to give up, by `time.monotonic`; see also `ask_to_end`.
+            last_s: Time at which to give up, by `time.monotonic`; see also `ask_to_end`.
 
         Raises:
-            TimeoutError: the child did not end by then.
+            TimeoutError: The child did not end by then.
         """
         loop = asyncio.get_running_loop()
         over = loop.create_future()
 
         def look() -> None:
-            ended = self._reaped()  # before the reading: whatever it has sent is in the pipe by then
+            ended = self._reaped()  # before reading: by then everything it sent is in the pipe
             while (last := self._read(hear)) is False and ended:
                 pass
             if (ended or last) and not over.done():
@@ -74,13 +74,13 @@ class Child:
         loop.add_signal_handler(signal.SIGCHLD, look)
         try:
             async with asyncio.timeout_at(last_s + loop.time() - time.monotonic()) as self._limit:
-                look()  # it may have ended before anybody looked
+                look()  # it may have ended already
                 await over
         finally:
             loop.remove_reader(self._pipe)
 
     def ask_to_end(self, within_s: float) -> None:
-        """Send SIGTERM, and let `listen` give up after `within_s` at the latest. Call it while that runs."""
+        """Send SIGTERM, and make `listen` give up within `within_s` seconds. Call it while `listen` runs."""
         if not self._reaped():
             os.kill(self._pid, signal.SIGTERM)
         last_s = self._limit.when()
@@ -88,29 +88,29 @@ class Child:
             self._limit.reschedule(min(last_s, asyncio.get_running_loop().time() + within_s))
 
     async def end(self) -> str:
-        """Kill it and the processes that it started; says how it had ended."""
+        """Kill the child and the processes that it started; returns how it had ended."""
         with suppress(OSError):
             os.killpg(self._pid, signal.SIGKILL)
         last_s = time.monotonic() + REAP_S
         while not self._reaped() and time.monotonic() < last_s:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         if self._status is None:
-            return "not at all"
+            return "still running after a kill"
         code = os.waitstatus_to_exitcode(self._status)
-        names = {one.value: one.name for one in signal.Signals}  # those of real time are not in it
+        names = {one.value: one.name for one in signal.Signals}  # without real-time signals
         return f"exit code {code}" if code >= 0 else names.get(-code, f"signal {-code}")
 
     def _reaped(self) -> bool:
         if self._status is None:
             try:
                 pid, status = os.waitpid(self._pid, os.WNOHANG)
-            except ChildProcessError:  # SIGCHLD was ignored at our start: nobody knows how
+            except ChildProcessError:  # SIGCHLD was ignored at our start, so the status is lost
                 pid, status = self._pid, 0
             self._status = status if pid else None
         return self._status is not None
 
     def _read(self, hear: Hear) -> bool | None:
-        """Pass on what was sent. Whether nothing more will come; None where nothing has come so far."""
+        """Handle what was sent. Returns whether that was the last; None if there is nothing to read yet."""
         try:
             data = os.read(self._pipe, 1 << 20)
         except BlockingIOError:
@@ -120,9 +120,9 @@ class Child:
 
 
 def _work(work: Callable[[Tell], None], pipe: int, parent: int) -> NoReturn:
-    """The child's life."""
+    """The child's main function."""
     try:
-        os.setsid()  # Ctrl-C is the parent's to handle, and one signal reaches all that is started here
+        os.setsid()  # the parent handles Ctrl-C, and one signal reaches all processes of the child
         _end_with(parent)
         with open(pipe, "w", encoding="utf-8") as file:
 
@@ -137,7 +137,7 @@ def _work(work: Callable[[Tell], None], pipe: int, parent: int) -> NoReturn:
 
 
 def _end_with(parent: int) -> None:
-    """Do not outlive the parent: the kernel sees to it where it can, and a thread elsewhere."""
+    """Do not outlive the parent: by the kernel if it supports that, else by a thread."""
     with suppress(Exception):
         import ctypes
 

@@ -24,7 +24,7 @@ def start_line(task: str, env: str, model: str) -> str:
 
 
 def start_name(name: str) -> str:
-    """`name` as START has it: without blanks, at which parsers end it."""
+    """`name` as printed on START: without spaces, which would end it for parsers."""
     return re.sub(r"\s+", "_", name)
 
 
@@ -43,15 +43,15 @@ def end_line(success: bool, score: float, rewards: Sequence[float]) -> str:
 
 
 def escape(text: str) -> str:
-    """`text` on one line, as the module says; any `str` has an escape, and it is pure UTF-8."""
+    """`text` on one line, as described in the module; works for any `str`, and gives valid UTF-8."""
     return _FIELD.sub(r"\\x20", "".join(map(_escape_char, text)))
 
 
 def unescape(text: str) -> str:
-    """The text that `escape` was given.
+    """The inverse of `escape`.
 
     Raises:
-        ValueError: `text` holds a backslash that `escape` does not write.
+        ValueError: `text` contains a backslash that `escape` does not write.
     """
     if "\\" in _ESCAPE.sub("", text):
         raise ValueError(f"not an escaped text: {text!r}")

@@ -1,4 +1,4 @@
-"""Freezing: a FrozenPrompt becomes a file that people can read in a diff, and that reads back as it was."""
+"""Freezing: writes a FrozenPrompt to a file that is readable in a diff and reads back unchanged."""
 
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ _HEADER = """\
 
 
 def freeze(frozen: FrozenPrompt, path: Path) -> None:
-    """Write `frozen` to `path`, whole or not at all. The same winner gives the same bytes but for provenance.
+    """Write `frozen` to `path` atomically. The same winner gives the same bytes except for provenance.
 
-    The file is read back, and the first step's messages are rendered, before it replaces what is at `path`.
+    The file is read back, and the first step's messages are rendered, before it replaces the previous file.
 
     Raises:
-        LabError: the file cannot be written, or does not read back; what was at `path` is still there.
+        LabError: The file cannot be written, or does not read back; the previous file is unchanged.
     """
-    what = "The frozen prompt cannot be played as it was written; what was there before is untouched."
+    what = "The frozen prompt does not read back as written; the previous file is unchanged."
     try:
         text = frozen_text(frozen)
     except (TypeError, ValueError, RecursionError) as error:
@@ -39,7 +39,7 @@ def freeze(frozen: FrozenPrompt, path: Path) -> None:
         except LabError as error:
             raise LabError(what, where=str(path), why=": ".join([error.what, error.why])) from error
         if frozen_text(read) != text:
-            raise LabError(what, where=str(path), why="it reads back as another one")
+            raise LabError(what, where=str(path), why="it reads back differently")
 
     write_atomically(path, text, check)
 
@@ -48,14 +48,14 @@ def frozen_text(frozen: FrozenPrompt) -> str:
     """The file's text."""
     table = frozen.as_table()
     plain = tomli_w.dumps(table)
-    # tomli_w takes the CR out of a CRLF in a text of several lines, so another character stands in for it.
+    # tomli_w drops the CR of a CRLF in multi-line strings, so another character replaces it meanwhile.
     stand_in = next(char for char in map(chr, range(0xF0000, 0xFFFFE)) if char not in plain)
     told = tomli_w.dumps(_replaced(table, "\r", stand_in), multiline_strings=True)
     return _HEADER + told.replace(stand_in, "\\r")
 
 
 def _replaced(value: Any, old: str, new: str) -> Any:  # noqa: ANN401  # a TOML value
-    """`value` with `old` replaced in all its texts and keys."""
+    """`value` with `old` replaced in all strings and keys."""
     match value:
         case str():
             return value.replace(old, new)

@@ -1,7 +1,7 @@
 """A FrozenPrompt: the winner with its evidence and provenance, as a TOML file in `prompts/`.
 
-It owns the file's form and the check of its digest; writing it is `lab.submission.freeze`'s. It is read
-before START is printed, so it needs the standard library alone.
+It owns the file's format and the check of its digest; writing is `lab.submission.freeze`'s. The file is read
+before START is printed, so only the standard library is used.
 """
 
 import tomllib
@@ -21,7 +21,7 @@ FORMAT = 3
 ECHO = EnvironmentConfig(
     python="lab.environments.echo.server.echo_environment:EchoEnvironment", text="echoed_message"
 )
-"""The environment of a file of format 2, which could name no other."""
+"""The environment of files in format 2, which supported no other."""
 
 BEST = Path("prompts/best.toml")
 """Where `lab.tune` freezes to and `inference.py` reads from, below the project's root."""
@@ -29,7 +29,7 @@ BEST = Path("prompts/best.toml")
 
 @dataclass(frozen=True)
 class FrozenModel:
-    """What the prompt was tuned on: a base URL (without credentials) or `embedded`, and the model's name."""
+    """The model it was tuned on: a base URL (without credentials) or `embedded`, and the name."""
 
     endpoint: str
     name: str
@@ -37,24 +37,25 @@ class FrozenModel:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What unseen episodes said, in reward per episode, or in score where that was judged.
+    """The evidence from unseen episodes, in reward per episode, or in score if that was judged.
 
-    Intervals, difference and p-value are of the judged number; by the worst task, so is its mean.
+    Intervals, difference and p-value refer to the judged number; by the worst task, its mean does too.
 
     Attributes:
         outcome: `winner`: a tuned candidate is better than the baseline; `cheaper`: it costs less, at a value
-            that the objective's rule allows; `baseline`: neither was shown, and it was kept;
+            within the objective's tolerance; `baseline`: neither was shown, and the baseline was kept;
             `unvalidated`: the budget ended before a verdict, and all figures are the search's.
-        episodes: holdout episodes that frozen and baseline each played, paired by seed.
-        confidence: of `difference_interval` for all finalists together, and of the two others each alone.
-        method: the tests behind interval and p-value.
-        p_value: of the difference, two-sided, corrected for all finalists.
-        frozen_score, baseline_score: mean scores in [0, 1].
-        frozen_tokens, baseline_tokens: mean tokens of an episode, in and out.
-        frozen_troubles, baseline_troubles: shares of the answers that could not be used, with the commonest
-            reason, in words; None where all could.
+        episodes: Holdout episodes of the frozen candidate and of the baseline, paired by seed.
+        confidence: Confidence level of `difference_interval` for all finalists together, and of the other
+            two intervals separately.
+        method: Tests behind interval and p-value.
+        p_value: Two-sided p-value of the difference, corrected for all finalists.
+        frozen_score, baseline_score: Mean scores in [0, 1].
+        frozen_tokens, baseline_tokens: Mean tokens of an episode, prompt and completion.
+        frozen_troubles, baseline_troubles: Shares of unusable answers with the most common reason, in
+            words; None if all were usable.
         judged: `return` or `score`.
-        caution: what is shown to speak against the outcome; empty where nothing is.
+        caution: What the data show against the outcome; empty if nothing.
     """
 
     outcome: str
@@ -90,15 +91,15 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the frozen prompt comes from.
+    """The origin of the frozen prompt.
 
     Attributes:
-        created: UTC, ISO 8601.
-        study: the Optuna study's and the MLflow parent run's name.
-        trial: the trial's number, or -1 for the baseline.
-        calls, prompt_tokens, completion_tokens, minutes, dollars: what the whole run cost.
-        versions: `name version` of the packages that mattered.
-        dollars: None where the price of a call is not known.
+        created: Time, UTC, ISO 8601.
+        study: Name of the Optuna study and of the MLflow parent run.
+        trial: Number of the trial, or -1 for the baseline.
+        calls, prompt_tokens, completion_tokens, minutes, dollars: Cost of the whole study.
+        versions: `name version` of the relevant packages.
+        dollars: Cost in dollars; None if a price is unknown.
     """
 
     created: str
@@ -115,7 +116,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class FrozenPrompt:
-    """All that a submission plays, and why it should be believed."""
+    """Everything that a submission plays, with its evidence."""
 
     candidate: Candidate
     environment: EnvironmentConfig
@@ -142,10 +143,10 @@ class FrozenPrompt:
 
 
 def read_frozen(path: Path) -> FrozenPrompt:
-    """Read a frozen prompt and check that its candidate is the one that was frozen.
+    """Read a frozen prompt, and check its digest.
 
     Raises:
-        FrozenPromptError: the file is absent, damaged, of another format, or changed since.
+        FrozenPromptError: The file is missing, damaged, in an unsupported format, or changed.
     """
     try:
         return _read(path)
@@ -157,27 +158,29 @@ def read_frozen(path: Path) -> FrozenPrompt:
 def _read(path: Path) -> FrozenPrompt:
     again = "python -m lab.tune"
     try:
-        # A text of a model may hold a lone surrogate, which `lab.files` writes in the same way.
+        # A model's text may contain a lone surrogate, which `lab.files` writes in the same way.
         table = tomllib.loads(read_bounded(path).decode("utf-8", "surrogatepass"))
     except FileNotFoundError:
-        raise FrozenPromptError("There is no frozen prompt.", where=str(path), do=again) from None
+        raise FrozenPromptError("The frozen prompt does not exist.", where=str(path), do=again) from None
     except (OSError, ValueError) as error:
         what = "The frozen prompt cannot be read."
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise FrozenPromptError(what, where=place(path, error), why=why, do=again) from None
     if "format" not in table:
-        why = "it has no key format"
+        why = "the key format is missing"
         raise FrozenPromptError("The file is not a frozen prompt.", where=str(path), why=why, do=again)
     if table.get("format") == 2:
         table = _from_format_2(table)
     if table.get("format") != FORMAT:
-        why = f"it says {table.get('format')!r}, this lab reads {FORMAT}"
-        raise FrozenPromptError("The frozen prompt has another format.", where=str(path), why=why, do=again)
+        why = f"its format is {table.get('format')!r}, this version reads {FORMAT}"
+        raise FrozenPromptError(
+            "The frozen prompt has an unsupported format.", where=str(path), why=why, do=again
+        )
     try:
         frozen = _from_table(table)
     except ConfigError as error:
         what, where = "The frozen prompt is damaged.", f"{path}, {error.where}"
-        do = "; ".join(filter(None, [f"{again} writes it anew", error.do]))
+        do = "; ".join(filter(None, [f"{again} writes a new one", error.do]))
         raise FrozenPromptError(what, where=where, why=error.what, do=do) from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         what, why = "The frozen prompt is damaged.", f"{type(error).__name__}: {error}"
@@ -221,7 +224,7 @@ def _record(cls: type[Record], table: dict[str, Any], where: str) -> Record:
         value = getattr(record, name)
         kinds = _kinds(hint)
         if not isinstance(value, kinds) and not (float in kinds and isinstance(value, int)):
-            raise TypeError(f"{name} is {value!r}, and should be of type {kinds[0].__name__}")
+            raise TypeError(f"{name} is {value!r}, but must be of type {kinds[0].__name__}")
     return record
 
 

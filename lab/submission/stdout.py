@@ -1,7 +1,7 @@
-"""Output: the real stdout, and lines to it from a separate thread, so that a slow reader stops nothing.
+"""Output: the real stdout, written from a separate thread, so that a slow reader blocks nothing.
 
-It owns the standard descriptors. Code of others that runs in this process may print: the real stdout is taken
-aside, and descriptor 1 is pointed at stderr. What a line says is `lab.submission.contract`'s.
+It owns the standard file descriptors. Foreign code in this process may print: therefore the real stdout is
+duplicated, and descriptor 1 redirected to stderr. The lines' format is `lab.submission.contract`'s.
 """
 
 import os
@@ -16,10 +16,10 @@ _real: int | None = STDOUT
 
 
 def take_stdout() -> int | None:
-    """Keep the real stdout for the lab's own lines, and point descriptor 1 and `sys.stdout` at stderr.
+    """Reserve the real stdout for the lab's lines, and redirect descriptor 1 and `sys.stdout` to stderr.
 
     Returns:
-        The real stdout's descriptor, which no child process inherits; None where stdout was never open.
+        The real stdout's descriptor, which child processes do not inherit; None if stdout was closed.
     """
     global _real
     if _real != STDOUT:
@@ -36,20 +36,20 @@ def take_stdout() -> int | None:
 
 
 def _open_at_least(descriptor: int) -> bool:
-    """Open it on /dev/null where it is closed, or the next file that is opened would get it."""
+    """Open a closed descriptor on /dev/null; otherwise the next opened file would get it."""
     try:
         os.fstat(descriptor)
     except OSError:
-        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number
         return False
     return True
 
 
 def print_result(text: str) -> None:
-    """Write `text` and a line end to the real stdout, wherever `sys.stdout` points by now.
+    """Write `text` and a newline to the real stdout, wherever `sys.stdout` points now.
 
     Raises:
-        OSError: nobody reads it any more.
+        OSError: The reader has closed it.
     """
     if _real is not None:
         _write(_real, f"{text}\n")
@@ -60,15 +60,15 @@ def _write(descriptor: int, text: str) -> None:
     while data:
         try:
             data = data[os.write(descriptor, data) :]
-        except BlockingIOError:  # whoever started us made it so
+        except BlockingIOError:  # the parent process made it non-blocking
             select.select([], [descriptor], [])
 
 
 class Output:
-    """Writes lines whole and in order, each as soon as the reader takes it.
+    """Writes whole lines in order, as fast as the reader accepts them.
 
     Args:
-        descriptor: where to; None for a stdout that was never open.
+        descriptor: Target file descriptor; None for a stdout that was closed.
     """
 
     def __init__(self, descriptor: int | None) -> None:
@@ -83,19 +83,19 @@ class Output:
         """Queue one line.
 
         Raises:
-            OSError, ValueError: stdout is closed, as an earlier line found.
+            OSError, ValueError: An earlier line found stdout closed.
         """
         if self._error is not None:
             raise self._error
         self._lines.put(line)
 
     def end(self) -> None:
-        """No further line comes."""
+        """End the output after the queued lines."""
         self._lines.put(None)
 
     @property
     def over(self) -> bool:
-        """Whether all is written, or nothing more can be."""
+        """Whether everything is written, or nothing more can be."""
         return not self._thread.is_alive()
 
     @property

@@ -1,5 +1,5 @@
-"""The verdict: what episodes on unseen seeds say about the finalists and the baseline.
+"""The verdict: the comparison of finalists and baseline on unseen seeds.
 
-It owns the rule, the interval and the test behind it, its wording, and the outcome as frozen prompt and JSON.
-It leaves playing those episodes to `lab.study`, and showing the outcome to the rooms above.
+It owns the rule, its interval and test, the wording, and the outcome as frozen prompt and JSON.
+It leaves playing those episodes to `lab.study`, and displaying the outcome to the packages above.
 """

@@ -1,6 +1,6 @@
-"""Cautions: what has to be said beside a verdict, wherever it is shown.
+"""Cautions: sentences that accompany a verdict wherever it is shown.
 
-A number that is shown to be lower than the baseline's comes first; answers that could not be used come after.
+A number shown to be lower than the baseline's comes first; unusable answers come last.
 """
 
 from lab.agent.task import OTHER, Measure
@@ -9,14 +9,14 @@ from lab.stats.format import estimate_text, number
 from lab.verdict.verdict import Compared, Verdict
 
 MOSTLY = 0.5
-"""Share from which something is said of most of the holdout."""
+"""Share of the holdout from which a statement about most of it is made."""
 
 
 def lower_cautions(verdict: Verdict) -> list[str]:
-    """By which number the frozen candidate is shown to be lower, and which finalists that ruled out."""
+    """The number in which the frozen candidate is shown to be lower, and the finalists refused for that."""
     winner, name = verdict.winner, OTHER[verdict.measure]
     told = [f"Caution: {_lower(verdict, winner, name)}."] if winner and winner.other_is_lower else []
-    cure = 'To freeze it all the same, set [objective] maximise = "return".'
+    cure = 'To freeze it anyway, set [objective] maximise = "return".'
     return told + [
         f"{one.trial.name} beats the baseline and is not frozen: {_lower(verdict, one, name)}. {cure}"
         for one in verdict.refused
@@ -24,17 +24,17 @@ def lower_cautions(verdict: Verdict) -> list[str]:
 
 
 def trouble_cautions(verdict: Verdict) -> list[str]:
-    """Where most answers of the frozen candidate, or all of a finalist that is ahead, could not be used."""
+    """If most answers of the frozen candidate, or all of a leading finalist, were unusable."""
     frozen = verdict.frozen.troubles
     said = list[str]()
     if frozen.share > MOSTLY:
         told = troubles_text(frozen)
-        said.append(f"Most of the frozen prompt's holdout answers could not be used: {told}.")
+        said.append(f"Most of the frozen prompt's holdout answers were unusable: {told}.")
     for one in verdict.finalists:
         ahead = one.better(1 - verdict.confidence) or one.cheaper
         if ahead and one.unseen.troubles.unusable:
             told = troubles_text(one.unseen.troubles)
-            said.append(f"{one.trial.name} cannot win: none of its answers could be used: {told}.")
+            said.append(f"{one.trial.name} cannot win, because none of its answers was usable: {told}.")
     return said
 
 

@@ -1,4 +1,4 @@
-"""The outcome of a study: its verdict and what it cost, and the FrozenPrompt that follows from them."""
+"""The outcome of a study: its verdict and cost, and the resulting FrozenPrompt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,19 +22,19 @@ from lab.verdict.verdict import Compared, Verdict
 PACKAGES = ("openai", "openenv", "optuna", "prompt-lab")
 
 MOSTLY = 0.5
-"""Share of episodes at the clamp from which the score is called blind."""
+"""Share of episodes at a score limit from which a note is printed."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a study came to.
+    """The result of a study.
 
     Attributes:
-        headroom: None where the first candidates could not tell.
-        trials: of the search, best first, the baseline among them.
-        failures: attempts at calls that failed, by what happened.
-        judged: the moment of the verdict, and the minutes of work until then.
-        troubles: of all steps of the study.
+        headroom: Result of the warm-up test; None if it was not made.
+        trials: Trials of the search, best first, with the baseline.
+        failures: Number of failed attempts at calls, by what happened.
+        judged: Time of the verdict, and working minutes until then.
+        troubles: Troubles of all steps of the study.
     """
 
     experiment: Experiment
@@ -49,7 +49,7 @@ class Outcome:
     troubles: Troubles
 
     def frozen_prompt(self) -> FrozenPrompt:
-        """The winner, or the baseline where nothing beat it, with its evidence and provenance."""
+        """The winner, or the baseline if nothing beat it, with evidence and provenance."""
         provenance = Provenance(
             created=self.judged.created,
             experiment=self.experiment.name,
@@ -67,7 +67,7 @@ class Outcome:
 
     @property
     def alike(self) -> float | None:
-        """What every episode returned, in reward, where all returned the same; else None."""
+        """The return of every episode, in reward, if all are the same; else None."""
         confirmed = [one.unseen for one in self.verdict.confirmed]
         finalists = [one.unseen for one in self.verdict.finalists]
         searched = [trial.evaluation for trial in self.trials]
@@ -77,7 +77,7 @@ class Outcome:
 
     @property
     def evidence(self) -> Evidence:
-        """What the holdout says of the frozen prompt and of the baseline."""
+        """The holdout's evidence on the frozen prompt and the baseline."""
         verdict, winner = self.verdict, self.verdict.winner
         seeds = verdict.frozen.returns.keys() & verdict.baseline.returns.keys()
         ours, theirs = verdict.frozen.only(seeds), verdict.baseline.only(seeds)
@@ -107,13 +107,13 @@ class Outcome:
         )
 
     def _mean(self, evaluation: Evaluation, measure: Measure) -> float:
-        """A mean return or score: the judged one as it is judged, the other over all episodes."""
+        """A mean return or score: the judged one by the rule, the other over all episodes."""
         if measure == self.verdict.measure:
             return self.verdict.value(evaluation)
         return evaluation.other.mean
 
     def _estimate(self, evaluation: Evaluation) -> Estimate:
-        """The mean value, or the worst task's with an interval that holds whichever it is."""
+        """The mean value, or the worst task's, with an interval that holds whichever task is worst."""
         confidence, tasks = self.verdict.confidence, [*evaluation.by_task.values()]
         if self.verdict.by == "mean":
             return t_interval(list(evaluation.values.values()), confidence)
@@ -129,7 +129,7 @@ def frozen_prompt(
     evidence: Evidence,
     provenance: Provenance,
 ) -> FrozenPrompt:
-    """A candidate of an experiment, with what is known of it and the packages that it was played with."""
+    """A candidate of an experiment, with its evidence and the versions of packages used."""
     return FrozenPrompt(
         candidate=candidate,
         environment=experiment.environment,
@@ -152,5 +152,5 @@ def ends(estimate: Estimate) -> list[float]:
 
 
 def rounded(value: float) -> float:
-    """`value` to five figures: returns are hundreds in one environment, and hundredths in another."""
+    """`value` to five significant digits: returns may be hundreds or hundredths."""
     return float(f"{value:.5g}")

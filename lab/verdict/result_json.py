@@ -1,6 +1,6 @@
 """The Result: a study's outcome as one JSON document, for programs; `docs/result.md` describes it.
 
-It owns the document's keys. They stay what they are within one `format`; new ones may come.
+It owns the document's keys. Within one `format` they keep their meaning; new ones may be added.
 """
 
 import json
@@ -22,9 +22,7 @@ FORMAT = 1
 
 
 def result(outcome: Outcome, frozen_file: Path | None, untracked: Sequence[str] | None) -> str:
-    """The document. What is not known, or unbounded, is null; `untracked` is as in
-    `lab.verdict.summary.summary`.
-    """
+    """The document. Unknown or unbounded values are null; `untracked` is as in `lab.verdict.summary`."""
     verdict, frozen = outcome.verdict, outcome.verdict.frozen.candidate
     table = {
         "format": FORMAT,
@@ -82,7 +80,7 @@ def _trials(trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def _answers(troubles: Troubles) -> dict[str, Any]:
-    """Shares of the answers that could not be used."""
+    """Shares of unusable answers."""
     reasons = {kind: reason for kind in troubles.kinds if (reason := troubles.reason(kind))}
     shares = {kind: troubles.share_of(kind) for kind in ("empty", "no_action", "refused")}
     return {"steps": troubles.steps, **shares, "fallback": troubles.share_of(*FALLBACK), "reasons": reasons}
@@ -147,7 +145,7 @@ def _interval(estimate: Estimate) -> list[float]:
 
 
 def _bounded(value: object) -> object:
-    """JSON has no infinity, and a program no use for the 15th digit."""
+    """Replace infinities, which JSON lacks, by null, and round to 6 significant digits."""
     match value:
         case dict():
             return {key: _bounded(one) for key, one in value.items()}

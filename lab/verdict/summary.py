@@ -1,4 +1,4 @@
-"""The summary of a study's outcome, for people: what was found, how sure it is, what it cost, what to do."""
+"""The summary of a study's outcome, for people: result, confidence, cost, what to do next."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,24 +22,24 @@ def summary(
     untracked: Sequence[str] | None,
     experiment: Path = Path("EXPERIMENT"),
 ) -> str:
-    """The result for a person: what was frozen, by how much it is better, what it cost, what to do next.
+    """The result for people: what was frozen, its gain, its cost, what to do next.
 
     Args:
-        path: where it was frozen to; None where it could not be written.
-        untracked: what MLflow did not take, a line for each reason; None where nothing was sent to it.
-        experiment: the experiment file.
+        path: Path of the frozen file; None if it could not be written.
+        untracked: What MLflow rejected, one line per reason; None if nothing was sent to it.
+        experiment: The experiment file.
     """
     lines = [*_verdict_lines(outcome), *_cost_lines(outcome), *(_next_lines(path, untracked) if path else [])]
     return "\n".join([*lines, *untracked_lines(untracked, experiment)])
 
 
 def untracked_lines(untracked: Sequence[str] | None, experiment: Path) -> list[str]:
-    """What MLflow did not take, and the command that logs it again; see `summary`."""
+    """What MLflow rejected, and the command that logs it again; see `summary`."""
     if not untracked:
         return []
     again = f"python -m lab.report {quote(str(experiment))} --mlflow"
     told = [f"  {line}" for line in untracked]
-    return ["MLflow did not take everything:", *told, f"  {again}   logs it again from the record"]
+    return ["MLflow rejected some items:", *told, f"  {again}   logs them again from the record"]
 
 
 def _verdict_lines(outcome: Outcome) -> list[str]:
@@ -57,8 +57,8 @@ def _verdict_lines(outcome: Outcome) -> list[str]:
     ]
     for finalist in verdict.finalists:
         lines.append(
-            f"  {finalist.trial.name:<9} {number(verdict.value(finalist.unseen))},"
-            f" that is {_signed(finalist.difference)},"
+            f"  {finalist.trial.name:<9} {number(verdict.value(finalist.unseen))}"
+            f" ({_signed(finalist.difference)} vs. baseline),"
             f" {p_text(finalist.p_value)}  {finalist.trial.candidate.template.name}"
         )
         lines += _trouble_lines(finalist.unseen)
@@ -72,19 +72,19 @@ def _verdict_lines(outcome: Outcome) -> list[str]:
 
 
 def _shortfall(outcome: Outcome) -> list[str]:
-    """Where the verdict is on fewer episodes than planned, that and why."""
+    """A note if the verdict uses fewer episodes than planned, with the reason."""
     planned, limit = outcome.experiment.verdict.episodes, outcome.judged.limit
     pairs = outcome.verdict.pairs
     if pairs == planned:
         return []
-    why = f"{limit} ended it" if limit else "the others failed"
-    return [f"Note: the verdict is on {pairs} of {planned} planned pairs of episodes: {why}."]
+    why = f"{limit} was reached" if limit else "the others failed"
+    return [f"Note: the verdict is based on {pairs} of {planned} planned pairs of episodes: {why}."]
 
 
 def _alike_lines(outcome: Outcome) -> list[str]:
     if outcome.alike is None:
         return []
-    told = f"Every episode returned {number(outcome.alike)}: there is nothing to tell candidates apart by."
+    told = f"Every episode returned {number(outcome.alike)}, so candidates cannot be told apart."
     return [f"{told} Check the environment's rewards, and whether an episode is long enough to earn any."]
 
 
@@ -94,7 +94,7 @@ def _trouble_lines(evaluation: Evaluation) -> list[str]:
 
 
 def _task_lines(verdict: Verdict) -> list[str]:
-    """A line a task, where there are several."""
+    """One line per task, if there are several."""
     played = [("baseline", verdict.baseline), *((one.trial.name, one.unseen) for one in verdict.finalists)]
     return [
         f"  task {task}: " + ", ".join(f"{name} {_mean(one.by_task[task])}" for name, one in played)
@@ -103,11 +103,11 @@ def _task_lines(verdict: Verdict) -> list[str]:
 
 
 def _mean(values: Mapping[int, float]) -> str:
-    return number(fmean(values.values())) if values else "none ended"
+    return number(fmean(values.values())) if values else "none completed"
 
 
 def claim(outcome: Outcome) -> str:
-    """What may be said of what was frozen, and first what speaks against it."""
+    """The claim about the frozen prompt, after any caution."""
     return " ".join([*lower_cautions(outcome.verdict), _frozen(outcome)])
 
 
@@ -142,14 +142,14 @@ def _cost_lines(outcome: Outcome) -> list[str]:
     ]
     if outcome.failures:
         told = ", ".join(f"{times} x {what.rstrip('.')}" for what, times in outcome.failures.items())
-        lines.append(f"Attempts that failed: {told}.")
+        lines.append(f"Failed attempts: {told}.")
     if outcome.troubles.troubled:
         lines.append(f"In the whole study, {troubles_text(outcome.troubles)}.")
     return [*lines, *_clamp_lines(verdict)]
 
 
 def _other_line(verdict: Verdict) -> str:
-    """The means of the number that did not decide."""
+    """The means of the number that was not judged."""
     if verdict.measure == "score":
         frozen, baseline = (number(one.mean_return) for one in (verdict.frozen, verdict.baseline))
     else:
@@ -158,19 +158,17 @@ def _other_line(verdict: Verdict) -> str:
 
 
 def _clamp_lines(verdict: Verdict) -> list[str]:
-    """Whether most scores are at one of their limits, where they tell no difference."""
+    """A note if most scores are at a limit, where they cannot tell candidates apart."""
     evaluations = [verdict.baseline, *(finalist.unseen for finalist in verdict.finalists)]
     scores = [score for evaluation in evaluations for score in evaluation.scores]
     share = sum(score >= 1.0 for score in scores) / len(scores)
-    note = f"of {len(scores)} holdout episodes have a score of"
+    note = f"of {len(scores)} holdout episodes reached the"
     if verdict.measure == "return":
-        blind = (
-            f"Note: {share:.0%} {note} 1.0, the most there is: judge by the return, the score is blind here."
-        )
+        blind = f"Note: {share:.0%} {note} maximum score, 1.0; compare returns instead."
         return [blind] if share >= MOSTLY else []
-    ends = (("1.0, the maximum", share), ("0.0, the minimum", scores.count(0.0) / len(scores)))
+    ends = (("maximum score, 1.0", share), ("minimum score, 0.0", scores.count(0.0) / len(scores)))
     return [
-        f"Note: {here:.0%} {note} {end}: between these the score cannot tell candidates apart;"
+        f"Note: {here:.0%} {note} {end}: among these, scores cannot tell candidates apart;"
         ' [objective] maximise = "return" would.'
         for end, here in ends
         if here >= MOSTLY

@@ -1,7 +1,7 @@
-"""An Unvalidated study: its budget ended before a verdict, and its search has a best candidate.
+"""An Unvalidated study: its budget ended before a verdict, but its search has a best candidate.
 
-It owns what is said of that candidate, and the FrozenPrompt that it becomes where a person asks for it. Its
-figures are the search's: the best of many noisy candidates is overestimated, and nothing here corrects that.
+It owns the summary of that candidate, and the FrozenPrompt made from it on request. The figures are the
+search's: the best of many noisy candidates is overestimated, and nothing here corrects that.
 """
 
 import json
@@ -22,7 +22,7 @@ from lab.submission.frozen import Evidence, FrozenPrompt, Provenance
 from lab.verdict.outcome import ends, frozen_prompt, rounded
 
 METHOD = "none: figures of the search, in which the best of many is overestimated"
-"""In the evidence of what is frozen without a verdict."""
+"""The `method` in the evidence of a prompt frozen without a verdict."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Unvalidated:
     """A study that ended without a verdict.
 
     Attributes:
-        trials: of the search, best first, the baseline among them; at least one has played a whole episode.
-        reason: what kept it from a verdict.
-        minutes: of work.
-        created: the moment, ISO 8601, UTC.
+        trials: Trials of the search, best first, with the baseline; at least one has a whole episode.
+        reason: Why there is no verdict.
+        minutes: Working time in minutes.
+        created: Time, ISO 8601, UTC.
     """
 
     experiment: Experiment
@@ -47,12 +47,12 @@ class Unvalidated:
 
     @property
     def best(self) -> Trial:
-        """The search's best, which may be the baseline."""
+        """The best trial of the search, which may be the baseline."""
         return self.trials[0]
 
     @property
     def baseline(self) -> Evaluation | None:
-        """What the baseline has played in the search."""
+        """The baseline's episodes in the search."""
         return next((trial.evaluation for trial in self.trials if trial.number == BASELINE), None)
 
     def frozen_prompt(self) -> FrozenPrompt:
@@ -73,7 +73,7 @@ class Unvalidated:
 
     @property
     def evidence(self) -> Evidence:
-        """The search's figures, which no test stands behind."""
+        """The search's figures, without a test."""
         best, baseline = self.best.evaluation, self.baseline
         own, theirs, difference = self._estimate(best), self._estimate(baseline), self._difference()
         return Evidence(
@@ -101,18 +101,18 @@ class Unvalidated:
         return t_interval(list(evaluation.values.values()), self.experiment.verdict.confidence)
 
     def _difference(self) -> Estimate:
-        """Over the search's seeds that both have played."""
+        """The difference over the search's seeds that both have played."""
         own, theirs = self.best.evaluation.values, self.baseline.values if self.baseline else {}
         pairs = [own[seed] - theirs[seed] for seed in own if seed in theirs]
         return t_interval(pairs, self.experiment.verdict.confidence) if pairs else Estimate(nan, -inf, inf, 0)
 
 
 def unvalidated_summary(study: Unvalidated, written_to: Path | None, again: str) -> str:
-    """The result for a person: what is best so far, why it is not validated, and what to do.
+    """The result for people: the best so far, why it is not validated, and what to do.
 
     Args:
-        written_to: where it was frozen; None where it was not.
-        again: the command that resumes the study.
+        written_to: Path of the frozen file; None if it was not written.
+        again: Command that resumes the study.
     """
     best, baseline = study.best, study.baseline
     lines = [
@@ -129,8 +129,8 @@ def unvalidated_summary(study: Unvalidated, written_to: Path | None, again: str)
         [
             *lines,
             "Next:",
-            f"  raise the limit, then {again}   resumes; no answered call is made again",
-            f"  {again} --freeze-unvalidated   freezes this candidate as it is",
+            f"  raise the limit, then {again}   resumes; no answered call is repeated",
+            f"  {again} --freeze-unvalidated   freezes this candidate without validation",
         ]
     )
 

@@ -1,8 +1,8 @@
-"""The Verdict: what episodes that the search never saw say about its best and the baseline.
+"""The Verdict: the comparison of the search's best candidates and the baseline on unseen episodes.
 
 Confirmation episodes choose the finalists; the sealed holdout, played once, decides. A finalist wins only if
-both its interval and its test say so, corrected for all finalists together (Bonferroni). Of several tasks the
-mean over all is judged, or the mean of the worst.
+its interval and its test agree, both corrected for all finalists (Bonferroni). With several tasks, the mean
+over all is judged, or the mean of the worst.
 """
 
 from collections.abc import Sequence
@@ -18,26 +18,26 @@ from lab.experiment.objective import Objective
 from lab.stats.intervals import Estimate, sign_flip_p, t_interval, worst_difference
 
 Judge = Literal["mean", "worst"]
-"""What is judged: the mean value of all episodes, or of the task where it is lowest."""
+"""What is judged: the mean value of all episodes, or of the task with the lowest mean."""
 
 ROUNDING = 1e-9
-"""Differences of sums that are no larger come from rounding."""
+"""Maximum difference of sums that is due to rounding."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A finalist beside the baseline, on the holdout.
+    """A finalist compared with the baseline, on the holdout.
 
     Attributes:
-        unseen: its episodes there.
-        difference: its value less the baseline's, over the seeds that both ended, or its worst task's less
-            the baseline's worst; the interval holds for all finalists together.
-        p_value: that there is no difference, two-sided, times the number of finalists: of the sign-flip test
-            of the pairs, or for the worst task as `worst_difference` says.
-        other: the same difference in the measure that does not decide.
-        kept: its value less what the objective's rule asks of a cheaper one; None without a cost.
-        other_kept: the same in the measure that does not decide.
-        saving: the baseline's cost less its own, an episode.
+        unseen: The finalist's holdout episodes.
+        difference: Its value minus the baseline's, over the seeds that both completed, or its worst task's
+            minus the baseline's worst; the interval holds for all finalists together.
+        p_value: Two-sided p-value of no difference, times the number of finalists: of the paired sign-flip
+            test, or for the worst task as in `worst_difference`.
+        other: The same difference in the measure that is not judged.
+        kept: Its value minus the minimum for a cheaper candidate; None without a cost.
+        other_kept: The same in the measure that is not judged.
+        saving: The baseline's cost per episode minus its own.
     """
 
     trial: Trial
@@ -55,16 +55,16 @@ class Compared:
 
     @property
     def cheaper(self) -> bool:
-        """Whether it is shown to cost less, at a value within the objective's reach of the baseline's."""
+        """Whether it is shown to cost less, at a value within the objective's tolerance of the baseline's."""
         return bool(self.kept and self.saving and self.kept.low > 0 and self.saving.low > 0)
 
     @property
     def other_is_lower(self) -> bool:
-        """Whether the measure that does not decide is shown to be lower than the baseline's."""
+        """Whether the measure that is not judged is shown to be lower than the baseline's."""
         return self.other.high < -ROUNDING
 
     def loses_score(self, level: float) -> bool:
-        """Whether it is shown to lose in score what it gains in return, or more than a cheaper one may."""
+        """Whether it is shown to lose score while gaining return, or more than a cheaper candidate may."""
         if self.unseen.measure == "score":
             return False
         lost = self.other if self.better(level) or self.other_kept is None else self.other_kept
@@ -73,10 +73,10 @@ class Compared:
 
 @dataclass(frozen=True)
 class Confirmed:
-    """One of the search's best, on seeds that the search did not play.
+    """One of the search's best candidates, on fresh seeds.
 
     Attributes:
-        mean: of its values there, with an interval that holds for all the confirmed together.
+        mean: Mean of its values, with an interval that holds for all confirmed candidates together.
     """
 
     trial: Trial
@@ -89,11 +89,11 @@ class Verdict:
     """The outcome.
 
     Attributes:
-        winner: the best of the finalists that beat the baseline in value, or in cost by the objective's
-            rule, with at least one answer that could be used; None where none does, or those are refused.
-        baseline, finalists: what played the holdout.
-        confidence: of the intervals of all the confirmed, and of all the finalists, together.
-        refused: finalists that beat the baseline in return or cost, and are shown to score lower.
+        winner: Best of the finalists that beat the baseline in value, or in cost by the objective's rule,
+            with at least one usable answer; None if there is none, or it is refused.
+        baseline, finalists: Results on the holdout.
+        confidence: Joint confidence level of the intervals of all confirmed, and of all finalists.
+        refused: Finalists that beat the baseline in return or cost, but are shown to score lower.
     """
 
     confirmed: tuple[Confirmed, ...]
@@ -110,22 +110,22 @@ class Verdict:
         return self.baseline.measure
 
     def value(self, evaluation: Evaluation) -> float:
-        """What is judged of an evaluation: its mean value, or its worst task's."""
+        """The judged value of an evaluation: its mean, or its worst task's mean."""
         return evaluation.mean if self.by == "mean" else evaluation.worst
 
     @property
     def pairs(self) -> int:
-        """Seeds that the baseline and every finalist have played to the end."""
+        """Number of seeds that the baseline and every finalist have completed."""
         return min((one.difference.n for one in self.finalists), default=0)
 
     @property
     def frozen(self) -> Evaluation:
-        """The holdout episodes of what is to be frozen."""
+        """The holdout results of the candidate to freeze."""
         return self.winner.unseen if self.winner else self.baseline
 
     @property
     def method(self) -> str:
-        """The test, in words."""
+        """Description of the test."""
         corrected = f", Bonferroni over {len(self.finalists)} finalists" if len(self.finalists) > 1 else ""
         if self.by == "worst":
             number = f"the worst task's {self.measure}"
@@ -134,11 +134,11 @@ class Verdict:
 
 
 Played = Sequence[tuple[Trial, Evaluation]]
-"""Trials and what they played on seeds that the search did not."""
+"""Trials and their results on unseen seeds."""
 
 
 def confirm(played: Played, confidence: float) -> tuple[Confirmed, ...]:
-    """The confirmation's figures, corrected for how many they are; who ended no episode is left out."""
+    """The confirmation's figures, corrected for their number; without trials that completed no episode."""
     return tuple(
         Confirmed(trial, unseen, t_interval(list(unseen.values.values()), confidence, len(played)))
         for trial, unseen in played
@@ -149,7 +149,7 @@ def confirm(played: Played, confidence: float) -> tuple[Confirmed, ...]:
 def finalists(
     confirmed: Sequence[Confirmed], objective: Objective, count: int, by: Judge = "mean"
 ) -> list[Trial]:
-    """The best of the confirmed by the objective's rule; their values in the search count no more."""
+    """The best of the confirmed by the objective's rule, regardless of their values in the search."""
     order = _order([one.unseen for one in confirmed], objective, by)
     return [confirmed[place].trial for place in order[:count]]
 
@@ -162,10 +162,10 @@ def judge(
     confidence: float,
     by: Judge = "mean",
 ) -> Verdict:
-    """Put each finalist beside the baseline, seed by seed, and choose the best of those that beat it.
+    """Compare each finalist with the baseline, seed by seed, and choose the best of those that beat it.
 
-    A finalist without two seeds in common with the baseline is left out. One that is shown to score lower is
-    refused, unless the user insists on the return.
+    A finalist with fewer than two seeds in common with the baseline is left out. One that is shown to score
+    lower is refused, unless the user insists on the return.
     """
     count = len(played) * (1 if objective.cost is None else 2)  # better, or cheaper: two ways to win
     compared = tuple(
@@ -203,7 +203,7 @@ def _worst_gap(
     own: Evaluation, baseline: Evaluation, confidence: float, count: int
 ) -> tuple[Estimate, float]:
     mine, theirs = ([*one.by_task.values()] for one in (own, baseline))
-    if not all([*mine, *theirs]):  # a task of which no episode ended: nothing is shown
+    if not all([*mine, *theirs]):  # a task without a completed episode: nothing is shown
         return Estimate(0.0, -inf, inf, 0), 1.0
     return worst_difference(mine, theirs, confidence, count)
 
@@ -234,7 +234,7 @@ def _compared(
 
 
 def _gaps(own: Evaluation, baseline: Evaluation, rule: Objective | None = None) -> list[float]:
-    """Own value less the baseline's, or less what `rule` asks for beside it, on each seed that both ended."""
+    """Own value minus the baseline's, or minus the rule's minimum, on each seed that both completed."""
     seeds = [seed for seed in baseline.values if seed in own.values]
     asked = np.array([baseline.values[seed] for seed in seeds])
     asked = asked if rule is None else rule.floor(asked)

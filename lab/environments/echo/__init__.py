@@ -1,7 +1,7 @@
 """The echo environment as an OpenEnv package: its models, its client and its server.
 
 Importing the package is cheap. A name is loaded when it is first used, because OpenEnv's core takes
-seconds to import and whoever only names the environment should not pay for it.
+seconds to import, which code that only names the environment should not pay for.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The echo environment: what it is sent it sends back, and pays by length.
+"""The echo environment: returns each message, with a reward proportional to its length.
 
 It owns the reward and nothing else. There is no cap and no end: the step limit and the score belong
 to the task, so to the agent's side.
