@@ -97,7 +97,7 @@ def study(folder: Path, kills: int) -> dict[str, object]:
             asked = Counter(_digest(body["messages"], body["temperature"]) for body in requests)
             again.append((asked - (kept(project) - before)).total())
             calls_now = rows(project, "select scope, key, occurrence, text from calls")
-            episodes_now = rows(project, "select number, body from events")
+            episodes_now = rows(project, "select id, digest, seed, episode from episodes")
             lost += len(calls - calls_now) + len(episodes - episodes_now)
             calls, episodes = calls_now, episodes_now
             print(f"{killed} kills, {len(calls)} calls are kept", file=sys.stderr)

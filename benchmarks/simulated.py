@@ -25,9 +25,7 @@ from lab.agent.evaluation import Evaluation, Trial
 from lab.agent.step import Step
 from lab.experiment.experiment import Experiment, load_experiment
 from lab.experiment.objective import Objective
-from lab.experiment.space import Space
 from lab.search.points import at_random
-from lab.search.race import Race, State
 from lab.stats.format import estimate_text
 from lab.stats.intervals import t_interval
 from lab.verdict.verdict import confirm, finalists, judge
@@ -138,43 +136,26 @@ def verdict_gain(noise: Noise, seed: int) -> bool:
 
 def wrongly_dropped(noise: Noise, seed: int) -> bool:
     """Whether the race among equals drops the one that is called the best: the hardest case for it."""
-    experiment, rng = load_experiment(GRID), random.Random(seed)
-    space = experiment.space
-    race = Race(space, Objective(), lab_race.MOST_EPISODES, lab_race.ERROR_RATE, seed)
-    best = race.enter(space.candidate(at_random(space, 1, np.random.default_rng(seed))[0]))
-    assert best is not None
-    for _ in range(SEARCH):
-        if (heat := race.next()) is not None:
-            entrant = race.begin(heat)
-            for place in heat.places:
-                race.record(entrant, place, noise(rng))
-    return best.state is State.DROPPED
+    space, rng = load_experiment(GRID).space, random.Random(seed)
+    race = lab_race.a_race(space, seed)
+    race.enqueue(space.candidate(at_random(space.distributions(), 1, np.random.default_rng(seed))[0]))
+    lab_race.play(race, SEARCH, lambda *_: noise(rng))
+    return "dropped" in race.study.known[0].user_attrs
 
 
 def choice_ms(trials: int) -> list[float]:
-    """Milliseconds of choosing and recording an episode, with so many trials in the race."""
+    """Milliseconds of choosing and reporting an episode, with so many trials in the race."""
     space, rng = load_experiment(ECHO).space, np.random.default_rng(0)
-    race = Race(space, Objective(), lab_race.MOST_EPISODES, lab_race.ERROR_RATE, 0)
-    _fill(race, space, trials, rng)
-    taken = []
+    race = lab_race.a_race(space, 0)
+    while len(race.study.known) < trials:
+        race.enqueue(space.candidate(at_random(space.distributions(), 1, rng)[0]))
+    lab_race.play(race, trials, lambda *_: float(rng.normal(500, 80)))
+    taken = list[float]()
     for _ in range(50):
         began = time.perf_counter()
-        heat = race.next()
-        assert heat is not None
-        entrant = race.begin(heat)
-        for place in heat.places:
-            race.record(entrant, place, float(rng.normal(500, 80)))
+        lab_race.play(race, 1, lambda *_: float(rng.normal(500, 80)))
         taken.append((time.perf_counter() - began) * 1000)
     return taken
-
-
-def _fill(race: Race, space: Space, trials: int, rng: np.random.Generator) -> None:
-    while len(race.entrants) < trials:
-        race.enter(space.candidate(at_random(space, 1, rng)[0]))
-    for _ in range(trials):
-        heat = race.next()
-        assert heat is not None
-        race.record(race.begin(heat), 0, float(rng.normal(500, 80)))
 
 
 def share(happened: Iterable[bool]) -> str:

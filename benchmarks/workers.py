@@ -29,6 +29,9 @@ COMMAND = ("-m", "lab.tune", "experiments/known.toml", "--worker")
 Worker = subprocess.Popen[str]
 
 
+VERDICTS = "select count(*) from public.study_user_attributes where key = 'judged'"
+
+
 def start(project: Project, address: str, url: str) -> Worker:
     """One worker more."""
     return project.start(*COMMAND, API_BASE_URL=url, MODEL_NAME="m", LAB_STORAGE=address)
@@ -44,7 +47,7 @@ def count(address: str, table: str, where: str = "true") -> int:
 
 def ended(address: str, since_s: float = 0.0) -> int:
     """Episodes that ended since then."""
-    return count(address, "events", f'body like \'%"kind":"ended"%\' and at >= {since_s}')
+    return count(address, "episodes", f"kind = 'ended' and at >= {since_s}")
 
 
 def kept(address: str) -> set[tuple[object, ...]]:
@@ -52,7 +55,7 @@ def kept(address: str) -> set[tuple[object, ...]]:
     if not count(address, "studies"):
         return set()
     calls = rows(address, "select scope, key, occurrence::text from lab.calls")
-    return set(calls) | set(rows(address, "select number::text, body, worker from lab.events"))
+    return set(calls) | set(rows(address, "select id::text, digest, seed::text, worker from lab.episodes"))
 
 
 def kill(server: Postgres, folder: Path, kills: int) -> dict[str, object]:
@@ -82,7 +85,7 @@ def kill(server: Postgres, folder: Path, kills: int) -> dict[str, object]:
             "calls kept": f"{calls} of {BUDGET}",
             "answered while it was killed": len(endpoint.requests) - calls,
             "episodes that ended twice": ended(address) - _distinct(address),
-            "verdicts": count(address, "events", 'body like \'%"kind":"judged"%\''),
+            "verdicts": int(str(rows(address, VERDICTS)[0][0])),
             "exit codes": sorted(codes),
             "winner": winner(project),
         }
@@ -120,8 +123,7 @@ def _players(address: str) -> set[object]:
 
 
 def _distinct(address: str) -> int:
-    fields = "body::json->>'digest', body::json->'played'->>'seed'"
-    return len(rows(address, f"select distinct {fields} from lab.events where body::json->>'kind' = 'ended'"))
+    return len(rows(address, "select distinct digest, seed from lab.episodes where kind = 'ended'"))
 
 
 def _wait_for(endpoint: FakeEndpoint, calls: int, team: list[Worker]) -> None:

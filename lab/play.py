@@ -38,9 +38,10 @@ def play(
 ) -> None:
     """Play one episode, step by step: each message, the action, the reward, tokens, seconds.
 
-    WHO is frozen, baseline, the number or name of a trial of the experiment's last study, or the path of a
-    frozen file.
-    Model and environment are the same as for lab.tune.
+    WHO is frozen, baseline, the number or name of a trial of the experiment's last study (or of --study),
+    or the path of a frozen file.
+    Model and environment are the same as for lab.tune; a trial is played on those of its study, unless
+    variables say otherwise.
 
     Examples:
 

@@ -1,6 +1,7 @@
 """The command `python -m lab.show`: a frozen prompt and its evidence, for people.
 
 It owns the page: texts, settings, evidence, provenance, differences from the baseline. It makes no calls.
+Of a study it shows the result, as `lab.tune` printed it.
 """
 
 import asyncio
@@ -28,7 +29,10 @@ app = command_line()
 
 @app.command()
 def show(
-    file: Annotated[Path, typer.Argument(help="The frozen prompt.")] = BEST,
+    file: Annotated[Path | None, typer.Argument(help="The frozen prompt.", show_default=str(BEST))] = None,
+    study: Annotated[
+        str, typer.Option(metavar="NAME", help="Show a study's result instead: `lab studies` lists them.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
     debug: Debug = False,
 ) -> None:

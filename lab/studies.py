@@ -57,14 +57,14 @@ def _listed(storage: str) -> "list[Listed]":
 
     from lab.llm.settings import read_surroundings
     from lab.study.listing import listing
-    from lab.study.past_study import open_store
+    from lab.study.past_study import open_storage
 
     read_surroundings(Path.cwd())
-    store = open_store(storage)
-    if store is None:
+    opened = open_storage(storage)
+    if opened is None:
         return []
-    with closing(store):
-        return listing(store)
+    with closing(opened):
+        return listing(opened)
 
 
 def _table(listed: "list[Listed]") -> Iterator[str]:

@@ -10,23 +10,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lab.cli.command import Debug, EndpointUrl, Experiment, StudyName, command_line, manners, say
-from lab.errors import BudgetError, ConfigError, LabError
+from lab.cli.ended import Ended, keep, keep_unvalidated, shown
+from lab.errors import BudgetError, ConfigError
 from lab.submission.frozen import BEST
 from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
     from lab.display.progress import ProgressView
-    from lab.storage.record import Record
     from lab.study.study import Study
     from lab.tracking.tracker import Tracker
-    from lab.verdict.outcome import Outcome
-    from lab.verdict.unvalidated import Unvalidated
 
 app = command_line()
 
@@ -101,7 +98,7 @@ def tune(
             return
         wanted = _Wanted(experiment, out, storage, fresh, worker, quiet, endpoint, freeze_unvalidated)
         ended = asyncio.run(_replayed(wanted, study) if replay else _tune(wanted, last))
-        print_result(_shown(ended, wanted, as_json=as_json))
+        print_result(shown(ended, experiment, as_json=as_json))
         if ended.not_written is not None:
             raise ended.not_written
         if ended.unvalidated and not freeze_unvalidated:
@@ -122,47 +119,7 @@ class _Wanted:
     freeze_unvalidated: bool
 
 
-@dataclass(frozen=True)
-class _Ended:
-    """How a study ended.
-
-    Attributes:
-        not_written: why what was to be frozen is not.
-        untracked: what MLflow did not take, a line for each reason; None where nothing was sent to it.
-    """
-
-    outcome: "Outcome | Unvalidated"
-    not_written: LabError | None = None
-    untracked: list[str] | None = None
-
-    @property
-    def unvalidated(self) -> bool:
-        """Whether there is no verdict."""
-        from lab.verdict.unvalidated import Unvalidated
-
-        return isinstance(self.outcome, Unvalidated)
-
-
-def _shown(ended: _Ended, wanted: _Wanted, *, as_json: bool) -> str:
-    from lab.verdict.outcome import Outcome
-    from lab.verdict.result_json import result
-    from lab.verdict.summary import summary, untracked_lines
-    from lab.verdict.unvalidated import unvalidated_result, unvalidated_summary
-
-    outcome, out = ended.outcome, None if ended.not_written else wanted.out
-    if isinstance(outcome, Outcome):
-        if as_json:
-            return result(outcome, out, ended.untracked)
-        return summary(outcome, out, ended.untracked, wanted.experiment)
-    out = out if wanted.freeze_unvalidated else None
-    again = f"python -m lab.tune {quote(str(wanted.experiment))}"
-    if as_json:
-        return unvalidated_result(outcome, out, ended.untracked)
-    told = unvalidated_summary(outcome, out, again)
-    return "\n".join([told, *untracked_lines(ended.untracked, wanted.experiment)])
-
-
-async def _tune(wanted: _Wanted, last: ExitStack) -> _Ended:
+async def _tune(wanted: _Wanted, last: ExitStack) -> Ended:
     """How it ended; `last` is unwound when an error has been printed."""
     # Here and not above, so that --help answers at once.
     from lab.display.progress import ProgressView
@@ -170,13 +127,16 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> _Ended:
     from lab.files import check_writable
     from lab.llm.launch import opening_model
     from lab.llm.settings import choose_model, read_surroundings, shown_proposer
-    from lab.search.first_answers import stop_error
-    from lab.storage.database import CALLS, Store
-    from lab.study.around import first_lines, untouched
+    from lab.search.first_answers import read_stopped
+    from lab.storage.database import CALLS
+    from lab.storage.storage import Storage
+    from lab.study.around import first_lines, heading, untouched
     from lab.study.document import document
-    from lab.study.resume import alone, open_record
+    from lab.study.past_study import read_study, tell
+    from lab.study.resume import alone, alone_on, open_study
     from lab.study.study import Study
     from lab.tracking.tracker import Tracker
+    from lab.verdict.unvalidated import Unvalidated
 
     read_surroundings(Path.cwd(), wanted.endpoint)
     storage = _storage(wanted)
@@ -187,35 +147,46 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> _Ended:
     view = ProgressView(experiment.space.free, quiet=wanted.quiet)
     with (
         nullcontext() if storage else alone(experiment.name, CALLS.parent),
-        closing(Store(storage or CALLS)) as store,
+        closing(Storage.at(storage)) as opened,
         untouched(wanted.out),
     ):
-        before = None if wanted.fresh else store.latest(experiment.name)
-        record = open_record(store, experiment, depends_on, fresh=wanted.fresh)
-        if record.stopped is not None:
-            raise stop_error(record.stopped)
-        told_again = record.judged is not None
+        before = None if wanted.fresh else opened.store.latest(experiment.name)
+        record, trials = open_study(opened, experiment, depends_on, fresh=wanted.fresh)
+        if stopped := read_stopped(trials.search):
+            raise stopped
         tracker = Tracker(experiment, model, record, view.say)
-        study = Study(experiment, model, record, view, tracker, shared=wanted.worker)
-        if not wanted.worker and (told_again or not storage):
-            tracker.lead()
+        if trials.search.fact("judged") is not None:
+            if not wanted.worker:
+                tracker.lead()
+            past = read_study(experiment, model, record, trials, tracker)
+            tell(tracker, past.state)
+            for line in heading(past):
+                view.say(line)
+            with _closing(tracker, last):
+                ended = keep(past, wanted.out)
+            await tracker.finish("FINISHED")  # it reads in the store to its end
+            return replace(ended, untracked=tracker.missing)
+        study = Study(experiment, model, record, trials, view, tracker)
         _on_signals(study, view, leave_at_once=wanted.worker)
         for line in first_lines(study, record, before[0] if before else None):
             view.say(line)
-        no_model = told_again or study.spending.used_up() is not None
+        no_model = study.spending.used_up() is not None
         with (
+            nullcontext() if wanted.worker else alone_on(opened.store, record.name),
             nullcontext() if no_model else opening_model(model, os.environ) as opening,
             _closing(tracker, last),
         ):
-            outcome = await (study.replay() if told_again else study.run(opening))
-            ended = _keep(outcome, wanted, tracker, record)
-        await tracker.finish(
-            "KILLED" if ended.unvalidated else "FINISHED"
-        )  # it reads in the store to its end
+            outcome = await study.run(opening)
+            if isinstance(outcome, Unvalidated):
+                ended = keep_unvalidated(outcome, wanted.out, freeze=wanted.freeze_unvalidated)
+            else:
+                past = read_study(experiment, model, record, trials, tracker)
+                ended = keep(replace(past, outcome=outcome), wanted.out)
+        await tracker.finish("KILLED" if ended.unvalidated else "FINISHED")
     return replace(ended, untracked=tracker.missing)
 
 
-async def _replayed(wanted: _Wanted, study: str) -> _Ended:
+async def _replayed(wanted: _Wanted, study: str) -> Ended:
     """The result of a past study, from its record alone."""
     from lab.files import check_writable
     from lab.study.around import heading, untouched
@@ -224,19 +195,21 @@ async def _replayed(wanted: _Wanted, study: str) -> _Ended:
     check_writable(wanted.out)
     with untouched(wanted.out):
         async with past_study(Which(wanted.experiment, study, wanted.storage), say) as past:
-            outcome = past.finished()
-            for line in () if wanted.quiet else heading(past.experiment, past.model, past.record):
+            past.finished()
+            for line in () if wanted.quiet else heading(past):
                 say(line)
-            return _keep(outcome, wanted, past.tracker, past.record)
+            return keep(past, wanted.out)
 
 
 def _storage(wanted: _Wanted) -> str:
     """The database's address; empty for the file."""
     storage = wanted.storage or os.environ.get("LAB_STORAGE", "")  # which .env may have set just now
-    if wanted.worker and (not storage or wanted.fresh):
-        what = "--worker cannot be combined with --fresh." if storage else "--worker requires --storage."
-        do = "leave out --fresh" if storage else "give --storage postgresql://..."
-        raise ConfigError(what, where="--worker", do=do)
+    if wanted.worker and wanted.fresh:
+        what = "--worker cannot be combined with --fresh."
+        raise ConfigError(what, where="--worker", do="leave out --fresh")
+    if wanted.worker and not storage.startswith("postgres"):
+        what = "--worker requires --storage postgresql://..."
+        raise ConfigError(what, where="--worker", do="give --storage postgresql://...")
     return storage
 
 
@@ -248,32 +221,6 @@ def _closing(tracker: "Tracker", last: ExitStack) -> Iterator[None]:
     except BaseException as error:
         last.callback(tracker.close, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
-
-
-def _keep(outcome: "Outcome | Unvalidated", wanted: _Wanted, tracker: "Tracker", record: "Record") -> _Ended:
-    """Freeze what was found, and give MLflow the frozen prompt and the report."""
-    from lab.reporting.page import report
-    from lab.study.around import from_before
-    from lab.study.past_study import PastStudy
-    from lab.submission.freeze import freeze
-    from lab.verdict.outcome import Outcome
-
-    judged = isinstance(outcome, Outcome)
-    if not judged and not wanted.freeze_unvalidated:
-        if note := from_before(wanted.out):
-            typer.echo(note, err=True)
-        return _Ended(outcome)
-    frozen = outcome.frozen_prompt()
-    try:
-        freeze(frozen, wanted.out)
-    except LabError as error:
-        error.do = "name another file with --out: the same command prints the result again, without calls"
-        return _Ended(outcome, error)
-    if isinstance(outcome, Outcome):
-        tracker.frozen(frozen)
-        past = PastStudy(outcome.experiment, outcome.model, outcome.trials, outcome, record, tracker)
-        tracker.report(lambda: report(past))
-    return _Ended(outcome)
 
 
 def _on_signals(study: "Study", view: "ProgressView", *, leave_at_once: bool) -> None:

@@ -167,15 +167,34 @@ def mlflow_ui(project: Project) -> Iterator[str]:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     }
-    log = project.folder / "ui.log"
     where = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1")
+    with _serving(project, port, "health", "mlflow", "ui", *where, **quiet) as origin:
+        yield origin
+
+
+@contextmanager
+def dashboard(project: Project) -> Iterator[str]:
+    """Run `optuna-dashboard` on the project's journal; yields its origin."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    where = (".lab/optuna.log", "--host", "127.0.0.1", "--port", str(port))
+    with _serving(project, port, "api/studies", "optuna_dashboard._cli", *where) as origin:
+        yield origin
+
+
+@contextmanager
+def _serving(project: Project, port: int, path: str, *command: str, **environ: str) -> Iterator[str]:
+    """Run `python -m command` in the project's folder, once it answers at `path`."""
+    log = project.folder / f"{command[0]}.log"
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "ui", *where],
-            cwd=project.folder, env=project.environ(**quiet), stdout=out, stderr=out, start_new_session=True,
+            [sys.executable, "-m", *command],
+            cwd=project.folder, env=project.environ(**environ),
+            stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
     try:
-        _wait_for(f"http://127.0.0.1:{port}/health", process, log)
+        _wait_for(f"http://127.0.0.1:{port}/{path}", process, log)
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(process.pid, signal.SIGTERM)

@@ -211,7 +211,7 @@ def test_play_plays_a_trial_at_the_endpoint_that_a_variable_names(documented: Do
         MODEL_NAME="big",
     )
     assert done.returncode == 3
-    assert "nothing listens there" in done.stderr
+    assert "no server is listening" in done.stderr
 
 
 def test_compare_finds_what_is_there(documented: Documented) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.agent.episode import FailedEpisode
+from lab.errors import CallError
 from lab.storage.database import Store
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
 from lab.submission.frozen import read_frozen
@@ -62,8 +64,7 @@ def confirmed(project: Project) -> int:
     """How many episodes of the confirmation have ended."""
     if not (project.folder / ".lab/calls.db").exists():
         return 0
-    ended = rows(project, 'select body from events where body like \'%"kind":"ended"%\'')
-    seeds = [int(seed) for (body,) in ended for seed in re.findall(r'"seed":(\d+)', str(body))[:1]]
+    seeds = [int(str(seed)) for (seed,) in rows(project, "select seed from episodes")]
     return sum(CONFIRMATION <= seed < HOLDOUT for seed in seeds)
 
 
@@ -288,17 +289,14 @@ def test_the_latest_study_is_the_one_that_was_begun_last_also_where_the_clock_wa
 def test_a_clock_that_was_set_back_adds_no_minutes_to_a_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lab.storage.journal import Opened, Searched
-
     store = Store(tmp_path / "calls.db")
     name, now = store.begin("known", ""), [2_000_000_000.0]
     monkeypatch.setattr("lab.storage.record.time.time", lambda: now[0])
-    for began in (0.0, -7_200.0):
+    for seed, began in enumerate((0.0, -7_200.0)):
         record = Record(store, name, "")
-        now[0] = 2_000_000_000.0 + began
-        record.append(Opened())
-        now[0] += 60
-        record.append(Searched())
+        for s in (0.0, 60.0):
+            now[0] = 2_000_000_000.0 + began + s
+            record.keep_episode("sha256:a", FailedEpisode(10 * seed + int(s), CallError("gone")))
     assert Record(store, name, "").earlier_minutes == pytest.approx(2.0)
 
 

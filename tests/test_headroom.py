@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from benchmarks.methods.lab_race import a_race, play
 from lab.agent.candidate import Candidate
 from lab.agent.template import PromptTemplate
-from lab.experiment.objective import Objective
 from lab.experiment.space import Choices, Range, Space
-from lab.search.headroom import GROUP, LATE, Headroom, HeadroomTest, headroom
+from lab.search.headroom import GROUP, LATE, Headroom, headroom
 from lab.search.points import at_random
-from lab.search.race import Race
+from lab.search.race import OpenTrial, Race
 
 Values = list[float]
 
@@ -54,23 +54,32 @@ def test_no_noise_at_all_is_no_accident() -> None:
 
 
 def raced(truth: Callable[[Candidate], float], noise: float, seed: int) -> tuple[Race, Headroom | None]:
-    """A race of 100 episodes whose seeds differ from each other, and what the test tells on the way."""
+    """A race of 100 episodes whose seeds differ from each other, and what the test says on the way."""
     rng = np.random.default_rng(seed)
-    race = Race(SPACE, Objective(), 8, 0.1, seed)
-    opening = [race.enter(SPACE.candidate(params)) for params in at_random(SPACE, 10, rng)]
-    test = HeadroomTest(race, [entrant for entrant in opening if entrant is not None])
-    seeds, told = rng.normal(400, 100, size=8), list[Headroom]()
-    for _ in range(100):
-        heat = race.next()
-        if heat is None:
-            break
-        entrant = race.begin(heat)
-        for place in heat.places:
-            episode_return = seeds[place] + truth(heat.candidate) + rng.normal(0, noise)
-            race.record(entrant, place, episode_return)
-            told += filter(None, [test.look()])
-    assert len(told) <= 1
-    return race, told[0] if told else None
+    race = a_race(SPACE, seed)
+    for params in at_random(SPACE.distributions(), 10, rng):
+        race.enqueue(SPACE.candidate(params))
+    race.open_with(len(race.study.known))
+    seeds = rng.normal(400, 100, size=8)
+    return race, looked_at(
+        race, 100, lambda one, step: float(seeds[step] + truth(one.candidate) + rng.normal(0, noise))
+    )
+
+
+def looked_at(race: Race, episodes: int, earned: Callable[[OpenTrial, int], float]) -> Headroom | None:
+    """What the test says of a race, once at most."""
+    said = list[Headroom]()
+    look = race.headroom
+
+    def once() -> Headroom | None:
+        if (found := look()) is not None:
+            said.append(found)
+        return found
+
+    race.headroom = once  # type: ignore[method-assign]
+    play(race, episodes, earned)
+    assert len(said) <= 1
+    return said[0] if said else None
 
 
 def test_equal_candidates_seldom_look_different() -> None:
@@ -88,24 +97,22 @@ def test_spread_beyond_the_noise_is_seen_for_a_few_episodes() -> None:
     found = [headroom is not None and headroom.found for _, headroom in races]
     assert np.mean(found) > 0.8
     for race, _ in races:
-        played_on = sum(entrant.played > 1 for entrant in race.entrants)
+        played_on = sum(len(trial.intermediate_values) > 1 for trial in race.study.known)
         assert played_on > GROUP  # the contenders, and the opening's last
 
 
 def only_new(truth: Callable[[Candidate], float], seed: int) -> Headroom | None:
-    """What the test tells of a race that draws something new each time, and plays nobody again by itself."""
+    """What the test says of a race that tries something new each time, and plays none again by itself."""
     rng = np.random.default_rng(seed)
-    race = Race(SPACE, Objective(), 8, 0.1, seed)
-    entered = [race.enter(SPACE.candidate(params)) for params in at_random(SPACE, 10 * LATE + 5, rng)]
-    able = [entrant for entrant in entered if entrant is not None]  # some are drawn twice
-    test, told = HeadroomTest(race, able[:10]), list[Headroom]()
-    for _ in range(len(able) + 2 * GROUP):
-        heat = race.next()
-        assert heat is not None
-        race.record(race.begin(heat), heat.places.start, truth(heat.candidate) + rng.normal(0, 50))
-        told += filter(None, [test.look()])
-    assert [headroom.contenders + headroom.last for headroom in told] == [2 * GROUP]
-    return told[0]
+    race = a_race(SPACE, seed)
+    for params in at_random(SPACE.distributions(), 10 * LATE + 5, rng):
+        race.enqueue(SPACE.candidate(params))  # some are drawn twice
+    race.open_with(10)
+    episodes = len(race.study.known) + 2 * GROUP
+    found = looked_at(race, episodes, lambda one, _: float(truth(one.candidate) + rng.normal(0, 50)))
+    assert found is not None
+    assert found.contenders + found.last == 2 * GROUP
+    return found
 
 
 def test_where_the_race_plays_nobody_again_the_test_asks_for_it() -> None:

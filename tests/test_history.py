@@ -30,7 +30,7 @@ def at(folder: Path, monkeypatch: pytest.MonkeyPatch, **environ: str) -> Iterato
 async def read(folder: Path) -> tuple[list[str], Outcome | None]:
     async with past_study(Which(folder / "experiments/known.toml")) as past:
         assert past.candidate("baseline") == past.experiment.baseline
-        assert past.candidate("0") == past.candidate("trial-000")
+        assert past.candidate("1") == past.candidate("trial-001")
         with pytest.raises(ConfigError, match="There is no 'trial-999'"):
             past.candidate("999")
         return [trial.name for trial in past.trials], past.outcome

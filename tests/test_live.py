@@ -304,7 +304,7 @@ def standing(trials: list[Trial]) -> Standing:
 
 def test_the_screen_fits_any_size_and_keeps_the_baseline_and_the_incumbent() -> None:
     rng = random.Random(0)
-    trials = [trial(number, [rng.uniform(0, 500) for _ in range(1 + number % 8)]) for number in range(60)]
+    trials = [trial(number, [rng.uniform(0, 500) for _ in range(1 + number % 8)]) for number in range(1, 61)]
     many = standing([*trials, trial(BASELINE, [1.0, 2.0], dropped=True)])
     for width in (1, 10, 40, 80, 200):
         for height in (1, 2, 5, 10, 16, 24, 60):
@@ -313,17 +313,17 @@ def test_the_screen_fits_any_size_and_keeps_the_baseline_and_the_incumbent() -> 
             assert all(line.cell_len <= width for line in lines), (width, height)
     shown = screen(many, 80, 24).plain
     assert "x baseline" in shown
-    assert "trial-000" in shown
+    assert "trial-001" in shown
     assert "3 failed attempts at calls; the last: It is busy." in shown
     assert MODEL_TEXT not in shown
 
 
 def test_the_screen_shows_intervals_from_two_episodes_on_and_only_settings_that_differ() -> None:
-    shown = screen(standing([trial(0, [10.0, 12.0, 14.0]), trial(1, [5.0])]), 100, 24).plain
+    shown = screen(standing([trial(1, [10.0, 12.0, 14.0]), trial(2, [5.0])]), 100, 24).plain
     head, first, second = _rows(shown)
     assert head.split() == ["trial", "return", "95", "%", "interval", "n", "rung", "template", "temperature"]
-    assert re.fullmatch(r"  trial-000 +12\.0 +\[7\.0, 17\.0\] +3 +2/4 +text-0 +0\.0 *", first)
-    assert re.fullmatch(r"  trial-001 +5\.00 +1 +1/4 +text-1 +0\.1 *", second)
+    assert re.fullmatch(r"  trial-001 +12\.0 +\[7\.0, 17\.0\] +3 +2/4 +text-1 +0\.1 *", first)
+    assert re.fullmatch(r"  trial-002 +5\.00 +1 +1/4 +text-2 +0\.2 *", second)
 
 
 def _rows(shown: str) -> list[str]:

@@ -42,7 +42,7 @@ def test_the_frozen_prompt_carries_the_real_runs_evidence(frozen: FrozenPrompt) 
 def test_every_trial_is_tracked(project: Project) -> None:
     with sqlite3.connect(project.folder / "mlflow.db") as database:
         names = {row[0] for row in database.execute("select name from runs where status = 'FINISHED'")}
-    assert {"baseline", "trial-000", "trial-002", "holdout-baseline"} <= names
+    assert {"baseline", "trial-001", "trial-002", "holdout-baseline"} <= names
 
 
 def test_the_submission_plays_it_on_the_embedded_model_and_leaves_nothing_running(project: Project) -> None:

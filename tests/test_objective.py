@@ -274,7 +274,7 @@ def judged(
     task = replace(TASK, score=score, tasks=tuple(map(Setup, tasks)))
     measure = objective.maximise
     base, *others = (evaluation(arm, task, measure, much) for arm, much in zip(arms, tokens, strict=False))
-    entries = [(Trial(number, one), one) for number, one in enumerate(others)]
+    entries = [(Trial(number, one), one) for number, one in enumerate(others, 1)]
     return judge((), base, entries, objective, 0.95, by)
 
 
@@ -287,10 +287,10 @@ def test_the_next_able_finalist_is_frozen_in_place_of_the_refused_one() -> None:
     dear_talk = [[0.9] * 4] * 8
     verdict = judged(BY_RETURN, CLOSER, dear_talk, TALKING_CLOSER)
     assert verdict.winner is not None
-    assert verdict.winner.trial.number == 1
-    assert [one.trial.number for one in verdict.refused] == [0]
+    assert verdict.winner.trial.number == 2
+    assert [one.trial.number for one in verdict.refused] == [1]
     (told,) = cautions(verdict)
-    assert told.startswith("trial-000 beats the baseline and is not frozen")
+    assert told.startswith("trial-001 beats the baseline and is not frozen")
 
 
 def test_a_lower_score_is_taken_only_on_demand_and_then_told() -> None:
@@ -298,14 +298,14 @@ def test_a_lower_score_is_taken_only_on_demand_and_then_told() -> None:
     verdict = judged(ON_DEMAND, CLOSER, TALKER)
     assert verdict.winner is not None
     assert not verdict.refused
-    assert "the score of trial-000 is shown to be lower" in cautions(verdict)[0]
+    assert "the score of trial-001 is shown to be lower" in cautions(verdict)[0]
 
 
 def test_by_the_score_a_lower_return_is_told_and_frozen() -> None:
     verdict = judged(BY_SCORE, TALKER, CLOSER)
     assert verdict.winner is not None
     assert verdict.winner.difference.mean == pytest.approx(0.59)
-    assert "the return of trial-000 is shown to be lower" in cautions(verdict)[0]
+    assert "the return of trial-001 is shown to be lower" in cautions(verdict)[0]
     assert "1.60" in cautions(verdict)[0]
 
 
@@ -321,7 +321,7 @@ def test_by_the_worst_task_the_other_number_is_the_worst_tasks_too(objective: Ob
     won, lost = (CLOSER, TALKER) if objective is BY_SCORE else (TALKER, CLOSER)
     verdict = judged(objective, lost, won, by="worst", tasks="ab")
     assert verdict.winner is not None
-    assert f"the {number} of the worst task of trial-000 is shown to be lower" in cautions(verdict)[0]
+    assert f"the {number} of the worst task of trial-001 is shown to be lower" in cautions(verdict)[0]
     assert verdict.method.startswith(
         f"intersection-union t tests of the difference in the worst task's {objective.maximise}"
     )

@@ -1,23 +1,28 @@
-"""The race: all play the same seeds in order, the good play on, and the best is seldom dropped."""
+"""The race: all play the same instances in order, the good play on, and the best is seldom pruned."""
 
 from collections.abc import Callable
 
 import numpy as np
+import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
 from scipy import stats
 
+from benchmarks.methods.lab_race import ERROR_RATE, a_race, leader, play
+from benchmarks.methods.lab_race import MOST_EPISODES as MOST
 from lab.agent.candidate import Candidate
 from lab.agent.template import PromptTemplate
 from lab.experiment.objective import Objective
 from lab.experiment.space import Choices, Range, Space
-from lab.search.race import Entrant, Race, State
-from lab.search.returns import Scores
+from lab.search.points import Distributions, at_random, contains, spread_out
+from lab.search.race import OpenTrial, Race
+from lab.search.returns import Returns
 from lab.stats.moderated_t import NOTHING_KNOWN, Spread, common_spread, p_above_zero
 
-ERROR_RATE, MOST, RACES = 0.1, 8, 40
-BY_RETURN = Objective()
+RACES = 40
 
 
 def space(texts: int, *, numbers: bool = False) -> Space:
@@ -28,55 +33,46 @@ def space(texts: int, *, numbers: bool = False) -> Space:
     return Space(free, Candidate(templates["t0"]), templates)
 
 
-def run(race: Race, episodes: int, reward: Callable[[Candidate], float], in_flight: int = 1) -> None:
-    """Play a race of so many episodes, several at a time, each over in the order of its start."""
-    waiting: list[tuple[Entrant, int]] = []
-    for _ in range(episodes):
-        while len(waiting) < in_flight and (heat := race.next()) is not None:
-            entrant = race.begin(heat)
-            waiting += [(entrant, place) for place in heat.places]
-        if not waiting:
-            return
-        entrant, place = waiting.pop(0)
-        race.record(entrant, place, reward(entrant.candidate))
-
-
-def a_race(where: Space, seed: int = 0, objective: Objective = BY_RETURN) -> Race:
-    return Race(where, objective, MOST, ERROR_RATE, seed)
+def text_of(race: Race, number: int | None) -> str:
+    assert number is not None
+    return str(race.study.known[number].params["template"])
 
 
 @pytest.mark.parametrize("in_flight", [1, 8, 32])
-def test_every_entrant_plays_the_seeds_in_order_and_in_rungs(in_flight: int) -> None:
-    race, played, rng = a_race(space(5, numbers=True)), dict[int, list[int]](), np.random.default_rng(1)
-    waiting: list[tuple[Entrant, int]] = []
-    for _ in range(150):
-        while len(waiting) < in_flight and (heat := race.next()) is not None:
-            entrant = race.begin(heat)
-            assert heat.places.start == len(played.setdefault(entrant.index, []))
-            assert heat.places.stop in (1, 2, 4, 8)
-            played[entrant.index] += heat.places
-            waiting += [(entrant, place) for place in heat.places]
-        entrant, place = waiting.pop(0)
-        race.record(entrant, place, float(rng.normal(100, 10)))
-    assert any(len(places) == MOST for places in played.values())
+def test_every_trial_plays_the_instances_in_order_and_in_rungs(in_flight: int) -> None:
+    race, rng = a_race(space(5, numbers=True), 0), np.random.default_rng(1)
+    rungs = dict[int, list[int]]()
+
+    def earned(one: OpenTrial, step: int) -> float:
+        assert step == one.reported
+        if len(one.playing) + step in (1, 2, 4, 8):
+            rungs.setdefault(one.trial.number, []).append(len(one.playing) + step)
+        return float(rng.normal(100, 10))
+
+    play(race, 150, earned, in_flight)
+    played = [list(trial.intermediate_values) for trial in race.study.known]
+    assert all(steps == list(range(len(steps))) for steps in played)
+    if in_flight == 1:
+        assert {len(steps) for steps in played} <= {0, 1, 2, 3, 4, 5, 6, 7, 8}
+    assert any(len(steps) == MOST for steps in played)
 
 
-def test_no_candidate_enters_twice_and_a_small_space_runs_out() -> None:
-    race, rng = a_race(space(3)), np.random.default_rng(0)
-    run(race, 1000, lambda _: float(rng.normal()))
-    assert len(race.entrants) == 3
+def test_no_candidate_is_tried_twice_and_a_small_space_runs_out() -> None:
+    race, rng = a_race(space(3), 0), np.random.default_rng(0)
+    play(race, 1000, lambda *_: float(rng.normal()))
+    assert len(race.study.known) == 3
     assert race.next() is None
-    assert race.enter(race.entrants[0].candidate) is None
+    race.enqueue(Candidate(space(3).templates["t1"]))
+    assert len(race.study.known) == 3
 
 
 def test_the_good_play_on_and_the_best_is_found() -> None:
-    rng = np.random.default_rng(2)
-    race = a_race(space(13, numbers=True))
+    rng, race = np.random.default_rng(2), a_race(space(13, numbers=True), 0)
     truth = {f"t{i}": 300.0 + 30 * i for i in range(13)}
-    run(race, 120, lambda candidate: float(rng.normal(truth[candidate.template.name], 50)), in_flight=8)
-    assert race.best(1)[0].candidate.template.name in ("t11", "t12")
-    good = [entrant.played for entrant in race.entrants if entrant.candidate.template.name in ("t11", "t12")]
-    assert sum(good) > 120 / 3
+    play(race, 120, lambda one, _: float(rng.normal(truth[one.candidate.template.name], 50)), in_flight=8)
+    assert text_of(race, leader(race)) in ("t11", "t12")
+    good = [trial for trial in race.study.known if trial.params["template"] in ("t11", "t12")]
+    assert sum(len(trial.intermediate_values) for trial in good) > 120 / 3
 
 
 NOISES: dict[str, Callable[[np.random.Generator], float]] = {
@@ -88,79 +84,85 @@ NOISES: dict[str, Callable[[np.random.Generator], float]] = {
 
 
 @pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
-def test_one_of_many_equals_is_dropped_no_more_often_than_stated(
+def test_one_of_many_equals_is_pruned_no_more_often_than_stated(
     noise: Callable[[np.random.Generator], float],
 ) -> None:
     """The hardest case for a true best: all others are as good. With room for chance (3 sigma)."""
-    dropped = 0
+    pruned = 0
     for seed in range(RACES):
-        rng = np.random.default_rng(seed)
-        race = a_race(space(15), seed)
-        run(race, 90, lambda _, rng=rng: noise(rng))  # type: ignore[misc]
-        best = next(entrant for entrant in race.entrants if entrant.candidate.template.name == "t0")
-        dropped += best.state is State.DROPPED
-    assert dropped / RACES <= ERROR_RATE + 3 * (ERROR_RATE * (1 - ERROR_RATE) / RACES) ** 0.5
+        rng, race = np.random.default_rng(seed), a_race(space(15), seed)
+        play(race, 90, lambda *_, rng=rng: noise(rng))
+        best = [trial for trial in race.study.known if trial.params["template"] == "t0"]
+        pruned += any(trial.state is TrialState.PRUNED for trial in best)
+    assert pruned / RACES <= ERROR_RATE + 3 * (ERROR_RATE * (1 - ERROR_RATE) / RACES) ** 0.5
 
 
-def test_the_clearly_worse_are_dropped() -> None:
-    rng, race = np.random.default_rng(3), a_race(space(15))
-    run(race, 90, lambda candidate: float(rng.normal(100 if candidate.template.name == "t0" else 20, 10)))
-    dropped = {entrant.candidate.template.name for entrant in race.entrants if entrant.state is State.DROPPED}
-    assert len(dropped) >= 8
-    assert "t0" not in dropped
+def test_the_clearly_worse_are_pruned_and_the_best_completes() -> None:
+    rng, race = np.random.default_rng(3), a_race(space(15), 0)
+    play(race, 90, lambda one, _: float(rng.normal(100 if one.candidate.template.name == "t0" else 20, 10)))
+    pruned = {one.params["template"] for one in race.study.known if one.state is TrialState.PRUNED}
+    assert len(pruned) >= 8
+    assert "t0" not in pruned
+    assert race.study.study.best_trial.params["template"] == "t0"
+    values = race.study.study.best_trial.intermediate_values
+    assert race.study.study.best_value == pytest.approx(sum(values.values()) / MOST)
 
 
 def test_an_episode_that_can_no_longer_matter_is_seen_in_the_middle() -> None:
-    race, rng = a_race(space(12)), np.random.default_rng(4)
-    run(race, 60, lambda candidate: float(rng.normal(100 if candidate.template.name == "t0" else 60, 3)))
-    worst = next(entrant for entrant in race.entrants if entrant.candidate.template.name != "t0")
-    worst.state = State.ALIVE
-    place = worst.played % MOST
-    assert race.drops(worst, (place, 5.0))
-    assert not race.drops(worst, (place, 1000.0))
-    worst.owed += 1
-    race.cut(worst, place, 5.0)
-    assert worst.state is State.DROPPED
+    race, rng = a_race(space(12), 0), np.random.default_rng(4)
+    play(race, 30, lambda one, _: float(rng.normal(100 if one.candidate.template.name == "t0" else 60, 3)))
+    worst = next(one for one in race.open.values() if one.candidate.template.name != "t0")
+    assert race.drops(worst, worst.reported, 5.0)
+    assert not race.drops(worst, worst.reported, 1000.0)
+    race.cut(worst, worst.reported, 5.0)
+    assert race.study.known[worst.trial.number].state is TrialState.PRUNED
 
 
 def test_a_candidate_that_cannot_be_played_is_not_among_the_best() -> None:
-    race = a_race(space(2))
-    first, second = (race.enter(Candidate(text)) for text in space(2).templates.values())
+    race = a_race(space(2), 0)
+    for text in space(2).templates.values():
+        race.enqueue(Candidate(text))
+    first, second = race.ask(), race.ask()
     assert first is not None
     assert second is not None
-    for _ in range(2):
-        heat = race.next()
-        assert heat is not None
-        race.begin(heat)
-    race.fail(first)
-    race.record(second, 0, 1.0)
-    assert race.best(5) == [second]
+    race.fail(first, "it cannot be played")
+    race.report(second, 0, 1.0)
+    assert leader(race) == second.trial.number
+    assert race.study.known[first.trial.number].state is TrialState.FAIL
 
 
 def test_new_texts_join_as_equals_and_what_was_played_still_counts() -> None:
-    rng, small = np.random.default_rng(5), space(10)
-    race = a_race(small)
-    run(race, 40, lambda _: float(rng.normal(100, 5)))
-    new = PromptTemplate("new", "a better text", "turn")
-    wider = small.widened([new], [])
-    race.widen(wider)
-    race.enter(Candidate(new))
-    run(race, 30, lambda candidate: float(rng.normal(150 if candidate.template.name == "new" else 100, 5)))
-    assert race.best(1)[0].candidate.template.name == "new"
-    assert race.best(1)[0].played >= 4
+    rng, wide = np.random.default_rng(5), space(11)
+    templates = {name: text for name, text in wide.templates.items() if name != "t10"}
+    small = Space({"template": Choices(tuple(templates))}, wide.start, templates)
+    race = a_race(wide, 0)
+    race.widen(small)
+    play(race, 40, lambda *_: float(rng.normal(100, 5)))
+    assert all(trial.params["template"] != "t10" for trial in race.study.known)
+    race.widen(wide)
+    race.enqueue(Candidate(wide.templates["t10"]))
+    play(race, 30, lambda one, _: float(rng.normal(150 if one.candidate.template.name == "t10" else 100, 5)))
+    best = leader(race)
+    assert text_of(race, best) == "t10"
+    assert len(race.study.known[best or 0].intermediate_values) >= 4
 
 
-def test_with_a_cost_the_cheap_one_within_reach_leads() -> None:
-    race = a_race(space(10), objective=Objective("tokens", 0.05))
+def test_with_a_cost_the_cheap_one_within_reach_is_played_on() -> None:
+    objective = Objective("tokens", 0.05)
+    race = a_race(space(10), 0, objective=objective)
     for text in space(10).templates.values():
-        race.enter(Candidate(text))
-    cost = {"t0": 100.0, "t1": 10.0, "t2": 1.0}
-    worth = {"t0": 100.0, "t1": 98.0, "t2": 50.0}
-    while (heat := race.next()) is not None:
-        name, entrant = heat.candidate.template.name, race.begin(heat)
-        for place in heat.places:
-            race.record(entrant, place, worth.get(name, 40.0) + place * 0.1, cost.get(name, 50.0))
-    assert [entrant.candidate.template.name for entrant in race.best(2)] == ["t1", "t0"]
+        race.enqueue(Candidate(text))
+    cost, worth = {"t0": 100.0, "t1": 10.0, "t2": 1.0}, {"t0": 100.0, "t1": 98.0, "t2": 50.0}
+    while (move := race.next()) is not None:
+        one = move.trial or race.ask()
+        assert one is not None
+        name = one.candidate.template.name
+        race.begin(one, move.steps)
+        for step in move.steps:
+            race.report(one, step, worth.get(name, 40.0) + step * 0.1, cost.get(name, 50.0))
+    assert race.study.study.best_trial.params["template"] == "t0"
+    costs = race.study.known[1].user_attrs["costs"]
+    assert costs == {str(step): 10.0 for step in range(MOST)}
 
 
 @given(st.lists(st.floats(-100, 100), min_size=2, max_size=12).filter(lambda values: len(set(values)) > 1))
@@ -197,9 +199,37 @@ def test_equal_variances_are_pooled_and_too_few_say_nothing() -> None:
 def test_who_has_played_the_easy_tasks_alone_gains_nothing_by_it(
     entrants: list[tuple[float, int]], hard: list[float]
 ) -> None:
-    scores = Scores(12, len(hard))
-    for number, (level, played) in enumerate([*entrants, (0.0, len(hard))]):  # one has played each once
-        scores.add_row()
-        scores.values[number, :played] = [level + hard[place % len(hard)] for place in range(played)]
-    expected = [level + sum(hard) / len(hard) for level, _ in [*entrants, (0.0, 0)]]
-    assert scores.means == pytest.approx(expected, abs=1e-6)
+    returns, everyone = Returns(len(hard)), [*entrants, (0.0, len(hard))]  # one has played each once
+    study = optuna.create_study(direction="maximize")
+    for level, played in everyone:
+        values = {step: level + hard[step % len(hard)] for step in range(played)}
+        study.add_trial(create_trial(state=TrialState.PRUNED, intermediate_values=values))
+    returns.read(study.get_trials(deepcopy=False))
+    expected = [level + sum(hard) / len(hard) for level, _ in everyone]
+    assert returns.means == pytest.approx(expected, abs=1e-6)
+
+
+ends = st.tuples(st.floats(0.001, 1e6), st.floats(0.001, 1e6)).filter(lambda pair: pair[0] < pair[1])
+whole = st.tuples(st.integers(1, 1000), st.integers(0, 1000)).map(lambda pair: (pair[0], sum(pair)))
+few = st.integers(1, 100)
+distributions = st.one_of(
+    st.lists(st.text(max_size=3), min_size=1, max_size=5, unique=True).map(CategoricalDistribution),
+    st.builds(lambda pair, log: FloatDistribution(pair[0], pair[1], log=log), ends, st.booleans()),
+    st.builds(lambda pair, log: IntDistribution(pair[0], pair[1], log=log), whole, st.booleans()),
+    st.builds(
+        lambda low, n, step: IntDistribution(low, low + n * step, step=step), *[st.integers(1, 50)] * 3
+    ),
+    st.builds(
+        lambda low, n: FloatDistribution(low / 100, (low + n) / 100, step=0.01), *[st.integers(1, 200)] * 2
+    ),
+)
+
+
+@given(st.dictionaries(st.text(max_size=3), distributions, max_size=4), st.integers(0, 99))
+def test_points_are_those_of_optunas_distributions(where: Distributions, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for point in (*at_random(where, 8, rng), *spread_out(where, 8, rng)):
+        assert point.keys() == where.keys()
+        for name, value in point.items():
+            assert contains(where[name], value)
+            assert where[name]._contains(where[name].to_internal_repr(value))

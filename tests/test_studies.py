@@ -81,7 +81,7 @@ def deleted(project: Project) -> str:
     """Delete the experiment and the templates that it names; what is said of it."""
     (project.folder / FILE).unlink()
     shutil.rmtree(project.folder / "prompts/templates")
-    return "There is no such experiment."
+    return "The experiment file does not exist."
 
 
 def changed(project: Project) -> str:
@@ -132,10 +132,10 @@ def test_two_trials_are_compared_as_their_study_did_though_the_file_has_changed(
     done = command(told.project, "compare", "1", "baseline", FILE, "--episodes", "2")
     assert done.returncode == 0, done.stderr
     assert said in done.stderr
-    assert "2 episodes each: 16 calls at most" in done.stderr
+    assert "2 episodes each: at most 16 calls" in done.stderr
     older = command(told.project, "compare", "1", "frozen", "--study", told.older, "--episodes", "2")
     assert older.returncode == 0, older.stderr
-    assert "12 calls at most" in older.stderr
+    assert "at most 12 calls" in older.stderr
     assert "changed" not in older.stderr
 
 
@@ -180,7 +180,7 @@ def test_code_of_an_environment_that_has_changed_is_told_before_it_is_played(tmp
     assert other.returncode == 0
     assert f"The environment's code has changed since {name}: it is played as it is now." in other.stderr
     assert none.returncode == 2
-    assert "There is no such file." in none.stderr
+    assert "The file does not exist." in none.stderr
     assert read.returncode == 0, read.stderr
 
 
@@ -271,7 +271,7 @@ def test_a_study_at_work_is_listed_as_such_and_as_unfinished_once_it_was_killed(
     assert (at_work["state"], killed["state"]) == ("searching", "unfinished")
     assert at_work["calls"] > 20
     assert shown.returncode == 2
-    assert "The record ends here: " in shown.stderr
+    assert "The study is unfinished: no verdict yet." in shown.stderr
     assert f"python -m lab.report --study {killed['name']}" in shown.stderr
 
 

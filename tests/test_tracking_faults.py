@@ -85,7 +85,7 @@ def test_what_is_refused_costs_itself_alone_is_told_and_can_be_logged_again(tmp_
         assert "MLflow did not take the frozen prompt in the registry" in err
         runs, figures, params = (rows(store, query) for query in (RUNS, FIGURES, PARAMS))
         assert {tuple(run[1:]) for run in runs} == {("FINISHED", "active")}
-        assert {"baseline", "trial-000", "holdout-baseline"} <= {run[0] for run in runs}
+        assert {"baseline", "trial-001", "holdout-baseline"} <= {run[0] for run in runs}
         named = {str(key) for _, key, _ in figures if str(key).startswith("return_mean/")}
         assert len(named) == 2
         code, out, err = command(project, endpoint, "lab.tune", file, "--quiet")  # told again
@@ -304,9 +304,8 @@ def test_a_large_observation_is_told_once_recorded_whole_and_cut_for_mlflow(tmp_
     assert code == 0, err
     assert err.count("An observation has 300,000 characters") == 1
     assert "set longest under [environment]" in err
-    ((recorded,),) = rows(
-        project.folder / ".lab/calls.db", "select max(length(body)) from events where body like '%abc abc%'"
-    )
+    longest = "select max(length(episode)) from episodes where episode like '%abc abc%'"
+    ((recorded,),) = rows(project.folder / ".lab/calls.db", longest)
     assert isinstance(recorded, int)
     assert recorded > 600_000
     written = [*(project.folder / "mlruns").glob("*/*/artifacts/episodes.json")]

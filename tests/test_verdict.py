@@ -36,7 +36,7 @@ def evaluation(name: str, returns: dict[int, float], tokens: int = 0) -> Evaluat
 
 
 def judged(baseline: Evaluation, *played: Evaluation, objective: Objective = BY_RETURN) -> Verdict:
-    entries = [(Trial(number, one), one) for number, one in enumerate(played)]
+    entries = [(Trial(number, one), one) for number, one in enumerate(played, 1)]
     return judge((), baseline, entries, objective, 0.95)
 
 
@@ -46,7 +46,7 @@ def compared(baseline: Evaluation, *played: Evaluation) -> tuple[Compared, ...]:
 
 def verdict(baseline: Sequence[float], *played: Sequence[float]) -> Verdict:
     base = evaluation("baseline", dict(enumerate(baseline)))
-    entries = [evaluation(f"finalist {number}", dict(enumerate(one))) for number, one in enumerate(played)]
+    entries = [evaluation(f"finalist {number}", dict(enumerate(one))) for number, one in enumerate(played, 1)]
     return judged(base, *entries)
 
 
@@ -102,7 +102,7 @@ WORST = replace(TASK, tasks=tuple(map(Setup, "abc")))
 def worst(baseline: Sequence[float], *played: Sequence[float]) -> Verdict:
     """Judged by the worst of three tasks; a value an episode, the tasks by turns."""
     arms = [replace(evaluation("x", dict(enumerate(one))), task=WORST) for one in (baseline, *played)]
-    entries = [(Trial(number, one), one) for number, one in enumerate(arms[1:])]
+    entries = [(Trial(number, one), one) for number, one in enumerate(arms[1:], 1)]
     return judge((), arms[0], entries, BY_RETURN, 0.95, "worst")
 
 
@@ -162,7 +162,7 @@ def test_the_best_of_several_that_beat_the_baseline_wins() -> None:
     good, best = [5.0, 6.5] * 4, [9.0, 10.5] * 4
     outcome = verdict(base, good, best, [1.0, 2.5] * 4)
     assert outcome.winner is not None
-    assert outcome.winner.trial.number == 1
+    assert outcome.winner.trial.number == 2
     assert outcome.frozen is outcome.winner.unseen
 
 
@@ -193,13 +193,13 @@ def patterns(count: int) -> list[tuple[int, ...]]:
 
 
 def confirmed(*played: Evaluation) -> tuple[Confirmed, ...]:
-    return confirm([(Trial(number, one), one) for number, one in enumerate(played)], 0.95)
+    return confirm([(Trial(number, one), one) for number, one in enumerate(played, 1)], 0.95)
 
 
 def test_intervals_of_the_confirmed_hold_for_all_of_them() -> None:
     alone, beside = evaluation("a", {1: 2.0, 2: 3.0}), evaluation("b", {1: 5.0, 2: 6.0})
     assert confirmed(alone, beside)[0].mean.low < confirmed(alone)[0].mean.low
-    assert confirmed(alone, evaluation("failed", {}))[0].trial.number == 0
+    assert confirmed(alone, evaluation("failed", {}))[0].trial.number == 1
 
 
 def test_the_confirmed_are_ranked_by_what_they_did_there() -> None:

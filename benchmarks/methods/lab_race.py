@@ -1,42 +1,113 @@
-"""The lab's race alone, as the search drives it: which candidate plays next, who is dropped, what is picked.
+"""The lab's race alone, as the search drives it: which trial plays next, which is pruned, what is picked.
 
 Its settings are the defaults of an experiment file. Proposals, confirmation and verdict are not part of it.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 
 from benchmarks.ground import Ground
+from lab.agent.candidate import Candidate
 from lab.experiment.objective import Objective
-from lab.search.headroom import HeadroomTest
+from lab.experiment.space import Space
 from lab.search.points import spread_out
-from lab.search.race import Entrant, Race
+from lab.search.pruner import RacePruner
+from lab.search.race import OpenTrial, Race
+from lab.search.sampler import RaceSampler
+from lab.search.samplers import costs_of
+from lab.storage.optuna_storage import OptunaStorage
+from lab.storage.trials import Trials
 
 MOST_EPISODES, ERROR_RATE, HEADROOM = 8, 0.1, 10
 
 
-def run(ground: Ground, in_flight: int = 1) -> None:
-    """Race until the calls are used up; what is begun first ends first, `in_flight` episodes at a time."""
-    rng = np.random.default_rng(ground.seed)
-    space = ground.experiment.space
-    race = Race(space, Objective(), MOST_EPISODES, ERROR_RATE, ground.seed)
-    spread = map(space.candidate, spread_out(space, HEADROOM - 1, rng))
-    opening = map(race.enter, [ground.experiment.baseline, *spread])
-    headroom = HeadroomTest(race, [entrant for entrant in opening if entrant is not None])
-    waiting: list[tuple[Entrant, int]] = []
-    while True:
-        while len(waiting) < in_flight and (heat := race.next()) is not None:
-            entrant = race.begin(heat)
-            waiting += [(entrant, place) for place in heat.places]
+def a_race(
+    space: Space,
+    seed: int,
+    *,
+    sampler: BaseSampler | None = None,
+    pruner: BasePruner | None = None,
+    objective: Objective | None = None,
+) -> Race:
+    """A race in memory, by default with the lab's own sampler and pruner."""
+    distributions, rule = space.distributions(), objective or Objective()
+    costs = None if rule.cost is None else costs_of
+    own = RaceSampler(space=distributions, seed=seed, order=rule.order, costs=costs)
+    pruner = pruner or RacePruner(MOST_EPISODES, error_rate=ERROR_RATE, within=rule.within)
+    study = Trials(OptunaStorage(None), "race", sampler or own, pruner)
+    return Race(study, space, distributions, MOST_EPISODES)
+
+
+def play(
+    race: Race,
+    episodes: int,
+    earned: Callable[[OpenTrial, int], float],
+    in_flight: int = 1,
+    on_report: Callable[[], None] = lambda: None,
+) -> None:
+    """Play a race of so many episodes, several at a time, each over in the order of its start.
+
+    Args:
+        earned: plays one step of a trial.
+        on_report: called after each episode.
+    """
+    waiting: list[tuple[OpenTrial, int]] = []
+    for _ in range(episodes):
+        while len(waiting) < in_flight and (move := race.next()) is not None:
+            one = move.trial or race.ask()
+            if one is not None:
+                race.begin(one, move.steps)
+                waiting += [(one, step) for step in move.steps]
         if not waiting:
             return
-        entrant, place = waiting.pop(0)
-        (episode,) = ground.play(entrant.candidate, [ground.seeds[place]])
-        race.record(entrant, place, episode.episode_return)
-        headroom.look()
-        if best := race.best(1):
-            ground.choose(best[0].candidate)
+        one, step = waiting.pop(0)
+        race.report(one, step, earned(one, step))
+        race.headroom()
+        on_report()
+
+
+def leader(race: Race) -> int | None:
+    """The number of the trial with the highest expected mean that was not pruned; None before any has one."""
+    means, known = race.expected(), race.study.known
+    able = [one.number for one in known if np.isfinite(means[one.number]) and "dropped" not in one.user_attrs]
+    return max(able, key=lambda number: float(means[number])) if able else None
+
+
+def run(
+    ground: Ground,
+    in_flight: int = 1,
+    make_sampler: Callable[[int], BaseSampler] | None = None,
+    make_pruner: Callable[[], BasePruner] | None = None,
+) -> None:
+    """Race until the calls are used up; what is begun first ends first, `in_flight` episodes at a time.
+
+    Args:
+        make_sampler: Makes a sampler from a seed; None for the lab's own.
+        make_pruner: Makes a pruner; None for the lab's own.
+    """
+    rng, candidates = np.random.default_rng(ground.seed), dict[int, Candidate]()
+    space = ground.experiment.space
+    sampler = make_sampler(ground.seed) if make_sampler else None
+    race = a_race(space, ground.seed, sampler=sampler, pruner=make_pruner() if make_pruner else None)
+    race.enqueue(ground.experiment.baseline)
+    for params in spread_out(space.distributions(), HEADROOM - 1 if race.is_own else 0, rng):
+        race.enqueue(space.candidate(params))
+    race.open_with(len(race.study.known))
+
+    def earned(one: OpenTrial, step: int) -> float:
+        candidates[one.trial.number] = one.candidate
+        (episode,) = ground.play(one.candidate, [ground.seeds[step]])
+        return episode.episode_return
+
+    def pick() -> None:
+        if (best := leader(race)) is not None:
+            ground.choose(candidates[best])
+
+    play(race, 10**9, earned, in_flight, pick)
 
 
 run_32 = partial(run, in_flight=32)

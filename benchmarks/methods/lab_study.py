@@ -12,8 +12,11 @@ from benchmarks.ground import Ground
 from lab.agent.candidate import Candidate
 from lab.experiment.experiment import Experiment
 from lab.search.loop import Search
+from lab.search.samplers import make_pruner, make_sampler
 from lab.storage.database import Store
+from lab.storage.optuna_storage import OptunaStorage
 from lab.storage.record import CONFIRMATION, Record
+from lab.storage.trials import Trials
 from lab.verdict.verdict import confirm, finalists
 
 if TYPE_CHECKING:
@@ -34,7 +37,8 @@ async def _finalist(experiment: Experiment, live: "LiveGround") -> Candidate:
     store = Store(Path(":memory:"))
     record = Record(store, store.begin(experiment.name, ""), "")
     player = live.recorded_player(record)
-    search = Search(experiment, player, None, lambda _: None, lambda _: None, record)
+    trials = Trials(OptunaStorage(None), record.name, make_sampler(experiment), make_pruner(experiment))
+    search = Search(experiment, player, None, lambda _: None, lambda _: None, record, trials)
     await search.run()
     first = experiment.seed + CONFIRMATION
     seeds = range(first, first + experiment.confirmation.episodes)

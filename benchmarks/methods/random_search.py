@@ -15,4 +15,4 @@ def run(ground: Ground) -> None:
     rng, best, candidate = np.random.default_rng(ground.seed), Best(ground), ground.experiment.baseline
     while True:
         best.tell(candidate, mean_return(ground.play(candidate, ground.seeds[:EPISODES])))
-        candidate = candidate_of(ground, at_random(ground.experiment.space, 1, rng)[0])
+        candidate = candidate_of(ground, at_random(ground.experiment.space.distributions(), 1, rng)[0])

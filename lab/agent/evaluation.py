@@ -123,8 +123,8 @@ class Evaluation:
         return sum(episode.calls_s for episode in self.episodes) / max(self.calls, 1)
 
 
-BASELINE = -1
-"""The baseline's number, which is not one of the trials'."""
+BASELINE = 0
+"""The baseline's number: it is the first trial."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Trial:
     """One candidate of the search.
 
     Attributes:
-        number: Number from 0, in order of entering the race; BASELINE for the baseline.
+        number: Optuna's number; BASELINE for the baseline.
         place: Rank among all candidates at that time; 1 is the leader.
         dropped: Whether it was shown to be worse than another, and plays no more.
         cut: Number of episodes ended early for that reason.

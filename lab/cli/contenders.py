@@ -114,10 +114,8 @@ def experiment_path(name: str) -> Path:
     return Path("experiments") / f"{name}.toml"
 
 
-async def set_stage(
-    names: Sequence[str], path: Path | None, *, need_experiment: bool, endpoint: str = ""
-) -> Stage:
-    """The stage for `names`, on the experiment at `path`; by default the frozen prompt's.
+async def set_stage(asked: Asked, *, need_experiment: bool, endpoint: str = "") -> Stage:
+    """The stage for the candidates asked for, on their study's experiment if a study or a trial is named.
 
     Args:
         need_experiment: Whether an experiment is required besides the frozen prompt.
@@ -179,8 +177,9 @@ async def _experiment(asked: Asked, path: Path) -> tuple["Experiment", ModelChoi
         return past.experiment, past.model, tried
 
 
-def _check_tokens(contender: Contender, task: Task, path: Path) -> None:
-    asked = contender.candidate.sampling.max_tokens
-    if asked > task.max_tokens:
-        what = f"{contender.name} has max_tokens = {asked}, but the task allows {task.max_tokens}."
-        raise ConfigError(what, where=f"{path}, task.max_tokens", do="pass the experiment that it comes from")
+def _check_tokens(contender: Contender, experiment: "Experiment") -> None:
+    wanted, most = contender.candidate.sampling.max_tokens, experiment.task.max_tokens
+    if wanted > most:
+        what = f"{contender.name} has max_tokens = {wanted}, but the task allows {most}."
+        do = "pass the experiment that it comes from"
+        raise ConfigError(what, where=f"{experiment.file}, task.max_tokens", do=do)

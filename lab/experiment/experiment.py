@@ -68,6 +68,7 @@ class Experiment:
         name: Name of the file without `.toml`, and of the MLflow experiment.
         seed: Seed of the search's choices, and first seed of the environment.
         root: Project folder.
+        file: Path of the file, relative to the root.
         text: Text of the file.
         code: The project's files for the environment: text by path relative to the root.
     """
@@ -126,11 +127,50 @@ def load_experiment(path: Path) -> Experiment:
         known = sorted(str(file) for file in path.parent.glob("*.toml"))
         do = meant(str(path), known, f"use one of: {', '.join(known) or 'none there'}")
         raise ConfigError("The experiment file does not exist.", where=str(path), do=do) from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+    folder = path.resolve().parent
+    root = folder.parent
+    project = _Project(
+        root, folder.name, partial(find_template, root / TEMPLATES), partial(read_code, root=root)
+    )
+    return _read(path, text, project)
+
+
+def read_experiment(source: Source, root: Path) -> Experiment:
+    """The inverse of `Experiment.source`, for the project at `root`, of which no file is read.
+
+    Raises:
+        ConfigError: as `load_experiment`.
+    """
+
+    def find(name: str) -> PromptTemplate:
+        if name not in source.templates:
+            raise ConfigError(f"There is no template {name!r}.")
+        return source.templates[name]
+
+    file = Path(source.file)
+    return _read(file, source.text, _Project(root, file.parent.name, find, lambda _: source.code))
+
+
+@dataclass(frozen=True)
+class _Project:
+    """Where the file is, below the root, and how what it names is found."""
+
+    root: Path
+    folder: str
+    find: FindTemplate
+    code_of: Callable[[EnvironmentConfig], Mapping[str, str]]
+
+
+def _read(path: Path, text: str, project: _Project) -> Experiment:
+    try:
+        file = ExperimentFile.model_validate(tomllib.loads(text))
+        return _experiment(path, text, file, project)
     except ValidationError as error:
         raise first_mistake(path, text, error) from None
     except (OSError, ValueError) as error:
-        what, do = "The experiment cannot be read.", "fix that line; the file must be TOML, in UTF-8"
-        raise ConfigError(what, where=place(path, error), why=str(error), do=do) from None
+        raise _unreadable(path, error) from None
     except ConfigError as error:
         where = error.where if error.where.startswith(str(path)) else key_place(path, text, error.where)
         raise ConfigError(error.what, where=where, why=error.why, do=error.do) from None

@@ -94,12 +94,19 @@ class SearchTable(Table):
         error_rate: Maximum probability of dropping the best candidate.
         headroom: Number of initial candidates, whose warm-up test shows whether candidates differ.
         in_flight: Number of concurrent episodes.
+        sampler: What chooses candidates: "race", one of Optuna's, a dotted path, "optunahub:samplers/NAME".
+        pruner: What ends a candidate before it has played all episodes: "race", one of Optuna's, a path.
+        sampler_options, pruner_options: Arguments of their constructors.
     """
 
     episodes: int = Field(default=8, ge=1)
     error_rate: float = Field(default=0.1, gt=0, lt=1)
     headroom: int = Field(default=10, ge=2)
     in_flight: int = Field(default=32, ge=1)
+    sampler: str = "race"
+    pruner: str = "race"
+    sampler_options: dict[str, Any] = Field(default={})
+    pruner_options: dict[str, Any] = Field(default={})
 
 
 class ProposalsTable(Table):
@@ -118,6 +125,12 @@ class ProposalsTable(Table):
     texts: int = Field(default=4, ge=1)
     dollars_in: float | None = Field(default=None, ge=0)
     dollars_out: float | None = Field(default=None, ge=0)
+
+    @property
+    def names(self) -> list[str]:
+        """Of all texts that may come, in the order of their rounds."""
+        rounds, texts = range(1, self.rounds + 1), range(self.texts)
+        return [f"{self.proposer}-{number}-{place}" for number in rounds for place in texts]
 
     @property
     def prices(self) -> Prices:

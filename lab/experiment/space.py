@@ -120,15 +120,16 @@ def _distribution(dimension: Dimension) -> "BaseDistribution":
         case Range(int(low), int(high)):
             return IntDistribution(low, high)
         case Range(low, high):
-            return FloatDistribution(low, high)
+            hundredths = all(abs(end * 100 - round(end * 100)) < 1e-9 for end in (low, high))
+            return FloatDistribution(low, high, step=0.01 if hundredths else None)
 
 
 WHOLE = ("max_tokens", "history", "demonstrations")
 """The integer settings."""
 
 
-def read_space(table: Mapping[str, object], baseline: Candidate, folder: Path) -> Space:
-    """The space of `table` around `baseline`, with templates from `folder`.
+def read_space(table: Mapping[str, object], baseline: Candidate, find: FindTemplate) -> Space:
+    """The space of `table` around `baseline`, with the templates that `find` finds.
 
     Raises:
         ConfigError: A key is unknown, a value has the wrong type or is out of range, or a range is empty.

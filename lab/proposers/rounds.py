@@ -1,11 +1,15 @@
-"""Renewal: what comes into the space on the way: new texts from a proposer, demonstrations from episodes.
+"""Rounds: what comes into the space on the way: new texts from a proposer, demonstrations from episodes.
 
 It owns when that happens, and what the proposer is told; how texts are written is the proposer's.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from lab.agent.candidate import Demonstration
 from lab.agent.evaluation import Trial
@@ -15,7 +19,9 @@ from lab.experiment.experiment import Experiment
 from lab.proposers.briefing import Briefing, Rated
 from lab.proposers.proposal import Proposals
 from lab.proposers.proposer import Proposer
+from lab.storage.optuna_storage import GRACE_S
 from lab.storage.record import Record
+from lab.storage.trials import Trials
 
 DEMONSTRATIONS = 8
 """Kept, best first; the most that a candidate may have."""
@@ -23,19 +29,34 @@ DEMONSTRATIONS = 8
 
 @dataclass(frozen=True)
 class Found:
-    """What a renewal brought."""
+    """What a round brought."""
 
     texts: tuple[PromptTemplate, ...]
     demonstrations: tuple[Demonstration, ...]
 
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        table: dict[str, Any] = _FOUND.dump_python(self, mode="json")
+        return table
 
-class Renewal:
-    """The renewals of one search, at equal distances through its budget.
+
+_FOUND = TypeAdapter(Found)
+
+
+def read_found(table: Any) -> Found:  # noqa: ANN401  # of JSON
+    """Return the inverse of `Found.as_json`."""
+    return _FOUND.validate_python(table)
+
+
+class Rounds:
+    """The rounds of one search, at equal distances through its budget; of several workers one does each.
 
     Attributes:
-        owed_calls: of a round that is going on, until its texts are in the race: a call and an episode each.
+        found: What the rounds have brought, in order.
+        owed_calls: Calls of a round in progress, until its texts are in the race: a call and an episode each.
 
     Args:
+        study: Keeps what was found.
         record: has the texts of the episodes.
         proposer: None where only demonstrations are to be brought.
         on_round: told of what each round's proposer gave, with the round's number.
@@ -45,30 +66,51 @@ class Renewal:
     def __init__(
         self,
         experiment: Experiment,
+        study: Trials,
         record: Record,
         proposer: Proposer | None,
         on_round: Callable[[int, Proposals], None],
         warn: Callable[[str], None],
     ) -> None:
-        self._experiment, self._record, self._proposer = experiment, record, proposer
-        self._on_round, self._warn = on_round, warn
+        self._experiment, self._study, self._record = experiment, study, record
+        self._proposer, self._on_round, self._warn = proposer, on_round, warn
         self._rounds = experiment.proposals.rounds if experiment.proposals else 1
-        self._done = 0
-        self.owed_calls = 0
+        self.found, self.in_progress, self.owed_calls = list[Found](), False, 0
+
+    def read(self) -> list[Found]:
+        """Return what other workers or processes have found since the last call."""
+        if self.in_progress:
+            self._study.state_fact("round_by", self._mine())
+            return []
+        new = [read_found(table) for table in (self._study.fact("rounds") or [])[len(self.found) :]]
+        self.found += new
+        return new
 
     def due(self, progress: float) -> bool:
-        """Whether the next renewal is to begin, `progress` being the share of the search that is over."""
-        return self._done < self._rounds and progress >= (self._done + 1) / (self._rounds + 1)
+        """Whether the next round is to begin, `progress` being the share of the search that is over."""
+        number = len(self.found) + 1
+        return not self.in_progress and number <= self._rounds and progress >= number / (self._rounds + 1)
 
-    def begin(self) -> None:
-        """The next round is going on, here or elsewhere: its calls are owed."""
-        self._done += 1
+    def begin(self) -> bool:
+        """Begin the next round; False where another worker that is alive has begun it."""
+        if self._record.store.shared:
+            with self._record.store.exclusively():
+                by = self._study.fact("round_by")
+                if by and by["round"] == len(self.found) and time.time() - by["at"] < GRACE_S:
+                    return False
+                self._study.state_fact("round_by", self._mine())
         texts = self._experiment.proposals.texts if self._experiment.proposals else 0
-        self.owed_calls = texts * (1 + self._experiment.task.max_steps)
+        self.in_progress, self.owed_calls = True, texts * (1 + self._experiment.task.max_steps)
+        return True
 
-    def end(self) -> None:
-        """The round's texts are in the race."""
-        self.owed_calls = 0
+    def end(self, found: Found) -> None:
+        """The round's texts wait in the search."""
+        self.found.append(found)
+        self._study.state_fact("rounds", [one.as_json() for one in self.found])
+        self.in_progress, self.owed_calls = False, 0
+
+    def _mine(self) -> dict[str, float]:
+        return {"round": len(self.found), "at": time.time()}
 
     async def bring(self, trials: Sequence[Trial]) -> Found:
         """New texts and the demonstrations, from what was played so far, best first.
@@ -80,7 +122,7 @@ class Renewal:
         return Found(texts, await asyncio.to_thread(demonstrations, trials, self._record))
 
     async def _texts(self, trials: Sequence[Trial]) -> tuple[PromptTemplate, ...]:
-        settings, number = self._experiment.proposals, self._done
+        settings, number = self._experiment.proposals, len(self.found) + 1
         assert self._proposer is not None
         assert settings is not None
         try:

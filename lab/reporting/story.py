@@ -4,25 +4,21 @@ It owns the order of episodes and leaders, and which figures the report shows; i
 charts and the page.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from lab.agent.episode import Episode, FailedEpisode, Tally
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.agent.task import Measure
 from lab.agent.troubles import Troubles
-from lab.experiment.budget import Spending, Spent
+from lab.experiment.budget import Spent
 from lab.experiment.experiment import Experiment
 from lab.llm.settings import ModelChoice
-from lab.search.first_answers import stop_error
+from lab.reporting.importance import importance
 from lab.search.headroom import Headroom
-from lab.search.loop import Search
-from lab.search.player import Player
 from lab.stats.intervals import Estimate, t_interval
-from lab.storage.call_cache import Nothing
-from lab.storage.journal import Begun, Opened, Over, Taken
-from lab.storage.optuna_trials import importance
-from lab.storage.record import CONFIRMATION, HOLDOUT, Record, Which
+from lab.storage.record import CONFIRMATION, HOLDOUT, Record
 from lab.study.past_study import PastStudy
 from lab.verdict.outcome import Outcome
 
@@ -136,7 +132,7 @@ class Story:
         baseline = {} if self.baseline is None else {"baseline": self.baseline}
         return {name: one for name, one in (chosen | baseline).items() if one.episodes}
 
-    @property
+    @cached_property
     def templates(self) -> list[str]:
         """Names, in the order of their best trials, which determines their colours."""
         return list(dict.fromkeys(trial.candidate.template.name for trial in self.trials))
@@ -148,22 +144,21 @@ def estimate(evaluation: Evaluation, confidence: float = CONFIDENCE) -> Estimate
 
 
 def tell(past: PastStudy) -> Story:
-    """The story of a study; takes as long as all of the search's choices did."""
+    """The story of a study."""
     record, experiment = past.record, past.experiment
     names = {trial.candidate.digest: trial.name for trial in past.trials}
     names[experiment.baseline.digest] = "baseline"
-    plays = _plays(record, experiment, names)
-    reigns, headroom = _reigns(record, experiment, {(play.name, play.seed): play.ended for play in plays})
+    stretches = record.stretches()
     story = Story(
         experiment=experiment,
         model=past.model,
         study=record.name,
         trials=past.trials,
         outcome=past.outcome,
-        plays=tuple(plays),
-        reigns=tuple(reigns),
-        headroom=headroom,
-        importance=importance(record.store.trials_url, record.name),
+        plays=tuple(_plays(past, names, stretches)),
+        reigns=tuple(_reigns(past, stretches)),
+        headroom=past.state.headroom,
+        importance=importance(past.search),
         cost=_cost(past),
         failures=past.outcome.failures if past.outcome else record.failures(),
         failed=tuple(
@@ -172,7 +167,7 @@ def tell(past: PastStudy) -> Story:
             if isinstance(played, FailedEpisode)
         ),
         troubles=record.troubles,
-        stopped=stop_error(record.stopped).one_line if record.stopped else "",
+        stopped=past.state.stopped.one_line if past.state.stopped else "",
     )
     return replace(story, extremes={name: _extremes(record, one) for name, one in story.shown.items()})
 
@@ -183,15 +178,14 @@ def _extremes(record: Record, evaluation: Evaluation) -> tuple[Episode, ...]:
     return tuple(record.episodes_of(evaluation.candidate.digest, [seed for seed, _ in ends]))
 
 
-def minutes(record: Record) -> list[float]:
-    """For each entry of the journal, the working minutes until then, without breaks."""
-    passed, before, last = list[float](), 0.0, 0.0
-    for at, event in zip(record.times, record.events, strict=True):
-        paused = not passed or (isinstance(event, Opened) and event.alone)
-        before += 0.0 if paused else max(at - last, 0.0) / 60
-        passed.append(before)
-        last = at
-    return passed
+def minutes_at(moment: float, stretches: Sequence[tuple[float, float]]) -> float:
+    """Return the minutes of work until a moment: where nobody was at work, none pass.
+
+    Args:
+        moment: in seconds since 1970.
+        stretches: of work, in order; see `Record.stretches`.
+    """
+    return sum(max(min(moment, until) - since, 0.0) for since, until in stretches) / 60
 
 
 def phase_of(seed: int, experiment: Experiment) -> str:
@@ -199,51 +193,26 @@ def phase_of(seed: int, experiment: Experiment) -> str:
     return PHASES[(seed - experiment.seed >= CONFIRMATION) + (seed - experiment.seed >= HOLDOUT)]
 
 
-def _plays(record: Record, experiment: Experiment, names: Mapping[str, str]) -> list[Play]:
-    began: dict[Which, float] = {}
+def _plays(past: PastStudy, names: Mapping[str, str], stretches: Sequence[tuple[float, float]]) -> list[Play]:
+    record, experiment = past.record, past.experiment
     plays: list[Play] = []
-    for minute, event in zip(minutes(record), record.events, strict=True):
-        match event:
-            case Begun(candidate, first, last):
-                began |= {(candidate.digest, seed): minute for seed in range(first, last)}
-            case Taken(digest, seed):
-                began[digest, seed] = minute
-            case Over(digest, seed):
-                played = record.ended[digest, seed]
-                earned = None
-                if isinstance(played, Tally):
-                    earned = experiment.task.value_of(played.rewards, experiment.objective.maximise)
-                start = began.get((digest, seed), minute)
-                phase = phase_of(seed, experiment)
-                plays.append(Play(names.get(digest, ""), phase, seed, start, minute, earned))
-            case _:
-                pass
+    for (digest, seed), at in record.ended_at().items():
+        played, earned, began = record.ended.get((digest, seed)), None, at
+        if isinstance(played, Tally):
+            earned = experiment.task.value_of(played.rewards, experiment.objective.maximise)
+            began = at if played.began is None else played.began
+        phase = phase_of(seed, experiment)
+        since, until = (minutes_at(moment, stretches) for moment in (began, at))
+        plays.append(Play(names.get(digest, ""), phase, seed, since, until, earned))
     return plays
 
 
-def _reigns(
-    record: Record, experiment: Experiment, ended: Mapping[tuple[str, int], float]
-) -> tuple[list[Reign], Headroom | None]:
-    """Replay the race from the journal, and note the leader after each round."""
-    reigns: list[Reign] = []
-    found: list[Headroom] = []
-
-    def on_trial(trial: Trial) -> None:
-        if trial.place != 1 and not (reigns and reigns[-1].name == trial.name):
-            return
-        minute = (
-            ended.get((trial.name, trial.evaluation.episodes[-1].seed)) if trial.evaluation.episodes else None
-        )
-        first = trial if trial.place == 1 else search.trials[0]
-        if minute is not None and first.evaluation.episodes:
-            figures = (first.evaluation.mean, len(first.evaluation.episodes))
-            reigns.append(Reign(minute, first.name, *figures))
-
-    nothing = Nothing(record.ends_here)
-    player = Player(nothing, nothing, experiment.task, experiment.search.in_flight, Spending(), record)
-    search = Search(experiment, player, None, on_trial, found.append, record)
-    search.catch_up(telling=True)
-    return reigns, found[0] if found else None
+def _reigns(past: PastStudy, stretches: Sequence[tuple[float, float]]) -> list[Reign]:
+    names = {trial.number: trial.name for trial in past.trials}
+    return [
+        Reign(minutes_at(one.at, stretches), names.get(one.trial, ""), one.mean, one.episodes)
+        for one in past.state.leaders
+    ]
 
 
 def _cost(past: PastStudy) -> Cost:

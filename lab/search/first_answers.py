@@ -14,8 +14,8 @@ from lab.environments.config import EnvironmentConfig
 from lab.errors import LabError
 from lab.llm.settings import ModelChoice
 from lab.search.trouble_words import TROUBLES, troubles_text
-from lab.storage.journal import Stopped
 from lab.storage.record import Record
+from lab.storage.trials import Trials
 
 FIRST = 24
 """Answers after which a study stops, if none of them could be used."""
@@ -54,8 +54,12 @@ class RefusedError(LabError):
 class FirstAnswers:
     """Watches a study's first steps, as they are played or looked up."""
 
-    def __init__(self, record: Record, model: ModelChoice, environment: EnvironmentConfig) -> None:
-        self._record, self._model, self._environment = record, model, environment
+    def __init__(
+        self, record: Record, trials: Trials, model: ModelChoice, environment: EnvironmentConfig
+    ) -> None:
+        self._record, self._trials = record, trials
+        self._model, self._environment = model, environment
+        self._stopped = read_stopped(trials)
         self._troubles = record.troubles
         self._candidates = {
             digest for (digest, _), one in record.ended.items() if not isinstance(one, FailedEpisode)
@@ -80,6 +84,19 @@ class FirstAnswers:
         if self.useless and self._troubles.steps >= FIRST and len(self._candidates) >= CANDIDATES:
             self._stop()
 
+    def look(self) -> None:
+        """To be called when an episode has ended, or may have elsewhere.
+
+        Raises:
+            LabError: as `step` and `returned` do.
+        """
+        self.check()
+        if self.useless:
+            opening = self._trials.known[: self._trials.fact("opening") or 0]
+            played = [list(trial.intermediate_values.values())[:1] for trial in opening]
+            if played and all(played):
+                self.returned([value for (value,) in played])
+
     def returned(self, returns: Sequence[float]) -> None:
         """The first episodes of the candidates that opened the race returned so much.
 
@@ -96,8 +113,12 @@ class FirstAnswers:
         Raises:
             LabError: it was.
         """
-        if self._record.stopped is not None:
-            raise stop_error(self._record.stopped)
+        if self._stopped is not None:
+            raise self._stopped
+
+    def refresh(self) -> None:
+        """Another process may have stopped the study."""
+        self._stopped = read_stopped(self._trials)
 
     def _stop(self) -> None:
         """Stop, unless an episode that was played elsewhere had an answer that could be used."""
@@ -106,9 +127,9 @@ class FirstAnswers:
             self._troubles = ended
             return
         error = unusable(self._troubles, self._model, self._environment)
-        refused = isinstance(error, RefusedError)
-        do = f"{error.do}; {_FRESH}"
-        self._record.append(Stopped(error.what, error.where, error.why, do, refused=refused))
+        texts = {"what": error.what, "where": error.where, "why": error.why, "do": f"{error.do}; {_FRESH}"}
+        self._trials.state_fact("stopped", {**texts, "refused": isinstance(error, RefusedError)})
+        self.refresh()
         self.check()
 
 
@@ -126,7 +147,10 @@ def unusable(troubles: Troubles, model: ModelChoice, environment: EnvironmentCon
     return UnusableError(what, where=f"{model.name} at {model.shown}", why=why, do=do)
 
 
-def stop_error(event: Stopped) -> LabError:
-    """The error that stopped a study, from its journal."""
-    kind = RefusedError if event.refused else UnusableError
-    return kind(event.what, where=event.where, why=event.why, do=event.do)
+def read_stopped(trials: Trials) -> LabError | None:
+    """Return the error that stopped a study for good; None where none did."""
+    fact = trials.fact("stopped")
+    if fact is None:
+        return None
+    kind = RefusedError if fact["refused"] else UnusableError
+    return kind(fact["what"], where=fact["where"], why=fact["why"], do=fact["do"])

@@ -3,16 +3,16 @@
 It owns which entrants are compared, and when; it costs the episodes of those that nobody would play again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
 from statistics import fmean
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from lab.agent.task import Measure
-from lab.search.race import Entrant, Race, State
+from lab.search.points import Floats
 from lab.stats.format import estimate_text, p_text
 from lab.stats.intervals import Estimate
 
@@ -64,56 +64,62 @@ class Headroom:
 
 
 class HeadroomTest:
-    """Asks the race for what the test needs, and tells its outcome once.
+    """Asks for the episodes that the test needs, and gives its outcome once.
 
     Who is in which group is settled by other episodes than those that are compared, so that equal candidates
-    are found to differ in no more than LEVEL of the studies, however the race chose.
+    are found to differ in no more than LEVEL of the studies, however the search chose.
 
     Args:
-        opening: the entrants that opened the race; they lie far apart.
+        opening: numbers of the trials that opened the search; they lie far apart.
     """
 
-    def __init__(self, race: Race, opening: Sequence[Entrant]) -> None:
-        self._race, self._opening = race, opening
-        self._last: list[Entrant] = []
-        self._asked: list[Entrant] = []
-        self._told = False
+    def __init__(self, opening: Sequence[int], measure: Measure) -> None:
+        self._opening, self._measure = opening, measure
+        self._last: list[int] = []
+        self.asked: list[int] = []
 
-    def look(self) -> Headroom | None:
-        """To be called when an episode has ended: the outcome once, as soon as it is known; else None."""
-        if self._told:
-            return None
+    def look(self, values: Floats, failed: Collection[int]) -> Headroom | None:
+        """Return the outcome as soon as it is known.
+
+        Args:
+            values: what each trial reported, by number and step; NaN where nothing was.
+            failed: trials that cannot be played.
+        """
         if not self._last:
-            self._form_groups()
-        asked = [entrant for entrant in self._asked if entrant.state is not State.FAILED]
-        if not asked or not all(isfinite(self._second(entrant)) for entrant in asked):
+            self._form_groups(values, failed)
+        asked = [one for one in self.asked if one not in failed]
+        if not asked or not np.isfinite(_second(values)[asked]).all():
             return None
-        self._told = True
-        last = [self._second(one) for one in self._last if one in asked]
-        return headroom(self._contenders(self._last), last, self._race.measure)
+        last = [float(_second(values)[one]) for one in self._last if one in asked]
+        return headroom(self._contenders(values), last, self._measure)
 
-    def _form_groups(self) -> None:
+    def _form_groups(self, values: Floats, failed: Collection[int]) -> None:
         """Once as many as came out last have earned a second episode, or none are waited for any longer."""
-        able = [entrant for entrant in self._opening if entrant.state is not State.FAILED]
-        if not all(entrant.played for entrant in able):
+        able = [one for one in self._opening if one not in failed]
+        if len(able) < 2 or max(able) >= len(values) or not np.isfinite(values[able, 0]).all():
             return
-        ranked = sorted(able, key=lambda entrant: self._race.values(entrant)[0])
-        last = ranked[: min(GROUP, len(able) // 2)]
-        earned = len(self._contenders(last)) >= len(last)
-        if earned or len(self._race.entrants) >= LATE * len(self._opening):
-            self._last = last
-            self._asked = last if earned else [*last, *ranked[len(ranked) - len(last) :]]
-            for entrant in self._asked:
-                self._race.again(entrant)
+        order = sorted(able, key=lambda one: float(values[one, 0]))
+        self._last = order[: min(GROUP, len(able) // 2)]
+        earned = len(self._contenders(values)) >= len(self._last)
+        if earned or len(values) >= LATE * len(self._opening):
+            best = order[len(order) - len(self._last) :]
+            self.asked = self._last if earned else [*self._last, *best]
+        else:
+            self._last = []
 
-    def _contenders(self, last: list[Entrant]) -> list[float]:
+    def _contenders(self, values: Floats) -> list[float]:
         """The second values of all others that have one."""
-        values = [self._second(entrant) for entrant in self._race.entrants if entrant not in last]
-        return [one for one in values if isfinite(one)]
+        second = _second(values)
+        return [
+            float(second[one])
+            for one in range(len(values))
+            if one not in self._last and np.isfinite(second[one])
+        ]
 
-    def _second(self, entrant: Entrant) -> float:
-        values = self._race.values(entrant)
-        return float(values[1]) if len(values) > 1 else float("nan")
+
+def _second(values: Floats) -> Floats:
+    second: Floats = values[:, 1] if values.shape[1] > 1 else np.full(len(values), np.nan)
+    return second
 
 
 def headroom(

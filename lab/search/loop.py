@@ -1,80 +1,99 @@
-"""The search: let the race choose, play what it chose, tell it what was returned.
+"""The search: begin what the race chooses, play it, keep it, report it.
 
-It owns the loop, and when it ends: as soon as what is left of the budget is what the verdict needs. A heat is
-chosen as late as possible, when an episode could begin at once. Whatever changes the race is an entry of the
-journal first, and the race changes as the journal is read: so a search that was broken off goes on where it
-was, and several workers that read one journal run one race.
+It owns the loop, and when it ends: as soon as what is left of the budget is what the verdict needs. What is
+begun is chosen as late as possible, when an episode could begin at once. An episode is kept before it is
+reported: what a killed process left unreported, the next one reports.
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Coroutine
-from dataclasses import replace
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 
 import numpy as np
+import optuna
+from optuna.trial import TrialState
 
-from lab.agent.candidate import Candidate
-from lab.agent.episode import CutEpisode, Ending, FailedEpisode, Tally
-from lab.agent.evaluation import BASELINE, Evaluation, Trial
+from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
+from lab.agent.evaluation import BASELINE, Trial
 from lab.errors import BudgetError
 from lab.experiment.experiment import Experiment
 from lab.experiment.space import Space
-from lab.proposers.rounds import Renewal
-from lab.search.headroom import Headroom, HeadroomTest
-from lab.search.player import Player
+from lab.proposers.rounds import Found, Rounds
+from lab.search.headroom import Headroom
+from lab.search.player import Played, Player
 from lab.search.points import spread_out
-from lab.search.race import Entrant, Heat, Race, State
+from lab.search.race import OpenTrial, Race
 from lab.search.running import Hopeless
-from lab.storage.journal import Begun, Entered, Over, Renewed, Renewing, Searched, Seen
-from lab.storage.record import Record, Which
+from lab.search.trials import Standings, distributions_of, number_of
+from lab.storage.record import Record
+from lab.storage.trials import Trials
 
-OnTrial = Callable[[Trial], None]
+Playing = Coroutine[None, None, Played | Ending]
+"""An episode that is to be played."""
 
 
 class Search:
-    """One search; `trials` holds what has played, also when the search is cut short.
+    """One search, of one process.
 
     Attributes:
+        all_begun: set once the search begins nothing more.
         stopped_by: the budget's limit that broke episodes off; the search resumes once it is raised.
 
     Args:
-        renewal: brings new texts and demonstrations into the space on the way; None for neither.
-        on_trial: told of a trial each time that it has finished a rung.
-        on_headroom: told once, when it can be told whether candidates differ.
-        record: what was done before, or is done by other workers, is taken from it; what is done is kept
-            there, by the player too.
+        rounds: bring new texts and demonstrations into the space; None for neither.
+        on_trial: called with a trial each time that it has ended a rung.
+        on_headroom: called once, as soon as it is known whether candidates differ.
     """
 
     def __init__(
         self,
         experiment: Experiment,
         player: Player,
-        renewal: Renewal | None,
-        on_trial: OnTrial,
+        rounds: Rounds | None,
+        on_trial: Callable[[Trial], None],
         on_headroom: Callable[[Headroom], None],
         record: Record,
+        study: Trials,
     ) -> None:
-        self.space: Space = experiment.space
-        self.all_begun = asyncio.Event()
-        self._experiment, self._player, self._renewal = experiment, player, renewal
-        self._on_trial, self._on_headroom, self._record = on_trial, on_headroom, record
-        self._over, self._applied, self._caught_up = False, 0, False
-        self._unended: dict[Which, tuple[Entrant, int]] = {}
-        self._renewer = ""
-        self._episodes: defaultdict[int, list[Tally]] = defaultdict(list)
-        self._cut: defaultdict[int, list[CutEpisode]] = defaultdict(list)
-        settings = experiment.search
+        self._experiment, self._player, self._rounds = experiment, player, rounds
+        self._on_trial, self._on_headroom = on_trial, on_headroom
+        self._record, self._study = record, study
         self._race = Race(
+            study,
             experiment.space,
-            experiment.objective,
-            settings.episodes,
-            settings.error_rate,
-            experiment.seed,
-            max(len(experiment.task.tasks), 1),
+            distributions_of(experiment),
+            experiment.search.episodes,
+            experiment.objective.maximise,
+            shared=record.store.shared,
         )
-        self._opening: list[Entrant] = []
-        self._headroom: HeadroomTest | None = None
+        self._standings = Standings(experiment, record.ended)
+        self._over, self._unstarted = False, set[Playing]()
+        self.all_begun, self._changed = asyncio.Event(), asyncio.Event()
         self.stopped_by: BudgetError | None = None
+        self.wake()
+
+    @property
+    def space(self) -> Space:
+        """What may be chosen now."""
+        return self._race.space
+
+    @property
+    def running(self) -> list[optuna.Trial]:
+        """The trials that this process plays."""
+        return [one.trial for one in self._race.open.values()]
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All that have played, best first."""
+        if self._record.store.shared:
+            self._record.refresh()
+        return self._standings.ranked(self._study.known, self._race.expected())
+
+    def best(self, count: int) -> list[Trial]:
+        """The `count` best trials, without the baseline."""
+        return [trial for trial in self.trials if trial.number != BASELINE][:count]
 
     async def run(self) -> None:
         """Play until the budget leaves no more than the verdict needs, and no worker plays any more.
@@ -83,257 +102,209 @@ class Search:
             LabError: endpoint or environment are not to be had, the baseline cannot be played, or none of
                 the first answers could be used.
         """
-        self._read()
-        while self._headroom is None and not self._over:
-            self._record.propose(Entered(self._first()))
-            self._read()
-        self._caught_up = True
+        if not self._over:
+            self._begin_study()
         for trial in self.trials:
             self._on_trial(trial)
         try:
             async with asyncio.TaskGroup() as group:
-                while not self._over and self.stopped_by is None:
+                while self.stopped_by is None and not self._over:
                     await self._player.room()
-                    self._read()
-                    self._look_at_first()
-                    if self._over or self._begins_something(group):
-                        continue
-                    if self.all_begun.is_set() and not self._goes_on:
-                        self._record.propose(Searched())
+                    if self._player.first is not None:
+                        self._player.first.look()
+                    if self._begins_something(group):
+                        await asyncio.sleep(0)
+                    elif self.all_begun.is_set() and not self._is_playing:
+                        break
                     else:
-                        await self._record.changed()
+                        await self._changed.wait()
+                        self._changed.clear()
+        except BaseException:
+            self._study.hand_over(self.running)
+            raise
         finally:
             self.all_begun.set()
-
-    def catch_up(self, *, telling: bool = False) -> None:
-        """Stand where the record stands, and begin nothing; `telling` of each rung on the way there."""
-        self._caught_up = self._caught_up or telling
-        self._read()
+            for episode in self._unstarted:  # cancelled before they ran
+                episode.close()
+        if self.stopped_by is not None:
+            self._study.hand_over(self.running)
 
     def end(self) -> None:
-        """The search is over, and will not go on another time."""
-        self._read()
+        """The search is over, and will not go on another time: what is running ends with what it has."""
+        self._race.end()
         if not self._over:
-            self._record.append(Searched())
-            self._read()
+            self._over = True
+            self._study.state_fact("searched", True)
 
-    @property
-    def trials(self) -> list[Trial]:
-        """All that have played, best first."""
-        return [self._trial(entrant, place) for place, entrant in enumerate(self._ranking(), 1)]
+    async def at_rest(self) -> None:
+        """Return once no process plays the search's episodes any more."""
+        while self._race.elsewhere() > 0:
+            await self._changed.wait()
+            self._changed.clear()
 
-    def best(self, count: int) -> list[Trial]:
-        """The `count` best trials, without the baseline."""
-        return [trial for trial in self.trials if trial.number != BASELINE][:count]
+    def wake(self) -> None:
+        """Look again: something has changed elsewhere."""
+        for found in self._rounds.read() if self._rounds else []:
+            self._include(found)
+        self._over = self._over or self._study.fact("searched") is not None
+        self._changed.set()
 
-    def _first(self) -> tuple[Candidate, ...]:
-        """The baseline and candidates that lie far apart: they open the race."""
-        rng = np.random.default_rng(self._experiment.seed)
-        spread = spread_out(self.space, self._experiment.search.headroom - 1, rng)
-        return (self._experiment.baseline, *map(self.space.candidate, spread))
+    def _begin_study(self) -> None:
+        """Let the baseline and a spread of candidates wait, if this is new; else take up what is open."""
+        with self._record.store.exclusively():
+            if not self._study.read():
+                self._study.state_fact("verdict", "none yet")  # first, where optuna-dashboard shows it
+                rng = np.random.default_rng(self._experiment.seed)
+                count = self._experiment.search.headroom - 1 if self._race.is_own else 0
+                spread = spread_out(self.space.distributions(), count, rng)
+                for candidate in (self._experiment.baseline, *map(self.space.candidate, spread)):
+                    self._race.enqueue(candidate)
+                self._study.state_fact("opening", len(self._study.known))
+        self._race.open_with(self._study.fact("opening") or 0)
+        if not self._record.store.shared:
+            for one in self._race.take_up():
+                self._take_known(one)
 
-    def _look_at_first(self) -> None:
-        """Stop where no answer could be used so far, in one way or the other; see
-        `lab.search.first_answers`.
-        """
-        if (first := self._player.first) is None:
-            return
-        first.check()
-        played = [self._episodes[entrant.index][:1] for entrant in self._opening]
-        if first.useless and all(played):
-            first.returned([tally.episode_return for (tally,) in played])
+    def _take_known(self, one: OpenTrial) -> None:
+        """Report what is on record of a trial; a failure of the baseline ended an earlier process."""
+        reported = self._study.known[one.trial.number].intermediate_values
+        for step in range(self._experiment.search.episodes):
+            key = (one.candidate.digest, self._experiment.seed + step)
+            ending = self._record.ended.get(key)
+            if isinstance(ending, FailedEpisode) and one.number == BASELINE:
+                self._record.forget_failure(*key)
+            elif ending is not None and step not in reported:
+                self._take(one, step, ending)
 
-    @property
-    def _goes_on(self) -> bool:
-        """Whether an episode or a renewal goes on, here or elsewhere."""
-        return bool(self._unended or self._renewing)
-
-    @property
-    def _renewing(self) -> bool:
-        return self._renewer != ""
+    # What is next
 
     def _begins_something(self, group: asyncio.TaskGroup) -> bool:
-        """Begin one thing, where there is one to begin and a slot is free; also True for a lost attempt."""
-        abandoned = self._abandoned()
-        if abandoned is not None:
-            if self._record.claim(abandoned):
-                self._play(*self._unended[abandoned], group)
-            return True
-        if self._renewing and self._renewer not in self._record.alive:
-            return self._begin_renewal(group)
-        if self.all_begun.is_set():
+        """Begin one thing, where there is one to begin and the budget has room for it."""
+        if self._record.store.shared:
+            self._over = self._over or self._study.fact("searched") is not None
+        if self.all_begun.is_set() or self._over:
             return False
-        due = self._renewal is not None and not self._renewing and self._renewal.due(self._progress())
-        if due and self._room_for(1):
-            return self._begin_renewal(group)
-        heat = self._race.next()
-        if heat is not None and self._room_for(len(heat.places)):
-            return self._begin(heat, group)
-        # Once a renewal has ended, the budget that was kept for its first episodes is there for them.
-        if not self._renewing and (heat is not None or not self._unended):
+        rounds = self._rounds
+        if rounds and rounds.due(self._progress()) and self._has_room(1) and rounds.begin():
+            group.create_task(self._renew(rounds))
+            return True
+        move = self._race.next()
+        if move is not None and self._has_room(len(move.steps)):
+            one = move.trial or self._race.ask()
+            if move.trial is None and one is not None:
+                self._take_known(one)
+            if one is not None and (move.trial or self._is_untried(one)):
+                self._play(one, move.steps, group)
+            return True
+        # Once a round has ended, the budget that was kept for its first episodes is there for others.
+        if not self._is_in_round and (move is not None or not self._is_playing):
             self.all_begun.set()
         return False
 
-    def _abandoned(self) -> Which | None:
-        """An episode whose worker is gone."""
-        alive, players = self._record.alive, self._record.unended
-        return next((which for which in self._unended if players.get(which) not in alive), None)
+    def _is_untried(self, one: OpenTrial) -> bool:
+        return one.trial.number in self._race.open and one.reported == 0 and not one.playing
 
-    def _room_for(self, episodes: int) -> bool:
+    @property
+    def _is_in_round(self) -> bool:
+        return self._rounds is not None and self._rounds.in_progress
+
+    @property
+    def _is_playing(self) -> bool:
+        """Whether anything is being played, here or elsewhere."""
+        return self._is_in_round or self._race.playing > 0 or self._race.elsewhere() > 0
+
+    def _has_room(self, episodes: int) -> bool:
         """Whether the budget has room for so many episodes beside all that is owed."""
-        if self._fits(episodes + self._record.uncounted):
-            return True
-        if not self._record.uncounted:
-            return False
-        self._player.spending.recount()
-        return self._fits(episodes)
-
-    def _fits(self, episodes: int) -> bool:
-        players, me = self._record.unended, self._record.worker
         if self._player.spending.time_is_up and self._has_rival:
             return False
-        elsewhere = sum(players.get(which) != me for which in self._unended)
-        owed = self._player.owed_calls + (elsewhere + episodes) * self._experiment.task.max_steps
-        if self._renewal is not None:
-            owed += self._renewal.owed_calls
+        elsewhere = self._race.elsewhere() + episodes
+        owed = self._player.owed_calls + elsewhere * self._experiment.task.max_steps
+        if self._rounds is not None:
+            owed += self._rounds.owed_calls
         return self._player.spending.room_for(owed, self._experiment.verdict_calls)
 
     @property
     def _has_rival(self) -> bool:
         """Whether anything besides the baseline has begun: without it there would be nothing to judge."""
-        others = (one for one in self._race.entrants if self._number(one) != BASELINE)
-        return any(one.owed or one.played for one in others)
+        begun = (one for one in self._study.known if one.state is not TrialState.WAITING)
+        return any(number_of(one) != BASELINE for one in begun)
 
     def _progress(self) -> float:
         return self._player.spending.progress(self._experiment.verdict_calls)
 
-    def _begin(self, heat: Heat, group: asyncio.TaskGroup) -> bool:
-        seeds = [self._experiment.seed + place for place in heat.places]
-        if self._record.propose(Begun(heat.candidate, seeds[0], seeds[-1] + 1)):
-            self._read()
-            for seed in seeds:
-                self._play(*self._unended[heat.candidate.digest, seed], group)
-        return True
+    # Playing
 
-    def _play(self, entrant: Entrant, place: int, group: asyncio.TaskGroup) -> None:
-        seed = self._experiment.seed + place
-        hopeless = self._hopeless(entrant, place)
-        group.create_task(self._within_budget(self._player.episode(entrant.candidate, seed, hopeless)))
+    def _play(self, one: OpenTrial, steps: range, group: asyncio.TaskGroup) -> None:
+        self._race.begin(one, steps)
+        for step in steps:
+            seed = self._experiment.seed + step
+            episode = self._player.episode(one.candidate, seed, self._hopeless(one, step))
+            self._unstarted.add(episode)
+            group.create_task(self._episode(one, step, episode))
 
-    async def _within_budget(self, work: Coroutine[None, None, object]) -> None:
-        """Do it; where a limit of the budget breaks it off, the search stops, and its journal stays open."""
+    async def _episode(self, one: OpenTrial, step: int, episode: Playing) -> None:
+        self._unstarted.discard(episode)
+        with self._within_budget():
+            ending = await episode
+            self._take(one, step, ending.tally if isinstance(ending, Episode) else ending)
+        self._changed.set()
+
+    @contextmanager
+    def _within_budget(self) -> Iterator[None]:
+        """Where a limit of the budget breaks it off, the search stops, and its trials stay open."""
         try:
-            await work
+            yield
         except BudgetError as error:
             self.stopped_by = error
-            self._record.tell()
 
-    def _hopeless(self, entrant: Entrant, place: int) -> Hopeless | None:
+    def _hopeless(self, one: OpenTrial, step: int) -> Hopeless | None:
         task, measure = self._experiment.task, self._experiment.objective.maximise
-        if not task.bounds(measure) or self._number(entrant) == BASELINE:
+        if not self._race.drops_in_the_middle or not task.bounds(measure) or one.number == BASELINE:
             return None
-        return lambda bound: self._race.drops(entrant, (place, task.most_value(bound, measure)))
+        return lambda bound: self._race.drops(one, step, task.most_value(bound, measure))
 
-    def _begin_renewal(self, group: asyncio.TaskGroup) -> bool:
-        if self._record.propose(Renewing(self._record.worker)):
-            self._read()
-            group.create_task(self._within_budget(self._renew()))
-        return True
-
-    async def _renew(self) -> None:
-        assert self._renewal is not None
-        found = await self._renewal.bring(self.trials)
-        incumbent = self._race.best(1)[0].candidate
-        self._record.append(Renewed(found.texts, found.demonstrations, incumbent))
-
-    def _read(self) -> None:
-        """Take in what the journal has that the race has not."""
-        while self._applied < len(self._record.events):
-            event = self._record.events[self._applied]
-            self._applied += 1
-            if not self._over:
-                self._apply(event)
-
-    def _apply(self, event: Seen) -> None:
-        match event:
-            case Entered(candidates) if self._headroom is None:
-                entered = map(self._race.enter, candidates)
-                self._opening = [one for one in entered if one is not None]
-                self._headroom = HeadroomTest(self._race, self._opening)
-            case Begun(candidate, first, last):
-                places = range(first - self._experiment.seed, last - self._experiment.seed)
-                entrant = self._race.begin(Heat(candidate, places))
-                for seed, place in zip(range(first, last), places, strict=True):
-                    self._unended[candidate.digest, seed] = (entrant, place)
-            case Over(digest, seed) if self._is_over((digest, seed)):
-                if self._is_of_a_failed_baseline((digest, seed)) and not self._caught_up:
-                    self._record.reopen((digest, seed))  # it ended an earlier process, and may do better now
-                else:
-                    self._take((digest, seed))
-            case Renewing(worker):
-                if self._renewal is not None and not self._renewing:
-                    self._renewal.begin()
-                self._renewer = worker
-            case Renewed() if self._renewing:
-                self._renewer = ""
-                if self._renewal is not None:
-                    self._renewal.end()
-                self._widen(event)
-            case Searched():
-                self._over = True
-            case _:
-                pass
-
-    def _is_over(self, which: Which) -> bool:
-        """Whether the race does not know yet that it ended; of a reopened one the record has no end."""
-        return which in self._unended and which in self._record.ended
-
-    def _is_of_a_failed_baseline(self, which: Which) -> bool:
-        entrant, _ = self._unended[which]
-        return self._number(entrant) == BASELINE and isinstance(self._record.ended[which], FailedEpisode)
-
-    def _take(self, which: Which) -> None:
+    def _take(self, one: OpenTrial, step: int, ending: Ending) -> None:
         """Tell the race how an episode ended."""
-        entrant, place = self._unended.pop(which)
-        headroom = self._tell_race(entrant, place, self._record.ended[which])
-        if self._caught_up and entrant.owed == 0 and entrant.state is not State.FAILED:
-            rank = self._race.best(len(self._race.entrants)).index(entrant) + 1
-            self._on_trial(self._trial(entrant, rank))
-        if headroom is not None:
+        objective, task = self._experiment.objective, self._experiment.task
+        ended = True
+        match ending:
+            case Tally() as tally:
+                cost = None if objective.cost is None else objective.cost_of(tally)
+                ended = self._race.report(one, step, task.value_of(tally.rewards, objective.maximise), cost)
+            case CutEpisode(bound=bound):
+                self._race.cut(one, step, task.most_value(bound, objective.maximise))
+            case FailedEpisode(error=error):
+                if one.number == BASELINE:
+                    raise error  # without a baseline there is nothing to compare with
+                self._race.fail(one, error.what)
+        if ended:
+            self._tell(one)
+        if (headroom := self._race.headroom()) is not None:
+            self._study.state_fact("headroom", asdict(headroom))
             self._on_headroom(headroom)
 
-    def _tell_race(self, entrant: Entrant, place: int, played: Ending) -> Headroom | None:
-        task, objective = self._experiment.task, self._experiment.objective
-        match played:
-            case Tally() as tally:
-                self._episodes[entrant.index].append(tally)
-                value = task.value_of(tally.rewards, objective.maximise)
-                self._race.record(entrant, place, value, objective.cost_of(tally))
-            case CutEpisode(bound=bound) as cut:
-                self._cut[entrant.index].append(cut)
-                self._race.cut(entrant, place, task.most_value(bound, objective.maximise))
-            case FailedEpisode(error=error):
-                if self._number(entrant) == BASELINE:
-                    raise error  # without a baseline there is nothing to compare with
-                self._race.fail(entrant)
-        return self._headroom.look() if self._headroom else None
+    def _tell(self, one: OpenTrial) -> None:
+        """Say where a trial stands that has ended a rung, and keep who leads now."""
+        trials = self.trials
+        if found := next((trial for trial in trials if trial.number == one.number), None):
+            self._on_trial(found)
+        leaders = self._study.fact("leaders") or []
+        if trials and (not leaders or leaders[-1]["trial"] != trials[0].number):
+            leader = trials[0].evaluation
+            figures = {"trial": trials[0].number, "mean": leader.mean, "episodes": len(leader.episodes)}
+            self._study.state_fact("leaders", [*leaders, {"at": time.time(), **figures}])
 
-    def _widen(self, event: Renewed) -> None:
-        self.space = self.space.widened(event.texts, event.demonstrations)
-        self._race.widen(self.space)
-        for text in event.texts:
-            self._race.enter(replace(event.incumbent, template=text))
+    # New texts
 
-    def _ranking(self) -> list[Entrant]:
-        ranked = self._race.best(len(self._race.entrants))
-        return [entrant for entrant in ranked if self._episodes[entrant.index]]
+    async def _renew(self, rounds: Rounds) -> None:
+        with self._within_budget():
+            found = await rounds.bring(self.trials)
+            leader = self.trials[0].candidate
+            self._include(found)
+            for text in found.texts:
+                self._race.enqueue(replace(leader, template=text))
+            rounds.end(found)
+        self._changed.set()
 
-    def _trial(self, entrant: Entrant, place: int) -> Trial:
-        episodes, cut = tuple(self._episodes[entrant.index]), tuple(self._cut[entrant.index])
-        task, measure = self._experiment.task, self._experiment.objective.maximise
-        evaluation = Evaluation(entrant.candidate, task, episodes, cut=cut, measure=measure)
-        dropped = entrant.state is State.DROPPED
-        return Trial(self._number(entrant), evaluation, place, dropped, len(cut))
-
-    def _number(self, entrant: Entrant) -> int:
-        return BASELINE + entrant.index  # the baseline enters first
+    def _include(self, found: Found) -> None:
+        self._race.widen(self.space.widened(found.texts, found.demonstrations))

@@ -23,8 +23,7 @@ from lab.search.blame import Blame
 from lab.search.first_answers import FirstAnswers
 from lab.search.running import Cut, Hopeless, Running
 from lab.storage.call_cache import Recorded
-from lab.storage.journal import Ended, Failed
-from lab.storage.record import Record, Which
+from lab.storage.record import EpisodeKey, Record
 
 ATTEMPTS = 3
 """Times that an episode is begun before its environment counts as failed, or its candidate as unplayable."""
@@ -141,13 +140,6 @@ class Player:
         failed = tuple(result for result in results if isinstance(result, FailedEpisode))
         return Evaluation(candidate, self.task, ended, failed, measure=self._measure)
 
-    def retry(self, candidate: Candidate, seeds: Sequence[int]) -> None:
-        """Where all of these episodes have failed in an earlier process, let them be played again."""
-        record, episodes = self._record, [(candidate.digest, seed) for seed in seeds]
-        if record and all(isinstance(record.ended.get(one), FailedEpisode) for one in episodes):
-            for one in episodes:
-                record.reopen(one)
-
     async def _if_affordable(self, candidate: Candidate, seed: int, later: int) -> Played | Ending | None:
         try:
             return await self.episode(candidate, seed, later_calls=later)
@@ -166,26 +158,21 @@ class Player:
             self._owe(-1)
 
     async def _once(self, record: Record, candidate: Candidate, seed: int, running: Running) -> Ending:
-        """Play it, unless another worker has, or does: then wait for how it ends."""
-        which = (candidate.digest, seed)
-        while which not in record.ended:
-            if record.judged:  # without it: the budget ended the verdict
-                raise record.ends_here()
-            async with self._slots:
-                await self._room_in_budget(running, record, which)
-                self._running.add(running)
-                try:
-                    if record.claim(which):
-                        return self._keep(record, candidate, await self._attempts(candidate, seed, running))
-                finally:
-                    self._running.discard(running)
-                    self._ended.set()
-                    self._ended = asyncio.Event()
-            if which not in record.ended:
-                await record.changed()
-        return record.ended[which]
+        """Play it, unless it is on record."""
+        key = (candidate.digest, seed)
+        if key in record.ended:
+            return record.ended[key]
+        async with self._slots:
+            await self._room_in_budget(running, record, key)
+            self._running.add(running)
+            try:
+                return record.keep_episode(key[0], await self._attempts(candidate, seed, running))
+            finally:
+                self._running.discard(running)
+                self._ended.set()
+                self._ended = asyncio.Event()
 
-    async def _room_in_budget(self, running: Running, record: Record, which: Which) -> None:
+    async def _room_in_budget(self, running: Running, record: Record, key: EpisodeKey) -> None:
         """Return when an optional episode fits beside those that are being played.
 
         One that was answered and has not taken its step counts for a call too many, and one that ends early
@@ -194,7 +181,7 @@ class Player:
         Raises:
             BudgetError: it does not fit although nothing else is being played.
         """
-        kept = len(record.calls_of(scope_of(*which))) if running.is_optional else 0
+        kept = len(record.calls_of(scope_of(*key))) if running.is_optional else 0
         while not running.fits(self._running, kept, self.spending):
             if not self._running:
                 raise out_of_budget(self.spending.nearest_limit)
@@ -241,16 +228,6 @@ class Player:
             self._said_large = True
             told = f"An observation has {largest:,} characters, and each is recorded whole."
             self._say(f"{told} To cut it, set longest under [environment] in the experiment file.")
-
-    @staticmethod
-    def _keep(record: Record, candidate: Candidate, played: Played) -> Ending:
-        if isinstance(played, FailedEpisode):
-            error = played.error
-            texts = (error.what, error.where, error.why, error.do)
-            record.append(Failed(candidate.digest, played.seed, *texts))
-        else:
-            record.append(Ended(candidate.digest, played))
-        return record.ended[candidate.digest, played.seed]
 
     def _owe(self, change: int) -> None:
         self._owed += change

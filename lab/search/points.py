@@ -1,41 +1,86 @@
-"""Points of a Space: at random, or spread out."""
+"""Points of a search space, in Optuna's distributions: at random, or spread out, and as numbers."""
+
+from collections.abc import Mapping, Sequence
+from math import exp, floor, log
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
-from lab.agent.candidate import Setting
-from lab.experiment.space import Choices, Dimension, Range, Space
+Distributions = Mapping[str, BaseDistribution]
+"""A search space: each parameter's distribution."""
 
-Params = dict[str, Setting]
+Params = dict[str, Any]
+"""A point of it: each parameter's value."""
 
-
-def at_random(space: Space, count: int, rng: np.random.Generator) -> list[Params]:
-    """`count` points, each dimension drawn on its own."""
-    return _points(space, [rng.random(count) for _ in space.free], count)
+Floats = NDArray[np.float64]
 
 
-def spread_out(space: Space, count: int, rng: np.random.Generator) -> list[Params]:
-    """`count` points that lie far apart: every part of every dimension is met equally often.
+def at_random(space: Distributions, count: int, rng: np.random.Generator) -> list[Params]:
+    """Return `count` points, each parameter drawn independently."""
+    return _points(space, [rng.random(count) for _ in space], count)
+
+
+def spread_out(space: Distributions, count: int, rng: np.random.Generator) -> list[Params]:
+    """Return `count` points that lie far apart: every part of every range is drawn equally often.
 
     A Latin hypercube: McKay, Beckman and Conover, Technometrics 21 (1979).
     """
-    return _points(space, [(rng.permutation(count) + rng.random(count)) / count for _ in space.free], count)
+    return _points(space, [(rng.permutation(count) + rng.random(count)) / count for _ in space], count)
 
 
-def _points(space: Space, columns: list[NDArray[np.float64]], count: int) -> list[Params]:
-    """Points from columns of numbers in [0, 1), one column a dimension."""
+def value_at(distribution: BaseDistribution, share: float) -> Any:  # noqa: ANN401  # of any category
+    """Return the value at `share`, in [0, 1), of a distribution."""
+    match distribution:
+        case CategoricalDistribution():
+            return distribution.choices[int(share * len(distribution.choices))]
+        case IntDistribution(log=True):
+            low, high = log(distribution.low - 0.5), log(distribution.high + 0.5)
+            return min(max(round(exp(low + share * (high - low))), distribution.low), distribution.high)
+        case IntDistribution():
+            steps = (distribution.high - distribution.low) // distribution.step + 1
+            return distribution.low + distribution.step * int(share * steps)
+        case FloatDistribution(log=True):
+            low, high = log(distribution.low), log(distribution.high)
+            return min(max(exp(low + share * (high - low)), distribution.low), distribution.high)
+        case FloatDistribution(step=float(step)):
+            steps = floor((distribution.high - distribution.low) / step + 1e-9) + 1
+            return min(round(distribution.low + step * int(share * steps), 12), distribution.high)
+        case FloatDistribution():
+            return distribution.low + float(share) * (distribution.high - distribution.low)
+    raise TypeError(f"unknown distribution: {distribution!r}")
+
+
+def contains(distribution: BaseDistribution, value: Any) -> bool:  # noqa: ANN401  # of any category
+    """Return whether `value` is one of a distribution's."""
+    match distribution:
+        case CategoricalDistribution():
+            return bool(value in distribution.choices)
+        case IntDistribution() | FloatDistribution():
+            return bool(distribution.low <= value <= distribution.high)
+    raise TypeError(f"unknown distribution: {distribution!r}")
+
+
+def scaled(distribution: IntDistribution | FloatDistribution, values: Sequence[float]) -> Floats:
+    """Return numbers as shares of their range, from -1 to 1; logarithms where the range is logarithmic."""
+    numbers = np.array(values, dtype=float)
+    ends = np.array([distribution.low, distribution.high], dtype=float)
+    if distribution.log:
+        numbers, ends = np.log(numbers), np.log(ends)
+    width = float(ends[1] - ends[0])
+    shares: Floats = (numbers - ends[0]) / width * 2 - 1 if width > 0 else np.zeros_like(numbers)
+    return shares
+
+
+def _points(space: Distributions, columns: Sequence[Floats], count: int) -> list[Params]:
     values = [
-        [_value(dimension, share) for share in column]
-        for dimension, column in zip(space.free.values(), columns, strict=True)
+        [value_at(distribution, float(share)) for share in column]
+        for distribution, column in zip(space.values(), columns, strict=True)
     ]
-    return [dict(zip(space.free, row, strict=True)) for row in zip(*values, strict=True)] or [{}] * count
-
-
-def _value(dimension: Dimension, share: float) -> Setting:
-    match dimension:
-        case Choices(values):
-            return values[int(share * len(values))]
-        case Range(int(low), int(high)):
-            return low + int(share * (high - low + 1))
-        case Range(low, high):
-            return round(low + float(share) * (high - low), 2)
+    return [dict(zip(space, row, strict=True)) for row in zip(*values, strict=True)] or [{}] * count

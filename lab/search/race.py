@@ -1,259 +1,312 @@
-"""The Race: which candidate plays which of the search's seeds next, and who is dropped.
+"""The Race: what a study's trials play next, and how each ends; on Optuna's study, and nothing else.
 
-Every candidate plays the same seeds in the same order, in rungs of 1, 2, 4, ... episodes. It owns these
-decisions; it plays nothing itself, and neither clock nor endpoint reach here.
+All trials play the same instances in the same order, by the lab's own rule in rungs of 1, 2, 4, ... Optuna
+has no hook for the choice between a new trial and one that could play on, so it is made here, by
+`RaceSampler.choose`. Nothing is played here, and neither clock, endpoint nor budget reach here.
 """
 
-from collections import deque
-from dataclasses import dataclass, replace
-from enum import Enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
 
 from lab.agent.candidate import Candidate
 from lab.agent.task import Measure
-from lab.experiment.objective import Objective
 from lab.experiment.space import Space
-from lab.search.points import Params, at_random
-from lab.search.returns import Scores
-from lab.search.surrogate import Draw, crossed, features
-from lab.stats.moderated_t import Floats
+from lab.search.headroom import Headroom, HeadroomTest
+from lab.search.points import Floats
+from lab.search.pruner import RacePruner
+from lab.search.sampler import NEW, RaceSampler
+from lab.search.trials import (
+    attributes,
+    candidate_of,
+    drawn_from,
+    expected,
+    first_two,
+    is_taken_over,
+    note_of,
+    number_of,
+)
+from lab.storage.trials import Trials
 
-FRESH = 64
-"""New candidates that are drawn for each choice; the best of them, and the best that can be made of their
-settings, are compared with the known."""
-
-
-class State(Enum):
-    """Where an entrant stands: it may still win, was shown to be worse, or cannot be played."""
-
-    ALIVE = "alive"
-    DROPPED = "dropped"
-    FAILED = "failed"
+REPEATS = 100
+"""Trials in a row that propose nothing new, after which a sampler is not asked again."""
 
 
 @dataclass
-class Entrant:
-    """A candidate in the race.
+class OpenTrial:
+    """A running trial of this process.
 
     Attributes:
-        index: its place in the order of entering.
-        params: the same as the space's parameters; None where it lies outside.
-        owed: episodes that it is playing, or has been told to.
-        played: episodes of the rungs that it has finished.
+        number: as people see it.
+        playing: steps that are being played.
+        reported: how many were reported.
     """
 
-    index: int
+    trial: optuna.Trial
+    number: int
     candidate: Candidate
-    params: Params | None
-    owed: int = 0
-    played: int = 0
-    state: State = State.ALIVE
+    playing: set[int] = field(default_factory=set)
+    reported: int = 0
 
 
 @dataclass(frozen=True)
-class Heat:
-    """What is to be played next: a candidate, and which of the seeds, by their places in the order."""
+class Move:
+    """What should be begun next: these steps of a trial; None for one that is asked for."""
 
-    candidate: Candidate
-    places: range
+    trial: OpenTrial | None
+    steps: range
 
 
 class Race:
-    """One race over a space.
+    """The race of one process.
+
+    Attributes:
+        open: the trials that this process plays, by Optuna's numbers.
+        space: what may be chosen now; see `widen`.
 
     Args:
-        most: episodes that a candidate plays at most.
-        error_rate: the chance, at most, that the truly best of all entrants is dropped; see `drops`.
-        seed: of the draws. A choice follows from it, what was begun and what was played, and nothing else.
-        tasks: that the seeds play by turns.
+        study: with its sampler and pruner.
+        distributions: of the study, in which a trial's parameters are.
+        episodes: that a trial plays at most.
+        shared: whether other processes may be at the study.
     """
 
     def __init__(
         self,
+        study: Trials,
         space: Space,
-        objective: Objective,
-        most: int,
-        error_rate: float,
-        seed: int,
-        tasks: int = 1,
+        distributions: Mapping[str, BaseDistribution],
+        episodes: int,
+        measure: Measure = "return",
+        *,
+        shared: bool = False,
     ) -> None:
-        self.entrants: list[Entrant] = []
-        self._space, self._objective, self._seed = space, objective, seed
-        self._most, self._error_rate = most, error_rate
-        self._begun = 0
-        self._values, self._costs = Scores(most, tasks), Scores(most, tasks)
-        self._features: list[Floats] = []
-        self._known: dict[Candidate, Entrant] = {}
-        self._forced: deque[Heat] = deque()
-
-    def enter(self, candidate: Candidate) -> Entrant | None:
-        """Add a candidate that plays before anything else is chosen; None if it is known."""
-        if candidate in self._known:
-            return None
-        entrant = self._add(candidate)
-        self._forced.append(Heat(candidate, range(1)))
-        return entrant
-
-    def again(self, entrant: Entrant) -> None:
-        """Let an entrant that has played once play its second episode before anything else is chosen."""
-        if entrant.played == 1 and not entrant.owed and self._most > 1:
-            self._forced.append(Heat(entrant.candidate, range(1, 2)))
+        self.study, self.open = study, dict[int, OpenTrial]()
+        self._distributions, self._episodes = dict(distributions), episodes
+        self._measure, self._shared, self._repeats = measure, shared, 0
+        sampler = study.study.sampler
+        self._sampler = sampler if isinstance(sampler, RaceSampler) else None
+        pruner = study.study.pruner
+        self._pruner = pruner if isinstance(pruner, RacePruner) else None
+        self._headroom: HeadroomTest | None = None
+        self.widen(space)
 
     @property
-    def measure(self) -> Measure:
-        """The number that the values are of."""
-        return self._objective.maximise
-
-    def values(self, entrant: Entrant) -> Floats:
-        """Its episodes' values, a place for each of the seeds; NaN where it has not played."""
-        values: Floats = self._values.values[entrant.index]
-        return values
+    def is_own(self) -> bool:
+        """Whether the lab's own sampler chooses."""
+        return self._sampler is not None
 
     def widen(self, space: Space) -> None:
-        """Go on in another space, with more choices; what was played counts there too."""
-        self._space = space
-        for entrant in self.entrants:
-            entrant.params = space.params(entrant.candidate)
-        self._features = [self._row(entrant.params) for entrant in self.entrants]
+        """Choose from another space from now on, with more texts or demonstrations."""
+        self.space = space
+        if self._sampler is not None:
+            self._sampler.drawn = drawn_from(space, self._distributions)
 
-    def next(self) -> Heat | None:
-        """What should be begun next, or None while all that could be played is being played."""
-        return self._forced[0] if self._forced else self._chosen()
+    def enqueue(self, candidate: Candidate) -> None:
+        """Let a candidate wait, unless it is in the race already; it plays before anything else is chosen."""
+        if all(one.user_attrs.get("digest") != candidate.digest for one in self.study.known):
+            params = self.space.params(candidate)
+            fixed = {name: candidate.settings[name] for name in self._distributions}
+            self.study.enqueue({} if params is None else fixed, **attributes(candidate))
 
-    def begin(self, heat: Heat) -> Entrant:
-        """A heat is being played from now on, whether `next` said so or a record does."""
-        if heat in self._forced:
-            self._forced.remove(heat)
-        entrant = self._known.get(heat.candidate) or self._add(heat.candidate)
-        entrant.owed += len(heat.places)
-        self._begun += 1
-        return entrant
+    def open_with(self, count: int) -> None:
+        """The first `count` trials opened the race: whether candidates differ is looked for among them."""
+        known = self.study.fact("headroom") is not None
+        self._headroom = HeadroomTest(range(count), self._measure) if self._sampler and not known else None
 
-    def record(self, entrant: Entrant, place: int, value: float, cost: float = 0.0) -> None:
-        """An episode has ended. Where it ends a rung, the entrant may be dropped.
+    # What is next
 
-        Args:
-            value: of the episode, by the number that the objective maximises.
-        """
-        self._values.values[entrant.index, place] = value
-        self._costs.values[entrant.index, place] = cost
-        entrant.owed -= 1
-        if entrant.owed == 0:
-            entrant.played = int(np.isfinite(self._values.values[entrant.index]).sum())
-            if entrant.state is State.ALIVE and self.drops(entrant):
-                entrant.state = State.DROPPED
-
-    def cut(self, entrant: Entrant, place: int, bound: float) -> None:
-        """An episode was ended in the middle, because `drops` said so of the highest value in its reach."""
-        if entrant.state is State.ALIVE:
-            entrant.state = State.DROPPED
-        self.record(entrant, place, bound, np.nan)
-
-    def fail(self, entrant: Entrant) -> None:
-        """An episode could not be played: a candidate that can break its own calls is no candidate."""
-        entrant.owed -= 1
-        entrant.state = State.FAILED
-
-    def drops(self, entrant: Entrant, bound: tuple[int, float] | None = None) -> bool:
-        """Whether the entrant is shown to be worse than the best of those that have played as much.
-
-        A one-sided, paired, moderated t test over the seeds that both have played. The true best is tested
-        once an episode at most, and wrongly dropped only if one of the others seems better than it: at
-        `error_rate / (episodes * others)` a test, the union bound keeps the whole below `error_rate`.
-
-        Args:
-            bound: (place, value) of an episode that is still played, with the highest value in its reach.
-                Its true value is no higher: who is dropped with it would be dropped at the episode's end.
-        """
-        counted = int(np.isfinite(self._values.values[entrant.index]).sum()) + (bound is not None)
-        rival = self._values.rival(entrant.index, counted)
-        if rival is None:
-            return False
-        floor = self._objective.floor(self._values.values[rival])
-        p_value = self._values.p_behind(entrant.index, floor, bound)
-        return p_value < self._error_rate / (self._most * (len(self.entrants) - 1))
-
-    def best(self, count: int) -> list[Entrant]:
-        """The `count` entrants that would be frozen if it were over now, best first, the dropped last."""
-        able = [entrant for entrant in self.entrants if entrant.played and entrant.state is not State.FAILED]
-        places = np.array([entrant.index for entrant in able], dtype=int)
-        order = self._objective.order(
-            self._expected(self._values)[places], self._expected(self._costs)[places]
-        )
-        ranked = sorted((able[place] for place in order), key=lambda entrant: entrant.state is State.DROPPED)
-        return ranked[:count]
-
-    def _chosen(self) -> Heat | None:
-        """Draw what every candidate's mean may be, and take the best one that can play now."""
-        rng = np.random.default_rng([self._seed, self._begun])
-        idle = [entrant for entrant in self.entrants if self._may_go_on(entrant)]
-        fresh = at_random(self._space, FRESH, rng)
-        draw = self._draw(self._values, rng)
-        if draw is not None:
-            fresh.append(crossed(self._space, fresh, draw.weights))
-        new = features(self._space, fresh)
-        values = costs = _values(draw, idle, new, rng)
-        if self._objective.cost is not None:
-            costs = _values(self._draw(self._costs, rng), idle, new, rng)
-        for place in self._objective.order(values, costs):
-            if place < len(idle):
-                played = idle[place].played
-                return Heat(idle[place].candidate, range(played, self._next_rung(played)))
-            candidate = self._space.candidate(fresh[place - len(idle)])
-            if candidate not in self._known:
-                return Heat(candidate, range(1))
-        return None
-
-    def _draw(self, scores: Scores, rng: np.random.Generator) -> Draw | None:
-        """What the means may be, with a place for every entrant; None before there is a surrogate."""
-        fitted = scores.surrogate(*self._columns())
-        if fitted is None:
+    def next(self) -> Move | None:
+        """Return what should be begun next, or None while all that could be played is being played."""
+        if self.study.in_state(TrialState.WAITING):
+            return Move(None, range(1))
+        if (again := self._asked_again()) is not None:
+            return Move(again, range(1, 2))
+        idle = {number: one for number, one in self.open.items() if self._may_go_on(one)}
+        choice = self._choice(sorted(idle))
+        if choice is None:
             return None
-        places, surrogate = fitted
-        draw = surrogate.draw(rng)
-        played = np.full(len(self.entrants), -np.inf)
-        played[places] = draw.played
-        return replace(draw, played=played)
+        if choice == NEW:
+            return Move(None, range(1))
+        one = idle[choice]
+        return Move(one, range(one.reported, self._next_rung(one.reported)))
 
-    def _expected(self, scores: Scores) -> Floats:
-        """Each entrant's expected mean: the surrogate's, or its own where it lies outside the space."""
-        means, fitted = scores.means, scores.surrogate(*self._columns())
-        if fitted is not None:
-            means[fitted[0]] = fitted[1].expected()
-        return means
+    def ask(self) -> OpenTrial | None:
+        """Begin a trial: one that waits, or one of the sampler's choice; None where that is nothing new."""
+        trial = self.study.ask(self._asked_distributions())
+        frozen = self.study.known[trial.number]
+        candidate = candidate_of(frozen) or self._new_candidate(trial, frozen)
+        if candidate is None:
+            return None
+        self.study.describe(trial, note_of(candidate))
+        return self.opened(trial, candidate)
 
-    def _columns(self) -> tuple[Floats, NDArray[np.bool_]]:
-        inside = np.array([entrant.params is not None for entrant in self.entrants], dtype=bool)
-        return np.array(self._features).reshape(len(self.entrants), self._width), inside
+    def opened(self, trial: optuna.Trial, candidate: Candidate) -> OpenTrial:
+        """From now on this process plays a trial."""
+        frozen = self.study.known[trial.number]
+        one = OpenTrial(trial, number_of(frozen), candidate, reported=len(frozen.intermediate_values))
+        self.open[trial.number] = one
+        return one
 
-    def _may_go_on(self, entrant: Entrant) -> bool:
-        resting = entrant.state is State.ALIVE and not entrant.owed and entrant.params is not None
-        return resting and 0 < entrant.played < self._most
+    def take_up(self) -> list[OpenTrial]:
+        """Go on with the trials of a process that died."""
+        for trial in self.study.in_state(TrialState.RUNNING):
+            taken = self.study.take_up(trial)
+            candidate = candidate_of(trial)
+            if candidate is None:  # it died before it said what it plays
+                self.study.tell(taken, TrialState.FAIL)
+            else:
+                self.opened(taken, candidate)
+        return list(self.open.values())
 
-    def _next_rung(self, played: int) -> int:
-        return min(1 << played.bit_length(), self._most)
-
-    def _add(self, candidate: Candidate) -> Entrant:
-        entrant = Entrant(len(self.entrants), candidate, self._space.params(candidate))
-        self.entrants.append(entrant)
-        self._known[candidate] = entrant
-        self._features.append(self._row(entrant.params))
-        self._values.add_row()
-        self._costs.add_row()
-        return entrant
-
-    def _row(self, params: Params | None) -> Floats:
-        return np.zeros(self._width) if params is None else features(self._space, [params])[0]
+    def begin(self, one: OpenTrial, steps: range) -> None:
+        """These steps are being played."""
+        if self._shared:
+            self.study.note(one.trial, "begun", steps.stop)
+        one.playing |= set(steps)
 
     @property
-    def _width(self) -> int:
-        return int(features(self._space, []).shape[1])
+    def playing(self) -> int:
+        """How many episodes this process plays."""
+        return sum(len(one.playing) for one in self.open.values())
 
+    def elsewhere(self) -> int:
+        """How many episodes other processes have begun and not reported."""
+        if not self._shared:
+            return 0
+        others = [one for one in self.study.in_state(TrialState.RUNNING) if one.number not in self.open]
+        return sum(max(one.user_attrs.get("begun", 1) - len(one.intermediate_values), 0) for one in others)
 
-def _values(draw: Draw | None, idle: list[Entrant], new: Floats, rng: np.random.Generator) -> Floats:
-    """A value for each of the idle, then for each of the new; at random without a draw."""
-    if draw is None:
-        return rng.standard_normal(len(idle) + len(new))
-    return np.concatenate([draw.played[[entrant.index for entrant in idle]], draw.of(new)])
+    # What came of it
+
+    def report(self, one: OpenTrial, step: int, value: float, cost: float | None = None) -> bool:
+        """An episode has ended; whether that ended a rung.
+
+        Args:
+            value: by the number that the study maximises.
+            cost: where the objective has one.
+        """
+        if cost is not None:
+            costs = self.study.known[one.trial.number].user_attrs.get("costs", {})
+            self.study.note(one.trial, "costs", {**costs, str(step): cost})
+        self.study.report(one.trial, value, step)
+        one.playing.discard(step)
+        one.reported += 1
+        if one.trial.number not in self.open or one.playing:
+            return False
+        frozen = self.study.known[one.trial.number]
+        if not frozen.params:
+            return True  # it stays open to the end: samplers know nothing of a trial outside the space
+        if self.study.study.pruner.prune(self.study.study, frozen):
+            self._drop(one)
+        elif one.reported == self._episodes:
+            values = frozen.intermediate_values.values()
+            self._tell(one, TrialState.COMPLETE, sum(values) / len(values))
+        return True
+
+    def cut(self, one: OpenTrial, step: int, bound: float) -> None:
+        """An episode was ended in the middle, because `drops` said so of the highest value in its reach."""
+        one.playing.discard(step)
+        if one.trial.number in self.open:
+            self.study.note(one.trial, "cut", [step, bound])
+            self._drop(one)
+
+    def fail(self, one: OpenTrial, reason: str) -> None:
+        """A trial cannot be played: a candidate that can break its own calls is no candidate."""
+        if one.trial.number in self.open:
+            self.study.note(one.trial, "reason", reason)
+            self._tell(one, TrialState.FAIL)
+
+    def drops(self, one: OpenTrial, step: int, bound: float) -> bool:
+        """Whether a trial is shown to be worse even if this episode comes to the highest value in reach."""
+        number = one.trial.number
+        return self._pruner is not None and self._pruner.drops(self.study.known, number, (step, bound))
+
+    @property
+    def drops_in_the_middle(self) -> bool:
+        """Whether an episode can be ended before its end."""
+        return self._pruner is not None
+
+    def end(self) -> None:
+        """The race is over: what is running ends with what it has."""
+        for one in list(self.open.values()):
+            played = self.study.known[one.trial.number].intermediate_values
+            self._tell(one, TrialState.PRUNED if played else TrialState.FAIL)
+
+    def headroom(self) -> Headroom | None:
+        """Return whether candidates differ, once, as soon as it is known."""
+        if self._headroom is None:
+            return None
+        known = self.study.known
+        failed = [number_of(one) for one in known if one.state is TrialState.FAIL and not is_taken_over(one)]
+        found = self._headroom.look(first_two(known), failed)
+        if found is not None:
+            self._headroom = None
+        return found
+
+    def expected(self) -> Floats:
+        """Return the mean that is expected of each trial, by number."""
+        return expected(self.study)
+
+    def _choice(self, idle: Sequence[int]) -> int | None:
+        if self._sampler is not None:
+            return self._sampler.choose(self.study.study, idle, self.playing)
+        if idle:
+            return idle[0]
+        return NEW if self._repeats < REPEATS else None
+
+    def _asked_again(self) -> OpenTrial | None:
+        """A trial whose second episode the headroom test asks for."""
+        asked = self._headroom.asked if self._headroom else []
+        able = (one for one in self.open.values() if one.number in asked and not one.playing)
+        return next((one for one in able if one.reported == 1 < self._episodes), None)
+
+    def _may_go_on(self, one: OpenTrial) -> bool:
+        inside = bool(self.study.known[one.trial.number].params)
+        return inside and not one.playing and 0 < one.reported < self._episodes
+
+    def _next_rung(self, reported: int) -> int:
+        """By the lab's own rule 1, 2, 4, ... episodes; any other pruner is asked after each."""
+        own = self._sampler is not None and self._pruner is not None
+        return min(1 << reported.bit_length() if own else reported + 1, self._episodes)
+
+    def _asked_distributions(self) -> dict[str, BaseDistribution]:
+        """None for a trial that waits without parameters: it plays what lies outside the space."""
+        waiting = self.study.in_state(TrialState.WAITING)
+        if not waiting:
+            return self._distributions
+        params = waiting[0].system_attrs.get("fixed_params") or waiting[0].params
+        return self._distributions if params else {}
+
+    def _new_candidate(self, trial: optuna.Trial, frozen: FrozenTrial) -> Candidate | None:
+        """What the sampler chose, unless it has been tried or its text is not written yet."""
+        name = frozen.params.get("template")
+        if name is not None and name not in self.space.templates:
+            self._refuse(trial, f"the text {name} has not been written")
+            return None
+        candidate = self.space.candidate(frozen.params)
+        others = (one for one in self.study.known if one.number != trial.number)
+        if any(one.user_attrs.get("digest") == candidate.digest for one in others):
+            self._refuse(trial, "another trial plays the same")
+            return None
+        self._repeats = 0
+        for key, value in attributes(candidate).items():
+            self.study.note(trial, key, value)
+        self.study.read()
+        return candidate
+
+    def _refuse(self, trial: optuna.Trial, reason: str) -> None:
+        self._repeats += 1
+        self.study.note(trial, "reason", reason)
+        self.study.tell(trial, TrialState.FAIL)
+
+    def _drop(self, one: OpenTrial) -> None:
+        self.study.note(one.trial, "dropped", True)
+        self._tell(one, TrialState.PRUNED)
+
+    def _tell(self, one: OpenTrial, state: TrialState, value: float | None = None) -> None:
+        del self.open[one.trial.number]
+        self.study.tell(one.trial, state, value)

@@ -1,10 +1,15 @@
-"""Scores: what every candidate of a race has returned, one row each, one column for each of the seeds.
+"""Returns: what every trial of a study has reported, and the figures that follow from it.
 
-It owns the figures that follow from such rows; what is decided by them is the race's.
+What is decided by these figures is the sampler's and the pruner's.
 """
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
+from optuna.trial import FrozenTrial, TrialState
 
 from lab.search.surrogate import Played, Surrogate
 from lab.stats.moderated_t import Floats, Spread, common_spread, p_above_zero
@@ -15,28 +20,66 @@ LEAST_PLAYED = 8
 """Candidates that must have played before a surrogate is fitted."""
 
 
-class Scores:
-    """A matrix that grows by rows; NaN where nothing was played.
+class Lock:
+    """A lock for the threads of `study.optimize`; a copy of its owner, also by pickle, has another."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> "tuple[type[Lock], tuple[()]]":
+        return Lock, ()
+
+
+class Returns:
+    """A matrix of what trials reported: one row a trial, one column a step; NaN where nothing was.
+
+    A step is an instance (such as the seed of an episode), the same for all trials. A trial that reported
+    nothing but was completed has its value as that of step 0. Failed trials have an empty row.
 
     Args:
-        seeds: the number of columns.
-        tasks: that the columns play by turns.
+        tasks: that the steps play round-robin.
+        figure: what is read from a trial, by step; its reports by default.
     """
 
-    def __init__(self, seeds: int, tasks: int = 1) -> None:
-        self._values: Floats = np.full((64, seeds), np.nan)
-        self._rows, self._tasks = 0, tasks
+    def __init__(
+        self, tasks: int = 1, figure: Callable[[FrozenTrial], Mapping[int, float]] | None = None
+    ) -> None:
+        self._values: Floats = np.full((64, 1), np.nan)
+        self._rows, self._tasks, self._figure = 0, tasks, figure or reports
+        self._unfinished, self._read = list[int](), dict[int, tuple[int, TrialState]]()
+
+    def read(self, trials: Sequence[FrozenTrial], sign: float = 1.0) -> None:
+        """Take in all trials of a study, in the order of their numbers; values are multiplied by `sign`."""
+        rows = [*self._unfinished, *range(self._rows, len(trials))]
+        for row in rows:
+            now = (len(trials[row].intermediate_values), trials[row].state)
+            if self._read.get(row) != now:
+                self._read[row] = now
+                self._take(row, trials[row], sign)
+        self._unfinished = [row for row in rows if not trials[row].state.is_finished()]
+
+    def _take(self, row: int, trial: FrozenTrial, sign: float) -> None:
+        reported = {} if trial.state is TrialState.FAIL else self._figure(trial)
+        rows, steps = max(row + 1, self._rows), max(reported, default=0) + 1
+        grown = (max(rows - len(self._values), 0), max(steps - self._values.shape[1], 0))
+        if any(grown):
+            more = (max(grown[0], len(self._values)) if grown[0] else 0, grown[1])
+            self._values = np.pad(self._values, [(0, more[0]), (0, more[1])], constant_values=np.nan)
+        self._rows = rows
+        self._values[row] = np.nan
+        for step, value in reported.items():
+            self._values[row, step] = sign * value
 
     @property
     def values(self) -> Floats:
         """The rows so far; not a copy."""
         return self._values[: self._rows]
-
-    def add_row(self) -> None:
-        """Make room for one more candidate."""
-        if self._rows == len(self._values):
-            self._values = np.vstack([self._values, np.full_like(self._values, np.nan)])
-        self._rows += 1
 
     @property
     def counts(self) -> NDArray[np.intp]:
@@ -46,23 +89,22 @@ class Scores:
 
     @property
     def level(self) -> Floats:
-        """The values as if all tasks were equally hard: who has played some of them can be put beside others.
+        """The values as if all steps were equally hard, so that rows with different steps can be compared.
 
-        What the tasks differ by is the additive two-way model's least squares (Yates, "The analysis of
-        multiple classifications with unequal numbers", JASA 29, 1934), from rows that played more than once.
+        Tasks differ by what the additive two-way model's least squares say (Yates, "The analysis of multiple
+        classifications with unequal numbers", JASA 29, 1934), from rows with more than one value. The steps
+        of a task differ by less than that: their effects are random, and each is shrunk by its uncertainty
+        (Robinson, Statistical Science 6, 1991).
         """
-        values, counts = self.values, self.counts
-        if self._tasks == 1 or not (counts > 1).any():
+        values = self.values
+        if values.shape[1] == 1 or not (self.counts > 1).any():
             return values
-        played = np.isfinite(values) & (counts > 1)[:, None]
-        rows, places = np.nonzero(played)
-        which: Floats = np.eye(self._tasks)[np.arange(values.shape[1]) % self._tasks]
-        shares = played @ which / np.maximum(counts, 1)[:, None]
-        means = np.nansum(values, axis=1) / np.maximum(counts, 1)
-        effects = np.linalg.lstsq(
-            which[places] - shares[rows], values[rows, places] - means[rows], rcond=None
-        )
-        level: Floats = values - which @ (effects[0] - effects[0].mean())
+        if self._tasks > 1:
+            tasks: Floats = np.eye(self._tasks)[np.arange(values.shape[1]) % self._tasks]
+            values = values - tasks @ _effects(values, tasks)[0]
+        effects, errors = _effects(values, np.eye(values.shape[1]))
+        variance = max(float(np.mean(effects**2 - errors)), 0.0)
+        level: Floats = values - effects * variance / np.maximum(variance + errors, 1e-300)
         return level
 
     @property
@@ -110,6 +152,27 @@ class Scores:
         return played, Surrogate(Played(features[played], counts[played].astype(float), means, squares))
 
 
+def _effects(values: Floats, which: Floats) -> tuple[Floats, Floats]:
+    """What groups of columns differ by, and the variance of each such estimate.
+
+    Args:
+        which: a row for each column of `values`, with a 1 for its group.
+    """
+    counts = np.isfinite(values).sum(axis=1)
+    played = np.isfinite(values) & (counts > 1)[:, None]
+    rows, places = np.nonzero(played)
+    shares = played @ which / np.maximum(counts, 1)[:, None]
+    means = np.nansum(values, axis=1) / np.maximum(counts, 1)
+    left, right = which[places] - shares[rows], values[rows, places] - means[rows]
+    inverse = np.linalg.pinv(left.T @ left, hermitian=True)
+    effects = inverse @ (left.T @ right)
+    squares = float(np.sum((right - left @ effects) ** 2))
+    df = max(len(rows) - len(np.unique(rows)) - (which.shape[1] - 1), 1)
+    centred: Floats = effects - effects.mean()
+    errors: Floats = np.diag(inverse) * squares / df
+    return centred, errors
+
+
 def _variances(rows: Floats) -> tuple[Floats, Floats]:
     """Each row's sample variance over what it holds, and its degrees of freedom."""
     counts = np.isfinite(rows).sum(axis=1)
@@ -119,3 +182,10 @@ def _variances(rows: Floats) -> tuple[Floats, Floats]:
     # Equal values differ by rounding, and the logarithm of that would weigh more than all other variances.
     squares[squares < _ROUNDING * np.nanmax(np.abs(rows), initial=0.0) ** 2] = 0.0
     return squares / np.maximum(df, 1), df.astype(float)
+
+
+def reports(trial: FrozenTrial) -> Mapping[int, float]:
+    """Return what a trial reported, by step."""
+    if not trial.intermediate_values and trial.state is TrialState.COMPLETE:
+        return {0: trial.values[0]}
+    return {step: value for step, value in trial.intermediate_values.items() if isfinite(value)}

@@ -6,15 +6,17 @@ the features and the posterior; who plays next is the race's to decide.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
-from lab.agent.candidate import Setting
-from lab.experiment.space import Choices, Dimension, Range, Space
-from lab.search.points import Params
-
-Floats = NDArray[np.float64]
+from lab.search.points import Distributions, Floats, Params, scaled
 
 # Variances as shares of the returns' own; the replays in `benchmarks/` change little with any of them halved
 # or doubled. Replicates correct the noise's share as they come in.
@@ -109,35 +111,37 @@ class Surrogate:
         return pulled
 
 
-def features(space: Space, params: Sequence[Params]) -> Floats:
-    """A row of features for each of `params`: a choice is one column a value, a range two (x and x²)."""
-    blocks = [_columns(dimension, [row[name] for row in params]) for name, dimension in space.free.items()]
+def features(space: Distributions, params: Sequence[Params]) -> Floats:
+    """Return a row of features for each of `params`: a category is one column, a range two (x and x²)."""
+    blocks = [_columns(distribution, [row[name] for row in params]) for name, distribution in space.items()]
     return np.hstack(blocks) if blocks else np.zeros((len(params), 1))
 
 
-def crossed(space: Space, params: Sequence[Params], weights: Floats) -> Params:
-    """The best of all points that take each setting from one of `params`, by the weights of their features.
+def crossed(space: Distributions, params: Sequence[Params], weights: Floats) -> Params:
+    """Return the best of all points that take each parameter from one of `params`.
 
-    The model is linear, so that each setting can be chosen by itself.
+    The model is linear, so each parameter can be chosen by itself.
     """
     point, first = Params(), 0
-    for name, dimension in space.free.items():
-        block = _columns(dimension, [row[name] for row in params])
+    for name, distribution in space.items():
+        block = _columns(distribution, [row[name] for row in params])
         last = first + block.shape[1]
         point[name] = params[int(np.argmax(block @ weights[first:last]))][name]
         first = last
     return point
 
 
-def _columns(dimension: Dimension, values: Sequence[Setting]) -> Floats:
-    match dimension:
-        case Choices(known):
+def _columns(distribution: BaseDistribution, values: Sequence[Any]) -> Floats:
+    match distribution:
+        case CategoricalDistribution():
+            known = distribution.choices
             return np.array([[value == one for one in known] for value in values], dtype=float).reshape(
                 len(values), len(known)
             )
-        case Range(low, high):
-            x = (np.array(values, dtype=float) - low) / (high - low) * 2 - 1
+        case IntDistribution() | FloatDistribution():
+            x = scaled(distribution, values)
             return np.column_stack([x, x**2])
+    raise TypeError(f"unknown distribution: {distribution!r}")
 
 
 def _solve(root: Floats, right: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""The Store: the database that holds every study's journal and every model call.
+"""The Store: the database that holds every model call and every episode of every study.
 
 It owns the tables, where they are, and what a failing disk or database is called. What is read and written of
 one study is `lab.storage.record`'s. SQLite in WAL mode keeps what was written when the process is killed;
@@ -18,7 +18,6 @@ from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 from lab.errors import ConfigError, LabError, plain
 
 CALLS = Path(".lab/calls.db")
-TRIALS = Path(".lab/optuna.db")
 
 BUSY_S = 30
 """Seconds that a write waits for another process's."""
@@ -40,14 +39,19 @@ studies = sql.Table(
     sql.Column("began", sql.Float, nullable=False),
 )
 
-events = sql.Table(
-    "events",
+episodes = sql.Table(
+    "episodes",
     _tables,
-    sql.Column("study", sql.ForeignKey(studies.c.name), primary_key=True),
-    sql.Column("number", sql.Integer, primary_key=True),
+    sql.Column("id", sql.Integer, primary_key=True),  # the order in which they were kept
+    sql.Column("study", sql.ForeignKey(studies.c.name), nullable=False),
+    sql.Column("digest", sql.Text, nullable=False),
+    sql.Column("seed", sql.Integer, nullable=False),
     sql.Column("at", sql.Float, nullable=False),
     sql.Column("worker", sql.Text, nullable=False),
-    sql.Column("body", sql.Text, nullable=False),
+    sql.Column("kind", sql.Text, nullable=False),
+    sql.Column("ending", sql.Text, nullable=False),  # how it ended, without its texts
+    sql.Column("episode", sql.Text, nullable=False),  # the whole, where it was played to its end
+    sql.UniqueConstraint("study", "digest", "seed"),
 )
 
 calls = sql.Table(
@@ -89,15 +93,6 @@ unusable = sql.Table(
     sql.Column("completion_tokens", sql.Integer, nullable=False),
 )
 
-workers = sql.Table(
-    "workers",
-    _tables,
-    sql.Column("study", sql.ForeignKey(studies.c.name), primary_key=True),
-    sql.Column("worker", sql.Text, primary_key=True),
-    sql.Column("joined", sql.Float, nullable=False),
-    sql.Column("seen", sql.Float, nullable=False),
-)
-
 
 class Store:
     """An open database: a file, or `postgresql://...`, which several processes may work on at once.
@@ -120,7 +115,8 @@ class Store:
             place.parent.mkdir(parents=True, exist_ok=True)
             options = {"connect_args": {"timeout": BUSY_S}}
         self.where = url.render_as_string() if self.shared else str(place)
-        self.trials_url = _trials_of(url) if self.shared else f"sqlite:///{TRIALS}"
+        self.trials_url = _trials_of(url) if self.shared else ""
+        self._leading: dict[str, sql.Connection] = {}
         try:
             engine = sql.create_engine(url, **options)
         except ImportError:
@@ -134,7 +130,37 @@ class Store:
 
     def close(self) -> None:
         """Close the connections."""
+        for connection in self._leading.values():
+            connection.close()
         self._engine.dispose()
+
+    def is_led(self, study: str) -> bool:
+        """Whether a process is the study's `lead` now; on a file nobody knows."""
+        if not self.lead(study):
+            return True
+        if (connection := self._leading.pop(study, None)) is not None:
+            with self.told():
+                connection.execute(sql.select(sql.func.pg_advisory_unlock_all()))
+                connection.close()
+        return False
+
+    def lead(self, study: str) -> bool:
+        """Whether this process is the one of a study's workers that does what only one may do.
+
+        It stays so until it ends, in whatever way; on a file there is but one.
+        """
+        if not self.shared or study in self._leading:
+            return True
+        with self.told():
+            connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            lock = sql.func.pg_try_advisory_lock(
+                sql.cast(_LOCK % 2**31, sql.Integer), sql.func.hashtext(study)
+            )
+            if connection.execute(sql.select(lock)).scalar():
+                self._leading[study] = connection
+                return True
+            connection.close()
+        return False
 
     def begin(self, experiment: str, document: str) -> str:
         """Add a study with what it depends on; its name. It is the latest even if the clock was set back."""

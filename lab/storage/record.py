@@ -1,10 +1,8 @@
-"""The Record: one study's journal and calls, as one of the workers on it sees them.
+"""The Record: one study's calls and episodes, as one of the workers on it sees them.
 
-Journal entries are numbered without a gap, and the number is the key: who writes an entry knows all before
-it. So a decision holds for all workers, or was made too late and is made again; that is the whole of how
-they agree. The texts of episodes are most of a journal: they stay in the store, and whoever shows them reads
-them there. What an entry means is `lab.storage.journal`'s; when a call is looked up instead of made is
-`lab.storage.call_cache`'s; who is at work is `lab.storage.workers`'.
+Whatever was paid for is written here before it is used, once, and never asked for again. Which trial an
+episode belongs to is Optuna's storage's to say; when a call is looked up instead of made is
+`lab.storage.call_cache`'s.
 """
 
 import asyncio
@@ -12,38 +10,20 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sql
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
 from lab.agent.troubles import Troubles, total
 from lab.errors import CallError, ConfigError, LabError, plain
-from lab.experiment.budget import FREE, Prices, Spent, out_of_budget
+from lab.experiment.budget import Prices, Spent
 from lab.llm.client import Completion
 from lab.llm.response import MOST_TOKENS, count
-from lab.storage.database import Store, calls, events, failures, studies, unusable
-from lab.storage.journal import (
-    Begun,
-    Ended,
-    Event,
-    Failed,
-    Judged,
-    Opened,
-    Over,
-    Seen,
-    Stopped,
-    Taken,
-    event_json,
-    read_event,
-)
-from lab.storage.work import Work
-
-PAGE = 500
-"""Entries of the journal that are read at a time: with the texts of episodes they are large."""
+from lab.storage.database import Store, calls, episodes, failures, studies, unusable
 
 PROPOSALS = "proposals"
 """The scope of the calls that propose texts; every other scope is an episode's."""
@@ -51,21 +31,35 @@ PROPOSALS = "proposals"
 CONFIRMATION, HOLDOUT, COMPARISON = 500_000, 1_000_000, 1_500_000
 """How far the seeds of confirmation, holdout and `lab.compare` lie from the search's, which end before."""
 
-Which = tuple[str, int]
+EpisodeKey = tuple[str, int]
 """An episode: its candidate's digest, and the environment's seed."""
 
 
 @dataclass(frozen=True)
 class CallKey:
-    """Which call of a study: who asked, the request's digest, and the how-manieth such request it was."""
+    """Which call of a study: who asked, the request's digest, and how many equal requests came before it."""
 
     scope: str
     key: str
     occurrence: int
 
 
-class NothingRecordedError(ConfigError):
-    """A replay needs what was never recorded."""
+@dataclass(frozen=True)
+class _Failure:
+    """The four texts of the error that an episode failed with."""
+
+    what: str
+    where: str
+    why: str
+    do: str
+
+
+_TALLY, _CUT = TypeAdapter(Tally), TypeAdapter(CutEpisode)
+_FAILURE, _EPISODE = TypeAdapter(_Failure), TypeAdapter(Episode)
+
+
+class NotFinishedError(ConfigError):
+    """A study's result is asked for, and it has none yet."""
 
 
 class Record:
@@ -73,48 +67,62 @@ class Record:
 
     Attributes:
         document: what the study depends on.
-        worker: this process, by a name of its own.
-        alive: the workers that are at work, this one among them.
-        events: the journal, as far as it was read.
-        times: when each of its entries was written, in seconds since 1970.
+        worker: this process, by a unique name.
         ended: how each episode ended that has; `episode` has the texts.
-        unended: who plays each episode that was begun and has not ended.
-        uncounted: episodes that ended elsewhere since it was last asked what was spent there.
-        sealed: nothing is written any more; what would have to be was not recorded.
-        stopped: the error that ended the study for good; None where none did.
+        earlier_minutes: of work by other processes, until this one began.
     """
 
     def __init__(self, store: Store, name: str, document: str) -> None:
-        self.store, self.name, self.document, self.sealed = store, name, document, False
+        self.store, self.name, self.document = store, name, document
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-        self.alive = frozenset({self.worker})
-        self.events: list[Seen] = []
-        self.times: list[float] = []
-        self.ended: dict[Which, Ending] = {}
-        self._places: dict[Which, int] = {}
-        self.unended: dict[Which, str] = {}
-        self.uncounted = 0
-        self.stopped: Stopped | None = None
-        self._work_s = Work()
-        self._change = asyncio.Event()
-        self.read()
-        self.earlier_minutes = self._work_s.seconds / 60
+        self.ended: dict[EpisodeKey, Ending] = {}
+        self._last = 0
+        self.refresh()
+        self.earlier_minutes = sum(until - since for since, until in self.stretches()) / 60
 
-    def read(self) -> bool:
-        """Read what others wrote; whether there was anything."""
-        known, more = len(self.events), True
-        while more:
-            rows = self.store.rows(self._entries(events.c.number >= len(self.events)).limit(PAGE))
-            for row in rows:
-                self._take(row.at, row.worker, self._event(row))
-            more = len(rows) == PAGE
-        return len(self.events) > known
+    def refresh(self) -> bool:
+        """Read the episodes that were kept since; whether there were any."""
+        columns = (episodes.c.id, episodes.c.digest, episodes.c.seed, episodes.c.kind, episodes.c.ending)
+        query = sql.select(*columns).where(episodes.c.study == self.name, episodes.c.id > self._last)
+        rows = self.store.rows(query.order_by(episodes.c.id))
+        for row in rows:
+            self._last = row.id
+            self.ended[row.digest, row.seed] = self._ending(row.seed, row.kind, row.ending)
+        return bool(rows)
+
+    @property
+    def began(self) -> float:
+        """When the study began, in seconds since 1970."""
+        query = sql.select(studies.c.began).where(studies.c.name == self.name)
+        return float(self.store.rows(query)[0].began)
 
     def change(self, document: str) -> None:
         """What the study depends on is this from now on."""
         mine = studies.c.name == self.name
         self.store.execute(sql.update(studies).where(mine).values(document=document))
         self.document = document
+
+    def stretches(self) -> list[tuple[float, float]]:
+        """The periods in which somebody worked on the study, in seconds since 1970, in order."""
+        spans = list[tuple[float, float]]()
+        for table, lasted in ((calls, calls.c.latency_s), (episodes, sql.literal(0.0))):
+            first, last = sql.func.min(table.c.at - lasted), sql.func.max(table.c.at)
+            ends = sql.select(first.label("since"), last.label("until"))
+            mine = ends.where(table.c.study == self.name).group_by(table.c.worker)
+            spans += [(float(row.since), float(row.until)) for row in self.store.rows(mine)]
+        merged = list[tuple[float, float]]()
+        for since, until in sorted(spans):
+            if merged and since <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(until, merged[-1][1]))
+            else:
+                merged.append((since, until))
+        return merged
+
+    def ended_at(self) -> dict[EpisodeKey, float]:
+        """When each episode ended, in seconds since 1970, in that order."""
+        columns = (episodes.c.digest, episodes.c.seed, episodes.c.at)
+        query = sql.select(*columns).where(episodes.c.study == self.name).order_by(episodes.c.id)
+        return {(row.digest, row.seed): row.at for row in self.store.rows(query)}
 
     def episode(self, digest: str, seed: int) -> Episode:
         """One of `episodes_of`."""
@@ -129,88 +137,43 @@ class Record:
         Raises:
             KeyError: one was not.
         """
-        places = [self._places[digest, seed] for seed in seeds]
-        played: dict[int, Episode] = {}
-        for row in self.store.rows(self._entries(events.c.number.in_(places))):
-            event = self._event(row)
-            assert isinstance(event, Ended)
-            assert isinstance(event.played, Episode)
-            played[event.played.seed] = event.played
+        mine = (episodes.c.study == self.name, episodes.c.digest == digest, episodes.c.seed.in_(seeds))
+        query = sql.select(episodes.c.seed, episodes.c.episode).where(*mine, episodes.c.kind == "ended")
+        try:
+            played = {row.seed: _EPISODE.validate_json(row.episode) for row in self.store.rows(query)}
+        except ValidationError as error:
+            raise self._damaged(error) from None
         return [played[seed] for seed in seeds]
 
-    def propose(self, event: Event) -> bool:
-        """Write the next entry, unless another worker was faster: then read what it wrote, and decide again.
+    def keep_episode(self, digest: str, played: Episode | CutEpisode | FailedEpisode) -> Ending:
+        """Write how an episode ended; the first end counts, unless it was a failure."""
+        key, whole = (digest, played.seed), ""
+        ending: Ending = played.tally if isinstance(played, Episode) else played
+        match played:
+            case Episode(tally=tally):
+                kind, told = "ended", _TALLY.dump_json(tally).decode()
+                whole = _EPISODE.dump_json(played).decode()
+            case CutEpisode():
+                kind, told = "cut", _CUT.dump_json(played).decode()
+            case FailedEpisode(error=error):
+                texts = _Failure(error.what, error.where, error.why, error.do)
+                kind, told = "failed", _FAILURE.dump_json(texts).decode()
+        if isinstance(self.ended.get(key), FailedEpisode):
+            self.forget_failure(*key)
+        row = {"study": self.name, "digest": digest, "seed": played.seed, "at": time.time()}
+        row |= {"worker": self.worker, "kind": kind, "ending": told, "episode": whole}
+        if not self.store.insert(episodes, row):
+            self.refresh()
+            return self.ended[key]
+        self.ended[key] = ending
+        return ending
 
-        Raises:
-            NothingRecordedError: the record is sealed.
-        """
-        if self.sealed:
-            raise self.ends_here()
-        at = time.time()
-        place = {"study": self.name, "number": len(self.events)}
-        if self.store.insert(events, {**place, "at": at, "worker": self.worker, "body": event_json(event)}):
-            self._take(at, self.worker, event)
-            return True
-        if not self.read():
-            where = f"{self.name} in {self.store.where}"
-            raise LabError("The study is not in its storage any more.", where=where, do="begin a new one")
-        return False
-
-    def append(self, event: Event) -> None:
-        """Write what happened, after all that others wrote; it is kept when this returns."""
-        while not self.propose(event):
-            pass
-
-    def claim(self, which: Which) -> bool:
-        """Whether this worker is to play an episode: it is its own already, or nobody's who is at work."""
-        while which not in self.ended:
-            player = self.unended.get(which)
-            if player == self.worker:
-                return True
-            if player in self.alive:
-                return False
-            if self.propose(Taken(*which)):
-                return True
-        return False
-
-    def reopen(self, which: Which) -> None:
-        """Let an episode that failed be played again, by this process or another: the later end counts."""
-        del self.ended[which]
-        self.unended[which] = ""
-
-    async def changed(self) -> None:
-        """Return when something was written, or a worker has come or gone."""
-        await self._change.wait()
-
-    def tell(self) -> None:
-        """Wake everybody who waits in `changed`."""
-        self._change.set()
-        self._change = asyncio.Event()
-
-    def see(self, alive: frozenset[str]) -> None:
-        """These other workers are at work."""
-        now = alive | {self.worker}
-        if now != self.alive:
-            self.alive = now
-            self.tell()
-
-    def seal(self) -> None:
-        """Allow no further entry: this is a replay."""
-        self.sealed = True
-
-    def ends_here(self) -> LabError:
-        """The error of a replay that needs more than there is, or of a verdict that the budget cut short."""
-        if self.judged and self.judged.limit:
-            return out_of_budget(self.judged.limit)
-        made = sum(self.spent_elsewhere(FREE, proposals=kind).calls for kind in (False, True))
-        what = f"The record ends here: {made:,} calls in {len(self.ended)} episodes, and no verdict."
-        do = "the same command without --replay goes on from here"
-        return NothingRecordedError(what, where=f"{self.name} in {self.store.where}", do=do)
-
-    @property
-    def judged(self) -> Judged | None:
-        """When and after how long the verdict was given; None where it was not."""
-        return next((event for event in reversed(self.events) if isinstance(event, Judged)), None)
+    def forget_failure(self, digest: str, seed: int) -> None:
+        """Let an episode that failed be played again."""
+        mine = (episodes.c.study == self.name, episodes.c.digest == digest, episodes.c.seed == seed)
+        self.store.execute(sql.delete(episodes).where(*mine, episodes.c.kind == "failed"))
+        if isinstance(self.ended.get((digest, seed)), FailedEpisode):
+            del self.ended[digest, seed]
 
     @property
     def troubles(self) -> Troubles:
@@ -220,7 +183,7 @@ class Record:
     @property
     def episodes(self) -> int:
         """How many were played to their end."""
-        return len(self._places)
+        return sum(isinstance(one, Tally) for one in self.ended.values())
 
     def calls_of(self, scope: str) -> dict[CallKey, Completion]:
         """The calls of one scope."""
@@ -228,6 +191,16 @@ class Record:
         return {
             CallKey(row.scope, row.key, row.occurrence): _completion(row) for row in self.store.rows(mine)
         }
+
+    def has_unused_calls(self, scope_of: Callable[[str, int], str]) -> bool:
+        """Whether calls are on record of an episode that has not ended: it may end without another.
+
+        Args:
+            scope_of: the scope of an episode's calls.
+        """
+        ended = {PROPOSALS, *(scope_of(*key) for key in self.ended)}
+        scopes = sql.select(calls.c.scope).where(calls.c.study == self.name).distinct()
+        return any(row.scope not in ended for row in self.store.rows(scopes))
 
     async def keep_call(self, key: CallKey, request: str, completion: Completion) -> None:
         """Write a call that was answered; the first answer stays, where two workers got one."""
@@ -277,7 +250,6 @@ class Record:
 
     def spent_elsewhere(self, prices: Prices, *, proposals: bool) -> Spent:
         """What was spent on episodes, or on proposals, by other processes than this."""
-        self.uncounted = 0
         of_kind = (calls.c.scope == PROPOSALS) if proposals else (calls.c.scope != PROPOSALS)
         sums = [self._sums(calls, of_kind), self._sums(unusable, unusable.c.proposals == proposals)]
         made, tokens_in, tokens_out = map(sum, zip(*sums, strict=True))
@@ -294,59 +266,24 @@ class Record:
         ).where(table.c.study == self.name, table.c.worker != self.worker, of_kind)
         return list(map(int, self.store.rows(query)[0]))
 
-    def _entries(self, which: sql.ColumnElement[bool]) -> sql.Select[Any]:
-        query = sql.select(events.c.at, events.c.worker, events.c.body)
-        return query.where(events.c.study == self.name, which).order_by(events.c.number)
-
-    def _event(self, row: sql.Row[Any]) -> Event:
+    def _ending(self, seed: int, kind: str, told: str) -> Ending:
         try:
-            return read_event(row.body)
+            match kind:
+                case "ended":
+                    return _TALLY.validate_json(told)
+                case "cut":
+                    return _CUT.validate_json(told)
+                case _:
+                    texts = _FAILURE.validate_json(told)
+                    error = CallError(texts.what, where=texts.where, why=texts.why, do=texts.do)
+                    return FailedEpisode(seed, error)
         except ValidationError as error:
-            where, do = f"{self.name} in {self.store.where}", "--fresh begins a new study"
-            raise LabError("The study's journal is damaged.", where=where, why=str(error), do=do) from None
+            raise self._damaged(error) from None
 
-    def _take(self, at: float, worker: str, event: Event) -> None:
-        self.events.append(_seen(event))
-        self.times.append(at)
-        self._work_s.wrote(at, worker, event)
-        if isinstance(event, Ended | Failed) and worker != self.worker:
-            self.uncounted += 1
-        match event:
-            case Opened() if self.store.shared:
-                self.alive |= {worker}  # whoever is gone again is not there at the next look
-            case Begun(candidate, first, last):
-                for seed in range(first, last):
-                    self.unended[candidate.digest, seed] = worker
-            case Taken(digest, seed) if (digest, seed) not in self.ended:
-                self.unended[digest, seed] = worker
-            case Ended(digest, played):
-                self._end((digest, played.seed), played)
-            case Failed(digest, seed, what, where, why, do):
-                error = CallError(what, where=where, why=why, do=do)
-                self._end((digest, seed), FailedEpisode(seed, error))
-            case Stopped():
-                self.stopped = event
-            case _:
-                pass
-        self.tell()
-
-    def _end(self, which: Which, played: Episode | CutEpisode | FailedEpisode) -> None:
-        self.unended.pop(which, None)
-        if which in self.ended and not isinstance(self.ended[which], FailedEpisode):
-            return
-        self.ended[which] = played.tally if isinstance(played, Episode) else played
-        if isinstance(played, Episode):
-            self._places[which] = len(self.events) - 1
-
-
-def _seen(event: Event) -> Seen:
-    match event:
-        case Ended(digest, played):
-            return Over(digest, played.seed)
-        case Failed(digest, seed):
-            return Over(digest, seed)
-        case _:
-            return event
+    def _damaged(self, error: Exception) -> LabError:
+        where = f"{self.name} in {self.store.where}"
+        do = "--fresh begins a new study"
+        return LabError("The study's record is damaged.", where=where, why=str(error), do=do)
 
 
 def _completion(row: sql.Row[Any]) -> Completion:

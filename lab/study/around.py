@@ -15,6 +15,7 @@ from lab.experiment.experiment import Experiment, load_experiment
 from lab.llm.settings import ModelChoice, choose_model, read_surroundings, shown_proposer
 from lab.stats.format import count
 from lab.storage.record import Record
+from lab.study.past_study import PastStudy
 from lab.study.plan import Plan, opening_of
 from lab.study.study import Study
 from lab.submission.frozen import read_frozen
@@ -34,11 +35,16 @@ async def planned(path: Path, endpoint: str) -> str:
     return str(Plan(experiment, model, environment, shown_proposer(), opening))
 
 
-def heading(experiment: Experiment, model: ModelChoice, record: Record) -> Iterator[str]:
-    """What the study is, and whether it is finished."""
-    yield f"Study {record.name} on {model.name} at {model.shown}: {experiment.about}"
-    if record.judged is not None:
-        yield f"It finished at {record.judged.created}; this is its result again. --fresh starts a new study."
+def heading(past: PastStudy) -> Iterator[str]:
+    """What a finished study is."""
+    yield _title(past.experiment, past.model, past.record)
+    if past.outcome is not None:
+        created = past.outcome.judged.created
+        yield f"It finished at {created}; this is its result again. --fresh starts a new study."
+
+
+def _title(experiment: Experiment, model: ModelChoice, record: Record) -> str:
+    return f"Study {record.name} on {model.name} at {model.shown}: {experiment.about}"
 
 
 def first_lines(study: Study, record: Record, before: str | None) -> Iterator[str]:
@@ -48,9 +54,7 @@ def first_lines(study: Study, record: Record, before: str | None) -> Iterator[st
         before: the experiment's last study.
     """
     experiment, model, spending = study.experiment, study.model, study.spending
-    yield from heading(experiment, model, record)
-    if record.judged is not None:
-        return
+    yield _title(experiment, model, record)
     if before == record.name:
         yield f"Resuming: {count(len(record.ended), 'episode')} already recorded."
         yield f"Left of the budget: {spending.left}."

@@ -5,23 +5,24 @@ study that cannot be read is listed all the same.
 """
 
 import fcntl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sql
 
 from lab.errors import LabError
 from lab.experiment.budget import FREE
-from lab.storage.database import CALLS, Store, studies, workers
-from lab.storage.journal import Searched
+from lab.storage.database import CALLS, studies
 from lab.storage.record import Record
-from lab.storage.workers import GRACE_S
+from lab.storage.storage import Storage
+from lab.storage.trials import facts_of
 
 State = Literal["searching", "judging", "unfinished", "finished", "stopped", "damaged"]
 """The first two while a process works on the study; `unfinished` where none does, and the study can resume;
-`stopped` where it ended with an error that it would give again; `damaged` where its journal is unreadable."""
+`stopped` where it ended with an error that it would give again; `damaged` where its record is unreadable."""
 
 
 @dataclass(frozen=True)
@@ -44,44 +45,38 @@ class Listed:
     calls: int | None = None
 
 
-def listing(store: Store) -> list[Listed]:
+def listing(storage: Storage) -> list[Listed]:
     """All studies, the latest first."""
     query = sql.select(studies.c.name, studies.c.experiment, studies.c.began)
-    rows = store.rows(query.order_by(studies.c.began.desc(), studies.c.name))
+    rows = storage.store.rows(query.order_by(studies.c.began.desc(), studies.c.name))
     latest: dict[str, str] = {}
     for row in rows:
         latest.setdefault(row.experiment, row.name)
-    return [_listed(store, row, last=latest[row.experiment] == row.name) for row in rows]
+    return [_listed(storage, row, last=latest[row.experiment] == row.name) for row in rows]
 
 
-def _listed(store: Store, row: sql.Row[tuple[str, str, float]], *, last: bool) -> Listed:
+def _listed(storage: Storage, row: sql.Row[tuple[str, str, float]], *, last: bool) -> Listed:
     began = datetime.fromtimestamp(row.began, UTC).isoformat(timespec="seconds")
     try:
-        record = Record(store, row.name, "")
+        record = Record(storage.store, row.name, "")
+        facts = facts_of(storage.optuna, row.name)
         calls = sum(record.spent_elsewhere(FREE, proposals=kind).calls for kind in (False, True))
     except LabError:
         return Listed(row.name, row.experiment, began, "damaged")
     trials = len({digest for digest, _ in record.ended})
-    return Listed(
-        row.name, row.experiment, began, _state(record, row.experiment, last), trials, record.episodes, calls
-    )
+    state = _state(facts, record, row.experiment, last=last)
+    return Listed(row.name, row.experiment, began, state, trials, record.episodes, calls)
 
 
-def _state(record: Record, experiment: str, last: bool) -> State:
-    if record.judged:
+def _state(facts: Mapping[str, Any], record: Record, experiment: str, *, last: bool) -> State:
+    if "judged" in facts:
         return "finished"
-    if record.stopped:
+    if "stopped" in facts:
         return "stopped"
-    if not (_has_workers(record) if record.store.shared else last and _is_locked(experiment)):
+    at_work = record.store.is_led(record.name) if record.store.shared else last and _is_locked(experiment)
+    if not at_work:
         return "unfinished"
-    return "judging" if Searched() in record.events else "searching"
-
-
-def _has_workers(record: Record) -> bool:
-    """Whether a worker was seen of late, by the server's clock."""
-    now = sql.func.extract("epoch", sql.func.clock_timestamp())
-    mine = sql.select(workers.c.worker).where(workers.c.study == record.name, workers.c.seen > now - GRACE_S)
-    return bool(record.store.rows(mine))
+    return "judging" if "searched" in facts else "searching"
 
 
 def _is_locked(experiment: str) -> bool:

@@ -65,8 +65,7 @@ class PartsOf:
             yield Parts(environment, model, await self._proposer(stack, endpoint, model))
 
     async def _environment(self, stack: AsyncExitStack, *, may_call: bool) -> Environment:
-        answered = (scope_of(*which) for which in self.record.unended)
-        if not may_call and not any(map(self.record.calls_of, answered)):
+        if not may_call and not self.record.has_unused_calls(scope_of):
             return Nothing(self._no_budget)
         where = choose_environment(self.experiment.environment)
         opened = open_environment(where, self.experiment.root, self.say)

@@ -4,7 +4,6 @@ What it was run with is its document's, so neither today's experiment file nor t
 Nothing is asked, played or written. Whatever shows, compares or plays what a study tried begins here.
 """
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -12,15 +11,16 @@ from pathlib import Path
 
 from lab.agent.candidate import Candidate
 from lab.agent.evaluation import Trial
-from lab.display.progress import ProgressView
 from lab.errors import ConfigError, meant
 from lab.experiment.experiment import Experiment, load_experiment, read_experiment
 from lab.llm.settings import ModelChoice, read_surroundings
-from lab.search.first_answers import stop_error
-from lab.storage.database import CALLS, Store
-from lab.storage.record import Record
+from lab.storage.database import CALLS
+from lab.storage.record import NotFinishedError, Record
+from lab.storage.storage import Storage, address_of, is_there
+from lab.storage.trials import StudyTrials, Trials
 from lab.study.document import Kept, kept
-from lab.study.study import Study
+from lab.study.resume import open_trials
+from lab.study.state import StudyState, outcome_of, read_state, spending_of
 from lab.tracking.tracker import Tracker
 from lab.verdict.outcome import Outcome
 
@@ -54,7 +54,6 @@ class PastStudy:
 
     Attributes:
         model: its endpoint is as it may be shown.
-        trials: best first, the baseline among them.
         outcome: None where the study has no verdict yet.
         record: open while the study is read.
         tracker: has been told of all this, and writes nothing to MLflow unless it leads.
@@ -63,11 +62,17 @@ class PastStudy:
 
     experiment: Experiment
     model: ModelChoice
-    trials: tuple[Trial, ...]
+    state: StudyState
     outcome: Outcome | None
     record: Record
+    search: Trials
     tracker: Tracker
     proposer: str = ""
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Of the search, best first, the baseline among them."""
+        return self.state.trials
 
     def finished(self) -> Outcome:
         """The outcome.
@@ -75,13 +80,13 @@ class PastStudy:
         Raises:
             LabError: the study has no verdict yet, or was stopped by this.
         """
-        if self.record.stopped is not None:
-            raise stop_error(self.record.stopped)
+        if self.state.stopped is not None:
+            raise self.state.stopped
         if self.outcome is None:
-            error = self.record.ends_here()
-            error.do = f"python -m lab.tune {self.experiment.file} resumes the experiment's last study; "
-            error.do += f"python -m lab.report --study {self.record.name} shows this one so far"
-            raise error
+            where = f"{self.record.name} in {self.record.store.where}"
+            do = f"python -m lab.tune {self.experiment.file} resumes the experiment's last study; "
+            do += f"python -m lab.report --study {self.record.name} shows this one so far"
+            raise NotFinishedError("The study is unfinished: no verdict yet.", where=where, do=do)
         return self.outcome
 
     def candidate(self, name: str) -> Candidate:
@@ -109,28 +114,56 @@ async def past_study(which: Which, say: Say = lambda _: None) -> AsyncIterator[P
     Raises:
         ConfigError: see `kept_study`.
     """
-    with kept_study(which, say) as (was, record):
-        experiment, model = was.experiment, was.model
-        view = ProgressView(experiment.space.free, quiet=True)
-        tracker = Tracker(experiment, model, record, say)
-        study = Study(experiment, model, record, view, tracker, proposer=was.proposer)
-        outcome = await study.replay() if record.judged else None
-        trials = outcome.trials if outcome else tuple(study.so_far())
-        yield PastStudy(experiment, model, trials, outcome, record, tracker, was.proposer)
+    with kept_study(which, say) as (was, record, storage):
+        trials = open_trials(storage, record.name, was.experiment)
+        tracker = Tracker(was.experiment, was.model, record, say)
+        past = read_study(was.experiment, was.model, record, trials, tracker, was.proposer)
+        tell(tracker, past.state)
+        yield past
+
+
+def read_study(
+    experiment: Experiment,
+    model: ModelChoice,
+    record: Record,
+    trials: StudyTrials,
+    tracker: Tracker,
+    proposer: str | None = None,
+) -> PastStudy:
+    """Return a study as far as it is.
+
+    Args:
+        proposer: the model that proposes texts, where it is another; None for what the environment says.
+    """
+    state = read_state(experiment, record, trials)
+    spending = spending_of(experiment, model, record, proposer)
+    outcome = outcome_of(experiment, model, record, spending, state) if state.judged else None
+    return PastStudy(experiment, model, state, outcome, record, trials.search, tracker, proposer or "")
+
+
+def tell(tracker: Tracker, state: StudyState) -> None:
+    """Tell the tracker what a study is."""
+    for trial in sorted(state.trials, key=lambda one: one.number):
+        tracker.trial(trial)
+    if state.headroom is not None:
+        tracker.headroom(state.headroom)
+    if state.judged is not None and state.verdict is not None:
+        tracker.verdict(state.verdict)
 
 
 @contextmanager
-def kept_study(which: Which, say: Say) -> Iterator[tuple[Kept, Record]]:
-    """What a study was run with, and its record, which is open in the context.
+def kept_study(which: Which, say: Say) -> Iterator[tuple[Kept, Record, Storage]]:
+    """What a study was run with, and its record in the storage, which is open in the context.
 
     Raises:
         ConfigError: there is no such study, or its document cannot be read.
     """
     read_surroundings(Path.cwd())
-    store = open_store(which.storage)
-    if store is None:
+    storage = open_storage(which.storage)
+    if storage is None:
         raise _nothing(which, str(CALLS), [])
-    with closing(store):
+    with closing(storage):
+        store = storage.store
         found = store.study(which.name) if which.name else store.latest(which.experiment.stem)
         if found is None:
             raise _nothing(which, store.where, store.names())
@@ -138,13 +171,13 @@ def kept_study(which: Which, say: Say) -> Iterator[tuple[Kept, Record]]:
         was = kept(document, f"{name} in {store.where}", which.root)
         if not which.name and (note := _changed(which.experiment, name, was.experiment)):
             say(note)
-        yield was, Record(store, name, document)
+        yield was, Record(store, name, document), storage
 
 
-def open_store(storage: str) -> Store | None:
-    """The store at `storage`, else `LAB_STORAGE`, else the file; None where that is absent: none is made."""
-    place = storage or os.environ.get("LAB_STORAGE") or CALLS
-    return None if place == CALLS and not CALLS.exists() else Store(place)
+def open_storage(flag: str) -> Storage | None:
+    """The storage at `flag`, else `LAB_STORAGE`, else the files; None where they are absent: none is made."""
+    address = address_of(flag)
+    return Storage.at(address) if is_there(address) else None
 
 
 def _nothing(which: Which, where: str, names: list[str]) -> ConfigError:

@@ -1,52 +1,50 @@
 """A Study: the main job, from an experiment to a verdict: search, confirm, play the holdout, judge.
 
-It opens and closes what the job needs and owns the seeds; each part's own work is in its own module. A study
-whose record holds the verdict is told again, and nothing is opened for it. Where the budget ends before there
-is a verdict, the study ends with the best of its search, and resumes when the limit is raised. Several
-workers on one record run it all, and each plays what no other does.
+It opens and closes what the job needs; each part's own work is in its own module. Where the budget ends
+before there is a verdict, the study ends with the best of its search, and resumes when the limit is raised.
+Several workers on one storage run it all, and each plays what no other does.
 """
 
 import asyncio
 import gc
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from lab.agent.evaluation import Evaluation, Trial
 from lab.display.progress import ProgressView, Watched
 from lab.environments.environment import Environment
 from lab.errors import BudgetError, LabError
-from lab.experiment.budget import Spending
 from lab.experiment.experiment import Experiment
 from lab.llm.client import Model
 from lab.llm.launch import OpeningModel
-from lab.llm.settings import ModelChoice, shown_proposer
+from lab.llm.settings import ModelChoice
 from lab.proposers.proposal import Proposals
 from lab.proposers.proposer import Proposer
-from lab.proposers.rounds import Renewal
+from lab.proposers.rounds import Rounds
 from lab.search.first_answers import FirstAnswers
 from lab.search.headroom import Headroom
 from lab.search.loop import Search
 from lab.search.player import Player
-from lab.storage.call_cache import Nothing
-from lab.storage.journal import Judged, Kept, Opened
-from lab.storage.optuna_trials import keep_trials
+from lab.storage.optuna_storage import BEAT_S
 from lab.storage.record import Record
-from lab.storage.workers import working
+from lab.storage.trials import StudyTrials
 from lab.study.parts import PartsOf
+from lab.study.state import outcome_of, read_state, spending_of
 from lab.study.unseen import Unseen
 from lab.tracking.tracker import Tracker
-from lab.verdict.outcome import Outcome
+from lab.verdict.outcome import Judged, Outcome
+from lab.verdict.summary import claim
 from lab.verdict.unvalidated import Unvalidated
-from lab.verdict.verdict import Verdict
 
 
 class Study:
     """One run of an experiment.
 
     Args:
-        record: where it goes on, and what it is kept in.
-        shared: other workers may be at it.
-        proposer: the model that proposes texts, where it is another one; None for what the environment says.
+        record: of its calls and episodes; what it holds is not done again.
+        trials: of the study.
     """
 
     def __init__(
@@ -54,22 +52,16 @@ class Study:
         experiment: Experiment,
         model: ModelChoice,
         record: Record,
+        trials: StudyTrials,
         view: ProgressView,
         tracker: Tracker,
-        *,
-        shared: bool = False,
-        proposer: str | None = None,
     ) -> None:
-        self._proposer = shown_proposer() if proposer is None else proposer
-        self.interrupted, self._shared = False, shared
-        self.experiment, self.model, self._record = experiment, model, record
-        self._prices = experiment.prices_of(model)
+        self.experiment, self.model, self._record, self._trials = experiment, model, record, trials
         self._view, self._tracker = view, tracker
-        self._leads, self._trials_kept = False, False
-        self._headroom: Headroom | None = None
+        self.interrupted = False
         self._searching: asyncio.Task[None] | None = None
-        self._current: Search | None = None
-        self.spending = self._spending()
+        self._search: Search | None = None
+        self.spending = spending_of(experiment, model, record)
 
     def interrupt(self) -> bool:
         """End the search early, to continue with its best.
@@ -77,7 +69,7 @@ class Study:
         Returns:
             False where no search is running, or nothing has ended in it that could be judged.
         """
-        search, searching = self._current, self._searching
+        search, searching = self._search, self._searching
         if search is None or searching is None or searching.done() or self.interrupted or not search.best(1):
             return False
         self.interrupted = True
@@ -95,34 +87,25 @@ class Study:
         """
         known = (self.experiment, self.model, self._record, self.spending)
         parts_of = PartsOf(*known, self._on_failure, self._view.say)
-        async with (
-            parts_of.opened(opening) as parts,
-            working(self._record, self.spending.recount, self._lead, alone=not self._shared),
-        ):
-            self._record.append(Opened(alone=len(self._record.alive) == 1))
+        async with parts_of.opened(opening) as parts:
+            if not self._record.store.shared:
+                self._lead()
             gc.freeze()  # what was imported stays: each full collection walked it, 0.1 s without a call
-            return await self._outcome(parts.model, parts.environment, self._renewal(parts.proposer))
-
-    async def replay(self) -> Outcome:
-        """Tell what the record holds, to the same verdict; nothing is asked, played or written.
-
-        Raises:
-            NothingRecordedError: the study was not finished.
-        """
-        self._record.seal()
-        nothing = Nothing(self._record.ends_here)
-        outcome = await self._outcome(nothing, nothing, self._renewal(None))
-        if isinstance(outcome, Unvalidated):
-            raise self._record.ends_here()
-        return outcome
-
-    def so_far(self) -> list[Trial]:
-        """The trials that the record holds, best first; nothing is asked, played or written."""
-        self._record.seal()
-        nothing = Nothing(self._record.ends_here)
-        search = self._new_search(self._player(nothing, nothing), self._renewal(None))
-        search.catch_up()
-        return search.trials
+            player = self._player(parts.model, parts.environment)
+            search = self._search = Search(
+                self.experiment,
+                player,
+                self._rounds(parts.proposer),
+                self._on_trial,
+                self._on_headroom,
+                self._record,
+                self._trials.search,
+            )
+            unseen = Unseen(self.experiment, player, self._record, self._trials, self._announce)
+            title = f"{self._record.name} on {self.model.name} at {self.model.shown}"
+            watched = Watched(title, self.spending, lambda: search.trials, self.experiment.search.episodes)
+            with self._view.watching(watched):
+                return await self._outcome(search, unseen, player)
 
     def _player(self, model: Model, environment: Environment) -> Player:
         one, record = self.experiment, self._record
@@ -135,51 +118,130 @@ class Study:
             record,
             one.baseline,
             self._view.say,
-            FirstAnswers(record, self.model, one.environment),
+            FirstAnswers(record, self._trials.search, self.model, one.environment),
             one.objective.maximise,
         )
 
-    def _new_search(self, player: Player, renewal: Renewal | None) -> Search:
-        return Search(self.experiment, player, renewal, self._on_trial, self._on_headroom, self._record)
-
-    def _renewal(self, proposer: Proposer | None) -> Renewal | None:
-        """Brings new texts and demonstrations; without a proposer, the texts on record."""
+    def _rounds(self, proposer: Proposer | None) -> Rounds | None:
+        """What brings new texts and demonstrations; None where the experiment asks for neither."""
         if self.experiment.proposals is None and "demonstrations" not in self.experiment.space.free:
             return None
-        return Renewal(self.experiment, self._record, proposer, self._on_proposals, self._view.say)
-
-    async def _outcome(
-        self, model: Model, environment: Environment, renewal: Renewal | None
-    ) -> Outcome | Unvalidated:
-        record, spending = self._record, self.spending
-        player = self._player(model, environment)
-        search = self._current = self._new_search(player, renewal)
-        title = f"{record.name} on {self.model.name} at {self.model.shown}"
-        watched = Watched(title, spending, lambda: search.trials, self.experiment.search.episodes)
-        with nullcontext() if record.sealed else self._view.watching(watched):
-            verdict = await self._verdict(search, player)
-        if verdict is None:
-            return self._unvalidated(search, search.stopped_by or player.stopped_by)
-        self._tracker.verdict(verdict)
-        limit = player.stopped_by.where if player.stopped_by else ""
-        while (judged := record.judged) is None:  # of several workers, one gives it
-            record.propose(Judged(spending.minutes, _now(), limit))
-        spending.recount()
-        if not record.sealed:
-            await self._passed_on(search)
-        trials = tuple(search.trials)
-        return Outcome(
+        return Rounds(
             self.experiment,
-            self.model,
-            record.name,
-            self._headroom,
-            trials,
-            verdict,
-            spending,
-            record.failures(),
-            judged,
-            record.troubles,
+            self._trials.search,
+            self._record,
+            proposer,
+            self._on_proposals,
+            self._view.say,
         )
+
+    async def _outcome(self, search: Search, unseen: Unseen, player: Player) -> Outcome | Unvalidated:
+        try:
+            async with asyncio.TaskGroup() as group:
+                beating = group.create_task(self._beat(search, unseen, player))
+                is_judged = await self._judge(search, unseen)
+                await search.at_rest()
+                beating.cancel()
+        finally:
+            unseen.leave()
+        stopped_by = search.stopped_by or player.stopped_by
+        if not is_judged:
+            return self._unvalidated(search, stopped_by)
+        limit = stopped_by.where if stopped_by else ""
+        with self._record.store.exclusively():  # of several workers, one gives it
+            if self._trials.search.fact("judged") is None:
+                judged = Judged(self.spending.minutes, _now(), limit)
+                self._trials.search.state_fact("judged", asdict(judged))
+        self._trials.read()
+        self._record.refresh()
+        state = read_state(self.experiment, self._record, self._trials)
+        assert state.verdict is not None
+        self._tracker.verdict(state.verdict)
+        outcome = outcome_of(self.experiment, self.model, self._record, self.spending, state)
+        self._trials.search.state_fact("verdict", claim(outcome))
+        await self._passed_on()
+        return outcome
+
+    async def _passed_on(self) -> None:
+        """Return once the worker that leads has the outcome: this one, where the one before has died."""
+        while self._trials.search.fact("passed_on") is None:
+            if self._lead():
+                self._trials.search.state_fact("passed_on", True)
+            else:
+                await asyncio.sleep(BEAT_S)
+
+    def _lead(self) -> bool:
+        """Whether this process writes to MLflow; of several workers one does."""
+        if leads := self._record.store.lead(self._record.name):
+            self._tracker.lead()
+        return leads
+
+    async def _judge(self, search: Search, unseen: Unseen) -> bool:
+        """Search, confirm the best, play the holdout; the baseline plays its part while the search runs out.
+
+        Returns:
+            False where too little of the holdout was played to judge.
+        """
+        async with asyncio.TaskGroup() as group:
+            baseline = group.create_task(self._baseline(search, unseen))
+            await self._run(search)
+            best = self._agreed("contenders", search.best(self.experiment.confirmation.candidates), search)
+            if not best:
+                raise search.stopped_by or BudgetError(
+                    "The search ended before any candidate had played a whole episode.",
+                    where="budget, or candidates that failed",
+                    do="raise the budget, and run the same command to resume; see python -m lab.report",
+                )
+            confirmed = await unseen.confirmed(best)
+            last = self._agreed("finalists", unseen.finalists(best, confirmed), search)
+            return await unseen.verdict(last, confirmed, baseline) is not None
+
+    def _agreed(self, key: str, chosen: Sequence[Trial], search: Search) -> list[Trial]:
+        """Trials that all workers go on with: those of the first that has chosen."""
+        if not chosen:
+            return []
+        with self._record.store.exclusively():
+            numbers = self._trials.search.fact(key)
+            if numbers is None:
+                numbers = [trial.number for trial in chosen]
+                self._trials.search.state_fact(key, numbers)
+        known = {trial.number: trial for trial in (*search.trials, *chosen)}
+        return [known[number] for number in numbers]
+
+    async def _run(self, search: Search) -> None:
+        self._searching = asyncio.create_task(search.run())
+        try:
+            await self._searching
+        except asyncio.CancelledError:
+            this = asyncio.current_task()
+            if not self.interrupted or (this and this.cancelling()):  # not the search alone is to end
+                raise
+        if search.stopped_by is None:
+            search.end()
+
+    async def _baseline(self, search: Search, unseen: Unseen) -> Evaluation:
+        """The baseline on the holdout, from when the search begins nothing more."""
+        await search.all_begun.wait()
+        if self.spending.time_is_up:
+            more, limit = self.spending.minutes_for(unseen.calls_left()), self.spending.budget.minutes
+            about = f"the verdict will take about {max(more, 1):.0f} more"
+            self._view.say(f"The search's {limit:g} minutes are over; {about}.")
+        return await unseen.baseline()
+
+    async def _beat(self, search: Search, unseen: Unseen, player: Player) -> None:
+        """See what other workers do, and let them see that this one is alive; on a file there are none."""
+        with suppress(asyncio.CancelledError):
+            while self._record.store.shared:
+                self._lead()
+                await asyncio.sleep(BEAT_S)
+                self._trials.search.beat(search.running)
+                unseen.beat()
+                self._record.refresh()
+                self.spending.recount()
+                if player.first is not None:
+                    player.first.refresh()
+                search.wake()
+                unseen.wake()
 
     def _unvalidated(self, search: Search, stopped_by: LabError | None) -> Unvalidated:
         """What there is to say where no verdict can be given."""
@@ -195,92 +257,10 @@ class Study:
             _now(),
         )
 
-    def _spending(self) -> Spending:
-        """What may be spent, less what was spent before."""
-        spending = Spending(self.experiment.budget, earlier_minutes=self._record.earlier_minutes)
-        spending.recount = lambda: self._count_others(spending)
-        spending.recount()
-        return spending
-
-    def _count_others(self, spending: Spending) -> None:
-        """Count what other processes have spent, before this one or beside it."""
-        experiment, record = self.experiment, self._record
-        other = experiment.proposals if self._proposer else None
-        theirs = other.prices if other else self._prices
-        played = record.spent_elsewhere(self._prices, proposals=False)
-        proposed = record.spent_elsewhere(theirs, proposals=True)
-        spending.count_others(played + proposed)
-        spending.episodes = record.episodes
-
-    def _lead(self) -> None:
-        self._leads = True
-        self._tracker.lead()
-
-    async def _verdict(self, search: Search, player: Player) -> Verdict | None:
-        """Search, confirm the best, play the holdout; the baseline plays its part while the search runs out.
-
-        Returns:
-            None where too little of the holdout was played to judge.
-        """
-
-        def announce(phase: str, text: str) -> None:
-            self._view.phase(phase)
-            if search.stopped_by is None:
-                self._view.say(text)
-
-        unseen = Unseen(self.experiment, player, announce)
-        async with asyncio.TaskGroup() as group:
-            baseline = group.create_task(self._baseline(search, unseen))
-            await self._search(search)
-            best = search.best(self.experiment.confirmation.candidates)
-            if not best:
-                raise search.stopped_by or BudgetError(
-                    "The search ended before any candidate had played a whole episode.",
-                    where="budget, or candidates that failed",
-                    do="raise the budget, and run the same command to resume; see python -m lab.report",
-                )
-            return await unseen.verdict(best, await unseen.confirmed(best), baseline)
-
-    async def _search(self, search: Search) -> None:
-        self._searching = asyncio.create_task(search.run())
-        try:
-            await self._searching
-        except asyncio.CancelledError:
-            this = asyncio.current_task()
-            if not self.interrupted or (this and this.cancelling()):  # not the search alone is to end
-                raise
-        finally:
-            search.catch_up()  # with episodes that ended in the very moment in which the search did
-            if search.trials and self._leads:
-                self._keep_trials(search)
-        if search.stopped_by is None:
-            search.end()
-
-    def _keep_trials(self, search: Search) -> None:
-        url, objective = self._record.store.trials_url, self.experiment.objective
-        with self._record.store.exclusively():
-            keep_trials(url, self._record.name, search.space, objective, search.trials)
-        self._trials_kept = True
-
-    async def _passed_on(self, search: Search) -> None:
-        """Return once a worker that leads has the outcome: this one, where the one before has died."""
-        while Kept() not in self._record.events:
-            if not self._leads:
-                await self._record.changed()
-                continue
-            if not self._trials_kept:
-                self._keep_trials(search)
-            self._record.append(Kept())
-
-    async def _baseline(self, search: Search, unseen: Unseen) -> Evaluation:
-        """The baseline on the holdout, from when the search begins nothing more."""
-        await search.all_begun.wait()
-        if self.spending.time_is_up and not self._record.sealed:
-            left = unseen.calls_left([seed for _, seed in self._record.ended])
-            more, limit = self.spending.minutes_for(left), self.spending.budget.minutes
-            about = f"the verdict will take about {max(more, 1):.0f} more"
-            self._view.say(f"The search's {limit:g} minutes are over; {about}.")
-        return await unseen.baseline()
+    def _announce(self, phase: str, text: str) -> None:
+        self._view.phase(phase)
+        if self._search is not None and self._search.stopped_by is None:
+            self._view.say(text)
 
     def _on_trial(self, trial: Trial) -> None:
         self._view.trial(trial)
@@ -291,7 +271,6 @@ class Study:
         self._view.failed(error)
 
     def _on_headroom(self, headroom: Headroom) -> None:
-        self._headroom = headroom
         self._view.phase("search")
         self._view.say(str(headroom))
         self._tracker.headroom(headroom)

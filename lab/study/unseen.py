@@ -1,33 +1,76 @@
-"""Unseen episodes: confirmation and holdout, played on seeds that the search never plays, and judged.
+"""Unseen episodes: confirmation and holdout, played on seeds that the search never plays.
 
-It owns these seeds and the order of the two phases. Where the budget has no room for all episodes, those that
+It owns these seeds and the order of the two phases. Each phase is an Optuna study of its own with a waiting
+trial for each episode, so that workers share them. Where the budget has no room for all episodes, those that
 were played are judged: the holdout takes precedence over the confirmation, and the baseline leaves each of
 its episodes its pair. What the figures mean is `lab.verdict.verdict`'s.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from lab.agent.evaluation import Evaluation, Trial
+import optuna
+from optuna.trial import TrialState
+
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Ending, Episode, FailedEpisode, Tally
+from lab.agent.evaluation import BASELINE, Evaluation, Trial
+from lab.errors import BudgetError
 from lab.experiment.experiment import Experiment
-from lab.search.player import Player
-from lab.storage.record import CONFIRMATION, HOLDOUT
+from lab.search.player import Played, Player
+from lab.storage.record import CONFIRMATION, HOLDOUT, EpisodeKey, Record
+from lab.storage.trials import StudyTrials, Trials
 from lab.verdict.verdict import Confirmed, Verdict, confirm, finalists, judge
 
 Announce = Callable[[str, str], None]
 """Takes a phase's name and a sentence about it."""
 
 
+@dataclass(frozen=True)
+class Phase:
+    """Confirmation or holdout: its seeds, and its Optuna study."""
+
+    seeds: range
+    study: Trials
+
+
 class Unseen:
-    """The phases after the search, of one study.
+    """The phases after the search, of one process.
 
     Args:
         announce: called as a phase begins.
     """
 
-    def __init__(self, experiment: Experiment, player: Player, announce: Announce) -> None:
-        self._experiment, self._player, self._announce = experiment, player, announce
+    def __init__(
+        self,
+        experiment: Experiment,
+        player: Player,
+        record: Record,
+        trials: StudyTrials,
+        announce: Announce,
+    ) -> None:
+        self._experiment, self._player, self._record = experiment, player, record
+        self._announce = announce
+        self.confirmation = Phase(seeds_of(experiment, CONFIRMATION), trials.confirmation)
+        self.holdout = Phase(seeds_of(experiment, HOLDOUT), trials.holdout)
         self._pair_calls = experiment.verdict.finalists * experiment.task.max_steps
+        self._changed = asyncio.Event()
+        self._running = dict[tuple[str, int], optuna.Trial]()
+
+    def beat(self) -> None:
+        """Let other workers see that what this process plays is alive."""
+        for study in (self.confirmation.study, self.holdout.study):
+            study.beat([one for (of, _), one in self._running.items() if of == study.study.study_name])
+
+    def wake(self) -> None:
+        """Look again: something has changed elsewhere."""
+        self._changed.set()
+
+    def leave(self) -> None:
+        """Let other workers go on with what this process plays."""
+        for study in (self.confirmation.study, self.holdout.study):
+            study.hand_over([one for (of, _), one in self._running.items() if of == study.study.study_name])
 
     async def baseline(self) -> Evaluation:
         """The baseline on the holdout.
@@ -35,10 +78,11 @@ class Unseen:
         Raises:
             LabError: all of its episodes failed.
         """
-        seeds, each = self._seeds(HOLDOUT), self._pair_calls
-        baseline = self._experiment.baseline
-        self._player.retry(baseline, seeds)
-        evaluation = await self._player.evaluate(baseline, seeds, lambda place: (place + 1) * each)
+        each, baseline = self._pair_calls, self._experiment.baseline
+        self._retry(baseline)
+        later = {seed: (place + 1) * each for place, seed in enumerate(self.holdout.seeds)}
+        await self._play(self.holdout, {BASELINE: baseline}, later)
+        evaluation = self._evaluation(baseline, self.holdout)
         if evaluation.failed and not evaluation.episodes:
             raise evaluation.failed[0].error
         return evaluation
@@ -46,49 +90,169 @@ class Unseen:
     async def confirmed(self, best: Sequence[Trial]) -> tuple[Confirmed, ...]:
         """The search's best on fresh seeds."""
         self._announce("confirmation", f"Confirming {_names(best)} on fresh seeds.")
-        holdout = self._experiment.verdict.episodes * self._pair_calls
-        return confirm(await self._play(best, CONFIRMATION, holdout), self._experiment.verdict.confidence)
+        kept = self._experiment.verdict.episodes * self._pair_calls
+        played = await self._played(best, self.confirmation, dict.fromkeys(self.confirmation.seeds, kept))
+        return confirm(played, self._experiment.verdict.confidence)
+
+    def finalists(self, best: Sequence[Trial], confirmed: tuple[Confirmed, ...]) -> Sequence[Trial]:
+        """The best of the confirmed; of the search's `best` where none was confirmed."""
+        table, objective = self._experiment.verdict, self._experiment.objective
+        return finalists(confirmed, objective, table.finalists, table.judge) or best[: table.finalists]
 
     async def verdict(
-        self, best: Sequence[Trial], confirmed: tuple[Confirmed, ...], baseline: "asyncio.Task[Evaluation]"
+        self, last: Sequence[Trial], confirmed: tuple[Confirmed, ...], baseline: "asyncio.Task[Evaluation]"
     ) -> Verdict | None:
-        """The best of the confirmed beside the baseline; of the search's `best` where none was confirmed.
+        """The finalists beside the baseline.
 
         Returns:
             None where fewer than two seeds were played by the baseline and a finalist alike.
         """
         table, objective = self._experiment.verdict, self._experiment.objective
-        last = finalists(confirmed, objective, table.finalists, table.judge) or best[: table.finalists]
         self._announce("holdout", f"Playing the sealed holdout with {_names(last)}.")
-        held_out = await self._play(last, HOLDOUT, 0)
-        verdict = judge(confirmed, await baseline, held_out, objective, table.confidence, table.judge)
+        played = await self._played(last, self.holdout, dict.fromkeys(self.holdout.seeds, 0))
+        verdict = judge(confirmed, await baseline, played, objective, table.confidence, table.judge)
         return verdict if verdict.finalists else None
 
-    def calls_left(self, ended: Sequence[int]) -> int:
-        """Calls that these phases still take at most.
-
-        Args:
-            ended: seeds of all the study's episodes that ended.
-        """
+    def calls_left(self) -> int:
+        """Calls that these phases still take at most."""
         first = self._experiment.seed + CONFIRMATION
-        done = sum(seed >= first for seed in ended) * self._experiment.task.max_steps
+        done = sum(seed >= first for _, seed in self._record.ended) * self._experiment.task.max_steps
         return max(self._experiment.verdict_calls - done, 0)
 
-    async def _play(
-        self, trials: Sequence[Trial], phase: int, later_calls: int
+    async def _played(
+        self, trials: Sequence[Trial], phase: Phase, later: Mapping[int, int]
     ) -> list[tuple[Trial, Evaluation]]:
-        seeds = self._seeds(phase)
-        async with asyncio.TaskGroup() as group:
-            playing = [
-                group.create_task(self._player.evaluate(trial.candidate, seeds, lambda _: later_calls))
-                for trial in trials
-            ]
-        return [(trial, task.result()) for trial, task in zip(trials, playing, strict=True)]
+        await self._play(phase, {trial.number: trial.candidate for trial in trials}, later)
+        return [(trial, self._evaluation(trial.candidate, phase)) for trial in trials]
 
-    def _seeds(self, phase: int) -> range:
-        experiment, first = self._experiment, self._experiment.seed + phase
-        table = experiment.confirmation if phase == CONFIRMATION else experiment.verdict
-        return range(first, first + table.episodes)
+    async def _play(
+        self, phase: Phase, candidates: Mapping[int, Candidate], later: Mapping[int, int]
+    ) -> None:
+        """Play all of the phase's episodes of these candidates that have not ended; workers share them."""
+        wanted = {one.digest: one for one in candidates.values()}
+        self._enqueue(phase, candidates)
+        refused = False
+        async with asyncio.TaskGroup() as group:
+            while True:
+                waiting = self._waiting(phase, wanted)
+                if waiting and not refused:
+                    await self._player.room()
+                    if one := self._ask(phase, wanted):
+                        trial, key = one
+                        play = self._episode(phase, trial, wanted[key[0]], key[1], later[key[1]])
+                        group.create_task(play)
+                        await asyncio.sleep(0)
+                    refused = self._player.stopped_by is not None
+                elif self._is_over(phase, wanted) or refused:
+                    break
+                else:
+                    await self._changed.wait()
+                    self._changed.clear()
+
+    def _enqueue(self, phase: Phase, candidates: Mapping[int, Candidate]) -> None:
+        with self._record.store.exclusively():
+            live = [one for one in phase.study.read() if one.state is not TrialState.FAIL]
+            known = {_key(one) for one in live}
+            for number, candidate in candidates.items():
+                for seed in phase.seeds:
+                    if (candidate.digest, seed) not in known and not self._has_ended(candidate.digest, seed):
+                        attributes = {"digest": candidate.digest, "seed": seed, "trial": number}
+                        phase.study.enqueue({}, **attributes)
+
+    def _ask(self, phase: Phase, wanted: Mapping[str, Candidate]) -> tuple[optuna.Trial, EpisodeKey] | None:
+        """Begin the next waiting trial, or one of a process that died; None where a worker was faster."""
+        with self._record.store.exclusively():
+            phase.study.read()
+            waiting = self._waiting(phase, wanted)
+            if not waiting:
+                return None
+            chosen = waiting[0]
+            if chosen.state is TrialState.RUNNING:
+                trial = phase.study.take_up(chosen)
+            else:
+                trial = phase.study.claim(chosen)
+        self._running[phase.study.study.study_name, trial.number] = trial
+        return trial, _key(chosen)
+
+    def _waiting(self, phase: Phase, wanted: Mapping[str, Candidate]) -> list[optuna.trial.FrozenTrial]:
+        """Trials that nobody plays: where no other process can be at work, running ones of another too."""
+        name = phase.study.study.study_name
+        return [
+            one
+            for one in phase.study.known
+            if one.user_attrs.get("digest") in wanted
+            and (
+                one.state is TrialState.WAITING
+                or (
+                    one.state is TrialState.RUNNING
+                    and not self._record.store.shared
+                    and (name, one.number) not in self._running
+                )
+            )
+        ]
+
+    def _is_over(self, phase: Phase, wanted: Mapping[str, Candidate]) -> bool:
+        return all(
+            one.state.is_finished() for one in phase.study.known if one.user_attrs.get("digest") in wanted
+        )
+
+    async def _episode(
+        self, phase: Phase, trial: optuna.Trial, candidate: Candidate, seed: int, later_calls: int
+    ) -> None:
+        try:
+            self._tell(phase, trial, await self._player.episode(candidate, seed, later_calls=later_calls))
+        except BudgetError as error:  # its trial stays open: it is played once the limit is raised
+            self._player.stopped_by = error
+        finally:
+            self._changed.set()
+
+    def _tell(self, phase: Phase, trial: optuna.Trial, ending: Played | Ending) -> None:
+        del self._running[phase.study.study.study_name, trial.number]
+        if isinstance(ending, Tally | Episode):
+            value = self._experiment.task.value_of(ending.rewards, self._experiment.objective.maximise)
+            phase.study.tell(trial, TrialState.COMPLETE, value)
+        else:
+            reason = ending.error.what if isinstance(ending, FailedEpisode) else "cut"
+            phase.study.note(trial, "reason", reason)
+            phase.study.tell(trial, TrialState.FAIL)
+
+    def _retry(self, baseline: Candidate) -> None:
+        """Where all of the baseline's episodes failed in an earlier process, let them be played again."""
+        keys = [(baseline.digest, seed) for seed in self.holdout.seeds]
+        if all(isinstance(self._record.ended.get(key), FailedEpisode) for key in keys):
+            for key in keys:
+                self._record.forget_failure(*key)
+
+    def _has_ended(self, digest: str, seed: int) -> bool:
+        return (digest, seed) in self._record.ended
+
+    def _evaluation(self, candidate: Candidate, phase: Phase) -> Evaluation:
+        return evaluation(self._experiment, candidate, phase.seeds, self._record.ended)
+
+
+def evaluation(
+    experiment: Experiment, candidate: Candidate, seeds: range, ended: Mapping[EpisodeKey, Ending]
+) -> Evaluation:
+    """Return what a candidate played on these seeds."""
+    endings = [ended[key] for seed in seeds if (key := (candidate.digest, seed)) in ended]
+    return Evaluation(
+        candidate,
+        experiment.task,
+        tuple(one for one in endings if isinstance(one, Tally)),
+        tuple(one for one in endings if isinstance(one, FailedEpisode)),
+        measure=experiment.objective.maximise,
+    )
+
+
+def seeds_of(experiment: Experiment, phase: int) -> range:
+    """Return the seeds of CONFIRMATION or HOLDOUT."""
+    first = experiment.seed + phase
+    table = experiment.confirmation if phase == CONFIRMATION else experiment.verdict
+    return range(first, first + table.episodes)
+
+
+def _key(trial: optuna.trial.FrozenTrial) -> EpisodeKey:
+    return trial.user_attrs["digest"], trial.user_attrs["seed"]
 
 
 def _names(trials: Sequence[Trial]) -> str:

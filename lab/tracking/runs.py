@@ -82,7 +82,7 @@ class MlflowStore:
         run = self._found("tags.kind = 'study'").get(name)
         if run is None:
             tags = {"mlflow.note.content": unfinished(self._experiment), "kind": "study", **self._model_tags}
-            return self._create_run(name, tags, round(self._record.times[0] * 1000))
+            return self._create_run(name, tags, round(self._record.began * 1000))
         self._client.update_run(run, status="RUNNING")
         self._runs = self._found(f"tags.`mlflow.parentRunId` = '{run}'")
         drawn = self._client.get_metric_history(run, "contenders")

@@ -14,7 +14,6 @@ from lab.llm.settings import ModelChoice
 from lab.search.headroom import Headroom
 from lab.search.trouble_words import troubles_text
 from lab.stats.intervals import Estimate, t_interval
-from lab.storage.journal import Judged
 from lab.submission.frozen import Evidence, FrozenModel, FrozenPrompt, Provenance
 from lab.verdict.cautions import lower_cautions
 from lab.verdict.verdict import Compared, Verdict
@@ -23,6 +22,21 @@ PACKAGES = ("openai", "openenv", "optuna", "prompt-lab")
 
 MOSTLY = 0.5
 """Share of episodes at a score limit from which a note is printed."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """When the verdict was given.
+
+    Attributes:
+        minutes: of work on the study, until then.
+        created: the moment, ISO 8601, UTC.
+        limit: of the budget, where it ended the verdict before all planned episodes were played; else empty.
+    """
+
+    minutes: float
+    created: str
+    limit: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,75 @@
+"""RacePruner: an Optuna pruner for objectives that are the mean over many noisy instances."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from optuna import Study
+from optuna.pruners import BasePruner
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+from lab.search.points import Floats
+from lab.search.returns import Lock, Returns
+
+
+class RacePruner(BasePruner):
+    """Prunes a trial that is shown to be worse than the best of those that reported as much.
+
+    A one-sided, paired, moderated t test over the instances that both have reported. The truly best trial is
+    tested at most once an instance, and wrongly pruned only if one of the others seems better than it: at
+    `error_rate / (instances * others)` a test, the union bound keeps the whole below `error_rate`.
+
+    Args:
+        instances: that a trial reports at most: `trial.report(value, step=index)`, with an index below this.
+        error_rate: the chance, at most, that the truly best of all trials is pruned.
+        within: how far, as a share of the best mean, a trial may stay behind it without being pruned.
+        tasks: kinds of instances, which the steps go through round-robin.
+    """
+
+    def __init__(
+        self, instances: int, *, error_rate: float = 0.05, within: float = 0.0, tasks: int = 1
+    ) -> None:
+        self._instances, self._error_rate, self._within, self._tasks = instances, error_rate, within, tasks
+        self._study, self._returns, self._lock = "", Returns(tasks), Lock()
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Return whether the trial need not report more."""
+        with self._lock:
+            if study.study_name != self._study:
+                self._study, self._returns = study.study_name, Returns(self._tasks)
+        sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
+        return self.drops(study.get_trials(deepcopy=False), trial.number, sign=sign)
+
+    def drops(
+        self,
+        trials: Sequence[FrozenTrial],
+        number: int,
+        bound: tuple[int, float] | None = None,
+        sign: float = 1.0,
+    ) -> bool:
+        """Return whether a trial need not report more, by all trials of its study.
+
+        Args:
+            trials: of the same study at each call, in the order of their numbers.
+            bound: (step, value) of an instance that is not over, with the best value in its reach. Its true
+                value is no better: a trial that is pruned with it would be pruned at the instance's end.
+            sign: 1 where values are maximised, else -1.
+        """
+        with self._lock:
+            return self._drops(trials, number, bound, sign)
+
+    def _drops(
+        self, trials: Sequence[FrozenTrial], number: int, bound: tuple[int, float] | None, sign: float
+    ) -> bool:
+        returns = self._returns
+        returns.read(trials, sign)
+        counts = returns.counts
+        counted = int(counts[number]) + (bound is not None)
+        rival = returns.rival(number, counted)
+        if rival is None or not counted:
+            return False
+        best = returns.values[rival]
+        floor: Floats = best - self._within * np.abs(best)
+        extra = None if bound is None else (bound[0], sign * bound[1])
+        others = max(int((counts > 0).sum()) - 1, 1)
+        return returns.p_behind(number, floor, extra) < self._error_rate / (self._instances * others)

@@ -1,0 +1,130 @@
+"""The sampler and the pruner that an experiment names: the lab's own, Optuna's, OptunaHub's, or anybody's."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+
+from lab.errors import ConfigError
+from lab.experiment.experiment import Experiment
+from lab.search.pruner import RacePruner
+from lab.search.sampler import RaceSampler
+from lab.search.trials import distributions_of
+
+HUB = "optunahub:"
+"""Before the name of a package in OptunaHub's registry."""
+
+SAMPLERS = {
+    "tpe": "optuna.samplers.TPESampler",
+    "gp": "optuna.samplers.GPSampler",
+    "cmaes": "optuna.samplers.CmaEsSampler",
+    "random": "optuna.samplers.RandomSampler",
+    "qmc": "optuna.samplers.QMCSampler",
+}
+PRUNERS = {
+    "wilcoxon": "optuna.pruners.WilcoxonPruner",
+    "hyperband": "optuna.pruners.HyperbandPruner",
+    "median": "optuna.pruners.MedianPruner",
+    "none": "optuna.pruners.NopPruner",
+}
+
+
+def make_sampler(experiment: Experiment) -> BaseSampler:
+    """Return the sampler of `[search]`.
+
+    Raises:
+        ConfigError: it cannot be imported or made, or needs a package that is not installed.
+    """
+    search, objective = experiment.search, experiment.objective
+    if search.sampler == "race":
+        return RaceSampler(
+            space=distributions_of(experiment),
+            seed=experiment.seed,
+            tasks=max(len(experiment.task.tasks), 1),
+            order=objective.order,
+            costs=None if objective.cost is None else costs_of,
+            **search.sampler_options,
+        )
+    where = "search.sampler"
+    found = _found(SAMPLERS.get(search.sampler, search.sampler), where)
+    options = dict(search.sampler_options)
+    if search.sampler in SAMPLERS:
+        options = {"seed": experiment.seed, **options}
+    made = _made(found, options, where)
+    if not isinstance(made, BaseSampler):
+        raise ConfigError(f"{search.sampler!r} is not a sampler of Optuna's.", where=where, do=_DO)
+    return made
+
+
+def make_pruner(experiment: Experiment) -> BasePruner:
+    """Return the pruner of `[search]`.
+
+    Raises:
+        ConfigError: as of `make_sampler`.
+    """
+    search = experiment.search
+    if search.pruner == "race":
+        return RacePruner(
+            search.episodes,
+            error_rate=search.error_rate,
+            within=experiment.objective.within,
+            tasks=max(len(experiment.task.tasks), 1),
+            **search.pruner_options,
+        )
+    where = "search.pruner"
+    found = _found(PRUNERS.get(search.pruner, search.pruner), where)
+    made = _made(found, search.pruner_options, where)
+    if not isinstance(made, BasePruner):
+        raise ConfigError(f"{search.pruner!r} is not a pruner of Optuna's.", where=where, do=_DO)
+    return made
+
+
+def costs_of(trial: optuna.trial.FrozenTrial) -> Mapping[int, float]:
+    """Return what each episode of a trial cost, by step."""
+    return {int(step): cost for step, cost in trial.user_attrs.get("costs", {}).items()}
+
+
+def _found(path: str, where: str) -> Any:  # noqa: ANN401  # somebody's class
+    """What a dotted path or a name in OptunaHub stands for."""
+    try:
+        if path.startswith(HUB):
+            hub = import_module("optunahub").load_module(path.removeprefix(HUB))
+            names = [
+                name for name in getattr(hub, "__all__", dir(hub)) if name.endswith(("Sampler", "Pruner"))
+            ]
+            return getattr(hub, names[0])
+        module, _, name = path.rpartition(".")
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise _missing(path, error, where) from None
+    except Exception as error:  # whatever importing it raises
+        why = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{path!r} cannot be imported.", where=where, why=why, do=_DO) from None
+
+
+_DO = (
+    f'use one of "race", {", ".join(map(repr, (*SAMPLERS, *PRUNERS)))}, a dotted path or "{HUB}samplers/NAME"'
+)
+
+
+def _made(found: Any, options: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401  # theirs
+    try:
+        made = found(**options)
+        if isinstance(made, optuna.samplers.GPSampler):
+            import_module("torch")
+    except ModuleNotFoundError as error:
+        raise _missing(found.__name__, error, where) from None
+    except Exception as error:  # whatever its constructor raises
+        why = f"{type(error).__name__}: {error}"
+        do = f"see {where}_options"
+        raise ConfigError(f"{found!r} cannot be made.", where=where, why=why, do=do) from None
+    return made
+
+
+def _missing(path: str, error: ModuleNotFoundError, where: str) -> ConfigError:
+    package = (error.name or "").split(".")[0]
+    do = f"pip install {package}, and run the same command again"
+    return ConfigError(f"{path} needs the package {package}.", where=where, why=str(error), do=do)

@@ -1,0 +1,165 @@
+"""A candidate as one of Optuna's trials, and what is known of each from the episodes that it played.
+
+It owns the user attributes of a trial: `candidate`, all of it as JSON; `digest`; `dropped`, where the pruner
+ended it; `reason`, where it failed; `begun`, its episodes that were begun, where several workers count them.
+"""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.storages import RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import TypeAdapter
+
+from lab.agent.candidate import Candidate
+from lab.agent.episode import CutEpisode, Ending, FailedEpisode, Tally
+from lab.agent.evaluation import Evaluation, Trial
+from lab.experiment.experiment import Experiment
+from lab.experiment.space import Space
+from lab.search.points import Floats
+from lab.search.sampler import RaceSampler
+from lab.storage.record import EpisodeKey
+from lab.storage.trials import Trials
+
+_CANDIDATE = TypeAdapter(Candidate)
+
+
+def attributes(candidate: Candidate) -> dict[str, Any]:
+    """Return the user attributes that say what a trial plays."""
+    return {"candidate": _CANDIDATE.dump_python(candidate, mode="json"), "digest": candidate.digest}
+
+
+def note_of(candidate: Candidate) -> str:
+    """Return a candidate for people, in Markdown: what optuna-dashboard shows as a trial's note."""
+    settings = ", ".join(f"{name} = {value}" for name, value in candidate.settings.items())
+    parts = {"system": candidate.template.system, "turn": candidate.template.turn}
+    texts = "\n".join(f"\n**{part}**\n\n{_indented(text)}" for part, text in parts.items())
+    return f"{settings}\n{texts}\n"
+
+
+def _indented(text: str) -> str:
+    """A block of code in Markdown, whatever is in it."""
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def candidate_of(trial: FrozenTrial) -> Candidate | None:
+    """Return what a trial plays; None where its process died before it said so."""
+    table = trial.user_attrs.get("candidate")
+    return None if table is None else _CANDIDATE.validate_python(table)
+
+
+def number_of(trial: FrozenTrial) -> int:
+    """Return a trial's number; one that was taken over from a dead worker has its first."""
+    first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+    return trial.number if first is None else first
+
+
+def is_taken_over(trial: FrozenTrial) -> bool:
+    """Return whether another trial goes on with what this one has: its worker died."""
+    return trial.state is TrialState.FAIL and "reason" not in trial.user_attrs
+
+
+def distributions_of(experiment: Experiment) -> dict[str, BaseDistribution]:
+    """Return the distributions of a study: names are reserved for the texts that will be proposed."""
+    distributions = experiment.space.distributions()
+    if experiment.proposals is not None:
+        names = [*experiment.space.templates, *experiment.proposals.names]
+        distributions["template"] = CategoricalDistribution(names)
+    return distributions
+
+
+def drawn_from(space: Space, distributions: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
+    """Return the part of a study's distributions that can be played now.
+
+    Texts that are not written yet are left out, and demonstrations that were not found.
+    """
+    now = space.distributions()
+    if "demonstrations" in now and not space.demonstrations:
+        now["demonstrations"] = CategoricalDistribution([min(space.free["demonstrations"].ends)])
+    fixed = space.start.settings
+    return {name: now.get(name, CategoricalDistribution([fixed[name]])) for name in distributions}
+
+
+class Standings:
+    """The trials of a search in order, each with what it played; what has not changed is kept.
+
+    Args:
+        ended: how each episode ended that has.
+    """
+
+    def __init__(self, experiment: Experiment, ended: Mapping[EpisodeKey, Ending]) -> None:
+        self._experiment, self._ended = experiment, ended
+        self._candidates = dict[int, Candidate]()
+        self._evaluations = dict[int, tuple[tuple[int, bool], Evaluation]]()
+
+    def ranked(self, trials: Sequence[FrozenTrial], expected: Floats) -> list[Trial]:
+        """Return the trials that have played, best first: by their expected means, and the dropped last."""
+        able = [one for one in trials if one.intermediate_values and one.state is not TrialState.FAIL]
+        pairs = [(one, self._evaluation(one)) for one in able]
+        played = [one for one, evaluation in pairs if evaluation.episodes]
+        evaluations = [evaluation for _, evaluation in pairs if evaluation.episodes]
+        objective = self._experiment.objective
+        costs = np.array(
+            [fmean(objective.cost_of(episode) for episode in one.episodes) for one in evaluations]
+        )
+        order = objective.order(np.array([expected[one.number] for one in played]), costs)
+        order.sort(key=lambda place: "dropped" in played[place].user_attrs)
+        return [
+            Trial(
+                number_of(played[place]),
+                evaluations[place],
+                rank,
+                "dropped" in played[place].user_attrs,
+                len(evaluations[place].cut),
+            )
+            for rank, place in enumerate(order, 1)
+        ]
+
+    def _evaluation(self, trial: FrozenTrial) -> Evaluation:
+        key = (len(trial.intermediate_values), trial.state.is_finished())
+        known = self._evaluations.get(trial.number)
+        if known is None or known[0] != key:
+            evaluation = self._read(trial)
+            if len(evaluation.episodes) < key[0]:  # another worker's, whose episodes were not read yet
+                return evaluation
+            known = self._evaluations[trial.number] = (key, evaluation)
+        return known[1]
+
+    def _read(self, trial: FrozenTrial) -> Evaluation:
+        candidate = self._candidates.get(trial.number) or candidate_of(trial)
+        assert candidate is not None
+        self._candidates[trial.number] = candidate
+        first, episodes = self._experiment.seed, self._experiment.search.episodes
+        keys = [(candidate.digest, seed) for seed in range(first, first + episodes)]
+        endings = [self._ended[key] for key in keys if key in self._ended]
+        return Evaluation(
+            candidate,
+            self._experiment.task,
+            tuple(one for one in endings if isinstance(one, Tally)),
+            tuple(one for one in endings if isinstance(one, FailedEpisode)),
+            tuple(one for one in endings if isinstance(one, CutEpisode)),
+            self._experiment.objective.maximise,
+        )
+
+
+def first_two(trials: Sequence[FrozenTrial]) -> Floats:
+    """Return what each trial returned in its first two episodes, by number; of a cut one the bound."""
+    values = np.full((len(trials), 2), np.nan)
+    for trial in trials:
+        found = dict([trial.user_attrs["cut"]]) if "cut" in trial.user_attrs else {}
+        found |= trial.intermediate_values
+        for step in found.keys() & {0, 1}:
+            values[number_of(trial), step] = found[step]
+    return values
+
+
+def expected(study: Trials) -> Floats:
+    """Return the mean that is expected of each trial, by number: the model's, or its own without one."""
+    sampler = study.study.sampler
+    if isinstance(sampler, RaceSampler):
+        return sampler.expected(study.known)
+    values = [list(trial.intermediate_values.values()) for trial in study.known]
+    return np.array([sum(one) / len(one) if one else np.nan for one in values])

@@ -1,0 +1,130 @@
+"""Optuna's storage: where it is, how it is opened after a crash, and what its errors mean to people."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import (
+    BaseStorage,
+    InMemoryStorage,
+    JournalStorage,
+    RDBStorage,
+    RetryHeartbeatStaleTrialCallback,
+)
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from lab.errors import ConfigError, LabError
+from lab.storage.database import refused
+
+LOG = Path(".lab/optuna.log")
+
+_ADDRESS = "give postgresql://USER:PASSWORD@HOST:PORT/DATABASE, another database's URL, or FILE.log"
+
+LOCK_S = 5
+"""Seconds after which the lock of a process that was killed while it wrote is broken."""
+
+BEAT_S, GRACE_S = 1, 15
+"""How often a worker records that its trials are alive, and the silence after which they are another's."""
+
+
+class OptunaStorage:
+    """An open storage of Optuna's: a journal file, a database's address, or None for one in memory.
+
+    Attributes:
+        where: for people; no password is in it.
+        shared: whether workers on other machines use it too.
+
+    Raises:
+        ConfigError: the address is none that Optuna takes.
+        LabError: the storage cannot be opened.
+    """
+
+    def __init__(self, place: str | Path | None = LOG) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.filterwarnings("ignore", category=ExperimentalWarning)
+        address = "" if place is None else str(place)
+        self.shared = address.startswith("postgresql")
+        self.where = _without_password(address)
+        try:
+            with self.told():
+                self.storage: BaseStorage = InMemoryStorage() if place is None else _opened(address)
+        except (ValueError, KeyError, TypeError) as error:  # lines that Optuna has not written
+            what, why = "Optuna's storage is damaged.", f"{type(error).__name__}: {error}"
+            do = "move it away: the same command makes it anew from the recorded episodes"
+            raise LabError(what, where=self.where, why=why, do=do) from None
+        except ImportError as error:
+            do = "install the package that this database needs"
+            raise ConfigError("No driver.", where=self.where, why=str(error), do=do) from None
+
+    def names(self) -> list[str]:
+        """Return the names of all studies."""
+        with self.told():
+            return optuna.get_all_study_names(self.storage)
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """What the storage raises, in the lab's words."""
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Heartbeat of storage")
+                yield
+        except (StorageInternalError, SQLAlchemyError, OSError) as error:
+            raised = error.__cause__ if isinstance(error.__cause__, SQLAlchemyError) else error
+            what = "Optuna's storage cannot be read or written."
+            raise refused(what, self.where, raised, shared=self.shared) from None
+
+
+def _journal(path: Path) -> JournalStorage:
+    if path.suffix != ".log":
+        raise ConfigError("Invalid storage address.", where="--storage or LAB_STORAGE", do=_ADDRESS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_S)
+    backend = JournalFileBackend(str(path), lock_obj=lock)
+    lock.acquire()
+    try:
+        _mend(path)
+    finally:
+        lock.release()
+    return JournalStorage(backend)
+
+
+def _mend(path: Path) -> None:
+    """Cut off a last line that a killed process did not write to its end: Optuna cannot read beyond it."""
+    with path.open("rb+") as file:
+        text = file.read()
+        if text and not text.endswith(b"\n"):
+            file.truncate(text.rfind(b"\n") + 1)
+
+
+def _opened(address: str) -> BaseStorage:
+    return _database(address) if "://" in address else _journal(Path(address))
+
+
+def _database(address: str) -> RDBStorage:
+    if not address.startswith("postgresql"):
+        return RDBStorage(address)
+    return RDBStorage(
+        address,
+        heartbeat_interval=BEAT_S,
+        grace_period=GRACE_S,
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True),
+    )
+
+
+def _without_password(address: str) -> str:
+    if "://" not in address:
+        return address
+    try:
+        url = make_url(address)
+        url.get_dialect()
+        return url.set(query={}).render_as_string()
+    except ImportError:
+        return url.set(query={}).render_as_string()  # its driver is missing: that is said when it is opened
+    except (ArgumentError, NoSuchModuleError):
+        where = "--storage or LAB_STORAGE"
+        raise ConfigError("Invalid storage address.", where=where, do=_ADDRESS) from None

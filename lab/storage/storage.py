@@ -1,0 +1,47 @@
+"""The Storage: where all studies are: the store of calls and episodes, and Optuna's of trials.
+
+It owns which two places an address means. By default they are files in `.lab/`; PostgreSQL holds both, for
+several machines; any other address is Optuna's alone, and calls and episodes stay in the file.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.storage.database import CALLS, Store
+from lab.storage.optuna_storage import LOG, OptunaStorage
+
+
+@dataclass(frozen=True)
+class Storage:
+    """An open storage.
+
+    Raises:
+        ConfigError: the address is none.
+        LabError: here and in everything that reads or writes: the database or the disk refused.
+    """
+
+    store: Store
+    optuna: OptunaStorage
+
+    @classmethod
+    def at(cls, address: str = "") -> "Storage":
+        """Open what is at `address`: a file, or an address that Optuna takes; empty for the default."""
+        if address.startswith("postgres"):
+            store = Store(address)
+            return cls(store, OptunaStorage(store.trials_url))
+        return cls(Store(CALLS), OptunaStorage(address or LOG))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.store.close()
+
+
+def address_of(flag: str) -> str:
+    """Return the storage's address: the flag's, else `LAB_STORAGE`; empty for the default files."""
+    return flag or os.environ.get("LAB_STORAGE", "")
+
+
+def is_there(address: str) -> bool:
+    """Return whether there is anything to read, so that nothing is made by reading."""
+    return address.startswith("postgres") or Path(CALLS).exists()

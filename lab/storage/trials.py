@@ -1,0 +1,236 @@
+"""Trials: a study's trials in Optuna's storage, and the facts about the study that are kept with them.
+
+It owns how an Optuna study is asked, told and handed on between workers. What a trial plays is
+`lab.search.trials`'s, and where the storage is `lab.storage.optuna_storage`'s.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import FrozenTrial, TrialState
+
+from lab.storage.optuna_storage import OptunaStorage
+
+
+class Trials:
+    """One Optuna study.
+
+    Attributes:
+        known: all its trials as they were last read, by number; not copies.
+    """
+
+    def __init__(
+        self,
+        storage: OptunaStorage,
+        name: str,
+        sampler: BaseSampler | None = None,
+        pruner: BasePruner | None = None,
+    ) -> None:
+        self._storage = storage
+        with storage.told():
+            self.study = optuna.create_study(
+                storage=storage.storage,
+                study_name=name,
+                direction="maximize",
+                sampler=sampler or optuna.samplers.RandomSampler(),
+                pruner=pruner or optuna.pruners.NopPruner(),
+                load_if_exists=True,
+            )
+        self.known: list[FrozenTrial] = []
+        self._pulsed = set[int]()
+        self.read()
+
+    def read(self) -> list[FrozenTrial]:
+        """Read all trials."""
+        with self._storage.told():
+            self.known = self.study.get_trials(deepcopy=False)
+        return self.known
+
+    def in_state(self, *states: TrialState) -> list[FrozenTrial]:
+        """Return those known that are in one of these states."""
+        return [trial for trial in self.known if trial.state in states]
+
+    def ask(self, distributions: dict[str, optuna.distributions.BaseDistribution]) -> optuna.Trial:
+        """Begin a trial: one that waits, else one of the sampler's choice."""
+        with self._storage.told():
+            trial = self.study.ask(distributions)
+            self._pulse(trial._trial_id)
+        self.read()
+        return trial
+
+    def take_up(self, trial: FrozenTrial) -> optuna.Trial:
+        """Go on with a running trial, of a process that has died."""
+        with self._storage.told():
+            return optuna.Trial(self.study, trial._trial_id)
+
+    def claim(self, trial: FrozenTrial) -> optuna.Trial:
+        """Begin a trial that waits; see `OptunaStorage.shared` for who else may."""
+        with self._storage.told():
+            self._storage.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+            self._pulse(trial._trial_id)
+            found = optuna.Trial(self.study, trial._trial_id)
+        self.read()
+        return found
+
+    def enqueue(self, params: dict[str, Any], **user_attrs: Any) -> None:  # noqa: ANN401  # of JSON
+        """Let a trial wait."""
+        with self._storage.told():
+            self.study.enqueue_trial(params, user_attrs=user_attrs)
+        self.read()
+
+    def report(self, trial: optuna.Trial, value: float, step: int) -> None:
+        """Keep one value of a running trial."""
+        with self._storage.told():
+            trial.report(value, step)
+        self.read()
+
+    def note(self, trial: optuna.Trial, key: str, value: Any) -> None:  # noqa: ANN401  # of JSON
+        """Keep a user attribute of a running trial."""
+        with self._storage.told():
+            trial.set_user_attr(key, value)
+
+    def describe(self, trial: optuna.Trial, text: str) -> None:
+        """Write the note that optuna-dashboard shows beside a trial, in Markdown.
+
+        As its `save_note` does, which however reads all notes of the study each time.
+        """
+        storage, study, trial_id = self._storage.storage, self.study._study_id, trial._trial_id
+        with self._storage.told():
+            storage.set_study_system_attr(study, f"dashboard:{trial_id}:note_ver", 1)
+            for place, first in enumerate(range(0, len(text), _NOTE)):
+                key = f"dashboard:{trial_id}:note_str:{place}"
+                storage.set_study_system_attr(study, key, text[first : first + _NOTE])
+
+    def tell(self, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:
+        """End a trial."""
+        with self._storage.told():
+            self.study.tell(trial, value, state, skip_if_finished=True)
+        self.read()
+
+    def fact(self, key: str) -> Any:  # noqa: ANN401  # of JSON
+        """Return what is known of the study as a whole under this name; None for nothing."""
+        with self._storage.told():
+            return self.study.user_attrs.get(key)
+
+    def state_fact(self, key: str, value: Any) -> None:  # noqa: ANN401  # of JSON
+        """Keep a fact about the study as a whole."""
+        with self._storage.told():
+            self.study.set_user_attr(key, value)
+
+    def copied(self, space: Mapping[str, BaseDistribution]) -> "Trials":
+        """Return this study, with all its trials, in another space; it is deleted once the copy is whole."""
+        base, _, number = self.study.study_name.partition(_COPY)
+        copy = f"{base}{_COPY}{int(number or 1) + 1}"
+        with self._storage.told():
+            if copy in optuna.get_all_study_names(self._storage.storage):  # of a process that was killed
+                optuna.delete_study(study_name=copy, storage=self._storage.storage)
+            made = Trials(self._storage, copy, self.study.sampler, self.study.pruner)
+            for trial in self.known:
+                wider = {name: space.get(name, old) for name, old in trial.distributions.items()}
+                trial.distributions = wider
+                made.study.add_trial(trial)
+            for key, value in self.study.user_attrs.items():
+                made.study.set_user_attr(key, value)
+            made.study.set_user_attr(_WHOLE, True)
+            optuna.delete_study(study_name=self.study.study_name, storage=self._storage.storage)
+        made.read()
+        return made
+
+    def beat(self, running: list[optuna.Trial]) -> None:
+        """Record that these trials are alive, and hand those of dead workers to the living."""
+        if not self._storage.shared:
+            return
+        mine = {trial.number for trial in running}
+        with self._storage.told():
+            for trial in running:
+                self._pulse(trial._trial_id)
+            for one in self.in_state(TrialState.RUNNING):
+                # A worker that died in the moment of asking has left no heartbeat that could be missed.
+                if one.number not in mine | self._pulsed and not one.user_attrs:
+                    self._pulse(one._trial_id)
+                    self._pulsed.add(one.number)
+            optuna.storages.fail_stale_trials(self.study)
+        self.read()
+
+    def hand_over(self, running: list[optuna.Trial]) -> None:
+        """Let other workers go on with these trials, with what they have reported."""
+        if not self._storage.shared:
+            return
+        retry = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
+        with self._storage.told():
+            for trial in running:
+                frozen = self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+                retry(self.study, frozen)
+
+    def _pulse(self, trial_id: int) -> None:
+        if self._storage.shared:
+            assert isinstance(self._storage.storage, RDBStorage)
+            self._storage.storage.record_heartbeat(trial_id)
+
+
+@dataclass(frozen=True)
+class StudyTrials:
+    """The Optuna studies of one study: a trial of the search is a candidate, of the others an episode."""
+
+    search: Trials
+    confirmation: Trials
+    holdout: Trials
+
+    @classmethod
+    def opened(
+        cls, storage: OptunaStorage, name: str, sampler: BaseSampler | None, pruner: BasePruner | None
+    ) -> "StudyTrials":
+        """Open them; those that are not there are made."""
+        search = Trials(storage, _newest(storage, name), sampler, pruner)
+        return cls(search, Trials(storage, f"{name}/confirmation"), Trials(storage, f"{name}/holdout"))
+
+    def widened(self, space: Mapping[str, BaseDistribution]) -> "StudyTrials":
+        """Return the same in a wider space: the trials are copied, since Optuna's categories cannot grow."""
+        if all(_same_categories(trial.distributions, space) for trial in self.search.known):
+            return self
+        return replace(self, search=self.search.copied(space))
+
+    def read(self) -> None:
+        """Read them all again."""
+        for one in (self.search, self.confirmation, self.holdout):
+            one.read()
+
+
+_NOTE = 2045
+"""Characters of a note that are kept in one attribute."""
+
+
+def facts_of(storage: OptunaStorage, name: str) -> dict[str, Any]:
+    """Return the facts about a study; none where Optuna's storage does not have it."""
+    with storage.told():
+        newest = _newest(storage, name)
+        if newest not in storage.names():
+            return {}
+        return optuna.load_study(study_name=newest, storage=storage.storage).user_attrs
+
+
+_COPY, _WHOLE = " copy ", "is_whole"
+"""In the name of a study whose space was widened, and the fact that all trials are in it."""
+
+
+def _newest(storage: OptunaStorage, name: str) -> str:
+    """A study's name, or that of its last whole copy in a wider space."""
+    copies = [one for one in storage.names() if one.startswith(f"{name}{_COPY}")]
+    for copy in sorted(copies, key=lambda one: -int(one.rpartition(" ")[2])):
+        if _WHOLE in optuna.load_study(study_name=copy, storage=storage.storage).user_attrs:
+            return copy
+    return name
+
+
+def _same_categories(old: Mapping[str, BaseDistribution], new: Mapping[str, BaseDistribution]) -> bool:
+    return all(
+        old[name] == new[name]
+        for name in old.keys() & new.keys()
+        if isinstance(old[name], optuna.distributions.CategoricalDistribution)
+    )

@@ -1,0 +1,155 @@
+"""The StudyState: what a study is at a moment, as a value that follows from its trials and its record.
+
+It owns that function, and nothing else: nothing is asked, played or written to know it. Whatever shows or
+judges a study reads this value, so that all say the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lab.agent.candidate import Candidate
+from lab.agent.evaluation import BASELINE, Evaluation, Trial
+from lab.errors import LabError
+from lab.experiment.budget import Spending
+from lab.experiment.experiment import Experiment
+from lab.llm.settings import ModelChoice, shown_proposer
+from lab.search.first_answers import read_stopped
+from lab.search.headroom import Headroom
+from lab.search.trials import Standings, expected
+from lab.stats.intervals import Estimate
+from lab.storage.record import CONFIRMATION, HOLDOUT, Record
+from lab.storage.trials import StudyTrials, Trials
+from lab.study.unseen import evaluation, seeds_of
+from lab.verdict.outcome import Judged, Outcome
+from lab.verdict.verdict import Confirmed, Verdict, confirm, judge
+
+
+@dataclass(frozen=True)
+class Leader:
+    """From `at` on, in seconds since 1970, this trial led, with this mean over so many episodes."""
+
+    at: float
+    trial: int
+    mean: float
+    episodes: int
+
+
+@dataclass(frozen=True)
+class StudyState:
+    """A study at a moment.
+
+    Attributes:
+        trials: of the search, best first, the baseline among them.
+        headroom: None where the first candidates could not tell, or cannot yet.
+        leaders: in order of time.
+        searched: whether the search is over.
+        confirmed: what the search's best have played on fresh seeds so far.
+        judged: None before there is a verdict.
+        verdict: of what the holdout has so far; None while that is too little.
+        stopped: the error that ended the study for good; None where none did.
+    """
+
+    trials: tuple[Trial, ...]
+    headroom: Headroom | None
+    leaders: tuple[Leader, ...]
+    searched: bool
+    confirmed: tuple[Confirmed, ...]
+    verdict: Verdict | None
+    judged: Judged | None
+    stopped: LabError | None
+
+
+def read_state(experiment: Experiment, record: Record, trials: StudyTrials) -> StudyState:
+    """Return what the study is now."""
+    search = trials.search
+    ranked = Standings(experiment, record.ended).ranked(search.known, expected(search))
+    fact = search.fact("judged")
+    confirmed, verdict = _judgement(experiment, record, trials, {one.number: one for one in ranked})
+    return StudyState(
+        trials=tuple(ranked),
+        headroom=_headroom(search.fact("headroom")),
+        leaders=tuple(Leader(**one) for one in search.fact("leaders") or []),
+        searched=search.fact("searched") is not None,
+        confirmed=confirmed,
+        verdict=verdict,
+        judged=Judged(**fact) if fact else None,
+        stopped=read_stopped(search),
+    )
+
+
+def _judgement(
+    experiment: Experiment, record: Record, trials: StudyTrials, known: Mapping[int, Trial]
+) -> tuple[tuple[Confirmed, ...], Verdict | None]:
+    def played(phase: int, study: Trials) -> list[tuple[Trial, Evaluation]]:
+        seeds, numbers = seeds_of(experiment, phase), _numbers(study)
+        chosen = [known[number] for number in numbers if number in known and number != BASELINE]
+        return [(one, evaluation(experiment, one.candidate, seeds, record.ended)) for one in chosen]
+
+    table, objective = experiment.verdict, experiment.objective
+    confirmed = confirm(played(CONFIRMATION, trials.confirmation), table.confidence)
+    baseline = _evaluated(experiment, experiment.baseline, record)
+    finalists = played(HOLDOUT, trials.holdout)
+    if not baseline.episodes or not finalists:
+        return confirmed, None
+    verdict = judge(confirmed, baseline, finalists, objective, table.confidence, table.judge)
+    return confirmed, verdict if verdict.finalists else None
+
+
+def _evaluated(experiment: Experiment, candidate: Candidate, record: Record) -> Evaluation:
+    return evaluation(experiment, candidate, seeds_of(experiment, HOLDOUT), record.ended)
+
+
+def _numbers(study: Trials) -> Sequence[int]:
+    """The trials of the search whose episodes a phase has, in the order in which they were chosen."""
+    return list(dict.fromkeys(one.user_attrs["trial"] for one in study.known if "trial" in one.user_attrs))
+
+
+def _headroom(fact: Mapping[str, Any] | None) -> Headroom | None:
+    if fact is None:
+        return None
+    return Headroom(**{**fact, "ahead": Estimate(**fact["ahead"])})
+
+
+def spending_of(
+    experiment: Experiment, model: ModelChoice, record: Record, proposer: str | None = None
+) -> Spending:
+    """Return what may be spent, less what was spent before by other processes.
+
+    Args:
+        proposer: the model that proposes texts, where it is another; None for what the environment says.
+    """
+    spending = Spending(experiment.budget, earlier_minutes=record.earlier_minutes)
+    prices = experiment.prices_of(model)
+    other = experiment.proposals if (shown_proposer() if proposer is None else proposer) else None
+
+    def recount() -> None:
+        played = record.spent_elsewhere(prices, proposals=False)
+        proposed = record.spent_elsewhere(other.prices if other else prices, proposals=True)
+        spending.count_others(played + proposed)
+        spending.episodes = record.episodes
+
+    spending.recount = recount
+    recount()
+    return spending
+
+
+def outcome_of(
+    experiment: Experiment, model: ModelChoice, record: Record, spending: Spending, state: StudyState
+) -> Outcome:
+    """Return the outcome of a study that has a verdict."""
+    assert state.verdict is not None
+    assert state.judged is not None
+    spending.recount()
+    return Outcome(
+        experiment,
+        model,
+        record.name,
+        state.headroom,
+        state.trials,
+        state.verdict,
+        spending,
+        record.failures(),
+        state.judged,
+        record.troubles,
+    )
