@@ -302,3 +302,25 @@ def test_the_dashboard_shows_a_study_while_it_runs_and_afterwards(project: Proje
             browser.picture(Path(os.environ.get("PICTURES", project.folder)) / "dashboard.png")
             assert browser.strayed() == []
     assert process.returncode == 0
+
+
+def test_reading_a_study_writes_nothing_into_optunas_storage(project: Project) -> None:
+    """Another process may be writing to it."""
+    with fake_endpoint(by_the_request) as endpoint:
+        process = start(project, endpoint)
+        while len(endpoint.requests) < 40:
+            assert process.poll() is None
+        process.kill()
+        process.communicate()
+        log = project.folder / ".lab/optuna.log"
+        with log.open("a") as torn:
+            torn.write('{"op_code":8,"worker_id":"of a killed pro')
+        before = log.read_bytes()
+        for command in (("lab.report", "experiments/known.toml"), ("lab.studies",)):
+            done = project.run("-m", *command)
+            assert done.returncode == 0, done.stderr
+    assert log.read_bytes() == before
+    log.unlink()
+    done = project.run("-m", "lab.report", "experiments/known.toml")
+    assert done.returncode == 0, done.stderr
+    assert not log.exists()

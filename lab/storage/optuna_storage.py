@@ -38,21 +38,24 @@ class OptunaStorage:
     Attributes:
         where: for people; no password is in it.
         shared: whether workers on other machines use it too.
+        writing: Whether studies may be made in it; else a study that it does not have is empty.
 
     Raises:
         ConfigError: the address is none that Optuna takes.
         LabError: the storage cannot be opened.
     """
 
-    def __init__(self, place: str | Path | None = LOG) -> None:
+    def __init__(self, place: str | Path | None = LOG, *, writing: bool = True) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.filterwarnings("ignore", category=ExperimentalWarning)
         address = "" if place is None else str(place)
-        self.shared = address.startswith("postgresql")
+        self.shared, self.writing = address.startswith("postgresql"), writing
         self.where = _without_password(address)
         try:
             with self.told():
-                self.storage: BaseStorage = InMemoryStorage() if place is None else _opened(address)
+                self.storage: BaseStorage = (
+                    InMemoryStorage() if place is None else _opened(address, writing=writing)
+                )
         except (ValueError, KeyError, TypeError) as error:  # lines that Optuna has not written
             what, why = "Optuna's storage is damaged.", f"{type(error).__name__}: {error}"
             do = "move it away: the same command makes it anew from the recorded episodes"
@@ -79,17 +82,20 @@ class OptunaStorage:
             raise refused(what, self.where, raised, shared=self.shared) from None
 
 
-def _journal(path: Path) -> JournalStorage:
+def _journal(path: Path, *, writing: bool) -> BaseStorage:
     if path.suffix != ".log":
         raise ConfigError("Invalid storage address.", where="--storage or LAB_STORAGE", do=_ADDRESS)
+    if not writing and not path.exists():
+        return InMemoryStorage()
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_S)
     backend = JournalFileBackend(str(path), lock_obj=lock)
-    lock.acquire()
-    try:
-        _mend(path)
-    finally:
-        lock.release()
+    if writing:
+        lock.acquire()
+        try:
+            _mend(path)
+        finally:
+            lock.release()
     return JournalStorage(backend)
 
 
@@ -101,8 +107,8 @@ def _mend(path: Path) -> None:
             file.truncate(text.rfind(b"\n") + 1)
 
 
-def _opened(address: str) -> BaseStorage:
-    return _database(address) if "://" in address else _journal(Path(address))
+def _opened(address: str, *, writing: bool) -> BaseStorage:
+    return _database(address) if "://" in address else _journal(Path(address), writing=writing)
 
 
 def _database(address: str) -> RDBStorage:

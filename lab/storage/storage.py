@@ -25,12 +25,16 @@ class Storage:
     optuna: OptunaStorage
 
     @classmethod
-    def at(cls, address: str = "") -> "Storage":
-        """Open what is at `address`: a file, or an address that Optuna takes; empty for the default."""
+    def at(cls, address: str = "", *, writing: bool = True) -> "Storage":
+        """Open what is at `address`: a file, or an address that Optuna takes; empty for the default.
+
+        Args:
+            writing: Whether a study is to be worked on, and not only read.
+        """
         if address.startswith("postgres"):
             store = Store(address)
-            return cls(store, OptunaStorage(store.trials_url))
-        return cls(Store(CALLS), OptunaStorage(address or LOG))
+            return cls(store, OptunaStorage(store.trials_url, writing=writing))
+        return cls(Store(CALLS), OptunaStorage(address or LOG, writing=writing))
 
     def close(self) -> None:
         """Close the connections."""

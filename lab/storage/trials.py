@@ -32,15 +32,18 @@ class Trials:
         sampler: BaseSampler | None = None,
         pruner: BasePruner | None = None,
     ) -> None:
+        if not storage.writing and name not in storage.names():
+            storage = OptunaStorage(None)
         self._storage = storage
+        where = storage.storage
         with storage.told():
-            self.study = optuna.create_study(
-                storage=storage.storage,
+            if name not in storage.names():
+                optuna.create_study(storage=where, study_name=name, direction="maximize", load_if_exists=True)
+            self.study = optuna.load_study(
                 study_name=name,
-                direction="maximize",
+                storage=where,
                 sampler=sampler or optuna.samplers.RandomSampler(),
                 pruner=pruner or optuna.pruners.NopPruner(),
-                load_if_exists=True,
             )
         self.known: list[FrozenTrial] = []
         self._pulsed = set[int]()

@@ -177,7 +177,7 @@ def kept_study(which: Which, say: Say) -> Iterator[tuple[Kept, Record, Storage]]
 def open_storage(flag: str) -> Storage | None:
     """The storage at `flag`, else `LAB_STORAGE`, else the files; None where they are absent: none is made."""
     address = address_of(flag)
-    return Storage.at(address) if is_there(address) else None
+    return Storage.at(address, writing=False) if is_there(address) else None
 
 
 def _nothing(which: Which, where: str, names: list[str]) -> ConfigError:
