@@ -1,6 +1,7 @@
 """The race: all play the same instances in order, the good play on, and the best is seldom pruned."""
 
 from collections.abc import Callable
+from hashlib import sha256
 
 import numpy as np
 import optuna
@@ -55,6 +56,35 @@ def test_every_trial_plays_the_instances_in_order_and_in_rungs(in_flight: int) -
     if in_flight == 1:
         assert {len(steps) for steps in played} <= {0, 1, 2, 3, 4, 5, 6, 7, 8}
     assert any(len(steps) == MOST for steps in played)
+
+
+@given(st.lists(st.integers(1, 25), max_size=8), st.integers(0, 5))
+def test_an_interrupted_race_goes_on_as_if_nothing_had_happened(stretches: list[int], seed: int) -> None:
+    """One episode in flight: whatever the process has played when it dies, in the middle of a rung or not."""
+
+    def earned(one: OpenTrial, step: int) -> float:
+        text = f"{seed} {one.candidate.digest} {step}".encode()
+        noise = int.from_bytes(sha256(text).digest()[:4], "big") / 2**32
+        return float(one.candidate.settings["template"] == "t1") + noise
+
+    def again(race: Race) -> Race:
+        after = a_race(space(4, numbers=True), seed, study=race.study)
+        after.take_up()
+        return after
+
+    whole = a_race(space(4, numbers=True), seed)
+    play(whole, 60, earned)
+    broken, left = a_race(space(4, numbers=True), seed), 60
+    for stretch in stretches:
+        play(broken, min(stretch, left), earned)
+        left -= min(stretch, left)
+        broken = again(broken)
+    play(broken, left, earned)
+    trials = [
+        [(one.params, one.intermediate_values, one.state) for one in race.study.known]
+        for race in (whole, broken)
+    ]
+    assert trials[0] == trials[1]
 
 
 def test_no_candidate_is_tried_twice_and_a_small_space_runs_out() -> None:

@@ -32,14 +32,20 @@ def a_race(
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
     objective: Objective | None = None,
+    study: Trials | None = None,
 ) -> Race:
-    """A race in memory, by default with the lab's own sampler and pruner."""
+    """A race in memory, by default with the lab's own sampler and pruner.
+
+    Args:
+        study: Whose trials go on; None for a new one.
+    """
     distributions, rule = space.distributions(), objective or Objective()
     costs = None if rule.cost is None else costs_of
     own = RaceSampler(space=distributions, seed=seed, order=rule.order, costs=costs)
     pruner = pruner or RacePruner(MOST_EPISODES, error_rate=ERROR_RATE, within=rule.within)
-    study = Trials(OptunaStorage(None), "race", sampler or own, pruner)
-    return Race(study, space, distributions, MOST_EPISODES)
+    storage = OptunaStorage(None) if study is None else study.storage
+    trials = Trials(storage, "race", sampler or own, pruner)
+    return Race(trials, space, distributions, MOST_EPISODES)
 
 
 def play(

@@ -7,7 +7,7 @@ reported: what a killed process left unreported, the next one reports.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
@@ -152,7 +152,8 @@ class Search:
     def _begin_study(self) -> None:
         """Let the baseline and a spread of candidates wait, if this is new; else take up what is open."""
         with self._record.store.exclusively():
-            if not self._study.read():
+            self._study.read()
+            if self._study.fact("opening") is None:
                 self._study.state_fact("verdict", "none yet")  # first, where optuna-dashboard shows it
                 rng = np.random.default_rng(self._experiment.seed)
                 count = self._experiment.search.headroom - 1 if self._race.is_own else 0
@@ -234,7 +235,7 @@ class Search:
 
     # Playing
 
-    def _play(self, one: OpenTrial, steps: range, group: asyncio.TaskGroup) -> None:
+    def _play(self, one: OpenTrial, steps: Sequence[int], group: asyncio.TaskGroup) -> None:
         self._race.begin(one, steps)
         for step in steps:
             seed = self._experiment.seed + step

@@ -57,7 +57,7 @@ class Move:
     """What should be begun next: these steps of a trial; None for one that is asked for."""
 
     trial: OpenTrial | None
-    steps: range
+    steps: Sequence[int]
 
 
 class Race:
@@ -121,6 +121,8 @@ class Race:
 
     def next(self) -> Move | None:
         """Return what should be begun next, or None while all that could be played is being played."""
+        if (broken_off := self._broken_off()) is not None:
+            return broken_off
         if self.study.in_state(TrialState.WAITING):
             return Move(None, range(1))
         if (again := self._asked_again()) is not None:
@@ -132,7 +134,7 @@ class Race:
         if choice == NEW:
             return Move(None, range(1))
         one = idle[choice]
-        return Move(one, range(one.reported, self._next_rung(one.reported)))
+        return Move(one, self._missing(one, self._next_rung(one.reported)))
 
     def ask(self) -> OpenTrial | None:
         """Begin a trial: one that waits, or one of the sampler's choice; None where that is nothing new."""
@@ -156,16 +158,18 @@ class Race:
         for trial in self.study.in_state(TrialState.RUNNING):
             taken = self.study.take_up(trial)
             candidate = candidate_of(trial)
-            if candidate is None:  # it died before it said what it plays
+            if candidate is None and trial.params.keys() == self._distributions.keys():
+                candidate = self._new_candidate(taken, trial)
+            if candidate is None:  # it died before all of that was chosen: it will be chosen again
                 self.study.tell(taken, TrialState.FAIL)
             else:
                 self.opened(taken, candidate)
         return list(self.open.values())
 
-    def begin(self, one: OpenTrial, steps: range) -> None:
+    def begin(self, one: OpenTrial, steps: Sequence[int]) -> None:
         """These steps are being played."""
         if self._shared:
-            self.study.note(one.trial, "begun", steps.stop)
+            self.study.note(one.trial, "begun", one.reported + len(steps))
         one.playing |= set(steps)
 
     @property
@@ -257,6 +261,21 @@ class Race:
         if idle:
             return idle[0]
         return NEW if self._repeats < REPEATS else None
+
+    def _broken_off(self) -> Move | None:
+        """What an earlier process began of a trial's rung and did not end."""
+        for one in self.open.values():
+            own = self._sampler is not None and self._pruner is not None
+            rung = 1 << max(one.reported - 1, 0).bit_length() if own else max(one.reported, 1)
+            missing = self._missing(one, min(rung, self._episodes))
+            if missing and not one.playing:
+                return Move(one, missing)
+        return None
+
+    def _missing(self, one: OpenTrial, episodes: int) -> list[int]:
+        """The first steps that a trial has not reported."""
+        reported = self.study.known[one.trial.number].intermediate_values
+        return [step for step in range(episodes) if step not in reported]
 
     def _asked_again(self) -> OpenTrial | None:
         """A trial whose second episode the headroom test asks for."""

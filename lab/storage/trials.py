@@ -22,6 +22,7 @@ class Trials:
     """One Optuna study.
 
     Attributes:
+        storage: Where it is.
         known: all its trials as they were last read, by number; not copies.
     """
 
@@ -34,7 +35,7 @@ class Trials:
     ) -> None:
         if not storage.writing and name not in storage.names():
             storage = OptunaStorage(None)
-        self._storage = storage
+        self.storage = storage
         where = storage.storage
         with storage.told():
             if name not in storage.names():
@@ -51,7 +52,7 @@ class Trials:
 
     def read(self) -> list[FrozenTrial]:
         """Read all trials."""
-        with self._storage.told():
+        with self.storage.told():
             self.known = self.study.get_trials(deepcopy=False)
         return self.known
 
@@ -61,7 +62,7 @@ class Trials:
 
     def ask(self, distributions: dict[str, optuna.distributions.BaseDistribution]) -> optuna.Trial:
         """Begin a trial: one that waits, else one of the sampler's choice."""
-        with self._storage.told():
+        with self.storage.told():
             trial = self.study.ask(distributions)
             self._pulse(trial._trial_id)
         self.read()
@@ -69,13 +70,13 @@ class Trials:
 
     def take_up(self, trial: FrozenTrial) -> optuna.Trial:
         """Go on with a running trial, of a process that has died."""
-        with self._storage.told():
+        with self.storage.told():
             return optuna.Trial(self.study, trial._trial_id)
 
     def claim(self, trial: FrozenTrial) -> optuna.Trial:
         """Begin a trial that waits; see `OptunaStorage.shared` for who else may."""
-        with self._storage.told():
-            self._storage.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+        with self.storage.told():
+            self.storage.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
             self._pulse(trial._trial_id)
             found = optuna.Trial(self.study, trial._trial_id)
         self.read()
@@ -83,19 +84,19 @@ class Trials:
 
     def enqueue(self, params: dict[str, Any], **user_attrs: Any) -> None:  # noqa: ANN401  # of JSON
         """Let a trial wait."""
-        with self._storage.told():
+        with self.storage.told():
             self.study.enqueue_trial(params, user_attrs=user_attrs)
         self.read()
 
     def report(self, trial: optuna.Trial, value: float, step: int) -> None:
         """Keep one value of a running trial."""
-        with self._storage.told():
+        with self.storage.told():
             trial.report(value, step)
         self.read()
 
     def note(self, trial: optuna.Trial, key: str, value: Any) -> None:  # noqa: ANN401  # of JSON
         """Keep a user attribute of a running trial."""
-        with self._storage.told():
+        with self.storage.told():
             trial.set_user_attr(key, value)
 
     def describe(self, trial: optuna.Trial, text: str) -> None:
@@ -103,8 +104,8 @@ class Trials:
 
         As its `save_note` does, which however reads all notes of the study each time.
         """
-        storage, study, trial_id = self._storage.storage, self.study._study_id, trial._trial_id
-        with self._storage.told():
+        storage, study, trial_id = self.storage.storage, self.study._study_id, trial._trial_id
+        with self.storage.told():
             storage.set_study_system_attr(study, f"dashboard:{trial_id}:note_ver", 1)
             for place, first in enumerate(range(0, len(text), _NOTE)):
                 key = f"dashboard:{trial_id}:note_str:{place}"
@@ -112,28 +113,28 @@ class Trials:
 
     def tell(self, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:
         """End a trial."""
-        with self._storage.told():
+        with self.storage.told():
             self.study.tell(trial, value, state, skip_if_finished=True)
         self.read()
 
     def fact(self, key: str) -> Any:  # noqa: ANN401  # of JSON
         """Return what is known of the study as a whole under this name; None for nothing."""
-        with self._storage.told():
+        with self.storage.told():
             return self.study.user_attrs.get(key)
 
     def state_fact(self, key: str, value: Any) -> None:  # noqa: ANN401  # of JSON
         """Keep a fact about the study as a whole."""
-        with self._storage.told():
+        with self.storage.told():
             self.study.set_user_attr(key, value)
 
     def copied(self, space: Mapping[str, BaseDistribution]) -> "Trials":
         """Return this study, with all its trials, in another space; it is deleted once the copy is whole."""
         base, _, number = self.study.study_name.partition(_COPY)
         copy = f"{base}{_COPY}{int(number or 1) + 1}"
-        with self._storage.told():
-            if copy in optuna.get_all_study_names(self._storage.storage):  # of a process that was killed
-                optuna.delete_study(study_name=copy, storage=self._storage.storage)
-            made = Trials(self._storage, copy, self.study.sampler, self.study.pruner)
+        with self.storage.told():
+            if copy in optuna.get_all_study_names(self.storage.storage):  # of a process that was killed
+                optuna.delete_study(study_name=copy, storage=self.storage.storage)
+            made = Trials(self.storage, copy, self.study.sampler, self.study.pruner)
             for trial in self.known:
                 wider = {name: space.get(name, old) for name, old in trial.distributions.items()}
                 trial.distributions = wider
@@ -141,16 +142,16 @@ class Trials:
             for key, value in self.study.user_attrs.items():
                 made.study.set_user_attr(key, value)
             made.study.set_user_attr(_WHOLE, True)
-            optuna.delete_study(study_name=self.study.study_name, storage=self._storage.storage)
+            optuna.delete_study(study_name=self.study.study_name, storage=self.storage.storage)
         made.read()
         return made
 
     def beat(self, running: list[optuna.Trial]) -> None:
         """Record that these trials are alive, and hand those of dead workers to the living."""
-        if not self._storage.shared:
+        if not self.storage.shared:
             return
         mine = {trial.number for trial in running}
-        with self._storage.told():
+        with self.storage.told():
             for trial in running:
                 self._pulse(trial._trial_id)
             for one in self.in_state(TrialState.RUNNING):
@@ -163,18 +164,18 @@ class Trials:
 
     def hand_over(self, running: list[optuna.Trial]) -> None:
         """Let other workers go on with these trials, with what they have reported."""
-        if not self._storage.shared:
+        if not self.storage.shared:
             return
         retry = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
-        with self._storage.told():
+        with self.storage.told():
             for trial in running:
                 frozen = self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
                 retry(self.study, frozen)
 
     def _pulse(self, trial_id: int) -> None:
-        if self._storage.shared:
-            assert isinstance(self._storage.storage, RDBStorage)
-            self._storage.storage.record_heartbeat(trial_id)
+        if self.storage.shared:
+            assert isinstance(self.storage.storage, RDBStorage)
+            self.storage.storage.record_heartbeat(trial_id)
 
 
 @dataclass(frozen=True)
