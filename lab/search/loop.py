@@ -191,7 +191,8 @@ class Search:
             return True
         move = self._race.next()
         if move is not None and self._has_room(len(move.steps)):
-            one = move.trial or self._race.ask()
+            with self._record.store.exclusively():  # two workers may have chosen the same
+                one = move.trial or self._race.ask()
             if move.trial is None and one is not None:
                 self._take_known(one)
             if one is not None and (move.trial or self._is_untried(one)):

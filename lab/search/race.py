@@ -5,6 +5,7 @@ has no hook for the choice between a new trial and one that could play on, so it
 `RaceSampler.choose`. Nothing is played here, and neither clock, endpoint nor budget reach here.
 """
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -87,6 +88,7 @@ class Race:
         self.study, self.open = study, dict[int, OpenTrial]()
         self._distributions, self._episodes = dict(distributions), episodes
         self._measure, self._shared, self._repeats = measure, shared, 0
+        self._stream = secrets.randbelow(2**20) if shared else 0  # so that workers choose differently
         sampler = study.study.sampler
         self._sampler = sampler if isinstance(sampler, RaceSampler) else None
         pruner = study.study.pruner
@@ -257,7 +259,7 @@ class Race:
 
     def _choice(self, idle: Sequence[int]) -> int | None:
         if self._sampler is not None:
-            return self._sampler.choose(self.study.study, idle, self.playing)
+            return self._sampler.choose(self.study.study, idle, self.playing + self._stream)
         if idle:
             return idle[0]
         return NEW if self._repeats < REPEATS else None

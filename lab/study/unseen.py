@@ -143,7 +143,7 @@ class Unseen:
                         group.create_task(play)
                         await asyncio.sleep(0)
                     refused = self._player.stopped_by is not None
-                elif self._is_over(phase, wanted) or refused:
+                elif self._is_over(phase, wanted, refused=refused):
                     break
                 else:
                     await self._changed.wait()
@@ -191,9 +191,15 @@ class Unseen:
             )
         ]
 
-    def _is_over(self, phase: Phase, wanted: Mapping[str, Candidate]) -> bool:
+    def _is_over(self, phase: Phase, wanted: Mapping[str, Candidate], *, refused: bool) -> bool:
+        """Whether nothing is played any more, and nothing waits that the budget has room for."""
+        name = phase.study.study.study_name
         return all(
-            one.state.is_finished() for one in phase.study.known if one.user_attrs.get("digest") in wanted
+            one.state.is_finished()
+            or (refused and (one.state is TrialState.WAITING or (name, one.number) in self._running))
+            or (refused and not self._record.store.shared)
+            for one in phase.study.known
+            if one.user_attrs.get("digest") in wanted
         )
 
     async def _episode(
@@ -201,8 +207,12 @@ class Unseen:
     ) -> None:
         try:
             self._tell(phase, trial, await self._player.episode(candidate, seed, later_calls=later_calls))
-        except BudgetError as error:  # its trial stays open: it is played once the limit is raised
+        except BudgetError as error:  # its trial stays open, or waits: it is played once the limit is raised
             self._player.stopped_by = error
+            if self._record.store.shared:
+                del self._running[phase.study.study.study_name, trial.number]
+                phase.study.hand_over([trial])
+                phase.study.read()
         finally:
             self._changed.set()
 
