@@ -1,6 +1,7 @@
 """Going on: a study that was killed, changed, replayed, or is asked for twice at once."""
 
 import hashlib
+import os
 import signal
 import sqlite3
 import subprocess
@@ -283,11 +284,17 @@ def test_a_damaged_optuna_storage_is_told_in_words_before_anything_is_paid_for(p
     assert done.returncode == 0, done.stderr
 
 
-def test_a_line_that_a_killed_process_did_not_finish_is_cut_off(project: Project) -> None:
+@pytest.mark.parametrize("target", ["absolute", ".lab/optuna.log"])
+def test_a_line_and_a_lock_that_a_killed_process_left_are_removed(project: Project, target: str) -> None:
+    """The second is the lock of somebody who named the journal by a relative path: it leads nowhere."""
     with fake_endpoint(by_the_request) as endpoint:
         kill_after(project, endpoint, 40)
-        with (project.folder / ".lab/optuna.log").open("a") as log:
-            log.write('{"op_code":8,"worker_id":"of a killed pro')
+        log = project.folder / ".lab/optuna.log"
+        lock = log.with_name("optuna.log.lock")
+        lock.symlink_to(log if target == "absolute" else target)
+        os.utime(lock, (0, 0), follow_symlinks=False)
+        with log.open("a") as torn:
+            torn.write('{"op_code":8,"worker_id":"of a killed pro')
         done = tune(project, endpoint)
     assert done.returncode == 0, done.stderr
     assert len(optuna_trials(project, "holdout")) == 2 * 6

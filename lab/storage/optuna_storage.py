@@ -1,5 +1,6 @@
 """Optuna's storage: where it is, how it is opened after a crash, and what its errors mean to people."""
 
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from optuna.storages import (
     RetryHeartbeatStaleTrialCallback,
 )
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -88,6 +90,8 @@ def _journal(path: Path, *, writing: bool) -> BaseStorage:
     if not writing and not path.exists():
         return InMemoryStorage()
     path.parent.mkdir(parents=True, exist_ok=True)
+    path = path.resolve()  # the lock is a link to it, and Optuna breaks none that leads nowhere
+    _unlock(path.with_name(path.name + LOCK_FILE_SUFFIX))
     lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_S)
     backend = JournalFileBackend(str(path), lock_obj=lock)
     if writing:
@@ -97,6 +101,13 @@ def _journal(path: Path, *, writing: bool) -> BaseStorage:
         finally:
             lock.release()
     return JournalStorage(backend)
+
+
+def _unlock(lock: Path) -> None:
+    """Remove the lock of a killed process that named the journal by a relative path."""
+    leads_nowhere = lock.is_symlink() and not lock.exists()
+    if leads_nowhere and time.time() - lock.lstat().st_mtime > LOCK_S:
+        lock.unlink(missing_ok=True)
 
 
 def _mend(path: Path) -> None:
