@@ -33,7 +33,8 @@ class Storage:
         """
         if address.startswith("postgres"):
             store = Store(address)
-            return cls(store, OptunaStorage(store.trials_url, writing=writing))
+            with store.exclusively():  # of workers that start at once, one makes Optuna's tables
+                return cls(store, OptunaStorage(store.trials_url, writing=writing))
         return cls(Store(CALLS), OptunaStorage(address or LOG, writing=writing))
 
     def close(self) -> None:
