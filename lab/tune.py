@@ -134,6 +134,7 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> Ended:
     from lab.study.document import document
     from lab.study.past_study import read_study, tell
     from lab.study.resume import alone, alone_on, open_study
+    from lab.study.state import spending_of
     from lab.study.study import Study
     from lab.tracking.tracker import Tracker
     from lab.verdict.unvalidated import Unvalidated
@@ -158,8 +159,9 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> Ended:
         if trials.search.fact("judged") is not None:
             if not wanted.worker:
                 tracker.lead()
-            past = read_study(experiment, model, record, trials, tracker)
-            tell(tracker, past.state)
+            spending = spending_of(experiment, model, record)
+            past = read_study(experiment, model, record, trials, tracker, spending)
+            tell(past)
             for line in heading(past):
                 view.say(line)
             with _closing(tracker, last):
@@ -176,12 +178,11 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> Ended:
             nullcontext() if no_model else opening_model(model, os.environ) as opening,
             _closing(tracker, last),
         ):
-            outcome = await study.run(opening)
-            if isinstance(outcome, Unvalidated):
-                ended = keep_unvalidated(outcome, wanted.out, freeze=wanted.freeze_unvalidated)
+            played = await study.run(opening)
+            if isinstance(played, Unvalidated):
+                ended = keep_unvalidated(played, wanted.out, freeze=wanted.freeze_unvalidated)
             else:
-                past = read_study(experiment, model, record, trials, tracker)
-                ended = keep(replace(past, outcome=outcome), wanted.out)
+                ended = keep(played, wanted.out)
         await tracker.finish("KILLED" if ended.unvalidated else "FINISHED")
     return replace(ended, untracked=tracker.missing)
 
@@ -203,7 +204,9 @@ async def _replayed(wanted: _Wanted, study: str) -> Ended:
 
 def _storage(wanted: _Wanted) -> str:
     """The database's address; empty for the file."""
-    storage = wanted.storage or os.environ.get("LAB_STORAGE", "")  # which .env may have set just now
+    from lab.storage.storage import address_of
+
+    storage = address_of(wanted.storage)  # which .env may have set just now
     if wanted.worker and wanted.fresh:
         what = "--worker cannot be combined with --fresh."
         raise ConfigError(what, where="--worker", do="leave out --fresh")

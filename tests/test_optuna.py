@@ -4,8 +4,8 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -19,13 +19,14 @@ from optuna_dashboard import get_note
 
 from lab.search import RacePruner, RaceSampler
 from tests.browser import browsing, dashboard, needs_chromium
-from tests.fake_endpoint import Body, Reply, fake_endpoint
+from tests.fake_endpoint import fake_endpoint
 from tests.project import TIMEOUT_S, Project
 from tests.test_resume import (
     EXPERIMENT,
     a_project,
     by_the_request,
     frozen,
+    holding_after,
     optuna_trials,
     start,
     tune,
@@ -70,19 +71,11 @@ def load(project: Project, part: str = "") -> optuna.Study:
 def test_optuna_sees_running_trials_with_their_returns_and_afterwards_all(
     project: Project,
 ) -> None:
-    reached, on = threading.Event(), threading.Event()
-
-    def held(body: Body) -> Reply:
-        if len(endpoint.requests) > 80:
-            reached.set()
-            on.wait(TIMEOUT_S)
-        return by_the_request(body)
-
-    with fake_endpoint(held) as endpoint:
-        process = start(project, endpoint)
-        assert reached.wait(TIMEOUT_S)
-        now = load(project).trials
-        on.set()
+    with fake_endpoint(by_the_request) as endpoint:
+        with holding_after(endpoint, 80) as reached:
+            process = start(project, endpoint)
+            assert reached.wait(TIMEOUT_S)
+            now = load(project).trials
         _, err = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 0, err
     running = [trial for trial in now if trial.state is TrialState.RUNNING]
@@ -281,26 +274,18 @@ def test_they_need_nothing_else_of_the_lab() -> None:
 
 @needs_chromium
 def test_the_dashboard_shows_a_study_while_it_runs_and_afterwards(project: Project) -> None:
-    reached, on = threading.Event(), threading.Event()
-
-    def held(body: Body) -> Reply:
-        if len(endpoint.requests) > 80:
-            reached.set()
-            on.wait(TIMEOUT_S)
-        return by_the_request(body)
-
-    with fake_endpoint(held) as endpoint:
-        process = start(project, endpoint)
-        assert reached.wait(TIMEOUT_S)
-        with dashboard(project) as origin, browsing(origin) as browser:
+    with fake_endpoint(by_the_request) as endpoint, ExitStack() as open_pages:
+        with holding_after(endpoint, 80) as reached:
+            process = start(project, endpoint)
+            assert reached.wait(TIMEOUT_S)
+            browser = open_pages.enter_context(browsing(open_pages.enter_context(dashboard(project))))
             browser.open("/dashboard/studies/0/trials")
             browser.shows("Running", "Intermediate Values", "template = reference", "plain echo environment")
-            on.set()
-            process.communicate(timeout=TIMEOUT_S)
-            browser.open("/dashboard/studies/0")
-            browser.shows("Best Trial", "verdict", "Frozen: trial-", "Intermediate values")
-            browser.picture(Path(os.environ.get("PICTURES", project.folder)) / "dashboard.png")
-            assert browser.strayed() == []
+        process.communicate(timeout=TIMEOUT_S)
+        browser.open("/dashboard/studies/0")
+        browser.shows("Best Trial", "verdict", "Frozen: trial-", "Intermediate values")
+        browser.picture(Path(os.environ.get("PICTURES", project.folder)) / "dashboard.png")
+        assert browser.strayed() == []
     assert process.returncode == 0
 
 

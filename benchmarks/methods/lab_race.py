@@ -19,6 +19,7 @@ from lab.search.pruner import RacePruner
 from lab.search.race import OpenTrial, Race
 from lab.search.sampler import RaceSampler
 from lab.search.samplers import costs_of
+from lab.search.trials import expected
 from lab.storage.optuna_storage import OptunaStorage
 from lab.storage.trials import Trials
 
@@ -78,7 +79,7 @@ def play(
 
 def leader(race: Race) -> int | None:
     """The number of the trial with the highest expected mean that was not pruned; None before any has one."""
-    means, known = race.expected(), race.study.known
+    means, known = expected(race.study), race.study.known
     able = [one.number for one in known if np.isfinite(means[one.number]) and "dropped" not in one.user_attrs]
     return max(able, key=lambda number: float(means[number])) if able else None
 

@@ -3,13 +3,13 @@
 A Trial is an evaluation in the search: its number, its rank, and whether it was dropped.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean, stdev
 
 from lab.agent.candidate import Candidate
-from lab.agent.episode import CutEpisode, Episode, FailedEpisode, Tally
+from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
 from lab.agent.task import OTHER, Measure, Task
 from lab.agent.troubles import Troubles, total
 
@@ -34,6 +34,20 @@ class Evaluation:
     failed: tuple[FailedEpisode, ...] = ()
     cut: tuple[CutEpisode, ...] = ()
     measure: Measure = "return"
+
+    @classmethod
+    def of(
+        cls, candidate: Candidate, task: Task, endings: Sequence[Episode | Ending], measure: Measure
+    ) -> "Evaluation":
+        """The evaluation of a candidate whose episodes ended in these ways."""
+        return cls(
+            candidate,
+            task,
+            tuple(one for one in endings if isinstance(one, Episode | Tally)),
+            tuple(one for one in endings if isinstance(one, FailedEpisode)),
+            tuple(one for one in endings if isinstance(one, CutEpisode)),
+            measure,
+        )
 
     def only(self, seeds: Collection[int]) -> "Evaluation":
         """The same with only the episodes of these seeds."""

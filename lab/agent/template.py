@@ -88,7 +88,7 @@ class PromptTemplate:
 
 
 FindTemplate = Callable[[str], PromptTemplate]
-"""Finds a template by its name; it raises a ConfigError where there is none."""
+"""Finds a template by name; raises ConfigError if it does not exist."""
 
 
 def find_template(folder: Path, name: str) -> PromptTemplate:

@@ -58,7 +58,7 @@ class Factory:
 
 
 def _mistake(make: object) -> str:
-    """Why `make` cannot create an environment; empty if it may, as far as can be told without a call."""
+    """Return why `make` cannot create an environment; empty if no reason shows before it is called."""
     if not callable(make):
         return f"it is {type(make).__name__}"
     if inspect.isclass(make):

@@ -26,7 +26,7 @@ from lab.search.player import Played, Player
 from lab.search.points import spread_out
 from lab.search.race import OpenTrial, Race
 from lab.search.running import Hopeless
-from lab.search.trials import Standings, distributions_of, number_of
+from lab.search.trials import Standings, distributions_of, expected, number_of
 from lab.storage.record import Record
 from lab.storage.trials import Trials
 
@@ -70,6 +70,7 @@ class Search:
         )
         self._standings = Standings(experiment, record.ended)
         self._over, self._unstarted = False, set[Playing]()
+        self._leader: int | None = None
         self.all_begun, self._changed = asyncio.Event(), asyncio.Event()
         self.stopped_by: BudgetError | None = None
         self.wake()
@@ -89,7 +90,7 @@ class Search:
         """All that have played, best first."""
         if self._record.store.shared:
             self._record.refresh()
-        return self._standings.ranked(self._study.known, self._race.expected())
+        return self._standings.ranked(self._study.known, expected(self._study))
 
     def best(self, count: int) -> list[Trial]:
         """The `count` best trials, without the baseline."""
@@ -146,8 +147,11 @@ class Search:
         """Look again: something has changed elsewhere."""
         for found in self._rounds.read() if self._rounds else []:
             self._include(found)
-        self._over = self._over or self._study.fact("searched") is not None
+        self._look_whether_over()
         self._changed.set()
+
+    def _look_whether_over(self) -> None:
+        self._over = self._over or self._study.fact("searched") is not None
 
     def _begin_study(self) -> None:
         """Let the baseline and a spread of candidates wait, if this is new; else take up what is open."""
@@ -182,7 +186,7 @@ class Search:
     def _begins_something(self, group: asyncio.TaskGroup) -> bool:
         """Begin one thing, where there is one to begin and the budget has room for it."""
         if self._record.store.shared:
-            self._over = self._over or self._study.fact("searched") is not None
+            self._look_whether_over()
         if self.all_begun.is_set() or self._over:
             return False
         rounds = self._rounds
@@ -290,11 +294,12 @@ class Search:
         trials = self.trials
         if found := next((trial for trial in trials if trial.number == one.number), None):
             self._on_trial(found)
-        leaders = self._study.fact("leaders") or []
-        if trials and (not leaders or leaders[-1]["trial"] != trials[0].number):
-            leader = trials[0].evaluation
-            figures = {"trial": trials[0].number, "mean": leader.mean, "episodes": len(leader.episodes)}
-            self._study.state_fact("leaders", [*leaders, {"at": time.time(), **figures}])
+        if trials and trials[0].number != self._leader:
+            self._leader, leader = trials[0].number, trials[0].evaluation
+            figures = {"trial": self._leader, "mean": leader.mean, "episodes": len(leader.episodes)}
+            before = self._study.fact("leaders") or []
+            if not before or before[-1]["trial"] != self._leader:
+                self._study.state_fact("leaders", [*before, {"at": time.time(), **figures}])
 
     # New texts
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 
 from lab.agent.agent import Agent
 from lab.agent.candidate import Candidate
-from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
+from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode
 from lab.agent.evaluation import Evaluation
 from lab.agent.rollout import play
 from lab.agent.step import Step
@@ -23,7 +23,7 @@ from lab.search.blame import Blame
 from lab.search.first_answers import FirstAnswers
 from lab.search.running import Cut, Hopeless, Running
 from lab.storage.call_cache import Recorded
-from lab.storage.record import EpisodeKey, Record
+from lab.storage.record import EpisodeKey, Record, scope_of
 
 ATTEMPTS = 3
 """Times that an episode is begun before its environment counts as failed, or its candidate as unplayable."""
@@ -117,32 +117,22 @@ class Player:
 
         return self._episode(candidate, seed, Running(self.task, hopeless, later_calls, on_step))
 
-    async def evaluate(
-        self, candidate: Candidate, seeds: Sequence[int], later_calls: Callable[[int], int] = lambda _: 0
-    ) -> Evaluation:
+    async def evaluate(self, candidate: Candidate, seeds: Sequence[int]) -> Evaluation:
         """Play one episode of `candidate` for each of the environment's `seeds`, whole.
 
         Where the budget has no room for all of them, as many as it has room for: the rest are left out.
-
-        Args:
-            later_calls: how many calls must still be possible after the episode at a place among `seeds`.
 
         Raises:
             EndpointError, EnvError: as `episode` does.
         """
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._if_affordable(candidate, seed, later_calls(place)))
-                for place, seed in enumerate(seeds)
-            ]
-        results = [task.result() for task in tasks]
-        ended = tuple(result for result in results if isinstance(result, Episode | Tally))
-        failed = tuple(result for result in results if isinstance(result, FailedEpisode))
-        return Evaluation(candidate, self.task, ended, failed, measure=self._measure)
+            tasks = [group.create_task(self._if_affordable(candidate, seed)) for seed in seeds]
+        endings = [ending for task in tasks if (ending := task.result()) is not None]
+        return Evaluation.of(candidate, self.task, endings, self._measure)
 
-    async def _if_affordable(self, candidate: Candidate, seed: int, later: int) -> Played | Ending | None:
+    async def _if_affordable(self, candidate: Candidate, seed: int) -> Played | Ending | None:
         try:
-            return await self.episode(candidate, seed, later_calls=later)
+            return await self.episode(candidate, seed, later_calls=0)
         except BudgetError as error:
             self.stopped_by = error
             return None
@@ -236,8 +226,3 @@ class Player:
             self._room.set()
         else:
             self._room.clear()
-
-
-def scope_of(digest: str, seed: int) -> str:
-    """Of the calls on record of a candidate's episode."""
-    return f"{digest} {seed}"

@@ -17,14 +17,12 @@ from lab.agent.candidate import Candidate
 from lab.agent.task import Measure
 from lab.experiment.space import Space
 from lab.search.headroom import Headroom, HeadroomTest
-from lab.search.points import Floats
 from lab.search.pruner import RacePruner
 from lab.search.sampler import NEW, RaceSampler
 from lab.search.trials import (
     attributes,
     candidate_of,
     drawn_from,
-    expected,
     first_two,
     is_taken_over,
     note_of,
@@ -109,7 +107,7 @@ class Race:
 
     def enqueue(self, candidate: Candidate) -> None:
         """Let a candidate wait, unless it is in the race already; it plays before anything else is chosen."""
-        if all(one.user_attrs.get("digest") != candidate.digest for one in self.study.known):
+        if not self._has(candidate):
             params = self.space.params(candidate)
             fixed = {name: candidate.settings[name] for name in self._distributions}
             self.study.enqueue({} if params is None else fixed, **attributes(candidate))
@@ -136,7 +134,7 @@ class Race:
         if choice == NEW:
             return Move(None, range(1))
         one = idle[choice]
-        return Move(one, self._missing(one, self._next_rung(one.reported)))
+        return Move(one, self._missing(one, self._rung(one.reported + 1)))
 
     def ask(self) -> OpenTrial | None:
         """Begin a trial: one that waits, or one of the sampler's choice; None where that is nothing new."""
@@ -206,7 +204,7 @@ class Race:
         frozen = self.study.known[one.trial.number]
         if not frozen.params:
             return True  # it stays open to the end: samplers know nothing of a trial outside the space
-        if self.study.study.pruner.prune(self.study.study, frozen):
+        if self._is_pruned(frozen):
             self._drop(one)
         elif one.reported == self._episodes:
             values = frozen.intermediate_values.values()
@@ -253,9 +251,10 @@ class Race:
             self._headroom = None
         return found
 
-    def expected(self) -> Floats:
-        """Return the mean that is expected of each trial, by number."""
-        return expected(self.study)
+    def _is_pruned(self, trial: FrozenTrial) -> bool:
+        if self._pruner is not None:  # it needs nothing that is not known here already
+            return self._pruner.drops(self.study.known, trial.number)
+        return self.study.study.pruner.prune(self.study.study, trial)
 
     def _choice(self, idle: Sequence[int]) -> int | None:
         if self._sampler is not None:
@@ -267,9 +266,7 @@ class Race:
     def _broken_off(self) -> Move | None:
         """What an earlier process began of a trial's rung and did not end."""
         for one in self.open.values():
-            own = self._sampler is not None and self._pruner is not None
-            rung = 1 << max(one.reported - 1, 0).bit_length() if own else max(one.reported, 1)
-            missing = self._missing(one, min(rung, self._episodes))
+            missing = self._missing(one, self._rung(max(one.reported, 1)))
             if missing and not one.playing:
                 return Move(one, missing)
         return None
@@ -289,10 +286,10 @@ class Race:
         inside = bool(self.study.known[one.trial.number].params)
         return inside and not one.playing and 0 < one.reported < self._episodes
 
-    def _next_rung(self, reported: int) -> int:
-        """By the lab's own rule 1, 2, 4, ... episodes; any other pruner is asked after each."""
+    def _rung(self, episodes: int) -> int:
+        """The end of the rung that has so many: by the lab's own rule 1, 2, 4, ...; else each is one."""
         own = self._sampler is not None and self._pruner is not None
-        return min(1 << reported.bit_length() if own else reported + 1, self._episodes)
+        return min(1 << (episodes - 1).bit_length() if own else episodes, self._episodes)
 
     def _asked_distributions(self) -> dict[str, BaseDistribution]:
         """None for a trial that waits without parameters: it plays what lies outside the space."""
@@ -309,8 +306,7 @@ class Race:
             self._refuse(trial, f"the text {name} has not been written")
             return None
         candidate = self.space.candidate(frozen.params)
-        others = (one for one in self.study.known if one.number != trial.number)
-        if any(one.user_attrs.get("digest") == candidate.digest for one in others):
+        if self._has(candidate):
             self._refuse(trial, "another trial plays the same")
             return None
         self._repeats = 0
@@ -318,6 +314,10 @@ class Race:
             self.study.note(trial, key, value)
         self.study.read()
         return candidate
+
+    def _has(self, candidate: Candidate) -> bool:
+        """Whether a trial plays it, or has."""
+        return any(one.user_attrs.get("digest") == candidate.digest for one in self.study.known)
 
     def _refuse(self, trial: optuna.Trial, reason: str) -> None:
         self._repeats += 1

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pydantic import TypeAdapter
 
 from lab.agent.candidate import Candidate
-from lab.agent.episode import CutEpisode, Ending, FailedEpisode, Tally
+from lab.agent.episode import Ending
 from lab.agent.evaluation import Evaluation, Trial
 from lab.experiment.experiment import Experiment
 from lab.experiment.space import Space
@@ -133,16 +133,15 @@ class Standings:
         assert candidate is not None
         self._candidates[trial.number] = candidate
         first, episodes = self._experiment.seed, self._experiment.search.episodes
-        keys = [(candidate.digest, seed) for seed in range(first, first + episodes)]
-        endings = [self._ended[key] for key in keys if key in self._ended]
-        return Evaluation(
-            candidate,
-            self._experiment.task,
-            tuple(one for one in endings if isinstance(one, Tally)),
-            tuple(one for one in endings if isinstance(one, FailedEpisode)),
-            tuple(one for one in endings if isinstance(one, CutEpisode)),
-            self._experiment.objective.maximise,
-        )
+        return evaluation(self._experiment, candidate, range(first, first + episodes), self._ended)
+
+
+def evaluation(
+    experiment: Experiment, candidate: Candidate, seeds: range, ended: Mapping[EpisodeKey, Ending]
+) -> Evaluation:
+    """Return what a candidate played on these seeds."""
+    endings = [ended[key] for seed in seeds if (key := (candidate.digest, seed)) in ended]
+    return Evaluation.of(candidate, experiment.task, endings, experiment.objective.maximise)
 
 
 def first_two(trials: Sequence[FrozenTrial]) -> Floats:

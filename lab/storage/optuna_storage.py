@@ -43,7 +43,7 @@ class OptunaStorage:
         writing: Whether studies may be made in it; else a study that it does not have is empty.
 
     Raises:
-        ConfigError: the address is none that Optuna takes.
+        ConfigError: The address is invalid, or its driver is missing.
         LabError: the storage cannot be opened.
     """
 

@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,11 @@ CONFIRMATION, HOLDOUT, COMPARISON = 500_000, 1_000_000, 1_500_000
 
 EpisodeKey = tuple[str, int]
 """An episode: its candidate's digest, and the environment's seed."""
+
+
+def scope_of(digest: str, seed: int) -> str:
+    """Of the calls on record of a candidate's episode."""
+    return f"{digest} {seed}"
 
 
 @dataclass(frozen=True)
@@ -192,12 +197,8 @@ class Record:
             CallKey(row.scope, row.key, row.occurrence): _completion(row) for row in self.store.rows(mine)
         }
 
-    def has_unused_calls(self, scope_of: Callable[[str, int], str]) -> bool:
-        """Whether calls are on record of an episode that has not ended: it may end without another.
-
-        Args:
-            scope_of: the scope of an episode's calls.
-        """
+    def has_unused_calls(self) -> bool:
+        """Whether calls are on record of an episode that has not ended: it may end without another."""
         ended = {PROPOSALS, *(scope_of(*key) for key in self.ended)}
         scopes = sql.select(calls.c.scope).where(calls.c.study == self.name).distinct()
         return any(row.scope not in ended for row in self.store.rows(scopes))

@@ -17,7 +17,7 @@ class Storage:
     """An open storage.
 
     Raises:
-        ConfigError: the address is none.
+        ConfigError: The address is invalid.
         LabError: here and in everything that reads or writes: the database or the disk refused.
     """
 

@@ -12,10 +12,16 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from lab.storage.optuna_storage import OptunaStorage
+
+_NOTE = 2045
+"""Characters of a note that are kept in one attribute."""
+
+_COPY, _WHOLE = " copy ", "is_whole"
+"""In the name of a study whose space was widened, and the fact that all trials are in it."""
 
 
 class Trials:
@@ -33,12 +39,13 @@ class Trials:
         sampler: BaseSampler | None = None,
         pruner: BasePruner | None = None,
     ) -> None:
-        if not storage.writing and name not in storage.names():
+        is_there = name in storage.names()
+        if not is_there and not storage.writing:
             storage = OptunaStorage(None)
         self.storage = storage
         where = storage.storage
         with storage.told():
-            if name not in storage.names():
+            if not is_there:
                 optuna.create_study(storage=where, study_name=name, direction="maximize", load_if_exists=True)
             self.study = optuna.load_study(
                 study_name=name,
@@ -117,10 +124,15 @@ class Trials:
             self.study.tell(trial, value, state, skip_if_finished=True)
         self.read()
 
-    def fact(self, key: str) -> Any:  # noqa: ANN401  # of JSON
-        """Return what is known of the study as a whole under this name; None for nothing."""
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is known of the study as a whole."""
         with self.storage.told():
-            return self.study.user_attrs.get(key)
+            return self.study.user_attrs
+
+    def fact(self, key: str) -> Any:  # noqa: ANN401  # of JSON
+        """Return one of `facts`; None for nothing."""
+        return self.facts.get(key)
 
     def state_fact(self, key: str, value: Any) -> None:  # noqa: ANN401  # of JSON
         """Keep a fact about the study as a whole."""
@@ -139,7 +151,7 @@ class Trials:
                 wider = {name: space.get(name, old) for name, old in trial.distributions.items()}
                 trial.distributions = wider
                 made.study.add_trial(trial)
-            for key, value in self.study.user_attrs.items():
+            for key, value in self.facts.items():
                 made.study.set_user_attr(key, value)
             made.study.set_user_attr(_WHOLE, True)
             optuna.delete_study(study_name=self.study.study_name, storage=self.storage.storage)
@@ -166,11 +178,13 @@ class Trials:
         """Let other workers go on with these trials, with what they have reported."""
         if not self.storage.shared:
             return
-        retry = RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
+        storage = self.storage.storage
+        assert isinstance(storage, RDBStorage)
+        hand_on = storage.get_heartbeat_stale_trial_callback()
+        assert hand_on is not None
         with self.storage.told():
             for trial in running:
-                frozen = self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-                retry(self.study, frozen)
+                hand_on(self.study, self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True))
 
     def _pulse(self, trial_id: int) -> None:
         if self.storage.shared:
@@ -206,10 +220,6 @@ class StudyTrials:
             one.read()
 
 
-_NOTE = 2045
-"""Characters of a note that are kept in one attribute."""
-
-
 def facts_of(storage: OptunaStorage, name: str) -> dict[str, Any]:
     """Return the facts about a study; none where Optuna's storage does not have it."""
     with storage.told():
@@ -217,10 +227,6 @@ def facts_of(storage: OptunaStorage, name: str) -> dict[str, Any]:
         if newest not in storage.names():
             return {}
         return optuna.load_study(study_name=newest, storage=storage.storage).user_attrs
-
-
-_COPY, _WHOLE = " copy ", "is_whole"
-"""In the name of a study whose space was widened, and the fact that all trials are in it."""
 
 
 def _newest(storage: OptunaStorage, name: str) -> str:

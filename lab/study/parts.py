@@ -17,7 +17,6 @@ from lab.llm.client import Endpoint, Model
 from lab.llm.launch import OpeningModel, open_endpoint
 from lab.llm.settings import ModelChoice, proposer_endpoint
 from lab.proposers.proposer import Proposer, make_proposer
-from lab.search.player import scope_of
 from lab.storage.call_cache import Nothing, Recorded
 from lab.storage.record import PROPOSALS, Record
 
@@ -65,7 +64,7 @@ class PartsOf:
             yield Parts(environment, model, await self._proposer(stack, endpoint, model))
 
     async def _environment(self, stack: AsyncExitStack, *, may_call: bool) -> Environment:
-        if not may_call and not self.record.has_unused_calls(scope_of):
+        if not may_call and not self.record.has_unused_calls():
             return Nothing(self._no_budget)
         where = choose_environment(self.experiment.environment)
         opened = open_environment(where, self.experiment.root, self.say)

@@ -12,6 +12,7 @@ from pathlib import Path
 from lab.agent.candidate import Candidate
 from lab.agent.evaluation import Trial
 from lab.errors import ConfigError, meant
+from lab.experiment.budget import Spending
 from lab.experiment.experiment import Experiment, load_experiment, read_experiment
 from lab.llm.settings import ModelChoice, read_surroundings
 from lab.storage.database import CALLS
@@ -117,9 +118,10 @@ async def past_study(which: Which, say: Say = lambda _: None) -> AsyncIterator[P
     with kept_study(which, say) as (was, record, storage):
         trials = open_trials(storage, record.name, was.experiment)
         tracker = Tracker(was.experiment, was.model, record, say)
-        past = read_study(was.experiment, was.model, record, trials, tracker, was.proposer)
-        tell(tracker, past.state)
-        yield past
+        spending = spending_of(was.experiment, was.model, record, was.proposer)
+        past = read_study(was.experiment, was.model, record, trials, tracker, spending)
+        tell(past)
+        yield replace(past, proposer=was.proposer)
 
 
 def read_study(
@@ -128,21 +130,21 @@ def read_study(
     record: Record,
     trials: StudyTrials,
     tracker: Tracker,
-    proposer: str | None = None,
+    spending: Spending,
 ) -> PastStudy:
     """Return a study as far as it is.
 
     Args:
-        proposer: the model that proposes texts, where it is another; None for what the environment says.
+        spending: What this process and others spent.
     """
     state = read_state(experiment, record, trials)
-    spending = spending_of(experiment, model, record, proposer)
     outcome = outcome_of(experiment, model, record, spending, state) if state.judged else None
-    return PastStudy(experiment, model, state, outcome, record, trials.search, tracker, proposer or "")
+    return PastStudy(experiment, model, state, outcome, record, trials.search, tracker)
 
 
-def tell(tracker: Tracker, state: StudyState) -> None:
-    """Tell the tracker what a study is."""
+def tell(past: PastStudy) -> None:
+    """Tell the study's tracker what it is."""
+    tracker, state = past.tracker, past.state
     for trial in sorted(state.trials, key=lambda one: one.number):
         tracker.trial(trial)
     if state.headroom is not None:

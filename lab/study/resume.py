@@ -58,7 +58,7 @@ def open_study(
 
     Raises:
         StudyChangedError: the last study is not finished, and depends on something else.
-        ConfigError: it is not finished, and what it depends on cannot be read; or the sampler cannot be had.
+        ConfigError: It is unfinished and its document is unreadable, or its sampler is not available.
     """
     store = storage.store
     with store.exclusively():

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lab.agent.candidate import Candidate
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.errors import LabError
 from lab.experiment.budget import Spending
@@ -16,13 +15,13 @@ from lab.experiment.experiment import Experiment
 from lab.llm.settings import ModelChoice, shown_proposer
 from lab.search.first_answers import read_stopped
 from lab.search.headroom import Headroom
-from lab.search.trials import Standings, expected
+from lab.search.trials import Standings, evaluation, expected
 from lab.stats.intervals import Estimate
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
 from lab.storage.trials import StudyTrials, Trials
-from lab.study.unseen import evaluation, seeds_of
+from lab.study.unseen import seeds_of
 from lab.verdict.outcome import Judged, Outcome
-from lab.verdict.verdict import Confirmed, Verdict, confirm, judge
+from lab.verdict.verdict import Verdict, confirm, judge
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,6 @@ class StudyState:
         trials: of the search, best first, the baseline among them.
         headroom: None where the first candidates could not tell, or cannot yet.
         leaders: in order of time.
-        searched: whether the search is over.
-        confirmed: what the search's best have played on fresh seeds so far.
         judged: None before there is a verdict.
         verdict: of what the holdout has so far; None while that is too little.
         stopped: the error that ended the study for good; None where none did.
@@ -53,8 +50,6 @@ class StudyState:
     trials: tuple[Trial, ...]
     headroom: Headroom | None
     leaders: tuple[Leader, ...]
-    searched: bool
-    confirmed: tuple[Confirmed, ...]
     verdict: Verdict | None
     judged: Judged | None
     stopped: LabError | None
@@ -62,42 +57,35 @@ class StudyState:
 
 def read_state(experiment: Experiment, record: Record, trials: StudyTrials) -> StudyState:
     """Return what the study is now."""
-    search = trials.search
+    search, facts = trials.search, trials.search.facts
     ranked = Standings(experiment, record.ended).ranked(search.known, expected(search))
-    fact = search.fact("judged")
-    confirmed, verdict = _judgement(experiment, record, trials, {one.number: one for one in ranked})
+    judged = facts.get("judged")
     return StudyState(
         trials=tuple(ranked),
-        headroom=_headroom(search.fact("headroom")),
-        leaders=tuple(Leader(**one) for one in search.fact("leaders") or []),
-        searched=search.fact("searched") is not None,
-        confirmed=confirmed,
-        verdict=verdict,
-        judged=Judged(**fact) if fact else None,
+        headroom=_headroom(facts.get("headroom")),
+        leaders=tuple(Leader(**one) for one in facts.get("leaders", [])),
+        verdict=_verdict(experiment, record, trials, {one.number: one for one in ranked}),
+        judged=Judged(**judged) if judged else None,
         stopped=read_stopped(search),
     )
 
 
-def _judgement(
+def _verdict(
     experiment: Experiment, record: Record, trials: StudyTrials, known: Mapping[int, Trial]
-) -> tuple[tuple[Confirmed, ...], Verdict | None]:
+) -> Verdict | None:
     def played(phase: int, study: Trials) -> list[tuple[Trial, Evaluation]]:
-        seeds, numbers = seeds_of(experiment, phase), _numbers(study)
-        chosen = [known[number] for number in numbers if number in known and number != BASELINE]
+        seeds = seeds_of(experiment, phase)
+        chosen = [known[one] for one in _numbers(study) if one in known and one != BASELINE]
         return [(one, evaluation(experiment, one.candidate, seeds, record.ended)) for one in chosen]
 
     table, objective = experiment.verdict, experiment.objective
     confirmed = confirm(played(CONFIRMATION, trials.confirmation), table.confidence)
-    baseline = _evaluated(experiment, experiment.baseline, record)
+    baseline = evaluation(experiment, experiment.baseline, seeds_of(experiment, HOLDOUT), record.ended)
     finalists = played(HOLDOUT, trials.holdout)
     if not baseline.episodes or not finalists:
-        return confirmed, None
+        return None
     verdict = judge(confirmed, baseline, finalists, objective, table.confidence, table.judge)
-    return confirmed, verdict if verdict.finalists else None
-
-
-def _evaluated(experiment: Experiment, candidate: Candidate, record: Record) -> Evaluation:
-    return evaluation(experiment, candidate, seeds_of(experiment, HOLDOUT), record.ended)
+    return verdict if verdict.finalists else None
 
 
 def _numbers(study: Trials) -> Sequence[int]:

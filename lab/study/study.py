@@ -31,10 +31,11 @@ from lab.storage.optuna_storage import BEAT_S
 from lab.storage.record import Record
 from lab.storage.trials import StudyTrials
 from lab.study.parts import PartsOf
-from lab.study.state import outcome_of, read_state, spending_of
+from lab.study.past_study import PastStudy, read_study
+from lab.study.state import spending_of
 from lab.study.unseen import Unseen
 from lab.tracking.tracker import Tracker
-from lab.verdict.outcome import Judged, Outcome
+from lab.verdict.outcome import Judged
 from lab.verdict.summary import claim
 from lab.verdict.unvalidated import Unvalidated
 
@@ -76,7 +77,7 @@ class Study:
         searching.cancel()
         return True
 
-    async def run(self, opening: OpeningModel | None) -> Outcome | Unvalidated:
+    async def run(self, opening: OpeningModel | None) -> PastStudy | Unvalidated:
         """Search, and judge the best of it; what the record holds is not done again.
 
         Args:
@@ -135,7 +136,7 @@ class Study:
             self._view.say,
         )
 
-    async def _outcome(self, search: Search, unseen: Unseen, player: Player) -> Outcome | Unvalidated:
+    async def _outcome(self, search: Search, unseen: Unseen, player: Player) -> PastStudy | Unvalidated:
         try:
             async with asyncio.TaskGroup() as group:
                 beating = group.create_task(self._beat(search, unseen, player))
@@ -154,13 +155,13 @@ class Study:
                 self._trials.search.state_fact("judged", asdict(judged))
         self._trials.read()
         self._record.refresh()
-        state = read_state(self.experiment, self._record, self._trials)
-        assert state.verdict is not None
-        self._tracker.verdict(state.verdict)
-        outcome = outcome_of(self.experiment, self.model, self._record, self.spending, state)
+        known = (self.experiment, self.model, self._record, self._trials, self._tracker)
+        past = read_study(*known, self.spending)
+        outcome = past.finished()
+        self._tracker.verdict(outcome.verdict)
         self._trials.search.state_fact("verdict", claim(outcome))
         await self._passed_on()
-        return outcome
+        return past
 
     async def _passed_on(self) -> None:
         """Return once the worker that leads has the outcome: this one, where the one before has died."""

@@ -1,6 +1,6 @@
 """Unseen episodes: confirmation and holdout, played on seeds that the search never plays.
 
-It owns these seeds and the order of the two phases. Each phase is an Optuna study of its own with a waiting
+It owns these seeds and the order of the two phases. Each phase is a separate Optuna study with a waiting
 trial for each episode, so that workers share them. Where the budget has no room for all episodes, those that
 were played are judged: the holdout takes precedence over the confirmation, and the baseline leaves each of
 its episodes its pair. What the figures mean is `lab.verdict.verdict`'s.
@@ -8,7 +8,7 @@ its episodes its pair. What the figures mean is `lab.verdict.verdict`'s.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import optuna
 from optuna.trial import TrialState
@@ -19,6 +19,7 @@ from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.errors import BudgetError
 from lab.experiment.experiment import Experiment
 from lab.search.player import Played, Player
+from lab.search.trials import evaluation
 from lab.storage.record import CONFIRMATION, HOLDOUT, EpisodeKey, Record
 from lab.storage.trials import StudyTrials, Trials
 from lab.verdict.verdict import Confirmed, Verdict, confirm, finalists, judge
@@ -29,10 +30,11 @@ Announce = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Phase:
-    """Confirmation or holdout: its seeds, and its Optuna study."""
+    """Confirmation or holdout: its seeds, its Optuna study, and the trials of it that this process plays."""
 
     seeds: range
     study: Trials
+    running: dict[int, optuna.Trial] = field(default_factory=dict)
 
 
 class Unseen:
@@ -56,12 +58,11 @@ class Unseen:
         self.holdout = Phase(seeds_of(experiment, HOLDOUT), trials.holdout)
         self._pair_calls = experiment.verdict.finalists * experiment.task.max_steps
         self._changed = asyncio.Event()
-        self._running = dict[tuple[str, int], optuna.Trial]()
 
     def beat(self) -> None:
         """Let other workers see that what this process plays is alive."""
-        for study in (self.confirmation.study, self.holdout.study):
-            study.beat([one for (of, _), one in self._running.items() if of == study.study.study_name])
+        for phase in (self.confirmation, self.holdout):
+            phase.study.beat(list(phase.running.values()))
 
     def wake(self) -> None:
         """Look again: something has changed elsewhere."""
@@ -69,8 +70,8 @@ class Unseen:
 
     def leave(self) -> None:
         """Let other workers go on with what this process plays."""
-        for study in (self.confirmation.study, self.holdout.study):
-            study.hand_over([one for (of, _), one in self._running.items() if of == study.study.study_name])
+        for phase in (self.confirmation, self.holdout):
+            phase.study.hand_over(list(phase.running.values()))
 
     async def baseline(self) -> Evaluation:
         """The baseline on the holdout.
@@ -152,10 +153,10 @@ class Unseen:
     def _enqueue(self, phase: Phase, candidates: Mapping[int, Candidate]) -> None:
         with self._record.store.exclusively():
             live = [one for one in phase.study.read() if one.state is not TrialState.FAIL]
-            known = {_key(one) for one in live}
+            known = {_key(one) for one in live} | self._record.ended.keys()
             for number, candidate in candidates.items():
                 for seed in phase.seeds:
-                    if (candidate.digest, seed) not in known and not self._has_ended(candidate.digest, seed):
+                    if (candidate.digest, seed) not in known:
                         attributes = {"digest": candidate.digest, "seed": seed, "trial": number}
                         phase.study.enqueue({}, **attributes)
 
@@ -171,35 +172,26 @@ class Unseen:
                 trial = phase.study.take_up(chosen)
             else:
                 trial = phase.study.claim(chosen)
-        self._running[phase.study.study.study_name, trial.number] = trial
+        phase.running[trial.number] = trial
         return trial, _key(chosen)
 
     def _waiting(self, phase: Phase, wanted: Mapping[str, Candidate]) -> list[optuna.trial.FrozenTrial]:
         """Trials that nobody plays: where no other process can be at work, running ones of another too."""
-        name = phase.study.study.study_name
+        left = () if self._record.store.shared else (TrialState.RUNNING,)
         return [
             one
-            for one in phase.study.known
-            if one.user_attrs.get("digest") in wanted
-            and (
-                one.state is TrialState.WAITING
-                or (
-                    one.state is TrialState.RUNNING
-                    and not self._record.store.shared
-                    and (name, one.number) not in self._running
-                )
-            )
+            for one in phase.study.in_state(TrialState.WAITING, *left)
+            if one.user_attrs.get("digest") in wanted and one.number not in phase.running
         ]
 
     def _is_over(self, phase: Phase, wanted: Mapping[str, Candidate], *, refused: bool) -> bool:
         """Whether nothing is played any more, and nothing waits that the budget has room for."""
-        name = phase.study.study.study_name
-        return all(
-            one.state.is_finished()
-            or (refused and (one.state is TrialState.WAITING or (name, one.number) in self._running))
-            or (refused and not self._record.store.shared)
-            for one in phase.study.known
-            if one.user_attrs.get("digest") in wanted
+        if refused and not self._record.store.shared:
+            return True
+        open_ones = (TrialState.RUNNING,) if refused else (TrialState.RUNNING, TrialState.WAITING)
+        return not any(
+            one.user_attrs.get("digest") in wanted and not (refused and one.number in phase.running)
+            for one in phase.study.in_state(*open_ones)
         )
 
     async def _episode(
@@ -210,14 +202,13 @@ class Unseen:
         except BudgetError as error:  # its trial stays open, or waits: it is played once the limit is raised
             self._player.stopped_by = error
             if self._record.store.shared:
-                del self._running[phase.study.study.study_name, trial.number]
-                phase.study.hand_over([trial])
+                phase.study.hand_over([phase.running.pop(trial.number)])
                 phase.study.read()
         finally:
             self._changed.set()
 
     def _tell(self, phase: Phase, trial: optuna.Trial, ending: Played | Ending) -> None:
-        del self._running[phase.study.study.study_name, trial.number]
+        del phase.running[trial.number]
         if isinstance(ending, Tally | Episode):
             value = self._experiment.task.value_of(ending.rewards, self._experiment.objective.maximise)
             phase.study.tell(trial, TrialState.COMPLETE, value)
@@ -233,25 +224,8 @@ class Unseen:
             for key in keys:
                 self._record.forget_failure(*key)
 
-    def _has_ended(self, digest: str, seed: int) -> bool:
-        return (digest, seed) in self._record.ended
-
     def _evaluation(self, candidate: Candidate, phase: Phase) -> Evaluation:
         return evaluation(self._experiment, candidate, phase.seeds, self._record.ended)
-
-
-def evaluation(
-    experiment: Experiment, candidate: Candidate, seeds: range, ended: Mapping[EpisodeKey, Ending]
-) -> Evaluation:
-    """Return what a candidate played on these seeds."""
-    endings = [ended[key] for seed in seeds if (key := (candidate.digest, seed)) in ended]
-    return Evaluation(
-        candidate,
-        experiment.task,
-        tuple(one for one in endings if isinstance(one, Tally)),
-        tuple(one for one in endings if isinstance(one, FailedEpisode)),
-        measure=experiment.objective.maximise,
-    )
 
 
 def seeds_of(experiment: Experiment, phase: int) -> range:

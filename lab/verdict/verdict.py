@@ -90,7 +90,7 @@ class Verdict:
 
     Attributes:
         winner: Best of the finalists that beat the baseline in value, or in cost by the objective's rule,
-            with at least one usable answer; None if there is none, or it is refused.
+            with at least one usable answer; None if no finalist qualifies.
         baseline, finalists: Results on the holdout.
         confidence: Joint confidence level of the intervals of all confirmed, and of all finalists.
         refused: Finalists that beat the baseline in return or cost, but are shown to score lower.
