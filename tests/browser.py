@@ -36,7 +36,7 @@ needs_chromium = pytest.mark.skipif(
     reason="NO BROWSER HERE, PAGES ARE NOT LOOKED AT: apt-get install chromium chromium-driver",
 )
 
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0
 """For a page to show something, on a slow machine."""
 
 UNAVOIDABLE = (

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from tests.commands import server
 from tests.echo_server import ROOT
 
-TIMEOUT_S = 180.0
+TIMEOUT_S = 600.0
 
 SETTINGS = (
     *("API_BASE_URL", "MODEL_NAME", "HF_TOKEN", "API_KEY", "LOCAL_IMAGE_NAME", "IMAGE_NAME", "ENV_BASE_URL"),

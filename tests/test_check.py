@@ -13,7 +13,7 @@ from lab.submission.checker import Checked, check
 from lab.submission.contract import end_line, start_line, step_line
 from tests.echo_server import ROOT
 from tests.fake_endpoint import fake_endpoint
-from tests.project import Project
+from tests.project import TIMEOUT_S, Project
 
 ANY_TEXT = st.text(st.characters())
 GOOD = """[START] task=echo env=test model=m
@@ -128,7 +128,7 @@ def test_whatever_the_lab_prints_is_accepted(
 
 def run(argument: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
     command = [sys.executable, "-m", "lab.check", argument]
-    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, timeout=TIMEOUT_S, check=False)
 
 
 def test_the_command_says_accepted_or_not_by_its_exit_code() -> None:

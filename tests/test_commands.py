@@ -21,7 +21,7 @@ from lab.cli.command import manners
 from lab.compare import claim, least_pairs
 from tests.echo_server import ROOT, free_port
 from tests.fake_endpoint import Body, Reply, fake_endpoint
-from tests.project import Project
+from tests.project import TIMEOUT_S, Project
 from tests.test_verdict import compared, evaluation
 
 HEAVY = {"mlflow", "optuna", "dspy", "gepa", "openenv", "openai", "scipy", "numpy", "sqlalchemy"}
@@ -69,7 +69,7 @@ def documented(tmp_path_factory: pytest.TempPathFactory) -> Documented:
                 env=environ,
                 capture_output=True,
                 text=True,
-                timeout=180,
+                timeout=TIMEOUT_S,
                 check=False,
             )
             for line in DOCUMENTED

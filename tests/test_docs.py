@@ -23,7 +23,7 @@ from lab.experiment.experiment import load_experiment
 from lab.experiment.schema import ExperimentFile
 from tests.echo_server import ROOT
 from tests.fake_endpoint import Body, Reply, fake_endpoint
-from tests.project import Project
+from tests.project import TIMEOUT_S, Project
 from tests.test_commands import DOCUMENTED
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -107,7 +107,7 @@ def test_its_commands_run(page: Path, tmp_path: Path) -> None:
             done = subprocess.run(
                 ["bash", "-o", "pipefail", "-c", command],
                 cwd=project.folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                timeout=300, check=False,
+                timeout=TIMEOUT_S, check=False,
             )  # fmt: skip
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
@@ -133,7 +133,7 @@ def test_its_toml_is_a_template_an_experiment_or_a_part_of_one(page: Path, tmp_p
 def test_its_python_runs(page: Path) -> None:
     for block in blocks(page, "python"):
         done = subprocess.run(
-            [sys.executable, "-c", block.text], cwd=ROOT, capture_output=True, timeout=60, check=False
+            [sys.executable, "-c", block.text], cwd=ROOT, capture_output=True, timeout=TIMEOUT_S, check=False
         )
         assert done.returncode == 0, done.stderr.decode()
 

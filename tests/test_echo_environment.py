@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from lab.environments.echo import EchoEnvironment, TestAction, TestEnv
 from lab.environments.echo.server.app import MAX_SESSIONS
 from tests.echo_server import echo_server, without_gradio
+from tests.project import TIMEOUT_S
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lab" / "environments" / "echo"
@@ -31,7 +32,7 @@ AWKWARD = [
     '"quoted" \\',
     "x" * 100_000,
 ]
-SLOT_TIMEOUT_S = 60.0
+SLOT_TIMEOUT_S = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +186,9 @@ def test_the_web_page_leads_to_the_api_page_without_the_web_interface(server: st
 def test_openenv_accepts_the_package(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).parent / "openenv"), "validate", "--level", "static", str(PACKAGE)]
     settings = os.environ | {"PYTHONPATH": without_gradio(tmp_path)}
-    run = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run(
+        command, env=settings, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "Verdict: PASS" in run.stdout
 
@@ -193,6 +196,6 @@ def test_openenv_accepts_the_package(tmp_path: Path) -> None:
 def test_importing_the_package_does_not_import_openenv() -> None:
     code = "import lab.environments.echo, sys; print('openenv' in sys.modules, 'fastapi' in sys.modules)"
     run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=True
     )
     assert run.stdout.split() == ["False", "False"]

@@ -16,7 +16,7 @@ from lab.storage.database import Store
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
 from lab.submission.frozen import read_frozen
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
-from tests.project import Project
+from tests.project import TIMEOUT_S, Project
 from tests.test_resume import (
     EXPERIMENT,
     a_project,
@@ -229,7 +229,7 @@ def test_ctrl_c_before_the_first_episode_has_ended_stops_and_the_same_command_re
         process = start(project, endpoint)
         assert asked.wait(60)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=TIMEOUT_S)
         go_on.set()
         assert process.returncode == 130, err
         assert "the same command resumes" in err

@@ -24,7 +24,7 @@ from lab.llm.throttle import Patience
 from lab.storage.database import Store, calls
 from lab.storage.record import CallKey, Record
 from tests.fake_endpoint import Body, Reply, fake_endpoint
-from tests.project import Project
+from tests.project import TIMEOUT_S, Project
 from tests.test_endpoint import ask, failure
 from tests.test_tune import EXPERIMENT
 
@@ -86,7 +86,7 @@ def test_a_huge_body_takes_little_memory_whatever_its_status() -> None:
     with fake_endpoint(lambda _: next(script), models=page) as endpoint:
         # One call fewer than replies: the redirect leads to the next.
         asking = [sys.executable, "-c", ASKING, endpoint.url, str(len(replies) - 1)]
-        done = subprocess.run(asking, capture_output=True, text=True, timeout=120, check=True)
+        done = subprocess.run(asking, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     *outcomes, peak_mb = done.stdout.splitlines()
     assert outcomes == [
         "EndpointError The endpoint answered none of 1 attempts. The endpoint failed.",

@@ -26,7 +26,7 @@ from lab.submission.freeze import freeze
 from lab.submission.frozen import ECHO, FrozenModel, FrozenPrompt
 from tests.echo_server import free_port
 from tests.fake_endpoint import Body, Reply, fake_endpoint
-from tests.project import Project
+from tests.project import TIMEOUT_S, Project
 from tests.test_frozen import EVIDENCE, PROVENANCE, TASK
 
 START = re.compile(r"\[START\] task=(\S+) env=(\S+) model=(\S+)")
@@ -183,7 +183,7 @@ def test_a_signal_ends_the_episode_with_end(project: Project, number: signal.Sig
         process = project.start("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="tuned")
         seen = read_lines(process, lines)
         process.send_signal(number)
-        rest, err = process.communicate(timeout=30)
+        rest, err = process.communicate(timeout=TIMEOUT_S)
         release.set()
     _, steps, end = checked("".join(seen) + rest)
     assert len(steps) == lines - 1
@@ -249,7 +249,7 @@ def test_a_signal_before_start_is_held_back_until_it_is_out(project: Project, nu
         while not held_back.search(Path(f"/proc/{process.pid}/status").read_text()):
             assert process.poll() is None
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=TIMEOUT_S)
     assert check(out.encode()).faults == ()
     assert process.returncode == 128 + number
     assert "Traceback" not in err
@@ -277,7 +277,7 @@ def test_a_signal_at_any_moment_leaves_a_capture_that_is_accepted(project: Proje
         process.send_signal(number)
         with suppress(ProcessLookupError):
             process.send_signal(number)
-        rest, err = process.communicate(timeout=30)
+        rest, err = process.communicate(timeout=TIMEOUT_S)
     assert check("".join([*seen, rest]).encode()).faults == ()
     assert process.returncode in (128 + number, 0)
     assert "Traceback" not in err
@@ -303,7 +303,7 @@ def test_a_full_stdout_neither_hangs_nor_loses_what_is_read_in_time(project: Pro
         if not read:
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 128 + signal.SIGTERM
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=TIMEOUT_S)
     assert "Traceback" not in err
     if read:
         assert check(out.encode()).faults == ()

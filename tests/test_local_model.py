@@ -24,6 +24,7 @@ from lab.errors import LocalModelError
 from lab.local_model import weights
 from lab.local_model.child import LocalModelProcess, child_environment
 from lab.local_model.wire import ApiError, read_request
+from tests.project import TIMEOUT_S
 
 MODEL = "SmolLM2-135M-Instruct"
 TALE = "Tell me, in 300 words, a tale of two cities."
@@ -61,7 +62,7 @@ def answer(completion: ChatCompletion) -> str:
 
 def post(base_url: str, body: bytes, *, chunked: bool = False) -> tuple[int, dict[str, str | None]]:
     """A raw request: its status and the `error` of its body."""
-    connection = http.client.HTTPConnection(urlsplit(base_url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(base_url).netloc, timeout=TIMEOUT_S)
     pieces = iter([body[:1000], body[1000:]]) if chunked else body
     connection.request("POST", "/v1/chat/completions", pieces, encode_chunked=chunked)
     with connection.getresponse() as response:
@@ -129,7 +130,7 @@ def test_text_outside_ascii_goes_in_and_comes_out_whole(ask: Ask) -> None:
 def test_it_names_its_one_model_and_is_healthy(client: OpenAI, local_model_url: str) -> None:
     assert [model.id for model in client.models.list()] == [MODEL]
     assert client.models.retrieve(MODEL).id == MODEL
-    connection = http.client.HTTPConnection(urlsplit(local_model_url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(local_model_url).netloc, timeout=TIMEOUT_S)
     connection.request("GET", "/health")
     assert json.load(connection.getresponse()) == {"status": "healthy"}
 
@@ -312,7 +313,7 @@ def test_ctrl_c_ends_it_with_one_line_on_stdout_and_none_on_stderr() -> None:
         assert server.stdout is not None
         assert server.stdout.readline().startswith("The embedded model listens at http://127.0.0.1:")
         server.send_signal(signal.SIGINT)
-        rest, errors = server.communicate(timeout=60)
+        rest, errors = server.communicate(timeout=TIMEOUT_S)
     assert (server.returncode, rest, errors) == (130, "", "")
 
 

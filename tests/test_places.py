@@ -14,6 +14,7 @@ from lab.environments.environment import open_environment
 from lab.errors import EnvError
 from lab.submission.frozen import ECHO
 from tests.fake_environment import fake_environment, observation
+from tests.project import TIMEOUT_S
 
 FULL = (
     '{"type": "error", "data": {"message": "Server at capacity: 2/2 sessions active.",'
@@ -123,7 +124,7 @@ def test_more_places_are_asked_for_after_a_while(monkeypatch: pytest.MonkeyPatch
             await waiting
 
     with fake_environment(server.say) as url:
-        asyncio.run(asyncio.wait_for(play(url), 60))
+        asyncio.run(asyncio.wait_for(play(url), TIMEOUT_S))
 
 
 def test_a_server_that_others_fill_is_an_outage_after_some_patience(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ from lab.proposers.proposal import (
 from lab.proposers.proposer import make_proposer
 from lab.proposers.writing import PARENTS, SAMPLING
 from tests.fake_endpoint import Body, Reply, Script, fake_endpoint
+from tests.project import TIMEOUT_S
 
 Name = Literal["dspy", "gepa"]
 
@@ -160,7 +161,7 @@ def test_texts_that_are_known_count_as_duplicates(name: Name) -> None:
 
 @both
 def test_all_of_a_round_are_asked_for_at_once(name: Name) -> None:
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=TIMEOUT_S)
 
     def script(_: Body) -> Reply:
         return Reply(written(name, f"{GOOD} {together.wait()}"))
@@ -212,13 +213,13 @@ def test_cancelling_a_round_ends_it_at_once(name: Name) -> None:
         before = asyncio.all_tasks()
         model = ScriptedModel(hold=asyncio.Event())
         task = asyncio.create_task(make_proposer(name, model).propose(briefing(), 3, 1))
-        await asyncio.wait_for(model.begun.wait(), 30)
+        await asyncio.wait_for(model.begun.wait(), TIMEOUT_S)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(task, 5)
         assert asyncio.all_tasks() == before
 
-    asyncio.run(asyncio.wait_for(ask(), 60))
+    asyncio.run(asyncio.wait_for(ask(), TIMEOUT_S))
 
 
 @dataclass

@@ -6,7 +6,7 @@ from hashlib import sha256
 import numpy as np
 import optuna
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
@@ -58,6 +58,7 @@ def test_every_trial_plays_the_instances_in_order_and_in_rungs(in_flight: int) -
     assert any(len(steps) == MOST for steps in played)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.integers(1, 25), max_size=8), st.integers(0, 5))
 def test_an_interrupted_race_goes_on_as_if_nothing_had_happened(stretches: list[int], seed: int) -> None:
     """One episode in flight: whatever the process has played when it dies, in the middle of a rung or not."""

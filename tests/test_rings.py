@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from tests.echo_server import ROOT
+from tests.project import TIMEOUT_S
 
 FOR_TUNING = {"optuna", "mlflow", "dspy", "gepa", "pandas", "plotly", "scipy", "typer", "rich", "tomli_w"}
 
@@ -35,7 +36,7 @@ async def main():
 asyncio.run(main())
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
     assert done.returncode == 0, done.stderr
     # OpenEnv's own package imports what it likes; what the lab adds on top of it is nothing.
@@ -51,7 +52,7 @@ import openenv.core.env_client, openenv.core.env_server.interfaces
 print(sorted({FOR_TUNING!r} & set(sys.modules)))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
     )
     return set(ast.literal_eval(done.stdout.strip()))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from tests.echo_server import ROOT, echo_server, without_gradio
+from tests.project import TIMEOUT_S
 
 ECHO = ROOT / "lab" / "environments" / "echo"
 
@@ -19,7 +20,7 @@ def openenv(tmp_path: Path, *command: str) -> "subprocess.CompletedProcess[str]"
         env=os.environ | {"PYTHONPATH": without_gradio(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=TIMEOUT_S,
         check=False,
     )
 

@@ -24,7 +24,7 @@ from lab.submission.checker import check
 from lab.submission.freeze import freeze
 from lab.submission.frozen import FrozenModel, FrozenPrompt
 from tests.fake_endpoint import Body, Reply, fake_endpoint
-from tests.project import Project
+from tests.project import TIMEOUT_S, Project
 from tests.test_frozen import EVIDENCE, PROVENANCE, TASK
 from tests.test_inference import checked
 
@@ -216,7 +216,7 @@ def test_a_signal_ends_an_environment_that_holds_the_interpreter(
         process = project.start("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="m")
         child = held(project, process)
         process.send_signal(number)
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=TIMEOUT_S)
     _, steps, end = checked(out)
     assert (len(steps), end[1], process.returncode) == (1, "false", 128 + number)
     assert gone(child)
@@ -228,7 +228,7 @@ def test_a_child_does_not_outlive_a_submission_that_is_killed(project: Project) 
         process = project.start("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="m")
         child = held(project, process)
         process.kill()
-        process.communicate(timeout=60)
+        process.communicate(timeout=TIMEOUT_S)
     assert gone(child)
 
 
@@ -315,7 +315,7 @@ def test_without_stderr_a_note_does_not_go_to_stdout(project: Project, closed: s
             env=project.environ(API_BASE_URL=endpoint.url, MODEL_NAME="another"),
             stdout=subprocess.PIPE,
             text=True,
-            timeout=120,
+            timeout=TIMEOUT_S,
             check=False,
         )
     _, steps, _ = checked(done.stdout)

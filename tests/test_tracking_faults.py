@@ -20,7 +20,7 @@ from lab.tracking.metrics import LONGEST, cut, safe_name
 from lab.tracking.missed import Missed
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.fake_environment import fake_environment, observation
-from tests.project import Project
+from tests.project import TIMEOUT_S, Project
 from tests.test_tune import EXPERIMENT
 
 SMALL = (
@@ -256,7 +256,7 @@ def test_a_silent_server_does_not_hold_a_stopped_study_and_the_next_command_logs
         assert asked.wait(90)
         study.send_signal(signal.SIGTERM)
         began_s = time.monotonic()
-        _, err = study.communicate(timeout=120)
+        _, err = study.communicate(timeout=TIMEOUT_S)
         assert time.monotonic() - began_s < 40  # 8 on a machine that has time; without a bound it is over 60
         assert study.returncode == 130
         assert err.index("Stopped. What was played") < err.index("MLflow did not answer in time")
