@@ -1,4 +1,4 @@
-"""The headroom test: it sees differences that are there, and rarely any that are not."""
+"""The warm-up test finds real differences between candidates, and rarely finds false ones."""
 
 import math
 from collections.abc import Callable
@@ -48,9 +48,9 @@ def test_no_noise_at_all_is_no_accident() -> None:
     assert equal is not None
     assert different is not None
     assert not equal.found
-    assert "NONE SEEN" in str(equal)
+    assert "no difference found" in str(equal)
     assert different.found
-    assert "something to find" in str(different)
+    assert "something to gain" in str(different)
 
 
 def raced(truth: Callable[[Candidate], float], noise: float, seed: int) -> tuple[Race, Headroom | None]:

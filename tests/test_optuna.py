@@ -147,9 +147,9 @@ def test_a_sampler_of_optunahub_is_loaded_by_its_name(project: Project) -> None:
         ('sampler = "gp"', "needs the package torch"),
         ('sampler = "annealing"', "cannot be imported"),
         ('sampler = "optuna.samplers.Missing"', "cannot be imported"),
-        ('sampler = "os.getcwd"', "is not a sampler of Optuna's"),
-        ('pruner = "optuna.samplers.RandomSampler"', "is not a pruner of Optuna's"),
-        ('sampler = "tpe"\nsampler_options = { nothing = 1 }', "cannot be made"),
+        ('sampler = "os.getcwd"', "is not an Optuna sampler"),
+        ('pruner = "optuna.samplers.RandomSampler"', "is not an Optuna pruner"),
+        ('sampler = "tpe"\nsampler_options = { nothing = 1 }', "cannot be created"),
         ('sampler = "random"\nsampler_options = 3', "search.sampler_options"),
     ],
 )

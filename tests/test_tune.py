@@ -392,9 +392,9 @@ def test_where_candidates_do_not_differ_it_is_said_before_the_budget_is_spent(pr
     with fake_endpoint(lambda _: Reply("always the same")) as endpoint:
         code, out, err = tune(project, endpoint)
     assert code == 0, err
-    assert "Headroom: NONE SEEN" in err
-    assert "Headroom: NONE SEEN" in out
-    assert err.index("NONE SEEN") < err.index("Confirming")
+    assert "Warm-up test: no difference found" in err
+    assert "Warm-up test: no difference found" in out
+    assert err.index("no difference found") < err.index("Confirming")
     assert frozen(project).evidence.outcome == "baseline"
     with sqlite3.connect(project.folder / "mlflow.db") as database:
         assert database.execute("select count(*) from trace_info").fetchone() == (0,)
