@@ -212,7 +212,7 @@ def _storage(wanted: _Wanted) -> str:
         raise ConfigError(what, where="--worker", do="leave out --fresh")
     if wanted.worker and not storage.startswith("postgres"):
         what = "--worker requires --storage postgresql://..."
-        raise ConfigError(what, where="--worker", do="give --storage postgresql://...")
+        raise ConfigError(what, where="--worker", do="use --storage postgresql://...")
     return storage
 
 

@@ -31,7 +31,7 @@ async def read(folder: Path) -> tuple[list[str], Outcome | None]:
     async with past_study(Which(folder / "experiments/known.toml")) as past:
         assert past.candidate("baseline") == past.experiment.baseline
         assert past.candidate("1") == past.candidate("trial-001")
-        with pytest.raises(ConfigError, match="There is no 'trial-999'"):
+        with pytest.raises(ConfigError, match="The study has no 'trial-999'"):
             past.candidate("999")
         return [trial.name for trial in past.trials], past.outcome
 

@@ -223,13 +223,13 @@ def test_a_dry_run_tells_the_plan_and_does_nothing(tmp_path: Path) -> None:
         r"Experiment +known: A known truth",
         r"Model +fake at http://127",
         r"Search +24 whole episodes",
-        r"Confirmation +3 x 4 episodes",
+        r"Confirmation +up to 3 x 4 episodes",
         r"Holdout +2 and the baseline, 8 episodes each",
-        r"Calls +at most 240, of which 144",
-        r"Tokens out +at most 36,000: 150 a call",
+        r"Calls +at most 240, 144 of them reserved for the verdict",
+        r"Tokens out +at most 36,000: 150 per call",
         r"Tokens in +about [\d,]+ to [\d,]+: an estimate",
-        r"Money +unknown: set dollars_in and dollars_out",
-        r"Time +no limit of time",
+        r"Cost +unknown: set dollars_in and dollars_out",
+        r"Time +unlimited",
     ):
         assert re.search(f"^{line}", done.stdout, re.MULTILINE), line
     heads = re.findall(r"^===== (.*): the first step$", done.stdout, re.MULTILINE)
@@ -245,7 +245,7 @@ def test_a_dry_run_counts_known_prices_and_leaves_an_environment_elsewhere_alone
         elsewhere = {"ENV_BASE_URL": "http://user:secret@127.0.0.1:9", **at(endpoint)}
         done = project.run("-m", "lab.tune", "experiments/known.toml", "--dry-run", **elsewhere)
     assert done.returncode == 0, done.stderr
-    (dollars,) = re.findall(r"^Money +at most about \$(\d+\.\d\d)", done.stdout, re.MULTILINE)
+    (dollars,) = re.findall(r"^Cost +at most about \$(\d+\.\d\d)", done.stdout, re.MULTILINE)
     high = int(
         re.findall(r"^Tokens in +about [\d,]+ to ([\d,]+)", done.stdout, re.MULTILINE)[0].replace(",", "")
     )
@@ -254,7 +254,7 @@ def test_a_dry_run_counts_known_prices_and_leaves_an_environment_elsewhere_alone
     assert "secret" not in done.stdout
 
 
-def test_a_dry_run_says_what_a_limit_of_dollars_may_be_passed_by(tmp_path: Path) -> None:
+def test_a_dry_run_says_by_how_much_a_dollar_limit_may_be_exceeded(tmp_path: Path) -> None:
     prices = 'name = "fake"\ndollars_in = 1.0\ndollars_out = 10.0'
     limited = SMALL.replace('name = "fake"', prices).replace("calls = 240", "calls = 240\ndollars = 9.5")
     proposals = '[proposals]\nproposer = "gepa"\nrounds = 2\ntexts = 4\n\n[confirmation]'
@@ -262,14 +262,14 @@ def test_a_dry_run_says_what_a_limit_of_dollars_may_be_passed_by(tmp_path: Path)
     with fake_endpoint() as endpoint:
         done = project.run("-m", "lab.tune", "experiments/known.toml", "--dry-run", **at(endpoint))
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^Money +at most \$9\.50$", done.stdout, re.MULTILINE)
-    assert re.search(r"passed by \d+ calls at most, those in flight then", done.stdout)
+    assert re.search(r"^Cost +at most \$9\.50$", done.stdout, re.MULTILINE)
+    assert re.search(r"exceeded by at most \d+ calls in flight", done.stdout)
     assert re.search(r"^Search +22 whole episodes", done.stdout, re.MULTILINE)  # 8 calls are the proposer's
 
 
 def test_the_embedded_model_is_free(tmp_path: Path) -> None:
     done = make(tmp_path).run("-m", "lab.tune", "experiments/smoke.toml", "--dry-run")
-    assert re.search(r"^Money +free$", done.stdout, re.MULTILINE), done.stderr
+    assert re.search(r"^Cost +free$", done.stdout, re.MULTILINE), done.stderr
 
 
 @pytest.mark.parametrize("other", ["--fresh", "--replay", "--worker", "--json"])

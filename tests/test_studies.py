@@ -216,7 +216,7 @@ def test_a_name_that_no_study_has_suggests_the_nearest(made: Told, arguments: tu
     name = made.older.replace("known", "knwon")
     done = command(made.project, *arguments, "--study", name)
     assert done.returncode == 2
-    assert f"There is no study {name!r}." in done.stderr
+    assert f"The study {name!r} does not exist." in done.stderr
     assert re.search(rf"try: did you mean ({made.older}|{made.last})\?", done.stderr)
     assert "python -m lab.studies" in command(made.project, *arguments, "--study", "zzz").stderr
 
@@ -314,7 +314,7 @@ def test_a_document_that_cannot_be_read_is_a_clear_error(told: Told, how: str) -
     for arguments in (("report", FILE), ("show", "--study", name), ("tune", FILE, "--replay")):
         done = command(told.project, *arguments)
         assert done.returncode == 2, done.stderr
-        assert "What the study depends on cannot be read" in done.stderr
+        assert "The study's document cannot be read" in done.stderr
         assert name in done.stderr
         assert "\x1b" not in done.stderr
         assert len(done.stderr.splitlines()) <= 5

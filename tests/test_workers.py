@@ -145,7 +145,7 @@ def test_a_worker_that_leaves_leaves_its_work_to_the_others(server: Postgres, tm
         done = shared.run("--worker")
     assert refused.returncode == 2
     assert "Another process is working on this experiment's study." in refused.stderr
-    assert "--worker joins it" in refused.stderr
+    assert "use --worker to join it" in refused.stderr
     assert left.returncode == 130
     assert done.returncode == 0, done.stderr
     assert len(shared.endpoint.requests) <= shared.count("lab.calls") + 6
@@ -166,16 +166,16 @@ def test_a_study_is_listed_as_at_work_while_a_worker_is(server: Postgres) -> Non
 @pytest.mark.parametrize(
     ("flags", "storage", "code", "said"),
     [
-        (("--worker",), "", 2, "give --storage postgresql://"),
+        (("--worker",), "", 2, "use --storage postgresql://"),
         (("--worker", "--fresh"), "postgresql://u:canary@127.0.0.1/none", 2, "leave out --fresh"),
         ((), "mysql://u:canary@127.0.0.1/none", 2, "install the package that this database needs"),
-        ((), "none://u:canary@127.0.0.1/none", 2, "give postgresql://"),
-        ((), "not an address canary", 2, "give postgresql://"),
+        ((), "none://u:canary@127.0.0.1/none", 2, "use postgresql://"),
+        ((), "not an address canary", 2, "use postgresql://"),
         (("--worker",), "sqlite:///canary.db", 2, "--worker requires --storage postgresql://"),
         ((), "postgresql://u:canary@127.0.0.1:9/none", 1, "The study's record cannot be read or written."),
     ],
 )
-def test_a_storage_that_cannot_be_had_is_told_in_words(
+def test_an_unusable_storage_is_an_error_that_says_what_to_do(
     tmp_path: Path, flags: tuple[str, ...], storage: str, code: int, said: str
 ) -> None:
     project = a_project(tmp_path / "project")
