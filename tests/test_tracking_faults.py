@@ -79,7 +79,7 @@ def test_what_is_refused_costs_itself_alone_is_told_and_can_be_logged_again(tmp_
         assert f"{NAME} was deleted there; the next study restores it" in out
         code, out, err = command(project, endpoint, "lab.tune", file, "--json")
         assert code == 0, err
-        assert f"experiment {NAME!r} was deleted in MLflow: it is restored there" in err or NAME in err
+        assert f"experiment {NAME!r} was deleted in MLflow; restoring it" in err or NAME in err
         (untracked,) = json.loads(out)["untracked"]
         assert re.match(r"the frozen prompt in the registry: MlflowException: .*exceeds max", untracked)
         assert "MLflow did not take the frozen prompt in the registry" in err
@@ -179,7 +179,7 @@ def test_a_kill_while_the_lab_makes_the_database_leaves_none(tmp_path: Path, tab
 
 
 def test_a_database_with_runs_is_never_moved_whatever_its_schema(tmp_path: Path) -> None:
-    """An older MLflow's is out of date, not half made."""
+    """An older MLflow's database is out of date, not incomplete."""
     path, said = tmp_path / "mlflow.db", list[str]()
     with closing(sqlite3.connect(path)) as database:
         database.execute("create table alembic_version (version_num text)")
@@ -202,7 +202,7 @@ def test_the_commands_meet_a_half_made_database_and_artifacts_that_cannot_be_wri
         assert re.search(r"^FAIL +MLflow store +MLflow's database is incomplete", out, re.MULTILINE)
         code, out, err = command(project, endpoint, "lab.tune", "experiments/known.toml")
         assert code == 0, err
-        assert "was half made by a command that was killed: moved to" in err
+        assert "was incomplete after a kill: moved to" in err
         assert (project.folder / "mlflow.db.broken-1").exists()
         told = out[out.index("MLflow rejected some items:") :]
         assert re.search(
@@ -279,7 +279,7 @@ def test_an_end_in_front_of_a_silent_server_is_told_and_ctrl_c_gives_the_result(
             **{"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake", "MLFLOW_TRACKING_URI": url},
         )
         assert study.stderr is not None
-        assert any("Waiting for MLflow, 60 s at most" in line for line in study.stderr)
+        assert any("Waiting up to 60 s for MLflow" in line for line in study.stderr)
         study.send_signal(signal.SIGINT)
         out, _ = study.communicate(timeout=50)
     assert study.returncode == 0

@@ -338,7 +338,7 @@ def test_a_proposer_that_fails_costs_its_round_and_not_the_study(project: Projec
     with fake_endpoint(storyteller_is_best) as endpoint, fake_endpoint(lambda _: Reply(status=401)) as other:
         code, _, err = tune(project, endpoint, PROPOSER_BASE_URL=other.url, PROPOSER_MODEL_NAME="big")
     assert code == 0, err
-    assert "Round 1 of proposals was lost: The endpoint refused the key" in err
+    assert "Round 1 of proposals failed: The endpoint refused the key" in err
     assert frozen(project).candidate.template.name == "storyteller"
 
 
