@@ -232,7 +232,7 @@ def played(task: Task, model: Scripted, seed: int = 0) -> tuple[Episode, Walk]:
     return asyncio.run(play(agent, walk, seed)), walk
 
 
-def test_an_answer_that_is_no_action_is_that_steps_error_and_the_episode_goes_on() -> None:
+def test_an_invalid_action_is_an_error_of_its_step_and_the_episode_continues() -> None:
     model = Scripted('{"way": "left", "clicks": 2}', "what?", "")
     episode, walk = played(TASK, model)
     assert walk.sent == [{"way": "left", "clicks": 2, "kind": "move"}]
@@ -242,8 +242,9 @@ def test_an_answer_that_is_no_action_is_that_steps_error_and_the_episode_goes_on
     assert "no JSON object" in str(second.error)
     assert (third.action, third.error) == (FALLBACK_ACTION, "the model's answer was empty")
     assert episode.episode_return == 1.0
-    # The model is told, and sees what it saw before.
-    assert model.asked[2][-1].content == ("The answer is no action: there is no JSON object in it\n\nafter 1")
+    # The model reads the reason and the last observation.
+    reason = "The answer is not a valid action: there is no JSON object in it"
+    assert model.asked[2][-1].content == f"{reason}\n\nafter 1"
     assert model.asked[0][0].content == f"Walk.\n\n{ASK}\n{Walk.form.asked}"
 
 

@@ -268,7 +268,7 @@ def test_a_result_that_cannot_be_written_is_printed_and_costs_nothing_to_write_e
         elsewhere = tune(project, endpoint, "--out", "out/other.toml")
     assert done.returncode == 1
     assert "over the baseline" in done.stdout
-    assert "name another file with --out" in done.stderr
+    assert "with another --out" in done.stderr
     assert elsewhere.returncode == 0, elsewhere.stderr
     assert len(endpoint.requests) == asked
     assert "python inference.py out/other.toml" in elsewhere.stdout

@@ -388,7 +388,7 @@ def test_a_resumed_study_counts_what_was_played_before(store: Store, trials: Tri
 
 def test_the_screen_has_a_column_and_a_line_for_them_where_there_are_any() -> None:
     fine, other = trial(1, [10.0, 12.0]), trial(2, [5.0, 6.0])
-    bad = Episode(7, "", (step("no_action", "The answer is no action: \x1b[31mno JSON"), step(None)))
+    bad = Episode(7, "", (step("no_action", "The answer is not a valid action: \x1b[31mno JSON"), step(None)))
     troubled = replace(other, evaluation=replace(other.evaluation, episodes=(bad, bad)))
     shown = screen(standing([fine, troubled]), 120, 24).plain
     head, first, second = rows(shown)
@@ -470,7 +470,7 @@ def test_troubles_in_words(troubles: Troubles, text: str, brief: str) -> None:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        ("The answer is no action: there is no JSON object in it", "there is no JSON object in it"),
+        ("The answer is not a valid action: there is no JSON object in it", "there is no JSON object in it"),
         ("The environment refused the action: 7 is not a valid Action", "7 is not a valid Action"),
         ("ValueError: 7 is not a valid Action", "ValueError: 7 is not a valid Action"),
         ("a\x1b[31m\n  b", r"a\x1b[31m b"),

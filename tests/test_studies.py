@@ -178,7 +178,7 @@ def test_code_of_an_environment_that_has_changed_is_told_before_it_is_played(tmp
         read = command(project, "report", "--study", name)
     assert (same.returncode, same.stderr) == (0, "")
     assert other.returncode == 0
-    assert f"The environment's code has changed since {name}: it is played as it is now." in other.stderr
+    assert f"The environment's code has changed since {name}; playing the current code." in other.stderr
     assert none.returncode == 2
     assert "The file does not exist." in none.stderr
     assert read.returncode == 0, read.stderr
@@ -252,7 +252,7 @@ def test_all_studies_are_listed_the_latest_first(told: Told) -> None:
 
 def test_without_a_study_the_list_is_empty_and_nothing_is_made(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    assert "No study was recorded" in command(project, "studies").stdout
+    assert "No study is recorded" in command(project, "studies").stdout
     assert json.loads(command(project, "studies", "--json").stdout) == []
     assert not (tmp_path / ".lab").exists()
 

@@ -153,17 +153,17 @@ class Record:
         ending: Ending = played.tally if isinstance(played, Episode) else played
         match played:
             case Episode(tally=tally):
-                kind, told = "ended", _TALLY.dump_json(tally).decode()
+                kind, stored = "ended", _TALLY.dump_json(tally).decode()
                 whole = _EPISODE.dump_json(played).decode()
             case CutEpisode():
-                kind, told = "cut", _CUT.dump_json(played).decode()
+                kind, stored = "cut", _CUT.dump_json(played).decode()
             case FailedEpisode(error=error):
                 texts = _Failure(error.what, error.where, error.why, error.do)
-                kind, told = "failed", _FAILURE.dump_json(texts).decode()
+                kind, stored = "failed", _FAILURE.dump_json(texts).decode()
         if isinstance(self.ended.get(key), FailedEpisode):
             self.forget_failure(*key)
         row = {"study": self.name, "digest": digest, "seed": played.seed, "at": time.time()}
-        row |= {"worker": self.worker, "kind": kind, "ending": told, "episode": whole}
+        row |= {"worker": self.worker, "kind": kind, "ending": stored, "episode": whole}
         if not self.store.insert(episodes, row):
             self.refresh()
             return self.ended[key]
@@ -264,15 +264,15 @@ class Record:
         ).where(table.c.study == self.name, table.c.worker != self.worker, of_kind)
         return list(map(int, self.store.rows(query)[0]))
 
-    def _ending(self, seed: int, kind: str, told: str) -> Ending:
+    def _ending(self, seed: int, kind: str, stored: str) -> Ending:
         try:
             match kind:
                 case "ended":
-                    return _TALLY.validate_json(told)
+                    return _TALLY.validate_json(stored)
                 case "cut":
-                    return _CUT.validate_json(told)
+                    return _CUT.validate_json(stored)
                 case _:
-                    texts = _FAILURE.validate_json(told)
+                    texts = _FAILURE.validate_json(stored)
                     error = CallError(texts.what, where=texts.where, why=texts.why, do=texts.do)
                     return FailedEpisode(seed, error)
         except ValidationError as error:

@@ -60,7 +60,7 @@ def log_traces(traced: Traced, episodes: list[Episode], failed: list[FailedEpiso
     for episode in episodes:
         written = _Writer(traced, episode.seed, _began_ns(episode))
         spans += written.episode(episode)
-        client.start_trace(written.info(_opening(episode.opening), _told(episode), episode.episode_return))
+        client.start_trace(written.info(_opening(episode.opening), _summary(episode), episode.episode_return))
     for broken in failed:
         written = _Writer(traced, broken.seed, time.time_ns())
         spans.append(written.failed(broken))
@@ -276,7 +276,7 @@ def _opening(text: str) -> str:
     return _shown(text)[:200]
 
 
-def _told(episode: Episode) -> str:
+def _summary(episode: Episode) -> str:
     return f"return {number(episode.episode_return)} in {len(episode.steps)} steps"
 
 
