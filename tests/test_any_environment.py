@@ -190,7 +190,7 @@ def place(kind: str, project: Project) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("kind", "judge"), [("in process", "mean"), ("at a server", "worst")])
-def test_it_is_tuned_by_one_file_and_what_is_frozen_is_played(
+def test_it_is_tuned_with_one_file_and_the_frozen_prompt_is_played(
     project: Project, kind: str, judge: str
 ) -> None:
     with place(kind, project) as where, fake_endpoint(opener) as endpoint:
@@ -265,7 +265,7 @@ def test_a_frozen_file_runs_no_code_from_outside_of_the_project(project: Project
     assert checked(done.stdout)[2][1] == "false"
 
 
-def test_an_environment_that_stands_no_other_is_played_one_episode_at_a_time(project: Project) -> None:
+def test_an_environment_without_concurrent_sessions_is_played_one_episode_at_a_time(project: Project) -> None:
     project.write("experiments/vault.py", VAULT.replace("SESSIONS = True", "SESSIONS = False"))
     config = EnvironmentConfig(python="experiments/vault.py:Vault")
     open_now, most = 0, 0
@@ -285,7 +285,7 @@ def test_an_environment_that_stands_no_other_is_played_one_episode_at_a_time(pro
     assert most == 1
 
 
-def test_an_argument_that_reset_does_not_take_is_told(project: Project) -> None:
+def test_an_unknown_argument_of_reset_is_reported(project: Project) -> None:
     async def reset() -> None:
         config = EnvironmentConfig(python="experiments/vault.py:Vault")
         async with open_environment(config, project.folder) as environment, environment.session() as session:
@@ -319,7 +319,7 @@ asyncio.run(step())
 """
 
 
-def test_a_step_that_never_returns_keeps_the_process_from_nothing(project: Project) -> None:
+def test_a_step_that_never_returns_does_not_keep_the_process_alive(project: Project) -> None:
     hanging = VAULT.replace(
         "        before = abs", "        import time\n\n        time.sleep(3600)\n        before = abs"
     )
@@ -375,7 +375,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("kind", ["in process", "at a server"])
-def test_an_environment_of_tools_is_asked_for_calls_of_those_it_has(project: Project, kind: str) -> None:
+def test_an_environment_with_tools_gets_calls_of_its_own_tools(project: Project, kind: str) -> None:
     file = project.write("experiments/tools.py", TOOLS)
 
     async def call(config: EnvironmentConfig) -> str:

@@ -66,7 +66,7 @@ def test_a_scale_keeps_the_order_and_has_few_round_ticks(drawn: list[tuple[float
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=20))
-def test_nobody_beats_the_front_in_both_and_all_others_are_beaten(drawn: list[tuple[int, int]]) -> None:
+def test_no_point_dominates_the_front_and_all_others_are_dominated(drawn: list[tuple[int, int]]) -> None:
     front = [drawn[place] for place in pareto_front(drawn)]
     for cost, earned in front:
         assert not any(c <= cost and e >= earned and (c, e) != (cost, earned) for c, e in drawn)

@@ -132,7 +132,7 @@ print(_render_report(run_validation(pathlib.Path({str(ECHO)!r}), provider=Built(
     assert "Verdict: WARN" in done.stdout
 
 
-def test_a_submission_plays_an_episode_in_a_container_of_its_own(image: str, tmp_path: Path) -> None:
+def test_a_submission_plays_an_episode_in_a_separate_container(image: str, tmp_path: Path) -> None:
     before = docker("ps", "--all", "--quiet")
     with fake_endpoint(lambda _: Reply("y" * 10)) as endpoint:
         done = Project.make(tmp_path).run(

@@ -169,7 +169,7 @@ def test_every_option_of_a_command_is_in_its_reference(name: str) -> None:
     assert options - {"--help", "--install-completion", "--show-completion"} <= told
 
 
-def test_the_files_that_start_many_workers_say_what_the_lab_understands() -> None:
+def test_the_files_that_start_many_workers_use_valid_settings() -> None:
     """Docker and Kubernetes are not asked: that the commands exist, and sessions for all episodes."""
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     job = yaml.safe_load((ROOT / "docs/job.yaml").read_text())["spec"]

@@ -124,7 +124,7 @@ def test_awkward_text_comes_back_exactly(server: str) -> None:
     assert [echo for echo, _ in asyncio.run(play(server, AWKWARD))] == AWKWARD
 
 
-def test_sessions_play_at_once_up_to_the_limit_and_the_next_is_told_so(server: str) -> None:
+def test_sessions_play_concurrently_up_to_the_limit_and_the_next_is_refused(server: str) -> None:
     async def crowd() -> None:
         sessions = [await open_session(server) for _ in range(MAX_SESSIONS)]
         late = TestEnv(base_url=server)

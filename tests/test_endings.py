@@ -158,7 +158,7 @@ def test_tokens_that_run_out_in_the_holdout_give_a_verdict_on_the_pairs_that_wer
     assert again.stdout == done.stdout
 
 
-def test_calls_that_were_lowered_below_what_is_made_end_before_anything_is_started(project: Project) -> None:
+def test_a_limit_below_the_calls_made_ends_the_study_before_anything_starts(project: Project) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         kill_after(project, endpoint, 130)
     write(project, ("calls = 240", "calls = 92"))
@@ -197,7 +197,7 @@ def test_a_wider_space_is_searched_by_a_study_that_is_not_finished(project: Proj
         (("temperature = 0.7", "temperature = 0.6"), "-baseline.sampling.temperature = 0.7"),
     ],
 )
-def test_what_episodes_depend_on_may_not_change(
+def test_the_inputs_of_episodes_must_not_change(
     broken_off: tuple[Project, FakeEndpoint], change: tuple[str, str], told: str
 ) -> None:
     project, endpoint = broken_off
@@ -242,7 +242,7 @@ def test_ctrl_c_before_the_first_episode_has_ended_stops_and_the_same_command_re
     assert count(project, "studies") == 1
 
 
-def test_where_to_freeze_is_looked_at_before_a_call_is_paid_for(project: Project) -> None:
+def test_the_output_path_is_checked_before_the_first_call(project: Project) -> None:
     project.write("a-file", "")
     with fake_endpoint(by_the_request) as endpoint:
         below, folder = (
@@ -275,7 +275,7 @@ def test_a_result_that_cannot_be_written_is_printed_and_costs_nothing_to_write_e
     assert read_frozen(project.folder / "out/other.toml").candidate.template.name == "storyteller"
 
 
-def test_the_latest_study_is_the_one_that_was_begun_last_also_where_the_clock_was_set_back(
+def test_the_latest_study_is_the_one_started_last_even_if_the_clock_was_set_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path / "calls.db")

@@ -108,7 +108,7 @@ TOLD = {
 
 
 @pytest.mark.parametrize(("reply", "kind", "told"), TOLD.values(), ids=TOLD)
-def test_what_goes_wrong_is_told_apart(reply: Reply, kind: type[LabError], told: str) -> None:
+def test_failures_are_distinguished(reply: Reply, kind: type[LabError], told: str) -> None:
     with fake_endpoint(lambda _: reply) as endpoint:
         error = failure(endpoint.url, Patience(attempts=1, whole_s=0.1))
     assert isinstance(error, kind)
@@ -116,7 +116,7 @@ def test_what_goes_wrong_is_told_apart(reply: Reply, kind: type[LabError], told:
     assert len(str(error).splitlines()) <= 4
 
 
-def test_the_message_for_an_unknown_model_lists_those_that_there_are() -> None:
+def test_the_message_for_an_unknown_model_lists_the_known_ones() -> None:
     with fake_endpoint(lambda _: Reply(status=404)) as endpoint:
         assert "set MODEL_NAME to one of: big, small" in str(failure(endpoint.url))
 
@@ -271,7 +271,7 @@ def test_a_user_and_a_password_in_the_address_go_in_place_of_the_key() -> None:
     assert f"\r\nauthorization: Bearer {KEY}".encode() in heads[1]
 
 
-def test_an_address_that_is_none_is_told_at_once_and_apart() -> None:
+def test_an_invalid_address_is_a_separate_error_at_once() -> None:
     patience = Patience(attempts=10)
     error = failure("http://no-such-host.invalid/v1", patience)
     assert isinstance(error, UnreachableError)
@@ -284,7 +284,7 @@ def test_an_address_that_is_none_is_told_at_once_and_apart() -> None:
         assert "cannot be reached" in failure(url.replace("http:", "https:"), patience).what
 
 
-def test_a_socks_proxy_is_refused_where_the_way_leads_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socks_proxy_is_refused_if_it_would_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with pytest.raises(ConfigError, match="SOCKS"):
@@ -293,7 +293,7 @@ def test_a_socks_proxy_is_refused_where_the_way_leads_through_it(monkeypatch: py
         assert isinstance(ask(endpoint.url, ONCE)[0], Completion)
 
 
-def test_a_key_is_read_without_its_line_end_and_refused_with_what_no_header_takes() -> None:
+def test_a_key_is_stripped_of_its_line_end_and_refused_with_invalid_characters() -> None:
     model = ModelChoice("https://api.example.invalid/v1", "big")
     here = {"API_BASE_URL": model.endpoint}
     assert hosted_endpoint(model, {**here, "HF_TOKEN": " hf_key\r\n"}).api_key == "hf_key"
@@ -313,7 +313,7 @@ def test_a_failed_attempt_is_made_again_and_counted() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
-def test_what_no_attempt_can_mend_is_asked_once(status: int) -> None:
+def test_an_error_that_no_retry_can_solve_is_requested_once(status: int) -> None:
     with fake_endpoint(lambda _: Reply(status=status)) as endpoint:
         failure(endpoint.url, Patience(attempts=5))
     assert len(endpoint.requests) == 1
@@ -330,7 +330,7 @@ def test_attempts_are_limited_but_not_by_an_endpoint_that_is_busy() -> None:
     assert outcome.attempts == 4
 
 
-def test_calls_that_are_asked_for_together_begin_apart() -> None:
+def test_concurrent_calls_start_apart() -> None:
     asked = list[float]()
 
     def script(_: Body) -> Reply:
@@ -489,7 +489,7 @@ def test_any_body_is_an_answer_or_says_why_not(data: bytes) -> None:
 
 
 @given(st.text(alphabet=st.characters(codec=None, categories=["L", "Cs", "Cc", "So"])), st.integers(0, 10**6))
-def test_a_text_arrives_as_it_is_but_for_what_cannot_be_written(text: str, tokens: int) -> None:
+def test_a_text_arrives_unchanged_except_for_unencodable_characters(text: str, tokens: int) -> None:
     table = {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": tokens}}
     clean = text.encode("utf-8", "replace").decode()
     assert read_answer(json.dumps(table).encode(), "here") == Answer(clean, "", tokens, 0)

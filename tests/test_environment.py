@@ -197,11 +197,11 @@ FAULTS: dict[str, tuple[Say, str]] = {
 
 
 @pytest.mark.parametrize(("say", "told"), FAULTS.values(), ids=FAULTS)
-def test_whatever_a_server_does_is_an_environments_failure_in_words(say: Say, told: str) -> None:
+def test_any_behaviour_of_a_server_is_an_environment_error(say: Say, told: str) -> None:
     assert told in failure_of_play(say).what
 
 
-def test_no_reward_is_a_reward_of_zero_and_a_surrogate_is_no_trap() -> None:
+def test_no_reward_counts_as_zero_and_a_surrogate_is_replaced() -> None:
     async def episode(url: str) -> Episode:
         config = replace(ECHO, url=url)
         async with open_environment(config) as environment, environment.session() as session:
@@ -227,14 +227,14 @@ def test_an_action_that_the_server_refuses_is_that_steps_error() -> None:
 
 
 @pytest.mark.parametrize("action", [None, [], "text"])
-def test_a_server_that_does_not_say_what_its_actions_are_is_told(action: object) -> None:
+def test_a_server_without_an_action_schema_is_reported(action: object) -> None:
     with fake_environment(lambda *_: observation(), action) as url:
         error = failure(replace(ECHO, url=url))
     assert "publishes no usable action schema" in error.what
     assert error.where == f"{url}/schema"
 
 
-def test_a_space_is_played_at_its_url_and_the_surroundings_go_before_a_declaration() -> None:
+def test_a_space_is_played_at_its_url_and_variables_override_a_declaration() -> None:
     declared = EnvironmentConfig(space="Some_Owner/My.Env")
     assert declared.address == "https://some-owner-my-env.hf.space"
     image = choose_environment(declared, {"IMAGE_NAME": "test:latest"})

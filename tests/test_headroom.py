@@ -39,11 +39,11 @@ def test_it_is_students_test(contenders: Values, last: Values) -> None:
 
 
 @pytest.mark.parametrize(("contenders", "last"), [([], [1.0]), ([1.0], []), ([1.0], [0.0]), ([], [])])
-def test_what_cannot_tell_says_nothing(contenders: Values, last: Values) -> None:
+def test_undefined_tests_have_no_result(contenders: Values, last: Values) -> None:
     assert headroom(contenders, last) is None
 
 
-def test_no_noise_at_all_is_no_accident() -> None:
+def test_a_difference_without_noise_is_significant() -> None:
     equal, different = headroom([0.1 + 0.2, 0.3], [0.3, 0.3]), headroom([2.0, 2.0], [1.0, 1.0])
     assert equal is not None
     assert different is not None
@@ -82,14 +82,14 @@ def looked_at(race: Race, episodes: int, earned: Callable[[OpenTrial, int], floa
     return said[0] if said else None
 
 
-def test_equal_candidates_seldom_look_different() -> None:
+def test_equal_candidates_are_seldom_found_different() -> None:
     told = [raced(lambda _: 0.0, 50, seed)[1] for seed in range(200)]
     found = [headroom.found for headroom in told if headroom is not None]
     assert len(found) > 150
     assert np.mean(found) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / len(found))
 
 
-def test_spread_beyond_the_noise_is_seen_for_a_few_episodes() -> None:
+def test_real_differences_are_found_at_the_cost_of_a_few_episodes() -> None:
     def truth(candidate: Candidate) -> float:
         return 80.0 * "abcdef".index(candidate.template.name)
 
@@ -115,7 +115,7 @@ def only_new(truth: Callable[[Candidate], float], seed: int) -> Headroom | None:
     return found
 
 
-def test_where_the_race_plays_nobody_again_the_test_asks_for_it() -> None:
+def test_the_test_requests_second_episodes_if_the_race_plays_none() -> None:
     equal = [only_new(lambda _: 0.0, seed) for seed in range(200)]
     assert sum(one.found for one in equal if one) <= 200 * 0.05 + 3 * math.sqrt(200 * 0.05 * 0.95)
     apart = [only_new(lambda one: 80.0 * "abcdef".index(one.template.name), seed) for seed in range(40)]

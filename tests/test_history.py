@@ -41,7 +41,7 @@ def project(tmp_path: Path) -> Project:
     return a_project(tmp_path / "project")
 
 
-def test_a_finished_study_is_read_back_whole(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_study_is_read_back_completely(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         done = project.run(*COMMAND, **settings(endpoint))
         assert done.returncode == 0, done.stderr

@@ -52,7 +52,7 @@ def nested(levels: int) -> object:
         ({"properties": {"a": "text", "b": 1}}, "cannot be used"),
     ],
 )
-def test_a_schema_that_cannot_be_used_is_told_with_why(action: object, told: str) -> None:
+def test_an_unusable_schema_is_reported_with_the_reason(action: object, told: str) -> None:
     with fake_environment(lambda *_: observation(), action) as url:
         error = failure(url)
     assert "publishes no usable action schema" in error.what
@@ -92,7 +92,7 @@ def test_a_schema_without_an_end_is_read_to_a_limit() -> None:
         assert "did not answer in time" in failure(url, answer_s=0.5).what
 
 
-def test_a_deep_schema_and_a_deep_answer_are_told_with_why() -> None:
+def test_a_deep_schema_and_a_deep_answer_are_errors_with_a_reason() -> None:
     deep = b"[" * 100_000
     with page(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(deep), deep, 9) as url:
         assert "RecursionError" in failure(url).why
@@ -106,7 +106,7 @@ class Unshowable:
         raise RuntimeError("it cannot be shown")
 
 
-def test_what_cannot_be_written_is_a_malformed_observation() -> None:
+def test_an_unwritable_field_is_a_malformed_observation() -> None:
     deep: object = "bottom"
     for _ in range(5_000):
         deep = [deep]

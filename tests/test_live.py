@@ -123,7 +123,7 @@ asyncio.run(main())
 """
 
 
-def test_an_error_gives_the_terminal_back_with_what_was_written_to_stderr(tmp_path: Path) -> None:
+def test_an_error_restores_the_terminal_and_shows_stderr(tmp_path: Path) -> None:
     terminal = Terminal.start(make(tmp_path), "-c", FAILS, columns=47, lines=11)
     assert terminal.close() == 1
     live, _, after = terminal.text.partition(LEFT)
@@ -193,7 +193,7 @@ def test_every_key_of_the_document_is_described(told: Told) -> None:
     assert keys(json.loads(told[1])) <= set(re.findall(r"`(\w+)`", page))
 
 
-def test_quiet_prints_the_result_alone_and_a_study_told_again_is_the_same_document(told: Told) -> None:
+def test_quiet_prints_only_the_result_and_a_replay_prints_the_same_document(told: Told) -> None:
     project, out, _ = told
     again = ("-m", "lab.tune", "experiments/known.toml", "--replay", "--quiet")
     settings = {"API_BASE_URL": json.loads(out)["model"]["endpoint"], "MODEL_NAME": "fake", "HF_TOKEN": "k"}
@@ -238,7 +238,7 @@ def test_a_dry_run_tells_the_plan_and_does_nothing(tmp_path: Path) -> None:
     assert "{" not in done.stdout
 
 
-def test_a_dry_run_counts_known_prices_and_leaves_an_environment_elsewhere_alone(tmp_path: Path) -> None:
+def test_a_dry_run_counts_known_prices_and_does_not_contact_a_remote_environment(tmp_path: Path) -> None:
     priced = SMALL.replace('name = "fake"', 'name = "fake"\ndollars_in = 1.0\ndollars_out = 10.0')
     project = make(tmp_path, priced)
     with fake_endpoint() as endpoint:

@@ -73,7 +73,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
     return Tracked(project, endpoint, client, read_frozen(project.folder / "prompts/best.toml"))
 
 
-def test_each_run_has_as_many_traces_as_were_asked_for_and_the_holdout_all(tracked: Tracked) -> None:
+def test_each_run_has_the_requested_number_of_traces_and_the_holdout_all(tracked: Tracked) -> None:
     frozen = f"holdout-trial-{tracked.frozen.provenance.trial:03d}"
     for run in tracked.runs:
         wanted = min(2, run.data.metrics["episodes"]) if run.data.tags["kind"] != "study" else 0
@@ -118,7 +118,7 @@ def length_s(span: Span) -> float:
     return (span.end_time_ns - span.start_time_ns) / 1e9
 
 
-def test_told_again_the_study_adds_nothing(tracked: Tracked) -> None:
+def test_a_repeated_study_adds_nothing(tracked: Tracked) -> None:
     before = tracked.counts()
     assert before["model_versions"] == 1
     code, _, err = tune(tracked.project, tracked.endpoint)
@@ -128,7 +128,7 @@ def test_told_again_the_study_adds_nothing(tracked: Tracked) -> None:
     assert tracked.counts() == before
 
 
-def test_the_registered_prompt_says_what_the_lab_sends(tracked: Tracked) -> None:
+def test_the_registered_prompt_renders_what_the_lab_sends(tracked: Tracked) -> None:
     frozen = tracked.frozen
     prompt = tracked.client.load_prompt("prompts:/known@frozen")
     assert prompt.tags["digest"] == frozen.candidate.digest

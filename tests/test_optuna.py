@@ -153,7 +153,7 @@ def test_a_sampler_of_optunahub_is_loaded_by_its_name(project: Project) -> None:
         ('sampler = "random"\nsampler_options = 3', "search.sampler_options"),
     ],
 )
-def test_a_sampler_that_cannot_be_had_is_said_before_anything_is_played(
+def test_an_unavailable_sampler_is_reported_before_anything_is_played(
     project: Project, line: str, said: str
 ) -> None:
     project.write("experiments/known.toml", EXPERIMENT.replace("[search]\n", f"[search]\n{line}\n"))
@@ -185,7 +185,7 @@ def test_trials_are_kept_wherever_optuna_keeps_them(project: Project, place: str
     assert not (project.folder / ".lab/optuna.log").exists()
 
 
-def test_a_wider_space_goes_on_in_a_copy_of_the_trials(project: Project) -> None:
+def test_a_wider_space_continues_in_a_copy_of_the_trials(project: Project) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         project.write("experiments/known.toml", EXPERIMENT.replace('"storyteller", ', ""))
         first = start(project, endpoint)

@@ -67,7 +67,7 @@ def playing(server: Server) -> Iterator[Callable[[int], tuple[float, list[str]]]
 
 
 @pytest.mark.parametrize("most", [1, 3])
-def test_episodes_wait_for_a_place_and_that_is_said_once_without_a_storm_of_retries(most: int) -> None:
+def test_episodes_wait_for_a_place_with_one_notice_and_few_retries(most: int) -> None:
     server = Server(most)
     with playing(server) as play:
         returned, said = play(24)
@@ -79,7 +79,7 @@ def test_episodes_wait_for_a_place_and_that_is_said_once_without_a_storm_of_retr
     assert "max_concurrent_envs" in told
 
 
-def test_nothing_is_said_of_a_server_with_room_for_all() -> None:
+def test_a_server_with_room_for_all_gives_no_notice() -> None:
     server = Server(24)
     with playing(server) as play:
         assert play(24) == (24.0, [])
@@ -103,7 +103,7 @@ def test_a_place_that_somebody_else_leaves_is_taken() -> None:
     assert (returned, server.at_once) == (4.0, 1)
 
 
-def test_more_places_are_asked_for_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_places_are_requested_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "GROW_S", 0.05)
     server = Server(4)
     others: list[Any] = [object() for _ in range(3)]

@@ -59,7 +59,7 @@ def test_every_trial_plays_the_instances_in_order_and_in_rungs(in_flight: int) -
 
 
 @given(st.lists(st.integers(1, 25), max_size=8), st.integers(0, 5))
-def test_an_interrupted_race_goes_on_as_if_nothing_had_happened(stretches: list[int], seed: int) -> None:
+def test_an_interrupted_race_resumes_exactly(stretches: list[int], seed: int) -> None:
     """One episode in flight: whatever the process has played when it dies, in the middle of a rung or not."""
 
     def earned(one: OpenTrial, step: int) -> float:
@@ -161,7 +161,7 @@ def test_a_candidate_that_cannot_be_played_is_not_among_the_best() -> None:
     assert race.study.known[first.trial.number].state is TrialState.FAIL
 
 
-def test_new_texts_join_as_equals_and_what_was_played_still_counts() -> None:
+def test_new_texts_join_as_equals_and_earlier_episodes_still_count() -> None:
     rng, wide = np.random.default_rng(5), space(11)
     templates = {name: text for name, text in wide.templates.items() if name != "t10"}
     small = Space({"template": Choices(tuple(templates))}, wide.start, templates)
@@ -226,7 +226,7 @@ def test_equal_variances_are_pooled_and_too_few_say_nothing() -> None:
     st.lists(st.tuples(st.floats(-50, 50), st.integers(1, 12)), min_size=2, max_size=12),
     st.lists(st.floats(-500, 500), min_size=2, max_size=4),
 )
-def test_who_has_played_the_easy_tasks_alone_gains_nothing_by_it(
+def test_playing_only_the_easy_tasks_is_no_advantage(
     entrants: list[tuple[float, int]], hard: list[float]
 ) -> None:
     returns, everyone = Returns(len(hard)), [*entrants, (0.0, len(hard))]  # one has played each once

@@ -120,7 +120,7 @@ def test_a_seed_is_an_episode(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_who_plays_well_gets_all(seed: int) -> None:
+def test_good_play_earns_the_maximum(seed: int) -> None:
     number = games().episode(lambda seen: halving(seen.log or ""), seed, **NUMBER)
     assert returned(number) == 1.0
     assert "guessed the correct number" in number[-1].log
@@ -143,7 +143,7 @@ def test_a_game_of_tic_tac_toe_ends_as_its_rules_say() -> None:
 @pytest.mark.parametrize(
     "nonsense", ["", "hello", "[", "99999999999999999999", "\x00\ud800", "[[[" * 500, "½ ² ٣"]
 )
-def test_text_that_is_no_move_is_told_and_costs(nonsense: str) -> None:
+def test_text_that_is_not_a_move_is_refused_and_costs(nonsense: str) -> None:
     """The environment says what was wrong, ends where its rules say so, and pays nothing."""
     for arguments in (NUMBER, CODE, TOWER):
         seen = games().episode(lambda _: nonsense, **arguments)
@@ -208,7 +208,7 @@ def test_a_right_program_is_right_in_every_form(seed: int, form: str) -> None:
     assert (seen.reward, seen.done, seen.verdict) == (1.0, True, "Solved.")
 
 
-def test_a_second_attempt_is_paid_for_what_it_adds() -> None:
+def test_a_second_attempt_is_rewarded_for_its_improvement() -> None:
     """Problem 0 has 7 assertions: always true 4 of them hold, always false the other 3."""
     played = humaneval()
     played.reset(0)

@@ -150,7 +150,7 @@ def judged(story: Story, **changes: object) -> Story:
     return replace(story, outcome=replace(story.outcome, verdict=verdict))
 
 
-def test_the_page_is_whole_and_has_its_sections_in_order(reported: Reported) -> None:
+def test_the_page_is_complete_and_has_its_sections_in_order(reported: Reported) -> None:
     assert tuple(reported.page.sections) == SECTIONS
     assert not reported.page.unclosed
     names = [attrs["id"] for _, attrs in reported.page.tags if "id" in attrs]
@@ -176,7 +176,7 @@ def test_the_verdicts_figures_are_the_frozen_files(reported: Reported) -> None:
         assert f"[{number(ends[0])}, {number(ends[1])}]" in verdict
 
 
-def test_what_differs_from_the_baseline_comes_first_and_alone(reported: Reported) -> None:
+def test_differences_from_the_baseline_come_first(reported: Reported) -> None:
     settings_text = reported.page.sections["settings"]
     differing, same = re.split(r"\d+ settings are the same", settings_text)
     assert "template" in differing
@@ -217,7 +217,7 @@ def test_the_doubts_name_this_studys_figures(reported: Reported) -> None:
     assert "one model, fake at" in doubts
 
 
-def test_what_a_model_wrote_is_shown_and_never_active(reported: Reported) -> None:
+def test_text_of_a_model_is_shown_and_never_active(reported: Reported) -> None:
     allowed = {
         *(
             "html",
@@ -282,7 +282,7 @@ def test_mlflow_has_it_on_the_parent_run(reported: Reported) -> None:
     assert tuple(page.sections) == SECTIONS
 
 
-def test_where_the_test_shows_no_gain_none_is_claimed(reported: Reported) -> None:
+def test_without_a_significant_gain_no_gain_is_claimed(reported: Reported) -> None:
     page = rendered(judged(reported.story, winner=None))
     verdict = page.sections["verdict"]
     assert "No candidate was shown to return more than the baseline" in verdict
@@ -319,7 +319,7 @@ def test_a_study_of_which_nothing_is_known_yet_has_a_page(reported: Reported) ->
     assert "has not been made yet" in page.sections["headroom"]
 
 
-def test_money_and_failures_are_told_where_they_are_known(reported: Reported) -> None:
+def test_costs_and_failures_are_shown_if_known(reported: Reported) -> None:
     known = replace(
         reported.story,
         cost=replace(reported.story.cost, dollars=12.5),

@@ -178,7 +178,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         return Finished(project, endpoint, done, kept, len(endpoint.requests))
 
 
-def test_a_killed_study_goes_on_and_pays_for_nothing_twice(finished: Finished) -> None:
+def test_a_killed_study_resumes_and_repeats_no_call(finished: Finished) -> None:
     project = finished.project
     assert finished.done.returncode == 0, finished.done.stderr
     assert "Resuming: " in finished.done.stderr
@@ -210,7 +210,9 @@ def but_for_mlflow(out: str) -> list[str]:
 
 
 @pytest.mark.parametrize("flags", [(), ("--replay",)])
-def test_a_finished_study_is_told_again_without_a_call(finished: Finished, flags: tuple[str, ...]) -> None:
+def test_a_finished_study_repeats_its_result_without_a_call(
+    finished: Finished, flags: tuple[str, ...]
+) -> None:
     before = frozen(finished.project)
     done = tune(finished.project, finished.endpoint, *flags)  # nobody listens there any more
     assert done.returncode == 0, done.stderr
@@ -228,7 +230,7 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proje
         yield project, endpoint
 
 
-def test_a_replay_ends_with_a_clear_error_where_the_record_ends(
+def test_a_replay_of_an_unfinished_record_ends_with_a_clear_error(
     broken_off: tuple[Project, FakeEndpoint],
 ) -> None:
     asked = len(broken_off[1].requests)
@@ -258,7 +260,7 @@ def test_a_full_disk_is_a_clear_error_that_damages_nothing(project: Project) -> 
     assert "Resuming: " in done.stderr
 
 
-def test_a_record_that_cannot_be_used_is_told_in_words(project: Project) -> None:
+def test_an_unusable_record_is_an_error(project: Project) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         state = project.write(".lab", "a file, where a folder is wanted")
         refused = tune(project, endpoint)
@@ -271,7 +273,7 @@ def test_a_record_that_cannot_be_used_is_told_in_words(project: Project) -> None
     assert "The study's record cannot be read or written." in damaged.stderr
 
 
-def test_a_damaged_optuna_storage_is_told_in_words_before_anything_is_paid_for(project: Project) -> None:
+def test_a_damaged_optuna_storage_is_an_error_before_the_first_call(project: Project) -> None:
     trials = project.write(".lab/optuna.log", "no journal, but long enough to be taken for one\n" * 20)
     with fake_endpoint(by_the_request) as endpoint:
         damaged = tune(project, endpoint)
@@ -321,7 +323,7 @@ def test_a_changed_experiment_is_refused_with_the_difference(
     assert "--fresh" in done.stderr
 
 
-def test_a_finished_study_of_another_experiment_is_left_and_that_is_told(project: Project) -> None:
+def test_a_changed_experiment_starts_a_new_study_after_a_finished_one_and_says_so(project: Project) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         assert tune(project, endpoint).returncode == 0
         project.write("experiments/known.toml", EXPERIMENT.replace("calls = 240", "calls = 248"))

@@ -60,7 +60,7 @@ PLAY_RING = {"addresses", "agent", "environments", "errors", "files", "llm", "su
 """What `inference.py` may import of `lab/`; import-linter holds what these in turn import."""
 
 
-def test_inference_imports_from_the_play_ring_alone() -> None:
+def test_inference_imports_only_from_the_play_ring() -> None:
     tree = ast.parse((ROOT / "inference.py").read_text(encoding="utf-8"))
     modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     rooms = {name.split(".")[1] for name in modules if name.startswith("lab.")}
@@ -68,7 +68,7 @@ def test_inference_imports_from_the_play_ring_alone() -> None:
     assert rooms <= PLAY_RING
 
 
-def test_the_top_of_lab_holds_what_people_type_and_little_else() -> None:
+def test_the_top_of_lab_holds_the_commands_and_little_else() -> None:
     assert len(list((ROOT / "lab").glob("*.py"))) <= 14
 
 

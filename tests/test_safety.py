@@ -20,7 +20,7 @@ def leaks(folder: Path) -> list[str]:
     return [str(path) for path in files if any(secret in path.read_bytes() for secret in SECRETS)]
 
 
-def test_a_bad_endpoint_gets_neither_keys_nor_escapes_into_what_is_left(tmp_path: Path) -> None:
+def test_a_bad_endpoint_gets_neither_keys_nor_escapes_into_any_file(tmp_path: Path) -> None:
     """It repeats the key in its errors, and its answers would act on a terminal."""
     project = Project.make(tmp_path / "project")
     proposals = '[proposals]\nproposer = "gepa"\ntexts = 2\n\n[confirmation]'

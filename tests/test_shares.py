@@ -126,7 +126,7 @@ def vault(project: Project) -> None:
     project.write("experiments/known.toml", text.replace("in_flight = 12", f"in_flight = {IN_FLIGHT}"))
 
 
-def test_prose_where_json_is_asked_for_stops_the_study_and_the_doctor_foresees_it(project: Project) -> None:
+def test_prose_instead_of_json_stops_the_study_and_the_doctor_predicts_it(project: Project) -> None:
     vault(project)
     with fake_endpoint(lambda _: Reply("I turn the dial.")) as endpoint:
         doctor = run(project, endpoint, "lab.doctor", "experiments/known.toml")
@@ -334,11 +334,11 @@ def feed(watched: FirstAnswers, troubles: list[Trouble | None], candidates: int 
         watched.step(f"candidate-{place % candidates}", step(trouble))
 
 
-def test_a_usable_answer_among_the_first_is_enough_to_go_on(store: Store, trials: Trials) -> None:
+def test_a_usable_answer_among_the_first_is_enough_to_continue(store: Store, trials: Trials) -> None:
     feed(first(store, trials), [*["empty"] * (FIRST - 1), None, *["empty"] * 100])  # type: ignore[list-item]
 
 
-def test_one_candidate_alone_stops_nothing_and_two_do(store: Store, trials: Trials) -> None:
+def test_one_candidate_does_not_stop_a_study_and_two_do(store: Store, trials: Trials) -> None:
     watched = first(store, trials)
     feed(watched, ["empty"] * 100, candidates=1)
     with pytest.raises(UnusableError):
@@ -386,7 +386,7 @@ def test_a_resumed_study_counts_what_was_played_before(store: Store, trials: Tri
         feed(first(store, trials), ["empty"] * 4)
 
 
-def test_the_screen_has_a_column_and_a_line_for_them_where_there_are_any() -> None:
+def test_the_screen_has_a_column_and_a_line_for_them_if_there_are_any() -> None:
     fine, other = trial(1, [10.0, 12.0]), trial(2, [5.0, 6.0])
     bad = Episode(7, "", (step("no_action", "The answer is not a valid action: \x1b[31mno JSON"), step(None)))
     troubled = replace(other, evaluation=replace(other.evaluation, episodes=(bad, bad)))
@@ -462,7 +462,7 @@ def test_the_words_name_every_kind_once_with_a_share_that_is_never_0(steps: list
         ),
     ],
 )
-def test_troubles_in_words(troubles: Troubles, text: str, brief: str) -> None:
+def test_troubles_as_text(troubles: Troubles, text: str, brief: str) -> None:
     assert troubles_text(troubles) == text
     assert troubles_brief(troubles) == brief
 

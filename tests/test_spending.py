@@ -90,7 +90,7 @@ def test_time_ends_the_search_and_forbids_no_call() -> None:
     assert spending.room_for(owed_calls=30, later_calls=50)
 
 
-def test_what_is_left_is_told_for_each_limit() -> None:
+def test_the_remainder_of_each_limit_is_shown() -> None:
     clock = Clock()
     spending = Spending(Budget(calls=1_000, dollars=2.0, minutes=10), clock)
     clock.now = 90.0
@@ -116,7 +116,7 @@ def test_the_error_names_the_limit() -> None:
         (Budget(tokens=10_000), False),
     ],
 )
-def test_what_is_kept_for_later_is_left_untouched(budget: Budget, fits: bool) -> None:
+def test_reserved_calls_are_not_spent(budget: Budget, fits: bool) -> None:
     clock = Clock()
     spending = Spending(budget, clock)
     for _ in range(10):
@@ -151,7 +151,7 @@ def test_progress_is_that_of_the_limit_which_is_nearest() -> None:
     assert spending.progress(50) == pytest.approx(0.25)
 
 
-def test_calls_without_a_price_are_told_as_such_and_never_as_free() -> None:
+def test_calls_without_a_price_are_never_shown_as_free() -> None:
     spending = Spending(Budget())
     spending.count(1, 100, 50, FREE)
     assert spending.money == "free"

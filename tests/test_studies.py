@@ -97,7 +97,7 @@ def broken(project: Project) -> str:
 
 
 @pytest.mark.parametrize("happens", [deleted, changed, broken])
-def test_what_was_made_of_the_file_since_changes_no_report_of_its_last_study(
+def test_changes_of_the_file_do_not_affect_the_report_on_its_last_study(
     told: Told, happens: "object"
 ) -> None:
     before = command(told.project, "report", FILE, "--out", "before.html")
@@ -139,7 +139,7 @@ def test_two_trials_are_compared_as_their_study_did_though_the_file_has_changed(
     assert "changed" not in older.stderr
 
 
-def test_an_older_study_is_told_again_as_it_was(told: Told) -> None:
+def test_an_older_study_prints_its_result_again_unchanged(told: Told) -> None:
     before, asked = frozen(told.project), len(told.endpoint.requests)
     replayed = command(
         told.project, "tune", FILE, "--replay", "--study", told.older, "--out", "prompts/best.toml"
@@ -158,7 +158,7 @@ def test_an_older_study_is_told_again_as_it_was(told: Told) -> None:
     assert len(told.endpoint.requests) == asked
 
 
-def test_code_of_an_environment_that_has_changed_is_told_before_it_is_played(tmp_path: Path) -> None:
+def test_changed_code_of_an_environment_is_reported_before_it_is_played(tmp_path: Path) -> None:
     project = a_project(tmp_path / "project")
     code = (
         "from lab.environments.echo.server.echo_environment import EchoEnvironment\n\n\n"
@@ -228,7 +228,7 @@ def test_a_name_that_no_study_has_suggests_the_nearest(made: Told, arguments: tu
         (("show", "prompts/best.toml", "--study", "x"), "leave out FILE"),
     ],
 )
-def test_a_name_where_it_means_nothing_is_refused(made: Told, arguments: tuple[str, ...], said: str) -> None:
+def test_a_meaningless_study_name_is_refused(made: Told, arguments: tuple[str, ...], said: str) -> None:
     done = command(made.project, *arguments)
     assert done.returncode == 2
     assert said in done.stderr

@@ -122,7 +122,7 @@ def doing(*actions: str) -> Callable[[Body], Reply]:
     return script
 
 
-def test_what_an_environment_prints_goes_to_stderr(project: Project) -> None:
+def test_output_of_an_environment_goes_to_stderr(project: Project) -> None:
     with fake_endpoint(doing("print", "descriptor", "libc", "child", "quiet")) as endpoint:
         done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="m")
     _, steps, end = checked(done.stdout)
@@ -155,7 +155,7 @@ def test_an_environment_that_leaves_ends_the_episode_with_end(
     ("action", "told"),
     [("exit", "SystemExit"), ("interrupt", "KeyboardInterrupt"), ("generator", "GeneratorExit")],
 )
-def test_an_environment_that_raises_what_ends_a_program_has_refused_the_action(
+def test_an_environment_that_raises_system_exit_has_refused_the_action(
     project: Project, action: str, told: str
 ) -> None:
     with fake_endpoint(doing("fine", "fine", action)) as endpoint:
@@ -167,7 +167,7 @@ def test_an_environment_that_raises_what_ends_a_program_has_refused_the_action(
     assert done.returncode == 0
 
 
-def test_what_an_environment_started_does_not_outlive_it(project: Project) -> None:
+def test_a_process_that_an_environment_started_does_not_outlive_it(project: Project) -> None:
     with fake_endpoint(doing("start")) as endpoint:
         done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="m")
     checked(done.stdout)
@@ -254,7 +254,7 @@ def nested(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [not_utf8, a_null, Path.mkdir, os.mkfifo, a_socket, huge])
-def test_a_dotenv_that_cannot_be_read_is_told(project: Project, spoil: Callable[[Path], None]) -> None:
+def test_an_unreadable_dotenv_is_reported(project: Project, spoil: Callable[[Path], None]) -> None:
     spoil(project.folder / ".env")
     done = project.run("inference.py", MODEL_NAME="m")
     start, steps, end = checked(done.stdout)
@@ -267,7 +267,7 @@ def test_a_dotenv_that_cannot_be_read_is_told(project: Project, spoil: Callable[
 @pytest.mark.parametrize(
     ("spoil", "command"), [(not_utf8, ("-m", "lab.tune", "--dry-run")), (os.mkfifo, ("-m", "lab.play"))]
 )
-def test_the_commands_tell_it_in_the_same_words(
+def test_the_commands_report_it_with_the_same_message(
     project: Project, spoil: Callable[[Path], None], command: tuple[str, ...]
 ) -> None:
     spoil(project.folder / ".env")
@@ -277,7 +277,7 @@ def test_the_commands_tell_it_in_the_same_words(
     assert len(done.stderr.splitlines()) <= 4
 
 
-def test_the_result_as_json_is_alone_on_stdout(project: Project) -> None:
+def test_stdout_has_only_the_json_result(project: Project) -> None:
     """The environment prints at each step, and `os.write` is one of its ways."""
     project.write("experiments/wild.py", ENVIRONMENT)
     text = (project.folder / "experiments/smoke.toml").read_text()
@@ -296,7 +296,7 @@ def test_the_result_as_json_is_alone_on_stdout(project: Project) -> None:
 
 
 @pytest.mark.parametrize("spoil", [nested, os.mkfifo, Path.mkdir, huge])
-def test_a_frozen_file_that_cannot_be_read_is_told(project: Project, spoil: Callable[[Path], None]) -> None:
+def test_an_unreadable_frozen_file_is_reported(project: Project, spoil: Callable[[Path], None]) -> None:
     path = project.folder / "other.toml"
     spoil(path)
     done = project.run("inference.py", "other.toml")
@@ -340,7 +340,7 @@ def test_names_with_blanks_are_one_word_on_start(project: Project) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("a.toml", "b.toml"), ("--seed", "1"), ("-x",)])
-def test_a_wrong_command_line_plays_nothing(project: Project, arguments: tuple[str, ...]) -> None:
+def test_an_invalid_command_line_plays_nothing(project: Project, arguments: tuple[str, ...]) -> None:
     done = project.run("inference.py", *arguments)
     assert (done.stdout, done.returncode) == ("", 2)
     assert "usage: inference.py" in done.stderr

@@ -63,7 +63,7 @@ FIGURES = (
 PARAMS = "select name, key, value from runs join params using (run_uuid) order by 1, 2"
 
 
-def test_what_is_refused_costs_itself_alone_is_told_and_can_be_logged_again(tmp_path: Path) -> None:
+def test_a_rejected_item_affects_no_other_is_reported_and_can_be_logged_again(tmp_path: Path) -> None:
     """An experiment of an odd name, deleted in MLflow, freezes a prompt that the registry refuses."""
     project = Project.make(tmp_path / "project")
     project.write(f"experiments/{NAME}.toml", SMALL.replace("\n[model]", f"{TASKS}\n[model]", 1))
@@ -149,7 +149,7 @@ def ours(uri: str) -> None:
 
 
 @pytest.mark.parametrize("tables", [0, 15, 30])
-def test_a_database_whose_making_was_killed_is_recognised_and_replaced(
+def test_a_database_left_incomplete_by_a_kill_is_detected_and_replaced(
     tmp_path: Path, tables: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lab.tracking.database.STILL_S", 0.5)
@@ -169,7 +169,7 @@ def test_a_database_whose_making_was_killed_is_recognised_and_replaced(
 
 
 @pytest.mark.parametrize("tables", [1, 30])
-def test_a_kill_while_the_lab_makes_the_database_leaves_none(tmp_path: Path, tables: int) -> None:
+def test_a_kill_while_the_lab_creates_the_database_leaves_no_database(tmp_path: Path, tables: int) -> None:
     path, said = tmp_path / "mlflow.db", list[str]()
     with making(ours, path, Path(f"{path}.new"), tables):
         assert not path.exists()
@@ -191,7 +191,7 @@ def test_a_database_with_runs_is_never_moved_whatever_its_schema(tmp_path: Path)
     assert rows(path, "select name from experiments") == [("Default",)]
 
 
-def test_the_commands_meet_a_half_made_database_and_artifacts_that_cannot_be_written(tmp_path: Path) -> None:
+def test_the_commands_handle_an_incomplete_database_and_unwritable_artifacts(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("experiments/known.toml", SMALL)
     project.write("mlruns", "a file, where MLflow wants a folder")
@@ -270,7 +270,7 @@ def test_a_silent_server_does_not_hold_a_stopped_study_and_the_next_command_logs
     assert shown <= logged
 
 
-def test_an_end_in_front_of_a_silent_server_is_told_and_ctrl_c_gives_the_result(tmp_path: Path) -> None:
+def test_a_wait_for_a_silent_server_is_announced_and_ctrl_c_gives_the_result(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("experiments/known.toml", SMALL)
     with fake_endpoint(storyteller_is_best) as endpoint, silent_server() as (url, _):
@@ -289,7 +289,7 @@ def test_an_end_in_front_of_a_silent_server_is_told_and_ctrl_c_gives_the_result(
     assert (project.folder / "prompts/best.toml").exists()
 
 
-def test_a_large_observation_is_told_once_recorded_whole_and_cut_for_mlflow(tmp_path: Path) -> None:
+def test_a_large_observation_is_warned_about_once_recorded_whole_and_cut_for_mlflow(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     large = "abc " * 75_000
 

@@ -155,7 +155,7 @@ def test_every_call_is_counted_and_the_budget_is_used_and_not_passed(tuned: Tune
     assert f"{played:,} calls" in out
 
 
-def test_search_confirmation_and_holdout_play_seeds_of_their_own(tuned: Tuned) -> None:
+def test_search_confirmation_and_holdout_play_disjoint_seeds(tuned: Tuned) -> None:
     with sqlite3.connect(tuned[0].folder / "mlflow.db") as database:
         runs = database.execute(
             "select artifact_uri, value from runs join tags using (run_uuid) where key = 'kind'"
@@ -172,7 +172,7 @@ def test_search_confirmation_and_holdout_play_seeds_of_their_own(tuned: Tuned) -
     }
 
 
-def test_the_endpoint_is_kept_full_and_never_over_its_limit(tuned: Tuned) -> None:
+def test_the_endpoint_is_kept_busy_and_never_over_its_limit(tuned: Tuned) -> None:
     assert tuned[1].most_at_once == 12
 
 
@@ -208,7 +208,9 @@ def test_the_submission_plays_what_was_tuned(tuned: Tuned) -> None:
     assert "storyteller" in endpoint.requests[0]["messages"][0]["content"]
 
 
-def test_where_nothing_is_better_the_baseline_is_frozen_and_a_blind_score_is_told(project: Project) -> None:
+def test_without_a_better_candidate_the_baseline_is_frozen_and_saturation_reported(
+    project: Project,
+) -> None:
     with fake_endpoint(baseline_is_best) as endpoint:
         code, out, _ = tune(project, endpoint)
     assert "100% of 24 holdout episodes reached the maximum score, 1.0" in out
@@ -312,7 +314,7 @@ def champion(body: Body) -> Reply:
 
 
 @pytest.mark.parametrize("name", ["dspy", "gepa"])
-def test_proposed_texts_join_the_race_on_a_model_of_their_own_and_win(project: Project, name: str) -> None:
+def test_texts_proposed_by_a_separate_model_join_the_race_and_win(project: Project, name: str) -> None:
     table = f'[proposals]\nproposer = "{name}"\nrounds = 1\ntexts = 2\n\n[confirmation]'
     project.write("experiments/known.toml", EXPERIMENT.replace("[confirmation]", table))
     with fake_endpoint(champion) as endpoint, fake_endpoint(champion) as other:
@@ -386,7 +388,7 @@ def test_episodes_that_can_no_longer_matter_are_ended_in_the_middle(project: Pro
     assert cut > 0
 
 
-def test_where_candidates_do_not_differ_it_is_said_before_the_budget_is_spent(project: Project) -> None:
+def test_equal_candidates_are_reported_before_the_budget_is_spent(project: Project) -> None:
     """And with no traces wanted, MLflow has none."""
     project.write("experiments/known.toml", EXPERIMENT + "\n[tracking]\ntraces = 0\n")
     with fake_endpoint(lambda _: Reply("always the same")) as endpoint:
@@ -551,7 +553,7 @@ def test_an_episode_that_fails_for_the_endpoints_fault_is_played_again(project: 
         (["experiments/known.toml"], {"ENV_BASE_URL": "http://127.0.0.1:9"}, 4, "ENV_BASE_URL"),
     ],
 )
-def test_what_cannot_run_ends_with_its_code_and_its_words(
+def test_an_impossible_run_ends_with_its_exit_code_and_message(
     project: Project, arguments: list[str], settings: dict[str, str], code: int, told: str
 ) -> None:
     with fake_endpoint() as endpoint:

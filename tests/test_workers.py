@@ -115,7 +115,7 @@ def test_four_workers_do_one_study_though_one_is_killed(shared: Shared) -> None:
     assert runs == [("FINISHED",)]
 
 
-def test_a_study_is_told_again_from_anywhere(shared: Shared) -> None:
+def test_a_study_prints_its_result_again_from_any_machine(shared: Shared) -> None:
     done = shared.run()
     assert done.returncode == 0, done.stderr
     asked = len(shared.endpoint.requests)
