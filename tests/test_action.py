@@ -1,4 +1,4 @@
-"""Reading answers into actions and observations into text: any text is an action or told why not."""
+"""Actions from answers, and text from observations: any text is an action or an error with a reason."""
 
 import asyncio
 import json
@@ -189,7 +189,7 @@ TASK = Task("t", "b", max_steps=3, max_tokens=10, max_return=3.0, success_score=
 
 
 class Walk:
-    """A session that pays 1 a step, and keeps what it was sent."""
+    """A session that pays 1 per step, and keeps the actions sent."""
 
     form = ActionForm(MOVE)
 
@@ -210,7 +210,7 @@ class Walk:
 
 
 class Scripted:
-    """A model that gives these answers in turn."""
+    """A model that gives these answers in order."""
 
     def __init__(self, *answers: str) -> None:
         self.answers, self.asked = list(answers), list[Sequence[Message]]()

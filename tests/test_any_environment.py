@@ -1,7 +1,7 @@
-"""An environment that nobody had in mind: generated here, tuned by one experiment file, played and judged.
+"""A generated environment, unknown to the lab: tuned with one experiment file, played and judged.
 
-Its actions, observations, rewards, arguments of reset and `done` are its own, and are not the echo
-environment's; the lab sees none of it but through the declaration.
+Its actions, observations, rewards, reset arguments and `done` differ from the echo environment's; the lab
+knows it only from the declaration.
 """
 
 import asyncio
@@ -159,7 +159,7 @@ Careful: {observation.warning}.'''
 
 
 def opener(body: Body) -> Reply:
-    """A model that turns too far, too little or talks, and does best where it is told both numbers."""
+    """A model that turns too far, too little or talks, and does best if it reads both numbers."""
     if "response_format" in body:  # as many endpoints do
         return Reply(status=400, message="response_format is not supported")
     asked = body["messages"][-1]["content"]
@@ -181,7 +181,7 @@ def project(tmp_path: Path) -> Project:
 
 @contextmanager
 def place(kind: str, project: Project) -> Iterator[str]:
-    """The environment table's text, while the environment can be had there."""
+    """The text of the environment table, while the environment is available."""
     if kind == "in process":
         yield 'python = "vault.py:Vault"'
     else:

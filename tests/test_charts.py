@@ -1,4 +1,4 @@
-"""The drawings: valid XML whatever is drawn, every mark inside the picture, no word active."""
+"""The charts: always valid XML, every mark inside the picture, no text active."""
 
 import xml.etree.ElementTree as ET
 
@@ -15,7 +15,7 @@ points = st.lists(st.tuples(finite, finite), min_size=1, max_size=20)
 
 
 def inside(svg: str) -> ET.Element:
-    """The picture, once every place in it was seen to lie within its view box."""
+    """The picture, after checking that every point is within its view box."""
     root = ET.fromstring(svg)
     assert root.attrib["viewBox"] == f"0 0 {WIDTH} {HEIGHT}"
     for element in root.iter():

@@ -1,4 +1,4 @@
-"""`python -m lab.check`: what an evaluator would accept, and what is wrong with the rest, line by line."""
+"""`python -m lab.check`: what an evaluator accepts, and the faults of the rest, line by line."""
 
 import subprocess
 import sys
@@ -154,7 +154,7 @@ def test_the_output_of_the_submission_is_accepted(tmp_path: Path) -> None:
     "mark", [" reward=0.10 done=true", " reward=", " done=true error=", " action=", " env=x"]
 )
 def test_a_line_that_is_full_of_marks_is_checked_at_once(mark: str) -> None:
-    """Ways to cut it grow with the third power of its length: 7 s for 9,000 characters if all are tried."""
+    """The ways to split it grow with the cube of its length: 7 s for 9,000 characters if all are tried."""
     line = f"[STEP] step=1 action={mark * 20_000} reward=0.10 done=true error=null"
     capture = (
         f"[START] task=a env=b model=c{mark * 20_000}\n{line}\n[END] success=true steps=1 rewards=0.10\n"

@@ -1,4 +1,4 @@
-"""The commands as a user runs them: help, completions, what they print, what they say of a mistake."""
+"""The commands as a user runs them: help, completions, output, error messages."""
 
 import json
 import os
@@ -30,7 +30,7 @@ KEY = "canary-key"
 
 
 def told_truth(body: Body) -> Reply:
-    """The essayist, which is frozen in the project, writes twice as much; all others are equal."""
+    """The essayist, the project's frozen template, writes twice as much; all others are equal."""
     length = 200 if "academic essays" in body["messages"][0]["content"] else 100
     return Reply("\x1b[31m".ljust(length, "x"))
 
@@ -45,7 +45,7 @@ DOCUMENTED = lines_of((ROOT / "docs/commands.md").read_text())
 
 @dataclass(frozen=True)
 class Documented:
-    """A project in which every line of `docs/commands.md` was run, in order, and what each gave."""
+    """A project in which every line of `docs/commands.md` was run, in order, with each result."""
 
     project: Project
     runs: dict[str, "subprocess.CompletedProcess[str]"]
@@ -303,7 +303,7 @@ def test_a_mistake_is_reported_with_a_suggestion(
 
 
 def doctor(project: Project, **settings: str) -> tuple[int, dict[str, str]]:
-    """The exit code, and each line's mark by what it is about."""
+    """The exit code, and the mark of each line by its subject."""
     done = project.run("-m", "lab.doctor", **settings)
     assert "Traceback" not in done.stderr, done.stderr
     assert KEY not in done.stdout + done.stderr

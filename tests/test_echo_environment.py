@@ -54,7 +54,7 @@ async def play(url: str, messages: Sequence[str]) -> list[tuple[str, float]]:
 
 
 async def open_session(url: str) -> TestEnv:
-    """A client whose session the server has let in; a session closed a moment ago may still hold its slot."""
+    """A client whose session the server has accepted; a session just closed may still hold its slot."""
     deadline = time.monotonic() + SLOT_TIMEOUT_S
     while True:
         env = TestEnv(base_url=url)

@@ -31,7 +31,7 @@ from tests.test_resume import (
 )
 
 TOKENS = EXPERIMENT.replace("calls = 240", "tokens = 3600")
-"""15 tokens a call, as long as nothing becomes dearer."""
+"""15 tokens per call, before answers become longer."""
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def write(project: Project, *changes: tuple[str, str], text: str = EXPERIMENT) -
 
 
 def dearer_after(calls: int, tokens: int) -> Callable[[Body], Reply]:
-    """Answers report so many more tokens, once `calls` were made."""
+    """Answers that report more tokens after `calls` calls."""
     made, lock = [0], threading.Lock()
 
     def script(body: Body) -> Reply:
@@ -61,7 +61,7 @@ def dearer_after(calls: int, tokens: int) -> Callable[[Body], Reply]:
 
 
 def confirmed(project: Project) -> int:
-    """How many episodes of the confirmation have ended."""
+    """Number of ended episodes of the confirmation."""
     if not (project.folder / ".lab/calls.db").exists():
         return 0
     seeds = [int(str(seed)) for (seed,) in rows(project, "select seed from episodes")]
@@ -95,7 +95,7 @@ def test_tokens_that_run_out_in_the_search_leave_the_best_so_far_and_a_raised_li
         assert frozen(project) == before
         again = tune(project, endpoint, "--json")
         assert again.returncode == 5
-        assert "No call is left (budget.tokens = 3600)" in again.stderr
+        assert "No calls left (budget.tokens = 3600)" in again.stderr
         result = json.loads(again.stdout)
         assert result["verdict"] is None
         assert result["unvalidated"]["trial"] in done.stdout
@@ -119,7 +119,7 @@ def test_tokens_that_run_out_in_the_search_leave_the_best_so_far_and_a_raised_li
 
 
 def test_useless_answers_that_count_as_calls_leave_the_verdict_all_its_pairs(project: Project) -> None:
-    """An answer of five has no choices: the search leaves room for as many in the verdict."""
+    """One of five answers has no choices: the search reserves as many repeats for the verdict."""
     made, lock = [0], threading.Lock()
 
     def script(body: Body) -> Reply:
@@ -141,7 +141,7 @@ def test_tokens_that_run_out_in_the_holdout_give_a_verdict_on_the_pairs_that_wer
     write(project, ("in_flight = 6", "in_flight = 2"), text=TOKENS)
 
     def script(body: Body) -> Reply:
-        """Once all are confirmed, an answer takes four times the tokens."""
+        """An answer with four times the tokens once all are confirmed."""
         reply = by_the_request(body)
         reply.prompt_tokens += 75 if confirmed(project) == 2 * 3 else 0
         return reply
@@ -164,7 +164,7 @@ def test_a_limit_below_the_calls_made_ends_the_study_before_anything_starts(proj
     write(project, ("calls = 240", "calls = 92"))
     done = project.run("-m", "lab.tune", "experiments/known.toml", **settings(endpoint))  # nobody listens
     assert done.returncode == 5, done.stderr
-    assert "No call is left (budget.calls = 92)" in done.stderr
+    assert "No calls left (budget.calls = 92)" in done.stderr
     assert "NOT VALIDATED" in done.stdout
 
 
@@ -210,7 +210,7 @@ def test_the_inputs_of_episodes_must_not_change(
 
 @pytest.fixture(scope="module")
 def broken_off(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, FakeEndpoint]:
-    """A study that was killed after some 20 calls; its endpoint is gone."""
+    """A study killed after about 20 calls; its endpoint is gone."""
     project = a_project(tmp_path_factory.mktemp("broken") / "project")
     with fake_endpoint(by_the_request) as endpoint:
         kill_after(project, endpoint, 20)
@@ -303,7 +303,7 @@ def test_a_clock_that_was_set_back_adds_no_minutes_to_a_study(
 
 
 def test_a_baseline_that_the_endpoint_refused_is_tried_again_by_the_same_command(project: Project) -> None:
-    """Its failure is on record; the study resumes all the same, once the endpoint takes its requests."""
+    """The study resumes despite its recorded failure, once the endpoint accepts its requests."""
     refuses = [True]
 
     def script(body: Body) -> Reply:

@@ -1,4 +1,4 @@
-"""The endpoint's client: what can go wrong with a call, told apart, tried again where that is of use."""
+"""The endpoint's client: failures of calls are distinguished, and retried if that can help."""
 
 import asyncio
 import base64
@@ -45,7 +45,7 @@ ONCE = Patience(timeout_s=30.0, attempts=1)
 
 
 def ask(url: str, patience: Patience = ONCE, times: int = 1) -> list[Completion | LabError]:
-    """The outcome of so many calls, one after the other, of one client."""
+    """The outcomes of sequential calls of one client."""
 
     async def main() -> list[Completion | LabError]:
         outcomes = list[Completion | LabError]()
@@ -131,7 +131,7 @@ def test_an_endpoint_that_repeats_the_key_does_not_make_it_known(status: int) ->
 
 @contextmanager
 def listener(behave: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server below HTTP: `behave` has each connection."""
+    """A TCP server: `behave` handles each connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -155,7 +155,7 @@ def hang(connection: socket.socket) -> None:
 
 
 def drip(connection: socket.socket) -> None:
-    """An answer that never ends, a byte at a time: no single read is late."""
+    """An answer that never ends, one byte at a time, so that no single read times out."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
     try:
         for _ in range(100):
@@ -166,7 +166,7 @@ def drip(connection: socket.socket) -> None:
 
 
 def certificate(folder: Path, name: str) -> ssl.SSLContext:
-    """A server's, that it signed itself, for a host of this name."""
+    """A self-signed server certificate for this host name."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -238,7 +238,7 @@ def test_a_server_that_answers_with_no_http_broke_off(behave: Callable[[socket.s
 
 
 def answered(connection: socket.socket, heads: list[bytes]) -> None:
-    """One call, on a connection that the server then closes without having said so."""
+    """One call, on a connection that the server then closes without notice."""
     head, _, rest = connection.recv(65536).partition(b"\r\n\r\n")
     heads.append(head)
     if not rest:
@@ -344,7 +344,7 @@ def test_concurrent_calls_start_apart() -> None:
 
     with fake_endpoint(script) as endpoint:
         asyncio.run(main(endpoint.url))
-    assert max(asked) - min(asked) > 99 * APART_S / 2  # half of it, since the server has delays of its own
+    assert max(asked) - min(asked) > 99 * APART_S / 2  # half of it, because the server adds delays
 
 
 def test_retry_after_is_obeyed_by_all_calls() -> None:
@@ -371,7 +371,7 @@ def test_retry_after_is_obeyed_by_all_calls() -> None:
 
 
 def test_a_server_that_comes_back_is_waited_for_once_it_has_answered() -> None:
-    """A refused connection is the end of a study that never began, and a wait for one that did."""
+    """A refused connection ends a study at its start, and is waited for later."""
 
     async def main() -> tuple[Completion, Completion]:
         with fake_endpoint(lambda _: Reply(headers={"Connection": "close"})) as endpoint:
@@ -394,7 +394,7 @@ def test_a_server_that_comes_back_is_waited_for_once_it_has_answered() -> None:
 def test_calls_at_once_fall_when_the_endpoint_pushes_back_and_grow_again(
     monkeypatch: pytest.MonkeyPatch, pushed_back: CallError
 ) -> None:
-    """24 want in, all the time; the endpoint bears 4 at once, and from the 400th call on any number."""
+    """24 concurrent callers; the endpoint accepts 4 at once, and any number from the 400th call on."""
     monkeypatch.setattr("lab.llm.throttle.FIRST_WAIT_S", 0.1)
     monkeypatch.setattr("lab.llm.throttle.FALLS_APART_S", 0.2)
     held, now = list[int](), 0
@@ -432,7 +432,7 @@ def test_calls_at_once_fall_when_the_endpoint_pushes_back_and_grow_again(
     ],
 )
 def test_a_minute_has_no_more_requests_or_tokens_than_allowed(patience: Patience, least_s: float) -> None:
-    """20 calls of 100 tokens at 10 requests or 1,000 tokens a second."""
+    """20 calls of 100 tokens at 10 requests or 1,000 tokens per second."""
 
     async def answer() -> int:
         return 100

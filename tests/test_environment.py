@@ -1,4 +1,4 @@
-"""Opening an environment: in process, by URL and from an image are played alike, and fail with words."""
+"""Opening an environment in process, by URL and from an image: equal episodes, clear errors."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ TASK = Task("echo", "test", max_steps=2, max_tokens=10, max_return=2.0, success_
 
 
 class Talker:
-    """A model that always says the same."""
+    """A model that always gives the same answer."""
 
     async def complete(
         self,
@@ -153,7 +153,7 @@ def test_a_server_that_dies_in_the_episode_is_an_environments_failure(tmp_path: 
 
 
 def failure_of_play(say: Say) -> EnvError:
-    """How an episode ends whose server answers so."""
+    """The ending of an episode with this server."""
 
     async def episode(url: str) -> None:
         config = replace(ECHO, url=url, step_timeout_s=2.0)

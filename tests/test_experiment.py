@@ -1,4 +1,4 @@
-"""Experiment files: what they say is what is tried; a mistake is told by file, key and what is allowed."""
+"""Experiment files: they define the space; errors name file, key and allowed values."""
 
 import re
 import tomllib

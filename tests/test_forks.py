@@ -1,4 +1,4 @@
-"""A command in a fork of `tests.commands`: it begins and ends as one in an interpreter of its own does."""
+"""A command in a fork of `tests.commands` starts and ends as in a separate interpreter."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""The frozen prompt: what is written is read back, and a changed byte is refused."""
+"""The frozen prompt: it reads back as written, and a changed byte is refused."""
 
 import dataclasses
 import re
@@ -30,7 +30,7 @@ TEXT = (
     .map("".join)
     .filter(str.strip)
 )
-"""Any Unicode, and what a TOML file does not take as it is more often."""
+"""Any Unicode, with more of what TOML must escape."""
 
 FIELDS = st.dictionaries(TEXT | st.just(""), TEXT, max_size=2).map(lambda fields: tuple(fields.items()))
 TASK = Task("echo", "test", 8, 150, 120.0, 0.1)

@@ -54,7 +54,7 @@ def test_a_difference_without_noise_is_significant() -> None:
 
 
 def raced(truth: Callable[[Candidate], float], noise: float, seed: int) -> tuple[Race, Headroom | None]:
-    """A race of 100 episodes whose seeds differ from each other, and what the test says on the way."""
+    """A race of 100 episodes on seeds of different difficulty, and the test's result."""
     rng = np.random.default_rng(seed)
     race = a_race(SPACE, seed)
     for params in at_random(SPACE.distributions(), 10, rng):
@@ -67,7 +67,7 @@ def raced(truth: Callable[[Candidate], float], noise: float, seed: int) -> tuple
 
 
 def looked_at(race: Race, episodes: int, earned: Callable[[OpenTrial, int], float]) -> Headroom | None:
-    """What the test says of a race, once at most."""
+    """The test's result in a race, given at most once."""
     said = list[Headroom]()
     look = race.headroom
 
@@ -102,7 +102,7 @@ def test_real_differences_are_found_at_the_cost_of_a_few_episodes() -> None:
 
 
 def only_new(truth: Callable[[Candidate], float], seed: int) -> Headroom | None:
-    """What the test says of a race that tries something new each time, and plays none again by itself."""
+    """The test's result in a race that always plays a new candidate."""
     rng = np.random.default_rng(seed)
     race = a_race(SPACE, seed)
     for params in at_random(SPACE.distributions(), 10 * LATE + 5, rng):

@@ -1,4 +1,4 @@
-"""A study read back from its record: the trials and the verdict that were, without a call."""
+"""A study read back from its record: the same trials and verdict, without a call."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""Whatever an endpoint sends, a call ends: bounded in memory and time, counted, and told in words."""
+"""Whatever an endpoint sends, a call ends: bounded in memory and time, counted, with a clear error."""
 
 import asyncio
 import gzip
@@ -29,10 +29,10 @@ from tests.test_endpoint import ask, failure
 from tests.test_tune import EXPERIMENT
 
 HUGE = 300_000_000
-"""Bytes of a body that no call has use for."""
+"""Bytes of a useless body."""
 
 MOST_MB = 250
-"""Of memory that a process takes for one; half of it is Python with the client."""
+"""Maximum memory of a process, half of which is Python with the client."""
 
 DEEP = "[" * 100_000
 
@@ -43,7 +43,7 @@ def with_usage(usage: object, **choice: object) -> bytes:
 
 
 def bomb() -> bytes:
-    """Some 300 kB that unpack to `HUGE`."""
+    """About 300 kB that unpack to `HUGE`."""
     packed, spaces = zlib.compressobj(wbits=31), b" " * 1_000_000
     return b"".join(packed.compress(spaces) for _ in range(HUGE // len(spaces))) + packed.flush()
 
@@ -72,7 +72,7 @@ print(int(peak[1] if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrs
 
 
 def test_a_huge_body_takes_little_memory_whatever_its_status() -> None:
-    """An error, an error and an answer that unpack, a redirect, an answer, and the list of models."""
+    """An error, a packed error and a packed answer, a redirect, an answer, and the list of models."""
     page, packed = Reply(body=b" " * 1_000_000, times=HUGE // 1_000_000), bomb()
     replies = [
         Reply(status=500, body=page.body, times=page.times),
@@ -124,7 +124,7 @@ def test_an_answer_nested_too_deeply_is_a_failed_call(reply: Reply) -> None:
 
 
 def test_an_error_text_of_only_addresses_is_reported_quickly() -> None:
-    """What may be a password is looked for in it: in a long one that took minutes."""
+    """The search for passwords in a long text took minutes."""
     with fake_endpoint(lambda _: Reply(status=400, body=b"a://" * 100_000)) as endpoint:
         error = failure(endpoint.url, Patience(timeout_s=5, attempts=1))
     assert isinstance(error, RequestError)
@@ -185,7 +185,7 @@ def test_an_answer_without_content_is_empty_and_is_requested_once(
 
 
 def metered(script: Callable[[Body], Reply], budget: Budget, times: int, schema: str = "") -> Spending:
-    """What was spent on so many calls at once, each of which may fail."""
+    """The spending of concurrent calls, each of which may fail."""
     spending = Spending(budget)
 
     async def main(url: str) -> None:
@@ -271,7 +271,7 @@ HOSTILE = [
 
 
 def test_a_study_at_a_hostile_endpoint_ends_and_counts_all_that_was_answered(tmp_path: Path) -> None:
-    """And so does its second telling, which reads the record. The endpoint is better at the end."""
+    """Its replay from the record does so as well. The endpoint recovers at the end."""
     project = Project.make(tmp_path / "project")
     project.write("experiments/known.toml", EXPERIMENT)
     numbers, lock, statuses = count(), threading.Lock(), Counter[int]()

@@ -1,4 +1,4 @@
-"""Whatever an environment's server sends, an episode ends with words: bounded in memory, depth and time."""
+"""Whatever an environment's server sends, an episode ends clearly: bounded in memory, depth and time."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from lab.submission.frozen import ECHO
 from tests.fake_environment import MESSAGE, fake_environment, observation
 
 LEVELS = 240 if sys.version_info < (3, 12) else 480
-"""Of a schema that can be read, and is too deep for Python to walk over."""
+"""Depth of a schema that can be read, but exceeds Python's recursion limit."""
 
 
 async def reset(url: str, answer_s: float = 20.0) -> None:
@@ -61,7 +61,7 @@ def test_an_unusable_schema_is_reported_with_the_reason(action: object, told: st
 
 @contextmanager
 def page(head: bytes, part: bytes, pause_s: float) -> Iterator[str]:
-    """A server that answers anything with `head`, then `part` for as long as it is read."""
+    """A server that answers anything with `head`, then with endless `part`s."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:

@@ -1,4 +1,4 @@
-"""`python inference.py`, run as an evaluator runs it: its stdout, its exit code, its manners."""
+"""`python inference.py`, run as an evaluator runs it: its stdout and its exit code."""
 
 import array
 import fcntl
@@ -36,7 +36,7 @@ END = re.compile(r"\[END\] success=(true|false) steps=(\d+) score=(\d\.\d{3}) re
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """A project with a prompt frozen on the model `tuned` at a place where nobody listens."""
+    """A project with a prompt frozen on the model `tuned` at an endpoint that does not answer."""
     project = Project.make(tmp_path / "project")
     template = PromptTemplate(
         "mine", "Be long.", "Step {step}: {observation}\n\nReward {reward}\n\n{history}"
@@ -51,7 +51,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def checked(stdout: str) -> tuple[re.Match[str], list[re.Match[str]], re.Match[str]]:
-    """START, the STEPs and END of a whole stdout that holds nothing else and agrees with itself."""
+    """START, STEPs and END of a complete, consistent stdout without anything else."""
     assert stdout.endswith("\n")
     first, *middle, last = stdout[:-1].split("\n")
     start, steps, end = START.fullmatch(first), [STEP.fullmatch(line) for line in middle], END.fullmatch(last)
@@ -221,7 +221,7 @@ def test_the_deadline_ends_the_episode_in_time_for_end(project: Project) -> None
 
 
 def test_start_is_out_before_anything_slow(project: Project) -> None:
-    """Nothing heavier than the standard library and dotenv is imported before START."""
+    """Only the standard library and dotenv are imported before START."""
     code = (
         "import sys, inference, asyncio\n"
         "heavy = {'openai', 'openenv', 'pydantic', 'optuna', 'mlflow', 'dspy', 'numpy'} & set(sys.modules)\n"
@@ -284,7 +284,7 @@ def test_a_signal_at_any_moment_leaves_a_capture_that_is_accepted(project: Proje
 
 
 def full_of(process: "subprocess.Popen[str]") -> int:
-    """Bytes that wait in the process's stdout."""
+    """Number of unread bytes in the process's stdout."""
     waiting = array.array("i", [0])
     assert process.stdout is not None
     fcntl.ioctl(process.stdout, termios.FIONREAD, waiting)
@@ -293,7 +293,7 @@ def full_of(process: "subprocess.Popen[str]") -> int:
 
 @pytest.mark.parametrize("read", [True, False])
 def test_a_full_stdout_neither_hangs_nor_loses_lines_read_in_time(project: Project, read: bool) -> None:
-    """Nobody reads for a while; then somebody does, or a signal ends it."""
+    """Stdout is not read for a while; then it is read, or a signal ends the process."""
     with fake_endpoint(lambda _: Reply("z" * 30_000)) as endpoint:
         process = project.start("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="tuned")
         before = -1
@@ -328,7 +328,7 @@ def test_any_text_is_printed_to_an_ascii_stdout(project: Project) -> None:
 
 
 def test_the_same_candidate_makes_the_same_requests_as_in_the_lab(project: Project) -> None:
-    """One recorded episode through both ways: the requests are equal to the byte."""
+    """One recorded episode in both ways: the requests are byte-equal."""
     code = (
         "import asyncio, pathlib\n"
         "from lab.llm.client import Endpoint, EndpointConfig\n"

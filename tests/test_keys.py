@@ -1,4 +1,4 @@
-"""A key follows its host: it is sent only where the surroundings that hold it, or the user, name the host."""
+"""A key follows its host: it is sent only to a host that its source, or the user, names."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ HERE = "http://127.0.0.1:8000/v1"
 
 
 def key(url: str, environ: dict[str, str], file: dict[str, str], confirmed: str = "") -> str:
-    """The key for `url`, where the shell sets `environ` and `.env` has `file`."""
+    """The key for `url` if the shell sets `environ` and `.env` contains `file`."""
     added = frozenset(file.keys() - environ.keys())
     origins = Origins(file, added, confirmed)
     return hosted_endpoint(ModelChoice(url, "m"), {**file, **environ}, origins).api_key
@@ -156,7 +156,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def sent(endpoint: FakeEndpoint) -> set[str]:
-    """The keys that came with its requests, of which there were some."""
+    """The keys of its requests, of which there is at least one."""
     assert endpoint.requests
     return {head["authorization"].removeprefix("Bearer ") for head in endpoint.heads}
 
@@ -205,7 +205,7 @@ def test_an_endpoint_on_the_command_line_gets_the_key_and_overrides_the_variable
 def test_an_experiment_at_a_stranger_gets_no_key_unless_it_is_confirmed(
     project: Project, command: str, confirmed: bool
 ) -> None:
-    """The host does not exist: with the flag the command goes as far as that."""
+    """The host does not exist: with the flag the command tries to reach it."""
     theirs = THEIRS.replace(".example", ".invalid")
     text = EXPERIMENT.replace('endpoint = "embedded"', f'endpoint = "{theirs}"')
     project.write("experiments/known.toml", text)

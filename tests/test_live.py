@@ -1,4 +1,4 @@
-"""What a person and a program see of `lab.tune`: the live screen in a terminal, plain lines, JSON, a plan."""
+"""The output of `lab.tune`: the live screen in a terminal, plain lines, JSON, the plan."""
 
 import json
 import random
@@ -135,7 +135,7 @@ def test_an_error_restores_the_terminal_and_shows_stderr(tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str, str]:
-    """A whole study for a program, with FORCE_COLOR as in many a CI: the project, stdout and stderr."""
+    """A complete study for a program, with FORCE_COLOR as in many CIs: the project, stdout and stderr."""
     project = make(tmp_path_factory.mktemp("told"))
     with fake_endpoint(talks) as endpoint:
         command = ("-m", "lab.tune", "experiments/known.toml", "--json")

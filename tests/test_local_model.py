@@ -1,4 +1,4 @@
-"""The embedded model: what it answers, what it refuses, and how it starts and ends. Uses the real model."""
+"""The embedded model: its answers, its refusals, its start and end, with the real model."""
 
 import asyncio
 import http.client
@@ -40,7 +40,7 @@ def client(local_model_url: str) -> Iterator[OpenAI]:
 
 @pytest.fixture(scope="module")
 def ask(client: OpenAI) -> Ask:
-    """One question to the model; any parameter of the API goes along."""
+    """One question to the model, with any parameters of the API."""
 
     def asked(text: str = TALE, **parameters: object) -> ChatCompletion:
         body = {

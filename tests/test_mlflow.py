@@ -1,4 +1,4 @@
-"""What a study leaves in MLflow beside its figures: traces, the prompt, and one story, however often told."""
+"""A study in MLflow besides its metrics: traces, the prompt, the description, also when logged again."""
 
 import json
 import sqlite3
@@ -40,7 +40,7 @@ class Tracked:
 
     @property
     def runs(self) -> list[Run]:
-        """All of them."""
+        """All traces."""
         return list(self.client.search_runs([self.experiment]))
 
     @property
@@ -51,7 +51,7 @@ class Tracked:
         return str(found.experiment_id)
 
     def traces(self, run: Run) -> list[Trace]:
-        """Of one run."""
+        """Traces of one run."""
         return list(self.client.search_traces(locations=[self.experiment], run_id=run.info.run_id))
 
     def counts(self) -> dict[str, int]:

@@ -1,6 +1,6 @@
-"""What is judged is what is tuned: the return or the score, and no winner that is shown to score lower.
+"""The maximised number is judged, the return or the score; no winner is shown to score lower.
 
-In the market of these tests talk earns a little at each step, and only a deal is worth a good last reward.
+In the market of these tests talking earns a little at each step, and only a deal gives a good last reward.
 """
 
 import json
@@ -34,7 +34,7 @@ from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project
 
 MARKET = '''
-"""A market: talk goes on and earns 0.4 a step, a deal ends it. A gamble pays on every other seed."""
+"""A market: talking continues and earns 0.4 per step, a deal ends it. A gamble pays on every other seed."""
 
 from typing import Any
 
@@ -115,7 +115,7 @@ episodes = {episodes}
 """
 
 SAID = {"settle": "poor deal", "close": "deal", "talk": "let us talk", "gamble": "gamble"}
-"""By template, what the model answers at each step."""
+"""The model's answers at each step, by template."""
 
 
 def trader(body: Body) -> Reply:
@@ -133,7 +133,7 @@ def tune(
     max_return: float = 1.0,
     asked: Sequence[Sequence[str]] = ((),),
 ) -> tuple[Project, list[str]]:
-    """Tune in the market, once for each of `asked`'s flags: the project, and what was printed each time."""
+    """Tune in the market, once for each of `asked`'s flags: the project, and each output."""
     project = Project.make(folder / "project")
     project.write("experiments/market.py", MARKET)
     for name in SAID:
@@ -210,7 +210,7 @@ def test_if_the_return_is_maximised_the_verdict_starts_with_the_lower_score(tmp_
 
 
 def test_a_gain_in_return_that_costs_score_is_refused_unless_requested(tmp_path: Path) -> None:
-    """With the clamped sum too: half of the gambles pay nine, which the score does not see."""
+    """Also with the clamped sum: half of the gambles pay nine, which the score does not show."""
     project, (out,) = tune(tmp_path, "sum", "close", ["gamble", "close"], episodes=12, max_return=0.99)
     won = frozen(project)
     assert won.candidate.template.name == "close"
@@ -238,7 +238,7 @@ MEASURES: list[Measure] = ["return", "score"]
 def test_no_episode_ends_above_its_bound(
     rewards: list[float], played: int, score: Scoring, measure: Measure, min_return: float
 ) -> None:
-    """Whatever is still to come: the bound holds for the measure that is maximised."""
+    """Whatever follows, the bound holds for the maximised measure."""
     most = max(rewards)
     task = replace(TASK, score=score, max_step_reward=most, min_return=min_return)
     before, left = rewards[:played], len(rewards) - len(rewards[:played])
@@ -270,7 +270,7 @@ def judged(
     tokens: Sequence[int] = (0, 0, 0),
     tasks: str = "",
 ) -> Verdict:
-    """The verdict on a baseline and finalists, each as rewards by episode."""
+    """The verdict on a baseline and finalists, each given as rewards by episode."""
     task = replace(TASK, score=score, tasks=tuple(map(Setup, tasks)))
     measure = objective.maximise
     base, *others = (evaluation(arm, task, measure, much) for arm, much in zip(arms, tokens, strict=False))
@@ -329,7 +329,7 @@ def test_by_the_worst_task_the_other_number_is_the_worst_tasks_too(objective: Ob
 
 @pytest.mark.parametrize(("last", "wins"), [(0.97, True), (0.5, False)])
 def test_a_cheaper_one_may_lose_as_much_score_as_return(last: float, wins: bool) -> None:
-    """At the same return, and the score of the last reward within reach or not."""
+    """With the same return, and the score of the last reward reachable or not."""
     objective = Objective("tokens", 0.05)
     base, cheap = [[0.0, 0.99]] * 8, [[0.99 - last, last]] * 8
     verdict = judged(objective, base, cheap, tokens=(100, 40))

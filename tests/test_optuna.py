@@ -1,4 +1,4 @@
-"""The study is Optuna's: what Optuna and its dashboard see of one, any sampler, and ours in any study."""
+"""The study is Optuna's: in Optuna and its dashboard, with any sampler, and our sampler in any study."""
 
 import json
 import os
@@ -37,7 +37,7 @@ import optuna
 
 
 class EverySampler(optuna.samplers.RandomSampler):
-    """A stranger's sampler, as in OptunaHub's registry."""
+    """A foreign sampler, as in OptunaHub's registry."""
 
 
 __all__ = ["EverySampler"]
@@ -62,7 +62,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def load(project: Project, part: str = "") -> optuna.Study:
-    """A part of the project's only study, as somebody loads it who knows Optuna alone."""
+    """A part of the project's only study, loaded with plain Optuna."""
     storage = JournalStorage(JournalFileBackend(str(project.folder / ".lab/optuna.log")))
     (name,) = [one for one in optuna.get_all_study_names(storage) if one.partition("/")[2] == part]
     return optuna.load_study(study_name=name, storage=storage)
@@ -243,7 +243,7 @@ def test_they_find_the_best_of_a_plain_study(direction: Literal["maximize", "min
 
 
 def test_the_truly_best_is_seldom_pruned() -> None:
-    """Of many equals one is called the best; at most the stated share of the studies prunes it."""
+    """One of many equals is designated as best; at most the stated share of studies prunes it."""
     lost, studies = 0, 40
     for seed in range(studies):
         study = optuna.create_study(

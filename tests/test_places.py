@@ -1,4 +1,4 @@
-"""A server takes so many sessions and no more: episodes wait for a place, and people are told once."""
+"""A server with a session limit: episodes wait for a place, with one notice."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -22,14 +22,14 @@ FULL = (
 
 
 class Server:
-    """Takes `most` sessions; a session is over once the client has said so, or is gone."""
+    """Accepts `most` sessions; a session ends when the client closes it, or is gone."""
 
     def __init__(self, most: int) -> None:
         self.most, self.refused, self.at_once = most, 0, 0
         self.inside = set[ServerConnection]()
 
     async def has_refused(self) -> None:
-        """Return after the first refusal."""
+        """Wait for the first refusal."""
         while not self.refused:  # noqa: ASYNC110  # it happens in another thread
             await asyncio.sleep(0.01)
 
@@ -48,7 +48,7 @@ class Server:
 
 @contextmanager
 def playing(server: Server) -> Iterator[Callable[[int], tuple[float, list[str]]]]:
-    """Plays so many episodes at once at the server; their return, and what was said."""
+    """Play concurrent episodes at the server: their returns, and the notices."""
     with fake_environment(server.say) as url:
 
         async def play(episodes: int) -> tuple[float, list[str]]:

@@ -1,4 +1,4 @@
-"""Templates: what is filled in comes out as it went in, and mistakes are told by file and key."""
+"""Templates: values are inserted unchanged, and errors name file and key."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Proposers: whatever a model writes ends as a playable template with its placeholders, or is refused."""
+"""Proposers: any text of a model becomes a playable template with its placeholders, or is refused."""
 
 import asyncio
 import json
@@ -58,7 +58,7 @@ def briefing(*templates: PromptTemplate) -> Briefing:
 
 
 def written(name: Name, text: str) -> str:
-    """`text` in the form that each library asks the model for."""
+    """`text` in the form that each library requests."""
     if name == "gepa":
         return f"Here it is:\n```\n{text}\n```"
     return f"[[ ## system ## ]]\n{text}\n\n[[ ## completed ## ]]"
@@ -223,7 +223,7 @@ def test_cancelling_a_round_ends_it_at_once(name: Name) -> None:
 
 @dataclass
 class ScriptedModel:
-    """Answers `text` to all, once `hold` is set."""
+    """Answer `text` to all requests, once `hold` is set."""
 
     text: str = "nothing of use"
     hold: asyncio.Event | None = None

@@ -1,4 +1,4 @@
-"""The report: its figures are the frozen file's, and nothing in it is active, whatever a model writes."""
+"""The report: its figures equal the frozen file's, and no text of a model is active in it."""
 
 import asyncio
 import re
@@ -36,11 +36,11 @@ VOID = {"meta", "br", "img", "input", "link", "hr"}
 
 @dataclass
 class Page(HTMLParser):
-    """A page as a browser would see it: its elements, and the text of each section.
+    """A page as a browser parses it: its elements, and the text of each section.
 
     Attributes:
-        tags: each element's name and attributes.
-        unclosed: elements that were not closed where they should have been.
+        tags: Name and attributes of each element.
+        unclosed: Elements without a matching end tag.
     """
 
     tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        """All sections' words."""
+        """The text of all sections."""
         return " ".join(self.sections.values())
 
 
@@ -91,7 +91,7 @@ def report(project: Project, endpoint: FakeEndpoint, *flags: str) -> Page:
 
 
 def evil(body: Body) -> Reply:
-    """The known truth, in bad company; the system text has it that a storyteller writes more."""
+    """The known truth with hostile texts; a storyteller's system text makes longer answers."""
     reply = by_the_request(body)
     assert reply.text is not None
     return Reply(EVIL + reply.text)
@@ -99,7 +99,7 @@ def evil(body: Body) -> Reply:
 
 @dataclass(frozen=True)
 class Reported:
-    """A finished study with its report, and what the report was made from."""
+    """A finished study with its report, and the report's source."""
 
     project: Project
     story: Story
@@ -132,7 +132,7 @@ async def told(folder: Path) -> Story:
 
 
 def rendered(story: Story) -> Page:
-    """The page on a story, which is whole whatever it tells."""
+    """The page about a story, after checking that it is complete."""
     html = render(story)
     html.encode("utf-8")
     page = Page()
@@ -335,7 +335,7 @@ def test_costs_and_failures_are_shown_if_known(reported: Reported) -> None:
 
 
 def test_foreign_words_are_harmless_wherever_they_come_in(reported: Reported) -> None:
-    """Also what no endpoint can bring so far, a lone surrogate, and at places that no model writes to."""
+    """Includes a lone surrogate, which no endpoint can send, and places that no model writes to."""
     bad = "</style></svg><script>x</script>\x1b]0;t\x07\x00\ud800\u202e\u2066'\"onload=x "
     story = reported.story
     assert story.outcome is not None

@@ -1,4 +1,4 @@
-"""Going on: a study that was killed, changed, replayed, or is asked for twice at once."""
+"""Resuming: a study that was killed, changed, replayed, or started twice at once."""
 
 import hashlib
 import os
@@ -79,7 +79,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def by_the_request(body: Body) -> Reply:
-    """Always the same answer to the same request: about twice the length for the storyteller."""
+    """The same answer to the same request, about twice as long for the storyteller."""
     time.sleep(0.02)
     length = 200 if "storyteller" in body["messages"][0]["content"] else 100
     digest = hashlib.sha256(repr(sorted(body.items())).encode()).digest()
@@ -101,7 +101,7 @@ def start(project: Project, endpoint: FakeEndpoint) -> "subprocess.Popen[str]":
 
 
 def kill_after(project: Project, endpoint: FakeEndpoint, calls: int) -> None:
-    """Start the study, and kill it hard when it has had so many answers more, or is done."""
+    """Start the study, and kill it after this many more answers, unless it finishes before."""
     with holding_after(endpoint, calls) as reached:
         process = start(project, endpoint)
         while not reached.wait(0.05) and process.poll() is None:
@@ -112,7 +112,7 @@ def kill_after(project: Project, endpoint: FakeEndpoint, calls: int) -> None:
 
 @contextmanager
 def holding_after(endpoint: FakeEndpoint, calls: int) -> Iterator[threading.Event]:
-    """So many answers more and no other in the context, however slow it is; the event is set by the next."""
+    """Allow this many more answers in the block; the event is set by the next request."""
     script, enough = endpoint.script, len(endpoint.requests) + calls
     reached, over = threading.Event(), threading.Event()
 
@@ -153,11 +153,11 @@ def frozen(project: Project) -> str:
 
 @dataclass(frozen=True)
 class Finished:
-    """A study that was killed twice and then finished; its endpoint is gone.
+    """A study killed twice and then finished; its endpoint is gone.
 
     Attributes:
-        kept: calls that were recorded when it was begun for the last time.
-        asked: requests that the endpoint had in all.
+        kept: Calls recorded before its last start.
+        asked: All requests to the endpoint.
     """
 
     project: Project
@@ -205,7 +205,7 @@ def test_nothing_is_counted_twice_after_kills(finished: Finished) -> None:
 
 
 def but_for_mlflow(out: str) -> list[str]:
-    """A result's lines without the one about MLflow: only who writes to it knows that it has everything."""
+    """A result's lines without the one about MLflow, which only the writing process prints."""
     return [" ".join(line.split()) for line in out.splitlines() if "mlflow ui" not in line]
 
 
@@ -241,7 +241,7 @@ def test_a_replay_of_an_unfinished_record_ends_with_a_clear_error(
 
 
 def test_a_full_disk_is_a_clear_error_that_damages_nothing(project: Project) -> None:
-    """No file may grow beyond 1.5 MB, as the record would; then there is room again."""
+    """Limit files to 1.5 MB, less than the record needs; then lift the limit."""
     before = frozen(project)
     with fake_endpoint(by_the_request) as endpoint:
         limited = (
@@ -288,7 +288,7 @@ def test_a_damaged_optuna_storage_is_an_error_before_the_first_call(project: Pro
 
 @pytest.mark.parametrize("target", ["absolute", ".lab/optuna.log"])
 def test_a_line_and_a_lock_that_a_killed_process_left_are_removed(project: Project, target: str) -> None:
-    """The second is the lock of somebody who named the journal by a relative path: it leads nowhere."""
+    """The second lock is a dangling link, from a process that named the journal by a relative path."""
     with fake_endpoint(by_the_request) as endpoint:
         kill_after(project, endpoint, 40)
         log = project.folder / ".lab/optuna.log"

@@ -1,4 +1,4 @@
-"""Nothing counts that did not happen: unusable answers are counted and shown; a study of no others stops."""
+"""Unusable answers are counted and shown, and a study with only unusable answers stops."""
 
 import json
 import re
@@ -40,7 +40,7 @@ IN_FLIGHT = 6
 
 
 def ended_by(reason: str, text: str = "") -> Reply:
-    """An answer with this reason for its end."""
+    """An answer with this finish_reason."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
     usage = {"prompt_tokens": 10, "completion_tokens": 150, "total_tokens": 160}
     body = {"id": "x", "object": "chat.completion", "created": 0, "model": "fake", "choices": [choice]}
@@ -58,7 +58,7 @@ def storyteller(body: Body) -> bool:
 
 @dataclass
 class Run:
-    """What a command gave."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -82,7 +82,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def stops(done: Run, code: int, were: str, why: str) -> None:
-    """The study stopped after its first answers, or after the first episodes of the five that open it."""
+    """Check that the study stopped after its first answers, or first episodes of five initial candidates."""
     assert done.code == code, done.err
     told = re.search(
         rf"^All of the first (\d+) answers were {were}\.\n  where: .*\n  why: (.*)\n  try: ",
@@ -140,7 +140,7 @@ def test_prose_instead_of_json_stops_the_study_and_the_doctor_predicts_it(projec
 
 @contextmanager
 def environment(project: Project, reply: str) -> Iterator[None]:
-    """An environment that is reset, and gives `reply` to every action."""
+    """An environment that resets, and gives `reply` to every action."""
 
     def say(request: dict[str, Any], _: object) -> str:
         return observation() if request["type"] == "reset" else reply
@@ -192,7 +192,7 @@ def test_a_study_too_small_to_stop_says_it_in_the_verdict(project: Project) -> N
 
 
 def test_a_candidate_without_a_usable_answer_stops_nothing_and_cannot_win(project: Project) -> None:
-    """The sentence in place of an answer is longer than any answer here, and so earns more."""
+    """The fallback sentence is longer than any answer here, and so earns more."""
     project.write("experiments/known.toml", EXPERIMENT.replace('"storyteller", "lecturer"', '"storyteller"'))
     with fake_endpoint(lambda body: thinks(body) if storyteller(body) else Reply("x" * 20)) as endpoint:
         done = run(project, endpoint, *TUNE, "--json")
@@ -210,7 +210,7 @@ def test_a_candidate_without_a_usable_answer_stops_nothing_and_cannot_win(projec
 
 @dataclass(frozen=True)
 class Mixed:
-    """A finished study of which about three in ten answers were empty."""
+    """A finished study in which about three of ten answers were empty."""
 
     project: Project
     progress: str

@@ -1,4 +1,4 @@
-"""Budgets: what is spent is counted exactly, and no limit is passed by more than the calls in flight."""
+"""Budgets: spending is counted exactly, and no limit is exceeded by more than the calls in flight."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class SlowModel:
 
 
 class Clock:
-    """Seconds that pass only when they are told to."""
+    """A clock that advances only on request."""
 
     now = 0.0
 
@@ -38,7 +38,7 @@ class Clock:
 
 
 def spend(budget: Budget, wanted: int) -> tuple[SlowModel, Spending, int]:
-    """Ask `wanted` times, several at once; the model, what was counted, and how many calls were refused."""
+    """Make `wanted` concurrent calls: the model, the count, and the number of refused calls."""
     model, spending = SlowModel(), Spending(budget, Clock())
 
     async def run() -> int:
@@ -127,7 +127,7 @@ def test_reserved_calls_are_not_spent(budget: Budget, fits: bool) -> None:
 
 @pytest.mark.parametrize(("useless", "fits"), [(0, True), (2, True), (4, False)])
 def test_answers_of_no_use_are_expected_again(useless: int, fits: bool) -> None:
-    """10 made, 80 to come: with 2 in 10 useless they are 105, with 4 in 10 they are 147."""
+    """10 made, 80 needed: with 2 of 10 useless that is 105 calls, with 4 of 10 it is 147."""
     spending = Spending(Budget(calls=120), Clock(), calls=10, useless=useless)
     assert spending.room_for(owed_calls=30, later_calls=50) is fits
     assert (spending.progress(50) == pytest.approx(10 / 70)) is (useless == 0)

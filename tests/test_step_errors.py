@@ -1,4 +1,4 @@
-"""An action that the environment will not take costs a step: the episode, and the study, go on."""
+"""An action that the environment refuses costs a step: the episode and the study continue."""
 
 import asyncio
 import re
@@ -37,7 +37,7 @@ from tests.test_inference import checked
 from tests.test_resume import count
 
 LADDER = '''
-"""A ladder of three rungs: at any other it raises, with half a step done."""
+"""A ladder of three rungs: at any other rung it raises, with half a step done."""
 
 import asyncio
 import os
@@ -199,7 +199,7 @@ def a_project(
 
 
 def climber(**rungs: int) -> Script:
-    """A model that answers 2, but in the second step the rung that is given here for its template."""
+    """A model that answers 2, except in the second step the rung given here for its template."""
 
     def script(body: Body) -> Reply:
         if "response_format" in body:
@@ -217,7 +217,7 @@ def settings(url: str) -> dict[str, str]:
 
 
 class Told:
-    """A model with an answer for each step."""
+    """A model with one answer per step."""
 
     def __init__(self, *answers: object) -> None:
         self.answers, self.asked = list(answers), list[Sequence[Message]]()
@@ -569,7 +569,7 @@ def test_an_action_that_the_server_does_not_read_leaves_the_session_as_it_is() -
 
 
 def test_an_error_frame_of_a_session_that_was_never_reset_is_no_steps_error() -> None:
-    """OpenEnv's client reconnects silently where the connection was lost between two steps."""
+    """OpenEnv's client reconnects silently if the connection was lost between two steps."""
     sockets = set[int]()
 
     def say(body: dict[str, Any], connection: ServerConnection) -> str | None:

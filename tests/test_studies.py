@@ -1,4 +1,4 @@
-"""Past studies by the command line: read from what was kept, by name, and listed."""
+"""Past studies on the command line: read from their record, by name, and listed."""
 
 import asyncio
 import json
@@ -39,8 +39,8 @@ class Told:
     """Two finished studies of one experiment, the older with another search; their endpoint answers.
 
     Attributes:
-        older, last: their names.
-        results: what `lab.tune` printed of each.
+        older, last: Their names.
+        results: The output of `lab.tune` for each.
     """
 
     project: Project
@@ -64,13 +64,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
 
 @pytest.fixture
 def told(made: Told, tmp_path: Path) -> Told:
-    """The same in a folder of the test's own."""
+    """A copy in a separate folder."""
     shutil.copytree(made.project.folder, tmp_path / "project")
     return Told(Project(tmp_path / "project"), made.endpoint, made.older, made.last, made.results)
 
 
 def command(project: Project, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """A command without any variable of the model, and with no traceback."""
+    """Run a command without variables of the model, and check that it prints no traceback."""
     done = project.run("-m", f"lab.{name}", *arguments)
     assert "Traceback" not in done.stderr, done.stderr
     assert "The lab itself failed" not in done.stderr, done.stderr
@@ -78,14 +78,14 @@ def command(project: Project, name: str, *arguments: str) -> "subprocess.Complet
 
 
 def deleted(project: Project) -> str:
-    """Delete the experiment and the templates that it names; what is said of it."""
+    """Delete the experiment and its templates, and return the expected message."""
     (project.folder / FILE).unlink()
     shutil.rmtree(project.folder / "prompts/templates")
     return "The experiment file does not exist."
 
 
 def changed(project: Project) -> str:
-    """Change the experiment and the model's name in it; what is said of it."""
+    """Change the experiment and the model's name in it, and return the expected message."""
     text = EXPERIMENT.replace("max_steps = 4", "max_steps = 5").replace('"fake"', '"other"')
     project.write(FILE, text.replace('"storyteller", ', ""))
     return f"{FILE} has changed since"
@@ -291,11 +291,11 @@ HOSTILE = {
 }
 
 RESUMES = ("effort", "source", "templates", "text", "nested")
-"""What a study does not depend on while it is as short: with today's, it resumes."""
+"""A setting that a study does not depend on: it resumes with the current value."""
 
 
 def spoilt(document: str, how: str) -> str:
-    """A document with a part emptied, or another text in it."""
+    """A document with an empty part, or with another text."""
     table = json.loads(document)
     if how in table:
         return json.dumps({**table, how: {}})

@@ -1,4 +1,4 @@
-"""What of an experiment may change before its study has ended, phase by phase."""
+"""Which settings of an experiment may change before its study ends, by phase."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""What a submission survives: environments that print, leave, crash or hang; files that cannot be read.
+"""What a submission survives: environments that print, exit, crash or hang; unreadable files.
 
-Each ends with START, what was played, and END, in an exit code and words on stderr.
+Each prints START, the played steps and END, and ends with an exit code and a message on stderr.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from tests.test_frozen import EVIDENCE, PROVENANCE, TASK
 from tests.test_inference import checked
 
 ENVIRONMENT = '''
-"""Each action is a word of what to do; the word after it says how."""
+"""An action's first word says what to do; the second says how."""
 
 import ctypes
 import os
@@ -100,7 +100,7 @@ class Wild(Environment[Say, Seen, State]):
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """A project whose frozen prompt plays the environment above."""
+    """A project whose frozen prompt plays this environment."""
     project = Project.make(tmp_path / "project")
     project.write("wild.py", ENVIRONMENT)
     candidate = Candidate(PromptTemplate("mine", "Act.", "Step {step}: {observation}"), SamplingParams())
@@ -113,7 +113,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def doing(*actions: str) -> Callable[[Body], Reply]:
-    """A model whose answer at each step is the next of `actions`, and the last from then on."""
+    """A model that answers with the next of `actions` at each step, and then repeats the last."""
 
     def script(body: Body) -> Reply:
         found = re.search(r"[Ss]tep (\d+)", body["messages"][-1]["content"])
@@ -199,7 +199,7 @@ def test_the_deadline_ends_an_environment_that_holds_the_interpreter(project: Pr
 
 
 def held(project: Project, process: "subprocess.Popen[str]") -> int:
-    """The child's process id, once its environment holds the interpreter."""
+    """Process id of the child, once its environment holds the interpreter."""
     while not (project.folder / "held").exists():
         assert process.poll() is None
         time.sleep(0.05)
@@ -278,7 +278,7 @@ def test_the_commands_report_it_with_the_same_message(
 
 
 def test_stdout_has_only_the_json_result(project: Project) -> None:
-    """The environment prints at each step, and `os.write` is one of its ways."""
+    """The environment prints at each step, also with `os.write`."""
     project.write("experiments/wild.py", ENVIRONMENT)
     text = (project.folder / "experiments/smoke.toml").read_text()
     wild = re.sub(r"python = .*\ntext = .*", 'python = "wild.py:Wild"', text)
@@ -348,7 +348,7 @@ def test_an_invalid_command_line_plays_nothing(project: Project, arguments: tupl
 
 @pytest.mark.parametrize("answer", ["", "not the form"])
 def test_an_episode_without_an_action_of_the_models_is_no_success(project: Project, answer: str) -> None:
-    """Its score reaches the task's by doing nothing."""
+    """Its score reaches the success score without a valid action."""
     path = project.folder / "prompts/best.toml"
     path.write_text(path.read_text().replace("success_score = 0.1", "success_score = 0.0"))
     if answer:  # what is not the fallback's doing is refused: the action has two fields

@@ -1,4 +1,4 @@
-"""What MLflow refuses, loses or never answers: told with the result, and logged again from the record."""
+"""Items that MLflow rejects, loses or never answers: listed with the result, logged again from the record."""
 
 import json
 import multiprocessing
@@ -29,10 +29,10 @@ SMALL = (
     .replace("candidates = 3\nepisodes = 4", "candidates = 2\nepisodes = 4")
     .replace("finalists = 2\nepisodes = 8", "finalists = 1\nepisodes = 6")
 )
-"""A study of some seconds."""
+"""A study of a few seconds."""
 
 NAME = "it's 100% ünusual`"
-"""An experiment's name that MLflow's filters, tags and prompts refuse, each for another character."""
+"""An experiment's name that MLflow's filters, tags and prompts reject, each for another character."""
 
 TASKS = '\n[[tasks]]\nname = "near"\n\n[[tasks]]\nname = ".."\n'
 
@@ -64,7 +64,7 @@ PARAMS = "select name, key, value from runs join params using (run_uuid) order b
 
 
 def test_a_rejected_item_affects_no_other_is_reported_and_can_be_logged_again(tmp_path: Path) -> None:
-    """An experiment of an odd name, deleted in MLflow, freezes a prompt that the registry refuses."""
+    """An experiment with an odd name, deleted in MLflow, freezes a prompt that the registry rejects."""
     project = Project.make(tmp_path / "project")
     project.write(f"experiments/{NAME}.toml", SMALL.replace("\n[model]", f"{TASKS}\n[model]", 1))
     template = project.folder / "prompts/templates/storyteller.toml"
@@ -88,7 +88,7 @@ def test_a_rejected_item_affects_no_other_is_reported_and_can_be_logged_again(tm
         assert {"baseline", "trial-001", "holdout-baseline"} <= {run[0] for run in runs}
         named = {str(key) for _, key, _ in figures if str(key).startswith("return_mean/")}
         assert len(named) == 2
-        code, out, err = command(project, endpoint, "lab.tune", file, "--quiet")  # told again
+        code, out, err = command(project, endpoint, "lab.tune", file, "--quiet")  # prints the result again
         assert (code, err) == (0, "")
         assert "mlflow ui" not in out
         assert "MLflow rejected some items:\n  the frozen prompt in the registry: " in out
@@ -121,7 +121,7 @@ def test_many_equal_failures_are_one_line() -> None:
 
 @contextmanager
 def making(make: Callable[[str], None], path: Path, file: Path, tables: int) -> Iterator[None]:
-    """A process that makes a database at `path`, killed when `file` has so many tables."""
+    """A process that creates a database at `path`, killed when `file` has this many tables."""
     child = multiprocessing.get_context("fork").Process(target=make, args=(f"sqlite:///{path}",))
     child.start()
     while child.is_alive():
@@ -140,7 +140,7 @@ def _tables(file: Path) -> int:
 
 
 def in_place(uri: str) -> None:
-    """As MLflow does it."""
+    """Create a database as MLflow does."""
     MlflowClient(uri).search_experiments(max_results=1)
 
 
@@ -219,7 +219,7 @@ def test_the_commands_handle_an_incomplete_database_and_unwritable_artifacts(tmp
 
 @contextmanager
 def silent_server() -> Iterator[tuple[str, threading.Event]]:
-    """Takes connections and answers nothing; the event is set once something was asked."""
+    """A server that accepts connections and never answers; the event is set by the first request."""
     asked, held = threading.Event(), list[socket.socket]()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 

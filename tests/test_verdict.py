@@ -1,4 +1,4 @@
-"""The verdict and its intervals: what is claimed holds, and what is not there is not claimed."""
+"""The verdict and its intervals: claims hold, and no false gain is claimed."""
 
 import itertools
 import math
@@ -87,7 +87,7 @@ def coin(rng: random.Random) -> float:
 def test_equal_candidates_are_called_a_gain_in_at_most_5_of_100_studies(
     draw: Callable[[random.Random], float],
 ) -> None:
-    """All arms alike, three finalists, 16 episodes: the false-gain rate, with room for chance (3 sigma)."""
+    """All arms equal, three finalists, 16 episodes: the false-gain rate, with a 3-sigma margin for chance."""
     rng, studies = random.Random(7), 400
     claimed = 0
     for _ in range(studies):
@@ -100,7 +100,7 @@ WORST = replace(TASK, tasks=tuple(map(Setup, "abc")))
 
 
 def worst(baseline: Sequence[float], *played: Sequence[float]) -> Verdict:
-    """Judged by the worst of three tasks; a value an episode, the tasks by turns."""
+    """Judged by the worst of three tasks; one value per episode, the tasks round-robin."""
     arms = [replace(evaluation("x", dict(enumerate(one))), task=WORST) for one in (baseline, *played)]
     entries = [(Trial(number, one), one) for number, one in enumerate(arms[1:], 1)]
     return judge((), arms[0], entries, BY_RETURN, 0.95, "worst")
@@ -111,7 +111,7 @@ def worst(baseline: Sequence[float], *played: Sequence[float]) -> Verdict:
 def test_by_the_worst_task_equal_candidates_are_called_a_gain_in_at_most_5_of_100(
     draw: Callable[[random.Random], float], spread: float
 ) -> None:
-    """Three tasks, alike or far apart, two finalists whose worst task is the baseline's equal."""
+    """Three tasks, equal or far apart, and two finalists whose worst task equals the baseline's."""
     rng, studies = random.Random(5), 200
     claimed = 0
     for _ in range(studies):

@@ -1,4 +1,4 @@
-"""Figures in words: as many decimals as a figure's size gives a meaning, whatever an environment pays."""
+"""Numbers as text: as many decimals as their size calls for, whatever an environment pays."""
 
 from math import inf
 

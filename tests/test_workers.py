@@ -36,7 +36,7 @@ class Shared:
     """A project whose study is on a server; each worker is started in it, as if on a shared disk.
 
     Attributes:
-        address: of the database.
+        address: URL of the database.
     """
 
     project: Project
@@ -57,7 +57,7 @@ class Shared:
         wait_until(lambda: len(self.endpoint.requests) >= calls)
 
     def wait_for_workers(self, table: str) -> None:
-        """Until all of them have written to a table."""
+        """Wait until all of them have written to a table."""
         wait_until(lambda: len(rows(self.address, f"select distinct worker from {table}")) == WORKERS)
 
 
@@ -81,7 +81,7 @@ def shared(server: Postgres, tmp_path: Path) -> Iterator[Shared]:
 
 
 def test_four_workers_do_one_study_though_one_is_killed(shared: Shared) -> None:
-    """Nothing is played twice, the budget holds, one verdict is given, and all of them tell it."""
+    """Nothing is played twice, the budget is kept, and all workers print the one verdict."""
     all_there = threading.Event()
 
     def waiting(body: Body) -> Reply:
