@@ -2,7 +2,7 @@
 
 `python -m benchmarks.growth` writes `benchmarks/results/growth.md` in about ten minutes. Two truths: one in
 which each setting has a separate effect, as with prompts and sampling, and one in which candidates are
-unrelated, where no method can do better than try them.
+unrelated, where no method can do better than trying them.
 """
 
 import itertools

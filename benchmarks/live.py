@@ -62,7 +62,7 @@ def finished(out: Path) -> Iterator[dict[str, object]]:
             yield json.loads(line)
 
 
-def mend(out: Path) -> None:
+def remove_partial_line(out: Path) -> None:
     """Remove a partial last line, so that the next one is not appended to it."""
     if out.exists() and (text := out.read_text()) and not text.endswith("\n"):
         out.write_text(text[: text.rfind("\n") + 1])
@@ -164,7 +164,7 @@ def main() -> None:
         return
     read_surroundings(Path())
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    mend(asked.out)
+    remove_partial_line(asked.out)
     done = {(line["method"], line["run"], line["budget"]) for line in finished(asked.out)}
     owed = jobs(asked.methods, asked.runs, asked.budgets, done)  # type: ignore[arg-type]
     for method in {job.method for job in owed}:

@@ -240,9 +240,9 @@ class Store:
 
 def refused(what: str, where: str, error: Exception, *, shared: bool) -> LabError:
     """The error for a database's exception; `shared` for a server."""
-    mend = "check that it runs and accepts this user" if shared else "free some space or repair it"
+    fix = "check that it runs and accepts this user" if shared else "free some space or repair it"
     why = plain(" ".join(str(getattr(error, "orig", None) or error).split()))
-    return LabError(what, where=where, why=why, do=f"{mend}, and run the same command to resume")
+    return LabError(what, where=where, why=why, do=f"{fix}, and run the same command to resume")
 
 
 def _postgres(address: str) -> sql.URL:
