@@ -160,7 +160,7 @@ class Race:
             candidate = candidate_of(trial)
             if candidate is None and trial.params.keys() == self._distributions.keys():
                 candidate = self._new_candidate(taken, trial)
-            if candidate is None:  # it died before all parameters were sampled: a new trial will be
+            if candidate is None:  # it died before all parameters were sampled: they are sampled again
                 self.study.tell(taken, TrialState.FAIL)
             else:
                 self.opened(taken, candidate)
