@@ -84,11 +84,12 @@ def tune(
         python -m lab.tune --storage postgresql://lab@database/lab --worker
     """
     if replay and (fresh or worker):
-        raise typer.BadParameter("--replay and --fresh or --worker are mutually exclusive")
+        raise typer.BadParameter("--replay is mutually exclusive with --fresh and --worker")
     if study and not replay:
         raise typer.BadParameter("--study requires --replay")
     if dry_run and (fresh or replay or worker or as_json or freeze_unvalidated):
-        raise typer.BadParameter("--dry-run cannot be combined with --fresh, --replay, ...")
+        others = "--fresh, --replay, --worker, --json and --freeze-unvalidated"
+        raise typer.BadParameter(f"--dry-run is mutually exclusive with {others}")
     kept = "Stopped. All calls and episodes are recorded; the same command resumes."
     with ExitStack() as last, manners(debug=debug, interrupted=kept):
         if dry_run:

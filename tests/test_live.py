@@ -273,7 +273,7 @@ def test_the_embedded_model_is_free(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", ["--fresh", "--replay", "--worker", "--json"])
-def test_a_dry_run_takes_no_flag_that_it_would_ignore(tmp_path: Path, other: str) -> None:
+def test_a_dry_run_refuses_flags_that_it_would_ignore(tmp_path: Path, other: str) -> None:
     done = make(tmp_path).run("-m", "lab.tune", "--dry-run", other)
     assert done.returncode == 2
     assert "--dry-run" in done.stderr
