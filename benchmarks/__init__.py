@@ -1,1 +1,1 @@
-"""The benchmark: the lab and its peers at equal budgets of model calls; live, recorded, simulated."""
+"""Benchmarks: the lab and its peers at equal budgets of model calls; live, recorded, simulated."""

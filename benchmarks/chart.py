@@ -1,4 +1,4 @@
-"""A line chart with bands, as SVG: no plotting library comes along."""
+"""A line chart with bands, as SVG, without a plotting library."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Curve:
 
 
 def chart(curves: Sequence[Curve], title: str, x_name: str, y_range: tuple[float, float]) -> str:
-    """The curves in one frame, legend on the right; what lies outside of `y_range` is held at its edge."""
+    """The curves in one frame, with a legend on the right; values outside `y_range` are drawn at its edge."""
     x_end = max(curve.x[-1] for curve in curves)
     low, high = y_range
 

@@ -1,9 +1,9 @@
 """Eighty endings: each of the four limits of a budget ends a study at a random moment, twenty times.
 
-`python -m benchmarks.endings` takes about ten minutes: most of it is Python's start. Every study must end
-with a verdict, or say that there is none and why, and offer the best of its search; what is frozen must be
-readable. Calls end a study in its middle only where the limit is lowered after a kill; tokens and dollars
-where answers become dearer on the way; minutes wherever they are short.
+`python -m benchmarks.endings` takes about ten minutes, mostly Python's start. Every study must end with a
+verdict, or say why it has none and offer the best of its search; the frozen file must be readable. A limit of
+calls ends a study early only if it is lowered after a kill; tokens and dollars if answers become more
+expensive during the study; minutes if they are few.
 """
 
 # ruff: noqa: T201 - the figures are for people
@@ -28,7 +28,7 @@ from tests.project import Project
 from tests.test_resume import EXPERIMENT
 
 TIMES, DEARER, LEAST_CALLS = 20, 3, 92
-"""How often each limit ends a study; by how much answers become dearer; the lowest limit of calls allowed."""
+"""Endings per limit; factor by which answers become more expensive; lowest allowed limit of calls."""
 
 LIMITS = {
     "calls": "calls = 240",
@@ -41,7 +41,7 @@ PRICED = ('name = "fake"', 'name = "fake"\ndollars_in = 1.0\ndollars_out = 1.0')
 
 @dataclass(frozen=True)
 class Ending:
-    """How one study ended: in which phase, with how many of the planned pairs, and with which exit code."""
+    """The end of one study: its phase, the number of planned pairs played, and the exit code."""
 
     phase: str
     pairs: int
@@ -50,7 +50,7 @@ class Ending:
 
 
 def an_ending(kind: str, number: int, folder: Path) -> Ending:
-    """One study that the limit `kind` ends."""
+    """Run one study until the limit `kind` ends it."""
     chance = random.Random(f"{kind} {number}")
     project = Project.make(folder / f"{kind}-{number}")
     limit = LIMITS[kind].format(minutes=chance.uniform(0.01, 0.15))
@@ -101,13 +101,13 @@ def _kill_after(project: Project, endpoint: FakeEndpoint, calls: int) -> None:
 
 
 def _phase(project: Project) -> str:
-    """The last one in which an episode ended of a candidate that is not the baseline."""
+    """The last phase in which a candidate other than the baseline ended an episode."""
     latest = max((int(str(seed)) for (seed,) in rows(project, "select seed from episodes")), default=0)
     return "holdout" if latest >= HOLDOUT else "confirmation" if latest >= CONFIRMATION else "search"
 
 
 def measure() -> list[Row]:
-    """A row for each of the limits."""
+    """Measure, and return a row for each limit."""
     found = list[Row]()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
         for kind in LIMITS:

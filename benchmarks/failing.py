@@ -1,6 +1,6 @@
-"""An endpoint that fails three calls in ten, in ways that another attempt mends, and the winner without that.
+"""An endpoint that fails three of ten calls in ways that a retry solves, compared with a reliable one.
 
-`python -m benchmarks.failing` takes about two minutes. The answers follow from the requests, so that the
+`python -m benchmarks.failing` takes about two minutes. The answers depend only on the requests, so that the
 winner without failures is known.
 """
 
@@ -23,7 +23,7 @@ SHARE = 0.3
 
 
 def study(folder: Path, share: float) -> tuple[str, Counter[str], Counter[str]]:
-    """A study where so large a share of the attempts fails: its winner; failures sent and recorded."""
+    """Run a study in which a share of the attempts fails: its winner; failures sent and recorded."""
     project, chance, lock, sent = Project.make(folder), random.Random(5), threading.Lock(), Counter[str]()
     experiment = LONGER.replace("calls = 2000", "calls = 800").replace(*HASTY)
     project.write("experiments/known.toml", experiment)
@@ -43,16 +43,16 @@ def study(folder: Path, share: float) -> tuple[str, Counter[str], Counter[str]]:
 
 
 def measure() -> list[Row]:
-    """The rows of the table."""
+    """Measure, and return the rows of the table."""
     with tempfile.TemporaryDirectory() as folder:
         whole, _, _ = study(Path(folder) / "whole", 0.0)
         failing, sent, recorded = study(Path(folder) / "failing", SHARE)
-    same = "the same winner" if failing == whole else f"ANOTHER WINNER: {failing} for {whole}"
+    same = "the same winner" if failing == whole else f"ANOTHER WINNER: {failing} instead of {whole}"
     missing = (sent - recorded).total() + (recorded - sent).total()
     what = f"{SHARE:.0%} of the calls fail, in {len(FAULTS)} ways"
     counts = f"{sent.total():,} failures sent, {recorded.total():,} on record"
     figure = f"{same}; {counts}, {missing} of them as another kind"
-    return [Row(what, figure, "same winner, all on record as what they were")]
+    return [Row(what, figure, "same winner, all failures recorded with their kind")]
 
 
 if __name__ == "__main__":

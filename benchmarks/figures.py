@@ -1,4 +1,4 @@
-"""A table of what was measured: one row a claim, so that several benchmarks fill one table."""
+"""A table of measurements, one row per claim, which several benchmarks fill."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """What was done, and what came of it; `aim` is empty where there was none."""
+    """A measurement and its result; `aim` is empty if there is none."""
 
     what: str
     figure: str
@@ -14,6 +14,6 @@ class Row:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """The rows in Markdown."""
+    """The rows as a Markdown table."""
     lines = ["| what | measured | aim |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {row.what} | {row.figure} | {row.aim} |" for row in rows)])

@@ -1,7 +1,7 @@
-"""Ten thousand damaged files of each kind that the lab reads; ten thousand episodes of any Unicode printed.
+"""Ten thousand damaged files of each kind that the lab reads; ten thousand printed episodes of any Unicode.
 
-`python -m benchmarks.fuzz` takes about three minutes. A frozen prompt, an experiment file or a capture that
-was damaged at random is taken or refused in words that name the place; what a submission prints reads back.
+`python -m benchmarks.fuzz` takes about three minutes. A randomly damaged frozen prompt, experiment file or
+capture must be accepted, or refused with its place; a submission's output must read back exactly.
 """
 
 # ruff: noqa: T201 - the figures are for people
@@ -48,7 +48,7 @@ PIECES = (
 
 
 def damaged(text: bytes, chance: random.Random) -> bytes:
-    """`text` with one to four wounds: something cut, doubled, moved, overwritten or put in."""
+    """`text` with one to four defects: bytes cut, doubled, moved, overwritten or inserted."""
     for _ in range(chance.randint(1, 4)):
         first, last = sorted(chance.randrange(len(text) + 1) for _ in range(2))
         last = min(last, first + chance.choice((1, 4, 30, 300)))
@@ -60,7 +60,7 @@ def damaged(text: bytes, chance: random.Random) -> bytes:
 
 
 def read_all(path: Path, read: Callable[[Path], object], chance: random.Random) -> Counter[str]:
-    """How many damaged forms of a file were taken, refused with the file's name, or ended otherwise."""
+    """Count the damaged forms of a file that were accepted, refused with the file's name, or neither."""
     whole, ends = path.read_bytes(), Counter[str]()
     for _ in range(FILES):
         path.write_bytes(damaged(whole, chance))
@@ -76,19 +76,19 @@ def read_all(path: Path, read: Callable[[Path], object], chance: random.Random) 
 
 
 def checked(chance: random.Random) -> Counter[str]:
-    """The same for captures of a submission's stdout."""
+    """As `read_all`, for captures of a submission's stdout."""
     steps = [step_line(number, any_text(chance), 1.5, False, None) for number in range(1, STEPS + 1)]
     lines = [start_line("echo", "test", "m"), *steps, end_line(True, 0.5, [1.5] * STEPS)]
     whole, ends = ("\n".join(lines) + "\n").encode(), Counter[str]()
     for _ in range(FILES):
         found = check(damaged(whole, chance))
-        told = all(fault.line > 0 and fault.what for fault in found.faults)
-        ends["taken" if not found.faults else "refused" if told else "refused without a place"] += 1
+        placed = all(fault.line > 0 and fault.what for fault in found.faults)
+        ends["taken" if not found.faults else "refused" if placed else "refused without a place"] += 1
     return ends
 
 
 def any_text(chance: random.Random) -> str:
-    """Up to 40 code points from anywhere: controls, separators and surrogates as often as letters."""
+    """Up to 40 code points: controls, separators and surrogates as often as letters."""
     ranges = ((0x00, 0x20), (0x20, 0x7F), (0x7F, 0x250), (0x2000, 0x2070), (0xD800, 0xE000), (0x0, 0x110000))
     picked = (chance.choice(ranges) for _ in range(chance.randint(0, 40)))
     text = "".join(chr(chance.randrange(*one)) for one in picked)
@@ -96,7 +96,7 @@ def any_text(chance: random.Random) -> str:
 
 
 def printed(chance: random.Random, descriptor: int) -> list[str]:
-    """Print one episode as the submission does; its actions."""
+    """Print one episode as the submission does, and return its actions."""
     output, actions = Output(descriptor), [any_text(chance) for _ in range(STEPS)]
     rewards = [0.1 * number for number in range(1, STEPS + 1)]
     output.show(start_line(any_text(chance) or "task", "test", "m"))
@@ -110,7 +110,7 @@ def printed(chance: random.Random, descriptor: int) -> list[str]:
 
 
 def round_trip(chance: random.Random) -> Counter[str]:
-    """Print episodes, and read them back: as an evaluator would, and every action to the letter."""
+    """Print episodes, and read them back as an evaluator does; every action must be equal."""
     ends = Counter[str]()
     for _ in range(EPISODES):
         with tempfile.TemporaryFile() as file:
@@ -120,12 +120,12 @@ def round_trip(chance: random.Random) -> Counter[str]:
         lines = [line for line in capture.decode().split("\n") if line.startswith("[STEP]")]
         back = [unescape(line.split(" action=", 1)[1].split(" reward=", 1)[0]) for line in lines]
         same = back == actions and not check(capture).faults
-        ends["back to the letter" if same else "not back"] += 1
+        ends["read back exactly" if same else "not read back"] += 1
     return ends
 
 
 def measure() -> list[Row]:
-    """The rows of the table."""
+    """Measure, and return the rows of the table."""
     chance = random.Random(4)
     with tempfile.TemporaryDirectory() as folder:
         project = Project.make(Path(folder) / "project").folder
@@ -133,16 +133,16 @@ def measure() -> list[Row]:
         experiments = read_all(project / "experiments/echo.toml", load_experiment, chance)
     found = {"frozen files": frozen, "experiment files": experiments, "stdout captures": checked(chance)}
     rows = [
-        Row(f"{FILES:,} damaged {name}", _told(ends), "no traceback, no refusal without a place")
+        Row(f"{FILES:,} damaged {name}", _counts(ends), "no traceback, no refusal without a place")
         for name, ends in found.items()
     ]
     what = (
         f"{EPISODES:,} episodes of any Unicode through `lab.submission.contract` and `lab.submission.stdout`"
     )
-    return [*rows, Row(what, _told(round_trip(chance)), "all back to the letter")]
+    return [*rows, Row(what, _counts(round_trip(chance)), "all read back exactly")]
 
 
-def _told(ends: Counter[str]) -> str:
+def _counts(ends: Counter[str]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in ends.most_common())
 
 

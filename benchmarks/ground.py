@@ -1,7 +1,7 @@
-"""A Ground: what every method is given to search on, live or recorded, and what it may spend there.
+"""A Ground: the space that a method searches, live or recorded, and its budget.
 
-It owns the exact count of calls and the list of picks; where the episodes come from is its subclasses'.
-It is synchronous, because the methods are.
+It owns the exact count of calls and the list of picks; the implementations provide the episodes. It is
+synchronous, because the methods are.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,27 +13,27 @@ from lab.agent.episode import Episode
 from lab.experiment.experiment import Experiment
 
 
-class OutOfCalls(BaseException):  # no error: how a method's run ends
-    """The budget does not allow what was asked for, so nothing of it was done.
+class OutOfCalls(BaseException):  # not an error: it ends a method's run
+    """The budget does not allow the request, so none of it was done.
 
-    It is no `Exception`: the peers' packages catch those, count them as a failed trial and go on.
+    It is not an `Exception`, because the peers' packages catch those, count a failed trial and continue.
     """
 
 
 class Broken(BaseException):  # passes through the peers' packages as `OutOfCalls` does
-    """Endpoint or environment failed for good: the run is worth nothing, and is owed again."""
+    """Endpoint or environment failed for good: the run is invalid, and must be repeated."""
 
 
 class Ground(Protocol):
-    """What a method sees.
+    """A method's view of a comparison.
 
     Attributes:
-        experiment: space, baseline, task and what it is about.
-        seed: for the method's own randomness.
-        seeds: the search's environment seeds, plenty; the holdout's are never among them.
-        calls: spent so far; an answered question counts as one.
-        can_ask: whether there is a model that proposes texts.
-        picks: (calls spent, pick), one for each `choose`; the first is the baseline, for nothing.
+        experiment: Space, baseline, task and description.
+        seed: Seed of the method's own randomness.
+        seeds: Environment seeds of the search; disjoint from the holdout's.
+        calls: Number of calls spent so far; an answered question counts as one.
+        can_ask: Whether there is a model that proposes texts.
+        picks: (calls spent, pick) for each `choose`; the first is the baseline, with 0 calls.
     """
 
     experiment: Experiment
@@ -45,46 +45,46 @@ class Ground(Protocol):
 
     @property
     def calls(self) -> int:
-        """Spent so far."""
+        """Number of calls spent so far."""
         ...
 
     def play(self, candidate: Candidate, seeds: Sequence[int]) -> list[Episode]:
-        """One episode of `candidate` for each seed, in the seeds' order.
+        """Play one episode of `candidate` for each seed, in the seeds' order.
 
         Raises:
-            OutOfCalls: the budget does not allow the whole of it.
+            OutOfCalls: The budget does not allow all of them.
         """
         ...
 
     def ask(self, prompt: str) -> str:
-        """One call to the proposing model; empty where it failed.
+        """Call the proposing model once; the answer is empty if the call failed.
 
         Raises:
-            OutOfCalls: no call is left.
+            OutOfCalls: No call is left.
         """
         ...
 
     def choose(self, candidate: Candidate) -> None:
-        """Say: if I had to stop now, this would be my pick."""
+        """Set the method's current pick."""
         ...
 
 
 Method = Callable[[Ground], None]
-"""Searches until the budget is used up, or ends by itself."""
+"""Searches until the budget is used up, or the method ends."""
 
 
 class Ledger:
-    """Calls spent and promised against a budget, from many threads."""
+    """Calls spent and reserved within a budget, by many threads."""
 
     def __init__(self, budget_calls: int) -> None:
         self.budget_calls = budget_calls
         self.spent, self._promised, self._lock = 0, 0, Condition()
 
     def promise(self, calls: int) -> None:
-        """Set `calls` aside.
+        """Reserve `calls`.
 
         Raises:
-            OutOfCalls: there are not as many left.
+            OutOfCalls: Fewer are left.
         """
         with self._lock:
             if self.spent + self._promised + calls > self.budget_calls:
@@ -92,19 +92,19 @@ class Ledger:
             self._promised += calls
 
     def settle(self, promised: int, spent: int) -> None:
-        """Turn a promise into what was really spent."""
+        """Replace a reservation by the calls actually spent."""
         with self._lock:
             self._promised -= promised
             self.spent += spent
             self._lock.notify_all()
 
     def close(self) -> None:
-        """Promise nothing any more, and return when all promises are settled."""
+        """Refuse further reservations, and wait until all are settled."""
         with self._lock:
             self.budget_calls = 0
             self._lock.wait_for(lambda: self._promised == 0)
 
 
 def pick_at(picks: Sequence[tuple[int, Candidate]], calls: int) -> Candidate:
-    """What would have been picked, had the run been stopped after so many calls."""
+    """The pick of a run that stops after this many calls."""
     return [candidate for spent, candidate in picks if spent <= calls][-1]

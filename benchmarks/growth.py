@@ -1,8 +1,8 @@
-"""How the cost of finding a good candidate grows with how many there are: 10 to 10,000, with a known truth.
+"""How the cost of finding a good candidate grows with their number, from 10 to 10,000, with a known truth.
 
 `python -m benchmarks.growth` writes `benchmarks/results/growth.md` in about ten minutes. Two truths: one in
-which each setting has an effect of its own, as it is with prompts and sampling, and one in which a candidate
-says nothing of any other, where nobody can do better than to try them.
+which each setting has a separate effect, as with prompts and sampling, and one in which candidates are
+unrelated, where no method can do better than trying them.
 """
 
 import itertools
@@ -28,7 +28,7 @@ from lab.experiment.space import Choices, Space
 RESULTS = Path("benchmarks/results/growth.md")
 SIZES, VALUES = (10, 100, 1_000, 10_000), 10
 MEAN, SPREAD, NOISE, OWN = 400.0, 100.0, 65.0, 0.1
-"""Of the returns, as in the recorded table; OWN is the share of the variance left over by single settings."""
+"""Returns as in the recorded table; OWN is the share of variance not explained by single settings."""
 
 EPISODES, STUDIES, ENOUGH = 400, 40, 0.9
 METHODS: dict[str, Method] = {
@@ -52,27 +52,27 @@ class KnownGround:
 
     @property
     def calls(self) -> int:
-        """Spent so far."""
+        """Number of calls spent so far."""
         return self._ledger.spent
 
     def play(self, candidate: Candidate, seeds: Sequence[int]) -> list[Episode]:
-        """The candidate's mean and noise."""
+        """Return the candidate's mean with noise."""
         self._ledger.promise(len(seeds))
         self._ledger.settle(len(seeds), len(seeds))
         mean = self.truth[candidate]
         return [Episode(seed, "", (Step(1, "", "", self._rng.gauss(mean, NOISE), True),)) for seed in seeds]
 
     def ask(self, prompt: str) -> str:
-        """Nobody is there to ask."""
+        """Refuse: there is no proposing model."""
         raise NotImplementedError(prompt)
 
     def choose(self, candidate: Candidate) -> None:
-        """Note the pick."""
+        """Record the pick."""
         self.picks.append((self.calls, candidate))
 
 
 def _experiment(size: int) -> Experiment:
-    """One whose space has `size` candidates: up to four settings of ten values each."""
+    """An experiment with `size` candidates: up to four settings of ten values each."""
     known = load_experiment(Path("benchmarks/grid.toml"))
     texts = {f"t{i}": PromptTemplate(f"t{i}", f"system {i}", "turn") for i in range(VALUES)}
     steps = tuple(round(0.1 * i, 1) for i in range(VALUES))
@@ -85,7 +85,7 @@ def _experiment(size: int) -> Experiment:
 
 
 def _truth(space: Space, rng: np.random.Generator, *, effects: bool) -> dict[Candidate, float]:
-    """Every candidate's mean return."""
+    """The mean return of every candidate."""
     lists = [dimension.values for dimension in space.free.values() if isinstance(dimension, Choices)]
     shape = tuple(map(len, lists))
     mean = rng.normal(size=shape) * (OWN**0.5 if effects else 1.0)
@@ -101,7 +101,7 @@ def _truth(space: Space, rng: np.random.Generator, *, effects: bool) -> dict[Can
 
 
 def shares(method: Method, size: int, *, effects: bool) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """The pick's way from the mean of all to the best, after each episode; the mean of the studies."""
+    """The pick's position from mean (0) to best (1) after each episode, averaged over studies."""
     rows = []
     for seed in range(STUDIES):
         ground = KnownGround(size, seed, effects=effects)
@@ -115,7 +115,7 @@ def shares(method: Method, size: int, *, effects: bool) -> np.ndarray[tuple[int]
 
 
 def cell(curve: np.ndarray[tuple[int], np.dtype[np.float64]]) -> str:
-    """Episodes until the curve is at ENOUGH, and where it ends."""
+    """Episodes until the curve reaches ENOUGH, and its last value."""
     reached = np.flatnonzero(curve >= ENOUGH)
     episodes = str(reached[0] + 1) if len(reached) else f"over {EPISODES}"
     return f"{episodes} ({curve[-1]:.2f})"
@@ -125,8 +125,8 @@ def main() -> None:
     """Simulate, and write the tables."""
     lines = [
         f"Episodes until the pick has gone {ENOUGH:.0%} of the way from the mean of all candidates to the"
-        f" best one, in the mean of {STUDIES} studies (in brackets: the share after {EPISODES} episodes)."
-        f" Spread of candidates {SPREAD:.0f}, of episodes {NOISE:.0f}.\n"
+        f" best one, averaged over {STUDIES} studies (in brackets: the share after {EPISODES} episodes)."
+        f" Standard deviation of candidates {SPREAD:.0f}, of episodes {NOISE:.0f}.\n"
     ]
     titles = {True: f"Settings have effects ({1 - OWN:.0%} of the spread)", False: "No structure at all"}
     for effects, title in titles.items():

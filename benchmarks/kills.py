@@ -1,7 +1,7 @@
-"""Fifty kills: a study that is killed at random moments, and goes on each time.
+"""Fifty kills: a study is killed at random moments, and resumes each time.
 
-`python -m benchmarks.kills` takes about ten minutes: most of it is Python's start, fifty times. The endpoint
-gives the same answer to the same request, so that the winner without kills is known.
+`python -m benchmarks.kills` takes about ten minutes, mostly fifty starts of Python. The endpoint gives the
+same answer to the same request, so that the winner without kills is known.
 """
 
 # ruff: noqa: T201 - the figures are for people
@@ -28,26 +28,26 @@ COMMAND = ("-m", "lab.tune", "experiments/known.toml")
 
 
 def answer(body: Body) -> Reply:
-    """The storyteller is best, and the length follows from the request."""
+    """An answer whose length depends only on the request; the storyteller is best."""
     time.sleep(0.02)
     length = 200 if "storyteller" in body["messages"][0]["content"] else 100
     return Reply("x" * (length + hashlib.sha256(repr(sorted(body.items())).encode()).digest()[0] % 40))
 
 
 def rows(project: Project, query: str) -> set[tuple[object, ...]]:
-    """A query's rows, none where the record was not begun."""
+    """A query's rows; empty if the record does not exist yet."""
     path = project.folder / ".lab/calls.db"
     if not path.exists():
         return set()
     with closing(sqlite3.connect(path)) as connection:
         try:
             return set(connection.execute(query))
-        except sqlite3.OperationalError:  # killed before the tables were there
+        except sqlite3.OperationalError:  # killed before the tables were created
             return set()
 
 
 def kill_one(project: Project, endpoint: FakeEndpoint, chance: random.Random) -> bool:
-    """Start the study, and kill it: while it starts, or after some calls; False where it was done before."""
+    """Start the study, and kill it during its start or after some calls; False if it finished before."""
     process = project.start(*COMMAND, API_BASE_URL=endpoint.url, MODEL_NAME="fake")
     before, calls = len(endpoint.requests), chance.randint(0, 60)
     until_s = time.monotonic() + (chance.uniform(0, 5) if chance.random() < 0.2 else 120)
@@ -60,13 +60,13 @@ def kill_one(project: Project, endpoint: FakeEndpoint, chance: random.Random) ->
 
 
 def winner(project: Project) -> str:
-    """The frozen template's name."""
+    """Name of the frozen template."""
     table = tomllib.loads((project.folder / "prompts/best.toml").read_text())
     return str(table["candidate"]["template"]["name"])
 
 
 def kept(project: Project) -> Counter[str]:
-    """How many answers are kept to each request: some are asked several times, for several answers."""
+    """Number of recorded answers by request: some are repeated for several answers."""
     requests = rows(project, "select occurrence, scope, request from calls")
     tables = (json.loads(str(request)) for _, _, request in requests)
     return Counter(_digest(table["messages"], table["sampling"]["temperature"]) for table in tables)
@@ -77,7 +77,7 @@ def _digest(messages: object, temperature: float) -> str:
 
 
 def study(folder: Path, kills: int) -> dict[str, object]:
-    """One study with so many kills: what was lost, what was asked for again, who won."""
+    """Run one study with this many kills: losses, repeated calls, and the winner."""
     project, chance = Project.make(folder), random.Random(kills)
     project.write("experiments/known.toml", LONGER)
     lost, again, killed = 0, list[int](), 0
@@ -100,7 +100,7 @@ def study(folder: Path, kills: int) -> dict[str, object]:
             episodes_now = rows(project, "select id, digest, seed, episode from episodes")
             lost += len(calls - calls_now) + len(episodes - episodes_now)
             calls, episodes = calls_now, episodes_now
-            print(f"{killed} kills, {len(calls)} calls are kept", file=sys.stderr)
+            print(f"{killed} kills, {len(calls)} calls recorded", file=sys.stderr)
     return {
         "kills": killed,
         "calls kept": len(calls),
@@ -112,15 +112,15 @@ def study(folder: Path, kills: int) -> dict[str, object]:
 
 
 def measure() -> list[Row]:
-    """The rows of the table: a study with kills beside one without."""
+    """Measure a study with kills and one without, and return the rows of the table."""
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = (study(Path(folder) / str(kills), kills) for kills in (0, KILLS))
     same = "the same winner" if killed["winner"] == whole["winner"] else "ANOTHER WINNER"
     figure = (
-        f"{killed['lost']} calls or episodes lost, {killed['twice']} kept calls made again, {same};"
-        f" {killed['calls kept']:,} calls kept, {killed['in flight']} were in flight at a kill and made again"
+        f"{killed['lost']} calls or episodes lost, {killed['twice']} recorded calls repeated, {same};"
+        f" {killed['calls kept']:,} calls recorded, {killed['in flight']} in flight at a kill and repeated"
     )
-    aim = f"0 lost, 0 made twice, same winner; at most {IN_FLIGHT} in flight a kill"
+    aim = f"0 lost, 0 repeated, same winner; at most {IN_FLIGHT} in flight per kill"
     return [Row(f"{killed['kills']} kills of a study of {CALLS:,} calls", figure, aim)]
 
 

@@ -1,7 +1,7 @@
 """The live comparison: every method at equal calls on one endpoint, then its picks on sealed episodes.
 
-`python -m benchmarks.live` plays what is owed and may be stopped at any time; `--report DIR` writes the table
-and the picture of what is there. A line of the results is one method, run and budget.
+`python -m benchmarks.live` plays the missing runs and can be stopped at any time; `--report DIR` writes a
+table and a picture of the results. A line of the results is one method, run and budget.
 """
 
 # ruff: noqa: T201 - progress is for people
@@ -33,7 +33,7 @@ LIVE = Path("benchmarks/live.toml")
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a method; its budgets are those whose picks are owed, the last is what it may spend."""
+    """One run of a method; its budgets are those without a pick yet, and the last is its limit."""
 
     method: str
     run: int
@@ -43,7 +43,7 @@ class Job:
 def jobs(
     methods: Sequence[str], runs: int, budgets: Sequence[int], done: set[tuple[str, int, int]]
 ) -> list[Job]:
-    """What is owed, run by run, so that a part is of use."""
+    """The missing jobs, run by run, so that a partial comparison is useful."""
     owed = list[Job]()
     for run in range(runs):
         for method in methods:
@@ -56,20 +56,20 @@ def jobs(
 
 
 def finished(out: Path) -> Iterator[dict[str, object]]:
-    """The results so far; a torn last line is owed again."""
+    """The results so far, without a partial last line."""
     for line in out.read_text().splitlines(keepends=True) if out.exists() else ():
         if line.endswith("\n"):
             yield json.loads(line)
 
 
-def mend(out: Path) -> None:
-    """Cut off a torn last line, so that the next one does not grow onto it."""
+def remove_partial_line(out: Path) -> None:
+    """Remove a partial last line, so that the next one is not appended to it."""
     if out.exists() and (text := out.read_text()) and not text.endswith("\n"):
         out.write_text(text[: text.rfind("\n") + 1])
 
 
 async def play(experiment: Experiment, owed: list[Job], holdout: int, at_once: int, out: Path) -> None:
-    """Open the endpoint, run every job, so many at a time."""
+    """Open the endpoint, and run every job, `at_once` concurrently."""
     with (
         opening_model(choose_model(experiment.model), os.environ) as opening,
         ThreadPoolExecutor(at_once) as threads,
@@ -86,7 +86,7 @@ async def play(experiment: Experiment, owed: list[Job], holdout: int, at_once: i
                     for job in owed:
                         group.create_task(_one(job, host, holdout, slots, threads, out))
             finally:
-                host.stopped.set()  # leaving `threads` waits for them, and they wait for this loop
+                host.stopped.set()  # else `threads` and this loop would wait for each other
 
 
 async def _one(
@@ -108,7 +108,7 @@ async def _one(
                 "method": job.method,
                 "run": job.run,
                 "budget": budget,
-                # Not capped for the whole run: one that spent too much must show.
+                # Not capped at the run's limit, so that overspending shows.
                 "calls": ground.calls if budget == job.budgets[-1] else min(ground.calls, budget),
                 "seconds": round(time.monotonic() - began_s),
                 "task": asdict(host.experiment.task),
@@ -123,7 +123,7 @@ async def _one(
 
 
 def _search(job: Job, ground: LiveGround) -> bool:
-    """Run the method to its end, in a thread; whether the run is worth something."""
+    """Run the method to its end, in a thread; returns whether the run is valid."""
     try:
         PEERS[job.method].method()(ground)
     except OutOfCalls:
@@ -131,9 +131,9 @@ def _search(job: Job, ground: LiveGround) -> bool:
     except Broken as broken:
         _tell_broken(job, broken)
         return False
-    except Exception:  # a peer's own fault costs its run, not everybody's
+    except Exception:  # a peer's failure affects only its own run
         traceback.print_exc()
-        print(f"{job.method} {job.run} is owed again: it failed", flush=True)
+        print(f"{job.method} {job.run} failed and will be repeated", flush=True)
         return False
     finally:
         ground.close()
@@ -141,7 +141,7 @@ def _search(job: Job, ground: LiveGround) -> bool:
 
 
 def _tell_broken(job: Job, broken: Broken) -> None:
-    print(f"{job.method} {job.run} is owed again: {broken.__cause__}", flush=True)
+    print(f"{job.method} {job.run} will be repeated: {broken.__cause__}", flush=True)
 
 
 async def _returns(host: Host, pick: Candidate, holdout: int) -> list[float]:
@@ -149,7 +149,7 @@ async def _returns(host: Host, pick: Candidate, holdout: int) -> list[float]:
 
 
 def main() -> None:
-    """Play what is owed, or write the report."""
+    """Play the missing runs, or write the report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--budgets", type=int, nargs="+", default=[400, 800, 1600], metavar="CALLS")
@@ -157,23 +157,21 @@ def main() -> None:
     parser.add_argument("--holdout", type=int, default=12, help="sealed episodes of each pick")
     parser.add_argument("--at-once", type=int, default=8, help="runs that share the endpoint")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/live.jsonl"))
-    parser.add_argument(
-        "--report", type=Path, metavar="DIR", help="write live.md and live.svg here; play nothing"
-    )
+    parser.add_argument("--report", type=Path, metavar="DIR", help="only write live.md and live.svg here")
     asked = parser.parse_args()
     if asked.report:
         write_report(list(finished(asked.out)), asked.report)
         return
     read_surroundings(Path())
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    mend(asked.out)
+    remove_partial_line(asked.out)
     done = {(line["method"], line["run"], line["budget"]) for line in finished(asked.out)}
     owed = jobs(asked.methods, asked.runs, asked.budgets, done)  # type: ignore[arg-type]
     for method in {job.method for job in owed}:
         PEERS[
             method
         ].method()  # packages that are imported in several threads at once can wait for each other
-    print(f"{len(owed)} runs are owed", flush=True)
+    print(f"{len(owed)} runs to play", flush=True)
     asyncio.run(play(load_experiment(LIVE), owed, asked.holdout, asked.at_once, asked.out))
 
 

@@ -1,6 +1,6 @@
-"""A Ground on a real endpoint: methods run in threads, the calls on one event loop that they share.
+"""A Ground on a real endpoint: methods run in threads, and their calls on one shared event loop.
 
-It owns the bridge from threads to the loop. Endpoint and environment are opened by `benchmarks.live`.
+It owns the bridge from threads to the loop. `benchmarks.live` opens endpoint and environment.
 """
 
 import asyncio
@@ -23,26 +23,26 @@ from lab.search.player import Played, Player
 from lab.storage.record import Record
 
 ASKING = SamplingParams(temperature=1.0, max_tokens=400)
-"""How the proposing model is asked. GEPA's authors use a temperature of 1.0; the length is
-twice that of the library's longest template."""
+"""Sampling of the proposing model. GEPA's authors use a temperature of 1.0; the maximum length is twice that
+of the library's longest template."""
 
 POLL_S = 0.5
 
 SEEDS_PER_RUN = 10_000
 HOLDOUT = 1_000_000_000
-"""The holdout's first environment seed: above every run's."""
+"""First environment seed of the holdout, above every run's."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Host:
-    """What all runs share.
+    """The parts that all runs share.
 
     Attributes:
-        loop: the one that the clients belong to.
-        proposer: the model that is asked for texts.
-        stopped: set when the loop will answer nobody any more, so that no thread waits for it.
+        loop: Event loop of the clients.
+        proposer: The model that proposes texts.
+        stopped: Set when the loop stops answering, so that no thread waits for it.
     """
 
     experiment: Experiment
@@ -56,7 +56,7 @@ class Host:
         """Run `work` on the loop, from a thread, and wait for it.
 
         Raises:
-            Broken: the comparison is being stopped.
+            Broken: The comparison is being stopped.
         """
         if self.stopped.is_set():
             work.close()
@@ -70,19 +70,19 @@ class Host:
         return future.result()
 
     def player(self, model: Model, spending: Spending, record: Record | None = None) -> Player:
-        """One for a run of its own."""
+        """A separate player for one run."""
         experiment = self.experiment
         in_flight = experiment.search.in_flight
         return Player(model, self.environment, experiment.task, in_flight, spending, record)
 
     async def holdout(self, candidate: Candidate, episodes: int) -> list[Episode]:
-        """Sealed episodes, the same seeds for every pick."""
+        """Play sealed episodes, on the same seeds for every pick."""
         player = self.player(self.model, Spending())
         return await _played(player, candidate, range(HOLDOUT, HOLDOUT + episodes))
 
 
 class LiveGround:
-    """One run of one method. Every answered call counts, those of episodes that failed as well."""
+    """One run of one method. Every answered call counts, including those of failed episodes."""
 
     can_ask = True
 
@@ -99,15 +99,15 @@ class LiveGround:
 
     @property
     def calls(self) -> int:
-        """Spent so far."""
+        """Number of calls spent so far."""
         return self.spending.calls
 
     def play(self, candidate: Candidate, seeds: Sequence[int]) -> list[Episode]:
-        """One episode for each seed, all at once; see `Ground.play`.
+        """Play one episode for each seed, concurrently; see `Ground.play`.
 
         Raises:
-            OutOfCalls: the budget does not allow the whole of it.
-            Broken: an episode failed for good.
+            OutOfCalls: The budget does not allow all of them.
+            Broken: An episode failed for good.
         """
         promised = spent = len(seeds) * self.experiment.task.max_steps
         self._ledger.promise(promised)
@@ -119,11 +119,11 @@ class LiveGround:
         return episodes
 
     def recorded_player(self, record: Record) -> Player:
-        """One that keeps what it plays, for a method that reads it there."""
+        """A player with a record, for a method that reads it."""
         return self._host.player(self._model, self.spending, record)
 
     def ask(self, prompt: str) -> str:
-        """One call to the proposing model; see `Ground.ask`."""
+        """Call the proposing model once; see `Ground.ask`."""
         self._ledger.promise(1)
         try:
             return self.wait(self._answer(prompt))
@@ -135,22 +135,22 @@ class LiveGround:
             self._ledger.settle(1, 1)
 
     def choose(self, candidate: Candidate) -> None:
-        """Note the pick."""
+        """Record the pick."""
         self.picks.append((self.calls, candidate))
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` on the loop that endpoint and environment belong to; see `Host.wait`."""
+        """Run `work` on the shared event loop; see `Host.wait`."""
         return self._host.wait(work)
 
     def close(self) -> None:
-        """Allow nothing any more, and wait for what still runs: DSPy leaves episodes behind."""
+        """Refuse further calls, and wait for running ones: DSPy leaves episodes behind."""
         self._ledger.close()
 
     async def _answer(self, prompt: str) -> str:
         try:
             return (await self._proposer.complete([Message("user", prompt)], ASKING)).text
         except CallError:
-            # A question too long for the model, say: it costs its call, and no study.
+            # For example a question too long for the model: it costs its call, not the study.
             self.spending.calls += 1
             return ""
 
@@ -173,4 +173,4 @@ def _ended(played: Played | Ending | BaseException) -> Episode:
         case BaseException():
             raise Broken from played
         case CutEpisode() | Tally():
-            raise AssertionError("no episode is cut, or kept in a record")
+            raise AssertionError("an episode was cut, or stored in a record")

@@ -1,6 +1,6 @@
-"""The live comparison's table and picture: medians over the runs, with intervals that assume nothing.
+"""The live comparison's table and picture: medians over the runs, with nonparametric intervals.
 
-It owns the statistics of the report and its form; what is in the results is `benchmarks.live`'s.
+It owns the report's statistics and form; `benchmarks.live` writes the results.
 """
 
 from collections import defaultdict
@@ -18,9 +18,9 @@ class Cell:
     """One method at one budget.
 
     Attributes:
-        middle: the median over the runs of the pick's mean holdout return, in reward.
-        coverage: the chance that so narrow an interval holds the true median.
-        most_calls: that any of the runs spent.
+        middle: Median over the runs of the pick's mean holdout return, in reward.
+        coverage: Probability that the interval covers the true median.
+        most_calls: Maximum calls of a run.
     """
 
     middle: float
@@ -35,10 +35,10 @@ Cells = Mapping[tuple[str, int], Cell]
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """The narrowest interval of order statistics for the median that covers it in 90 %, and its coverage.
+    """The narrowest interval of order statistics that covers the median in 90 %, and its coverage.
 
     By the binomial distribution of the values below the median: Conover, "Practical Nonparametric
-    Statistics", section 3.2. Too few values cover less; then it is the smallest and the largest.
+    Statistics", section 3.2. If there are too few values, it is their range, with less coverage.
     """
     from scipy.stats import binom
 
@@ -47,7 +47,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
         coverage = 1 - 2 * float(binom.cdf(cut, count, 0.5))
         if coverage >= LEAST_COVERAGE or cut == 0:
             return ranked[cut], ranked[-1 - cut], max(coverage, 0.0)
-    raise ValueError("the median of nothing was asked for")
+    raise ValueError("the median of no values is undefined")
 
 
 def cells(lines: Sequence[Mapping[str, Any]]) -> Cells:
@@ -64,7 +64,7 @@ def cells(lines: Sequence[Mapping[str, Any]]) -> Cells:
 
 
 def markdown(figures: Cells) -> str:
-    """A row a method, a column a budget, the best median of a column in bold."""
+    """A row per method, a column per budget, with the best median of a column in bold."""
     methods, budgets = _axes(figures)
     best = {
         budget: max(cell.middle for (_, own), cell in figures.items() if own == budget) for budget in budgets
@@ -99,11 +99,11 @@ def write_report(lines: Sequence[Mapping[str, Any]], folder: Path) -> None:
 
 
 def draw(figures: Cells, path: Path) -> None:
-    """Medians and intervals over the budgets, the methods side by side."""
+    """Draw medians and intervals over the budgets, with the methods side by side."""
     import matplotlib as mpl
 
     mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "live"  # the same results, the same file
+    mpl.rcParams["svg.hashsalt"] = "live"  # the same results give the same file
     import matplotlib.pyplot as plt
 
     methods, budgets = _axes(figures)

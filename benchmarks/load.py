@@ -1,8 +1,8 @@
-"""What the lab adds to a call: calls a second, CPU and memory, beside a bare `AsyncOpenAI` loop.
+"""The lab's overhead per call: calls per second, CPU and memory, compared with a bare `AsyncOpenAI` loop.
 
-`python -m benchmarks.load` takes about three minutes, with `--long 100000` ten. The endpoint waits 200 ms a
-call and takes any load; 64 calls are in flight. The bare loop and the lab's player with its record take
-turns, each in a process of its own.
+`python -m benchmarks.load` takes about three minutes, with `--long 100000` ten. The endpoint waits 200 ms per
+call and accepts any load; 64 calls are in flight. The bare loop and the lab's player with its record
+alternate, each in a separate process.
 """
 
 # ruff: noqa: T201 - the figures are for people
@@ -35,17 +35,17 @@ from lab.submission.frozen import ECHO
 IN_FLIGHT, WAIT_S, ROUNDS = 64, 0.2, 3
 TASK = Task("echo", "test", max_steps=8, max_tokens=150, max_return=120.0, success_score=0.1)
 CALLS = IN_FLIGHT * TASK.max_steps * 10
-"""Whole rounds of episodes: in a last one that is half empty nobody could keep the slots full."""
+"""Calls of whole rounds of episodes: in a partial last round the slots could not stay full."""
 
 AT_ONCE = CALLS // TASK.max_steps
-"""Episodes that are begun together."""
+"""Episodes that start together."""
 
 CANDIDATE = Candidate(PromptTemplate("plain", "Speak at length.", "Step {step}: {observation}"))
 ANSWER = "A sentence of the length that a small model writes. " * 8
 
 
 async def serve() -> None:
-    """The endpoint: HTTP by hand, so that it takes little of the two cores."""
+    """Serve the endpoint, with a minimal HTTP implementation that needs little CPU."""
     message = {"role": "assistant", "content": ANSWER}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     usage = {"prompt_tokens": 100, "completion_tokens": 80, "total_tokens": 180}
@@ -77,7 +77,7 @@ async def serve() -> None:
 
 
 async def bare(url: str, calls: int) -> float:
-    """The seconds that so many calls of the client's own take, 64 at a time."""
+    """Seconds of this many calls by the bare client, 64 at a time."""
     from openai import AsyncOpenAI
 
     left = iter(range(calls))
@@ -101,7 +101,7 @@ async def bare(url: str, calls: int) -> float:
 
 
 async def lab(url: str, calls: int) -> float:
-    """Those that as many calls take in episodes, counted, kept and journaled."""
+    """Seconds of as many calls in episodes, counted and recorded."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "calls.db")
         record, spending = Record(store, store.begin("load", ""), ""), Spending()
@@ -119,10 +119,10 @@ async def lab(url: str, calls: int) -> float:
 
 
 def measured(kind: str, url: str, calls: int) -> dict[str, float]:
-    """One run in this process: calls a second, CPU milliseconds a call, and the most memory, MB."""
+    """One run in this process: calls per second, CPU in ms per call, and maximum memory in MB."""
     work = {"bare": bare, "lab": lab}[kind]
-    asyncio.run(work(url, IN_FLIGHT * 8))  # imports are not what is measured
-    gc.freeze()  # as `lab.study.study` does; the bare loop has the good of it as well
+    asyncio.run(work(url, IN_FLIGHT * 8))  # import before measuring
+    gc.freeze()  # as `lab.study.study` does; the bare loop benefits as well
     before = time.process_time()
     rate = calls / asyncio.run(work(url, calls))
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -131,7 +131,7 @@ def measured(kind: str, url: str, calls: int) -> dict[str, float]:
 
 @contextmanager
 def endpoint() -> Iterator[str]:
-    """The endpoint, in a process of its own."""
+    """Run the endpoint in a separate process; yields its URL."""
     command = [sys.executable, "-m", "benchmarks.load", "serve"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -140,7 +140,7 @@ def endpoint() -> Iterator[str]:
 
 
 def run(kind: str, url: str, calls: int) -> dict[str, float]:
-    """The figures of one run in a process of its own."""
+    """The figures of one run in a separate process."""
     command = [sys.executable, "-m", "benchmarks.load", kind, url, str(calls)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     figures: dict[str, float] = json.loads(done.stdout)
@@ -148,7 +148,7 @@ def run(kind: str, url: str, calls: int) -> dict[str, float]:
 
 
 def measure(long: int = 0) -> list[Row]:
-    """The rows of the table: medians of the rounds; with `long`, a run of so many calls for its memory."""
+    """Measure, and return the rows: medians of the rounds, and memory over `long` calls if it is set."""
     runs = {"bare": list[dict[str, float]](), "lab": list[dict[str, float]]()}
     with endpoint() as url:
         for _ in range(ROUNDS):
@@ -156,26 +156,26 @@ def measure(long: int = 0) -> list[Row]:
                 figures.append(run(kind, url, CALLS))
         longest = run("lab", url, long) if long else None
     bare, lab = ({key: median(one[key] for one in found) for key in found[0]} for found in runs.values())
-    where = f"{IN_FLIGHT} in flight at {WAIT_S * 1000:.0f} ms a call, {CALLS:,} calls, median of {ROUNDS}"
+    where = f"{IN_FLIGHT} in flight at {WAIT_S * 1000:.0f} ms per call, {CALLS:,} calls, median of {ROUNDS}"
     share, cpu = lab["rate"] / IN_FLIGHT * WAIT_S, lab["cpu_ms"] / bare["cpu_ms"]
     speed = f"{lab['rate']:.0f} calls/s, {share:.1%} of the ideal; bare loop {bare['rate']:.0f}"
     rows = [
         Row(where, speed, "at least 95 %"),
         Row(
-            "CPU a call, of a bare `AsyncOpenAI` loop's in the same run",
+            "CPU per call, relative to a bare `AsyncOpenAI` loop in the same run",
             f"{cpu:.2f} times: {lab['cpu_ms']:.2f} ms, bare {bare['cpu_ms']:.2f}",
             "at most 2",
         ),
     ]
     if longest:
         each_kb = (longest["peak_mb"] - lab["peak_mb"]) * 1024 / (long - CALLS)
-        after = f"after {CALLS:,}, {lab['peak_mb']:.0f} MB: {each_kb:.2f} KB a call"
-        rows.append(Row(f"most memory in {long:,} calls", f"{longest['peak_mb']:.0f} MB; {after}", "flat"))
+        after = f"after {CALLS:,}, {lab['peak_mb']:.0f} MB: {each_kb:.2f} KB per call"
+        rows.append(Row(f"maximum memory in {long:,} calls", f"{longest['peak_mb']:.0f} MB; {after}", "flat"))
     return rows
 
 
 def main() -> None:
-    """Serve, measure one, or report all."""
+    """Serve, measure one run, or report all."""
     match sys.argv[1:]:
         case ["serve"]:
             asyncio.run(serve())

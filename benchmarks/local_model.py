@@ -1,7 +1,7 @@
 """Throughput of the embedded model over HTTP: `python benchmarks/local_model.py`, about 3 minutes.
 
-Two loads at each number of requests in flight: one question with no history, and a chat of 4 turns that
-share a system text and only ever grow.
+Two loads at each number of requests in flight: one question without history, and a chat of 4 append-only
+turns with one system text.
 """
 
 # ruff: noqa: T201 - the table is the result
@@ -27,7 +27,7 @@ SYSTEM = (
 
 @dataclass
 class Tally:
-    """What a load used: calls and tokens."""
+    """Calls and tokens of a load."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -38,7 +38,7 @@ Load = Callable[[AsyncOpenAI, int, Tally], Awaitable[None]]
 
 
 async def ask(client: AsyncOpenAI, messages: list[ChatCompletionMessageParam], tally: Tally) -> str:
-    """One call, counted."""
+    """Make one call, and count it."""
     answer = await client.chat.completions.create(
         model=MODEL, messages=messages, max_tokens=MAX_TOKENS, temperature=0.8
     )
@@ -50,14 +50,14 @@ async def ask(client: AsyncOpenAI, messages: list[ChatCompletionMessageParam], t
 
 
 async def question(client: AsyncOpenAI, number: int, tally: Tally) -> None:
-    """Two questions, one after the other, with no history."""
+    """Ask two questions in sequence, without history."""
     for part in ("north", "south"):
         text = f"Tell me, in 300 words, a tale of city {number} in the {part}."
         await ask(client, [{"role": "user", "content": text}], tally)
 
 
 async def chat(client: AsyncOpenAI, number: int, tally: Tally) -> None:
-    """A chat whose history is only appended to."""
+    """Run a chat with an append-only history."""
     messages: list[ChatCompletionMessageParam] = [{"role": "system", "content": SYSTEM}]
     for turn in range(CHAT_TURNS):
         messages.append(
@@ -67,7 +67,7 @@ async def chat(client: AsyncOpenAI, number: int, tally: Tally) -> None:
 
 
 async def measure(client: AsyncOpenAI, load: Load, concurrency: int) -> tuple[Tally, float]:
-    """Run `concurrency` copies of a load at once; what they used, and the seconds they took."""
+    """Run `concurrency` copies of a load, and return their calls and tokens, and the seconds they took."""
     tally, began_s = Tally(), time.perf_counter()
     async with asyncio.TaskGroup() as group:
         for number in range(concurrency):
@@ -80,7 +80,7 @@ async def _run(load: Load, client: AsyncOpenAI, number: int, tally: Tally) -> No
 
 
 async def table(base_url: str, title: str, load: Load) -> None:
-    """Print a row per concurrency."""
+    """Print a row per number of requests in flight."""
     print(f"\n{title}\n\n| in flight | calls | prompt tokens/call | tokens/s | calls/s | against 1 |")
     print("|---:|---:|---:|---:|---:|---:|")
     alone = 0.0
@@ -100,7 +100,7 @@ def main() -> None:
     """Start the model, print both tables, stop it."""
     began_s = time.perf_counter()
     with start() as model:
-        print(f"ready after {time.perf_counter() - began_s:.1f} s; at most {MAX_TOKENS} new tokens a call")
+        print(f"ready after {time.perf_counter() - began_s:.1f} s; at most {MAX_TOKENS} new tokens per call")
         asyncio.run(table(model.base_url, "One question, no history", question))
         asyncio.run(table(model.base_url, f"A chat of {CHAT_TURNS} turns", chat))
 

@@ -1,6 +1,6 @@
-"""The methods by name, the lab's own first, and which of them make use of their budget from the start.
+"""The methods by name, the lab first, and which of them take their budget as an argument.
 
-A method that does not know its budget has one run, whose picks on the way are its picks at smaller budgets.
+A method that does not know its budget runs once; its picks during the run count for smaller budgets.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ class Peer:
     """A method to compare with.
 
     Attributes:
-        module: below `benchmarks.methods`; imported when it is wanted, for some need packages of their own.
-        knows_budget: whether a smaller budget makes another run.
-        live_only: whether it needs an endpoint: it asks a model for texts, or plays episodes side by side.
+        module: Module in `benchmarks.methods`, imported on use, because some need extra packages.
+        knows_budget: Whether each budget needs a separate run.
+        live_only: Whether it needs an endpoint, for proposed texts or for parallel episodes.
     """
 
     module: str
@@ -24,7 +24,7 @@ class Peer:
     live_only: bool = False
 
     def method(self) -> Method:
-        """Its `run`."""
+        """The method's `run` function."""
         method: Method = import_module(f"benchmarks.methods.{self.module}").run
         return method
 

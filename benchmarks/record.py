@@ -1,7 +1,7 @@
-"""Records the table: every candidate of a grid, played on the embedded model, episode by episode.
+"""Records the table: every candidate of a grid, played on the embedded model.
 
-`python -m benchmarks.record` takes about two hours on 2 cores. It may be stopped and started again: what
-is recorded is not played again. `benchmarks/table/echo.jsonl.gz` is what came of it.
+`python -m benchmarks.record` takes about two hours on 2 cores, and writes `benchmarks/table/echo.jsonl.gz`.
+It can be stopped and resumed: recorded episodes are not repeated.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ EPISODES = 24
 
 
 def grid(experiment: Experiment) -> Iterator[Candidate]:
-    """Every candidate of a space that has lists only, in a fixed order."""
+    """Every candidate of a space of lists, in a fixed order."""
     names = list(experiment.space.free)
     lists = [
         dimension.values for dimension in experiment.space.free.values() if isinstance(dimension, Choices)
@@ -41,7 +41,7 @@ def grid(experiment: Experiment) -> Iterator[Candidate]:
 
 
 async def record(experiment: Experiment) -> None:
-    """Play what is not recorded yet, a seed at a time over all candidates, so that a part is of use."""
+    """Play the missing episodes seed by seed, so that a partial table is useful."""
     done = {(row["candidate"], row["seed"]) for row in map(json.loads, _lines())}
     candidates = list(grid(experiment))
     owed = [
@@ -50,7 +50,7 @@ async def record(experiment: Experiment) -> None:
         for index in range(len(candidates))
         if (index, seed) not in done
     ]
-    sys.stderr.write(f"{len(owed)} episodes of {len(candidates)} candidates are owed\n")
+    sys.stderr.write(f"{len(owed)} episodes of {len(candidates)} candidates to play\n")
     with opening_model(choose_model(experiment.model), os.environ) as opening:
         async with (
             open_environment(choose_environment(experiment.environment)) as environment,
@@ -84,7 +84,7 @@ def _append(line: str) -> None:
 
 
 def _lines() -> list[str]:
-    """What is recorded: a recording that goes on, or else the table as it was committed."""
+    """The recorded lines: of an unfinished recording, else of the committed table."""
     if RAW.exists():
         return RAW.read_text(encoding="utf-8").splitlines()
     if not TABLE.exists():
@@ -95,19 +95,19 @@ def _lines() -> list[str]:
 
 
 def main() -> None:
-    """Record, and write the table, also when it is cut short."""
+    """Record, and write the table, also when stopped early."""
     experiment = load_experiment(GRID)
     RAW.parent.mkdir(exist_ok=True)
     try:
         asyncio.run(record(experiment))
     except KeyboardInterrupt:
-        sys.stderr.write("Stopped; what is recorded is kept.\n")
+        sys.stderr.write("Stopped; recorded episodes are kept.\n")
     finally:
         _pack(experiment)
 
 
 def _pack(experiment: Experiment) -> None:
-    """The candidates' settings in a first line, then a line an episode."""
+    """Write the candidates' settings in the first line, then a line per episode."""
     rows = sorted(map(json.loads, _lines()), key=lambda row: (row["candidate"], row["seed"]))
     settings = [candidate.settings for candidate in grid(experiment)]
     text = "\n".join(json.dumps(row) for row in [{"candidates": settings}, *rows]) + "\n"

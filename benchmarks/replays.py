@@ -1,4 +1,4 @@
-"""Replays: how many calls each method needs on recorded returns, over hundreds of studies.
+"""Replays: the number of calls that each method needs on recorded returns, over hundreds of studies.
 
 `python -m benchmarks.replays` writes `benchmarks/results/replays.md` and `replays.svg`. A method's curve is
 the mean over its replays of the pick's true mean, as a share of the best candidate's.
@@ -33,7 +33,7 @@ METHODS: dict[str, Method] = {
 
 
 def replay(method: Method, table: Table, seed: int, calls: int = MOST_CALLS) -> Floats:
-    """The share of the best true mean that the pick has, after each episode."""
+    """The pick's true mean as a share of the best one, after each episode."""
     ground = TableGround(table, seed, calls)
     with suppress(OutOfCalls):
         method(ground)
@@ -43,30 +43,30 @@ def replay(method: Method, table: Table, seed: int, calls: int = MOST_CALLS) -> 
 
 
 def calls_needed(curves: Floats, step: int) -> float:
-    """Calls after which the mean curve is at ENOUGH for the first time; infinite where it never is."""
+    """Calls until the mean curve first reaches ENOUGH; infinite if it never does."""
     reached = np.flatnonzero(curves.mean(axis=0) >= ENOUGH)
     return float((reached[0] + 1) * step) if len(reached) else float("inf")
 
 
 def bootstrapped(curves: Floats, step: int, rng: np.random.Generator) -> Floats:
-    """`calls_needed` of resampled replays."""
+    """`calls_needed` for resampled replays."""
     rows = rng.integers(len(curves), size=(BOOTSTRAPS, len(curves)))
     return np.array([calls_needed(curves[drawn], step) for drawn in rows])
 
 
 def report(table: Table, curves: Mapping[str, Floats], rng: np.random.Generator) -> str:
-    """The markdown table, best method first."""
+    """The Markdown table, best method first."""
     step, truth = table.experiment.task.max_steps, np.array(list(table.true_means.values()))
     needed = {name: calls_needed(each, step) for name, each in curves.items()}
     drawn = {name: bootstrapped(each, step, rng) for name, each in curves.items()}
     rival = min((name for name in needed if not name.startswith(LAB)), key=lambda name: needed[name])
     episodes = min(map(len, table.episodes.values()))
     lines = [
-        f"{len(truth)} candidates with at least {episodes} episodes each; {REPLAYS} replays a method; 95 %"
-        f" intervals by bootstrap over replays. {(truth >= ENOUGH * truth.max()).sum()} candidates have"
+        f"{len(truth)} candidates with at least {episodes} episodes each; {REPLAYS} replays per method; 95 %"
+        f" intervals by bootstrap over replays. {(truth >= ENOUGH * truth.max()).sum()} candidates reach"
         f" {ENOUGH:.0%} of the best true mean, {truth.max():.0f}.",
         "",
-        f"| method | calls to {ENOUGH:.0%} of the best | against {rival} | share at 200 / 400 / 800 |",
+        f"| method | calls to {ENOUGH:.0%} of the best | relative to {rival} | share at 200 / 400 / 800 |",
         "|---|---:|---:|---:|",
     ]
     for name in sorted(needed, key=lambda name: needed[name]):

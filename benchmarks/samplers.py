@@ -1,7 +1,7 @@
-"""Samplers and pruners: the lab's loop with Optuna's, on recorded returns.
+"""The lab's loop with its own and with Optuna's samplers and pruners, on recorded returns.
 
-`python -m benchmarks.samplers` writes `benchmarks/results/samplers.md`. Everything but the sampler and the
-pruner is the same: seeds, rungs or single episodes by the pruner's kind, the pick by each trial's mean.
+`python -m benchmarks.samplers` writes `benchmarks/results/samplers.md`. Only the sampler and the pruner
+differ; the pruner's kind decides between rungs and single episodes.
 """
 
 import sys

@@ -1,9 +1,9 @@
-"""What the lab adds to a step over a WebSocket: `python -m benchmarks.sessions`, a minute on 2 cores.
+"""The lab's overhead per step over a WebSocket: `python -m benchmarks.sessions`, a minute on 2 cores.
 
-One echo server, and three ways to play it, by turns: OpenEnv's own client in a bare loop, the lab's session
-(an answer is read, an observation written), and a whole episode of the lab's with a model that answers at
-once (the prompt is rendered too). Then 64 sessions at once, each way. Ratios are over the bare loop: their
-geometric mean, with its 95 % interval over rounds.
+One echo server, played round-robin in three ways: OpenEnv's own client in a bare loop, the lab's session
+(parses an answer, writes an observation), and the lab's whole episode with a model that answers at once
+(renders the prompt too). Then the same with 64 concurrent sessions. Ratios are relative to the bare loop:
+geometric means, with 95 % intervals over rounds.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ CANDIDATE = Candidate(
 TASK = Task("echo", "test", EPISODE, 150, max_return=120.0, success_score=0.1)
 
 Way = Callable[[int], Awaitable[None]]
-"""Plays so many steps."""
+"""Plays a number of steps."""
 
 
 class Instant:
-    """A model that takes no time."""
+    """A model that answers immediately."""
 
     async def complete(
         self,
@@ -48,12 +48,12 @@ class Instant:
         sampling: SamplingParams,  # noqa: ARG002
         schema: str = "",  # noqa: ARG002
     ) -> Completion:
-        """The same answer at once."""
+        """Return always the same answer."""
         return Completion(ANSWER, "stop", 0, 0, 0.0)
 
 
 def ways(url: str, environment: Environment) -> dict[str, Way]:
-    """How the steps are played, in the order of the table."""
+    """The ways to play, in the order of the table."""
     from openenv.core.generic_client import GenericEnvClient
 
     async def bare(steps: int) -> None:
@@ -81,7 +81,7 @@ def ways(url: str, environment: Environment) -> dict[str, Way]:
 
 
 async def timed_s(work: Awaitable[object]) -> float:
-    """Seconds that it takes."""
+    """Seconds that `work` takes."""
     started = time.perf_counter()
     await work
     return time.perf_counter() - started
@@ -92,7 +92,7 @@ async def measure(url: str) -> None:
     async with open_environment(replace(ECHO, url=url)) as environment:
         playing = ways(url, environment)
         for way in playing.values():
-            await way(STEPS)  # the first time imports, and opens
+            await way(STEPS)  # warm-up: imports, and opens the session
         alone = [{name: await timed_s(way(STEPS)) for name, way in playing.items()} for _ in range(ROUNDS)]
         show("one session", alone, STEPS)
         together = [
@@ -102,28 +102,28 @@ async def measure(url: str) -> None:
             }
             for _ in range(ROUNDS // 4)
         ]
-        show(f"{SESSIONS} sessions at once", together, STEPS // 4 * SESSIONS)
+        show(f"{SESSIONS} concurrent sessions", together, STEPS // 4 * SESSIONS)
 
 
 def show(title: str, rounds: list[dict[str, float]], steps: int) -> None:
-    """A line a way."""
+    """Print a line per way."""
     bare = next(iter(rounds[0]))
     say(f"{title}, {len(rounds)} rounds of {steps:,} steps")
     for name in rounds[0]:
         ratio = t_interval([log(one[name] / one[bare]) for one in rounds], 0.95)
         mean, low, high = map(exp, (ratio.mean, ratio.low, ratio.high))
         micros = sum(one[name] for one in rounds) / len(rounds) / steps * 1e6
-        say(f"  {name:<28} {micros:7.0f} us a step   {mean:.2f} [{low:.2f}, {high:.2f}]")
+        say(f"  {name:<28} {micros:7.0f} us per step   {mean:.2f} [{low:.2f}, {high:.2f}]")
 
 
 def say(text: str) -> None:
-    """One line of the result."""
+    """Print one line of the result."""
     print(text, flush=True)  # noqa: T201
 
 
 @contextmanager
 def echo_server() -> Iterator[str]:
-    """A server of its own, until the block ends."""
+    """Run an echo server during the block; yields its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Simulated studies, where the truth is known: false gains, wrong drops, and what a choice takes.
+"""Simulated studies with a known truth: false gains, wrong drops, and the time of a choice.
 
 `python -m benchmarks.simulated` writes `benchmarks/results/simulated.md` in about ten minutes.
 """
@@ -34,7 +34,7 @@ RESULTS = Path("benchmarks/results/simulated.md")
 GRID, ECHO = Path("benchmarks/grid.toml"), Path("experiments/echo.toml")
 STUDIES, SEARCH, CONFIRMED, HOLDOUT = 200, 100, (3, 8), 16
 GAIN = 0.05
-"""What a peer has to report above the baseline for it to count as a claim, of returns between 0 and 1."""
+"""Minimum gain over the baseline that counts as a peer's claim; returns are between 0 and 1."""
 
 BASELINE_EPISODES = 20
 
@@ -48,7 +48,7 @@ NOISES: dict[str, Noise] = {
 
 
 class EqualGround:
-    """A ground on which every candidate is as good as any other; an episode is one step."""
+    """A ground on which all candidates are equal; an episode is one step."""
 
     can_ask = True
     seeds = range(10_000)
@@ -61,11 +61,11 @@ class EqualGround:
 
     @property
     def calls(self) -> int:
-        """Spent so far."""
+        """Number of calls spent so far."""
         return self._ledger.spent
 
     def play(self, candidate: Candidate, seeds: Sequence[int]) -> list[Episode]:
-        """Episodes whose return is noise."""
+        """Return episodes whose returns are noise."""
         self._ledger.promise(len(seeds))
         self._ledger.settle(len(seeds), len(seeds))
         episodes = [self.unseen(seed) for seed in seeds]
@@ -73,22 +73,22 @@ class EqualGround:
         return episodes
 
     def unseen(self, seed: int) -> Episode:
-        """One more, that is not counted."""
+        """One more episode, which is not counted."""
         return Episode(seed, "", (Step(1, "", "", self._noise(self._rng), True),))
 
     def ask(self, prompt: str) -> str:
-        """A text that is as good as the one in question and not the same, in the form that is asked for."""
+        """Return a different but equally good text, in the requested form."""
         self._ledger.promise(1)
         self._ledger.settle(1, 1)
         return renewed(prompt, self.calls)
 
     def choose(self, candidate: Candidate) -> None:
-        """Note the pick."""
+        """Record the pick."""
         self.picks.append((self.calls, candidate))
 
 
 def renewed(prompt: str, number: int) -> str:
-    """What a proposing model would answer to GEPA, DSPy or CAPO: a text of its own in their form."""
+    """A proposing model's answer to GEPA, DSPy or CAPO: a new text in their form."""
     text = f"Write at length, {number}."
     if '"new_instruction"' in prompt:
         return json.dumps({"new_instruction": text})
@@ -98,7 +98,7 @@ def renewed(prompt: str, number: int) -> str:
 
 
 def searched(method: Method, noise: Noise, seed: int) -> EqualGround:
-    """A method's search among equals."""
+    """Run a method's search among equal candidates."""
     experiment = load_experiment(GRID)
     ground = EqualGround(replace(experiment, task=replace(experiment.task, max_steps=1)), noise, seed, SEARCH)
     with suppress(OutOfCalls):
@@ -107,11 +107,11 @@ def searched(method: Method, noise: Noise, seed: int) -> EqualGround:
 
 
 def reported_gain(method: Method, noise: Noise, seed: int) -> bool:
-    """Whether the pick's mean in the method's own record is higher than the baseline's by GAIN or more."""
+    """Whether the pick's mean, as the method recorded it, exceeds the baseline's by GAIN or more."""
     ground = searched(method, noise, seed)
     pick, baseline = ground.picks[-1][1], ground.experiment.baseline
     if replace(pick, template=replace(pick.template, name=baseline.template.name)) == baseline:
-        return False  # the texts it began with, under a name of its own
+        return False  # the initial texts, under another name
     known = ground.returns.get(baseline, [])
     known = known + [ground.unseen(0).episode_return for _ in range(BASELINE_EPISODES - len(known))]
     return statistics.fmean(ground.returns[pick]) - statistics.fmean(known) >= GAIN
@@ -135,7 +135,7 @@ def verdict_gain(noise: Noise, seed: int) -> bool:
 
 
 def wrongly_dropped(noise: Noise, seed: int) -> bool:
-    """Whether the race among equals drops the one that is called the best: the hardest case for it."""
+    """Whether a race among equals drops the one designated as best, which is the hardest case."""
     space, rng = load_experiment(GRID).space, random.Random(seed)
     race = lab_race.a_race(space, seed)
     race.enqueue(space.candidate(at_random(space.distributions(), 1, np.random.default_rng(seed))[0]))
@@ -144,7 +144,7 @@ def wrongly_dropped(noise: Noise, seed: int) -> bool:
 
 
 def choice_ms(trials: int) -> list[float]:
-    """Milliseconds of choosing and reporting an episode, with so many trials in the race."""
+    """Milliseconds for choosing and reporting an episode, with this many trials in the race."""
     space, rng = load_experiment(ECHO).space, np.random.default_rng(0)
     race = lab_race.a_race(space, 0)
     while len(race.study.known) < trials:
@@ -159,7 +159,7 @@ def choice_ms(trials: int) -> list[float]:
 
 
 def share(happened: Iterable[bool]) -> str:
-    """A rate with its 95 % Wilson interval and count."""
+    """A rate with its 95 % Wilson interval."""
     outcomes = list(happened)
     n, p, z = len(outcomes), sum(outcomes) / len(outcomes), 1.96
     middle, half = p + z * z / (2 * n), z * ((p * (1 - p) + z * z / (4 * n)) / n) ** 0.5
@@ -175,7 +175,7 @@ def rates(rate: Callable[[Noise, int], bool]) -> str:
 def main() -> None:
     """Simulate, and write the tables."""
     head = f"| | {' | '.join(NOISES)} |\n|---|{'---:|' * len(NOISES)}\n"
-    claims = "## All candidates equal: who claims a gain"
+    claims = "## All candidates equal: share of studies that claim a gain"
     lines = [f"{STUDIES} studies each; 95 % Wilson intervals.\n\n{claims}\n\n{head}"]
     lines.append(f"| lab, its verdict | {rates(verdict_gain)} |\n")
     for name, peer in PEERS.items():
@@ -183,12 +183,12 @@ def main() -> None:
             sys.stderr.write(f"{name}\n")
             method = peer.method()
             row = rates(lambda noise, seed, method=method: reported_gain(method, noise, seed))  # type: ignore[misc]
-            lines.append(f"| {name}, its own best less the baseline, 0.05 or more | {row} |\n")
+            lines.append(f"| {name}, its best minus the baseline is 0.05 or more | {row} |\n")
     lines.append(
-        f"\n## All equal: the chosen one is dropped (stated: at most {lab_race.ERROR_RATE:.0%})\n\n{head}"
+        f"\n## All equal: the designated best is dropped (limit: {lab_race.ERROR_RATE:.0%})\n\n{head}"
     )
     lines.append(f"| lab | {rates(wrongly_dropped)} |\n")
-    lines.append("\n## Choosing what plays next, and recording it\n\n| trials | mean, ms |\n|---:|---:|\n")
+    lines.append("\n## Time of choosing and recording an episode\n\n| trials | mean, ms |\n|---:|---:|\n")
     sizes = (100, 1000, 10_000)
     for trials in sizes:
         took = t_interval(choice_ms(trials), 0.95)

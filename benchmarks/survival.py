@@ -1,4 +1,4 @@
-"""What a study survives, in one table: kills, failing calls, dead workers, load, damaged files, any Unicode.
+"""A table of what a study survives: kills, failing calls, dead workers, load, damaged files, any Unicode.
 
 `python -m benchmarks.survival` takes about 20 minutes and writes `benchmarks/results/survival.md`.
 """
@@ -24,7 +24,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
 
 
 def main() -> None:
-    """Measure all, and write the table anew."""
+    """Measure everything, and write the table."""
     rows = list[Row]()
     for name, measure in PARTS.items():
         sys.stderr.write(f"{name} ...\n")

@@ -1,7 +1,7 @@
-"""The table of recorded returns, and a Ground on it: a study on recorded episodes costs no model call.
+"""The table of recorded returns, and a Ground on it: a study on recorded episodes makes no model calls.
 
-It owns the file's form as `benchmarks.record` writes it, and the order in which a replay is given a
-candidate's episodes.
+It owns the file's format, which `benchmarks.record` writes, and the order of a candidate's episodes in a
+replay.
 """
 
 import gzip
@@ -33,7 +33,7 @@ class Table:
     """Every candidate's recorded episodes.
 
     Attributes:
-        experiment: the one that was recorded; its space holds these candidates and no other.
+        experiment: The recorded experiment, whose space has exactly these candidates.
     """
 
     experiment: Experiment
@@ -41,27 +41,27 @@ class Table:
 
     @cached_property
     def candidates(self) -> tuple[Candidate, ...]:
-        """Those that were played, in the table's order."""
+        """The recorded candidates, in the table's order."""
         return tuple(self.episodes)
 
     @cached_property
     def true_means(self) -> Mapping[Candidate, float]:
-        """Each candidate's mean return over all its recorded episodes: what a replay takes for the truth."""
+        """Each candidate's mean return over all its recorded episodes, the truth of a replay."""
         return {
             candidate: fmean(episode.episode_return for episode in episodes)
             for candidate, episodes in self.episodes.items()
         }
 
     def true_mean(self, candidate: Candidate) -> float:
-        """One candidate's."""
+        """The true mean of one candidate."""
         return self.true_means[candidate]
 
 
 def load_table(path: Path = TABLE, grid: Path = GRID) -> Table:
-    """Read a table, packed or still in the making."""
+    """Read a table, complete or still being recorded."""
     experiment = load_experiment(grid)
     text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
-    # The last line of a recording that goes on may be torn.
+    # The last line of an unfinished recording may be partial.
     rows = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
     if "candidates" in rows[0]:
         candidates = [_candidate(experiment, settings) for settings in rows.pop(0)["candidates"]]
@@ -96,7 +96,7 @@ def _episode(row: Mapping[str, Any]) -> Episode:
 
 
 class TableGround:
-    """One replay: each candidate's episodes come in an order of the replay's own, then with replacement."""
+    """One replay: each candidate's episodes in a random order, then drawn with replacement."""
 
     can_ask = False
 
@@ -109,15 +109,15 @@ class TableGround:
 
     @property
     def calls(self) -> int:
-        """Spent so far."""
+        """Number of calls spent so far."""
         return self._ledger.spent
 
     def play(self, candidate: Candidate, seeds: Sequence[int]) -> list[Episode]:
-        """The candidate's next recorded episodes, under the seeds asked for: the echo has no use for one.
+        """Return the candidate's next recorded episodes with these seeds, which the echo does not use.
 
         Raises:
-            OutOfCalls: the budget does not allow the whole of it.
-            KeyError: the candidate is not in the table.
+            OutOfCalls: The budget does not allow all of them.
+            KeyError: The candidate is not in the table.
         """
         calls = len(seeds) * self.experiment.task.max_steps
         self._ledger.promise(calls)
@@ -129,15 +129,15 @@ class TableGround:
         ]
 
     def ask(self, prompt: str) -> str:
-        """Nobody is there to ask.
+        """Refuse: there is no proposing model.
 
         Raises:
-            NotImplementedError: always.
+            NotImplementedError: Always.
         """
         raise NotImplementedError(f"a table proposes no texts; asked: {prompt[:80]}")
 
     def choose(self, candidate: Candidate) -> None:
-        """Note the pick."""
+        """Record the pick."""
         self.picks.append((self.calls, candidate))
 
     def _shuffled(self, candidate: Candidate) -> Callable[[], Episode]:

@@ -1,4 +1,4 @@
-"""A picture of a terminal: what `tmux capture-pane -e -p` prints becomes an SVG that loads nothing.
+"""A picture of a terminal: converts the output of `tmux capture-pane -e -p` to a self-contained SVG.
 
 tmux capture-pane -e -p | python benchmarks/terminal_picture.py docs/live.svg
 """
@@ -14,7 +14,7 @@ from rich.text import Text
 
 TITLE = "python -m lab.tune"
 
-# Rich's own form fetches its font from a server; the reader's own will do.
+# Rich's template loads its font from a server; use the reader's fonts.
 FORM = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 FORM = FORM.replace("font-variant-east-asian: full-width;", "")
 FORM = FORM.replace("Fira Code", "ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono")

@@ -1,8 +1,8 @@
-"""What MLflow costs a study in time: the default experiment with and without it, in turns.
+"""The time that MLflow costs a study: the default experiment with and without it, alternating.
 
 `python -m benchmarks.tracking` takes about ten minutes. The endpoint is a script that answers after half a
-second, the same for the same request. The time is from the start of the command to its last request, so that
-imports count alike; the wait for MLflow at the end is told beside it. `--pairs N` says how often.
+second, the same for the same request. The time is from the start of the command to its last request,
+including imports; the wait for MLflow at the end is shown separately. `--pairs N` sets the repetitions.
 """
 
 # ruff: noqa: T201 - the figures are for people
@@ -26,14 +26,14 @@ CPU = "The tracker's CPU: "
 
 
 def answer(body: Body) -> Reply:
-    """A text of the length that a small model writes, which the request alone decides."""
+    """A text of a small model's length, which depends only on the request."""
     time.sleep(WAIT_S)
     digest = hashlib.sha256(repr(sorted(body.items())).encode()).digest()
     return Reply("A sentence of some length. " * (15 + digest[0] % 10), prompt_tokens=200)
 
 
 def played(kind: str) -> float:
-    """Seconds of a study for a call."""
+    """Seconds per call of a study."""
     moments = list[float]()
 
     def script(body: Body) -> Reply:
@@ -49,13 +49,13 @@ def played(kind: str) -> float:
         assert (project.folder / "mlflow.db").exists() == (kind == "with")
     cpu = "".join(line for line in done.stderr.splitlines() if line.startswith(CPU))
     played_s, closed_s = moments[-1] - began_s, time.monotonic() - moments[-1]
-    told = f"{played_s:6.1f} s, then {closed_s:.1f} s to the end, {len(moments)} calls"
-    print(f"{kind:<8} {told}. {cpu}", flush=True)
+    times = f"{played_s:6.1f} s, then {closed_s:.1f} s to the end, {len(moments)} calls"
+    print(f"{kind:<8} {times}. {cpu}", flush=True)
     return played_s / len(moments)
 
 
 def with_mlflow() -> None:
-    """A study as it is; the tracker's thread tells the CPU that it took, the most that it can cost."""
+    """Run a study; the tracker's thread prints its CPU time, an upper bound of its cost."""
     run = Tracker._run
 
     def timed(self: Tracker, *arguments: Any) -> None:  # noqa: ANN401 - passed on
@@ -67,23 +67,23 @@ def with_mlflow() -> None:
 
 
 def report(pairs: int) -> None:
-    """Print the ratio of the times of a call; each pair's order is the other's turned round."""
+    """Print the ratio of the times per call; the order alternates between pairs."""
     ratios = list[float]()
     for pair in range(pairs):
         times = {kind: played(kind) for kind in (KINDS if pair % 2 else KINDS[::-1])}
         ratios.append(times["with"] / times["without"])
     more = t_interval([100 * (ratio - 1) for ratio in ratios], 0.95)
-    told = f"{more.mean:+.1f} % [{more.low:+.1f}, {more.high:+.1f}], n = {pairs}"
-    print(f"The time of a call with MLflow, against without: {told}.")
+    figures = f"{more.mean:+.1f} % [{more.low:+.1f}, {more.high:+.1f}], n = {pairs}"
+    print(f"Time per call with MLflow relative to without: {figures}.")
 
 
 def main() -> None:
-    """Run one study in this process, or report on many."""
+    """Run one study in this process, or report many."""
     match sys.argv[1:]:
         case ["with"]:
             with_mlflow()
         case ["without"]:
-            with mock.patch.object(Tracker, "lead"):  # whoever does not lead writes nothing
+            with mock.patch.object(Tracker, "lead"):  # a tracker that does not lead writes nothing
                 app([])
         case ["--pairs", pairs]:
             report(int(pairs))

@@ -1,7 +1,7 @@
-"""Workers on one PostgreSQL: twenty of them killed, and how much faster four are than one.
+"""Workers on one PostgreSQL: twenty of them killed, and the speedup of four over one.
 
 `python -m benchmarks.workers` takes about ten minutes. Everything runs on this machine: the endpoint, which
-waits 200 ms and takes any load, the database, and the workers.
+waits 200 ms and accepts any load, the database, and the workers.
 """
 
 # ruff: noqa: T201 - the figures are for people
@@ -33,25 +33,25 @@ VERDICTS = "select count(*) from public.study_user_attributes where key = 'judge
 
 
 def start(project: Project, address: str, url: str) -> Worker:
-    """One worker more."""
+    """Start one more worker."""
     return project.start(*COMMAND, API_BASE_URL=url, MODEL_NAME="m", LAB_STORAGE=address)
 
 
 def count(address: str, table: str, where: str = "true") -> int:
-    """Rows of a table; none before it is there."""
+    """Number of rows of a table; 0 if it does not exist yet."""
     try:
         return int(str(rows(address, f"select count(*) from lab.{table} where {where}")[0][0]))
-    except Exception:  # the first worker has not made the tables yet
+    except Exception:  # the first worker has not created the tables yet
         return 0
 
 
 def ended(address: str, since_s: float = 0.0) -> int:
-    """Episodes that ended since then."""
+    """Number of episodes that ended since then."""
     return count(address, "episodes", f"kind = 'ended' and at >= {since_s}")
 
 
 def kept(address: str) -> set[tuple[object, ...]]:
-    """Everything that must never be lost."""
+    """All recorded calls and episodes, none of which may be lost."""
     if not count(address, "studies"):
         return set()
     calls = rows(address, "select scope, key, occurrence::text from lab.calls")
@@ -59,7 +59,7 @@ def kept(address: str) -> set[tuple[object, ...]]:
 
 
 def kill(server: Postgres, folder: Path, kills: int) -> dict[str, object]:
-    """A study by four workers, some of whom are killed at random moments and replaced."""
+    """Run a study by four workers, some of which are killed at random moments and replaced."""
     project, address, chance = Project.make(folder), server.database(), random.Random(7)
     project.write("experiments/known.toml", LONGER)
     with fake_endpoint(answer) as endpoint:
@@ -92,7 +92,7 @@ def kill(server: Postgres, folder: Path, kills: int) -> dict[str, object]:
 
 
 def speed(server: Postgres, folder: Path, workers: int, url: str) -> float:
-    """Episodes a second of so many workers, once all of them play."""
+    """Episodes per second of this many workers, once all of them play."""
     project, address = Project.make(folder), server.database()
     project.write("experiments/known.toml", ENDLESS)
     with _team(project, address, url, workers):
@@ -141,32 +141,32 @@ def _ended(worker: Worker) -> int:
     return worker.returncode
 
 
-AIM = "0 lost, the budget held, one verdict, for storyteller as without kills"
+AIM = "0 lost, budget kept, one verdict, for storyteller as without kills"
 
 
 def measure() -> list[Row]:
-    """The rows of the table."""
+    """Measure, and return the rows of the table."""
     with tempfile.TemporaryDirectory() as folder, postgres() as server:
         killed = kill(server, Path(folder) / "kills", KILLS)
         with patient_endpoint() as url:
             rates = {
                 number: speed(server, Path(folder) / str(number), number, url) for number in (1, WORKERS)
             }
-    told = (
+    figure = (
         f"{killed['lost']} lost, {killed['episodes that ended twice']} episodes ended twice;"
-        f" {killed['calls kept']} calls kept, {killed['answered while it was killed']} answered to a worker"
-        f" that was being killed; {killed['verdicts']} verdict, for {killed['winner']};"
+        f" {killed['calls kept']} calls recorded, {killed['answered while it was killed']} answered to a"
+        f" worker during its kill; {killed['verdicts']} verdict, for {killed['winner']};"
         f" exit codes {killed['exit codes']}"
     )
     ratio = rates[WORKERS] / rates[1]
     return [
         Row(
             f"{WORKERS} workers on PostgreSQL, {KILLS} kills",
-            told,
+            figure,
             AIM,
         ),
         Row(
-            f"episodes/s of {WORKERS} workers, of one's, at 200 ms a call, {WINDOW_S:g} s each",
+            f"episodes/s of {WORKERS} workers relative to one, at 200 ms per call, {WINDOW_S:g} s each",
             f"{ratio:.2f} times: {rates[WORKERS]:.1f}, one {rates[1]:.1f}",
             "at least 3.5",
         ),

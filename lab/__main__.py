@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typer._click import Command, Context
 
 COMMANDS = ("tune", "studies", "show", "play", "compare", "report", "check", "doctor")
-"""Each is a module of `lab/` with an `app` of one command."""
+"""Modules of `lab/`, each with an `app` of one command."""
 
 
 class _Commands(TyperGroup):

@@ -56,9 +56,9 @@ class Finding:
     def __str__(self) -> str:
         if self.wrong is None:
             return f"{'ok' if self.looked else '-':<4}  {self.about:<12} {self.said}"
-        told = self.wrong.one_line.replace(".: ", ". ", 1)
+        text = self.wrong.one_line.replace(".: ", ". ", 1)
         do = f"; try: {self.wrong.do}" if self.wrong.do else ""
-        return f"FAIL  {self.about:<12} {told}{do}"
+        return f"FAIL  {self.about:<12} {text}{do}"
 
 
 @app.command()

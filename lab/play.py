@@ -40,8 +40,8 @@ def play(
 
     WHO is frozen, baseline, the number or name of a trial of the experiment's last study (or of --study),
     or the path of a frozen file.
-    Model and environment are the same as for lab.tune; a trial is played on those of its study, unless
-    variables say otherwise.
+    Model and environment are chosen as in lab.tune; a trial is played on those of its study. Environment
+    variables override both.
 
     Examples:
 
@@ -69,14 +69,14 @@ async def _play(asked: Asked, seed: int, url: str) -> None:
     (contender,) = stage.contenders
     _say(_heading(stage, seed))
     async with stage.opened() as (endpoint, environment), environment.session() as session:
-        told = _Told(endpoint, stage.task)
-        agent = Agent(contender.candidate, told, stage.task)
-        episode = await play_episode(agent, session, seed, on_step=told.step)
+        printing = _Printing(endpoint, stage.task)
+        agent = Agent(contender.candidate, printing, stage.task)
+        episode = await play_episode(agent, session, seed, on_step=printing.step)
     _say(_sum(episode, stage.task))
 
 
 @dataclass
-class _Told:
+class _Printing:
     """A model that prints its messages before they are sent, and the steps that follow from its answers."""
 
     model: "Model"

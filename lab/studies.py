@@ -1,6 +1,6 @@
-"""The command `python -m lab.studies`: every study that was recorded, in a line each.
+"""The command `python -m lab.studies`: lists every recorded study, one line each.
 
-It owns the table; what a study's state is, `lab.study.listing` says.
+It owns the table; the states are `lab.study.listing`'s.
 """
 
 import json
@@ -26,14 +26,14 @@ COLUMNS = ("study", "experiment", "began (UTC)", "state", "trials", "episodes", 
 @app.command()
 def studies(
     storage: Storage = "",
-    as_json: Annotated[bool, typer.Option("--json", help="For programs: a JSON array of objects.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array, for programs.")] = False,
     debug: Debug = False,
 ) -> None:
-    """List all studies, the latest first: experiment, begin, state, trials, whole episodes, calls.
+    """List all studies, latest first: experiment, start, state, trials, completed episodes, calls.
 
-    A study is searching or judging while a process works on it; unfinished where none does and it can resume;
-    finished; stopped where it ended with an error that it would give again.
-    show, report, play, compare and tune --replay take a study by its name: --study NAME.
+    A study is searching or judging while a process works on it; unfinished if none does and it can resume;
+    finished; or stopped by an error that would occur again.
+    show, report, play, compare and tune --replay accept a study's name: --study NAME.
 
     Examples:
 
@@ -48,7 +48,7 @@ def studies(
         elif listed:
             print_result("\n".join(plain(line) for line in _table(listed)))
         else:
-            print_result("No study was recorded: python -m lab.tune starts one.")
+            print_result("No study is recorded. Start one with python -m lab.tune.")
 
 
 def _listed(storage: str) -> "list[Listed]":

@@ -1,6 +1,6 @@
-"""The command `python -m lab.tune`: runs an experiment's study and freezes what it finds.
+"""The command `python -m lab.tune`: runs an experiment's study and freezes the winner.
 
-It owns the flags, Ctrl-C, the exit code, and what is printed; results go to stdout, progress to stderr.
+It owns the flags, Ctrl-C, the exit code, and the output: results on stdout, progress on stderr.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ app = command_line()
 @app.command()
 def tune(
     experiment: Experiment = Path("experiments/echo.toml"),
-    out: Annotated[Path, typer.Option(help="Where the winner is frozen to.")] = BEST,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin a new study; the old ones are kept.")] = False,
+    out: Annotated[Path, typer.Option(help="The file for the frozen prompt.")] = BEST,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start a new study; old ones are kept.")] = False,
     replay: Annotated[
         bool, typer.Option("--replay", help="Print the last study's result again without making calls.")
     ] = False,
@@ -41,7 +41,7 @@ def tune(
         bool,
         typer.Option(
             "--freeze-unvalidated",
-            help="Where the budget ends before a verdict, freeze the best of the search, marked as such.",
+            help="If the budget ends before a verdict, freeze the search's best, marked as unvalidated.",
         ),
     ] = False,
     storage: Annotated[
@@ -49,7 +49,7 @@ def tune(
         typer.Option(
             envvar="LAB_STORAGE",
             help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, for a study on several machines. "
-            "In LAB_STORAGE, the password is in no process list.",
+            "Set it in LAB_STORAGE to keep the password out of process lists.",
             show_default="a file, .lab/calls.db",
             show_envvar=True,
         ),
@@ -58,20 +58,20 @@ def tune(
         bool, typer.Option("--worker", help="Share the study on --storage with other workers.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done and what it may cost; do nothing.")
+        bool, typer.Option("--dry-run", help="Print the plan and its maximum cost, and exit.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only the result: no progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only the result.")] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="The result as one JSON document on stdout, for programs.")
+        bool, typer.Option("--json", help="Print the result as one JSON document, for programs.")
     ] = False,
     endpoint: EndpointUrl = "",
     debug: Debug = False,
 ) -> None:
     """Tune prompt and sampling on an experiment, and freeze the winner.
 
-    With no API_BASE_URL set, the experiment's own model is used; the embedded one is started and stopped.
-    Ctrl-C ends the search early and freezes what is best so far; a second Ctrl-C stops at once.
-    An unfinished study resumes, also after a limit was raised; of a finished one the result is printed again.
+    Without API_BASE_URL, the experiment's model is used; an embedded one is started and stopped.
+    Ctrl-C ends the search early, and judges and freezes the best so far; a second Ctrl-C stops at once.
+    An unfinished study resumes, also after a limit was raised; a finished one prints its result again.
 
     Examples:
 
@@ -84,12 +84,13 @@ def tune(
         python -m lab.tune --storage postgresql://lab@database/lab --worker
     """
     if replay and (fresh or worker):
-        raise typer.BadParameter("--replay and --fresh or --worker are mutually exclusive")
+        raise typer.BadParameter("--replay is mutually exclusive with --fresh and --worker")
     if study and not replay:
         raise typer.BadParameter("--study requires --replay")
     if dry_run and (fresh or replay or worker or as_json or freeze_unvalidated):
-        raise typer.BadParameter("--dry-run cannot be combined with --fresh, --replay, ...")
-    kept = "Stopped. What was played and paid for is kept; the same command resumes."
+        others = "--fresh, --replay, --worker, --json and --freeze-unvalidated"
+        raise typer.BadParameter(f"--dry-run is mutually exclusive with {others}")
+    kept = "Stopped. All calls and episodes are recorded; the same command resumes."
     with ExitStack() as last, manners(debug=debug, interrupted=kept):
         if dry_run:
             from lab.study.around import planned
@@ -107,7 +108,7 @@ def tune(
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What the command line says."""
+    """The arguments of the command line."""
 
     experiment: Path
     out: Path
@@ -120,7 +121,7 @@ class _Wanted:
 
 
 async def _tune(wanted: _Wanted, last: ExitStack) -> Ended:
-    """How it ended; `last` is unwound when an error has been printed."""
+    """Run or resume the study; `last` is unwound after an error has been printed."""
     # Here and not above, so that --help answers at once.
     from lab.display.progress import ProgressView
     from lab.experiment.experiment import load_experiment
@@ -166,7 +167,7 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> Ended:
                 view.say(line)
             with _closing(tracker, last):
                 ended = keep(past, wanted.out)
-            await tracker.finish("FINISHED")  # it reads in the store to its end
+            await tracker.finish("FINISHED")  # it reads the store, which is closed below
             return replace(ended, untracked=tracker.missing)
         study = Study(experiment, model, record, trials, view, tracker)
         _on_signals(study, view, leave_at_once=wanted.worker)
@@ -188,7 +189,7 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> Ended:
 
 
 async def _replayed(wanted: _Wanted, study: str) -> Ended:
-    """The result of a past study, from its record alone."""
+    """The result of a past study, from its record only."""
     from lab.files import check_writable
     from lab.study.around import heading, untouched
     from lab.study.past_study import Which, past_study
@@ -203,22 +204,22 @@ async def _replayed(wanted: _Wanted, study: str) -> Ended:
 
 
 def _storage(wanted: _Wanted) -> str:
-    """The database's address; empty for the file."""
+    """The storage's address; empty for the default files."""
     from lab.storage.storage import address_of
 
-    storage = address_of(wanted.storage)  # which .env may have set just now
+    storage = address_of(wanted.storage)  # .env may have set it just now
     if wanted.worker and wanted.fresh:
         what = "--worker cannot be combined with --fresh."
         raise ConfigError(what, where="--worker", do="leave out --fresh")
     if wanted.worker and not storage.startswith("postgres"):
         what = "--worker requires --storage postgresql://..."
-        raise ConfigError(what, where="--worker", do="give --storage postgresql://...")
+        raise ConfigError(what, where="--worker", do="use --storage postgresql://...")
     return storage
 
 
 @contextmanager
 def _closing(tracker: "Tracker", last: ExitStack) -> Iterator[None]:
-    """Let MLflow know that the study came to no end, where it did not: once the error has been printed."""
+    """If the block raises, close the study's run in MLflow after the error has been printed."""
     try:
         yield
     except BaseException as error:
@@ -232,8 +233,8 @@ def _on_signals(study: "Study", view: "ProgressView", *, leave_at_once: bool) ->
     assert main is not None
 
     def on_interrupt() -> None:
-        if not leave_at_once and study.interrupt():  # a worker that leaves ends nothing for the others
-            view.say("Ending the search; the best so far go to the holdout. Ctrl-C again stops at once.")
+        if not leave_at_once and study.interrupt():  # a worker that stops does not end the search for others
+            view.say("Ending the search; the best so far play the holdout. Ctrl-C again stops at once.")
         else:
             main.cancel()
 

@@ -1,6 +1,6 @@
-"""A headless Chromium on a page of this machine: what it shows, what it complains of, what it asks for.
+"""A headless Chromium on a local page: its text, its console errors, its requests.
 
-It reaches loopback alone: every other name is unknown to it. Chromium and its driver are Debian's.
+It resolves no name except loopback. Chromium and its driver are Debian's.
 """
 
 import json
@@ -37,20 +37,20 @@ needs_chromium = pytest.mark.skipif(
 )
 
 PATIENCE_S = 300.0
-"""For a page to show something, on a slow machine."""
+"""Maximum seconds for a page to show something, on a slow machine."""
 
 UNAVOIDABLE = (
     "/ajax-api/2.0/mlflow/users/current",  # MLflow's page asks who has signed in: 404 without accounts
-    "ResizeObserver loop completed with undelivered notifications",  # the rest is told in the next frame
+    "ResizeObserver loop completed with undelivered notifications",  # the rest follows in the next frame
 )
-"""Errors in the console that are no fault of what is shown; nothing else is overlooked."""
+"""Console errors that the shown page does not cause; no others are ignored."""
 
 NO_GUIDES = """
 for (const key of ["assistant.fab.autoOpenedOnFirstLoad_v1", "detectIssues.guidanceDismissed_v1"]) {
     try { localStorage.setItem(`mlflow.${key}`, "true"); } catch { /* about:blank keeps nothing */ }
 }
 """
-"""MLflow opens no guide of its own over what is looked at, as for somebody who has closed them once."""
+"""Script that closes MLflow's guides, as a user does once."""
 
 Found = TypeVar("Found")
 
@@ -60,19 +60,19 @@ class Browser:
     """One window.
 
     Attributes:
-        origin: the pages' own; what is asked for elsewhere is told by `strayed`.
+        origin: Origin of the pages; `strayed` lists requests to others.
     """
 
     driver: webdriver.Chrome
     origin: str
 
     def open(self, path: str) -> None:
-        """Go to a page of the origin, afresh, so that nothing of the page before is there."""
+        """Load a page of the origin, without state of the previous page."""
         self.driver.get("about:blank")
         self.driver.get(self.origin + path)
 
     def shows(self, *texts: str) -> str:
-        """Wait until the page shows all of `texts`; all that it shows."""
+        """Wait until the page shows all of `texts`, and return its text."""
 
         def all_there() -> str | None:
             text = self.text
@@ -81,7 +81,7 @@ class Browser:
         return self.wait(all_there, f"the page to show {texts}")
 
     def click(self, css: str, text: str = "") -> None:
-        """Click the first element of `css` that has `text`, when it can be clicked."""
+        """Click the first element of `css` with `text`, once it is clickable."""
 
         def clicked() -> bool:
             for element in self.driver.find_elements(By.CSS_SELECTOR, css):
@@ -93,7 +93,7 @@ class Browser:
         self.wait(clicked, f"a click on {css} {text!r}")
 
     def wait(self, look: Callable[[], Found | None], what: str) -> Found:
-        """What `look` finds, once it does."""
+        """Wait until `look` finds something, and return it."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
@@ -106,21 +106,21 @@ class Browser:
 
     @property
     def text(self) -> str:
-        """The page as it is read."""
+        """The page's text."""
         return self.driver.find_element(By.TAG_NAME, "body").text
 
     def picture(self, path: Path) -> None:
-        """Save what the window shows."""
+        """Save a picture of the window."""
         path.parent.mkdir(parents=True, exist_ok=True)
         assert self.driver.save_screenshot(str(path))
 
     def complaints(self) -> list[str]:
-        """The console's errors since it was last asked."""
+        """Console errors since the last call."""
         told = [entry["message"] for entry in self._log("browser") if entry["level"] == "SEVERE"]
         return [message for message in told if not any(known in message for known in UNAVOIDABLE)]
 
     def strayed(self) -> list[str]:
-        """What was asked for, and was not of the origin, since it was last asked."""
+        """Requests to other origins since the last call."""
         entries = [json.loads(entry["message"])["message"] for entry in self._log("performance")]
         sent = [one["params"] for one in entries if one["method"] == "Network.requestWillBeSent"]
         urls = [str(one["request"]["url"]) for one in sent]
@@ -158,7 +158,7 @@ def browsing(origin: str) -> Iterator[Browser]:
 
 @contextmanager
 def mlflow_ui(project: Project) -> Iterator[str]:
-    """Run `mlflow ui` on the project's store, without what of it looks for the net; yields its origin."""
+    """Run `mlflow ui` on the project's store, without its network requests; yields its origin."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -185,7 +185,7 @@ def dashboard(project: Project) -> Iterator[str]:
 
 @contextmanager
 def _serving(project: Project, port: int, path: str, *command: str, **environ: str) -> Iterator[str]:
-    """Run `python -m command` in the project's folder, once it answers at `path`."""
+    """Run `python -m command` in the project's folder, and wait until it answers at `path`."""
     log = project.folder / f"{command[0]}.log"
     with log.open("w") as out:
         process = subprocess.Popen(

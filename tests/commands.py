@@ -1,7 +1,7 @@
-"""Commands of a test in processes that have imported the lab's dependencies already: 5 s of CPU less each.
+"""Commands of a test in processes that have already imported the lab's dependencies: 5 s less CPU each.
 
-A server, one for each pytest process, imports what is not the lab's own and forks for every command. The lab
-itself is imported afresh in each, and ends as in any interpreter: the server's main program goes on with it.
+A server, one for each pytest process, imports the dependencies and forks for every command. Each fork imports
+the lab itself, and ends like any interpreter, because it continues as the server's main program.
 """
 
 import atexit
@@ -33,14 +33,14 @@ _PRELOADED = (
     *("mlflow.store.tracking.sqlalchemy_workspace_store", "mlflow.store.tracking.file_store"),
     "mlflow.store.model_registry.sqlalchemy_workspace_store",
 )
-"""What a study has imported at its end. Not dspy: it opens a database as it is imported."""
+"""Modules that a study has imported at its end, except dspy, which opens a database on import."""
 
 _MOST = 1 << 17
-"""Bytes of a request: a command and its environment."""
+"""Maximum bytes of a request: a command and its environment."""
 
 
 class Forked(subprocess.Popen[str]):
-    """A command in a fork of the server, to be used as any `Popen` with its output in pipes."""
+    """A command in a fork of the server, with the interface of a `Popen` with pipes."""
 
     def __init__(
         self, server: socket.socket, command: tuple[str, ...], cwd: Path, environ: Mapping[str, str]
@@ -62,7 +62,7 @@ class Forked(subprocess.Popen[str]):
         """The exit code, as `Popen` has it.
 
         Raises:
-            TimeoutExpired: the command is at work after `timeout` seconds.
+            TimeoutExpired: The command is still running after `timeout` seconds.
         """
         if self.returncode is None:
             self._told.settimeout(timeout)
@@ -74,19 +74,19 @@ class Forked(subprocess.Popen[str]):
         return self.returncode
 
     def poll(self) -> int | None:
-        """The exit code, once there is one."""
+        """Wait for the exit code."""
         try:
             return self.wait(0)
         except subprocess.TimeoutExpired:
             return None
 
     def send_signal(self, sig: int) -> None:
-        """Send a signal, if the command is at work."""
+        """Send a signal if the command is running."""
         if self.poll() is None:
             os.kill(self.pid, sig)
 
     def communicate(self, input: str | None = None, timeout: float | None = None) -> tuple[str, str]:
-        """Read to the command's end; what was read before `TimeoutExpired` is kept for the next call."""
+        """Read to the command's end; after `TimeoutExpired` the next call also returns the earlier output."""
         assert input is None, "it reads nothing"
         streams = [stream for stream in (self.stdout, self.stderr) if stream]
         for stream in streams:
@@ -111,7 +111,7 @@ class Server:
     """A running server.
 
     Attributes:
-        environ: what it was started with.
+        environ: Environment variables of the server.
     """
 
     requests: socket.socket
@@ -120,7 +120,7 @@ class Server:
     def serves(self, command: tuple[str, ...], environ: Mapping[str, str], read_late: Iterable[str]) -> bool:
         """Whether a command is the same in a fork: a module, in the server's environment but for `read_late`.
 
-        Another variable may be read when something is imported, or when the interpreter starts.
+        Other variables may be read on import, or when the interpreter starts.
         """
         other = {name for name, _ in environ.items() ^ self.environ.items()}
         return command[0] == "-m" and other <= set(read_late)
@@ -134,7 +134,7 @@ _servers = list[Server]()
 
 
 def server(environ: Mapping[str, str]) -> Server | None:
-    """The server of this process, started at the first call; None where forks are not to be trusted."""
+    """The server of this process, started at the first call; None if forks are not safe."""
     if not _servers and sys.platform == "linux":
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -180,14 +180,14 @@ def _serve(requests: socket.socket) -> list[str]:
 
 
 def _count_time() -> None:
-    """Wait for the commands that have ended, so that their time is counted as the tests' own."""
+    """Wait for ended commands, so that their time counts as the tests'."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
 
 
 def _watch(fds: list[int]) -> None:
-    """Fork once more, and say how that ends; returns in the fork."""
+    """Fork once more, and report how the fork ends; returns in the fork."""
     told = socket.socket(fileno=fds.pop())
     if pid := os.fork():
         for fd in fds:
@@ -200,7 +200,7 @@ def _watch(fds: list[int]) -> None:
 
 
 def _become(wanted: dict[str, Any], fds: list[int]) -> list[str]:
-    """Be as a new interpreter is when it begins with a command."""
+    """Restore the state of a new interpreter that starts a command."""
     for number, fd in enumerate(fds):
         os.dup2(fd, number)
         os.close(fd)

@@ -1,4 +1,4 @@
-"""A real echo server in a process of its own, on loopback, for tests that need one."""
+"""A real echo server in a separate process, on loopback."""
 
 import os
 import signal
@@ -18,13 +18,13 @@ STOP_TIMEOUT_S = 60.0
 
 
 def without_gradio(folder: Path) -> str:
-    """A PYTHONPATH entry that leaves gradio out, as the image does: OpenEnv starts in a third of the time."""
+    """A PYTHONPATH entry without gradio, as in the image: OpenEnv starts in a third of the time."""
     (folder / "gradio.py").write_text("raise ModuleNotFoundError('left out by the tests')\n")
     return str(folder)
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """A free port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -32,14 +32,14 @@ def free_port() -> int:
 
 
 def is_healthy(url: str) -> bool:
-    """Whether an environment server answers there."""
+    """Whether an environment server answers at this URL."""
     with suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
         return bool(answer.status == 200)
     return False
 
 
 def wait_until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Return when the server answers; fail when its process ends or the time is over."""
+    """Wait until the server answers; fail if its process ends or the time is up."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while not is_healthy(url):
         if process.poll() is not None:
@@ -50,7 +50,7 @@ def wait_until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """End the process: asked first, killed if it does not listen."""
+    """Terminate the process, and kill it if it does not end."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(STOP_TIMEOUT_S)

@@ -75,7 +75,7 @@ class FakeDocker:
 
 @contextmanager
 def fake_docker(folder: Path) -> Iterator[FakeDocker]:
-    """The stand-in in `folder`; whatever it left running is stopped at the end."""
+    """The stand-in in `folder`; containers left running are stopped at the end."""
     stand_in = FakeDocker(folder)
     try:
         yield stand_in

@@ -1,4 +1,4 @@
-"""A scripted OpenAI-compatible endpoint on loopback, for faults and timing that no model gives on demand."""
+"""A scripted OpenAI-compatible endpoint on loopback, for faults and timing on demand."""
 
 import json
 import threading
@@ -14,14 +14,14 @@ Body = dict[str, Any]
 
 @dataclass
 class Reply:
-    """What the endpoint sends back: a completion of `text`, or an error of `status`.
+    """An answer of the endpoint: a completion of `text`, or an error with `status`.
 
     Attributes:
-        message, code: of the error.
-        body: sent in place of either.
-        times: how often `body` is sent, one after the other, as one body.
-        delay_s: seconds before anything is sent.
-        sent: share of the body that is sent before the connection is closed; below 0, not even a status.
+        message, code: Message and code of the error.
+        body: Bytes sent instead of either.
+        times: Number of times that `body` is repeated.
+        delay_s: Seconds before the answer.
+        sent: Share of the body that is sent before the connection is closed; below 0, not even a status.
     """
 
     text: str | None = "a fine answer"
@@ -37,18 +37,18 @@ class Reply:
 
 
 MODELS = [{"id": name, "object": "model", "created": 0, "owned_by": "us"} for name in ("big", "small")]
-"""What the endpoint lists at `/models`."""
+"""Models that the endpoint lists at `/models`."""
 
 Script = Callable[[Body], Reply]
 
 
 @dataclass
 class FakeEndpoint:
-    """A running endpoint: where it is, what it was asked, and how many requests it held at once.
+    """A running endpoint: its URL, its requests, and its maximum of concurrent requests.
 
     Attributes:
-        models: the answer to `/models`.
-        heads: the headers of each request, their names in lower case.
+        models: The answer to `/models`.
+        heads: The headers of each request, with names in lower case.
     """
 
     url: str
@@ -63,11 +63,11 @@ class FakeEndpoint:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """URL of the endpoint."""
         return int(self.url.split(":")[2].split("/")[0])
 
     def answer(self, data: bytes) -> tuple[Body, Reply]:
-        """Record a request and run the script on it."""
+        """Record a request, and run the script on it."""
         body: Body = json.loads(data)
         with self._lock:
             self.raw.append(data)
@@ -85,7 +85,7 @@ class FakeEndpoint:
 def fake_endpoint(
     script: Script = lambda _: Reply(), port: int = 0, models: Reply | None = None
 ) -> Iterator[FakeEndpoint]:
-    """Serve `script` on a loopback port, by default a free one, while the context is open."""
+    """Serve `script` on a loopback port, by default a free one, during the block."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

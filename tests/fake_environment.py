@@ -1,4 +1,4 @@
-"""A scripted OpenEnv server on loopback, for what no environment of ours does."""
+"""A scripted OpenEnv server on loopback, for behaviour that our environments do not have."""
 
 import json
 import threading
@@ -18,7 +18,7 @@ MESSAGE = {"type": "object", "properties": {"message": {"type": "string"}}, "req
 
 
 def observation(text: object = "ready", reward: object = 0.0, done: object = False) -> str:
-    """A frame as OpenEnv's server sends it."""
+    """A frame in the format of OpenEnv's server."""
     data = {"observation": {"echoed_message": text}, "reward": reward, "done": done}
     return json.dumps({"type": "observation", "data": data})
 

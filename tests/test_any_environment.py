@@ -1,7 +1,7 @@
-"""An environment that nobody had in mind: generated here, tuned by one experiment file, played and judged.
+"""A generated environment, unknown to the lab: tuned with one experiment file, played and judged.
 
-Its actions, observations, rewards, arguments of reset and `done` are its own, and are not the echo
-environment's; the lab sees none of it but through the declaration.
+Its actions, observations, rewards, reset arguments and `done` differ from the echo environment's; the lab
+knows it only from the declaration.
 """
 
 import asyncio
@@ -159,7 +159,7 @@ Careful: {observation.warning}.'''
 
 
 def opener(body: Body) -> Reply:
-    """A model that turns too far, too little or talks, and does best where it is told both numbers."""
+    """A model that turns too far, too little or talks, and does best if it reads both numbers."""
     if "response_format" in body:  # as many endpoints do
         return Reply(status=400, message="response_format is not supported")
     asked = body["messages"][-1]["content"]
@@ -181,7 +181,7 @@ def project(tmp_path: Path) -> Project:
 
 @contextmanager
 def place(kind: str, project: Project) -> Iterator[str]:
-    """The environment table's text, while the environment can be had there."""
+    """The text of the environment table, while the environment is available."""
     if kind == "in process":
         yield 'python = "vault.py:Vault"'
     else:
@@ -190,7 +190,7 @@ def place(kind: str, project: Project) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("kind", "judge"), [("in process", "mean"), ("at a server", "worst")])
-def test_it_is_tuned_by_one_file_and_what_is_frozen_is_played(
+def test_it_is_tuned_with_one_file_and_the_frozen_prompt_is_played(
     project: Project, kind: str, judge: str
 ) -> None:
     with place(kind, project) as where, fake_endpoint(opener) as endpoint:
@@ -265,7 +265,7 @@ def test_a_frozen_file_runs_no_code_from_outside_of_the_project(project: Project
     assert checked(done.stdout)[2][1] == "false"
 
 
-def test_an_environment_that_stands_no_other_is_played_one_episode_at_a_time(project: Project) -> None:
+def test_an_environment_without_concurrent_sessions_is_played_one_episode_at_a_time(project: Project) -> None:
     project.write("experiments/vault.py", VAULT.replace("SESSIONS = True", "SESSIONS = False"))
     config = EnvironmentConfig(python="experiments/vault.py:Vault")
     open_now, most = 0, 0
@@ -285,7 +285,7 @@ def test_an_environment_that_stands_no_other_is_played_one_episode_at_a_time(pro
     assert most == 1
 
 
-def test_an_argument_that_reset_does_not_take_is_told(project: Project) -> None:
+def test_an_unknown_argument_of_reset_is_reported(project: Project) -> None:
     async def reset() -> None:
         config = EnvironmentConfig(python="experiments/vault.py:Vault")
         async with open_environment(config, project.folder) as environment, environment.session() as session:
@@ -319,7 +319,7 @@ asyncio.run(step())
 """
 
 
-def test_a_step_that_never_returns_keeps_the_process_from_nothing(project: Project) -> None:
+def test_a_step_that_never_returns_does_not_keep_the_process_alive(project: Project) -> None:
     hanging = VAULT.replace(
         "        before = abs", "        import time\n\n        time.sleep(3600)\n        before = abs"
     )
@@ -375,7 +375,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("kind", ["in process", "at a server"])
-def test_an_environment_of_tools_is_asked_for_calls_of_those_it_has(project: Project, kind: str) -> None:
+def test_an_environment_with_tools_gets_calls_of_its_own_tools(project: Project, kind: str) -> None:
     file = project.write("experiments/tools.py", TOOLS)
 
     async def call(config: EnvironmentConfig) -> str:

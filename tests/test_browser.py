@@ -1,7 +1,6 @@
-"""What a person sees of a study: MLflow's pages and the report, in a real browser.
+"""A study in a real browser: MLflow's pages and the report.
 
-A model that would rather act on the page than be read plays in it. The pictures go to the project's folder,
-or to where `PICTURES` says.
+The model's texts try to be active on the page. The pictures go to the project's folder, or to `PICTURES`.
 """
 
 import json
@@ -37,7 +36,7 @@ SECTIONS = (
         "caveats",
     ),
 )
-"""The report's, by their ids."""
+"""Sections of the report, by id."""
 
 BEACON = "http://127.0.0.1:9/beacon.png"
 
@@ -45,7 +44,7 @@ EVIL = f'![x]({BEACON}) <img src="{BEACON}" onerror="document.title=1"> <script>
 
 
 def evil(body: Body) -> Reply:
-    """The known truth, and what would fetch an image or run a script where a page lets it."""
+    """The known truth, with text that would load an image or run a script on an unsafe page."""
     reply = storyteller_is_best(body)
     return replace(reply, text=EVIL + str(reply.text))
 
@@ -55,8 +54,8 @@ class Seen:
     """A finished study, open in a browser at its MLflow.
 
     Attributes:
-        parent, children: its runs, as MLflow's client tells them.
-        traces: of the holdout episodes of what was frozen, by their ids.
+        parent, children: Its runs, from MLflow's client.
+        traces: Ids of the traces of the frozen candidate's holdout episodes.
     """
 
     project: Project
@@ -68,16 +67,16 @@ class Seen:
     traces: list[str]
 
     def picture(self, name: str) -> None:
-        """Take one."""
+        """Take a picture."""
         self.browser.picture(Path(os.environ.get("PICTURES", self.project.folder)) / name)
 
     @property
     def experiment(self) -> str:
-        """The path of its page."""
+        """Path of its page."""
         return f"/#/experiments/{self.parent.info.experiment_id}"
 
     def without_complaint(self) -> None:
-        """Nothing is wrong in the console, and nothing was fetched from elsewhere."""
+        """Check that the console has no errors, and that nothing was loaded from elsewhere."""
         assert self.browser.complaints() == []
         assert self.browser.strayed() == []
         assert self.browser.driver.title not in ("1", "2")
@@ -95,7 +94,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 
 def look(project: Project, endpoint: FakeEndpoint, browser: Browser) -> Seen:
-    """What the server tells of the study."""
+    """The server's answer about the study."""
     client = mlflow.MlflowClient(browser.origin)
     experiment = client.get_experiment_by_name("known")
     assert experiment is not None
@@ -126,7 +125,7 @@ def test_the_studys_view_is_a_table_of_its_trials_best_first(seen: Seen) -> None
 
 
 def test_the_trials_compare_in_parallel_coordinates(seen: Seen) -> None:
-    """The parameters that differ and the return are the axes, without a click; numbers are numbers."""
+    """The differing parameters and the return are the axes without a click; numbers are numeric."""
     search = [run for run in seen.children if run.data.tags["kind"] == "search"]
     first = sorted(search, key=lambda run: str(run.info.run_name))[:12]  # they lie far apart
     ids = json.dumps([run.info.run_id for run in first], separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""The drawings: valid XML whatever is drawn, every mark inside the picture, no word active."""
+"""The charts: always valid XML, every mark inside the picture, no text active."""
 
 import xml.etree.ElementTree as ET
 
@@ -15,7 +15,7 @@ points = st.lists(st.tuples(finite, finite), min_size=1, max_size=20)
 
 
 def inside(svg: str) -> ET.Element:
-    """The picture, once every place in it was seen to lie within its view box."""
+    """The picture, after checking that every point is within its view box."""
     root = ET.fromstring(svg)
     assert root.attrib["viewBox"] == f"0 0 {WIDTH} {HEIGHT}"
     for element in root.iter():
@@ -66,7 +66,7 @@ def test_a_scale_keeps_the_order_and_has_few_round_ticks(drawn: list[tuple[float
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=20))
-def test_nobody_beats_the_front_in_both_and_all_others_are_beaten(drawn: list[tuple[int, int]]) -> None:
+def test_no_point_dominates_the_front_and_all_others_are_dominated(drawn: list[tuple[int, int]]) -> None:
     front = [drawn[place] for place in pareto_front(drawn)]
     for cost, earned in front:
         assert not any(c <= cost and e >= earned and (c, e) != (cost, earned) for c, e in drawn)

@@ -1,4 +1,4 @@
-"""`python -m lab.check`: what an evaluator would accept, and what is wrong with the rest, line by line."""
+"""`python -m lab.check`: what an evaluator accepts, and the faults of the rest, line by line."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def faults(text: str) -> list[str]:
     return [f"{fault.line}: {fault.what}" for fault in check(text.encode("utf-8", "surrogatepass")).faults]
 
 
-def test_what_the_rules_show_is_accepted() -> None:
+def test_the_example_of_the_rules_is_accepted() -> None:
     assert check(GOOD.encode()) == Checked(1, 2, ())
 
 
@@ -83,14 +83,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("change", "told"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_told_by_line(change: tuple[str, str], told: str) -> None:
+def test_each_fault_is_reported_with_its_line(change: tuple[str, str], told: str) -> None:
     assert change[0] in GOOD
     assert any(fault.startswith(told) for fault in faults(GOOD.replace(*change))), faults(
         GOOD.replace(*change)
     )
 
 
-def test_what_is_not_utf_8_is_told() -> None:
+def test_invalid_utf_8_is_reported() -> None:
     assert check(GOOD.encode().replace(b"hello", b"hell\xff")).faults[0].what == "the line is not valid UTF-8"
 
 
@@ -100,7 +100,7 @@ def test_what_is_not_utf_8_is_told() -> None:
         lambda parts: "".join(parts).encode("utf-8", "surrogatepass")
     )
 )
-def test_any_bytes_are_accepted_or_wrong_in_words(data: bytes) -> None:
+def test_any_bytes_are_accepted_or_refused_with_a_reason(data: bytes) -> None:
     checked = check(data)
     assert all(fault.line > 0 and fault.what.isprintable() for fault in checked.faults)
     assert checked.faults or checked.episodes
@@ -143,7 +143,7 @@ def test_the_command_says_accepted_or_not_by_its_exit_code() -> None:
     assert b"absent.txt" in done.stderr
 
 
-def test_the_submissions_own_output_is_accepted(tmp_path: Path) -> None:
+def test_the_output_of_the_submission_is_accepted(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     with fake_endpoint() as endpoint:
         done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="m", HF_TOKEN="k")
@@ -154,7 +154,7 @@ def test_the_submissions_own_output_is_accepted(tmp_path: Path) -> None:
     "mark", [" reward=0.10 done=true", " reward=", " done=true error=", " action=", " env=x"]
 )
 def test_a_line_that_is_full_of_marks_is_checked_at_once(mark: str) -> None:
-    """Ways to cut it grow with the third power of its length: 7 s for 9,000 characters if all are tried."""
+    """The ways to split it grow with the cube of its length: 7 s for 9,000 characters if all are tried."""
     line = f"[STEP] step=1 action={mark * 20_000} reward=0.10 done=true error=null"
     capture = (
         f"[START] task=a env=b model=c{mark * 20_000}\n{line}\n[END] success=true steps=1 rewards=0.10\n"

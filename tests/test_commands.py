@@ -1,4 +1,4 @@
-"""The commands as a user runs them: help, completions, what they print, what they say of a mistake."""
+"""The commands as a user runs them: help, completions, output, error messages."""
 
 import json
 import os
@@ -30,7 +30,7 @@ KEY = "canary-key"
 
 
 def told_truth(body: Body) -> Reply:
-    """The essayist, which is frozen in the project, writes twice as much; all others are equal."""
+    """The essayist, the project's frozen template, writes twice as much; all others are equal."""
     length = 200 if "academic essays" in body["messages"][0]["content"] else 100
     return Reply("\x1b[31m".ljust(length, "x"))
 
@@ -45,7 +45,7 @@ DOCUMENTED = lines_of((ROOT / "docs/commands.md").read_text())
 
 @dataclass(frozen=True)
 class Documented:
-    """A project in which every line of `docs/commands.md` was run, in order, and what each gave."""
+    """A project in which every line of `docs/commands.md` was run, in order, with each result."""
 
     project: Project
     runs: dict[str, "subprocess.CompletedProcess[str]"]
@@ -87,7 +87,7 @@ def test_every_documented_command_runs(documented: Documented) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_is_there_and_its_examples_parse(name: str) -> None:
+def test_help_exists_and_its_examples_parse(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"lab.{name}", "--help"], cwd=ROOT, capture_output=True, text=True, check=False
     )
@@ -111,7 +111,7 @@ def test_every_command_is_documented() -> None:
     assert {name for name in COMMANDS if any(f"lab.{name}" in line for line in DOCUMENTED)} == set(COMMANDS)
 
 
-def test_no_help_imports_what_is_heavy() -> None:
+def test_no_help_imports_heavy_packages() -> None:
     code = f"""
 import sys
 import tomllib
@@ -155,7 +155,7 @@ def test_a_misspelt_command_suggests_the_one_that_was_meant() -> None:
     assert "did you mean show?" in done.stderr
 
 
-def test_show_has_the_evidence_and_only_what_differs_first(documented: Documented) -> None:
+def test_show_has_the_evidence_and_first_only_the_differences(documented: Documented) -> None:
     page = documented.out("show")
     evidence, difference, rest = re.split(r"\n(?:Against the baseline|System text)\n", page)
     assert "n=16" in evidence
@@ -167,7 +167,7 @@ def test_show_has_the_evidence_and_only_what_differs_first(documented: Documente
     assert " free, " in rest  # the embedded model
 
 
-def test_show_is_there_for_programs(documented: Documented) -> None:
+def test_show_prints_json_for_programs(documented: Documented) -> None:
     (line,) = (line for line in DOCUMENTED if line.endswith("--json"))
     table = json.loads(documented.runs[line].stdout)
     assert table["evidence"]["outcome"] == "baseline"
@@ -176,7 +176,7 @@ def test_show_is_there_for_programs(documented: Documented) -> None:
     assert table["provenance"]["dollars"] is None
 
 
-def test_show_says_where_the_baseline_is_gone(tmp_path: Path) -> None:
+def test_show_says_that_the_baseline_is_gone(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     (project.folder / "experiments/echo.toml").unlink()
     done = project.run("-m", "lab.show")
@@ -184,7 +184,7 @@ def test_show_says_where_the_baseline_is_gone(tmp_path: Path) -> None:
     assert "The baseline is unknown: The experiment file does not exist." in done.stdout
 
 
-def test_play_shows_each_step_with_what_is_sent(documented: Documented) -> None:
+def test_play_shows_each_step_with_its_messages(documented: Documented) -> None:
     told = documented.out("play baseline")
     steps = told.split("== Step ")[1:]
     assert [step[0] for step in steps] == list("12345678")
@@ -201,7 +201,7 @@ def test_play_plays_a_trial_of_the_last_study(documented: Documented) -> None:
     settings = {"API_BASE_URL": where[1], "MODEL_NAME": "big"}
     done = documented.project.run("-m", "lab.play", "trial-999", "experiments/smoke.toml", **settings)
     assert done.returncode == 2
-    assert "There is no 'trial-999'" in done.stderr
+    assert "The study has no 'trial-999'" in done.stderr
 
 
 def test_play_plays_a_trial_at_the_endpoint_that_a_variable_names(documented: Documented) -> None:
@@ -214,7 +214,7 @@ def test_play_plays_a_trial_at_the_endpoint_that_a_variable_names(documented: Do
     assert "no server is listening" in done.stderr
 
 
-def test_compare_finds_what_is_there(documented: Documented) -> None:
+def test_compare_finds_a_real_difference(documented: Documented) -> None:
     told = documented.out("compare frozen")
     assert re.search(
         r"^return +160\.0 \[160\.0, 160\.0\] n=16 +80\.0 \[80\.0, 80\.0\] n=16$", told, re.MULTILINE
@@ -242,7 +242,7 @@ def test_noise_is_claimed_as_a_difference_in_at_most_5_of_100_comparisons() -> N
     assert sum(claims) / rounds <= 0.05 + 3 * (0.05 * 0.95 / rounds) ** 0.5
 
 
-def test_a_worse_one_is_said_to_be_worse_and_few_pairs_to_be_too_few() -> None:
+def test_a_worse_candidate_is_called_worse_and_too_few_pairs_inconclusive() -> None:
     rng = random.Random(1)
     (worse,) = compared(noise(rng, 500), noise(rng, 400))
     assert claim("a", "b", worse, 0.95).startswith("a returns less than b: -")
@@ -289,7 +289,7 @@ def mistaken(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.mark.parametrize(("command", "told"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told_in_words_with_what_was_meant(
+def test_a_mistake_is_reported_with_a_suggestion(
     mistaken: Project, command: tuple[str, ...], told: str
 ) -> None:
     name, *arguments = command
@@ -303,7 +303,7 @@ def test_a_mistake_is_told_in_words_with_what_was_meant(
 
 
 def doctor(project: Project, **settings: str) -> tuple[int, dict[str, str]]:
-    """The exit code, and each line's mark by what it is about."""
+    """The exit code, and the mark of each line by its subject."""
     done = project.run("-m", "lab.doctor", **settings)
     assert "Traceback" not in done.stderr, done.stderr
     assert KEY not in done.stdout + done.stderr
@@ -340,7 +340,7 @@ def test_the_doctor_finds_a_model_without_a_name_and_has_a_line_for_all(project:
     assert (marks["endpoint"], marks["key"]) == ("-", "-")
 
 
-def test_the_doctor_finds_a_model_that_there_is_not(project: Project) -> None:
+def test_the_doctor_finds_an_unknown_model(project: Project) -> None:
     with fake_endpoint(lambda _: Reply(status=404)) as endpoint:
         code, marks = doctor(project, API_BASE_URL=endpoint.url, MODEL_NAME="huge", HF_TOKEN=KEY)
     assert code == 3
@@ -355,7 +355,7 @@ def test_the_doctor_finds_no_environment(project: Project) -> None:
     assert [about for about, mark in marks.items() if mark == "FAIL"] == ["environment"]
 
 
-def test_the_doctor_goes_on_without_an_experiment(project: Project) -> None:
+def test_the_doctor_continues_without_an_experiment(project: Project) -> None:
     (project.folder / "experiments/echo.toml").unlink()
     code, marks = doctor(project)
     assert code == 2
@@ -364,7 +364,7 @@ def test_the_doctor_goes_on_without_an_experiment(project: Project) -> None:
     assert marks["disk"] == "ok"
 
 
-def test_a_fault_of_the_labs_own_is_no_traceback_unless_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_in_the_lab_shows_no_traceback_without_debug(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended, manners(debug=False):
         raise KeyError("x")
     assert ended.value.code == 1
@@ -382,7 +382,7 @@ def test_the_installed_command_is_the_entry_point() -> None:
 
 
 @pytest.mark.parametrize("command", [("play", "frozen"), ("compare", "frozen", "baseline")])
-def test_an_endpoint_that_is_down_is_told_in_words(mistaken: Project, command: tuple[str, ...]) -> None:
+def test_an_endpoint_that_is_down_is_an_error(mistaken: Project, command: tuple[str, ...]) -> None:
     name, *arguments = command
     nowhere = {"API_BASE_URL": "http://127.0.0.1:9/v1", "MODEL_NAME": "m"}
     done = mistaken.run("-m", f"lab.{name}", *arguments, **nowhere)

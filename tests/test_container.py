@@ -1,6 +1,6 @@
-"""The images, really run: where a container engine answers, and IMAGE and LAB_IMAGE name what was built.
+"""The images, run for real if a container engine answers and IMAGE and LAB_IMAGE name them.
 
-`.ci/run` builds both and runs this; by hand, with Docker:
+`.ci/run` builds both and runs these tests; manually, with Docker:
 
     docker build -t test:latest . && docker build -t prompt-lab --target lab .
     IMAGE=test:latest LAB_IMAGE=prompt-lab make test
@@ -30,7 +30,7 @@ STOP_S = 5.0
 
 
 def docker(*command: str, timeout_s: float = 120.0) -> str:
-    """Run `docker *command` to its end; what it printed."""
+    """Run `docker *command` to its end, and return its output."""
     done = subprocess.run(
         ["docker", *command], capture_output=True, text=True, timeout=timeout_s, check=False
     )
@@ -39,7 +39,7 @@ def docker(*command: str, timeout_s: float = 120.0) -> str:
 
 
 def no_engine() -> str:
-    """Why no container can be run here; empty where one can."""
+    """Why no container can run here; empty if one can."""
     if not shutil.which("docker"):
         return "there is no `docker` on PATH"
     info = subprocess.run(["docker", "info"], capture_output=True, text=True, timeout=60, check=False)
@@ -47,7 +47,7 @@ def no_engine() -> str:
 
 
 def named(variable: str) -> str:
-    """The image in `variable`; without an image or an engine the test is skipped, and says so."""
+    """The image in `variable`; without an image or an engine the test is skipped with a reason."""
     image = os.environ.get(variable)
     if not image:
         pytest.skip(f"NO CONTAINER IS TESTED: {variable} names no image")
@@ -68,7 +68,7 @@ def lab_image() -> str:
 
 @contextmanager
 def running(image: str, *options: str) -> Iterator[tuple[str, str]]:
-    """A container of `image`, up and healthy: its id, its base URL. It is removed at the end."""
+    """A healthy container of `image`: its id and its base URL; it is removed at the end."""
     container = docker("run", "--detach", "--publish", "127.0.0.1::8000", *options, image).strip()
     try:
         url = f"http://{docker('port', container, '8000/tcp').split()[0]}"
@@ -111,7 +111,7 @@ def test_openenv_accepts_the_running_server(image: str) -> None:
 
 
 def test_openenv_accepts_the_package_at_every_level(image: str) -> None:
-    """With the image that is there: on its own, `openenv validate` would build it once more."""
+    """With the existing image: by itself, `openenv validate` would build it again."""
     code = f"""
 import pathlib, sys
 from openenv.cli.commands.validate import _render_report
@@ -132,7 +132,7 @@ print(_render_report(run_validation(pathlib.Path({str(ECHO)!r}), provider=Built(
     assert "Verdict: WARN" in done.stdout
 
 
-def test_a_submission_plays_an_episode_in_a_container_of_its_own(image: str, tmp_path: Path) -> None:
+def test_a_submission_plays_an_episode_in_a_separate_container(image: str, tmp_path: Path) -> None:
     before = docker("ps", "--all", "--quiet")
     with fake_endpoint(lambda _: Reply("y" * 10)) as endpoint:
         done = Project.make(tmp_path).run(

@@ -1,4 +1,4 @@
-"""The lines that an evaluator reads: their form, and that any text survives them."""
+"""The lines that an evaluator reads: their form, and that any text reads back."""
 
 import re
 

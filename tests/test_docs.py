@@ -1,4 +1,4 @@
-"""Every command and snippet in README and docs runs or loads, or is named here with where it is tested."""
+"""Every command and snippet in README and docs runs or loads, or is listed here with its test."""
 
 import re
 import shlex
@@ -48,7 +48,7 @@ ELSEWHERE = {
     "python -m benchmarks": "they take minutes to hours; their results are committed",
     "python benchmarks/": "they take minutes to hours; their results are committed",
 }
-"""What a page's commands begin with that are not run here, and why."""
+"""Prefixes of commands that are not run here, with the reason."""
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -65,7 +65,7 @@ def blocks(page: Path, *languages: str) -> list[Block]:
 
 
 def commands(page: Path) -> list[str]:
-    """A page's commands, a line each, without comments; of a transcript, those after a prompt."""
+    """A page's commands, one per line, without comments; in a transcript, those after a prompt."""
     lines = [line for block in blocks(page, "sh") for line in block.text.splitlines()]
     shown = [
         line[2:] for block in blocks(page, "console") for line in block.text.splitlines() if line[:2] == "$ "
@@ -79,7 +79,7 @@ def talks(body: Body) -> Reply:
 
 
 def in_small(project: Project) -> None:
-    """The same experiments, with the least calls that they can do with."""
+    """The same experiments with the minimum number of calls."""
     for path in (project.folder / "experiments").glob("*.toml"):
         experiment = load_experiment(path)
         least = experiment.verdict_calls + experiment.search.headroom * experiment.task.max_steps
@@ -169,8 +169,8 @@ def test_every_option_of_a_command_is_in_its_reference(name: str) -> None:
     assert options - {"--help", "--install-completion", "--show-completion"} <= told
 
 
-def test_the_files_that_start_many_workers_say_what_the_lab_understands() -> None:
-    """Docker and Kubernetes are not asked: that the commands exist, and sessions for all episodes."""
+def test_the_files_that_start_many_workers_use_valid_settings() -> None:
+    """Without Docker and Kubernetes: the commands exist, and there are sessions for all episodes."""
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     job = yaml.safe_load((ROOT / "docs/job.yaml").read_text())["spec"]
     (container,) = job["template"]["spec"]["containers"]

@@ -55,7 +55,7 @@ async def play(url: str, messages: Sequence[str]) -> list[tuple[str, float]]:
 
 
 async def open_session(url: str) -> TestEnv:
-    """A client whose session the server has let in; a session closed a moment ago may still hold its slot."""
+    """A client whose session the server has accepted; a session just closed may still hold its slot."""
     deadline = time.monotonic() + SLOT_TIMEOUT_S
     while True:
         env = TestEnv(base_url=url)
@@ -125,7 +125,7 @@ def test_awkward_text_comes_back_exactly(server: str) -> None:
     assert [echo for echo, _ in asyncio.run(play(server, AWKWARD))] == AWKWARD
 
 
-def test_sessions_play_at_once_up_to_the_limit_and_the_next_is_told_so(server: str) -> None:
+def test_sessions_play_concurrently_up_to_the_limit_and_the_next_is_refused(server: str) -> None:
     async def crowd() -> None:
         sessions = [await open_session(server) for _ in range(MAX_SESSIONS)]
         late = TestEnv(base_url=server)

@@ -31,7 +31,7 @@ from tests.test_resume import (
 )
 
 TOKENS = EXPERIMENT.replace("calls = 240", "tokens = 3600")
-"""15 tokens a call, as long as nothing becomes dearer."""
+"""15 tokens per call, before answers become longer."""
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def write(project: Project, *changes: tuple[str, str], text: str = EXPERIMENT) -
 
 
 def dearer_after(calls: int, tokens: int) -> Callable[[Body], Reply]:
-    """Answers report so many more tokens, once `calls` were made."""
+    """Answers that report more tokens after `calls` calls."""
     made, lock = [0], threading.Lock()
 
     def script(body: Body) -> Reply:
@@ -61,7 +61,7 @@ def dearer_after(calls: int, tokens: int) -> Callable[[Body], Reply]:
 
 
 def confirmed(project: Project) -> int:
-    """How many episodes of the confirmation have ended."""
+    """Number of ended episodes of the confirmation."""
     if not (project.folder / ".lab/calls.db").exists():
         return 0
     seeds = [int(str(seed)) for (seed,) in rows(project, "select seed from episodes")]
@@ -73,7 +73,9 @@ def test_time_ends_the_search_and_the_verdict_is_played_to_its_end(project: Proj
     with fake_endpoint(by_the_request) as endpoint:
         done = tune(project, endpoint)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"The search's 0.01 minutes are over; the verdict will take about \d+ more", done.stderr)
+    assert re.search(
+        r"The search's 0.01 minutes are over; the verdict will take about \d+ more minutes", done.stderr
+    )
     assert done.stderr.index("minutes are over") < done.stderr.index("Confirming")
     assert tomllib.loads(frozen(project))["evidence"]["episodes"] == 6
 
@@ -93,7 +95,7 @@ def test_tokens_that_run_out_in_the_search_leave_the_best_so_far_and_a_raised_li
         assert frozen(project) == before
         again = tune(project, endpoint, "--json")
         assert again.returncode == 5
-        assert "No call is left (budget.tokens = 3600)" in again.stderr
+        assert "No calls left (budget.tokens = 3600)" in again.stderr
         result = json.loads(again.stdout)
         assert result["verdict"] is None
         assert result["unvalidated"]["trial"] in done.stdout
@@ -117,7 +119,7 @@ def test_tokens_that_run_out_in_the_search_leave_the_best_so_far_and_a_raised_li
 
 
 def test_useless_answers_that_count_as_calls_leave_the_verdict_all_its_pairs(project: Project) -> None:
-    """An answer of five has no choices: the search leaves room for as many in the verdict."""
+    """One of five answers has no choices: the search reserves as many repeats for the verdict."""
     made, lock = [0], threading.Lock()
 
     def script(body: Body) -> Reply:
@@ -139,7 +141,7 @@ def test_tokens_that_run_out_in_the_holdout_give_a_verdict_on_the_pairs_that_wer
     write(project, ("in_flight = 6", "in_flight = 2"), text=TOKENS)
 
     def script(body: Body) -> Reply:
-        """Once all are confirmed, an answer takes four times the tokens."""
+        """An answer with four times the tokens once all are confirmed."""
         reply = by_the_request(body)
         reply.prompt_tokens += 75 if confirmed(project) == 2 * 3 else 0
         return reply
@@ -156,13 +158,13 @@ def test_tokens_that_run_out_in_the_holdout_give_a_verdict_on_the_pairs_that_wer
     assert again.stdout == done.stdout
 
 
-def test_calls_that_were_lowered_below_what_is_made_end_before_anything_is_started(project: Project) -> None:
+def test_a_limit_below_the_calls_made_ends_the_study_before_anything_starts(project: Project) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         kill_after(project, endpoint, 130)
     write(project, ("calls = 240", "calls = 92"))
     done = project.run("-m", "lab.tune", "experiments/known.toml", **settings(endpoint))  # nobody listens
     assert done.returncode == 5, done.stderr
-    assert "No call is left (budget.calls = 92)" in done.stderr
+    assert "No calls left (budget.calls = 92)" in done.stderr
     assert "NOT VALIDATED" in done.stdout
 
 
@@ -195,7 +197,7 @@ def test_a_wider_space_is_searched_by_a_study_that_is_not_finished(project: Proj
         (("temperature = 0.7", "temperature = 0.6"), "-baseline.sampling.temperature = 0.7"),
     ],
 )
-def test_what_episodes_depend_on_may_not_change(
+def test_the_inputs_of_episodes_must_not_change(
     broken_off: tuple[Project, FakeEndpoint], change: tuple[str, str], told: str
 ) -> None:
     project, endpoint = broken_off
@@ -208,7 +210,7 @@ def test_what_episodes_depend_on_may_not_change(
 
 @pytest.fixture(scope="module")
 def broken_off(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, FakeEndpoint]:
-    """A study that was killed after some 20 calls; its endpoint is gone."""
+    """A study killed after about 20 calls; its endpoint is gone."""
     project = a_project(tmp_path_factory.mktemp("broken") / "project")
     with fake_endpoint(by_the_request) as endpoint:
         kill_after(project, endpoint, 20)
@@ -240,7 +242,7 @@ def test_ctrl_c_before_the_first_episode_has_ended_stops_and_the_same_command_re
     assert count(project, "studies") == 1
 
 
-def test_where_to_freeze_is_looked_at_before_a_call_is_paid_for(project: Project) -> None:
+def test_the_output_path_is_checked_before_the_first_call(project: Project) -> None:
     project.write("a-file", "")
     with fake_endpoint(by_the_request) as endpoint:
         below, folder = (
@@ -266,14 +268,14 @@ def test_a_result_that_cannot_be_written_is_printed_and_costs_nothing_to_write_e
         elsewhere = tune(project, endpoint, "--out", "out/other.toml")
     assert done.returncode == 1
     assert "over the baseline" in done.stdout
-    assert "name another file with --out" in done.stderr
+    assert "with another --out" in done.stderr
     assert elsewhere.returncode == 0, elsewhere.stderr
     assert len(endpoint.requests) == asked
     assert "python inference.py out/other.toml" in elsewhere.stdout
     assert read_frozen(project.folder / "out/other.toml").candidate.template.name == "storyteller"
 
 
-def test_the_latest_study_is_the_one_that_was_begun_last_also_where_the_clock_was_set_back(
+def test_the_latest_study_is_the_one_started_last_even_if_the_clock_was_set_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path / "calls.db")
@@ -301,7 +303,7 @@ def test_a_clock_that_was_set_back_adds_no_minutes_to_a_study(
 
 
 def test_a_baseline_that_the_endpoint_refused_is_tried_again_by_the_same_command(project: Project) -> None:
-    """Its failure is on record; the study resumes all the same, once the endpoint takes its requests."""
+    """The study resumes despite its recorded failure, once the endpoint accepts its requests."""
     refuses = [True]
 
     def script(body: Body) -> Reply:

@@ -1,4 +1,4 @@
-"""The endpoint's client: what can go wrong with a call, told apart, tried again where that is of use."""
+"""The endpoint's client: failures of calls are distinguished, and retried if that can help."""
 
 import asyncio
 import base64
@@ -45,7 +45,7 @@ ONCE = Patience(timeout_s=30.0, attempts=1)
 
 
 def ask(url: str, patience: Patience = ONCE, times: int = 1) -> list[Completion | LabError]:
-    """The outcome of so many calls, one after the other, of one client."""
+    """The outcomes of sequential calls of one client."""
 
     async def main() -> list[Completion | LabError]:
         outcomes = list[Completion | LabError]()
@@ -108,7 +108,7 @@ TOLD = {
 
 
 @pytest.mark.parametrize(("reply", "kind", "told"), TOLD.values(), ids=TOLD)
-def test_what_goes_wrong_is_told_apart(reply: Reply, kind: type[LabError], told: str) -> None:
+def test_failures_are_distinguished(reply: Reply, kind: type[LabError], told: str) -> None:
     with fake_endpoint(lambda _: reply) as endpoint:
         error = failure(endpoint.url, Patience(attempts=1, whole_s=0.1))
     assert isinstance(error, kind)
@@ -116,7 +116,7 @@ def test_what_goes_wrong_is_told_apart(reply: Reply, kind: type[LabError], told:
     assert len(str(error).splitlines()) <= 4
 
 
-def test_the_message_for_an_unknown_model_lists_those_that_there_are() -> None:
+def test_the_message_for_an_unknown_model_lists_the_known_ones() -> None:
     with fake_endpoint(lambda _: Reply(status=404)) as endpoint:
         assert "set MODEL_NAME to one of: big, small" in str(failure(endpoint.url))
 
@@ -131,7 +131,7 @@ def test_an_endpoint_that_repeats_the_key_does_not_make_it_known(status: int) ->
 
 @contextmanager
 def listener(behave: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server below HTTP: `behave` has each connection."""
+    """A TCP server: `behave` handles each connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -155,7 +155,7 @@ def hang(connection: socket.socket) -> None:
 
 
 def drip(connection: socket.socket) -> None:
-    """An answer that never ends, a byte at a time: no single read is late."""
+    """An answer that never ends, one byte at a time, so that no single read times out."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
     try:
         for _ in range(100):
@@ -166,7 +166,7 @@ def drip(connection: socket.socket) -> None:
 
 
 def certificate(folder: Path, name: str) -> ssl.SSLContext:
-    """A server's, that it signed itself, for a host of this name."""
+    """A self-signed server certificate for this host name."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -238,7 +238,7 @@ def test_a_server_that_answers_with_no_http_broke_off(behave: Callable[[socket.s
 
 
 def answered(connection: socket.socket, heads: list[bytes]) -> None:
-    """One call, on a connection that the server then closes without having said so."""
+    """One call, on a connection that the server then closes without notice."""
     head, _, rest = connection.recv(65536).partition(b"\r\n\r\n")
     heads.append(head)
     if not rest:
@@ -271,7 +271,7 @@ def test_a_user_and_a_password_in_the_address_go_in_place_of_the_key() -> None:
     assert f"\r\nauthorization: Bearer {KEY}".encode() in heads[1]
 
 
-def test_an_address_that_is_none_is_told_at_once_and_apart() -> None:
+def test_an_invalid_address_is_a_separate_error_at_once() -> None:
     patience = Patience(attempts=10)
     error = failure("http://no-such-host.invalid/v1", patience)
     assert isinstance(error, UnreachableError)
@@ -284,7 +284,7 @@ def test_an_address_that_is_none_is_told_at_once_and_apart() -> None:
         assert "cannot be reached" in failure(url.replace("http:", "https:"), patience).what
 
 
-def test_a_socks_proxy_is_refused_where_the_way_leads_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socks_proxy_is_refused_if_it_would_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with pytest.raises(ConfigError, match="SOCKS"):
@@ -293,7 +293,7 @@ def test_a_socks_proxy_is_refused_where_the_way_leads_through_it(monkeypatch: py
         assert isinstance(ask(endpoint.url, ONCE)[0], Completion)
 
 
-def test_a_key_is_read_without_its_line_end_and_refused_with_what_no_header_takes() -> None:
+def test_a_key_is_stripped_of_its_line_end_and_refused_with_invalid_characters() -> None:
     model = ModelChoice("https://api.example.invalid/v1", "big")
     here = {"API_BASE_URL": model.endpoint}
     assert hosted_endpoint(model, {**here, "HF_TOKEN": " hf_key\r\n"}).api_key == "hf_key"
@@ -313,7 +313,7 @@ def test_a_failed_attempt_is_made_again_and_counted() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 404])
-def test_what_no_attempt_can_mend_is_asked_once(status: int) -> None:
+def test_an_error_that_no_retry_can_solve_is_requested_once(status: int) -> None:
     with fake_endpoint(lambda _: Reply(status=status)) as endpoint:
         failure(endpoint.url, Patience(attempts=5))
     assert len(endpoint.requests) == 1
@@ -330,7 +330,7 @@ def test_attempts_are_limited_but_not_by_an_endpoint_that_is_busy() -> None:
     assert outcome.attempts == 4
 
 
-def test_calls_that_are_asked_for_together_begin_apart() -> None:
+def test_concurrent_calls_start_apart() -> None:
     asked = list[float]()
 
     def script(_: Body) -> Reply:
@@ -344,7 +344,7 @@ def test_calls_that_are_asked_for_together_begin_apart() -> None:
 
     with fake_endpoint(script) as endpoint:
         asyncio.run(main(endpoint.url))
-    assert max(asked) - min(asked) > 99 * APART_S / 2  # half of it, since the server has delays of its own
+    assert max(asked) - min(asked) > 99 * APART_S / 2  # half of it, because the server adds delays
 
 
 def test_retry_after_is_obeyed_by_all_calls() -> None:
@@ -371,7 +371,7 @@ def test_retry_after_is_obeyed_by_all_calls() -> None:
 
 
 def test_a_server_that_comes_back_is_waited_for_once_it_has_answered() -> None:
-    """A refused connection is the end of a study that never began, and a wait for one that did."""
+    """A refused connection ends a study at its start, and is waited for later."""
 
     async def main() -> tuple[Completion, Completion]:
         with fake_endpoint(lambda _: Reply(headers={"Connection": "close"})) as endpoint:
@@ -394,7 +394,7 @@ def test_a_server_that_comes_back_is_waited_for_once_it_has_answered() -> None:
 def test_calls_at_once_fall_when_the_endpoint_pushes_back_and_grow_again(
     monkeypatch: pytest.MonkeyPatch, pushed_back: CallError
 ) -> None:
-    """24 want in, all the time; the endpoint bears 4 at once, and from the 400th call on any number."""
+    """24 concurrent callers; the endpoint accepts 4 at once, and any number from the 400th call on."""
     monkeypatch.setattr("lab.llm.throttle.FIRST_WAIT_S", 0.1)
     monkeypatch.setattr("lab.llm.throttle.FALLS_APART_S", 0.2)
     held, now = list[int](), 0
@@ -432,7 +432,7 @@ def test_calls_at_once_fall_when_the_endpoint_pushes_back_and_grow_again(
     ],
 )
 def test_a_minute_has_no_more_requests_or_tokens_than_allowed(patience: Patience, least_s: float) -> None:
-    """20 calls of 100 tokens at 10 requests or 1,000 tokens a second."""
+    """20 calls of 100 tokens at 10 requests or 1,000 tokens per second."""
 
     async def answer() -> int:
         return 100
@@ -489,7 +489,7 @@ def test_any_body_is_an_answer_or_says_why_not(data: bytes) -> None:
 
 
 @given(st.text(alphabet=st.characters(codec=None, categories=["L", "Cs", "Cc", "So"])), st.integers(0, 10**6))
-def test_a_text_arrives_as_it_is_but_for_what_cannot_be_written(text: str, tokens: int) -> None:
+def test_a_text_arrives_unchanged_except_for_unencodable_characters(text: str, tokens: int) -> None:
     table = {"choices": [{"message": {"content": text}}], "usage": {"prompt_tokens": tokens}}
     clean = text.encode("utf-8", "replace").decode()
     assert read_answer(json.dumps(table).encode(), "here") == Answer(clean, "", tokens, 0)

@@ -1,4 +1,4 @@
-"""Opening an environment: in process, by URL and from an image are played alike, and fail with words."""
+"""Opening an environment in process, by URL and from an image: equal episodes, clear errors."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ TASK = Task("echo", "test", max_steps=2, max_tokens=10, max_return=2.0, success_
 
 
 class Talker:
-    """A model that always says the same."""
+    """A model that always gives the same answer."""
 
     async def complete(
         self,
@@ -153,7 +153,7 @@ def test_a_server_that_dies_in_the_episode_is_an_environments_failure(tmp_path: 
 
 
 def failure_of_play(say: Say) -> EnvError:
-    """How an episode ends whose server answers so."""
+    """The ending of an episode with this server."""
 
     async def episode(url: str) -> None:
         config = replace(ECHO, url=url, step_timeout_s=2.0)
@@ -197,11 +197,11 @@ FAULTS: dict[str, tuple[Say, str]] = {
 
 
 @pytest.mark.parametrize(("say", "told"), FAULTS.values(), ids=FAULTS)
-def test_whatever_a_server_does_is_an_environments_failure_in_words(say: Say, told: str) -> None:
+def test_any_behaviour_of_a_server_is_an_environment_error(say: Say, told: str) -> None:
     assert told in failure_of_play(say).what
 
 
-def test_no_reward_is_a_reward_of_zero_and_a_surrogate_is_no_trap() -> None:
+def test_no_reward_counts_as_zero_and_a_surrogate_is_replaced() -> None:
     async def episode(url: str) -> Episode:
         config = replace(ECHO, url=url)
         async with open_environment(config) as environment, environment.session() as session:
@@ -227,14 +227,14 @@ def test_an_action_that_the_server_refuses_is_that_steps_error() -> None:
 
 
 @pytest.mark.parametrize("action", [None, [], "text"])
-def test_a_server_that_does_not_say_what_its_actions_are_is_told(action: object) -> None:
+def test_a_server_without_an_action_schema_is_reported(action: object) -> None:
     with fake_environment(lambda *_: observation(), action) as url:
         error = failure(replace(ECHO, url=url))
     assert "publishes no usable action schema" in error.what
     assert error.where == f"{url}/schema"
 
 
-def test_a_space_is_played_at_its_url_and_the_surroundings_go_before_a_declaration() -> None:
+def test_a_space_is_played_at_its_url_and_variables_override_a_declaration() -> None:
     declared = EnvironmentConfig(space="Some_Owner/My.Env")
     assert declared.address == "https://some-owner-my-env.hf.space"
     image = choose_environment(declared, {"IMAGE_NAME": "test:latest"})

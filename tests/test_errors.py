@@ -1,4 +1,4 @@
-"""Errors for people: four lines at most, whatever the texts in them are."""
+"""Errors for people: at most four lines, whatever texts they contain."""
 
 from hypothesis import given
 from hypothesis import strategies as st

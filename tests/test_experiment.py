@@ -1,4 +1,4 @@
-"""Experiment files: what they say is what is tried; a mistake is told by file, key and what is allowed."""
+"""Experiment files: they define the space; errors name file, key and allowed values."""
 
 import re
 import tomllib
@@ -40,7 +40,7 @@ def changed(project: Project, old: str, new: str) -> Path:
 
 
 @pytest.mark.parametrize("path", sorted(Path("experiments").glob("*.toml")), ids=str)
-def test_the_experiments_that_come_along_are_sound(path: Path) -> None:
+def test_the_included_experiments_are_valid(path: Path) -> None:
     experiment = load_experiment(path)
     assert experiment.name == path.stem
 
@@ -118,7 +118,7 @@ def test_the_baseline_of_echo_is_the_reference_at_its_settings() -> None:
         ("history = [0, 1]", "demonstrations = [0, 9]", "space.demonstrations", "from 0 to 8"),
     ],
 )
-def test_a_mistake_is_told_by_file_key_and_cure(
+def test_a_mistake_is_reported_with_file_key_and_remedy(
     project: Project, old: str, new: str, key: str, told: str
 ) -> None:
     path = changed(project, old, new)
@@ -156,14 +156,14 @@ def test_a_key_is_found_in_its_line(path: Path) -> None:
     assert found >= 20
 
 
-def test_a_mistakes_line_is_told(project: Project) -> None:
+def test_the_line_of_a_mistake_is_reported(project: Project) -> None:
     path = changed(project, "calls = ", "calls = 'many' # ")
     (number,) = [n for n, line in enumerate(path.read_text().splitlines(), 1) if "many" in line]
     with pytest.raises(ConfigError, match=f"line {number}, budget.calls"):
         load_experiment(path)
 
 
-def test_an_absent_experiment_names_those_that_are_there() -> None:
+def test_an_absent_experiment_lists_the_existing_ones() -> None:
     with pytest.raises(ConfigError, match=r"experiments/echo\.toml"):
         load_experiment(Path("experiments/ecco.toml"))
 
@@ -188,7 +188,7 @@ VALUES = st.recursive(
         st.sampled_from([*LIMITS, "template", "layout", "show_rewards", "stop"]), VALUES, max_size=3
     )
 )
-def test_any_space_is_one_or_an_error(project: Project, table: dict[str, object]) -> None:
+def test_any_table_is_a_space_or_an_error(project: Project, table: dict[str, object]) -> None:
     baseline = load_experiment(ECHO).baseline
     with suppress(ConfigError):
         read_space(
@@ -207,7 +207,7 @@ def test_a_candidate_of_the_space_keeps_to_it_and_is_found_again(data: st.DataOb
     assert space.candidate(found) == candidate
 
 
-def test_what_the_space_does_not_name_keeps_the_baselines_value(project: Project) -> None:
+def test_settings_outside_the_space_keep_the_baselines_value(project: Project) -> None:
     text = ECHO.read_text()
     table = tomllib.loads(text)["space"]
     start = text.index("[space]")

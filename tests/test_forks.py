@@ -1,4 +1,4 @@
-"""A command in a fork of `tests.commands`: it begins and ends as one in an interpreter of its own does."""
+"""A command in a fork of `tests.commands` starts and ends as in a separate interpreter."""
 
 import signal
 import subprocess
@@ -45,7 +45,7 @@ def random_of(done: "subprocess.CompletedProcess[str]") -> str:
 
 
 @pytest.mark.parametrize("how", ["zero", "three", "words", "raise", "kill 2", "kill 9", "kill 15"])
-def test_it_begins_and_ends_as_in_an_interpreter_of_its_own(project: Project, how: str) -> None:
+def test_it_starts_and_ends_as_in_a_separate_interpreter(project: Project, how: str) -> None:
     command = ("-m", "probe", how, "--flag")
     forked, fresh = project.run(*command, MODEL_NAME="m"), project.afresh.run(*command, MODEL_NAME="m")
     assert forked.returncode == fresh.returncode
@@ -80,7 +80,7 @@ def test_it_is_signalled_and_waited_for_as_any_process(
         (("-m", "probe", "zero"), {"PYTHONIOENCODING": "ascii"}),
     ],
 )
-def test_what_may_depend_on_how_it_starts_has_a_new_interpreter(
+def test_commands_that_depend_on_their_start_get_a_new_interpreter(
     project: Project, command: tuple[str, ...], settings: dict[str, str]
 ) -> None:
     process = project.start(*command, **settings)

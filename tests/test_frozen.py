@@ -1,4 +1,4 @@
-"""The frozen prompt: what is written is read back, and a changed byte is refused."""
+"""The frozen prompt: it reads back as written, and a changed byte is refused."""
 
 import dataclasses
 import re
@@ -30,7 +30,7 @@ TEXT = (
     .map("".join)
     .filter(str.strip)
 )
-"""Any Unicode, and what a TOML file does not take as it is more often."""
+"""Any Unicode, with more of what TOML must escape."""
 
 FIELDS = st.dictionaries(TEXT | st.just(""), TEXT, max_size=2).map(lambda fields: tuple(fields.items()))
 TASK = Task("echo", "test", 8, 150, 120.0, 0.1)
@@ -148,7 +148,7 @@ def test_an_absent_file_says_what_to_do(tmp_path: Path) -> None:
         read_frozen(tmp_path / "best.toml")
 
 
-def test_lines_stay_lines_where_one_ends_with_a_carriage_return(file: Path) -> None:
+def test_lines_with_a_carriage_return_read_back_unchanged(file: Path) -> None:
     template = PromptTemplate("t", "Be long.\nVery long.", "Step {step}\r\n\r\n{observation}")
     freeze(a_frozen_prompt(Candidate(template)), file)
     assert "Be long.\nVery long." in file.read_text()
@@ -165,7 +165,7 @@ def test_lines_stay_lines_where_one_ends_with_a_carriage_return(file: Path) -> N
     ],
     ids=["not written", "not read", "too large"],
 )
-def test_what_does_not_read_back_is_not_frozen(file: Path, changes: dict[str, Any]) -> None:
+def test_a_prompt_that_does_not_read_back_is_not_frozen(file: Path, changes: dict[str, Any]) -> None:
     before = file.read_bytes()
     with pytest.raises(LabError, match="unchanged") as caught:
         freeze(dataclasses.replace(a_frozen_prompt(), **changes), file)

@@ -1,4 +1,4 @@
-"""The headroom test: it sees differences that are there, and rarely any that are not."""
+"""The warm-up test finds real differences between candidates, and rarely finds false ones."""
 
 import math
 from collections.abc import Callable
@@ -39,22 +39,22 @@ def test_it_is_students_test(contenders: Values, last: Values) -> None:
 
 
 @pytest.mark.parametrize(("contenders", "last"), [([], [1.0]), ([1.0], []), ([1.0], [0.0]), ([], [])])
-def test_what_cannot_tell_says_nothing(contenders: Values, last: Values) -> None:
+def test_undefined_tests_have_no_result(contenders: Values, last: Values) -> None:
     assert headroom(contenders, last) is None
 
 
-def test_no_noise_at_all_is_no_accident() -> None:
+def test_a_difference_without_noise_is_significant() -> None:
     equal, different = headroom([0.1 + 0.2, 0.3], [0.3, 0.3]), headroom([2.0, 2.0], [1.0, 1.0])
     assert equal is not None
     assert different is not None
     assert not equal.found
-    assert "NONE SEEN" in str(equal)
+    assert "no difference found" in str(equal)
     assert different.found
-    assert "something to find" in str(different)
+    assert "something to gain" in str(different)
 
 
 def raced(truth: Callable[[Candidate], float], noise: float, seed: int) -> tuple[Race, Headroom | None]:
-    """A race of 100 episodes whose seeds differ from each other, and what the test says on the way."""
+    """A race of 100 episodes on seeds of different difficulty, and the test's result."""
     rng = np.random.default_rng(seed)
     race = a_race(SPACE, seed)
     for params in at_random(SPACE.distributions(), 10, rng):
@@ -67,7 +67,7 @@ def raced(truth: Callable[[Candidate], float], noise: float, seed: int) -> tuple
 
 
 def looked_at(race: Race, episodes: int, earned: Callable[[OpenTrial, int], float]) -> Headroom | None:
-    """What the test says of a race, once at most."""
+    """The test's result in a race, given at most once."""
     said = list[Headroom]()
     look = race.headroom
 
@@ -82,14 +82,14 @@ def looked_at(race: Race, episodes: int, earned: Callable[[OpenTrial, int], floa
     return said[0] if said else None
 
 
-def test_equal_candidates_seldom_look_different() -> None:
+def test_equal_candidates_are_seldom_found_different() -> None:
     told = [raced(lambda _: 0.0, 50, seed)[1] for seed in range(120)]
     found = [headroom.found for headroom in told if headroom is not None]
     assert len(found) > 90
     assert np.mean(found) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / len(found))
 
 
-def test_spread_beyond_the_noise_is_seen_for_a_few_episodes() -> None:
+def test_real_differences_are_found_at_the_cost_of_a_few_episodes() -> None:
     def truth(candidate: Candidate) -> float:
         return 80.0 * "abcdef".index(candidate.template.name)
 
@@ -102,7 +102,7 @@ def test_spread_beyond_the_noise_is_seen_for_a_few_episodes() -> None:
 
 
 def only_new(truth: Callable[[Candidate], float], seed: int) -> Headroom | None:
-    """What the test says of a race that tries something new each time, and plays none again by itself."""
+    """The test's result in a race that always plays a new candidate."""
     rng = np.random.default_rng(seed)
     race = a_race(SPACE, seed)
     for params in at_random(SPACE.distributions(), 10 * LATE + 5, rng):
@@ -115,7 +115,7 @@ def only_new(truth: Callable[[Candidate], float], seed: int) -> Headroom | None:
     return found
 
 
-def test_where_the_race_plays_nobody_again_the_test_asks_for_it() -> None:
+def test_the_test_requests_second_episodes_if_the_race_plays_none() -> None:
     equal = [only_new(lambda _: 0.0, seed) for seed in range(200)]
     assert sum(one.found for one in equal if one) <= 200 * 0.05 + 3 * math.sqrt(200 * 0.05 * 0.95)
     apart = [only_new(lambda one: 80.0 * "abcdef".index(one.template.name), seed) for seed in range(40)]

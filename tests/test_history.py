@@ -1,4 +1,4 @@
-"""A study read back from its record: the trials and the verdict that were, without a call."""
+"""A study read back from its record: the same trials and verdict, without a call."""
 
 import asyncio
 import re
@@ -31,7 +31,7 @@ async def read(folder: Path) -> tuple[list[str], Outcome | None]:
     async with past_study(Which(folder / "experiments/known.toml")) as past:
         assert past.candidate("baseline") == past.experiment.baseline
         assert past.candidate("1") == past.candidate("trial-001")
-        with pytest.raises(ConfigError, match="There is no 'trial-999'"):
+        with pytest.raises(ConfigError, match="The study has no 'trial-999'"):
             past.candidate("999")
         return [trial.name for trial in past.trials], past.outcome
 
@@ -41,7 +41,7 @@ def project(tmp_path: Path) -> Project:
     return a_project(tmp_path / "project")
 
 
-def test_a_finished_study_is_read_back_whole(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_study_is_read_back_completely(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         done = project.run(*COMMAND, **settings(endpoint))
         assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Whatever an endpoint sends, a call ends: bounded in memory and time, counted, and told in words."""
+"""Whatever an endpoint sends, a call ends: bounded in memory and time, counted, with a clear error."""
 
 import asyncio
 import gzip
@@ -29,10 +29,10 @@ from tests.test_endpoint import ask, failure
 from tests.test_tune import EXPERIMENT
 
 HUGE = 300_000_000
-"""Bytes of a body that no call has use for."""
+"""Bytes of a useless body."""
 
 MOST_MB = 250
-"""Of memory that a process takes for one; half of it is Python with the client."""
+"""Maximum memory of a process, half of which is Python with the client."""
 
 DEEP = "[" * 100_000
 
@@ -43,7 +43,7 @@ def with_usage(usage: object, **choice: object) -> bytes:
 
 
 def bomb() -> bytes:
-    """Some 300 kB that unpack to `HUGE`."""
+    """About 300 kB that unpack to `HUGE`."""
     packed, spaces = zlib.compressobj(wbits=31), b" " * 1_000_000
     return b"".join(packed.compress(spaces) for _ in range(HUGE // len(spaces))) + packed.flush()
 
@@ -72,7 +72,7 @@ print(int(peak[1] if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrs
 
 
 def test_a_huge_body_takes_little_memory_whatever_its_status() -> None:
-    """An error, an error and an answer that unpack, a redirect, an answer, and the list of models."""
+    """An error, a packed error and a packed answer, a redirect, an answer, and the list of models."""
     page, packed = Reply(body=b" " * 1_000_000, times=HUGE // 1_000_000), bomb()
     replies = [
         Reply(status=500, body=page.body, times=page.times),
@@ -98,7 +98,7 @@ def test_a_huge_body_takes_little_memory_whatever_its_status() -> None:
     assert int(peak_mb) < MOST_MB
 
 
-def test_nothing_packed_is_asked_for() -> None:
+def test_no_compressed_answer_is_requested() -> None:
     with fake_endpoint() as endpoint:
         ask(endpoint.url)
     assert endpoint.heads[0]["accept-encoding"] == "identity"
@@ -123,8 +123,8 @@ def test_an_answer_nested_too_deeply_is_a_failed_call(reply: Reply) -> None:
     assert len(str(error).splitlines()) <= 4
 
 
-def test_an_error_of_nothing_but_addresses_is_told_at_once() -> None:
-    """What may be a password is looked for in it: in a long one that took minutes."""
+def test_an_error_text_of_only_addresses_is_reported_quickly() -> None:
+    """The search for passwords in a long text took minutes."""
     with fake_endpoint(lambda _: Reply(status=400, body=b"a://" * 100_000)) as endpoint:
         error = failure(endpoint.url, Patience(timeout_s=5, attempts=1))
     assert isinstance(error, RequestError)
@@ -133,12 +133,12 @@ def test_an_error_of_nothing_but_addresses_is_told_at_once() -> None:
 @pytest.mark.parametrize(
     "number", [2**63, 2**62, 10**400, -1, 12.5, "12", True, [1], {"a": 1}, None, MOST_TOKENS + 1]
 )
-def test_a_number_of_tokens_that_is_none_counts_as_not_reported(number: object) -> None:
+def test_an_invalid_number_of_tokens_counts_as_not_reported(number: object) -> None:
     answer = read_answer(with_usage({"prompt_tokens": number, "completion_tokens": 7}), "here")
     assert (answer.prompt_tokens, answer.completion_tokens) == (0, 7)
 
 
-def test_a_reason_with_what_cannot_be_written_is_kept_as_text(tmp_path: Path) -> None:
+def test_a_reason_with_unencodable_characters_is_stored_as_text(tmp_path: Path) -> None:
     told = read_answer(with_usage({}, finish_reason="\ud800\x00\x1b[2J" + "x" * 10_000), "here")
     store = Store(tmp_path / "calls.db")
     study = store.begin("test", "")
@@ -173,7 +173,7 @@ def test_a_record_with_damaged_numbers_is_read_all_the_same(tmp_path: Path) -> N
         ({"message": {"content": []}, "finish_reason": "stop"}, ""),
     ],
 )
-def test_an_answer_without_content_is_empty_and_is_asked_for_once(
+def test_an_answer_without_content_is_empty_and_is_requested_once(
     choice: dict[str, object], text: str
 ) -> None:
     answered = with_usage({"prompt_tokens": 50, "completion_tokens": 150}, **choice)
@@ -185,7 +185,7 @@ def test_an_answer_without_content_is_empty_and_is_asked_for_once(
 
 
 def metered(script: Callable[[Body], Reply], budget: Budget, times: int, schema: str = "") -> Spending:
-    """What was spent on so many calls at once, each of which may fail."""
+    """The spending of concurrent calls, each of which may fail."""
     spending = Spending(budget)
 
     async def main(url: str) -> None:
@@ -221,7 +221,7 @@ def test_a_limit_of_tokens_ends_the_attempts_of_a_call() -> None:
 
 
 @pytest.mark.parametrize("schema", ["", '{"type": "object"}'])
-def test_an_answer_that_a_filter_withheld_counts_and_is_asked_for_once(schema: str) -> None:
+def test_an_answer_that_a_filter_withheld_counts_and_is_requested_once(schema: str) -> None:
     withheld = with_usage({"prompt_tokens": 9}, message={"content": ""}, finish_reason="content_filter")
     spending = metered(lambda _: Reply(body=withheld), Budget(), 1, schema)
     assert (spending.calls, spending.prompt_tokens) == (1, 9)
@@ -242,7 +242,7 @@ def test_attempts_that_were_not_answered_do_not_count() -> None:
     assert spending.calls == 1
 
 
-def test_what_answers_of_no_use_cost_is_kept_for_who_resumes(tmp_path: Path) -> None:
+def test_the_cost_of_unusable_answers_is_kept_for_a_resumed_study(tmp_path: Path) -> None:
     store = Store(tmp_path / "calls.db")
     study = store.begin("test", "")
     before = Record(store, study, "")
@@ -271,7 +271,7 @@ HOSTILE = [
 
 
 def test_a_study_at_a_hostile_endpoint_ends_and_counts_all_that_was_answered(tmp_path: Path) -> None:
-    """And so does its second telling, which reads the record. The endpoint is better at the end."""
+    """Its replay from the record does so as well. The endpoint recovers at the end."""
     project = Project.make(tmp_path / "project")
     project.write("experiments/known.toml", EXPERIMENT)
     numbers, lock, statuses = count(), threading.Lock(), Counter[int]()

@@ -1,4 +1,4 @@
-"""Whatever an environment's server sends, an episode ends with words: bounded in memory, depth and time."""
+"""Whatever an environment's server sends, an episode ends clearly: bounded in memory, depth and time."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from lab.submission.frozen import ECHO
 from tests.fake_environment import MESSAGE, fake_environment, observation
 
 LEVELS = 240 if sys.version_info < (3, 12) else 480
-"""Of a schema that can be read, and is too deep for Python to walk over."""
+"""Depth of a schema that can be read, but exceeds Python's recursion limit."""
 
 
 async def reset(url: str, answer_s: float = 20.0) -> None:
@@ -52,7 +52,7 @@ def nested(levels: int) -> object:
         ({"properties": {"a": "text", "b": 1}}, "cannot be used"),
     ],
 )
-def test_a_schema_that_cannot_be_used_is_told_with_why(action: object, told: str) -> None:
+def test_an_unusable_schema_is_reported_with_the_reason(action: object, told: str) -> None:
     with fake_environment(lambda *_: observation(), action) as url:
         error = failure(url)
     assert "publishes no usable action schema" in error.what
@@ -61,7 +61,7 @@ def test_a_schema_that_cannot_be_used_is_told_with_why(action: object, told: str
 
 @contextmanager
 def page(head: bytes, part: bytes, pause_s: float) -> Iterator[str]:
-    """A server that answers anything with `head`, then `part` for as long as it is read."""
+    """A server that answers anything with `head`, then with endless `part`s."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -92,7 +92,7 @@ def test_a_schema_without_an_end_is_read_to_a_limit() -> None:
         assert "did not answer in time" in failure(url, answer_s=0.5).what
 
 
-def test_a_deep_schema_and_a_deep_answer_are_told_with_why() -> None:
+def test_a_deep_schema_and_a_deep_answer_are_errors_with_a_reason() -> None:
     deep = b"[" * 100_000
     with page(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(deep), deep, 9) as url:
         assert "RecursionError" in failure(url).why
@@ -106,7 +106,7 @@ class Unshowable:
         raise RuntimeError("it cannot be shown")
 
 
-def test_what_cannot_be_written_is_a_malformed_observation() -> None:
+def test_an_unwritable_field_is_a_malformed_observation() -> None:
     deep: object = "bottom"
     for _ in range(5_000):
         deep = [deep]

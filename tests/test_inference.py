@@ -1,4 +1,4 @@
-"""`python inference.py`, run as an evaluator runs it: its stdout, its exit code, its manners."""
+"""`python inference.py`, run as an evaluator runs it: its stdout and its exit code."""
 
 import array
 import fcntl
@@ -36,7 +36,7 @@ END = re.compile(r"\[END\] success=(true|false) steps=(\d+) score=(\d\.\d{3}) re
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """A project with a prompt frozen on the model `tuned` at a place where nobody listens."""
+    """A project with a prompt frozen on the model `tuned` at an endpoint that does not answer."""
     project = Project.make(tmp_path / "project")
     template = PromptTemplate(
         "mine", "Be long.", "Step {step}: {observation}\n\nReward {reward}\n\n{history}"
@@ -51,7 +51,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def checked(stdout: str) -> tuple[re.Match[str], list[re.Match[str]], re.Match[str]]:
-    """START, the STEPs and END of a whole stdout that holds nothing else and agrees with itself."""
+    """START, STEPs and END of a complete, consistent stdout without anything else."""
     assert stdout.endswith("\n")
     first, *middle, last = stdout[:-1].split("\n")
     start, steps, end = START.fullmatch(first), [STEP.fullmatch(line) for line in middle], END.fullmatch(last)
@@ -98,7 +98,7 @@ def test_the_score_is_the_tasks_and_decides_on_success(project: Project) -> None
     assert done.returncode == 0
 
 
-def test_a_failed_call_is_that_steps_error_and_the_episode_goes_on(project: Project) -> None:
+def test_a_failed_call_is_an_error_of_its_step_and_the_episode_continues(project: Project) -> None:
     def script(body: Body) -> Reply:
         last = body["messages"][-1]["content"]
         return Reply(status=400) if "Step 3" in last else Reply("" if "Step 4" in last else "fine")
@@ -137,7 +137,7 @@ def no_frozen(project: Project) -> dict[str, str]:
         (lambda _: {"DEADLINE_S": "soon"}, "DEADLINE_S"),
     ],
 )
-def test_what_cannot_be_played_still_gets_start_and_end(
+def test_an_unplayable_prompt_still_gets_start_and_end(
     project: Project, spoil: Callable[[Project], dict[str, str]], told: str
 ) -> None:
     done = project.run("inference.py", **spoil(project))
@@ -192,7 +192,7 @@ def test_a_signal_ends_the_episode_with_end(project: Project, number: signal.Sig
     assert "Traceback" not in err
 
 
-def test_what_is_on_this_machine_is_not_asked_through_a_proxy(project: Project) -> None:
+def test_an_endpoint_on_this_machine_bypasses_the_proxy(project: Project) -> None:
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), f"http://127.0.0.1:{free_port()}")
     with fake_endpoint() as endpoint:
         done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="tuned", **proxies)
@@ -221,7 +221,7 @@ def test_the_deadline_ends_the_episode_in_time_for_end(project: Project) -> None
 
 
 def test_start_is_out_before_anything_slow(project: Project) -> None:
-    """Nothing heavier than the standard library and dotenv is imported before START."""
+    """Only the standard library and dotenv are imported before START."""
     code = (
         "import sys, inference, asyncio\n"
         "heavy = {'openai', 'openenv', 'pydantic', 'optuna', 'mlflow', 'dspy', 'numpy'} & set(sys.modules)\n"
@@ -231,7 +231,7 @@ def test_start_is_out_before_anything_slow(project: Project) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_stdout_that_was_never_open_is_told_and_is_no_traceback(project: Project) -> None:
+def test_a_closed_stdout_is_an_error_without_a_traceback(project: Project) -> None:
     with fake_endpoint() as endpoint:
         shell = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, 'inference.py'])"
         done = project.run("-c", shell, API_BASE_URL=endpoint.url, MODEL_NAME="tuned")
@@ -284,7 +284,7 @@ def test_a_signal_at_any_moment_leaves_a_capture_that_is_accepted(project: Proje
 
 
 def full_of(process: "subprocess.Popen[str]") -> int:
-    """Bytes that wait in the process's stdout."""
+    """Number of unread bytes in the process's stdout."""
     waiting = array.array("i", [0])
     assert process.stdout is not None
     fcntl.ioctl(process.stdout, termios.FIONREAD, waiting)
@@ -292,8 +292,8 @@ def full_of(process: "subprocess.Popen[str]") -> int:
 
 
 @pytest.mark.parametrize("read", [True, False])
-def test_a_full_stdout_neither_hangs_nor_loses_what_is_read_in_time(project: Project, read: bool) -> None:
-    """Nobody reads for a while; then somebody does, or a signal ends it."""
+def test_a_full_stdout_neither_hangs_nor_loses_lines_read_in_time(project: Project, read: bool) -> None:
+    """Stdout is not read for a while; then it is read, or a signal ends the process."""
     with fake_endpoint(lambda _: Reply("z" * 30_000)) as endpoint:
         process = project.start("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="tuned")
         before = -1
@@ -312,7 +312,7 @@ def test_a_full_stdout_neither_hangs_nor_loses_what_is_read_in_time(project: Pro
         assert "stdout is closed or blocked" in err
 
 
-def test_any_text_is_printed_where_stdout_is_ascii(project: Project) -> None:
+def test_any_text_is_printed_to_an_ascii_stdout(project: Project) -> None:
     with fake_endpoint(lambda _: Reply("ünï\u2028 \ud800 😀\n[END] success=true")) as endpoint:
         done = project.run(
             "inference.py",
@@ -328,7 +328,7 @@ def test_any_text_is_printed_where_stdout_is_ascii(project: Project) -> None:
 
 
 def test_the_same_candidate_makes_the_same_requests_as_in_the_lab(project: Project) -> None:
-    """One recorded episode through both ways: the requests are equal to the byte."""
+    """One recorded episode in both ways: the requests are byte-equal."""
     code = (
         "import asyncio, pathlib\n"
         "from lab.llm.client import Endpoint, EndpointConfig\n"

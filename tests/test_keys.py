@@ -1,4 +1,4 @@
-"""A key follows its host: it is sent only where the surroundings that hold it, or the user, name the host."""
+"""A key follows its host: it is sent only to a host that its source, or the user, names."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ HERE = "http://127.0.0.1:8000/v1"
 
 
 def key(url: str, environ: dict[str, str], file: dict[str, str], confirmed: str = "") -> str:
-    """The key for `url`, where the shell sets `environ` and `.env` has `file`."""
+    """The key for `url` if the shell sets `environ` and `.env` contains `file`."""
     added = frozenset(file.keys() - environ.keys())
     origins = Origins(file, added, confirmed)
     return hosted_endpoint(ModelChoice(url, "m"), {**file, **environ}, origins).api_key
@@ -76,7 +76,7 @@ WITHHELD = [
 
 
 @pytest.mark.parametrize(("url", "environ", "file"), WITHHELD)
-def test_a_key_is_kept_from_a_host_that_it_was_not_given_for(
+def test_a_key_is_not_sent_to_a_host_that_it_was_not_given_for(
     url: str, environ: dict[str, str], file: dict[str, str]
 ) -> None:
     with pytest.raises(NoKeyError, match="was not sent") as caught:
@@ -91,7 +91,7 @@ def test_a_key_is_kept_from_a_host_that_it_was_not_given_for(
 
 
 @pytest.mark.parametrize("environ", [{"OPENAI_API_KEY": "k"}, {"API_BASE_URL": OURS, "OPENAI_API_KEY": "k"}])
-def test_the_key_of_openai_is_for_its_host_alone(environ: dict[str, str]) -> None:
+def test_the_key_of_openai_is_sent_only_to_its_host(environ: dict[str, str]) -> None:
     with pytest.raises(NoKeyError, match="No API key"):
         key(OURS, environ, {}, confirmed=OURS)
 
@@ -121,7 +121,7 @@ def test_a_model_without_an_endpoint_is_not_played_on_the_embedded_one() -> None
 
 
 @pytest.mark.parametrize("url", ["http://[::1/v1", "https://h:port/v1", "https://h:99999/v1", "https:///v1"])
-def test_an_address_that_cannot_be_read_is_refused_in_words(url: str) -> None:
+def test_an_unreadable_address_is_an_error(url: str) -> None:
     for default, environ in ((ModelChoice(url, "m"), {}), (ModelChoice(HERE, "m"), {"API_BASE_URL": url})):
         with pytest.raises(ConfigError, match="is not a valid endpoint URL"):
             choose_model(default, {**environ, "MODEL_NAME": "m"})
@@ -130,7 +130,7 @@ def test_an_address_that_cannot_be_read_is_refused_in_words(url: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["OPENAI_ORG_ID", "OPENAI_PROJECT_ID"])
-def test_what_else_is_set_for_openai_goes_to_nobody_else(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_other_openai_settings_are_sent_to_no_other_host(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "canary-organization")
     with fake_endpoint() as endpoint:
         ask(endpoint.url)
@@ -156,7 +156,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def sent(endpoint: FakeEndpoint) -> set[str]:
-    """The keys that came with its requests, of which there were some."""
+    """The keys of its requests, of which there is at least one."""
     assert endpoint.requests
     return {head["authorization"].removeprefix("Bearer ") for head in endpoint.heads}
 
@@ -190,7 +190,7 @@ def test_a_frozen_file_of_a_stranger_gets_no_key(project: Project) -> None:
         assert "canary-key" not in done.stdout + done.stderr
 
 
-def test_an_endpoint_on_the_command_line_gets_the_key_and_comes_before_the_variables(
+def test_an_endpoint_on_the_command_line_gets_the_key_and_overrides_the_variables(
     project: Project,
 ) -> None:
     project.write(".env", "API_KEY=of-the-file\n")
@@ -205,7 +205,7 @@ def test_an_endpoint_on_the_command_line_gets_the_key_and_comes_before_the_varia
 def test_an_experiment_at_a_stranger_gets_no_key_unless_it_is_confirmed(
     project: Project, command: str, confirmed: bool
 ) -> None:
-    """The host does not exist: with the flag the command goes as far as that."""
+    """The host does not exist: with the flag the command tries to reach it."""
     theirs = THEIRS.replace(".example", ".invalid")
     text = EXPERIMENT.replace('endpoint = "embedded"', f'endpoint = "{theirs}"')
     project.write("experiments/known.toml", text)

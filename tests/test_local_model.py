@@ -1,4 +1,4 @@
-"""The embedded model: what it answers, what it refuses, and how it starts and ends. Uses the real model."""
+"""The embedded model: its answers, its refusals, its start and end, with the real model."""
 
 import asyncio
 import http.client
@@ -41,7 +41,7 @@ def client(local_model_url: str) -> Iterator[OpenAI]:
 
 @pytest.fixture(scope="module")
 def ask(client: OpenAI) -> Ask:
-    """One question to the model; any parameter of the API goes along."""
+    """One question to the model, with any parameters of the API."""
 
     def asked(text: str = TALE, **parameters: object) -> ChatCompletion:
         body = {
@@ -121,7 +121,7 @@ def test_the_same_seed_mostly_gives_the_same_answer(ask: Ask) -> None:
     assert sum(same) >= 4
 
 
-def test_text_outside_ascii_goes_in_and_comes_out_whole(ask: Ask) -> None:
+def test_text_outside_ascii_is_sent_and_returned_unchanged(ask: Ask) -> None:
     text = answer(ask("Répète, à la lettre : « été à Zürich, 東京 🎉 »", temperature=0, max_tokens=60))
     assert any(ord(letter) > 127 for letter in text)
     assert "\N{REPLACEMENT CHARACTER}" not in text
@@ -158,7 +158,7 @@ REFUSED: dict[str, tuple[dict[str, object], str]] = {
 
 
 @pytest.mark.parametrize(("parameters", "param"), REFUSED.values(), ids=REFUSED.keys())
-def test_it_refuses_what_it_does_not_do(ask: Ask, parameters: dict[str, object], param: str) -> None:
+def test_it_refuses_unsupported_requests(ask: Ask, parameters: dict[str, object], param: str) -> None:
     with pytest.raises(BadRequestError) as refused:
         ask(**parameters)
     assert refused.value.param == param
@@ -306,7 +306,7 @@ def test_close_stops_it_while_it_loads() -> None:
     process.close()
 
 
-def test_ctrl_c_ends_it_with_one_line_on_stdout_and_none_on_stderr() -> None:
+def test_ctrl_c_ends_it_with_one_line_on_stdout_and_an_empty_stderr() -> None:
     with subprocess.Popen(
         [*SERVE, "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as server:
@@ -326,7 +326,7 @@ def test_a_port_in_use_is_one_short_error() -> None:
     assert len(server.stderr.splitlines()) <= 4
 
 
-def test_a_server_that_dies_is_told_with_its_last_words(
+def test_a_server_that_dies_is_reported_with_its_last_output(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.gguf"
@@ -337,7 +337,7 @@ def test_a_server_that_dies_is_told_with_its_last_words(
     assert str(broken) in str(failed.value)
 
 
-def test_missing_weights_are_told_with_the_command_that_installs_them(
+def test_missing_weights_are_reported_with_the_command_that_installs_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(weights, "_PACKAGE", "no_such_package")
@@ -345,7 +345,7 @@ def test_missing_weights_are_told_with_the_command_that_installs_them(
         weights.find_weights({})
 
 
-def test_a_weights_path_that_leads_nowhere_is_told() -> None:
+def test_a_weights_path_that_does_not_exist_is_reported() -> None:
     with pytest.raises(LocalModelError, match=r"LOCAL_MODEL_PATH=/nowhere/model\.gguf"):
         weights.find_weights({"LOCAL_MODEL_PATH": "/nowhere/model.gguf"})
 

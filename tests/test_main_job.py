@@ -1,4 +1,4 @@
-"""The main job on real parts: embedded model, OpenEnv, Optuna, MLflow; then the submission on its result."""
+"""A study on real parts (embedded model, OpenEnv, Optuna, MLflow), and the submission of its result."""
 
 import sqlite3
 import time
@@ -15,7 +15,7 @@ from tests.test_inference import checked
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project in which the smoke experiment was tuned."""
+    """A project with the tuned smoke experiment."""
     project = Project.make(tmp_path_factory.mktemp("real") / "project")
     (project.folder / "prompts/best.toml").unlink()
     done = project.afresh.run("-m", "lab.tune", "experiments/smoke.toml")
@@ -74,7 +74,7 @@ def test_the_submission_plays_over_a_real_server_and_a_real_endpoint(
 
 
 def test_start_is_out_within_a_second(project: Project) -> None:
-    """The median of five starts, since these machines are noisy; the process is stopped after START."""
+    """The median of five starts, because machines are noisy; the process is stopped after START."""
     taken = []
     for _ in range(5):
         began = time.monotonic()
@@ -88,7 +88,7 @@ def test_start_is_out_within_a_second(project: Project) -> None:
 
 
 def assert_gone(folder: Path) -> None:
-    """No process of ours still has the project as its working directory."""
+    """Check that no process still has the project as its working directory."""
     deadline = time.monotonic() + TIMEOUT_S
     while left := [pid for pid in Path("/proc").glob("[0-9]*") if cwd(pid) == str(folder)]:
         assert time.monotonic() < deadline, left

@@ -1,4 +1,4 @@
-"""What a study leaves in MLflow beside its figures: traces, the prompt, and one story, however often told."""
+"""A study in MLflow besides its metrics: traces, the prompt, the description, also when logged again."""
 
 import json
 import sqlite3
@@ -40,7 +40,7 @@ class Tracked:
 
     @property
     def runs(self) -> list[Run]:
-        """All of them."""
+        """All traces."""
         return list(self.client.search_runs([self.experiment]))
 
     @property
@@ -51,7 +51,7 @@ class Tracked:
         return str(found.experiment_id)
 
     def traces(self, run: Run) -> list[Trace]:
-        """Of one run."""
+        """Traces of one run."""
         return list(self.client.search_traces(locations=[self.experiment], run_id=run.info.run_id))
 
     def counts(self) -> dict[str, int]:
@@ -73,7 +73,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Tracked:
     return Tracked(project, endpoint, client, read_frozen(project.folder / "prompts/best.toml"))
 
 
-def test_each_run_has_as_many_traces_as_were_asked_for_and_the_holdout_all(tracked: Tracked) -> None:
+def test_each_run_has_the_requested_number_of_traces_and_the_holdout_all(tracked: Tracked) -> None:
     frozen = f"holdout-trial-{tracked.frozen.provenance.trial:03d}"
     for run in tracked.runs:
         wanted = min(2, run.data.metrics["episodes"]) if run.data.tags["kind"] != "study" else 0
@@ -118,7 +118,7 @@ def length_s(span: Span) -> float:
     return (span.end_time_ns - span.start_time_ns) / 1e9
 
 
-def test_told_again_the_study_adds_nothing(tracked: Tracked) -> None:
+def test_a_repeated_study_adds_nothing(tracked: Tracked) -> None:
     before = tracked.counts()
     assert before["model_versions"] == 1
     code, _, err = tune(tracked.project, tracked.endpoint)
@@ -128,7 +128,7 @@ def test_told_again_the_study_adds_nothing(tracked: Tracked) -> None:
     assert tracked.counts() == before
 
 
-def test_the_registered_prompt_says_what_the_lab_sends(tracked: Tracked) -> None:
+def test_the_registered_prompt_renders_what_the_lab_sends(tracked: Tracked) -> None:
     frozen = tracked.frozen
     prompt = tracked.client.load_prompt("prompts:/known@frozen")
     assert prompt.tags["digest"] == frozen.candidate.digest

@@ -1,6 +1,6 @@
-"""What is judged is what is tuned: the return or the score, and no winner that is shown to score lower.
+"""The maximised number is judged, the return or the score; no winner is shown to score lower.
 
-In the market of these tests talk earns a little at each step, and only a deal is worth a good last reward.
+In the market of these tests talking earns a little at each step, and only a deal gives a good last reward.
 """
 
 import json
@@ -34,7 +34,7 @@ from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project
 
 MARKET = '''
-"""A market: talk goes on and earns 0.4 a step, a deal ends it. A gamble pays on every other seed."""
+"""A market: talking continues and earns 0.4 per step, a deal ends it. A gamble pays on every other seed."""
 
 from typing import Any
 
@@ -115,7 +115,7 @@ episodes = {episodes}
 """
 
 SAID = {"settle": "poor deal", "close": "deal", "talk": "let us talk", "gamble": "gamble"}
-"""By template, what the model answers at each step."""
+"""The model's answers at each step, by template."""
 
 
 def trader(body: Body) -> Reply:
@@ -133,7 +133,7 @@ def tune(
     max_return: float = 1.0,
     asked: Sequence[Sequence[str]] = ((),),
 ) -> tuple[Project, list[str]]:
-    """Tune in the market, once for each of `asked`'s flags: the project, and what was printed each time."""
+    """Tune in the market, once for each of `asked`'s flags: the project, and each output."""
     project = Project.make(folder / "project")
     project.write("experiments/market.py", MARKET)
     for name in SAID:
@@ -163,7 +163,7 @@ def mlflow(project: Project, query: str) -> list[str]:
 
 
 @pytest.mark.parametrize("score", ["last", "max"])
-def test_where_the_score_is_one_reward_the_closer_is_frozen_and_not_the_talker(
+def test_if_the_score_is_one_reward_the_closer_is_frozen_not_the_talker(
     tmp_path: Path, score: Scoring
 ) -> None:
     """The talker returns 1.6, the closer 0.99: by the return the talker would win."""
@@ -187,7 +187,7 @@ def test_where_the_score_is_one_reward_the_closer_is_frozen_and_not_the_talker(
     )
 
 
-def test_who_asks_for_the_return_gets_it_and_reads_first_that_the_score_is_lower(tmp_path: Path) -> None:
+def test_if_the_return_is_maximised_the_verdict_starts_with_the_lower_score(tmp_path: Path) -> None:
     objective = '[objective]\nmaximise = "return"'
     project, (out, document) = tune(
         tmp_path,
@@ -209,8 +209,8 @@ def test_who_asks_for_the_return_gets_it_and_reads_first_that_the_score_is_lower
     assert page.index('class="claim">Caution: the score of trial-') < page.index("returned more than")
 
 
-def test_a_gain_in_return_that_costs_score_is_refused_where_nobody_asked_for_it(tmp_path: Path) -> None:
-    """With the clamped sum too: half of the gambles pay nine, which the score does not see."""
+def test_a_gain_in_return_that_costs_score_is_refused_unless_requested(tmp_path: Path) -> None:
+    """Also with the clamped sum: half of the gambles pay nine, which the score does not show."""
     project, (out,) = tune(tmp_path, "sum", "close", ["gamble", "close"], episodes=12, max_return=0.99)
     won = frozen(project)
     assert won.candidate.template.name == "close"
@@ -238,7 +238,7 @@ MEASURES: list[Measure] = ["return", "score"]
 def test_no_episode_ends_above_its_bound(
     rewards: list[float], played: int, score: Scoring, measure: Measure, min_return: float
 ) -> None:
-    """Whatever is still to come: the bound holds for the measure that is maximised."""
+    """Whatever follows, the bound holds for the maximised measure."""
     most = max(rewards)
     task = replace(TASK, score=score, max_step_reward=most, min_return=min_return)
     before, left = rewards[:played], len(rewards) - len(rewards[:played])
@@ -246,7 +246,7 @@ def test_no_episode_ends_above_its_bound(
     assert task.value_of(rewards, measure) <= bound + 1e-9
 
 
-def test_an_episode_is_cut_only_where_its_rewards_so_far_bound_what_is_maximised() -> None:
+def test_an_episode_is_cut_only_if_its_rewards_so_far_bound_the_maximised_number() -> None:
     known = replace(TASK, max_step_reward=1.0)
     assert [known.bounds(measure) for measure in MEASURES] == [True, True]
     assert not TASK.bounds("return")
@@ -270,7 +270,7 @@ def judged(
     tokens: Sequence[int] = (0, 0, 0),
     tasks: str = "",
 ) -> Verdict:
-    """The verdict on a baseline and finalists, each as rewards by episode."""
+    """The verdict on a baseline and finalists, each given as rewards by episode."""
     task = replace(TASK, score=score, tasks=tuple(map(Setup, tasks)))
     measure = objective.maximise
     base, *others = (evaluation(arm, task, measure, much) for arm, much in zip(arms, tokens, strict=False))
@@ -293,7 +293,7 @@ def test_the_next_able_finalist_is_frozen_in_place_of_the_refused_one() -> None:
     assert told.startswith("trial-001 beats the baseline and is not frozen")
 
 
-def test_a_lower_score_is_taken_only_on_demand_and_then_told() -> None:
+def test_a_lower_score_is_accepted_only_on_request_and_then_reported() -> None:
     assert judged(BY_RETURN, CLOSER, TALKER).winner is None
     verdict = judged(ON_DEMAND, CLOSER, TALKER)
     assert verdict.winner is not None
@@ -301,7 +301,7 @@ def test_a_lower_score_is_taken_only_on_demand_and_then_told() -> None:
     assert "the score of trial-001 is shown to be lower" in cautions(verdict)[0]
 
 
-def test_by_the_score_a_lower_return_is_told_and_frozen() -> None:
+def test_by_the_score_a_lower_return_is_reported_and_frozen() -> None:
     verdict = judged(BY_SCORE, TALKER, CLOSER)
     assert verdict.winner is not None
     assert verdict.winner.difference.mean == pytest.approx(0.59)
@@ -329,7 +329,7 @@ def test_by_the_worst_task_the_other_number_is_the_worst_tasks_too(objective: Ob
 
 @pytest.mark.parametrize(("last", "wins"), [(0.97, True), (0.5, False)])
 def test_a_cheaper_one_may_lose_as_much_score_as_return(last: float, wins: bool) -> None:
-    """At the same return, and the score of the last reward within reach or not."""
+    """With the same return, and the score of the last reward reachable or not."""
     objective = Objective("tokens", 0.05)
     base, cheap = [[0.0, 0.99]] * 8, [[0.99 - last, last]] * 8
     verdict = judged(objective, base, cheap, tokens=(100, 40))
@@ -340,7 +340,7 @@ def test_a_cheaper_one_may_lose_as_much_score_as_return(last: float, wins: bool)
     assert (by_score.winner is not None) is wins
 
 
-def test_a_proposer_is_told_which_number_is_to_become_higher() -> None:
+def test_a_proposer_reads_which_number_is_maximised() -> None:
     text, task = PromptTemplate("x", "s", "t"), replace(TASK, score="last", min_return=-1.0)
     steps = tuple(Step(number, "a", "o", reward, False) for number, reward in ((1, 0.4), (2, 0.0)))
     episode = Episode(0, "begin", steps)
@@ -362,7 +362,7 @@ def test_show_words_a_file_by_what_was_judged_and_an_older_one_by_the_return() -
     assert lines[5].split() == ["return", "1.60", "0.990"]
 
 
-def test_compare_names_the_number_and_says_where_the_other_one_disagrees() -> None:
+def test_compare_names_the_number_and_says_if_the_other_one_disagrees() -> None:
     (compared,) = judged(BY_SCORE, TALKER, CLOSER).finalists
     assert claim("a", "b", compared, 0.95).startswith("a scores higher than b: +0.590")
     assert [*_other("a", "b", compared)] == ["However: a returns less than b: -0.610 [-0.610, -0.610]."]
@@ -384,7 +384,7 @@ def test_compare_names_the_number_and_says_where_the_other_one_disagrees() -> No
         (BY_SCORE, 0.5, ""),
     ],
 )
-def test_scores_at_a_limit_are_told_with_what_would_tell_more(
+def test_scores_at_a_limit_are_reported_with_a_better_measure(
     objective: Objective, last: float, told: str
 ) -> None:
     arm = [[last]] * 8
@@ -411,7 +411,7 @@ def test_the_plan_says_which_number_is_maximised(tmp_path: Path) -> None:
         ("last", '[objective]\ncost = "tokens"\nwithin = 0.1', "score", False),
     ],
 )
-def test_the_number_follows_from_the_task_where_the_file_does_not_name_it(
+def test_the_number_follows_from_the_task_if_the_file_does_not_name_it(
     tmp_path: Path, score: str, objective: str, maximise: str, stated: bool
 ) -> None:
     found = load_experiment(an_experiment(tmp_path, score, objective)).objective
@@ -426,7 +426,7 @@ def test_the_number_follows_from_the_task_where_the_file_does_not_name_it(
         ('maximise = "profit"', "objective.maximise is 'profit'"),
     ],
 )
-def test_cost_and_within_come_together_and_only_known_numbers_are_maximised(
+def test_cost_and_within_are_set_together_and_only_known_numbers_are_maximised(
     tmp_path: Path, objective: str, key: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:

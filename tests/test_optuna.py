@@ -1,4 +1,4 @@
-"""The study is Optuna's: what Optuna and its dashboard see of one, any sampler, and ours in any study."""
+"""The study is Optuna's: in Optuna and its dashboard, with any sampler, and our sampler in any study."""
 
 import json
 import os
@@ -37,7 +37,7 @@ import optuna
 
 
 class EverySampler(optuna.samplers.RandomSampler):
-    """A stranger's sampler, as in OptunaHub's registry."""
+    """A foreign sampler, as in OptunaHub's registry."""
 
 
 __all__ = ["EverySampler"]
@@ -62,7 +62,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def load(project: Project, part: str = "") -> optuna.Study:
-    """A part of the project's only study, as somebody loads it who knows Optuna alone."""
+    """A part of the project's only study, loaded with plain Optuna."""
     storage = JournalStorage(JournalFileBackend(str(project.folder / ".lab/optuna.log")))
     (name,) = [one for one in optuna.get_all_study_names(storage) if one.partition("/")[2] == part]
     return optuna.load_study(study_name=name, storage=storage)
@@ -147,13 +147,13 @@ def test_a_sampler_of_optunahub_is_loaded_by_its_name(project: Project) -> None:
         ('sampler = "gp"', "needs the package torch"),
         ('sampler = "annealing"', "cannot be imported"),
         ('sampler = "optuna.samplers.Missing"', "cannot be imported"),
-        ('sampler = "os.getcwd"', "is not a sampler of Optuna's"),
-        ('pruner = "optuna.samplers.RandomSampler"', "is not a pruner of Optuna's"),
-        ('sampler = "tpe"\nsampler_options = { nothing = 1 }', "cannot be made"),
+        ('sampler = "os.getcwd"', "is not an Optuna sampler"),
+        ('pruner = "optuna.samplers.RandomSampler"', "is not an Optuna pruner"),
+        ('sampler = "tpe"\nsampler_options = { nothing = 1 }', "cannot be created"),
         ('sampler = "random"\nsampler_options = 3', "search.sampler_options"),
     ],
 )
-def test_a_sampler_that_cannot_be_had_is_said_before_anything_is_played(
+def test_an_unavailable_sampler_is_reported_before_anything_is_played(
     project: Project, line: str, said: str
 ) -> None:
     project.write("experiments/known.toml", EXPERIMENT.replace("[search]\n", f"[search]\n{line}\n"))
@@ -185,7 +185,7 @@ def test_trials_are_kept_wherever_optuna_keeps_them(project: Project, place: str
     assert not (project.folder / ".lab/optuna.log").exists()
 
 
-def test_a_wider_space_goes_on_in_a_copy_of_the_trials(project: Project) -> None:
+def test_a_wider_space_continues_in_a_copy_of_the_trials(project: Project) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         project.write("experiments/known.toml", EXPERIMENT.replace('"storyteller", ', ""))
         first = start(project, endpoint)
@@ -243,7 +243,7 @@ def test_they_find_the_best_of_a_plain_study(direction: Literal["maximize", "min
 
 
 def test_the_truly_best_is_seldom_pruned() -> None:
-    """Of many equals one is called the best; at most the stated share of the studies prunes it."""
+    """One of many equals is designated as best; at most the stated share of studies prunes it."""
     lost, studies = 0, 40
     for seed in range(studies):
         study = optuna.create_study(

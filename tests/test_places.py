@@ -1,4 +1,4 @@
-"""A server takes so many sessions and no more: episodes wait for a place, and people are told once."""
+"""A server with a session limit: episodes wait for a place, with one notice."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -23,14 +23,14 @@ FULL = (
 
 
 class Server:
-    """Takes `most` sessions; a session is over once the client has said so, or is gone."""
+    """Accepts `most` sessions; a session ends when the client closes it, or is gone."""
 
     def __init__(self, most: int) -> None:
         self.most, self.refused, self.at_once = most, 0, 0
         self.inside = set[ServerConnection]()
 
     async def has_refused(self) -> None:
-        """Return after the first refusal."""
+        """Wait for the first refusal."""
         while not self.refused:  # noqa: ASYNC110  # it happens in another thread
             await asyncio.sleep(0.01)
 
@@ -49,7 +49,7 @@ class Server:
 
 @contextmanager
 def playing(server: Server) -> Iterator[Callable[[int], tuple[float, list[str]]]]:
-    """Plays so many episodes at once at the server; their return, and what was said."""
+    """Play concurrent episodes at the server: their returns, and the notices."""
     with fake_environment(server.say) as url:
 
         async def play(episodes: int) -> tuple[float, list[str]]:
@@ -68,7 +68,7 @@ def playing(server: Server) -> Iterator[Callable[[int], tuple[float, list[str]]]
 
 
 @pytest.mark.parametrize("most", [1, 3])
-def test_episodes_wait_for_a_place_and_that_is_said_once_without_a_storm_of_retries(most: int) -> None:
+def test_episodes_wait_for_a_place_with_one_notice_and_few_retries(most: int) -> None:
     server = Server(most)
     with playing(server) as play:
         returned, said = play(24)
@@ -80,7 +80,7 @@ def test_episodes_wait_for_a_place_and_that_is_said_once_without_a_storm_of_retr
     assert "max_concurrent_envs" in told
 
 
-def test_nothing_is_said_of_a_server_with_room_for_all() -> None:
+def test_a_server_with_room_for_all_gives_no_notice() -> None:
     server = Server(24)
     with playing(server) as play:
         assert play(24) == (24.0, [])
@@ -104,7 +104,7 @@ def test_a_place_that_somebody_else_leaves_is_taken() -> None:
     assert (returned, server.at_once) == (4.0, 1)
 
 
-def test_more_places_are_asked_for_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_places_are_requested_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "GROW_S", 0.05)
     server = Server(4)
     others: list[Any] = [object() for _ in range(3)]

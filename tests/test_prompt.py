@@ -1,4 +1,4 @@
-"""Templates: what is filled in comes out as it went in, and mistakes are told by file and key."""
+"""Templates: values are inserted unchanged, and errors name file and key."""
 
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def test_a_wrong_file_is_an_error_that_names_it(tmp_path: Path, content: bytes, 
     assert "mine" in str(caught.value)
 
 
-def test_an_absent_template_names_those_that_are_there() -> None:
+def test_an_absent_template_lists_the_existing_ones() -> None:
     with pytest.raises(ConfigError, match="storyteller"):
         load_template(Path("prompts/templates/story.toml"))
 

@@ -1,4 +1,4 @@
-"""Proposers: whatever a model writes ends as a playable template with its placeholders, or is refused."""
+"""Proposers: any text of a model becomes a playable template with its placeholders, or is refused."""
 
 import asyncio
 import json
@@ -59,7 +59,7 @@ def briefing(*templates: PromptTemplate) -> Briefing:
 
 
 def written(name: Name, text: str) -> str:
-    """`text` in the form that each library asks the model for."""
+    """`text` in the form that each library requests."""
     if name == "gepa":
         return f"Here it is:\n```\n{text}\n```"
     return f"[[ ## system ## ]]\n{text}\n\n[[ ## completed ## ]]"
@@ -110,7 +110,7 @@ def test_a_text_that_cannot_be_played_is_refused_with_its_reason(name: Name, tex
 
 @both
 @pytest.mark.parametrize("text", ["asdf ]] {", "[[ ## other ## ]] {}", "```", " ", None])
-def test_an_answer_without_the_asked_form_is_refused(name: Name, text: str | None) -> None:
+def test_an_answer_without_the_requested_form_is_refused(name: Name, text: str | None) -> None:
     proposals = propose(name, lambda _: Reply(text))
     assert (len(proposals.accepted), len(proposals.refused), proposals.duplicates) == (0, 1, 0)
 
@@ -160,7 +160,7 @@ def test_texts_that_are_known_count_as_duplicates(name: Name) -> None:
 
 
 @both
-def test_all_of_a_round_are_asked_for_at_once(name: Name) -> None:
+def test_all_texts_of_a_round_are_requested_concurrently(name: Name) -> None:
     together = threading.Barrier(3, timeout=TIMEOUT_S)
 
     def script(_: Body) -> Reply:
@@ -189,7 +189,7 @@ def test_a_round_works_from_the_best_few_in_turn(name: Name) -> None:
 
 
 @both
-def test_the_model_is_told_the_objective_the_episodes_and_what_must_stay(name: Name) -> None:
+def test_the_model_reads_the_objective_the_episodes_and_the_fixed_placeholders(name: Name) -> None:
     asked: list[str] = []
     told = Briefing("Earn it.", TASK, (rated(PARENT, best="grand " * 200, worst="meagre"),))
     propose(name, lambda body: asked.append(said(body)) or Reply(""), told)  # type: ignore[func-returns-value]
@@ -224,7 +224,7 @@ def test_cancelling_a_round_ends_it_at_once(name: Name) -> None:
 
 @dataclass
 class ScriptedModel:
-    """Answers `text` to all, once `hold` is set."""
+    """Answer `text` to all requests, once `hold` is set."""
 
     text: str = "nothing of use"
     hold: asyncio.Event | None = None

@@ -1,4 +1,4 @@
-"""The race: all play the same instances in order, the good play on, and the best is seldom pruned."""
+"""The race: all trials play the same instances in order, good ones play more, the best is seldom pruned."""
 
 from collections.abc import Callable
 from hashlib import sha256
@@ -60,8 +60,8 @@ def test_every_trial_plays_the_instances_in_order_and_in_rungs(in_flight: int) -
 
 @settings(max_examples=40)
 @given(st.lists(st.integers(1, 25), max_size=8), st.integers(0, 5))
-def test_an_interrupted_race_goes_on_as_if_nothing_had_happened(stretches: list[int], seed: int) -> None:
-    """One episode in flight: whatever the process has played when it dies, in the middle of a rung or not."""
+def test_an_interrupted_race_resumes_exactly(stretches: list[int], seed: int) -> None:
+    """With one episode in flight, the process may die at any point, within a rung or not."""
 
     def earned(one: OpenTrial, step: int) -> float:
         text = f"{seed} {one.candidate.digest} {step}".encode()
@@ -118,7 +118,7 @@ NOISES: dict[str, Callable[[np.random.Generator], float]] = {
 def test_one_of_many_equals_is_pruned_no_more_often_than_stated(
     noise: Callable[[np.random.Generator], float],
 ) -> None:
-    """The hardest case for a true best: all others are as good. With room for chance (3 sigma)."""
+    """The hardest case for a true best: all others are equal. With a margin for chance (3 sigma)."""
     pruned = 0
     for seed in range(RACES):
         rng, race = np.random.default_rng(seed), a_race(space(15), seed)
@@ -162,7 +162,7 @@ def test_a_candidate_that_cannot_be_played_is_not_among_the_best() -> None:
     assert race.study.known[first.trial.number].state is TrialState.FAIL
 
 
-def test_new_texts_join_as_equals_and_what_was_played_still_counts() -> None:
+def test_new_texts_join_as_equals_and_earlier_episodes_still_count() -> None:
     rng, wide = np.random.default_rng(5), space(11)
     templates = {name: text for name, text in wide.templates.items() if name != "t10"}
     small = Space({"template": Choices(tuple(templates))}, wide.start, templates)
@@ -208,7 +208,7 @@ def test_without_a_prior_the_test_is_the_paired_t_test(values: list[float]) -> N
 
 
 def test_the_common_spread_is_recovered_from_many_variances() -> None:
-    """Variances drawn as the method assumes: s² = s0² · F(d, d0)."""
+    """Variances drawn from the assumed distribution: s² = s0² · F(d, d0)."""
     rng = np.random.default_rng(0)
     df = np.full(4000, 3.0)
     found = common_spread(25.0 * rng.f(3, 10, size=4000), df)
@@ -227,7 +227,7 @@ def test_equal_variances_are_pooled_and_too_few_say_nothing() -> None:
     st.lists(st.tuples(st.floats(-50, 50), st.integers(1, 12)), min_size=2, max_size=12),
     st.lists(st.floats(-500, 500), min_size=2, max_size=4),
 )
-def test_who_has_played_the_easy_tasks_alone_gains_nothing_by_it(
+def test_playing_only_the_easy_tasks_is_no_advantage(
     entrants: list[tuple[float, int]], hard: list[float]
 ) -> None:
     returns, everyone = Returns(len(hard)), [*entrants, (0.0, len(hard))]  # one has played each once

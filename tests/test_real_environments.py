@@ -1,7 +1,7 @@
-"""Environments that others wrote: each wrapper by scripted play, each experiment tuned, frozen and submitted.
+"""Public environments: each wrapper in scripted play, each experiment tuned, frozen and submitted.
 
-The scripted model plays well where the experiment's better template asks it to, so that the winner is known;
-the embedded model plays the same experiments in small.
+The scripted model plays well if the experiment's better template asks it to, so that the winner is known; the
+embedded model plays small versions of the same experiments.
 """
 
 import re
@@ -32,7 +32,7 @@ TOWER: dict[str, Any] = {"game": "TowerOfHanoi-v0", "num_disks": 2, "max_turns":
 
 
 class Played:
-    """An environment of `experiments/`, and its actions from text as the lab makes them."""
+    """An environment of `experiments/`, with the lab's parsing of actions."""
 
     def __init__(self, name: str, environment: str) -> None:
         self.environment = loaded(name, environment)()
@@ -46,7 +46,7 @@ class Played:
         return self.environment.step(self.action(**{self.field: text}))
 
     def episode(self, policy: Callable[[Any], str], seed: int = 0, **arguments: object) -> list[Any]:
-        """All observations of an episode; the environment ends it, or 20 steps do."""
+        """All observations of an episode of at most 20 steps."""
         seen = [self.reset(seed, **arguments)]
         while not seen[-1].done and len(seen) <= 20:
             seen.append(self.step(policy(seen[-1])))
@@ -79,19 +79,19 @@ def returned(seen: list[Any]) -> float:
 
 
 def halving(log: str, low: int = 1, high: int = 20) -> str:
-    """The middle of what the hints leave."""
+    """The middle of the range that the hints leave."""
     for guess, hint in re.findall(r"You: \[(\d+)\]\nThe target number is (higher|lower)", log):
         low, high = (int(guess) + 1, high) if hint == "higher" else (low, int(guess) - 1)
     return f"[{(low + high) // 2}]"
 
 
 def moving(log: str) -> str:
-    """Two disks from A to C."""
+    """Moves that bring two disks from A to C."""
     return ["[A B]", "[A C]", "[B C]"][log.count("You:")]
 
 
 def solution(problem: str) -> str:
-    """The answer to the HumanEval problem that is shown."""
+    """The answer to the HumanEval problem in the observation."""
     found = next(one for one in PROBLEMS if one["prompt"].strip() in problem)
     return f"```python\n{found['prompt']}{found['canonical_solution']}```"
 
@@ -109,7 +109,7 @@ def solution(problem: str) -> str:
 def test_a_seed_is_an_episode(
     make: Callable[[], Played], arguments: dict[str, Any], policy: Callable[[Any], str]
 ) -> None:
-    """The same seed gives the same episode, also beside others in other threads; another seed another one."""
+    """The same seed gives the same episode, also with others in other threads; another seed gives another."""
     make()  # imported once; the rest is played in threads
     with ThreadPoolExecutor(8) as threads:
         seeds = [seed for seed in range(8) for _ in range(3)]
@@ -120,7 +120,7 @@ def test_a_seed_is_an_episode(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_who_plays_well_gets_all(seed: int) -> None:
+def test_good_play_earns_the_maximum(seed: int) -> None:
     number = games().episode(lambda seen: halving(seen.log or ""), seed, **NUMBER)
     assert returned(number) == 1.0
     assert "guessed the correct number" in number[-1].log
@@ -143,8 +143,8 @@ def test_a_game_of_tic_tac_toe_ends_as_its_rules_say() -> None:
 @pytest.mark.parametrize(
     "nonsense", ["", "hello", "[", "99999999999999999999", "\x00\ud800", "[[[" * 500, "½ ² ٣"]
 )
-def test_text_that_is_no_move_is_told_and_costs(nonsense: str) -> None:
-    """The environment says what was wrong, ends where its rules say so, and pays nothing."""
+def test_text_that_is_not_a_move_is_refused_and_costs(nonsense: str) -> None:
+    """The environment names the mistake, ends if its rules say so, and pays nothing."""
     for arguments in (NUMBER, CODE, TOWER):
         seen = games().episode(lambda _: nonsense, **arguments)
         assert len(seen) == 3  # TextArena warns once
@@ -184,7 +184,7 @@ def test_no_question_is_asked_in_two_episodes() -> None:
 
 
 def test_search_and_holdout_have_no_problem_in_common() -> None:
-    """As far as the experiment goes: seeds of the search, of the confirmation, and of the holdout."""
+    """On all of the experiment's seeds: search, confirmation and holdout."""
     table = tomllib.loads((ROOT / "experiments/humaneval.toml").read_text())
     phases = {0: "search", 500_000: "confirmation", 1_000_000: "verdict"}
     problems = [
@@ -208,8 +208,8 @@ def test_a_right_program_is_right_in_every_form(seed: int, form: str) -> None:
     assert (seen.reward, seen.done, seen.verdict) == (1.0, True, "Solved.")
 
 
-def test_a_second_attempt_is_paid_for_what_it_adds() -> None:
-    """Problem 0 has 7 assertions: always true 4 of them hold, always false the other 3."""
+def test_a_second_attempt_is_rewarded_for_its_improvement() -> None:
+    """Problem 0 has 7 assertions: 4 hold if the answer is always true, the other 3 if it is false."""
     played = humaneval()
     played.reset(0)
     seen = [played.step(text) for text in ("return False", "return True", "return False", solution_of(0))]
@@ -248,7 +248,7 @@ def test_a_program_does_not_get_out_of_its_process(program: str, told: str) -> N
 
 
 def answer(question: str) -> str:
-    """The answer to a question of the experiment's data sets; a guess where that takes reasoning."""
+    """The answer to a question of the experiment's data sets; a guess if it needs reasoning."""
     if counted := re.search(r'letter "(.)" appear in the text: "(.*)"', question):
         return str(counted[2].lower().count(counted[1].lower()))
     if wanted := re.search(r"\nWho (.*)\?", question):
@@ -258,7 +258,7 @@ def answer(question: str) -> str:
 
 
 def scripted(body: Body) -> Reply:
-    """Plays well where the better template's words are, and talks everywhere else."""
+    """Plays well with the better template's text, and talks otherwise."""
     asked = body["messages"][-1]["content"]
     if numbers := re.search(r"Choose one of these numbers: (.*)", asked):
         return Reply(numbers[1])
@@ -273,7 +273,7 @@ def scripted(body: Body) -> Reply:
 
 
 EPISODES = 8
-"""Of the holdout, at least; a whole share for each task."""
+"""Minimum episodes of the holdout, a multiple of the number of tasks."""
 
 BETTER = {
     "tictactoe": "tictactoe_list",
@@ -284,7 +284,7 @@ BETTER = {
 
 
 def in_small(project: Project, name: str, **tables: dict[str, Any]) -> str:
-    """The experiment with short answers and as few episodes as its verdict needs, as another file."""
+    """A copy of the experiment with short answers and the fewest episodes that its verdict needs."""
     table = tomllib.loads((ROOT / f"experiments/{name}.toml").read_text())
     several, steps = len(table.get("tasks", [1])), table["task"]["max_steps"]
     confirmed, judged = several * -(-2 // several), several * -(-EPISODES // several)

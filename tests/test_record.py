@@ -1,4 +1,4 @@
-"""What a record keeps of an episode in memory, and what it reads again in its store."""
+"""A record keeps an episode's tally in memory, and reads its texts from the store."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_a_failure_is_kept_and_gives_way_to_a_later_end(tmp_path: Path) -> None:
 def test_the_time_of_work_is_that_in_which_anybody_worked(
     spans: list[tuple[int, int, int]],
 ) -> None:
-    """Of each worker from its first episode to its last; what several worked at once counts once."""
+    """From each worker's first episode to its last; time shared by several workers counts once."""
     store = Store(Path(":memory:"))
     study = store.begin("test", "")
     ends = dict[int, tuple[int, int]]()

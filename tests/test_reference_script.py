@@ -1,6 +1,6 @@
 """The evaluator's reference script plays this project's environment, unchanged.
 
-The script lies beside the checkout. It runs as a submission would: the package's folder on PYTHONPATH,
+The script is beside the checkout. It runs as a submission does: the package's folder on PYTHONPATH,
 the server behind `from_docker_image`, an OpenAI endpoint at API_BASE_URL. A stand-in for the `docker`
 command starts the real server, and a scripted endpoint gives known answers.
 """
@@ -22,7 +22,7 @@ ANSWERS = ["a", "two words", "éü😀", "x" * 150, "the fifth message", "six", 
 
 
 def play_reference(docker: FakeDocker, api_base_url: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the reference script as the evaluator would, in a folder of its own."""
+    """Run the reference script as the evaluator does, in a separate folder."""
     settings = {
         "PATH": docker.path,
         "PYTHONPATH": f"{PACKAGE}{os.pathsep}{without_gradio(folder)}",

@@ -1,4 +1,4 @@
-"""The report: its figures are the frozen file's, and nothing in it is active, whatever a model writes."""
+"""The report: its figures equal the frozen file's, and no text of a model is active in it."""
 
 import asyncio
 import re
@@ -36,11 +36,11 @@ VOID = {"meta", "br", "img", "input", "link", "hr"}
 
 @dataclass
 class Page(HTMLParser):
-    """A page as a browser would see it: its elements, and the text of each section.
+    """A page as a browser parses it: its elements, and the text of each section.
 
     Attributes:
-        tags: each element's name and attributes.
-        unclosed: elements that were not closed where they should have been.
+        tags: Name and attributes of each element.
+        unclosed: Elements without a matching end tag.
     """
 
     tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        """All sections' words."""
+        """The text of all sections."""
         return " ".join(self.sections.values())
 
 
@@ -91,7 +91,7 @@ def report(project: Project, endpoint: FakeEndpoint, *flags: str) -> Page:
 
 
 def evil(body: Body) -> Reply:
-    """The known truth, in bad company; the system text has it that a storyteller writes more."""
+    """The known truth with hostile texts; a storyteller's system text makes longer answers."""
     reply = by_the_request(body)
     assert reply.text is not None
     return Reply(EVIL + reply.text)
@@ -99,7 +99,7 @@ def evil(body: Body) -> Reply:
 
 @dataclass(frozen=True)
 class Reported:
-    """A finished study with its report, and what the report was made from."""
+    """A finished study with its report, and the report's source."""
 
     project: Project
     story: Story
@@ -132,7 +132,7 @@ async def told(folder: Path) -> Story:
 
 
 def rendered(story: Story) -> Page:
-    """The page on a story, which is whole whatever it tells."""
+    """The page about a story, after checking that it is complete."""
     html = render(story)
     html.encode("utf-8")
     page = Page()
@@ -150,7 +150,7 @@ def judged(story: Story, **changes: object) -> Story:
     return replace(story, outcome=replace(story.outcome, verdict=verdict))
 
 
-def test_the_page_is_whole_and_has_its_sections_in_order(reported: Reported) -> None:
+def test_the_page_is_complete_and_has_its_sections_in_order(reported: Reported) -> None:
     assert tuple(reported.page.sections) == SECTIONS
     assert not reported.page.unclosed
     names = [attrs["id"] for _, attrs in reported.page.tags if "id" in attrs]
@@ -176,7 +176,7 @@ def test_the_verdicts_figures_are_the_frozen_files(reported: Reported) -> None:
         assert f"[{number(ends[0])}, {number(ends[1])}]" in verdict
 
 
-def test_what_differs_from_the_baseline_comes_first_and_alone(reported: Reported) -> None:
+def test_differences_from_the_baseline_come_first(reported: Reported) -> None:
     settings_text = reported.page.sections["settings"]
     differing, same = re.split(r"\d+ settings are the same", settings_text)
     assert "template" in differing
@@ -217,7 +217,7 @@ def test_the_doubts_name_this_studys_figures(reported: Reported) -> None:
     assert "one model, fake at" in doubts
 
 
-def test_what_a_model_wrote_is_shown_and_never_active(reported: Reported) -> None:
+def test_text_of_a_model_is_shown_and_never_active(reported: Reported) -> None:
     allowed = {
         *(
             "html",
@@ -282,7 +282,7 @@ def test_mlflow_has_it_on_the_parent_run(reported: Reported) -> None:
     assert tuple(page.sections) == SECTIONS
 
 
-def test_where_the_test_shows_no_gain_none_is_claimed(reported: Reported) -> None:
+def test_without_a_significant_gain_no_gain_is_claimed(reported: Reported) -> None:
     page = rendered(judged(reported.story, winner=None))
     verdict = page.sections["verdict"]
     assert "No candidate was shown to return more than the baseline" in verdict
@@ -319,7 +319,7 @@ def test_a_study_of_which_nothing_is_known_yet_has_a_page(reported: Reported) ->
     assert "has not been made yet" in page.sections["headroom"]
 
 
-def test_money_and_failures_are_told_where_they_are_known(reported: Reported) -> None:
+def test_costs_and_failures_are_shown_if_known(reported: Reported) -> None:
     known = replace(
         reported.story,
         cost=replace(reported.story.cost, dollars=12.5),
@@ -335,7 +335,7 @@ def test_money_and_failures_are_told_where_they_are_known(reported: Reported) ->
 
 
 def test_foreign_words_are_harmless_wherever_they_come_in(reported: Reported) -> None:
-    """Also what no endpoint can bring so far, a lone surrogate, and at places that no model writes to."""
+    """Includes a lone surrogate, which no endpoint can send, and places that no model writes to."""
     bad = "</style></svg><script>x</script>\x1b]0;t\x07\x00\ud800\u202e\u2066'\"onload=x "
     story = reported.story
     assert story.outcome is not None

@@ -1,4 +1,4 @@
-"""Going on: a study that was killed, changed, replayed, or is asked for twice at once."""
+"""Resuming: a study that was killed, changed, replayed, or started twice at once."""
 
 import hashlib
 import os
@@ -79,7 +79,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def by_the_request(body: Body) -> Reply:
-    """Always the same answer to the same request: about twice the length for the storyteller."""
+    """The same answer to the same request, about twice as long for the storyteller."""
     time.sleep(0.02)
     length = 200 if "storyteller" in body["messages"][0]["content"] else 100
     digest = hashlib.sha256(repr(sorted(body.items())).encode()).digest()
@@ -101,7 +101,7 @@ def start(project: Project, endpoint: FakeEndpoint) -> "subprocess.Popen[str]":
 
 
 def kill_after(project: Project, endpoint: FakeEndpoint, calls: int) -> None:
-    """Start the study, and kill it hard when it has had so many answers more, or is done."""
+    """Start the study, and kill it after this many more answers, unless it finishes before."""
     with holding_after(endpoint, calls) as reached:
         process = start(project, endpoint)
         while not reached.wait(0.05) and process.poll() is None:
@@ -112,7 +112,7 @@ def kill_after(project: Project, endpoint: FakeEndpoint, calls: int) -> None:
 
 @contextmanager
 def holding_after(endpoint: FakeEndpoint, calls: int) -> Iterator[threading.Event]:
-    """So many answers more and no other in the context, however slow it is; the event is set by the next."""
+    """Allow this many more answers in the block; the event is set by the next request."""
     script, enough = endpoint.script, len(endpoint.requests) + calls
     reached, over = threading.Event(), threading.Event()
 
@@ -153,11 +153,11 @@ def frozen(project: Project) -> str:
 
 @dataclass(frozen=True)
 class Finished:
-    """A study that was killed twice and then finished; its endpoint is gone.
+    """A study killed twice and then finished; its endpoint is gone.
 
     Attributes:
-        kept: calls that were recorded when it was begun for the last time.
-        asked: requests that the endpoint had in all.
+        kept: Calls recorded before its last start.
+        asked: All requests to the endpoint.
     """
 
     project: Project
@@ -178,7 +178,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         return Finished(project, endpoint, done, kept, len(endpoint.requests))
 
 
-def test_a_killed_study_goes_on_and_pays_for_nothing_twice(finished: Finished) -> None:
+def test_a_killed_study_resumes_and_repeats_no_call(finished: Finished) -> None:
     project = finished.project
     assert finished.done.returncode == 0, finished.done.stderr
     assert "Resuming: " in finished.done.stderr
@@ -205,12 +205,14 @@ def test_nothing_is_counted_twice_after_kills(finished: Finished) -> None:
 
 
 def but_for_mlflow(out: str) -> list[str]:
-    """A result's lines without the one about MLflow: only who writes to it knows that it has everything."""
+    """A result's lines without the one about MLflow, which only the writing process prints."""
     return [" ".join(line.split()) for line in out.splitlines() if "mlflow ui" not in line]
 
 
 @pytest.mark.parametrize("flags", [(), ("--replay",)])
-def test_a_finished_study_is_told_again_without_a_call(finished: Finished, flags: tuple[str, ...]) -> None:
+def test_a_finished_study_repeats_its_result_without_a_call(
+    finished: Finished, flags: tuple[str, ...]
+) -> None:
     before = frozen(finished.project)
     done = tune(finished.project, finished.endpoint, *flags)  # nobody listens there any more
     assert done.returncode == 0, done.stderr
@@ -228,7 +230,7 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proje
         yield project, endpoint
 
 
-def test_a_replay_ends_with_a_clear_error_where_the_record_ends(
+def test_a_replay_of_an_unfinished_record_ends_with_a_clear_error(
     broken_off: tuple[Project, FakeEndpoint],
 ) -> None:
     asked = len(broken_off[1].requests)
@@ -239,7 +241,7 @@ def test_a_replay_ends_with_a_clear_error_where_the_record_ends(
 
 
 def test_a_full_disk_is_a_clear_error_that_damages_nothing(project: Project) -> None:
-    """No file may grow beyond 1.5 MB, as the record would; then there is room again."""
+    """Limit files to 1.5 MB, less than the record needs; then lift the limit."""
     before = frozen(project)
     with fake_endpoint(by_the_request) as endpoint:
         limited = (
@@ -258,7 +260,7 @@ def test_a_full_disk_is_a_clear_error_that_damages_nothing(project: Project) -> 
     assert "Resuming: " in done.stderr
 
 
-def test_a_record_that_cannot_be_used_is_told_in_words(project: Project) -> None:
+def test_an_unusable_record_is_an_error(project: Project) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         state = project.write(".lab", "a file, where a folder is wanted")
         refused = tune(project, endpoint)
@@ -271,7 +273,7 @@ def test_a_record_that_cannot_be_used_is_told_in_words(project: Project) -> None
     assert "The study's record cannot be read or written." in damaged.stderr
 
 
-def test_a_damaged_optuna_storage_is_told_in_words_before_anything_is_paid_for(project: Project) -> None:
+def test_a_damaged_optuna_storage_is_an_error_before_the_first_call(project: Project) -> None:
     trials = project.write(".lab/optuna.log", "no journal, but long enough to be taken for one\n" * 20)
     with fake_endpoint(by_the_request) as endpoint:
         damaged = tune(project, endpoint)
@@ -286,7 +288,7 @@ def test_a_damaged_optuna_storage_is_told_in_words_before_anything_is_paid_for(p
 
 @pytest.mark.parametrize("target", ["absolute", ".lab/optuna.log"])
 def test_a_line_and_a_lock_that_a_killed_process_left_are_removed(project: Project, target: str) -> None:
-    """The second is the lock of somebody who named the journal by a relative path: it leads nowhere."""
+    """The second lock is a dangling link, from a process that named the journal by a relative path."""
     with fake_endpoint(by_the_request) as endpoint:
         kill_after(project, endpoint, 40)
         log = project.folder / ".lab/optuna.log"
@@ -321,7 +323,7 @@ def test_a_changed_experiment_is_refused_with_the_difference(
     assert "--fresh" in done.stderr
 
 
-def test_a_finished_study_of_another_experiment_is_left_and_that_is_told(project: Project) -> None:
+def test_a_changed_experiment_starts_a_new_study_after_a_finished_one_and_says_so(project: Project) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         assert tune(project, endpoint).returncode == 0
         project.write("experiments/known.toml", EXPERIMENT.replace("calls = 240", "calls = 248"))

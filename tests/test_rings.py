@@ -1,4 +1,4 @@
-"""The play ring, at run time, and the top of `lab/`; import-linter holds the order of the rooms."""
+"""The play ring at run time, and the top of `lab/`; import-linter checks the order of the rooms."""
 
 import ast
 import subprocess
@@ -11,7 +11,7 @@ FOR_TUNING = {"optuna", "mlflow", "dspy", "gepa", "pandas", "plotly", "scipy", "
 
 
 def test_the_play_ring_plays_without_the_tune_ring() -> None:
-    """A whole episode in process: nothing of what only tuning needs is imported on the way."""
+    """A complete in-process episode imports no tuning dependencies."""
     code = f"""
 import asyncio, sys
 from pathlib import Path
@@ -58,10 +58,10 @@ print(sorted({FOR_TUNING!r} & set(sys.modules)))
 
 
 PLAY_RING = {"addresses", "agent", "environments", "errors", "files", "llm", "submission"}
-"""What `inference.py` may import of `lab/`; import-linter holds what these in turn import."""
+"""Modules of `lab/` that `inference.py` may import; import-linter checks their imports."""
 
 
-def test_inference_imports_from_the_play_ring_alone() -> None:
+def test_inference_imports_only_from_the_play_ring() -> None:
     tree = ast.parse((ROOT / "inference.py").read_text(encoding="utf-8"))
     modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     rooms = {name.split(".")[1] for name in modules if name.startswith("lab.")}
@@ -69,7 +69,7 @@ def test_inference_imports_from_the_play_ring_alone() -> None:
     assert rooms <= PLAY_RING
 
 
-def test_the_top_of_lab_holds_what_people_type_and_little_else() -> None:
+def test_the_top_of_lab_holds_the_commands_and_little_else() -> None:
     assert len(list((ROOT / "lab").glob("*.py"))) <= 14
 
 

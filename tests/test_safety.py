@@ -1,4 +1,4 @@
-"""Keys reach nobody but their endpoint, and what a model writes acts nowhere: every byte left is searched."""
+"""Keys reach only their endpoint, and no text of a model is active: all files are searched."""
 
 import re
 from contextlib import suppress
@@ -14,14 +14,14 @@ SECRETS = [KEY.encode(), PROPOSER_KEY.encode(), PASSWORD.encode()]
 
 
 def leaks(folder: Path) -> list[str]:
-    """The files below `folder` that hold a secret, but for the one that it was given in."""
+    """The files below `folder` that contain a secret, except the one that defines it."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".env"]
     assert len(files) >= 20
     return [str(path) for path in files if any(secret in path.read_bytes() for secret in SECRETS)]
 
 
-def test_a_bad_endpoint_gets_neither_keys_nor_escapes_into_what_is_left(tmp_path: Path) -> None:
-    """It repeats the key in its errors, and its answers would act on a terminal."""
+def test_a_bad_endpoint_gets_neither_keys_nor_escapes_into_any_file(tmp_path: Path) -> None:
+    """The endpoint repeats the key in its errors, and its answers contain terminal escapes."""
     project = Project.make(tmp_path / "project")
     proposals = '[proposals]\nproposer = "gepa"\ntexts = 2\n\n[confirmation]'
     project.write("experiments/known.toml", EXPERIMENT.replace("[confirmation]", proposals))

@@ -1,4 +1,4 @@
-"""RaceSampler and RacePruner as Optuna classes: Optuna's own suites, and what they find."""
+"""RaceSampler and RacePruner as Optuna classes: Optuna's own suites, and their results."""
 
 from collections.abc import Callable
 

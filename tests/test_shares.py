@@ -1,4 +1,4 @@
-"""Nothing counts that did not happen: unusable answers are counted and shown; a study of no others stops."""
+"""Unusable answers are counted and shown, and a study with only unusable answers stops."""
 
 import json
 import re
@@ -40,7 +40,7 @@ IN_FLIGHT = 6
 
 
 def ended_by(reason: str, text: str = "") -> Reply:
-    """An answer with this reason for its end."""
+    """An answer with this finish_reason."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
     usage = {"prompt_tokens": 10, "completion_tokens": 150, "total_tokens": 160}
     body = {"id": "x", "object": "chat.completion", "created": 0, "model": "fake", "choices": [choice]}
@@ -58,7 +58,7 @@ def storyteller(body: Body) -> bool:
 
 @dataclass
 class Run:
-    """What a command gave."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -82,7 +82,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def stops(done: Run, code: int, were: str, why: str) -> None:
-    """The study stopped after its first answers, or after the first episodes of the five that open it."""
+    """Check that the study stopped after its first answers, or first episodes of five initial candidates."""
     assert done.code == code, done.err
     told = re.search(
         rf"^All of the first (\d+) answers were {were}\.\n  where: .*\n  why: (.*)\n  try: ",
@@ -126,7 +126,7 @@ def vault(project: Project) -> None:
     project.write("experiments/known.toml", text.replace("in_flight = 12", f"in_flight = {IN_FLIGHT}"))
 
 
-def test_prose_where_json_is_asked_for_stops_the_study_and_the_doctor_foresees_it(project: Project) -> None:
+def test_prose_instead_of_json_stops_the_study_and_the_doctor_predicts_it(project: Project) -> None:
     vault(project)
     with fake_endpoint(lambda _: Reply("I turn the dial.")) as endpoint:
         doctor = run(project, endpoint, "lab.doctor", "experiments/known.toml")
@@ -140,7 +140,7 @@ def test_prose_where_json_is_asked_for_stops_the_study_and_the_doctor_foresees_i
 
 @contextmanager
 def environment(project: Project, reply: str) -> Iterator[None]:
-    """An environment that is reset, and gives `reply` to every action."""
+    """An environment that resets, and gives `reply` to every action."""
 
     def say(request: dict[str, Any], _: object) -> str:
         return observation() if request["type"] == "reset" else reply
@@ -192,7 +192,7 @@ def test_a_study_too_small_to_stop_says_it_in_the_verdict(project: Project) -> N
 
 
 def test_a_candidate_without_a_usable_answer_stops_nothing_and_cannot_win(project: Project) -> None:
-    """The sentence in place of an answer is longer than any answer here, and so earns more."""
+    """The fallback sentence is longer than any answer here, and so earns more."""
     project.write("experiments/known.toml", EXPERIMENT.replace('"storyteller", "lecturer"', '"storyteller"'))
     with fake_endpoint(lambda body: thinks(body) if storyteller(body) else Reply("x" * 20)) as endpoint:
         done = run(project, endpoint, *TUNE, "--json")
@@ -210,7 +210,7 @@ def test_a_candidate_without_a_usable_answer_stops_nothing_and_cannot_win(projec
 
 @dataclass(frozen=True)
 class Mixed:
-    """A finished study of which about three in ten answers were empty."""
+    """A finished study in which about three of ten answers were empty."""
 
     project: Project
     progress: str
@@ -334,11 +334,11 @@ def feed(watched: FirstAnswers, troubles: list[Trouble | None], candidates: int 
         watched.step(f"candidate-{place % candidates}", step(trouble))
 
 
-def test_a_usable_answer_among_the_first_is_enough_to_go_on(store: Store, trials: Trials) -> None:
+def test_a_usable_answer_among_the_first_is_enough_to_continue(store: Store, trials: Trials) -> None:
     feed(first(store, trials), [*["empty"] * (FIRST - 1), None, *["empty"] * 100])  # type: ignore[list-item]
 
 
-def test_one_candidate_alone_stops_nothing_and_two_do(store: Store, trials: Trials) -> None:
+def test_one_candidate_does_not_stop_a_study_and_two_do(store: Store, trials: Trials) -> None:
     watched = first(store, trials)
     feed(watched, ["empty"] * 100, candidates=1)
     with pytest.raises(UnusableError):
@@ -386,9 +386,9 @@ def test_a_resumed_study_counts_what_was_played_before(store: Store, trials: Tri
         feed(first(store, trials), ["empty"] * 4)
 
 
-def test_the_screen_has_a_column_and_a_line_for_them_where_there_are_any() -> None:
+def test_the_screen_has_a_column_and_a_line_for_them_if_there_are_any() -> None:
     fine, other = trial(1, [10.0, 12.0]), trial(2, [5.0, 6.0])
-    bad = Episode(7, "", (step("no_action", "The answer is no action: \x1b[31mno JSON"), step(None)))
+    bad = Episode(7, "", (step("no_action", "The answer is not a valid action: \x1b[31mno JSON"), step(None)))
     troubled = replace(other, evaluation=replace(other.evaluation, episodes=(bad, bad)))
     shown = screen(standing([fine, troubled]), 120, 24).plain
     head, first, second = rows(shown)
@@ -462,7 +462,7 @@ def test_the_words_name_every_kind_once_with_a_share_that_is_never_0(steps: list
         ),
     ],
 )
-def test_troubles_in_words(troubles: Troubles, text: str, brief: str) -> None:
+def test_troubles_as_text(troubles: Troubles, text: str, brief: str) -> None:
     assert troubles_text(troubles) == text
     assert troubles_brief(troubles) == brief
 
@@ -470,7 +470,7 @@ def test_troubles_in_words(troubles: Troubles, text: str, brief: str) -> None:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        ("The answer is no action: there is no JSON object in it", "there is no JSON object in it"),
+        ("The answer is not a valid action: there is no JSON object in it", "there is no JSON object in it"),
         ("The environment refused the action: 7 is not a valid Action", "7 is not a valid Action"),
         ("ValueError: 7 is not a valid Action", "ValueError: 7 is not a valid Action"),
         ("a\x1b[31m\n  b", r"a\x1b[31m b"),

@@ -1,4 +1,4 @@
-"""The echo environment's folder as a Hugging Face Space: what is pushed is complete, pinned, and accepted."""
+"""The echo environment's folder as a Hugging Face Space: complete, pinned, and accepted."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Budgets: what is spent is counted exactly, and no limit is passed by more than the calls in flight."""
+"""Budgets: spending is counted exactly, and no limit is exceeded by more than the calls in flight."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class SlowModel:
 
 
 class Clock:
-    """Seconds that pass only when they are told to."""
+    """A clock that advances only on request."""
 
     now = 0.0
 
@@ -38,7 +38,7 @@ class Clock:
 
 
 def spend(budget: Budget, wanted: int) -> tuple[SlowModel, Spending, int]:
-    """Ask `wanted` times, several at once; the model, what was counted, and how many calls were refused."""
+    """Make `wanted` concurrent calls: the model, the count, and the number of refused calls."""
     model, spending = SlowModel(), Spending(budget, Clock())
 
     async def run() -> int:
@@ -90,7 +90,7 @@ def test_time_ends_the_search_and_forbids_no_call() -> None:
     assert spending.room_for(owed_calls=30, later_calls=50)
 
 
-def test_what_is_left_is_told_for_each_limit() -> None:
+def test_the_remainder_of_each_limit_is_shown() -> None:
     clock = Clock()
     spending = Spending(Budget(calls=1_000, dollars=2.0, minutes=10), clock)
     clock.now = 90.0
@@ -116,7 +116,7 @@ def test_the_error_names_the_limit() -> None:
         (Budget(tokens=10_000), False),
     ],
 )
-def test_what_is_kept_for_later_is_left_untouched(budget: Budget, fits: bool) -> None:
+def test_reserved_calls_are_not_spent(budget: Budget, fits: bool) -> None:
     clock = Clock()
     spending = Spending(budget, clock)
     for _ in range(10):
@@ -127,7 +127,7 @@ def test_what_is_kept_for_later_is_left_untouched(budget: Budget, fits: bool) ->
 
 @pytest.mark.parametrize(("useless", "fits"), [(0, True), (2, True), (4, False)])
 def test_answers_of_no_use_are_expected_again(useless: int, fits: bool) -> None:
-    """10 made, 80 to come: with 2 in 10 useless they are 105, with 4 in 10 they are 147."""
+    """10 made, 80 needed: with 2 of 10 useless that is 105 calls, with 4 of 10 it is 147."""
     spending = Spending(Budget(calls=120), Clock(), calls=10, useless=useless)
     assert spending.room_for(owed_calls=30, later_calls=50) is fits
     assert (spending.progress(50) == pytest.approx(10 / 70)) is (useless == 0)
@@ -151,7 +151,7 @@ def test_progress_is_that_of_the_limit_which_is_nearest() -> None:
     assert spending.progress(50) == pytest.approx(0.25)
 
 
-def test_calls_without_a_price_are_told_as_such_and_never_as_free() -> None:
+def test_calls_without_a_price_are_never_shown_as_free() -> None:
     spending = Spending(Budget())
     spending.count(1, 100, 50, FREE)
     assert spending.money == "free"

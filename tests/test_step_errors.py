@@ -1,4 +1,4 @@
-"""An action that the environment will not take costs a step: the episode, and the study, go on."""
+"""An action that the environment refuses costs a step: the episode and the study continue."""
 
 import asyncio
 import re
@@ -37,7 +37,7 @@ from tests.test_inference import checked
 from tests.test_resume import count
 
 LADDER = '''
-"""A ladder of three rungs: at any other it raises, with half a step done."""
+"""A ladder of three rungs: at any other rung it raises, with half a step done."""
 
 import asyncio
 import os
@@ -199,7 +199,7 @@ def a_project(
 
 
 def climber(**rungs: int) -> Script:
-    """A model that answers 2, but in the second step the rung that is given here for its template."""
+    """A model that answers 2, except in the second step the rung given here for its template."""
 
     def script(body: Body) -> Reply:
         if "response_format" in body:
@@ -217,7 +217,7 @@ def settings(url: str) -> dict[str, str]:
 
 
 class Told:
-    """A model with an answer for each step."""
+    """A model with one answer per step."""
 
     def __init__(self, *answers: object) -> None:
         self.answers, self.asked = list(answers), list[Sequence[Message]]()
@@ -276,7 +276,7 @@ def test_whatever_a_step_raises_is_that_steps_error_and_leaves_nothing_behind(
         assert asked[-1].content == f"The environment refused the action: {WORDS[rung]}\n\n3"
 
 
-def test_an_environment_that_does_not_repeat_itself_ends_the_episode_with_what_it_has(
+def test_an_environment_that_cannot_be_replayed_ends_the_episode_with_its_steps(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORGETFUL", "yes")
@@ -292,13 +292,13 @@ def test_an_environment_that_cannot_be_reset_after_an_action_is_broken_by_it(pro
     assert "the ladder is torn" in caught.value.why
 
 
-def test_an_instance_that_never_closes_is_left(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_close_is_abandoned(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(in_process, "CLOSE_S", 0.2)
     episode, _ = climbed(project, 2, 7, 1, name="Stuck")
     assert [step.reward for step in episode.steps] == [2.0, 0.0, 1.0]
 
 
-def test_a_step_that_hangs_is_an_outage_and_no_steps_error(project: Project) -> None:
+def test_a_step_that_hangs_is_an_outage_not_a_step_error(project: Project) -> None:
     with pytest.raises(EnvError, match="did not answer in time") as caught:
         climbed(project, 2, 21, 2, step_timeout_s=0.3)
     assert "step_timeout_s" in caught.value.do
@@ -330,7 +330,7 @@ def test_a_study_over_step_errors_is_killed_resumed_and_frozen_and_the_submissio
     assert end[1] == "true"
 
 
-def test_a_candidate_that_breaks_the_environment_fails_with_its_reason_and_the_study_goes_on(
+def test_a_candidate_that_breaks_the_environment_fails_with_its_reason_and_the_study_continues(
     tmp_path: Path,
 ) -> None:
     project = a_project(tmp_path / "project", temperature="0.5", calls=70)
@@ -353,7 +353,7 @@ def test_an_environment_that_breaks_for_the_baseline_ends_the_study(tmp_path: Pa
     assert "An action broke the environment." in tuned.stderr
 
 
-def test_a_real_server_of_one_session_is_played_to_the_end_over_its_error_frames(tmp_path: Path) -> None:
+def test_a_real_server_with_one_session_is_played_to_the_end_despite_error_frames(tmp_path: Path) -> None:
     project = a_project(tmp_path / "project")
     with (
         server(str(project.folder / "experiments/ladder.py")) as url,
@@ -380,7 +380,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("where", ENDS)
-def test_an_environment_that_ends_the_process_is_an_error_in_words(tmp_path: Path, where: str) -> None:
+def test_an_environment_that_ends_the_process_is_an_error(tmp_path: Path, where: str) -> None:
     project = a_project(tmp_path / "project")
     project.write("experiments/ladder.py", ENDS[where])
     with pytest.raises((EnvError, ConfigError)) as caught:
@@ -407,7 +407,7 @@ HOOKS = {
 
 
 @pytest.mark.parametrize("where", HOOKS)
-def test_a_hook_that_ends_the_process_is_an_error_in_words(project: Project, where: str) -> None:
+def test_a_hook_that_ends_the_process_is_an_error(project: Project, where: str) -> None:
     text, kind = HOOKS[where]
     project.write("experiments/hooks.py", text)
     if kind is not None:
@@ -433,7 +433,7 @@ def test_a_hook_that_ends_the_process_is_an_error_in_words(project: Project, whe
         *("experiments/made.py:number", "experiments/made.py:nothing", "experiments/made.py:ends"),
     ],
 )
-def test_what_makes_no_environment_is_refused_before_it_is_called(project: Project, python: str) -> None:
+def test_code_without_an_environment_is_refused_before_it_is_called(project: Project, python: str) -> None:
     project.write(
         "experiments/made.py",
         "import functools\nimport os\n\n\ndef number() -> int:\n    os.abort()\n\n\n"
@@ -467,12 +467,12 @@ partial = functools.partial(Ladder)
 
 
 @pytest.mark.parametrize("name", ["plain", "annotated", "cached", "partial"])
-def test_a_function_that_makes_an_environment_is_none_of_those(project: Project, name: str) -> None:
+def test_a_function_that_creates_an_environment_is_accepted(project: Project, name: str) -> None:
     project.write("experiments/ladder.py", LADDER.replace("if __name__", f"{FACTORIES}\n\nif __name__"))
     assert climbed(project, 2, name=name)[0].episode_return == 2.0
 
 
-def test_a_task_of_the_environments_own_that_ends_the_process_is_told(tmp_path: Path) -> None:
+def test_a_background_task_of_an_environment_that_ends_the_process_is_reported(tmp_path: Path) -> None:
     project = a_project(tmp_path / "project", place='python = "ladder.py:Forking"')
     with fake_endpoint(climber(plain=8)) as endpoint:
         done = project.run("-m", "lab.play", "baseline", "experiments/ladder.toml", **settings(endpoint.url))
@@ -480,7 +480,7 @@ def test_a_task_of_the_environments_own_that_ends_the_process_is_told(tmp_path: 
     assert "SystemExit: 0" in done.stderr
 
 
-def test_a_command_refuses_what_would_abort_it(tmp_path: Path) -> None:
+def test_a_command_refuses_code_that_would_abort_it(tmp_path: Path) -> None:
     project = a_project(tmp_path / "project", place='python = "os:abort"')
     with fake_endpoint() as endpoint:
         done = project.run("-m", "lab.tune", "experiments/ladder.toml", **settings(endpoint.url))
@@ -503,7 +503,7 @@ def test_a_steps_time_limit_is_a_setting_and_is_frozen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "inf", "nan", '"60"'])
-def test_a_time_limit_that_is_none_is_refused_by_its_key(tmp_path: Path, value: str) -> None:
+def test_an_invalid_time_limit_is_refused_with_its_key(tmp_path: Path, value: str) -> None:
     project = a_project(tmp_path / "project", place=f"{LADDER_HERE}\nstep_timeout_s = {value}")
     with pytest.raises(ConfigError, match="step_timeout_s") as caught:
         load_experiment(project.folder / "experiments/ladder.toml")
@@ -569,7 +569,7 @@ def test_an_action_that_the_server_does_not_read_leaves_the_session_as_it_is() -
 
 
 def test_an_error_frame_of_a_session_that_was_never_reset_is_no_steps_error() -> None:
-    """OpenEnv's client reconnects silently where the connection was lost between two steps."""
+    """OpenEnv's client reconnects silently if the connection was lost between two steps."""
     sockets = set[int]()
 
     def say(body: dict[str, Any], connection: ServerConnection) -> str | None:

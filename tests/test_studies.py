@@ -1,4 +1,4 @@
-"""Past studies by the command line: read from what was kept, by name, and listed."""
+"""Past studies on the command line: read from their record, by name, and listed."""
 
 import asyncio
 import json
@@ -39,8 +39,8 @@ class Told:
     """Two finished studies of one experiment, the older with another search; their endpoint answers.
 
     Attributes:
-        older, last: their names.
-        results: what `lab.tune` printed of each.
+        older, last: Their names.
+        results: The output of `lab.tune` for each.
     """
 
     project: Project
@@ -64,13 +64,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
 
 @pytest.fixture
 def told(made: Told, tmp_path: Path) -> Told:
-    """The same in a folder of the test's own."""
+    """A copy in a separate folder."""
     shutil.copytree(made.project.folder, tmp_path / "project")
     return Told(Project(tmp_path / "project"), made.endpoint, made.older, made.last, made.results)
 
 
 def command(project: Project, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """A command without any variable of the model, and with no traceback."""
+    """Run a command without variables of the model, and check that it prints no traceback."""
     done = project.run("-m", f"lab.{name}", *arguments)
     assert "Traceback" not in done.stderr, done.stderr
     assert "The lab itself failed" not in done.stderr, done.stderr
@@ -78,14 +78,14 @@ def command(project: Project, name: str, *arguments: str) -> "subprocess.Complet
 
 
 def deleted(project: Project) -> str:
-    """Delete the experiment and the templates that it names; what is said of it."""
+    """Delete the experiment and its templates, and return the expected message."""
     (project.folder / FILE).unlink()
     shutil.rmtree(project.folder / "prompts/templates")
     return "The experiment file does not exist."
 
 
 def changed(project: Project) -> str:
-    """Change the experiment and the model's name in it; what is said of it."""
+    """Change the experiment and the model's name in it, and return the expected message."""
     text = EXPERIMENT.replace("max_steps = 4", "max_steps = 5").replace('"fake"', '"other"')
     project.write(FILE, text.replace('"storyteller", ', ""))
     return f"{FILE} has changed since"
@@ -97,7 +97,7 @@ def broken(project: Project) -> str:
 
 
 @pytest.mark.parametrize("happens", [deleted, changed, broken])
-def test_what_was_made_of_the_file_since_changes_no_report_of_its_last_study(
+def test_changes_of_the_file_do_not_affect_the_report_on_its_last_study(
     told: Told, happens: "object"
 ) -> None:
     before = command(told.project, "report", FILE, "--out", "before.html")
@@ -139,7 +139,7 @@ def test_two_trials_are_compared_as_their_study_did_though_the_file_has_changed(
     assert "changed" not in older.stderr
 
 
-def test_an_older_study_is_told_again_as_it_was(told: Told) -> None:
+def test_an_older_study_prints_its_result_again_unchanged(told: Told) -> None:
     before, asked = frozen(told.project), len(told.endpoint.requests)
     replayed = command(
         told.project, "tune", FILE, "--replay", "--study", told.older, "--out", "prompts/best.toml"
@@ -158,7 +158,7 @@ def test_an_older_study_is_told_again_as_it_was(told: Told) -> None:
     assert len(told.endpoint.requests) == asked
 
 
-def test_code_of_an_environment_that_has_changed_is_told_before_it_is_played(tmp_path: Path) -> None:
+def test_changed_code_of_an_environment_is_reported_before_it_is_played(tmp_path: Path) -> None:
     project = a_project(tmp_path / "project")
     code = (
         "from lab.environments.echo.server.echo_environment import EchoEnvironment\n\n\n"
@@ -178,7 +178,7 @@ def test_code_of_an_environment_that_has_changed_is_told_before_it_is_played(tmp
         read = command(project, "report", "--study", name)
     assert (same.returncode, same.stderr) == (0, "")
     assert other.returncode == 0
-    assert f"The environment's code has changed since {name}: it is played as it is now." in other.stderr
+    assert f"The environment's code has changed since {name}; playing the current code." in other.stderr
     assert none.returncode == 2
     assert "The file does not exist." in none.stderr
     assert read.returncode == 0, read.stderr
@@ -216,7 +216,7 @@ def test_a_name_that_no_study_has_suggests_the_nearest(made: Told, arguments: tu
     name = made.older.replace("known", "knwon")
     done = command(made.project, *arguments, "--study", name)
     assert done.returncode == 2
-    assert f"There is no study {name!r}." in done.stderr
+    assert f"The study {name!r} does not exist." in done.stderr
     assert re.search(rf"try: did you mean ({made.older}|{made.last})\?", done.stderr)
     assert "python -m lab.studies" in command(made.project, *arguments, "--study", "zzz").stderr
 
@@ -228,7 +228,7 @@ def test_a_name_that_no_study_has_suggests_the_nearest(made: Told, arguments: tu
         (("show", "prompts/best.toml", "--study", "x"), "leave out FILE"),
     ],
 )
-def test_a_name_where_it_means_nothing_is_refused(made: Told, arguments: tuple[str, ...], said: str) -> None:
+def test_a_meaningless_study_name_is_refused(made: Told, arguments: tuple[str, ...], said: str) -> None:
     done = command(made.project, *arguments)
     assert done.returncode == 2
     assert said in done.stderr
@@ -252,7 +252,7 @@ def test_all_studies_are_listed_the_latest_first(told: Told) -> None:
 
 def test_without_a_study_the_list_is_empty_and_nothing_is_made(tmp_path: Path) -> None:
     project = Project(tmp_path)
-    assert "No study was recorded" in command(project, "studies").stdout
+    assert "No study is recorded" in command(project, "studies").stdout
     assert json.loads(command(project, "studies", "--json").stdout) == []
     assert not (tmp_path / ".lab").exists()
 
@@ -291,11 +291,11 @@ HOSTILE = {
 }
 
 RESUMES = ("effort", "source", "templates", "text", "nested")
-"""What a study does not depend on while it is as short: with today's, it resumes."""
+"""A setting that a study does not depend on: it resumes with the current value."""
 
 
 def spoilt(document: str, how: str) -> str:
-    """A document with a part emptied, or another text in it."""
+    """A document with an empty part, or with another text."""
     table = json.loads(document)
     if how in table:
         return json.dumps({**table, how: {}})
@@ -314,7 +314,7 @@ def test_a_document_that_cannot_be_read_is_a_clear_error(told: Told, how: str) -
     for arguments in (("report", FILE), ("show", "--study", name), ("tune", FILE, "--replay")):
         done = command(told.project, *arguments)
         assert done.returncode == 2, done.stderr
-        assert "What the study depends on cannot be read" in done.stderr
+        assert "The study's document cannot be read" in done.stderr
         assert name in done.stderr
         assert "\x1b" not in done.stderr
         assert len(done.stderr.splitlines()) <= 5

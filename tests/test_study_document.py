@@ -1,4 +1,4 @@
-"""What of an experiment may change before its study has ended, phase by phase."""
+"""Which settings of an experiment may change before its study ends, by phase."""
 
 from pathlib import Path
 
@@ -74,7 +74,7 @@ FIXED = {
 
 @pytest.mark.parametrize("change", FREE.values(), ids=FREE)
 @pytest.mark.parametrize("reached", [SEARCHING, HOLDOUT])
-def test_what_no_episode_depends_on_may_change_at_any_time(
+def test_settings_that_no_episode_depends_on_may_change_at_any_time(
     project: Path, change: tuple[str, str], reached: Reached
 ) -> None:
     assert may_become(a_document(project), a_document(project, change), reached)
@@ -88,7 +88,7 @@ def test_the_search_may_be_widened_while_it_runs(project: Path, change: tuple[st
 
 
 @pytest.mark.parametrize("change", FIXED.values(), ids=FIXED)
-def test_what_an_episode_depends_on_never_changes(project: Path, change: tuple[str, str]) -> None:
+def test_the_inputs_of_an_episode_never_change(project: Path, change: tuple[str, str]) -> None:
     assert not may_become(a_document(project), a_document(project, change), SEARCHING)
 
 
@@ -105,7 +105,7 @@ def test_another_model_or_another_text_is_another_study(project: Path) -> None:
     assert not may_become(before, a_document(project), SEARCHING)
 
 
-def test_confirmation_and_holdout_may_change_until_they_have_begun(project: Path) -> None:
+def test_confirmation_and_holdout_may_change_until_they_start(project: Path) -> None:
     before = a_document(project)
     confirmation = a_document(project, ("candidates = 2\nepisodes = 3", "candidates = 3\nepisodes = 4"))
     holdout = a_document(project, ("[verdict]\nepisodes = 6", "[verdict]\nepisodes = 12\nconfidence = 0.9"))
@@ -131,7 +131,7 @@ def test_an_experiment_is_read_from_its_document_as_from_its_file(path: Path) ->
     assert was == Kept(experiment, ModelChoice("https://host/v1", "big"), "other at https://host")
 
 
-def test_an_environments_own_code_is_kept_and_not_run_by_who_reads(project: Path) -> None:
+def test_an_environments_code_is_recorded_and_not_run_by_reading(project: Path) -> None:
     (project / "experiments/mine.py").write_text("raise SystemExit('it was run')\n")
     place = '"lab.environments.echo.server.echo_environment:EchoEnvironment"'
     before = a_document(project, (place, '"mine.py:Mine"'))

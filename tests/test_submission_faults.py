@@ -1,6 +1,6 @@
-"""What a submission survives: environments that print, leave, crash or hang; files that cannot be read.
+"""What a submission survives: environments that print, exit, crash or hang; unreadable files.
 
-Each ends with START, what was played, and END, in an exit code and words on stderr.
+Each prints START, the played steps and END, and ends with an exit code and a message on stderr.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from tests.test_frozen import EVIDENCE, PROVENANCE, TASK
 from tests.test_inference import checked
 
 ENVIRONMENT = '''
-"""Each action is a word of what to do; the word after it says how."""
+"""An action's first word says what to do; the second says how."""
 
 import ctypes
 import os
@@ -100,7 +100,7 @@ class Wild(Environment[Say, Seen, State]):
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    """A project whose frozen prompt plays the environment above."""
+    """A project whose frozen prompt plays this environment."""
     project = Project.make(tmp_path / "project")
     project.write("wild.py", ENVIRONMENT)
     candidate = Candidate(PromptTemplate("mine", "Act.", "Step {step}: {observation}"), SamplingParams())
@@ -113,7 +113,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def doing(*actions: str) -> Callable[[Body], Reply]:
-    """A model whose answer at each step is the next of `actions`, and the last from then on."""
+    """A model that answers with the next of `actions` at each step, and then repeats the last."""
 
     def script(body: Body) -> Reply:
         found = re.search(r"[Ss]tep (\d+)", body["messages"][-1]["content"])
@@ -122,7 +122,7 @@ def doing(*actions: str) -> Callable[[Body], Reply]:
     return script
 
 
-def test_what_an_environment_prints_goes_to_stderr(project: Project) -> None:
+def test_output_of_an_environment_goes_to_stderr(project: Project) -> None:
     with fake_endpoint(doing("print", "descriptor", "libc", "child", "quiet")) as endpoint:
         done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="m")
     _, steps, end = checked(done.stdout)
@@ -155,7 +155,7 @@ def test_an_environment_that_leaves_ends_the_episode_with_end(
     ("action", "told"),
     [("exit", "SystemExit"), ("interrupt", "KeyboardInterrupt"), ("generator", "GeneratorExit")],
 )
-def test_an_environment_that_raises_what_ends_a_program_has_refused_the_action(
+def test_an_environment_that_raises_system_exit_has_refused_the_action(
     project: Project, action: str, told: str
 ) -> None:
     with fake_endpoint(doing("fine", "fine", action)) as endpoint:
@@ -167,7 +167,7 @@ def test_an_environment_that_raises_what_ends_a_program_has_refused_the_action(
     assert done.returncode == 0
 
 
-def test_what_an_environment_started_does_not_outlive_it(project: Project) -> None:
+def test_a_process_that_an_environment_started_does_not_outlive_it(project: Project) -> None:
     with fake_endpoint(doing("start")) as endpoint:
         done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="m")
     checked(done.stdout)
@@ -199,7 +199,7 @@ def test_the_deadline_ends_an_environment_that_holds_the_interpreter(project: Pr
 
 
 def held(project: Project, process: "subprocess.Popen[str]") -> int:
-    """The child's process id, once its environment holds the interpreter."""
+    """Process id of the child, once its environment holds the interpreter."""
     while not (project.folder / "held").exists():
         assert process.poll() is None
         time.sleep(0.05)
@@ -254,7 +254,7 @@ def nested(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [not_utf8, a_null, Path.mkdir, os.mkfifo, a_socket, huge])
-def test_a_dotenv_that_cannot_be_read_is_told(project: Project, spoil: Callable[[Path], None]) -> None:
+def test_an_unreadable_dotenv_is_reported(project: Project, spoil: Callable[[Path], None]) -> None:
     spoil(project.folder / ".env")
     done = project.run("inference.py", MODEL_NAME="m")
     start, steps, end = checked(done.stdout)
@@ -267,7 +267,7 @@ def test_a_dotenv_that_cannot_be_read_is_told(project: Project, spoil: Callable[
 @pytest.mark.parametrize(
     ("spoil", "command"), [(not_utf8, ("-m", "lab.tune", "--dry-run")), (os.mkfifo, ("-m", "lab.play"))]
 )
-def test_the_commands_tell_it_in_the_same_words(
+def test_the_commands_report_it_with_the_same_message(
     project: Project, spoil: Callable[[Path], None], command: tuple[str, ...]
 ) -> None:
     spoil(project.folder / ".env")
@@ -277,8 +277,8 @@ def test_the_commands_tell_it_in_the_same_words(
     assert len(done.stderr.splitlines()) <= 4
 
 
-def test_the_result_as_json_is_alone_on_stdout(project: Project) -> None:
-    """The environment prints at each step, and `os.write` is one of its ways."""
+def test_stdout_has_only_the_json_result(project: Project) -> None:
+    """The environment prints at each step, also with `os.write`."""
     project.write("experiments/wild.py", ENVIRONMENT)
     text = (project.folder / "experiments/smoke.toml").read_text()
     wild = re.sub(r"python = .*\ntext = .*", 'python = "wild.py:Wild"', text)
@@ -296,7 +296,7 @@ def test_the_result_as_json_is_alone_on_stdout(project: Project) -> None:
 
 
 @pytest.mark.parametrize("spoil", [nested, os.mkfifo, Path.mkdir, huge])
-def test_a_frozen_file_that_cannot_be_read_is_told(project: Project, spoil: Callable[[Path], None]) -> None:
+def test_an_unreadable_frozen_file_is_reported(project: Project, spoil: Callable[[Path], None]) -> None:
     path = project.folder / "other.toml"
     spoil(path)
     done = project.run("inference.py", "other.toml")
@@ -340,7 +340,7 @@ def test_names_with_blanks_are_one_word_on_start(project: Project) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("a.toml", "b.toml"), ("--seed", "1"), ("-x",)])
-def test_a_wrong_command_line_plays_nothing(project: Project, arguments: tuple[str, ...]) -> None:
+def test_an_invalid_command_line_plays_nothing(project: Project, arguments: tuple[str, ...]) -> None:
     done = project.run("inference.py", *arguments)
     assert (done.stdout, done.returncode) == ("", 2)
     assert "usage: inference.py" in done.stderr
@@ -348,7 +348,7 @@ def test_a_wrong_command_line_plays_nothing(project: Project, arguments: tuple[s
 
 @pytest.mark.parametrize("answer", ["", "not the form"])
 def test_an_episode_without_an_action_of_the_models_is_no_success(project: Project, answer: str) -> None:
-    """Its score reaches the task's by doing nothing."""
+    """Its score reaches the success score without a valid action."""
     path = project.folder / "prompts/best.toml"
     path.write_text(path.read_text().replace("success_score = 0.1", "success_score = 0.0"))
     if answer:  # what is not the fallback's doing is refused: the action has two fields

@@ -1,4 +1,4 @@
-"""What MLflow refuses, loses or never answers: told with the result, and logged again from the record."""
+"""Items that MLflow rejects, loses or never answers: listed with the result, logged again from the record."""
 
 import json
 import multiprocessing
@@ -29,10 +29,10 @@ SMALL = (
     .replace("candidates = 3\nepisodes = 4", "candidates = 2\nepisodes = 4")
     .replace("finalists = 2\nepisodes = 8", "finalists = 1\nepisodes = 6")
 )
-"""A study of some seconds."""
+"""A study of a few seconds."""
 
 NAME = "it's 100% ünusual`"
-"""An experiment's name that MLflow's filters, tags and prompts refuse, each for another character."""
+"""An experiment's name that MLflow's filters, tags and prompts reject, each for another character."""
 
 TASKS = '\n[[tasks]]\nname = "near"\n\n[[tasks]]\nname = ".."\n'
 
@@ -63,8 +63,8 @@ FIGURES = (
 PARAMS = "select name, key, value from runs join params using (run_uuid) order by 1, 2"
 
 
-def test_what_is_refused_costs_itself_alone_is_told_and_can_be_logged_again(tmp_path: Path) -> None:
-    """An experiment of an odd name, deleted in MLflow, freezes a prompt that the registry refuses."""
+def test_a_rejected_item_affects_no_other_is_reported_and_can_be_logged_again(tmp_path: Path) -> None:
+    """An experiment with an odd name, deleted in MLflow, freezes a prompt that the registry rejects."""
     project = Project.make(tmp_path / "project")
     project.write(f"experiments/{NAME}.toml", SMALL.replace("\n[model]", f"{TASKS}\n[model]", 1))
     template = project.folder / "prompts/templates/storyteller.toml"
@@ -79,7 +79,7 @@ def test_what_is_refused_costs_itself_alone_is_told_and_can_be_logged_again(tmp_
         assert f"{NAME} was deleted there; the next study restores it" in out
         code, out, err = command(project, endpoint, "lab.tune", file, "--json")
         assert code == 0, err
-        assert f"experiment {NAME!r} was deleted in MLflow: it is restored there" in err or NAME in err
+        assert f"experiment {NAME!r} was deleted in MLflow; restoring it" in err or NAME in err
         (untracked,) = json.loads(out)["untracked"]
         assert re.match(r"the frozen prompt in the registry: MlflowException: .*exceeds max", untracked)
         assert "MLflow did not take the frozen prompt in the registry" in err
@@ -88,7 +88,7 @@ def test_what_is_refused_costs_itself_alone_is_told_and_can_be_logged_again(tmp_
         assert {"baseline", "trial-001", "holdout-baseline"} <= {run[0] for run in runs}
         named = {str(key) for _, key, _ in figures if str(key).startswith("return_mean/")}
         assert len(named) == 2
-        code, out, err = command(project, endpoint, "lab.tune", file, "--quiet")  # told again
+        code, out, err = command(project, endpoint, "lab.tune", file, "--quiet")  # prints the result again
         assert (code, err) == (0, "")
         assert "mlflow ui" not in out
         assert "MLflow rejected some items:\n  the frozen prompt in the registry: " in out
@@ -121,7 +121,7 @@ def test_many_equal_failures_are_one_line() -> None:
 
 @contextmanager
 def making(make: Callable[[str], None], path: Path, file: Path, tables: int) -> Iterator[None]:
-    """A process that makes a database at `path`, killed when `file` has so many tables."""
+    """A process that creates a database at `path`, killed when `file` has this many tables."""
     child = multiprocessing.get_context("fork").Process(target=make, args=(f"sqlite:///{path}",))
     child.start()
     while child.is_alive():
@@ -140,7 +140,7 @@ def _tables(file: Path) -> int:
 
 
 def in_place(uri: str) -> None:
-    """As MLflow does it."""
+    """Create a database as MLflow does."""
     MlflowClient(uri).search_experiments(max_results=1)
 
 
@@ -149,7 +149,7 @@ def ours(uri: str) -> None:
 
 
 @pytest.mark.parametrize("tables", [0, 15, 30])
-def test_a_database_whose_making_was_killed_is_recognised_and_replaced(
+def test_a_database_left_incomplete_by_a_kill_is_detected_and_replaced(
     tmp_path: Path, tables: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lab.tracking.database.STILL_S", 0.5)
@@ -169,7 +169,7 @@ def test_a_database_whose_making_was_killed_is_recognised_and_replaced(
 
 
 @pytest.mark.parametrize("tables", [1, 30])
-def test_a_kill_while_the_lab_makes_the_database_leaves_none(tmp_path: Path, tables: int) -> None:
+def test_a_kill_while_the_lab_creates_the_database_leaves_no_database(tmp_path: Path, tables: int) -> None:
     path, said = tmp_path / "mlflow.db", list[str]()
     with making(ours, path, Path(f"{path}.new"), tables):
         assert not path.exists()
@@ -179,7 +179,7 @@ def test_a_kill_while_the_lab_makes_the_database_leaves_none(tmp_path: Path, tab
 
 
 def test_a_database_with_runs_is_never_moved_whatever_its_schema(tmp_path: Path) -> None:
-    """An older MLflow's is out of date, not half made."""
+    """An older MLflow's database is out of date, not incomplete."""
     path, said = tmp_path / "mlflow.db", list[str]()
     with closing(sqlite3.connect(path)) as database:
         database.execute("create table alembic_version (version_num text)")
@@ -191,7 +191,7 @@ def test_a_database_with_runs_is_never_moved_whatever_its_schema(tmp_path: Path)
     assert rows(path, "select name from experiments") == [("Default",)]
 
 
-def test_the_commands_meet_a_half_made_database_and_artifacts_that_cannot_be_written(tmp_path: Path) -> None:
+def test_the_commands_handle_an_incomplete_database_and_unwritable_artifacts(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("experiments/known.toml", SMALL)
     project.write("mlruns", "a file, where MLflow wants a folder")
@@ -202,7 +202,7 @@ def test_the_commands_meet_a_half_made_database_and_artifacts_that_cannot_be_wri
         assert re.search(r"^FAIL +MLflow store +MLflow's database is incomplete", out, re.MULTILINE)
         code, out, err = command(project, endpoint, "lab.tune", "experiments/known.toml")
         assert code == 0, err
-        assert "was half made by a command that was killed: moved to" in err
+        assert "was incomplete after a kill: moved to" in err
         assert (project.folder / "mlflow.db.broken-1").exists()
         told = out[out.index("MLflow rejected some items:") :]
         assert re.search(
@@ -219,7 +219,7 @@ def test_the_commands_meet_a_half_made_database_and_artifacts_that_cannot_be_wri
 
 @contextmanager
 def silent_server() -> Iterator[tuple[str, threading.Event]]:
-    """Takes connections and answers nothing; the event is set once something was asked."""
+    """A server that accepts connections and never answers; the event is set by the first request."""
     asked, held = threading.Event(), list[socket.socket]()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -259,7 +259,7 @@ def test_a_silent_server_does_not_hold_a_stopped_study_and_the_next_command_logs
         _, err = study.communicate(timeout=TIMEOUT_S)
         assert time.monotonic() - began_s < 40  # 8 on a machine that has time; without a bound it is over 60
         assert study.returncode == 130
-        assert err.index("Stopped. What was played") < err.index("MLflow did not answer in time")
+        assert err.index("Stopped. All calls") < err.index("MLflow did not answer in time")
         assert not (project.folder / "mlflow.db").exists()
         released.set()
         code, out, err = command(project, endpoint, "lab.tune", "experiments/known.toml")
@@ -270,7 +270,7 @@ def test_a_silent_server_does_not_hold_a_stopped_study_and_the_next_command_logs
     assert shown <= logged
 
 
-def test_an_end_in_front_of_a_silent_server_is_told_and_ctrl_c_gives_the_result(tmp_path: Path) -> None:
+def test_a_wait_for_a_silent_server_is_announced_and_ctrl_c_gives_the_result(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     project.write("experiments/known.toml", SMALL)
     with fake_endpoint(storyteller_is_best) as endpoint, silent_server() as (url, _):
@@ -279,7 +279,7 @@ def test_an_end_in_front_of_a_silent_server_is_told_and_ctrl_c_gives_the_result(
             **{"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake", "MLFLOW_TRACKING_URI": url},
         )
         assert study.stderr is not None
-        assert any("Waiting for MLflow, 60 s at most" in line for line in study.stderr)
+        assert any("Waiting up to 60 s for MLflow" in line for line in study.stderr)
         study.send_signal(signal.SIGINT)
         out, _ = study.communicate(timeout=50)
     assert study.returncode == 0
@@ -289,7 +289,7 @@ def test_an_end_in_front_of_a_silent_server_is_told_and_ctrl_c_gives_the_result(
     assert (project.folder / "prompts/best.toml").exists()
 
 
-def test_a_large_observation_is_told_once_recorded_whole_and_cut_for_mlflow(tmp_path: Path) -> None:
+def test_a_large_observation_is_warned_about_once_recorded_whole_and_cut_for_mlflow(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     large = "abc " * 75_000
 

@@ -1,6 +1,6 @@
-"""`python -m lab.tune`, run as a user runs it, against a scripted endpoint: what is found, kept and told.
+"""`python -m lab.tune`, run as a user runs it, on a scripted endpoint: its winner, record and output.
 
-The real model plays in `test_main_job.py`; here the truth is known, and faults come when they are wanted.
+The real model plays in `test_main_job.py`; here the truth is known, and faults occur on demand.
 """
 
 import json
@@ -78,14 +78,14 @@ def project(tmp_path: Path) -> Project:
 
 
 def storyteller_is_best(body: Body) -> Reply:
-    """Twice the length for the storyteller, and noise."""
+    """Answers of twice the length for the storyteller, with noise."""
     length = 200 if "storyteller" in body["messages"][0]["content"] else 100
     time.sleep(0.05)
     return Reply("x" * random.randint(length - 20, length + 20))
 
 
 def baseline_is_best(body: Body) -> Reply:
-    """The baseline ahead of all others, with noise; every episode's score at the clamp."""
+    """The baseline is ahead of all others, with noise; every episode has the maximum score."""
     reference = "plain echo environment" in body["messages"][0]["content"]
     length = 450 if reference and body["temperature"] == 0.7 else 350
     return Reply("x" * random.randint(length - 20, length + 20))
@@ -106,7 +106,7 @@ def frozen(project: Project) -> FrozenPrompt:
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, FakeEndpoint, str, str]:
-    """One whole study where the storyteller is better: the project it ran in, stdout and stderr."""
+    """A complete study in which the storyteller is better: the project, stdout and stderr."""
     project = Project.make(tmp_path_factory.mktemp("tuned") / "project")
     project.write("experiments/known.toml", EXPERIMENT)
     full = threading.Event()
@@ -155,7 +155,7 @@ def test_every_call_is_counted_and_the_budget_is_used_and_not_passed(tuned: Tune
     assert f"{played:,} calls" in out
 
 
-def test_search_confirmation_and_holdout_play_seeds_of_their_own(tuned: Tuned) -> None:
+def test_search_confirmation_and_holdout_play_disjoint_seeds(tuned: Tuned) -> None:
     with sqlite3.connect(tuned[0].folder / "mlflow.db") as database:
         runs = database.execute(
             "select artifact_uri, value from runs join tags using (run_uuid) where key = 'kind'"
@@ -172,7 +172,7 @@ def test_search_confirmation_and_holdout_play_seeds_of_their_own(tuned: Tuned) -
     }
 
 
-def test_the_endpoint_is_kept_full_and_never_over_its_limit(tuned: Tuned) -> None:
+def test_the_endpoint_is_kept_busy_and_never_over_its_limit(tuned: Tuned) -> None:
     assert tuned[1].most_at_once == 12
 
 
@@ -208,7 +208,9 @@ def test_the_submission_plays_what_was_tuned(tuned: Tuned) -> None:
     assert "storyteller" in endpoint.requests[0]["messages"][0]["content"]
 
 
-def test_where_nothing_is_better_the_baseline_is_frozen_and_a_blind_score_is_told(project: Project) -> None:
+def test_without_a_better_candidate_the_baseline_is_frozen_and_saturation_reported(
+    project: Project,
+) -> None:
     with fake_endpoint(baseline_is_best) as endpoint:
         code, out, _ = tune(project, endpoint)
     assert "100% of 24 holdout episodes reached the maximum score, 1.0" in out
@@ -228,7 +230,7 @@ def wait_for(text: str, stream: "list[str]") -> None:
 def interrupted(project: Project, script: Callable[[Body], Reply], presses: int) -> tuple[int, str, str]:
     """Run a study and press Ctrl-C `presses` times once two trials have ended.
 
-    Before a second press nothing is answered any more, or the study might end first.
+    Before a second press the endpoint stops answering, or the study might end first.
     """
     pressed, answering = threading.Event(), threading.Event()
 
@@ -300,7 +302,7 @@ def is_proposal(body: Body) -> bool:
 
 
 def champion(body: Body) -> Reply:
-    """The proposed text makes the longest answers."""
+    """The proposed text gives the longest answers."""
     if is_proposal(body):
         time.sleep(0.01)
         text = f"You are the champion of all, number {random.random()}."
@@ -312,7 +314,7 @@ def champion(body: Body) -> Reply:
 
 
 @pytest.mark.parametrize("name", ["dspy", "gepa"])
-def test_proposed_texts_join_the_race_on_a_model_of_their_own_and_win(project: Project, name: str) -> None:
+def test_texts_proposed_by_a_separate_model_join_the_race_and_win(project: Project, name: str) -> None:
     table = f'[proposals]\nproposer = "{name}"\nrounds = 1\ntexts = 2\n\n[confirmation]'
     project.write("experiments/known.toml", EXPERIMENT.replace("[confirmation]", table))
     with fake_endpoint(champion) as endpoint, fake_endpoint(champion) as other:
@@ -338,12 +340,12 @@ def test_a_proposer_that_fails_costs_its_round_and_not_the_study(project: Projec
     with fake_endpoint(storyteller_is_best) as endpoint, fake_endpoint(lambda _: Reply(status=401)) as other:
         code, _, err = tune(project, endpoint, PROPOSER_BASE_URL=other.url, PROPOSER_MODEL_NAME="big")
     assert code == 0, err
-    assert "Round 1 of proposals was lost: The endpoint refused the key" in err
+    assert "Round 1 of proposals failed: The endpoint refused the key" in err
     assert frozen(project).candidate.template.name == "storyteller"
 
 
 def demonstrated(body: Body) -> Reply:
-    """Whoever is shown an earlier answer writes longer ones."""
+    """The model writes longer answers if it is shown an earlier one."""
     time.sleep(0.02)
     length = 300 if any(message["role"] == "assistant" for message in body["messages"]) else 100
     return Reply("x" * random.randint(length - 20, length + 20))
@@ -386,15 +388,15 @@ def test_episodes_that_can_no_longer_matter_are_ended_in_the_middle(project: Pro
     assert cut > 0
 
 
-def test_where_candidates_do_not_differ_it_is_said_before_the_budget_is_spent(project: Project) -> None:
-    """And with no traces wanted, MLflow has none."""
+def test_equal_candidates_are_reported_before_the_budget_is_spent(project: Project) -> None:
+    """With traces disabled, MLflow has none."""
     project.write("experiments/known.toml", EXPERIMENT + "\n[tracking]\ntraces = 0\n")
     with fake_endpoint(lambda _: Reply("always the same")) as endpoint:
         code, out, err = tune(project, endpoint)
     assert code == 0, err
-    assert "Headroom: NONE SEEN" in err
-    assert "Headroom: NONE SEEN" in out
-    assert err.index("NONE SEEN") < err.index("Confirming")
+    assert "Warm-up test: no difference found" in err
+    assert "Warm-up test: no difference found" in out
+    assert err.index("no difference found") < err.index("Confirming")
     assert frozen(project).evidence.outcome == "baseline"
     with sqlite3.connect(project.folder / "mlflow.db") as database:
         assert database.execute("select count(*) from trace_info").fetchone() == (0,)
@@ -405,7 +407,7 @@ def test_where_candidates_do_not_differ_it_is_said_before_the_budget_is_spent(pr
 def test_with_a_cost_in_the_objective_the_cheap_one_is_frozen_and_optuna_has_the_costs(
     project: Project,
 ) -> None:
-    """Every text is as good; those with history cost more, and the baseline has history."""
+    """All texts are equal; candidates with history cost more, and the baseline has history."""
     objective = '[objective]\ncost = "tokens"\nwithin = 0.2\n\n[search]'
     text = EXPERIMENT.replace("[search]", objective).replace("[space]", "[space]\nhistory = [0, 4]")
     project.write("experiments/known.toml", text)
@@ -448,7 +450,7 @@ def test_a_wrong_key_or_model_stops_the_study_with_3(project: Project, status: i
 
 
 HASTY_S = 8.0
-"""Seconds after which a missing answer counts as a hang; a busy machine needs less for one."""
+"""Seconds after which a missing answer counts as a hang; even a busy machine answers faster."""
 
 FAULTS = [
     (Reply(status=429, headers={"Retry-After": "0.1"}), "The endpoint is busy."),
@@ -462,14 +464,14 @@ FAULTS = [
     (Reply(body=b'{"choices": []}'), "The model's answer has no choices."),
     (Reply("x" * 10_000_000), "The model's answer is too long."),
 ]
-"""What another attempt mends, and as what it is on record."""
+"""Failures that a retry solves, and how they are recorded."""
 
 HASTY = ("[baseline]", f"timeout_s = {HASTY_S}\n\n[baseline]")
-"""What an experiment's text needs for a hang to be one."""
+"""Change of an experiment's text that makes a hang time out early."""
 
 
 def test_an_endpoint_that_fails_a_third_of_the_calls_costs_nothing_but_time(project: Project) -> None:
-    """Each failed attempt is made again and accounted for; who breaks his own calls is left out."""
+    """Each failed attempt is retried and counted; a candidate that breaks its own calls is left out."""
     project.write("experiments/known.toml", EXPERIMENT.replace(*HASTY).replace("calls = 400", "calls = 600"))
     faults, drawn, lock = Counter[str](), random.Random(0), threading.Lock()
     slow = [fault for fault in FAULTS if fault[0].delay_s]  # a hang takes its time, so there is one
@@ -503,7 +505,7 @@ def test_an_endpoint_that_fails_a_third_of_the_calls_costs_nothing_but_time(proj
 
 
 def test_an_episode_that_fails_for_the_endpoints_fault_is_played_again(project: Project) -> None:
-    """One call fails as often as it is tried: its episode begins anew, and asks for no answer twice."""
+    """One call fails in every attempt: its episode restarts, and repeats no answered call."""
     project.write("experiments/known.toml", EXPERIMENT.replace("[baseline]", "attempts = 2\n\n[baseline]"))
     chosen, refused, lock = list[Body](), [0], threading.Lock()
 
@@ -549,7 +551,7 @@ def test_an_episode_that_fails_for_the_endpoints_fault_is_played_again(project: 
         (["experiments/known.toml"], {"ENV_BASE_URL": "http://127.0.0.1:9"}, 4, "ENV_BASE_URL"),
     ],
 )
-def test_what_cannot_run_ends_with_its_code_and_its_words(
+def test_an_impossible_run_ends_with_its_exit_code_and_message(
     project: Project, arguments: list[str], settings: dict[str, str], code: int, told: str
 ) -> None:
     with fake_endpoint() as endpoint:

@@ -1,4 +1,4 @@
-"""The verdict and its intervals: what is claimed holds, and what is not there is not claimed."""
+"""The verdict and its intervals: claims hold, and no false gain is claimed."""
 
 import itertools
 import math
@@ -62,7 +62,7 @@ def test_the_interval_is_scipys(values: list[float], confidence: float) -> None:
     assert ours.n == len(values)
 
 
-def test_one_value_bounds_nothing() -> None:
+def test_one_value_has_an_unbounded_interval() -> None:
     assert t_interval([3.0], 0.95).low == -math.inf
 
 
@@ -87,7 +87,7 @@ def coin(rng: random.Random) -> float:
 def test_equal_candidates_are_called_a_gain_in_at_most_5_of_100_studies(
     draw: Callable[[random.Random], float],
 ) -> None:
-    """All arms alike, three finalists, 16 episodes: the false-gain rate, with room for chance (3 sigma)."""
+    """All arms equal, three finalists, 16 episodes: the false-gain rate, with a 3-sigma margin for chance."""
     rng, studies = random.Random(7), 400
     claimed = 0
     for _ in range(studies):
@@ -100,7 +100,7 @@ WORST = replace(TASK, tasks=tuple(map(Setup, "abc")))
 
 
 def worst(baseline: Sequence[float], *played: Sequence[float]) -> Verdict:
-    """Judged by the worst of three tasks; a value an episode, the tasks by turns."""
+    """Judged by the worst of three tasks; one value per episode, the tasks round-robin."""
     arms = [replace(evaluation("x", dict(enumerate(one))), task=WORST) for one in (baseline, *played)]
     entries = [(Trial(number, one), one) for number, one in enumerate(arms[1:], 1)]
     return judge((), arms[0], entries, BY_RETURN, 0.95, "worst")
@@ -111,7 +111,7 @@ def worst(baseline: Sequence[float], *played: Sequence[float]) -> Verdict:
 def test_by_the_worst_task_equal_candidates_are_called_a_gain_in_at_most_5_of_100(
     draw: Callable[[random.Random], float], spread: float
 ) -> None:
-    """Three tasks, alike or far apart, two finalists whose worst task is the baseline's equal."""
+    """Three tasks, equal or far apart, and two finalists whose worst task equals the baseline's."""
     rng, studies = random.Random(5), 200
     claimed = 0
     for _ in range(studies):
@@ -122,7 +122,7 @@ def test_by_the_worst_task_equal_candidates_are_called_a_gain_in_at_most_5_of_10
     assert claimed / studies <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
 
 
-def test_a_gain_in_the_worst_task_is_found_also_where_an_easy_one_is_lost() -> None:
+def test_a_gain_in_the_worst_task_is_found_even_if_an_easy_one_gets_worse() -> None:
     rng, found, covered = random.Random(3), 0, 0
     for _ in range(200):
         base = [rng.gauss((100, 300, 500)[seed % 3], 30) for seed in range(24)]
@@ -202,7 +202,7 @@ def test_intervals_of_the_confirmed_hold_for_all_of_them() -> None:
     assert confirmed(alone, evaluation("failed", {}))[0].trial.number == 1
 
 
-def test_the_confirmed_are_ranked_by_what_they_did_there() -> None:
+def test_the_confirmed_are_ranked_by_their_confirmation() -> None:
     low, high = evaluation("low", {1: 2.0, 2: 3.0}), evaluation("high", {1: 5.0, 2: 6.0})
     (first,) = finalists(confirmed(low, high), BY_RETURN, 1)
     assert first.candidate.template.name == "high"
@@ -211,7 +211,7 @@ def test_the_confirmed_are_ranked_by_what_they_did_there() -> None:
 TOKENS = Objective("tokens", 0.05)
 
 
-def test_by_the_rule_the_cheapest_of_those_nearly_as_good_is_chosen() -> None:
+def test_within_the_tolerance_the_cheapest_candidate_is_chosen() -> None:
     best = evaluation("best", {1: 100.0, 2: 101.0}, tokens=100)
     cheap = evaluation("cheap", {1: 97.0, 2: 98.0}, tokens=40)
     poor = evaluation("poor", {1: 60.0, 2: 61.0}, tokens=1)
@@ -223,9 +223,7 @@ def test_by_the_rule_the_cheapest_of_those_nearly_as_good_is_chosen() -> None:
 @pytest.mark.parametrize(
     ("tokens", "returns", "wins"), [(40, 99.0, True), (40, 90.0, False), (99, 99.0, False)]
 )
-def test_a_candidate_wins_by_cost_only_where_its_return_holds(
-    tokens: int, returns: float, wins: bool
-) -> None:
+def test_a_candidate_wins_by_cost_only_if_its_return_holds(tokens: int, returns: float, wins: bool) -> None:
     rng = random.Random(1)
     base = evaluation("baseline", {seed: rng.gauss(100, 1) for seed in range(12)}, tokens=100)
     noisy = {seed: rng.gauss(returns, 1) for seed in range(12)}

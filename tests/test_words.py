@@ -1,4 +1,4 @@
-"""Figures in words: as many decimals as a figure's size gives a meaning, whatever an environment pays."""
+"""Numbers as text: as many decimals as their size calls for, whatever an environment pays."""
 
 from math import inf
 
@@ -34,7 +34,7 @@ FIGURES = st.floats(-1e9, 1e9) | st.floats(-2, 2) | st.floats(-0.1, 0.1)
         (recorded(0.04, [-0.01, 0.09], 32), "0.0400 [-0.0100, 0.0900]"),
     ],
 )
-def test_figures_in_words(said: str, expected: str) -> None:
+def test_numbers_as_text(said: str, expected: str) -> None:
     assert said == expected
 
 

@@ -36,7 +36,7 @@ class Shared:
     """A project whose study is on a server; each worker is started in it, as if on a shared disk.
 
     Attributes:
-        address: of the database.
+        address: URL of the database.
     """
 
     project: Project
@@ -57,7 +57,7 @@ class Shared:
         wait_until(lambda: len(self.endpoint.requests) >= calls)
 
     def wait_for_workers(self, table: str) -> None:
-        """Until all of them have written to a table."""
+        """Wait until all of them have written to a table."""
         wait_until(lambda: len(rows(self.address, f"select distinct worker from {table}")) == WORKERS)
 
 
@@ -81,7 +81,7 @@ def shared(server: Postgres, tmp_path: Path) -> Iterator[Shared]:
 
 
 def test_four_workers_do_one_study_though_one_is_killed(shared: Shared) -> None:
-    """Nothing is played twice, the budget holds, one verdict is given, and all of them tell it."""
+    """Nothing is played twice, the budget is kept, and all workers print the one verdict."""
     all_there = threading.Event()
 
     def waiting(body: Body) -> Reply:
@@ -115,7 +115,7 @@ def test_four_workers_do_one_study_though_one_is_killed(shared: Shared) -> None:
     assert runs == [("FINISHED",)]
 
 
-def test_a_study_is_told_again_from_anywhere(shared: Shared) -> None:
+def test_a_study_prints_its_result_again_from_any_machine(shared: Shared) -> None:
     done = shared.run()
     assert done.returncode == 0, done.stderr
     asked = len(shared.endpoint.requests)
@@ -145,7 +145,7 @@ def test_a_worker_that_leaves_leaves_its_work_to_the_others(server: Postgres, tm
         done = shared.run("--worker")
     assert refused.returncode == 2
     assert "Another process is working on this experiment's study." in refused.stderr
-    assert "--worker joins it" in refused.stderr
+    assert "use --worker to join it" in refused.stderr
     assert left.returncode == 130
     assert done.returncode == 0, done.stderr
     assert len(shared.endpoint.requests) <= shared.count("lab.calls") + 6
@@ -166,16 +166,16 @@ def test_a_study_is_listed_as_at_work_while_a_worker_is(server: Postgres) -> Non
 @pytest.mark.parametrize(
     ("flags", "storage", "code", "said"),
     [
-        (("--worker",), "", 2, "give --storage postgresql://"),
+        (("--worker",), "", 2, "use --storage postgresql://"),
         (("--worker", "--fresh"), "postgresql://u:canary@127.0.0.1/none", 2, "leave out --fresh"),
         ((), "mysql://u:canary@127.0.0.1/none", 2, "install the package that this database needs"),
-        ((), "none://u:canary@127.0.0.1/none", 2, "give postgresql://"),
-        ((), "not an address canary", 2, "give postgresql://"),
+        ((), "none://u:canary@127.0.0.1/none", 2, "use postgresql://"),
+        ((), "not an address canary", 2, "use postgresql://"),
         (("--worker",), "sqlite:///canary.db", 2, "--worker requires --storage postgresql://"),
         ((), "postgresql://u:canary@127.0.0.1:9/none", 1, "The study's record cannot be read or written."),
     ],
 )
-def test_a_storage_that_cannot_be_had_is_told_in_words(
+def test_an_unusable_storage_is_an_error_that_says_what_to_do(
     tmp_path: Path, flags: tuple[str, ...], storage: str, code: int, said: str
 ) -> None:
     project = a_project(tmp_path / "project")

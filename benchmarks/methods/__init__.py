@@ -1,1 +1,1 @@
-"""The peers: one module a method, each with `run(ground)`, set up as its own authors would."""
+"""The peers: one module per method, each with `run(ground)`, set up as its authors recommend."""

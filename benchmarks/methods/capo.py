@@ -1,12 +1,12 @@
 """CAPO (arXiv 2504.16005) from `promptolution`: instructions evolve by crossover and mutation, in a race.
 
-Its settings are the package's, which are the paper's (4 crossovers a step, alpha 0.2, a length penalty of
-0.05, at most 10 blocks), but for these. A block is 3 episodes and not 30 items: one block of 30 for its 14
-candidates would cost more than the whole budget. There are no few-shot examples: an episode has no labelled
-pairs. The population is the library's system texts, each with the baseline's turn text and numbers, since
-CAPO knows one instruction. The scores are returns over the task's `max_return`, so that the penalty has a
-scale. The pick is the first of the population after each step, as the package ranks it; before the first
-step has ended, the best mean among those that have come farthest in the race.
+Its settings are the package's, which are the paper's (4 crossovers per step, alpha 0.2, a length penalty of
+0.05, at most 10 blocks), except these. A block has 3 episodes, not 30 items: one block of 30 for its 14
+candidates would cost more than the whole budget. There are no few-shot examples, because an episode has no
+labelled pairs. The population is the library's system texts, each with the baseline's turn text and numbers,
+because CAPO has one instruction. The scores are returns divided by the task's `max_return`, so that the
+penalty has a scale. The pick is the first of the population after each step, as ranked by the package; before
+the end of the first step, the best mean among those with the most episodes.
 """
 
 import logging
@@ -26,13 +26,13 @@ from benchmarks.methods.texts import goal, try_texts
 
 BLOCK, BLOCKS = 3, 10
 STEPS = 10_000
-"""More than any budget allows: the calls end the run."""
+"""More steps than any budget allows: the calls end the run."""
 
 
 def run(ground: Ground) -> None:
     """Evolve until the calls are used up."""
     logging.getLogger("promptolution").setLevel(logging.ERROR)
-    random.seed(ground.seed)  # the package draws from the module's own generator
+    random.seed(ground.seed)  # the package uses the module's global generator
     model = _Asked(ground)
     seeds = [str(seed) for seed in ground.seeds[: BLOCK * BLOCKS]]
     task = RewardTask(
@@ -59,7 +59,7 @@ def run(ground: Ground) -> None:
     optimizer.optimize(n_steps=STEPS)
 
 
-class _Asked(BaseLLM):  # type: ignore[misc]  # the package carries no types
+class _Asked(BaseLLM):  # type: ignore[misc]  # the package is untyped
     """The proposing model."""
 
     def __init__(self, ground: Ground) -> None:
@@ -73,8 +73,8 @@ class _Asked(BaseLLM):  # type: ignore[misc]  # the package carries no types
         ]
 
 
-class _Episodes(BasePredictor):  # type: ignore[misc]  # the package carries no types
-    """Plays an episode where the package would ask for one answer; the "answer" is the score."""
+class _Episodes(BasePredictor):  # type: ignore[misc]  # the package is untyped
+    """Plays an episode instead of one answer; the "answer" is the score."""
 
     def __init__(self, model: BaseLLM, ground: Ground) -> None:
         super().__init__(model)
@@ -83,25 +83,25 @@ class _Episodes(BasePredictor):  # type: ignore[misc]  # the package carries no 
         self._stepped = False
 
     def on_step_end(self, optimizer: BaseOptimizer) -> bool:
-        """The package's callback: a step is over, and its population ranked."""
+        """Set the pick; the package calls this after each step, with a ranked population."""
         self._stepped = True
         self._choose(optimizer.prompts[0].construct_prompt())
         return True
 
     def on_train_end(self, optimizer: BaseOptimizer) -> None:
-        """Nothing is left to do."""
+        """Do nothing."""
 
     def predict(
         self,
         prompts: str | list[str],
         xs: list[str],
-        system_prompts: object = None,  # noqa: ARG002  # the package's own signature
+        system_prompts: object = None,  # noqa: ARG002  # the package's signature
     ) -> tuple[list[str], list[str]]:
-        """A score for each prompt on each seed."""
+        """Return a score for each prompt on each seed."""
         texts = [prompts] * len(xs) if isinstance(prompts, str) else prompts
         scores = dict[tuple[str, str], float]()
         for text in dict.fromkeys(texts):
-            # Twins of one batch share their episodes; the package would play, and pay for, each.
+            # Equal prompts of one batch share their episodes; the package would play each.
             seeds = list(dict.fromkeys(x for one, x in zip(texts, xs, strict=True) if one == text))
             scores |= {
                 (text, seed): score for seed, score in zip(seeds, self._play(text, seeds), strict=True)

@@ -1,10 +1,10 @@
 """DSPy by `dspy.GEPA`: a `dspy.Module` whose two instructions are the system and the turn text.
 
-GEPA and not MIPROv2, because it is the one that DSPy's docs give for agents whose runs can be told about in
-words: its metric takes the transcript as feedback. MIPROv2 describes a labelled data set and bootstraps
-demonstrations, and an episode has neither. Set up as in DSPy's GEPA tutorials: `reflection_minibatch_size=3`,
-merging on, the default proposer, validation and training seeds apart (as many as `gepa_method` has), the
-cache off. The module plays through the lab's agent, so that what is scored is what would be frozen.
+GEPA, not MIPROv2, because DSPy's docs recommend it for agents with textual feedback: its metric takes the
+transcript as feedback. MIPROv2 describes a labelled data set and bootstraps demonstrations; an episode has
+neither. Set up as in DSPy's GEPA tutorials: `reflection_minibatch_size=3`, merging on, the default proposer,
+disjoint validation and training seeds (as many as `gepa_method`), the cache off. The module plays through the
+lab's agent, so that the scored candidate is the one that would be frozen.
 """
 
 import logging
@@ -14,7 +14,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
 from benchmarks.ground import Ground
 from benchmarks.methods.gepa_method import TRAINING, VALIDATION, Picks
-from benchmarks.methods.texts import told, try_texts
+from benchmarks.methods.texts import transcript, try_texts
 
 THREADS = 8
 
@@ -25,7 +25,7 @@ def run(ground: Ground) -> None:
     lm = dspy.LM("ground", cache=False, num_retries=0, engine=_Asked(ground))
     optimizer = dspy.GEPA(
         metric=_metric,
-        # Episodes; reflections cost calls as well, so that the ground's own limit comes first.
+        # In episodes; reflections cost calls as well, so the ground's limit is reached first.
         max_metric_calls=ground.budget_calls,
         reflection_minibatch_size=3,
         reflection_lm=lm,
@@ -53,7 +53,7 @@ def _metric(
 
 
 def _playing(ground: Ground) -> dspy.Module:
-    """The module; a closure, because DSPy copies a module's attributes, and a ground has no copies."""
+    """The module; a closure, because DSPy copies a module's attributes, and a ground must not be copied."""
     about, template = ground.experiment.about, ground.experiment.baseline.template
 
     def play(system: str, turn: str, seed: int) -> tuple[float, str]:
@@ -61,10 +61,10 @@ def _playing(ground: Ground) -> dspy.Module:
         if isinstance(candidate, str):
             return 0.0, candidate
         (episode,) = ground.play(candidate, [seed])
-        return episode.episode_return, told(episode)
+        return episode.episode_return, transcript(episode)
 
-    class Playing(dspy.Module):  # type: ignore[misc]  # DSPy's modules carry no types
-        """One episode by the lab's agent; its two texts are the instructions of two predictors."""
+    class Playing(dspy.Module):  # type: ignore[misc]  # DSPy is untyped
+        """Plays one episode with the lab's agent; its two texts are the instructions of two predictors."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -74,7 +74,7 @@ def _playing(ground: Ground) -> dspy.Module:
         def forward(self, seed: int) -> dspy.Prediction:
             system, turn = self.system.signature.instructions, self.turn.signature.instructions
             value, transcript = play(system, turn, seed)
-            # What a predictor's own call would leave behind, so that GEPA finds something to reflect on.
+            # The trace that a predictor's own call would leave, on which GEPA reflects.
             if (trace := dspy.settings.trace) is not None:
                 trace.append((self.system, {"task": about}, dspy.Prediction(messages=transcript)))
                 trace.append((self.turn, {"step": about}, dspy.Prediction(message=transcript)))
@@ -84,13 +84,13 @@ def _playing(ground: Ground) -> dspy.Module:
 
 
 class _Asked:
-    """The proposing model, as an engine of DSPy's."""
+    """The proposing model, as a DSPy engine."""
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
 
     def complete(self, request: Request) -> Response:
-        """One call."""
+        """Make one call."""
         system = request.system or ""
         if not isinstance(system, str):
             system = "".join(getattr(part, "text", "") for part in system)

@@ -1,10 +1,10 @@
 """GEPA (arXiv 2507.19457) by `gepa.optimize`: system and turn text evolve by reflection on transcripts.
 
-Set up as the library's guide to adapters has it: an adapter that plays episodes and shows the transcripts,
-all else at its defaults (Pareto selection, minibatches of 3, round robin over the components). The guide
-asks for the smallest validation set that stands for the task: 10 seeds, which leaves room for a few accepted
-candidates at 400 calls; the minibatches come from 20 others. Rewards have no known top, so that no
-minibatch is skipped as perfect. Numbers stay the baseline's.
+Set up as in the library's guide to adapters: an adapter that plays episodes and shows the transcripts, with
+all defaults (Pareto selection, minibatches of 3, round-robin over the components). The guide asks for the
+smallest representative validation set: 10 seeds, which leaves room for a few accepted candidates at 400
+calls; the minibatches come from 20 others. Rewards have no known maximum, so no minibatch is skipped as
+perfect. Numbers stay the baseline's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from gepa.api import optimize
 from gepa.core.adapter import EvaluationBatch, ProposalFn
 
 from benchmarks.ground import Ground
-from benchmarks.methods.texts import told, try_texts
+from benchmarks.methods.texts import transcript, try_texts
 from lab.agent.episode import Episode
 
 VALIDATION, TRAINING = 10, 20
@@ -33,7 +33,7 @@ def run(ground: Ground) -> None:
         valset=list(ground.seeds[:VALIDATION]),
         adapter=_Adapter(ground),
         reflection_lm=lambda prompt: ground.ask(_text(prompt)),
-        # Episodes; reflections cost calls as well, so that the ground's own limit comes first.
+        # In episodes; reflections cost calls as well, so the ground's limit is reached first.
         max_metric_calls=ground.budget_calls,
         skip_perfect_score=False,
         callbacks=[Picks(ground, "gepa")],  # type: ignore[list-item]  # the protocol's methods are all optional
@@ -44,14 +44,14 @@ def run(ground: Ground) -> None:
 
 @dataclass
 class Picks:
-    """Chooses what GEPA holds for its best: the highest mean on the validation seeds."""
+    """Picks GEPA's best candidate: the highest mean on the validation seeds."""
 
     ground: Ground
     name: str
     best: float = float("-inf")
 
     def on_valset_evaluated(self, event: Mapping[str, Any]) -> None:
-        """A candidate was accepted, or it is the first one."""
+        """Update the pick when a candidate was accepted, or is the first one."""
         texts, score = event["candidate"], event["average_score"]
         candidate = try_texts(self.ground, self.name, texts["system"], texts["turn"])
         if score > self.best and not isinstance(candidate, str):
@@ -60,35 +60,35 @@ class Picks:
 
 
 class Silent:
-    """GEPA's logger, which says nothing."""
+    """A logger for GEPA that discards messages."""
 
     def log(self, message: str) -> None:
-        """Drop it."""
+        """Discard the message."""
 
 
 @dataclass
 class _Adapter:
     ground: Ground
-    propose_new_texts: ProposalFn | None = None  # GEPA's own way
+    propose_new_texts: ProposalFn | None = None  # GEPA's default
 
     def evaluate(self, batch: list[int], candidate: Texts, capture_traces: bool = False) -> Batch:
-        """Play an episode for each seed."""
+        """Play an episode per seed."""
         playable = try_texts(self.ground, "gepa", candidate["system"], candidate["turn"])
         if isinstance(playable, str):
             said, scores = [playable] * len(batch), [0.0] * len(batch)
         else:
             episodes: list[Episode] = self.ground.play(playable, batch)
-            said = [told(episode) for episode in episodes]
+            said = [transcript(episode) for episode in episodes]
             scores = [episode.episode_return for episode in episodes]
         return EvaluationBatch(said, scores, said if capture_traces else None)
 
     def make_reflective_dataset(
         self,
-        candidate: Texts,  # noqa: ARG002  # GEPA's own signature
+        candidate: Texts,  # noqa: ARG002  # GEPA's signature
         eval_batch: Batch,
         components_to_update: list[str],
     ) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-        """The transcripts, for each component alike."""
+        """Return the transcripts, the same for each component."""
         opening = self.ground.experiment.about
         records = [
             {

@@ -1,4 +1,4 @@
-"""The lab's race alone, as the search drives it: which trial plays next, which is pruned, what is picked.
+"""The lab's race without its other parts: which trial plays next, which is pruned, which is picked.
 
 Its settings are the defaults of an experiment file. Proposals, confirmation and verdict are not part of it.
 """
@@ -38,7 +38,7 @@ def a_race(
     """A race in memory, by default with the lab's own sampler and pruner.
 
     Args:
-        study: Whose trials go on; None for a new one.
+        study: Study to continue; None for a new one.
     """
     distributions, rule = space.distributions(), objective or Objective()
     costs = None if rule.cost is None else costs_of
@@ -56,11 +56,11 @@ def play(
     in_flight: int = 1,
     on_report: Callable[[], None] = lambda: None,
 ) -> None:
-    """Play a race of so many episodes, several at a time, each over in the order of its start.
+    """Play a race of a number of episodes, several concurrently, which end in the order of their start.
 
     Args:
-        earned: plays one step of a trial.
-        on_report: called after each episode.
+        earned: Plays one step of a trial.
+        on_report: Called after each episode.
     """
     waiting: list[tuple[OpenTrial, int]] = []
     for _ in range(episodes):
@@ -78,7 +78,7 @@ def play(
 
 
 def leader(race: Race) -> int | None:
-    """The number of the trial with the highest expected mean that was not pruned; None before any has one."""
+    """Number of the unpruned trial with the highest expected mean; None if none has one."""
     means, known = expected(race.study), race.study.known
     able = [one.number for one in known if np.isfinite(means[one.number]) and "dropped" not in one.user_attrs]
     return max(able, key=lambda number: float(means[number])) if able else None
@@ -90,11 +90,11 @@ def run(
     make_sampler: Callable[[int], BaseSampler] | None = None,
     make_pruner: Callable[[], BasePruner] | None = None,
 ) -> None:
-    """Race until the calls are used up; what is begun first ends first, `in_flight` episodes at a time.
+    """Race until the calls are used up, with `in_flight` episodes that end in the order of their start.
 
     Args:
-        make_sampler: Makes a sampler from a seed; None for the lab's own.
-        make_pruner: Makes a pruner; None for the lab's own.
+        make_sampler: Creates a sampler from a seed; None for the lab's own.
+        make_pruner: Creates a pruner; None for the lab's own.
     """
     rng, candidates = np.random.default_rng(ground.seed), dict[int, Candidate]()
     space = ground.experiment.space

@@ -1,7 +1,7 @@
-"""The lab, live: its search and its confirmation, as a study runs them, within the budget.
+"""The lab, live: its search and its confirmation, as in a study, within the budget.
 
-What the lab would freeze is the finalist that confirmation picks. The sealed holdout is the harness's own
-here, as it is for every method, so that it counts in nobody's budget.
+The lab's pick is the finalist that confirmation chooses. The harness plays the sealed holdout, as for every
+method, so that it counts in no budget.
 """
 
 from dataclasses import replace
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 def run(ground: Ground) -> None:
-    """Search and confirm until the calls are used up; needs a `LiveGround`, since it plays in parallel."""
+    """Search and confirm until the calls are used up; needs a `LiveGround`, because it plays in parallel."""
     live: LiveGround = ground  # type: ignore[assignment]
-    # Nothing is kept for a holdout: only what confirmation takes.
+    # Only confirmation's calls are reserved, none for a holdout.
     verdict = ground.experiment.verdict.model_copy(update={"episodes": 0})
     budget = live.spending.budget
     experiment = replace(ground.experiment, verdict=verdict, seed=ground.seeds.start, budget=budget)

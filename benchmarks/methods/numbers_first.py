@@ -1,12 +1,12 @@
-"""Numbers first and texts after, as `nat optimize` of NVIDIA's NeMo Agent Toolkit has it.
+"""Numbers first and then texts, as in `nat optimize` of NVIDIA's NeMo Agent Toolkit.
 
 First Optuna (its default sampler) tunes the numbers with the baseline's text; then a genetic algorithm tunes
 the text with those numbers. Rates and repetitions are the toolkit's defaults (`data_models/optimizer.py`):
-20 trials of 3 repetitions, crossover 0.8, mutation 0.3, an elite of 2, tournaments of 3. Two things are
-smaller: the numbers take half the budget at most, for the 20 trials would leave the texts nothing at 400
-calls; and the population is as large as the library has templates (24 there), which are its first members.
-Where the ground can be asked, the model combines and rewrites system texts; else a child is a parent's
-template or, mutated, any.
+20 trials of 3 repetitions, crossover 0.8, mutation 0.3, an elite of 2, tournaments of 3. Two settings are
+smaller: the numbers take at most half the budget, because 20 trials would leave the texts nothing at 400
+calls; and the population has as many members as the library has templates (24 there), which it starts with.
+If the ground can be asked, the model combines and rewrites system texts; else a child is a parent's template
+or, mutated, any template.
 """
 
 import random
@@ -42,7 +42,7 @@ def run(ground: Ground) -> None:
 
 
 class _Kept(Best):
-    """Knows the best candidate as well, for the second phase to start from."""
+    """Also keeps the best candidate, from which the second phase starts."""
 
     def __init__(self, ground: Ground) -> None:
         super().__init__(ground)
@@ -55,7 +55,7 @@ class _Kept(Best):
 
 
 def _numbers(ground: Ground, best: Best) -> None:
-    """Optuna over all but the template."""
+    """Tune all settings except the template with Optuna."""
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=ground.seed))
     space = distributions(ground.experiment.space)
     space.pop("template", None)
@@ -72,14 +72,14 @@ def _numbers(ground: Ground, best: Best) -> None:
 
 @dataclass
 class _Texts:
-    """The genetic algorithm over templates, at the numbers that the first phase chose."""
+    """The genetic algorithm over templates, with the numbers that the first phase chose."""
 
     ground: Ground
     best: _Kept
     rng: random.Random
 
     def evolve(self) -> None:
-        """Generation after generation, until the calls are used up."""
+        """Evolve generations until the calls are used up."""
         numbers = self.best.candidate
         library = list(self.ground.experiment.space.templates.values())[:MOST_MEMBERS]
         population = [self._scored(numbers, template) for template in library]
@@ -118,7 +118,7 @@ class _Texts:
         return self._asked(REWRITE, one, one, number)
 
     def _asked(self, form: str, one: PromptTemplate, two: PromptTemplate, number: int) -> PromptTemplate:
-        """A new system text with the first parent's turn text; the parent, where no template came back."""
+        """A new system text with the first parent's turn text; the parent if the answer is not a template."""
         question = form.format(goal=goal(self.ground.experiment), one=one.system, two=two.system)
         try:
             return PromptTemplate(f"child{number}", self.ground.ask(question), one.turn)

@@ -1,9 +1,9 @@
-"""Optuna as its docs would have it: `create_study` and the default sampler, no pruner, the best trial wins.
+"""Optuna as in its docs: `create_study` and the default sampler, no pruner, the best trial wins.
 
 A trial is the mean of three episodes. Optuna's tutorial, "Lightweight, versatile, and platform agnostic
 architecture", leaves sampler and pruner at their defaults, and its FAQ, "How can I obtain reproducible
-optimization results?", sets the sampler's seed; that is all that is set here. A user's present setting goes
-in first, by `enqueue_trial` ("Specify Hyperparameters Manually").
+optimization results?", sets the sampler's seed; nothing else is set here. The baseline is enqueued first by
+`enqueue_trial` ("Specify Hyperparameters Manually").
 """
 
 import optuna

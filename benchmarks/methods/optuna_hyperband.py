@@ -1,8 +1,8 @@
 """Optuna with `HyperbandPruner`: a trial reports its mean after each episode, and weak ones end early.
 
-Set up as the example in the pruner's own docs: the default sampler, `min_resource=1`, `max_resource` the
-steps of a whole trial, `reduction_factor=3`, a study name so that brackets can be reproduced. A whole trial
-is nine episodes, which gives three brackets. The pick is `study.best_trial`, which only a whole trial can be.
+Set up as the example in the pruner's docs: the default sampler, `min_resource=1`, `max_resource` the steps of
+a complete trial, `reduction_factor=3`, a study name so that brackets can be reproduced. A complete trial has
+nine episodes, which gives three brackets. The pick is `study.best_trial`, which is always a complete trial.
 """
 
 import optuna
@@ -38,7 +38,7 @@ def run(ground: Ground) -> None:
 
 
 def _whole(ground: Ground, trial: optuna.Trial, candidate: Candidate) -> float | None:
-    """The mean of a whole trial; None where it was pruned."""
+    """The mean of a complete trial; None if it was pruned."""
     episodes: list[Episode] = []
     for number in range(1, MOST_EPISODES + 1):
         episodes += ground.play(candidate, [ground.seeds[number - 1]])

@@ -1,6 +1,6 @@
-"""Random search: a point at random, three episodes, the best mean is the pick.
+"""Random search: random points, three episodes each, the best mean is the pick.
 
-The yardstick of Bergstra and Bengio, JMLR 13 (2012); the baseline is tried first, as by every method here.
+The reference of Bergstra and Bengio, JMLR 13 (2012); the baseline is tried first, as by every method here.
 """
 
 import numpy as np

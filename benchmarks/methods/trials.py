@@ -1,7 +1,4 @@
-"""What the methods that choose among given candidates share: Optuna's terms, episodes to a number, the pick.
-
-It owns no choice of a method's own.
-"""
+"""What the methods that choose among given candidates share: Optuna's distributions, means, and the pick."""
 
 import logging
 from collections.abc import Mapping
@@ -17,13 +14,13 @@ from lab.agent.episode import Episode
 from lab.experiment.space import Choices, Space
 
 EPISODES = 3
-"""Episodes of a trial, where a method averages over a fixed number."""
+"""Episodes of a trial, for methods that average over a fixed number."""
 
 optuna.logging.set_verbosity(logging.ERROR)
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """The space as one who uses Optuna would write it: a list of evenly spaced numbers has an order."""
+    """The space as an Optuna user would write it: a list of evenly spaced numbers is a stepped range."""
     written = space.distributions()
     for name, dimension in space.free.items():
         if isinstance(dimension, Choices) and (stepped := _stepped(dimension)):
@@ -40,7 +37,7 @@ def _stepped(choices: Choices) -> FloatDistribution | None:
 
 
 def mean_return(episodes: list[Episode]) -> float:
-    """Of some episodes, in reward."""
+    """The mean return of episodes, in reward."""
     return fmean(episode.episode_return for episode in episodes)
 
 
@@ -52,7 +49,7 @@ class Best:
         self._ground = ground
 
     def tell(self, candidate: Candidate, value: float) -> None:
-        """A trial ended with this mean."""
+        """Record a trial's mean, and update the pick."""
         if value > self.value:
             self.value = value
             self._ground.choose(candidate)

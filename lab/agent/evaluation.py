@@ -18,7 +18,7 @@ from lab.agent.troubles import Troubles, total
 class Evaluation:
     """A candidate's results. Figures are over completed episodes; failed ones have no return.
 
-    For an episode in a study's record this has the tally; `Record.episode` has the whole.
+    For an episode in a study's record this has only the tally; `Record.episode` has its texts.
 
     Attributes:
         cut: Episodes that were ended early; only `troubles` counts their steps.
@@ -50,7 +50,7 @@ class Evaluation:
         )
 
     def only(self, seeds: Collection[int]) -> "Evaluation":
-        """The same with only the episodes of these seeds."""
+        """The evaluation with only the episodes of these seeds."""
         return replace(self, episodes=tuple(one for one in self.episodes if one.seed in seeds))
 
     @cached_property

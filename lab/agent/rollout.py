@@ -41,7 +41,7 @@ async def play(
     if seen.done:
         raise EnvError("The episode was over at reset: there is nothing to play.", why=f"seed {seed}")
     start, steps = Start(seen.text, seen.fields, session.form.asked), list[Step]()
-    while not seen.done and len(steps) < agent.task.max_steps and await recovery.goes_on():
+    while not seen.done and len(steps) < agent.task.max_steps and await recovery.can_continue():
         try:
             answer = await agent.act(start, steps)
         except (CallError, EndpointError) as error:
@@ -77,9 +77,9 @@ def _unsent(
     number: int, error: ActionError, seen: Observed, answer: Answer, reward: float, trouble: Trouble
 ) -> Step:
     """A step without effect in the environment: the last observation is shown again, with the reason."""
-    told = f"{error.what}: {error.why}\n\n{seen.text}"
+    shown = f"{error.what}: {error.why}\n\n{seen.text}"
     why = answer.error or error.one_line
     trouble = answer.trouble or trouble
     return Step(
-        number, answer.action, told, reward, False, why, answer.completion, seen.fields, trouble=trouble
+        number, answer.action, shown, reward, False, why, answer.completion, seen.fields, trouble=trouble
     )

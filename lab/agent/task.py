@@ -73,7 +73,7 @@ class Task:
             raise ConfigError(
                 what,
                 where="task.min_return",
-                do="set min_return, where the score is 0, below max_return, where it is 1",
+                do="set min_return, the return that scores 0, below max_return, which scores 1",
             )
         if not self.min_step_reward <= self.max_step_reward:
             what = (

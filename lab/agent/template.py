@@ -115,7 +115,7 @@ def load_template(path: Path) -> PromptTemplate:
     except FileNotFoundError:
         known = sorted(file.stem for file in path.parent.glob("*.toml"))
         do = meant(path.stem, known, f"name one of: {', '.join(known) or 'none'}")
-        raise ConfigError(f"There is no template {path.stem!r}.", where=str(path), do=do) from None
+        raise ConfigError(f"The template {path.stem!r} does not exist.", where=str(path), do=do) from None
     except (OSError, ValueError) as error:
         raise ConfigError("A template cannot be read.", where=place(path, error), why=str(error)) from None
     if set(table) - {"about"} != {"system", "turn"}:

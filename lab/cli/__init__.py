@@ -1,5 +1,5 @@
 """The command line: what the commands share.
 
-It owns arguments, exit codes, how an error is printed, and the names by which people call a candidate.
-It leaves to each command, a module of `lab/`, what that command does.
+It owns arguments, exit codes, printing errors, and the names of candidates.
+The commands themselves are modules of `lab/`.
 """

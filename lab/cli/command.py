@@ -41,7 +41,7 @@ StudyName = Annotated[
     typer.Option(
         "--study",
         metavar="NAME",
-        help="A study by its name, also of another experiment: `lab studies` lists them.",
+        help="Name of a study, also of another experiment; `lab studies` lists them.",
         show_default="the experiment's last one",
     ),
 ]
@@ -50,7 +50,7 @@ Storage = Annotated[
     str,
     typer.Option(
         envvar="LAB_STORAGE",
-        help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, where the studies are there.",
+        help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, if the studies are there.",
         show_default="a file, .lab/calls.db",
         show_envvar=True,
     ),
@@ -58,7 +58,7 @@ Storage = Annotated[
 
 
 def say(text: str) -> None:
-    """Print a line to stderr; it may hold foreign words."""
+    """Print a line to stderr, with terminal escapes made visible."""
     typer.echo(plain(text), err=True)
 
 
@@ -93,8 +93,8 @@ ExperimentOrNone = Annotated[
 
 def who(metavar: str) -> ArgumentInfo:
     """The argument that names a candidate, by `lab.cli.contenders`'s names."""
-    told = "frozen, baseline, a trial's number or name, or the path of a frozen file."
-    info: ArgumentInfo = typer.Argument(metavar=metavar, help=told, autocompletion=_contenders)
+    names = "frozen, baseline, a trial's number or name, or the path of a frozen file."
+    info: ArgumentInfo = typer.Argument(metavar=metavar, help=names, autocompletion=_contenders)
     return info
 
 

@@ -45,13 +45,13 @@ class Contender:
 
 @dataclass(frozen=True)
 class Asked:
-    """Who is to play, and on what, as the command line says it.
+    """The candidates and the experiment named on the command line.
 
     Attributes:
-        names: of candidates.
-        experiment: the experiment's file; None where it is the frozen prompt's, or the usual one.
-        study: whose trials, baseline and task are meant; empty for the experiment's last study, where a trial
-            is named.
+        names: Names of candidates.
+        experiment: The experiment file; None for the frozen prompt's, or the default one.
+        study: Study of the trials, baseline and task; empty for the experiment's last study if a trial is
+            named.
     """
 
     names: Sequence[str]
@@ -60,7 +60,7 @@ class Asked:
 
     @property
     def trials(self) -> list[str]:
-        """The names that are a trial's."""
+        """The names of trials."""
         return [name for name in self.names if _TRIAL.fullmatch(name)]
 
 
@@ -161,7 +161,7 @@ def _check_name(name: str) -> None:
 
 
 async def _experiment(asked: Asked, path: Path) -> tuple["Experiment", ModelChoice, Mapping[str, Candidate]]:
-    """What is played on: the study's where there is one to read, with the trials that are asked for."""
+    """The experiment and model, from a study if one is needed, and the requested trials."""
     if not (asked.study or asked.trials):
         from lab.experiment.experiment import load_experiment
 
@@ -173,7 +173,7 @@ async def _experiment(asked: Asked, path: Path) -> tuple["Experiment", ModelChoi
     async with past_study(Which(path, asked.study), say) as past:
         tried = {name: past.candidate(name.removeprefix("trial-")) for name in asked.trials}
         if read_code(past.experiment.environment, past.experiment.root) != past.experiment.code:
-            say(f"The environment's code has changed since {past.record.name}: it is played as it is now.")
+            say(f"The environment's code has changed since {past.record.name}; playing the current code.")
         return past.experiment, past.model, tried
 
 
@@ -181,5 +181,5 @@ def _check_tokens(contender: Contender, experiment: "Experiment") -> None:
     wanted, most = contender.candidate.sampling.max_tokens, experiment.task.max_tokens
     if wanted > most:
         what = f"{contender.name} has max_tokens = {wanted}, but the task allows {most}."
-        do = "pass the experiment that it comes from"
+        do = "pass the experiment in which it was tuned"
         raise ConfigError(what, where=f"{experiment.file}, task.max_tokens", do=do)

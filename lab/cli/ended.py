@@ -1,6 +1,6 @@
-"""How a study ended: what is frozen and tracked of it, and what is printed.
+"""The end of a study: freezes, tracks and prints its result.
 
-It owns what follows from a study that ended; the verdict's words are `lab.verdict`'s.
+It owns these steps; the result's text is `lab.verdict`'s.
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ class Ended:
     """How a study ended.
 
     Attributes:
-        out: Where it was frozen to; None where nothing was.
-        not_written: Why what was to be frozen is not.
-        untracked: What MLflow rejected, a line for each reason; None where nothing was sent to it.
+        out: The frozen file; None if nothing was frozen.
+        not_written: The error that prevented freezing; None if there was none.
+        untracked: Items that MLflow rejected, a line for each reason; None if nothing was sent to it.
     """
 
     outcome: "Outcome | Unvalidated"
@@ -43,7 +43,7 @@ class Ended:
 
 
 def keep(past: "PastStudy", out: Path) -> Ended:
-    """Freeze what a study found, and give MLflow the frozen prompt and the report."""
+    """Freeze a study's winner, and send the frozen prompt and the report to MLflow."""
     from lab.reporting.page import report
 
     outcome = past.finished()
@@ -57,7 +57,7 @@ def keep(past: "PastStudy", out: Path) -> Ended:
 
 
 def keep_unvalidated(outcome: "Unvalidated", out: Path, *, freeze: bool) -> Ended:
-    """Freeze the best of a search without a verdict, where that is asked for."""
+    """Freeze the best of a search without a verdict, if `freeze` is set."""
     from lab.study.around import from_before
 
     if freeze:
@@ -69,10 +69,10 @@ def keep_unvalidated(outcome: "Unvalidated", out: Path, *, freeze: bool) -> Ende
 
 
 def shown(ended: Ended, experiment: Path, *, as_json: bool) -> str:
-    """Return the result as it is printed.
+    """Return the result as text or JSON.
 
     Args:
-        experiment: The experiment's file, for the commands that come next.
+        experiment: The experiment's file, for the suggested commands.
     """
     from lab.verdict.outcome import Outcome
     from lab.verdict.result_json import result
@@ -91,12 +91,12 @@ def shown(ended: Ended, experiment: Path, *, as_json: bool) -> str:
 
 
 def _not_frozen(frozen: "FrozenPrompt", out: Path) -> LabError | None:
-    """Freeze it; why that failed."""
+    """Freeze the prompt; returns the error if that failed."""
     from lab.submission.freeze import freeze
 
     try:
         freeze(frozen, out)
     except LabError as error:
-        error.do = "name another file with --out: the same command prints the result again, without calls"
+        error.do = "run the same command with another --out; it prints the result again, without calls"
         return error
     return None

@@ -157,7 +157,7 @@ class ActionForm:
             why = str(error) if isinstance(error, ValueError) else raised(error)
             raise _no_action(why) from error
         if not isinstance(found, dict):
-            raise _no_action(f"parse gave {type(found).__name__}, and no dict")
+            raise _no_action(f"parse returned {type(found).__name__}, not a dict")
         return _clean(found)
 
     def _checked(self, found: Values, shown: str) -> Action:
@@ -229,7 +229,7 @@ def _whole_object(text: str) -> Values | None:
 
 
 def _clean(found: dict[Any, Any]) -> Values:
-    """The same as plain JSON, without NaN and lone surrogates, which could be neither sent nor written."""
+    """The values as plain JSON, without NaN and lone surrogates, which could be neither sent nor written."""
     if _is_deep(found, _DEEPEST):
         raise _no_action(f"its JSON is nested more than {_DEEPEST} levels deep")
     try:
@@ -237,7 +237,7 @@ def _clean(found: dict[Any, Any]) -> Values:
         # Through UTF-16, which joins two surrogates that the repair left apart into one character.
         cleaned: Values = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
     except (ValueError, TypeError, RecursionError) as error:
-        raise _no_action(f"it is no JSON: {error}") from error
+        raise _no_action(f"it is not valid JSON: {error}") from error
     return cleaned
 
 
@@ -270,7 +270,7 @@ def refused(why: str) -> StepError:
 
 
 def _no_action(why: str) -> ActionError:
-    return ActionError("The answer is no action", why=_shortened(why))
+    return ActionError("The answer is not a valid action", why=_shortened(why))
 
 
 def _shortened(why: str) -> str:

@@ -213,7 +213,7 @@ class InProcessSession:
         try:
             made = self._opened.action(action)
         except ValueError as error:
-            raise ActionError("The answer is no action", why=str(error)) from error
+            raise ActionError("The answer is not a valid action", why=str(error)) from error
         try:
             return await self._call("step", made)
         except ForeignError as error:

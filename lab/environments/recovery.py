@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Recovery:
-    """Wraps a session. Call `reset` first, and `goes_on` before each step."""
+    """Wraps a session. Call `reset` first, and `can_continue` before each step."""
 
     def __init__(self, session: "Session", seed: int, arguments: Mapping[str, Any]) -> None:
         self._session, self._begin = session, (seed, arguments)
@@ -50,7 +50,7 @@ class Recovery:
         self._taken.append(action)
         return self._seen[-1]
 
-    async def goes_on(self) -> bool:
+    async def can_continue(self) -> bool:
         """Whether another action can be sent; replays the episode if the environment has raised.
 
         False if the replay differs, because the environment does not follow its seed.

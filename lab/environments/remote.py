@@ -253,7 +253,7 @@ def _no_schema(why: str, url: str) -> EnvError:
 def _docker_failure(error: Exception, image: str) -> EnvError:
     what, where = "The environment's container did not start.", f"image {image}"
     if "Docker is not available" in str(error):
-        do = "start Docker, or unset LOCAL_IMAGE_NAME and IMAGE_NAME to play where the experiment says"
+        do = "start Docker, or unset LOCAL_IMAGE_NAME and IMAGE_NAME to use the experiment's location"
         return EnvError(what, where=where, why="no Docker engine is running", do=do)
     why = str(getattr(error.__cause__, "stderr", "") or error)
     return EnvError(what, where=where, why=why, do=f"docker build -t {image} .")

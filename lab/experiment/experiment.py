@@ -45,13 +45,13 @@ TEMPLATES = Path("prompts/templates")
 
 @dataclass(frozen=True)
 class Source:
-    """An experiment's file and what it names, as texts: what an Experiment is read from without the disk.
+    """An experiment's file, templates and code as texts, from which it can be read without the project.
 
     Attributes:
-        file: the file's path below the project's root.
-        text: the file, with its URLs as they may be shown.
-        templates: all that it names, by name.
-        code: see `Experiment`.
+        file: Path of the file, relative to the root.
+        text: Text of the file, without credentials in URLs.
+        templates: Templates that it names, by name.
+        code: See `Experiment`.
     """
 
     file: str
@@ -101,7 +101,7 @@ class Experiment:
 
     @property
     def source(self) -> Source:
-        """What `read_experiment` reads it from again."""
+        """The source from which `read_experiment` reads it again."""
         text = self.text
         for url in filter(None, (self.model.endpoint, self.environment.url)):
             text = text.replace(url, shown_url(url))
@@ -138,15 +138,15 @@ def load_experiment(path: Path) -> Experiment:
 
 
 def read_experiment(source: Source, root: Path) -> Experiment:
-    """The inverse of `Experiment.source`, for the project at `root`, of which no file is read.
+    """The inverse of `Experiment.source`, for the project at `root`, without reading its files.
 
     Raises:
-        ConfigError: as `load_experiment`.
+        ConfigError: As `load_experiment`.
     """
 
     def find(name: str) -> PromptTemplate:
         if name not in source.templates:
-            raise ConfigError(f"There is no template {name!r}.")
+            raise ConfigError(f"The template {name!r} does not exist.")
         return source.templates[name]
 
     file = Path(source.file)
@@ -155,7 +155,7 @@ def read_experiment(source: Source, root: Path) -> Experiment:
 
 @dataclass(frozen=True)
 class _Project:
-    """Where the file is, below the root, and how what it names is found."""
+    """The file's folder relative to the root, and how to find its templates and code."""
 
     root: Path
     folder: str
@@ -177,7 +177,7 @@ def _read(path: Path, text: str, project: _Project) -> Experiment:
 
 
 def _unreadable(path: Path, error: Exception) -> ConfigError:
-    what, do = "The experiment cannot be read.", "mend it there: the file is TOML, in UTF-8"
+    what, do = "The experiment cannot be read.", "fix that line; the file must be TOML in UTF-8"
     return ConfigError(what, where=place(path, error), why=str(error), do=do)
 
 

@@ -128,7 +128,7 @@ class ProposalsTable(Table):
 
     @property
     def names(self) -> list[str]:
-        """Of all texts that may come, in the order of their rounds."""
+        """Names of all texts that may be proposed, in the order of their rounds."""
         rounds, texts = range(1, self.rounds + 1), range(self.texts)
         return [f"{self.proposer}-{number}-{place}" for number in rounds for place in texts]
 

@@ -45,7 +45,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Sampling of one answer; `max_tokens=None` means what fits, `seed=None` a random one."""
+    """Sampling of one answer; `max_tokens=None` fills the context, `seed=None` is random."""
 
     temperature: float = 1.0
     top_p: float = 1.0

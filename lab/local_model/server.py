@@ -83,7 +83,7 @@ def build_app(engine: Engine) -> FastAPI:
     async def health() -> Health:
         return Health()
 
-    _tell_errors(app)
+    _handle_errors(app)
     return app
 
 
@@ -127,8 +127,8 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _tell_errors(app: FastAPI) -> None:
-    """Give each kind of failure its status and body."""
+def _handle_errors(app: FastAPI) -> None:
+    """Set the status and body of each kind of failure."""
 
     @app.exception_handler(ApiError)
     async def refused(_: Request, error: ApiError) -> JSONResponse:
@@ -136,8 +136,8 @@ def _tell_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ContextTooLongError)
     async def too_long(request: Request, error: ContextTooLongError) -> JSONResponse:
-        told = ApiError(400, str(error), param="messages", code="context_length_exceeded")
-        return await refused(request, told)
+        body = ApiError(400, str(error), param="messages", code="context_length_exceeded")
+        return await refused(request, body)
 
     @app.exception_handler(EngineFailedError)
     async def engine_failed(request: Request, error: EngineFailedError) -> JSONResponse:

@@ -202,7 +202,7 @@ def read_request(body: bytes) -> ChatRequest:
     try:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:
-        raise _told(error) from error
+        raise _api_error(error) from error
     if request.model != MODEL_ID:
         raise no_such_model(request.model)
     return request
@@ -226,7 +226,7 @@ def response(completion: Completion, *, request_id: str, created_s: int) -> Chat
     )
 
 
-def _told(error: ValidationError) -> ApiError:
+def _api_error(error: ValidationError) -> ApiError:
     """The first error in a body, for people."""
     first = error.errors(include_url=False)[0]
     param = _param(first)

@@ -1,6 +1,6 @@
-"""A Briefing: what a proposer is told: the objective, and the texts so far with what they earned.
+"""A Briefing: a proposer's input: the objective, and the texts so far with their results.
 
-Episodes are shown as data: what a model or an environment wrote is clipped, quoted, and never syntax.
+Episodes are shown as data: text of a model or an environment is clipped, quoted, and never syntax.
 """
 
 import json
@@ -13,17 +13,17 @@ from lab.stats.format import number
 
 SHOWN_STEPS = 3
 SHOWN_CHARACTERS = 160
-"""Of an action or an observation: small models have small contexts."""
+"""Maximum characters of an action or an observation: small models have small contexts."""
 
 
 @dataclass(frozen=True)
 class Rated:
-    """A text and the trial that did best with it.
+    """A text, and the results of its best trial.
 
     Attributes:
-        mean: of its episodes' values, by `measure`.
-        episodes: how many `mean` is over.
-        best, worst: the trial's episodes with the highest and the lowest value.
+        mean: Mean of the trial's values, by `measure`.
+        episodes: Number of episodes of `mean`.
+        best, worst: The trial's episodes with the highest and the lowest value.
     """
 
     template: PromptTemplate
@@ -35,17 +35,17 @@ class Rated:
 
     @property
     def earned(self) -> str:
-        """The mean value with its count."""
+        """The mean with its number of episodes, as text."""
         return f"mean {self.measure} {number(self.mean)} over {self.episodes} episodes"
 
 
 @dataclass(frozen=True)
 class Briefing:
-    """What is to be done better.
+    """The objective, and the texts to improve.
 
     Attributes:
-        objective: in words.
-        texts: best first, never empty.
+        objective: Description of the objective.
+        texts: Texts, best first; never empty.
     """
 
     objective: str
@@ -53,17 +53,17 @@ class Briefing:
     texts: tuple[Rated, ...]
 
     def value_of(self, episode: Episode) -> float:
-        """What an episode earned, by the number that is to become higher."""
+        """An episode's value by the objective's measure."""
         return self.task.value_of(episode.rewards, self.texts[0].measure)
 
     def shown(self, episode: Episode) -> str:
-        """What an episode earned, and what `shown` tells of it."""
+        """An episode's value, and its text by `shown`."""
         by_score = self.texts[0].measure == "score"
         return (f"score {number(self.value_of(episode))}, " if by_score else "") + shown(episode)
 
 
 def shown(episode: Episode) -> str:
-    """An episode's return and its steps of most and least reward, in order, as indented text."""
+    """An episode's return and its steps with the highest and lowest rewards, in order, as indented text."""
     ranked = sorted(episode.steps, key=lambda step: -step.reward)
     chosen = {step.number for step in (*ranked[: SHOWN_STEPS - 1], *ranked[-1:])}
     lines = [f"return {number(episode.episode_return)} in {len(episode.steps)} steps"]
@@ -77,9 +77,9 @@ def shown(episode: Episode) -> str:
 
 
 def clipped(text: str) -> str:
-    """`text` as a JSON string on one line, at most `SHOWN_CHARACTERS`, and a note of what was left out.
+    """`text` as a JSON string on one line, cut to `SHOWN_CHARACTERS`, with a note of how many are missing.
 
-    Unprintables become spaces, and backticks quotes: a library's prompt fences its parts with backticks.
+    Unprintable characters become spaces, and backticks quotes, because DSPy and GEPA use backticks as fences.
     """
     one_line = "".join(character if character.isprintable() else " " for character in text)
     quoted = json.dumps(one_line[:SHOWN_CHARACTERS].replace("`", "'"), ensure_ascii=False)

@@ -1,6 +1,6 @@
-"""The DSPy proposer: a signature that asks for a better text, given the best and the worst that was played.
+"""The DSPy proposer: a signature that asks for a better text, given the best and the worst episode.
 
-DSPy writes the prompt and reads the answer; the calls go through the lab's own model, where they are counted.
+DSPy writes the prompt and reads the answer; the calls go through the lab's own model, which counts them.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ SHOWN_TEXTS = 2
 
 
 def make_write(model: Model) -> Write:
-    """A way to write one text with DSPy; importing it takes about 2 s."""
+    """A function that writes one text with DSPy; importing it takes about 2 s."""
     import dspy
 
     class Rewrite(dspy.Signature):  # type: ignore[misc]
@@ -44,7 +44,7 @@ def make_write(model: Model) -> Write:
                     worst_episode=briefing.shown(parent.worst),
                     rules=f"{rules(parent.template.system)} Write the text itself, without a comment.",
                 )
-            except Exception as error:  # DSPy wraps what its engine raised
+            except Exception as error:  # DSPy wraps its engine's exceptions
                 raise _own(error) from error
         return str(answer.system or ""), parent.template.turn
 
@@ -58,7 +58,7 @@ def _texts(briefing: Briefing, parent: Rated) -> str:
 
 
 def _own(error: BaseException) -> LabError:
-    """The lab's own error inside of what DSPy raised, or a refusal of what DSPy could not read."""
+    """The LabError that DSPy's exception wraps, or a refusal if DSPy could not read the answer."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, LabError):
@@ -69,7 +69,7 @@ def _own(error: BaseException) -> LabError:
 
 
 class _Engine:
-    """DSPy's way to the lab's model."""
+    """DSPy's interface to the lab's model."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -84,7 +84,7 @@ class _Engine:
 
 
 class _NoEngine:
-    """DSPy wants a synchronous engine beside the other; nothing here asks it."""
+    """The synchronous engine that DSPy requires; it is never used."""
 
     def complete(self, request: "lm15.Request") -> "lm15.Response":
         raise NotImplementedError(f"{request.model} is asked asynchronously")

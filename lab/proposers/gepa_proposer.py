@@ -1,7 +1,7 @@
 """The GEPA proposer: the library's reflective proposal, on episodes instead of single answers.
 
 Agrawal et al., "GEPA: Reflective Prompt Evolution Can Outperform Reinforcement Learning", arXiv 2507.19457,
-section 3. GEPA writes the reflection prompt and reads the answer; the lab's own model is asked.
+section 3. GEPA writes the reflection prompt and reads the answer; the calls go through the lab's own model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ Record = dict[str, str]
 
 
 def make_write(model: Model) -> Write:
-    """A way to write one text with GEPA's instruction proposal."""
+    """A function that writes one text with GEPA's instruction proposal."""
     from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
 
     async def write(briefing: Briefing, parent: Rated, place: int) -> Texts:
-        part = ("system", "turn")[place // PARENTS % 2]  # GEPA's round robin, after each parent had its turn
+        part = ("system", "turn")[place // PARENTS % 2]  # GEPA's round-robin, after one pass over the parents
         text = str(getattr(parent.template, part))
         dataset = EpisodeAdapter(briefing).make_reflective_dataset({part: text}, parent, [part])
         prompt = Signature.prompt_renderer(
@@ -52,7 +52,7 @@ class EpisodeAdapter:
     def make_reflective_dataset(
         self, candidate: Mapping[Part, str], played: Rated, components_to_update: Sequence[Part]
     ) -> Mapping[Part, Sequence[Record]]:
-        """The best and the worst episode of a text, each with what it earned as feedback."""
+        """The best and the worst episode of a text, each with its value as feedback."""
         records = [
             self._record("the best episode", played.best),
             self._record("the worst episode", played.worst),
@@ -60,10 +60,10 @@ class EpisodeAdapter:
         return {part: records for part in components_to_update if part in candidate}
 
     def _record(self, which: str, episode: Episode) -> Record:
-        told, best = self._briefing, self._briefing.texts[0]
-        earned = number(told.value_of(episode))
+        briefing, best = self._briefing, self._briefing.texts[0]
+        earned = number(briefing.value_of(episode))
         return {
-            "Inputs": told.objective,
-            "Generated Outputs": told.shown(episode),
+            "Inputs": briefing.objective,
+            "Generated Outputs": briefing.shown(episode),
             "Feedback": f"This is {which}: {earned}. The best text so far: {best.earned}.",
         }

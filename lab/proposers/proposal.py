@@ -1,6 +1,6 @@
 """A proposal: a text that a proposer wrote, and whether it can join the race.
 
-It owns what a text must keep. Whatever a model writes ends as a template with its placeholders, or refused.
+It owns what a text must keep. A model's answer becomes a template with its placeholders, or is refused.
 """
 
 import string
@@ -11,7 +11,7 @@ from lab.agent.template import FIELD, PromptTemplate, Values
 from lab.errors import ConfigError, LabError
 
 LONGEST = 4_000
-"""Characters of a proposed system or turn text at most: it is sent with every call."""
+"""Maximum characters of a proposed system or turn text: it is sent with every call."""
 
 MEANING = {
     "step": "the number of the step that is to be played",
@@ -21,23 +21,23 @@ MEANING = {
     "reward": "what the last action earned; nothing before the first step",
     "history": "the steps so far; nothing before the first step",
 }
-"""Of each placeholder, for the model that writes."""
+"""Meaning of each placeholder, for the proposing model."""
 
 FIRST_STEP: Values = {"step": "1", "max_steps": "8", "observation": "o", "reward": None, "history": None}
-"""What a turn text is filled with at an episode's beginning: two placeholders have no value yet."""
+"""Values of a turn text at an episode's start, when two placeholders have none."""
 
 
 class ProposalRefusedError(LabError):
-    """A proposed text cannot be played, or would not be the same task."""
+    """A proposed text that cannot be played, or would change the task."""
 
 
 @dataclass(frozen=True)
 class Proposals:
-    """What one round brought.
+    """The results of one round.
 
     Attributes:
-        refused: the reason for each text that cannot be played.
-        duplicates: texts that are in the race already.
+        refused: The reason for each refused text.
+        duplicates: Number of texts that are in the race already.
     """
 
     accepted: tuple[PromptTemplate, ...]
@@ -49,8 +49,8 @@ def accept(name: str, parent: PromptTemplate, system: str, turn: str) -> PromptT
     """The proposed texts as a template.
 
     Raises:
-        ProposalRefusedError: a placeholder of the parent's is lost, one is unknown, braces do not match, or
-            a text is empty, too long or unprintable, or says nothing at the first step.
+        ProposalRefusedError: A placeholder of the parent is lost, one is unknown, braces do not match, or a
+            text is empty, too long or unprintable, or renders to nothing at the first step.
     """
     parts = {"system": system.strip(), "turn": turn.strip()}
     for part, text in parts.items():
@@ -69,14 +69,14 @@ def accept(name: str, parent: PromptTemplate, system: str, turn: str) -> PromptT
     if made_up := template.fields - parent.fields:
         raise _refused(name, f"the turn text has a new {{{FIELD}{min(made_up)}}}")
     first_step = {**FIRST_STEP, **{FIELD + field: "f" for field in parent.fields}}
-    # A paragraph is left out where a placeholder in it has no value: a text of one paragraph may vanish.
+    # A paragraph is left out if a placeholder in it has no value: a text of one paragraph may vanish.
     if parent.render_turn(first_step).strip() and not template.render_turn(first_step).strip():
-        raise _refused(name, "the turn text says nothing at the first step")
+        raise _refused(name, "the turn text is empty at the first step")
     return template
 
 
 def rules(text: str) -> str:
-    """What a new text in the place of `text` must keep, in words for the model that writes it."""
+    """What a replacement of `text` must keep, as instructions for the proposing model."""
     names = sorted(placeholders(text))
     if not names:
         return "Write no braces."
@@ -95,14 +95,14 @@ def placeholders(text: str) -> frozenset[str]:
 
 
 def fingerprint(template: PromptTemplate) -> str:
-    """The same for texts that differ in white space alone."""
+    """A key that is equal for texts that differ only in white space."""
     return " ".join(template.system.split()) + "\0" + " ".join(template.turn.split())
 
 
 def without_duplicates(
     known: Iterable[PromptTemplate], proposed: Iterable[PromptTemplate]
 ) -> tuple[tuple[PromptTemplate, ...], int]:
-    """The proposed that are not known and not the same as one before, and how many were left out."""
+    """The proposed templates that are neither known nor repeated, and the number of the others."""
     seen = {fingerprint(template) for template in known}
     fresh: list[PromptTemplate] = []
     left_out = 0

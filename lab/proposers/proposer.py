@@ -1,7 +1,7 @@
-"""A Proposer: it reads what was played, and writes new texts.
+"""A Proposer: writes new texts, given the episodes played so far.
 
-It owns which texts a round starts from. A round's texts are requested concurrently, and a text that cannot be
-used is counted and costs nothing more. How a library writes one text is that library's module.
+It owns which texts a round starts from. A round's texts are requested concurrently; an unusable one is
+counted. How a library writes one text is that library's module.
 """
 
 import asyncio
@@ -20,21 +20,21 @@ class Proposer(Protocol):
     """Writes new texts."""
 
     async def propose(self, briefing: Briefing, count: int, round_number: int) -> Proposals:
-        """Up to `count` new texts.
+        """Write up to `count` new texts.
 
         Raises:
-            EndpointError: the proposing model is not to be had.
-            BudgetError: the budget is used up.
+            EndpointError: The proposing model is unavailable.
+            BudgetError: The budget is used up.
         """
         ...
 
 
 class RoundProposer:
-    """A proposer made of a way to write one text.
+    """A proposer from a function that writes one text.
 
     Args:
-        name: the texts are called `<name>-<round>-<place>`.
-        make_write: imports the library; it runs once, in a thread, while episodes are played.
+        name: Prefix of the texts' names, `<name>-<round>-<place>`.
+        make_write: Imports the library and returns that function; runs once, in a thread, during episodes.
     """
 
     def __init__(self, name: str, make_write: Callable[[], Write]) -> None:
@@ -42,7 +42,7 @@ class RoundProposer:
         self._write: Write | None = None
 
     async def propose(self, briefing: Briefing, count: int, round_number: int) -> Proposals:
-        """Ask for all at once, and sort what comes back."""
+        """Request all texts concurrently, and sort them into accepted, refused and duplicate."""
         self._write = self._write or await asyncio.to_thread(self._make_write)
         parents = [briefing.texts[place % min(PARENTS, len(briefing.texts))] for place in range(count)]
         try:

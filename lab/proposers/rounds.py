@@ -1,6 +1,6 @@
-"""Rounds: what comes into the space on the way: new texts from a proposer, demonstrations from episodes.
+"""Rounds: additions to the space during the search: new texts from a proposer, demonstrations from episodes.
 
-It owns when that happens, and what the proposer is told; how texts are written is the proposer's.
+It owns when they happen, and the proposer's input; writing texts is the proposer's.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from lab.storage.record import Record
 from lab.storage.trials import Trials
 
 DEMONSTRATIONS = 8
-"""Kept, best first; the most that a candidate may have."""
+"""Number of demonstrations kept, best first; the maximum of a candidate."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a round brought."""
+    """The additions of one round."""
 
     texts: tuple[PromptTemplate, ...]
     demonstrations: tuple[Demonstration, ...]
@@ -49,18 +49,18 @@ def read_found(table: Any) -> Found:  # noqa: ANN401  # of JSON
 
 
 class Rounds:
-    """The rounds of one search, at equal distances through its budget; of several workers one does each.
+    """The rounds of one search, evenly spaced through its budget; one of several workers runs each.
 
     Attributes:
-        found: What the rounds have brought, in order.
-        owed_calls: Calls of a round in progress, until its texts are in the race: a call and an episode each.
+        found: Additions of the rounds, in order.
+        owed_calls: Calls due for a round in progress: for each text, its own and those of an episode.
 
     Args:
-        study: Keeps what was found.
-        record: has the texts of the episodes.
-        proposer: None where only demonstrations are to be brought.
-        on_round: told of what each round's proposer gave, with the round's number.
-        warn: told in words of a round that was lost.
+        study: Stores the additions.
+        record: Has the texts of the episodes.
+        proposer: The proposer; None for demonstrations only.
+        on_round: Called with each round's number and proposals.
+        warn: Called with a sentence about a round that failed.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class Rounds:
         return new
 
     def due(self, progress: float) -> bool:
-        """Whether the next round is to begin, `progress` being the share of the search that is over."""
+        """Whether to start the next round at this `progress`, the share of the search that is over."""
         number = len(self.found) + 1
         return not self.in_progress and number <= self._rounds and progress >= number / (self._rounds + 1)
 
     def begin(self) -> bool:
-        """Begin the next round; False where another worker that is alive has begun it."""
+        """Start the next round; False if another live worker has started it."""
         if self._record.store.shared:
             with self._record.store.exclusively():
                 by = self._study.fact("round_by")
@@ -104,7 +104,7 @@ class Rounds:
         return True
 
     def end(self, found: Found) -> None:
-        """The round's texts wait in the search."""
+        """End the round, once its texts are waiting in the search."""
         self.found.append(found)
         self._study.state_fact("rounds", [one.as_json() for one in self.found])
         self.in_progress, self.owed_calls = False, 0
@@ -113,12 +113,12 @@ class Rounds:
         return {"round": len(self.found), "at": time.time()}
 
     async def bring(self, trials: Sequence[Trial]) -> Found:
-        """New texts and the demonstrations, from what was played so far, best first.
+        """Return new texts and the demonstrations, from `trials`, best first.
 
-        A proposer that fails costs its round and nothing else.
+        If the proposer fails, the round has no texts.
         """
         texts = await self._texts(trials) if self._proposer is not None else ()
-        # In a thread: where there are few actions, all episodes are looked at.
+        # In a thread: with few distinct actions, all episodes are read.
         return Found(texts, await asyncio.to_thread(demonstrations, trials, self._record))
 
     async def _texts(self, trials: Sequence[Trial]) -> tuple[PromptTemplate, ...]:
@@ -126,19 +126,19 @@ class Rounds:
         assert self._proposer is not None
         assert settings is not None
         try:
-            told = await asyncio.to_thread(briefing, self._experiment, trials, self._record)
-            proposals = await self._proposer.propose(told, settings.texts, number)
-        except Exception as raised:  # a foreign library's, too: the search goes on without this round
+            about = await asyncio.to_thread(briefing, self._experiment, trials, self._record)
+            proposals = await self._proposer.propose(about, settings.texts, number)
+        except Exception as raised:  # also a foreign library's: the search continues without this round
             error = first_of(raised)
             reason = error.one_line if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
-            self._warn(f"Round {number} of proposals was lost: {reason}")
+            self._warn(f"Round {number} of proposals failed: {reason}")
             return ()
         self._on_round(number, proposals)
         return proposals.accepted
 
 
 def briefing(experiment: Experiment, trials: Sequence[Trial], record: Record) -> Briefing:
-    """What a proposer is told: the objective, and each text with its best trial's best and worst episodes."""
+    """The proposer's input: the objective, and each text with its best trial's best and worst episodes."""
     by_text: dict[str, Rated] = {}
     for trial in trials:
         template, values = trial.candidate.template, trial.evaluation.values
@@ -153,7 +153,7 @@ def briefing(experiment: Experiment, trials: Sequence[Trial], record: Record) ->
 
 
 def demonstrations(trials: Sequence[Trial], record: Record) -> tuple[Demonstration, ...]:
-    """The best step of each of the best episodes, no action twice; best episode first."""
+    """The best step of each of the best episodes, without repeated actions; best episode first."""
     values = {
         (trial.candidate.digest, seed): earned
         for trial in trials

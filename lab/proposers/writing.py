@@ -1,4 +1,4 @@
-"""Writing one text: what the modules of DSPy and GEPA share, and how they ask the model."""
+"""Writing one text: what the DSPy and GEPA proposers share, and their call of the model."""
 
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -8,10 +8,10 @@ from lab.proposers.briefing import Briefing, Rated
 from lab.proposers.proposal import ProposalRefusedError
 
 PARENTS = 3
-"""New texts start from the best few, in turn."""
+"""Number of best texts from which new ones start, round-robin."""
 
 SAMPLING = SamplingParams(temperature=1.0, max_tokens=700)
-"""Of a proposal: room for a long text, and little sameness between two."""
+"""Sampling of a proposal: room for a long text, and variety."""
 
 Texts = tuple[str, str]
 """System and turn text."""
@@ -21,13 +21,13 @@ Write = Callable[[Briefing, Rated, int], Awaitable[Texts]]
 
 
 async def ask(model: Model, messages: Sequence[Message]) -> Completion:
-    """The model's whole answer.
+    """Ask the model for a complete answer.
 
     Raises:
-        ProposalRefusedError: it was cut off, and what there is of its text is not what was meant.
+        ProposalRefusedError: The answer was cut off, so its text is incomplete.
     """
     completion = await model.complete(messages, SAMPLING)
     if completion.finish_reason == "length":
         why = f"it was cut off after {SAMPLING.max_tokens} tokens"
-        raise ProposalRefusedError("A proposal is not whole.", why=why)
+        raise ProposalRefusedError("A proposed text is incomplete.", why=why)
     return completion

@@ -1,8 +1,8 @@
-"""The search: which candidate plays which seed next, until the budget is left to the verdict.
+"""The search: which candidate plays which seed next, until only the verdict's share of the budget remains.
 
 It owns Optuna's sampler and pruner for noisy instances, the race on a study's trials, the loop, the player.
-It leaves where trials are kept to `storage`, what is judged to `verdict`, and new texts to `proposers`.
-`RaceSampler` and `RacePruner` need nothing else of the lab: see `docs/optuna.md`.
+It leaves storing trials to `storage`, judging to `verdict`, and new texts to `proposers`.
+`RaceSampler` and `RacePruner` use little else of the lab: see `docs/optuna.md`.
 """
 
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ __all__ = ["RacePruner", "RaceSampler"]
 
 
 def __getattr__(name: str) -> object:
-    """Import either when it is asked for: Optuna takes a second, and `--help` needs none of it."""
+    """Import a class on first use: importing Optuna takes a second, and `--help` does not need it."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from lab.search.pruner import RacePruner

@@ -1,6 +1,6 @@
-"""Blame: whether a candidate breaks the environment, or the environment fails for everybody.
+"""Blame: whether a candidate breaks the environment, or the environment fails for every candidate.
 
-It owns the test: an action that the environment took from another candidate is sent once more.
+It owns the test: it repeats an action that the environment accepted from another candidate.
 """
 
 from lab.agent.candidate import Candidate
@@ -14,19 +14,19 @@ from lab.storage.record import Record
 
 
 class Blame:
-    """Knows actions that the environment took: those of this process, else those on record."""
+    """Keeps accepted actions: those of this process, else those on record."""
 
     def __init__(self, environment: Environment, task: Task, record: Record | None) -> None:
         self._environment, self._task, self._record = environment, task, record
         self._taken: dict[str, tuple[int, str]] = {}
 
     def look_at(self, digest: str, seed: int, step: Step) -> None:
-        """A candidate's step was played: the first of an episode is kept, if the environment took it."""
+        """Keep an episode's first step if the environment accepted its action."""
         if step.number == 1 and step.trouble is None:
             self._taken.setdefault(digest, (seed, step.action))
 
     async def is_on(self, candidate: Candidate) -> bool:
-        """Whether the environment still takes an action that it took from another candidate."""
+        """Whether the environment still accepts an action that it accepted from another candidate."""
         known = self._known_action(candidate)
         if known is None:
             return False
@@ -37,12 +37,12 @@ class Blame:
                 await session.step(session.form.read(known[1]).values)
         except (EnvError, StepError):
             return False
-        except ActionError:  # an answer as well
+        except ActionError:  # the environment answered
             pass
         return True
 
     def _known_action(self, candidate: Candidate) -> tuple[int, str] | None:
-        """A seed, and the first action that the environment took there from another candidate."""
+        """A seed, and the first action that the environment accepted from another candidate on it."""
         taken = (one for digest, one in self._taken.items() if digest != candidate.digest)
         return next(taken, None) or self._recorded_action(candidate)
 

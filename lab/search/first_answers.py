@@ -1,7 +1,7 @@
-"""The first answers of a study: where none of them can be used, the study stops before it spends its budget.
+"""The first answers of a study: if none can be used, the study stops before it spends its budget.
 
-It owns when that is, and the error that says so. The end is an entry of the journal: the same command gives
-the same error again without a call, and every worker stops.
+It owns that rule and its error. The error is stored as a fact of the study: the same command prints it again
+without a call, and every worker stops.
 """
 
 from collections.abc import Sequence
@@ -18,41 +18,41 @@ from lab.storage.record import Record
 from lab.storage.trials import Trials
 
 FIRST = 24
-"""Answers after which a study stops, if none of them could be used."""
+"""Number of answers after which a study stops if none could be used."""
 
 CANDIDATES = 2
-"""Candidates, at least, that gave them: a single one may be at fault itself."""
+"""Minimum number of candidates that gave them: a single candidate may be at fault itself."""
 
 FEW = 8
-"""Answers after which it stops, if besides all first episodes returned the same."""
+"""Number of unusable answers after which it stops if all first episodes also returned the same."""
 
 _SEE = "python -m lab.play baseline shows each answer"
 
 _DO = {
     "length": "raise task.max_tokens and baseline.max_tokens, or use a model that needs fewer tokens",
     "empty": f"use another model or prompt; {_SEE}",
-    "no_action": f"use a prompt or a model that writes the action that is asked for; {_SEE}",
-    "refused": f"let prompt and [environment] fit the actions that the environment takes; {_SEE}",
+    "no_action": f"use a prompt or a model that writes the requested action; {_SEE}",
+    "refused": f"change the prompt or [environment] to the actions that the environment accepts; {_SEE}",
 }
-"""What to do, by the kind of trouble; `length` where the answers are empty for want of tokens."""
+"""What to do, by kind of trouble; `length` if the answers are empty because the tokens ran out."""
 
-_FRESH = "where the experiment is not at fault, --fresh begins a new study of it"
+_FRESH = "if the cause was elsewhere, use --fresh to start a new study"
 
 
 class UnusableError(LabError):
-    """No answer of the model could be used."""
+    """None of the model's first answers could be used."""
 
     exit_code = 3
 
 
 class RefusedError(LabError):
-    """The environment refused every action."""
+    """The environment refused all first actions."""
 
     exit_code = 4
 
 
 class FirstAnswers:
-    """Watches a study's first steps, as they are played or looked up."""
+    """Watches a study's first steps, whether they are played or looked up."""
 
     def __init__(
         self, record: Record, trials: Trials, model: ModelChoice, environment: EnvironmentConfig
@@ -71,10 +71,10 @@ class FirstAnswers:
         return self._troubles.unusable
 
     def step(self, digest: str, step: Step) -> None:
-        """A candidate's step was played.
+        """Count a candidate's step.
 
         Raises:
-            LabError: the study stops here, or has.
+            LabError: The study stops here, or was stopped.
         """
         self.check()
         if self._troubles.steps and not self.useless:
@@ -85,10 +85,10 @@ class FirstAnswers:
             self._stop()
 
     def look(self) -> None:
-        """To be called when an episode has ended, or may have elsewhere.
+        """Check the first episodes; call it when an episode has ended here or in another process.
 
         Raises:
-            LabError: as `step` and `returned` do.
+            LabError: As `step` and `returned`.
         """
         self.check()
         if self.useless:
@@ -98,30 +98,30 @@ class FirstAnswers:
                 self.returned([value for (value,) in played])
 
     def returned(self, returns: Sequence[float]) -> None:
-        """The first episodes of the candidates that opened the race returned so much.
+        """Check the returns of the initial candidates' first episodes.
 
         Raises:
-            LabError: they all returned the same without an answer that could be used: the study stops here.
+            LabError: All returned the same, and no answer could be used: the study stops here.
         """
         enough = self._troubles.steps >= FEW and len(returns) >= CANDIDATES
         if self.useless and enough and all(isclose(one, returns[0], abs_tol=1e-9) for one in returns):
             self._stop()
 
     def check(self) -> None:
-        """Do nothing, unless the study was stopped.
+        """Check that the study was not stopped.
 
         Raises:
-            LabError: it was.
+            LabError: It was.
         """
         if self._stopped is not None:
             raise self._stopped
 
     def refresh(self) -> None:
-        """Another process may have stopped the study."""
+        """Read again whether the study was stopped, because another process may have stopped it."""
         self._stopped = read_stopped(self._trials)
 
     def _stop(self) -> None:
-        """Stop, unless an episode that was played elsewhere had an answer that could be used."""
+        """Stop, unless an episode played in another process had a usable answer."""
         ended = self._record.troubles
         if ended.steps and not ended.unusable:
             self._troubles = ended
@@ -134,7 +134,7 @@ class FirstAnswers:
 
 
 def unusable(troubles: Troubles, model: ModelChoice, environment: EnvironmentConfig) -> LabError:
-    """The error for steps that are all troubled."""
+    """The error for steps without a usable answer."""
     kind, n = troubles.kinds[0], troubles.steps
     if len(troubles.kinds) == 1:
         first = "The first answer was" if n == 1 else f"All of the first {n} answers were"
@@ -148,7 +148,7 @@ def unusable(troubles: Troubles, model: ModelChoice, environment: EnvironmentCon
 
 
 def read_stopped(trials: Trials) -> LabError | None:
-    """Return the error that stopped a study for good; None where none did."""
+    """Return the error that stopped a study for good; None if it was not stopped."""
     fact = trials.fact("stopped")
     if fact is None:
         return None

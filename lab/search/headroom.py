@@ -1,6 +1,6 @@
-"""The headroom test: whether candidates differ by more than chance, before the budget is spent on the search.
+"""The warm-up test (headroom): whether the initial candidates differ by more than chance.
 
-It owns which entrants are compared, and when; it costs the episodes of those that nobody would play again.
+It owns which candidates are compared, and when; it costs second episodes of the lowest-ranked ones.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,29 +13,29 @@ from scipy.special import stdtr, stdtrit
 
 from lab.agent.task import Measure
 from lab.search.points import Floats
-from lab.stats.format import estimate_text, p_text
+from lab.stats.format import count, estimate_text, p_text
 from lab.stats.intervals import Estimate
 
 LEVEL = 0.05
-"""Of the test."""
+"""Significance level of the test."""
 
 GROUP = 4
-"""Entrants in each of the two groups, at least; fewer where fewer opened the race."""
+"""Minimum size of each of the two groups; smaller if the study has fewer initial candidates."""
 
 LATE = 3
-"""Candidates, times those that opened the race, after which the race's own second episodes are waited for no
-longer: while everything new looks better than all that has played, it would play none."""
+"""Number of candidates, as a multiple of the initial ones, after which the test stops waiting for the race's
+own second episodes: while every new candidate looks better than the played ones, the race plays none."""
 
 
 @dataclass(frozen=True)
 class Headroom:
-    """How far those that the race went on with are ahead of those that came out last.
+    """How far the leading candidates are ahead of the lowest-ranked initial ones.
 
     Attributes:
-        contenders, last: how many of each played their second episode, all on the same seed.
-        ahead: difference of their mean values in it, with the 95 % interval.
-        p_value: one-sided, that there is no difference.
-        measure: the number that was compared.
+        contenders, last: Sizes of the two groups that played a second episode, all on the same seed.
+        ahead: Difference of their mean values in it, with the 95 % interval.
+        p_value: One-sided p-value of no difference.
+        measure: The number that was compared.
     """
 
     contenders: int
@@ -50,27 +50,26 @@ class Headroom:
         return self.p_value < LEVEL
 
     def __str__(self) -> str:
-        unit = " in score" if self.measure == "score" else ""
         figures = (
-            f"in a second episode {self.contenders} contenders are ahead of the first's last {self.last} by"
-            f" {estimate_text(self.ahead)}{unit}; {p_text(self.p_value)}"
+            f"mean {self.measure} in a second episode, {count(self.contenders, 'leader')} minus the"
+            f" {self.last} lowest-ranked: {estimate_text(self.ahead, sign=True)}; {p_text(self.p_value)}"
         )
         if self.found:
-            return f"Headroom: there is something to find ({figures})."
+            return f"Warm-up test: candidates differ, so there is something to gain ({figures})."
         return (
-            f"Headroom: NONE SEEN. Who did well at first did not do so again ({figures}). A gain may not be"
-            " there to be found: widen the space, or let each candidate play more episodes."
+            "Warm-up test: no difference found so far; early leaders did not repeat their results"
+            f" ({figures}). Widen the space, or let each candidate play more episodes."
         )
 
 
 class HeadroomTest:
-    """Asks for the episodes that the test needs, and gives its outcome once.
+    """Requests the episodes that the test needs, and gives its result once.
 
-    Who is in which group is settled by other episodes than those that are compared, so that equal candidates
-    are found to differ in no more than LEVEL of the studies, however the search chose.
+    The groups are formed by other episodes than those compared, so that equal candidates are found to differ
+    in at most a share LEVEL of the studies, however the search chose.
 
     Args:
-        opening: numbers of the trials that opened the search; they lie far apart.
+        opening: Numbers of the initial trials, which are spread over the space.
     """
 
     def __init__(self, opening: Sequence[int], measure: Measure) -> None:
@@ -79,11 +78,11 @@ class HeadroomTest:
         self.asked: list[int] = []
 
     def look(self, values: Floats, failed: Collection[int]) -> Headroom | None:
-        """Return the outcome as soon as it is known.
+        """Return the result as soon as it is known.
 
         Args:
-            values: what each trial reported, by number and step; NaN where nothing was.
-            failed: trials that cannot be played.
+            values: Reported value by trial number and step; NaN if none.
+            failed: Numbers of trials that cannot be played.
         """
         if not self._last:
             self._form_groups(values, failed)
@@ -94,7 +93,7 @@ class HeadroomTest:
         return headroom(self._contenders(values), last, self._measure)
 
     def _form_groups(self, values: Floats, failed: Collection[int]) -> None:
-        """Once as many as came out last have earned a second episode, or none are waited for any longer."""
+        """Form the groups once enough leaders have a second episode, or the test waits no longer."""
         able = [one for one in self._opening if one not in failed]
         if len(able) < 2 or max(able) >= len(values) or not np.isfinite(values[able, 0]).all():
             return
@@ -108,7 +107,7 @@ class HeadroomTest:
             self._last = []
 
     def _contenders(self, values: Floats) -> list[float]:
-        """The second values of all others that have one."""
+        """Second values of the trials that are not among the lowest-ranked."""
         second = _second(values)
         return [
             float(second[one])
@@ -128,10 +127,10 @@ def headroom(
     """Student's t test for two groups, one-sided, with a pooled variance (Biometrika 6, 1908).
 
     Args:
-        contenders, last: values by `measure` on one seed; the groups were made without looking at them.
+        contenders, last: Values by `measure` on one seed, by which the groups were not formed.
 
     Returns:
-        None where a group is empty or both have a single value: nothing can be told.
+        None if a group is empty or both have a single value: the test is undefined.
     """
     counts, df = (len(contenders), len(last)), len(contenders) + len(last) - 2
     if not all(counts) or df < 1:

@@ -1,8 +1,8 @@
-"""The search: begin what the race chooses, play it, keep it, report it.
+"""The search: start what the race chooses, play it, store it, report it.
 
-It owns the loop, and when it ends: as soon as what is left of the budget is what the verdict needs. What is
-begun is chosen as late as possible, when an episode could begin at once. An episode is kept before it is
-reported: what a killed process left unreported, the next one reports.
+It owns the loop, and its end: when only the verdict's share of the budget is left. A choice is made as late
+as possible, when an episode can start at once. An episode is stored before it is reported: the next process
+reports what a killed one did not.
 """
 
 import asyncio
@@ -31,20 +31,20 @@ from lab.storage.record import Record
 from lab.storage.trials import Trials
 
 Playing = Coroutine[None, None, Played | Ending]
-"""An episode that is to be played."""
+"""An episode to play."""
 
 
 class Search:
-    """One search, of one process.
+    """The search of one process.
 
     Attributes:
-        all_begun: set once the search begins nothing more.
-        stopped_by: the budget's limit that broke episodes off; the search resumes once it is raised.
+        all_begun: Set once the search starts no more episodes.
+        stopped_by: The budget limit that interrupted episodes; the search resumes once it is raised.
 
     Args:
-        rounds: bring new texts and demonstrations into the space; None for neither.
-        on_trial: called with a trial each time that it has ended a rung.
-        on_headroom: called once, as soon as it is known whether candidates differ.
+        rounds: Adds new texts and demonstrations to the space; None for neither.
+        on_trial: Called with a trial at the end of each of its rungs.
+        on_headroom: Called once with the result of the warm-up test.
     """
 
     def __init__(
@@ -77,17 +77,17 @@ class Search:
 
     @property
     def space(self) -> Space:
-        """What may be chosen now."""
+        """The space to choose from now."""
         return self._race.space
 
     @property
     def running(self) -> list[optuna.Trial]:
-        """The trials that this process plays."""
+        """The trials played by this process."""
         return [one.trial for one in self._race.open.values()]
 
     @property
     def trials(self) -> list[Trial]:
-        """All that have played, best first."""
+        """All trials with a completed episode, best first."""
         if self._record.store.shared:
             self._record.refresh()
         return self._standings.ranked(self._study.known, expected(self._study))
@@ -97,11 +97,11 @@ class Search:
         return [trial for trial in self.trials if trial.number != BASELINE][:count]
 
     async def run(self) -> None:
-        """Play until the budget leaves no more than the verdict needs, and no worker plays any more.
+        """Play until only the verdict's share of the budget is left, and no worker is playing.
 
         Raises:
-            LabError: endpoint or environment are not to be had, the baseline cannot be played, or none of
-                the first answers could be used.
+            LabError: Endpoint or environment failed, the baseline cannot be played, or none of the first
+                answers could be used.
         """
         if not self._over:
             self._begin_study()
@@ -131,20 +131,20 @@ class Search:
             self._study.hand_over(self.running)
 
     def end(self) -> None:
-        """The search is over, and will not go on another time: what is running ends with what it has."""
+        """End the search for good; running trials end with the episodes they have."""
         self._race.end()
         if not self._over:
             self._over = True
             self._study.state_fact("searched", True)
 
     async def at_rest(self) -> None:
-        """Return once no process plays the search's episodes any more."""
+        """Wait until no process plays the search's episodes."""
         while self._race.elsewhere() > 0:
             await self._changed.wait()
             self._changed.clear()
 
     def wake(self) -> None:
-        """Look again: something has changed elsewhere."""
+        """Take in what other processes have changed."""
         for found in self._rounds.read() if self._rounds else []:
             self._include(found)
         self._look_whether_over()
@@ -154,7 +154,7 @@ class Search:
         self._over = self._over or self._study.fact("searched") is not None
 
     def _begin_study(self) -> None:
-        """Let the baseline and a spread of candidates wait, if this is new; else take up what is open."""
+        """Enqueue the baseline and the initial candidates of a new study, or resume open trials."""
         with self._record.store.exclusively():
             self._study.read()
             if self._study.fact("opening") is None:
@@ -171,7 +171,7 @@ class Search:
                 self._take_known(one)
 
     def _take_known(self, one: OpenTrial) -> None:
-        """Report what is on record of a trial; a failure of the baseline ended an earlier process."""
+        """Report a trial's recorded episodes; a baseline that failed in an earlier process is retried."""
         reported = self._study.known[one.trial.number].intermediate_values
         for step in range(self._experiment.search.episodes):
             key = (one.candidate.digest, self._experiment.seed + step)
@@ -184,7 +184,7 @@ class Search:
     # What is next
 
     def _begins_something(self, group: asyncio.TaskGroup) -> bool:
-        """Begin one thing, where there is one to begin and the budget has room for it."""
+        """Start the next round or trial if the budget has room; False if there is none to start."""
         if self._record.store.shared:
             self._look_whether_over()
         if self.all_begun.is_set() or self._over:
@@ -202,7 +202,7 @@ class Search:
             if one is not None and (move.trial or self._is_untried(one)):
                 self._play(one, move.steps, group)
             return True
-        # Once a round has ended, the budget that was kept for its first episodes is there for others.
+        # Once a round has ended, others may use the budget that was reserved for its first episodes.
         if not self._is_in_round and (move is not None or not self._is_playing):
             self.all_begun.set()
         return False
@@ -216,11 +216,11 @@ class Search:
 
     @property
     def _is_playing(self) -> bool:
-        """Whether anything is being played, here or elsewhere."""
+        """Whether any process plays an episode or runs a round."""
         return self._is_in_round or self._race.playing > 0 or self._race.elsewhere() > 0
 
     def _has_room(self, episodes: int) -> bool:
-        """Whether the budget has room for so many episodes beside all that is owed."""
+        """Whether the budget has room for this many episodes besides those already due."""
         if self._player.spending.time_is_up and self._has_rival:
             return False
         elsewhere = self._race.elsewhere() + episodes
@@ -231,7 +231,7 @@ class Search:
 
     @property
     def _has_rival(self) -> bool:
-        """Whether anything besides the baseline has begun: without it there would be nothing to judge."""
+        """Whether a trial besides the baseline has started: without one there is nothing to judge."""
         begun = (one for one in self._study.known if one.state is not TrialState.WAITING)
         return any(number_of(one) != BASELINE for one in begun)
 
@@ -257,7 +257,7 @@ class Search:
 
     @contextmanager
     def _within_budget(self) -> Iterator[None]:
-        """Where a limit of the budget breaks it off, the search stops, and its trials stay open."""
+        """Stop the search if the budget refuses a call in the block; its trials stay open."""
         try:
             yield
         except BudgetError as error:
@@ -270,7 +270,7 @@ class Search:
         return lambda bound: self._race.drops(one, step, task.most_value(bound, measure))
 
     def _take(self, one: OpenTrial, step: int, ending: Ending) -> None:
-        """Tell the race how an episode ended."""
+        """Report to the race how an episode ended."""
         objective, task = self._experiment.objective, self._experiment.task
         ended = True
         match ending:
@@ -284,13 +284,13 @@ class Search:
                     raise error  # without a baseline there is nothing to compare with
                 self._race.fail(one, error.what)
         if ended:
-            self._tell(one)
+            self._publish(one)
         if (headroom := self._race.headroom()) is not None:
             self._study.state_fact("headroom", asdict(headroom))
             self._on_headroom(headroom)
 
-    def _tell(self, one: OpenTrial) -> None:
-        """Say where a trial stands that has ended a rung, and keep who leads now."""
+    def _publish(self, one: OpenTrial) -> None:
+        """Publish a trial that has ended a rung, and store the leader if it has changed."""
         trials = self.trials
         if found := next((trial for trial in trials if trial.number == one.number), None):
             self._on_trial(found)

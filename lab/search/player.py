@@ -1,8 +1,8 @@
-"""The Player: plays episodes of candidates, many at once, so that the endpoint is never idle.
+"""The Player: plays episodes of candidates, many concurrently, so that the endpoint is never idle.
 
-It owns the limit on episodes in flight, the second try of an episode that endpoint or environment broke off,
-whether its candidate is to blame, and that an episode which has ended, or which another worker plays, is not
-played again. Which candidate plays which seed is decided elsewhere.
+It owns the limit on concurrent episodes, retries of episodes that failed in endpoint or environment, whether
+the candidate is to blame, and that an ended episode is not played again. The race decides which candidate
+plays which seed.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from lab.storage.call_cache import Recorded
 from lab.storage.record import EpisodeKey, Record, scope_of
 
 ATTEMPTS = 3
-"""Times that an episode is begun before its environment counts as failed, or its candidate as unplayable."""
+"""Attempts at an episode before its environment counts as failed, or its candidate as unplayable."""
 
 WAIT_S = 2.0
-"""Before an episode is begun again, times the attempts so far: a server may be on its way up again."""
+"""Seconds before a retry, times the attempts so far: a server may be restarting."""
 
 LARGE = 100_000
-"""Characters from which an observation is worth a warning: it is recorded whole, with every episode."""
+"""Characters above which an observation gets a warning: it is stored whole, with every episode."""
 
 Played = Episode | CutEpisode | FailedEpisode
 
@@ -41,16 +41,16 @@ class Player:
     """Plays on one model and one environment, at most `in_flight` episodes at a time.
 
     Attributes:
-        owed_calls: of all episodes that were asked for and have not ended.
-        stopped_by: the budget's limit for which an episode of `evaluate` was left out.
+        owed_calls: Maximum calls still due for the requested episodes.
+        stopped_by: The budget limit for which `evaluate` left out an episode; None if it left out none.
 
     Args:
-        record: where calls and episodes are kept, and looked up; None to play without.
-        baseline: the candidate whose episodes never fail, since all others are compared with it.
-        say: called with a sentence for people: when a candidate has failed because it breaks the environment,
-            and once of an observation that is larger than `LARGE`.
-        first: called with each step, for it may end the study.
-        measure: the number that evaluations are judged by.
+        record: Where calls and episodes are stored and looked up; None to play without.
+        baseline: The candidate whose failure ends the study, because all others are compared with it.
+        say: Called with a sentence for people when a candidate has failed because it breaks the environment,
+            and once for an observation larger than `LARGE`.
+        first: Called with each step; it may stop the study.
+        measure: The number that evaluations are judged by.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Player:
         self._owe(0)
 
     async def room(self) -> None:
-        """Return when one more episode could begin at once."""
+        """Wait until one more episode can start at once."""
         await self._room.wait()
 
     def episode(
@@ -91,21 +91,20 @@ class Player:
     ) -> Coroutine[None, None, Played | Ending]:
         """Play one episode.
 
-        It counts as owed from the call on, before it is awaited, so that `room` is never too early.
+        Its model calls are due from this call on, not from the await, so that `room` never returns too early.
 
         Args:
-            hopeless: asked after each step where the task bounds a step's reward.
-            later_calls: begin it only where the budget has room for all of its steps and for so many calls
-                after them; None to begin it anyway.
+            hopeless: Called after each step if the task bounds a step's reward.
+            later_calls: Start it only if the budget has room for all of its steps and this many later calls;
+                None to start it anyway.
 
         Returns:
-            The episode; what comes of it in the record where there is one, which keeps the texts.
+            The episode, or with a record its ending, because the record keeps the texts.
 
         Raises:
-            EndpointError: the endpoint is not to be had, for this or any episode.
-            EnvError: the environment failed each time that the episode was begun, and not by what this
-                candidate does.
-            BudgetError: the budget is used up.
+            EndpointError: The endpoint is unavailable.
+            EnvError: The environment failed in every attempt, and this candidate is not to blame.
+            BudgetError: The budget is used up.
         """
         self._owe(1)
 
@@ -118,12 +117,12 @@ class Player:
         return self._episode(candidate, seed, Running(self.task, hopeless, later_calls, on_step))
 
     async def evaluate(self, candidate: Candidate, seeds: Sequence[int]) -> Evaluation:
-        """Play one episode of `candidate` for each of the environment's `seeds`, whole.
+        """Play one whole episode of `candidate` on each of the environment's `seeds`.
 
-        Where the budget has no room for all of them, as many as it has room for: the rest are left out.
+        Episodes that the budget has no room for are left out.
 
         Raises:
-            EndpointError, EnvError: as `episode` does.
+            EndpointError, EnvError: As `episode`.
         """
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._if_affordable(candidate, seed)) for seed in seeds]
@@ -148,7 +147,7 @@ class Player:
             self._owe(-1)
 
     async def _once(self, record: Record, candidate: Candidate, seed: int, running: Running) -> Ending:
-        """Play it, unless it is on record."""
+        """Play an episode unless it is on record."""
         key = (candidate.digest, seed)
         if key in record.ended:
             return record.ended[key]
@@ -163,13 +162,13 @@ class Player:
                 self._ended = asyncio.Event()
 
     async def _room_in_budget(self, running: Running, record: Record, key: EpisodeKey) -> None:
-        """Return when an optional episode fits beside those that are being played.
+        """Wait until an optional episode fits into the budget besides the running ones.
 
-        One that was answered and has not taken its step counts for a call too many, and one that ends early
-        for several: so nothing is refused before the others have ended.
+        A running episode counts one call too many between answer and step, and several if it ends early: so
+        nothing is refused before the others have ended.
 
         Raises:
-            BudgetError: it does not fit although nothing else is being played.
+            BudgetError: It does not fit although no other episode is running.
         """
         kept = len(record.calls_of(scope_of(*key))) if running.is_optional else 0
         while not running.fits(self._running, kept, self.spending):
@@ -192,7 +191,7 @@ class Player:
                 return CutEpisode(seed, cut.bound, running.troubles)
             except RequestError as error:
                 return FailedEpisode(seed, error)
-            except CallError as error:  # tried as often as patience has it, while others were answered
+            except CallError as error:  # its own retries are used up, while other calls were answered
                 if attempt == ATTEMPTS:
                     return FailedEpisode(seed, error)
                 await asyncio.sleep(WAIT_S * attempt)
@@ -216,8 +215,8 @@ class Player:
         largest = max(map(len, (episode.opening, *(step.observation for step in episode.steps))))
         if largest > LARGE and not self._said_large:
             self._said_large = True
-            told = f"An observation has {largest:,} characters, and each is recorded whole."
-            self._say(f"{told} To cut it, set longest under [environment] in the experiment file.")
+            size = f"An observation has {largest:,} characters, and each is stored whole."
+            self._say(f"{size} To cut it, set longest under [environment] in the experiment file.")
 
     def _owe(self, change: int) -> None:
         self._owed += change

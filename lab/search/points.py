@@ -1,4 +1,4 @@
-"""Points of a search space, in Optuna's distributions: at random, or spread out, and as numbers."""
+"""Points of a search space of Optuna distributions: drawn at random, spread out, or scaled to numbers."""
 
 from collections.abc import Mapping, Sequence
 from math import exp, floor, log
@@ -17,7 +17,7 @@ Distributions = Mapping[str, BaseDistribution]
 """A search space: each parameter's distribution."""
 
 Params = dict[str, Any]
-"""A point of it: each parameter's value."""
+"""A point of a space: each parameter's value."""
 
 Floats = NDArray[np.float64]
 
@@ -28,9 +28,9 @@ def at_random(space: Distributions, count: int, rng: np.random.Generator) -> lis
 
 
 def spread_out(space: Distributions, count: int, rng: np.random.Generator) -> list[Params]:
-    """Return `count` points that lie far apart: every part of every range is drawn equally often.
+    """Return `count` points of a Latin hypercube: every part of every range is drawn equally often.
 
-    A Latin hypercube: McKay, Beckman and Conover, Technometrics 21 (1979).
+    McKay, Beckman and Conover, Technometrics 21 (1979).
     """
     return _points(space, [(rng.permutation(count) + rng.random(count)) / count for _ in space], count)
 
@@ -58,7 +58,7 @@ def value_at(distribution: BaseDistribution, share: float) -> Any:  # noqa: ANN4
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:  # noqa: ANN401  # of any category
-    """Return whether `value` is one of a distribution's."""
+    """Return whether a distribution contains `value`."""
     match distribution:
         case CategoricalDistribution():
             return bool(value in distribution.choices)
@@ -68,7 +68,7 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:  # noqa: ANN40
 
 
 def scaled(distribution: IntDistribution | FloatDistribution, values: Sequence[float]) -> Floats:
-    """Return numbers as shares of their range, from -1 to 1; logarithms where the range is logarithmic."""
+    """Return numbers scaled from their range to [-1, 1], by their logarithms if the range is logarithmic."""
     numbers = np.array(values, dtype=float)
     ends = np.array([distribution.low, distribution.high], dtype=float)
     if distribution.log:

@@ -13,17 +13,17 @@ from lab.search.returns import Lock, Returns
 
 
 class RacePruner(BasePruner):
-    """Prunes a trial that is shown to be worse than the best of those that reported as much.
+    """Prunes a trial that is shown to be worse than the best trial with as many reports.
 
     A one-sided, paired, moderated t test over the instances that both have reported. The truly best trial is
-    tested at most once an instance, and wrongly pruned only if one of the others seems better than it: at
-    `error_rate / (instances * others)` a test, the union bound keeps the whole below `error_rate`.
+    tested at most once per instance, and wrongly pruned only if one of the others seems better: at a level of
+    `error_rate / (instances * others)` per test, the union bound keeps the total below `error_rate`.
 
     Args:
-        instances: that a trial reports at most: `trial.report(value, step=index)`, with an index below this.
-        error_rate: the chance, at most, that the truly best of all trials is pruned.
-        within: how far, as a share of the best mean, a trial may stay behind it without being pruned.
-        tasks: kinds of instances, which the steps go through round-robin.
+        instances: Maximum reports of a trial: `trial.report(value, step=index)`, with an index below this.
+        error_rate: Maximum probability that the truly best trial is pruned.
+        within: Tolerance: a trial whose mean is within this share of the best is not pruned.
+        tasks: Number of kinds of instances, which the steps play round-robin.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class RacePruner(BasePruner):
         self._study, self._returns, self._lock = "", Returns(tasks), Lock()
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Return whether the trial need not report more."""
+        """Return whether the trial is to be pruned."""
         with self._lock:
             if study.study_name != self._study:
                 self._study, self._returns = study.study_name, Returns(self._tasks)
@@ -47,13 +47,13 @@ class RacePruner(BasePruner):
         bound: tuple[int, float] | None = None,
         sign: float = 1.0,
     ) -> bool:
-        """Return whether a trial need not report more, by all trials of its study.
+        """Return whether a trial is to be pruned, given all trials of its study.
 
         Args:
-            trials: of the same study at each call, in the order of their numbers.
-            bound: (step, value) of an instance that is not over, with the best value in its reach. Its true
-                value is no better: a trial that is pruned with it would be pruned at the instance's end.
-            sign: 1 where values are maximised, else -1.
+            trials: Trials of the same study at each call, in the order of their numbers.
+            bound: (step, value) of an unfinished instance, with the best value that it can still reach: a
+                trial pruned with it would also be pruned at the instance's end.
+            sign: 1 if values are maximised, else -1.
         """
         with self._lock:
             return self._drops(trials, number, bound, sign)

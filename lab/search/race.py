@@ -1,8 +1,8 @@
-"""The Race: what a study's trials play next, and how each ends; on Optuna's study, and nothing else.
+"""The Race: what a study's trials play next, and how each trial ends.
 
 All trials play the same instances in the same order, by the lab's own rule in rungs of 1, 2, 4, ... Optuna
-has no hook for the choice between a new trial and one that could play on, so it is made here, by
-`RaceSampler.choose`. Nothing is played here, and neither clock, endpoint nor budget reach here.
+has no hook for the choice between a new trial and one that could continue, so `RaceSampler.choose` makes it
+here. The race plays nothing, and depends on no clock, endpoint or budget.
 """
 
 import secrets
@@ -31,7 +31,7 @@ from lab.search.trials import (
 from lab.storage.trials import Trials
 
 REPEATS = 100
-"""Trials in a row that propose nothing new, after which a sampler is not asked again."""
+"""Consecutive trials without a new candidate after which the sampler is not asked again."""
 
 
 @dataclass
@@ -39,9 +39,9 @@ class OpenTrial:
     """A running trial of this process.
 
     Attributes:
-        number: as people see it.
-        playing: steps that are being played.
-        reported: how many were reported.
+        number: Number shown to people.
+        playing: Steps being played.
+        reported: Number of reported steps.
     """
 
     trial: optuna.Trial
@@ -53,7 +53,7 @@ class OpenTrial:
 
 @dataclass(frozen=True)
 class Move:
-    """What should be begun next: these steps of a trial; None for one that is asked for."""
+    """What to start next: these steps of a trial; None for a trial that is still to be asked for."""
 
     trial: OpenTrial | None
     steps: Sequence[int]
@@ -63,14 +63,14 @@ class Race:
     """The race of one process.
 
     Attributes:
-        open: the trials that this process plays, by Optuna's numbers.
-        space: what may be chosen now; see `widen`.
+        open: Trials played by this process, by Optuna's number.
+        space: The space to choose from now; see `widen`.
 
     Args:
-        study: with its sampler and pruner.
-        distributions: of the study, in which a trial's parameters are.
-        episodes: that a trial plays at most.
-        shared: whether other processes may be at the study.
+        study: The study, with its sampler and pruner.
+        distributions: The study's distributions, which contain every trial's parameters.
+        episodes: Maximum episodes of a trial.
+        shared: Whether other processes may work on the study.
     """
 
     def __init__(
@@ -96,38 +96,38 @@ class Race:
 
     @property
     def is_own(self) -> bool:
-        """Whether the lab's own sampler chooses."""
+        """Whether the sampler is the lab's own."""
         return self._sampler is not None
 
     def widen(self, space: Space) -> None:
-        """Choose from another space from now on, with more texts or demonstrations."""
+        """Choose from now on from a space with more texts or demonstrations."""
         self.space = space
         if self._sampler is not None:
             self._sampler.drawn = drawn_from(space, self._distributions)
 
     def enqueue(self, candidate: Candidate) -> None:
-        """Let a candidate wait, unless it is in the race already; it plays before anything else is chosen."""
+        """Enqueue a candidate unless a trial has it; it plays before anything else is chosen."""
         if not self._has(candidate):
             params = self.space.params(candidate)
             fixed = {name: candidate.settings[name] for name in self._distributions}
             self.study.enqueue({} if params is None else fixed, **attributes(candidate))
 
     def open_with(self, count: int) -> None:
-        """The first `count` trials opened the race: whether candidates differ is looked for among them."""
+        """Make the warm-up test with the first `count` trials."""
         known = self.study.fact("headroom") is not None
         self._headroom = HeadroomTest(range(count), self._measure) if self._sampler and not known else None
 
     # What is next
 
     def next(self) -> Move | None:
-        """Return what should be begun next, or None while all that could be played is being played."""
-        if (broken_off := self._broken_off()) is not None:
-            return broken_off
+        """Return what to start next; None while everything that can be played is being played."""
+        if (interrupted := self._interrupted()) is not None:
+            return interrupted
         if self.study.in_state(TrialState.WAITING):
             return Move(None, range(1))
-        if (again := self._asked_again()) is not None:
+        if (again := self._wanted_by_headroom()) is not None:
             return Move(again, range(1, 2))
-        idle = {number: one for number, one in self.open.items() if self._may_go_on(one)}
+        idle = {number: one for number, one in self.open.items() if self._can_continue(one)}
         choice = self._choice(sorted(idle))
         if choice is None:
             return None
@@ -137,7 +137,7 @@ class Race:
         return Move(one, self._missing(one, self._rung(one.reported + 1)))
 
     def ask(self) -> OpenTrial | None:
-        """Begin a trial: one that waits, or one of the sampler's choice; None where that is nothing new."""
+        """Start a waiting trial, or the sampler's choice; None if that is not new."""
         trial = self.study.ask(self._asked_distributions())
         frozen = self.study.known[trial.number]
         candidate = candidate_of(frozen) or self._new_candidate(trial, frozen)
@@ -147,51 +147,51 @@ class Race:
         return self.opened(trial, candidate)
 
     def opened(self, trial: optuna.Trial, candidate: Candidate) -> OpenTrial:
-        """From now on this process plays a trial."""
+        """Add a trial to those played by this process."""
         frozen = self.study.known[trial.number]
         one = OpenTrial(trial, number_of(frozen), candidate, reported=len(frozen.intermediate_values))
         self.open[trial.number] = one
         return one
 
     def take_up(self) -> list[OpenTrial]:
-        """Go on with the trials of a process that died."""
+        """Resume the trials of a process that died."""
         for trial in self.study.in_state(TrialState.RUNNING):
             taken = self.study.take_up(trial)
             candidate = candidate_of(trial)
             if candidate is None and trial.params.keys() == self._distributions.keys():
                 candidate = self._new_candidate(taken, trial)
-            if candidate is None:  # it died before all of that was chosen: it will be chosen again
+            if candidate is None:  # it died before all parameters were sampled: they are sampled again
                 self.study.tell(taken, TrialState.FAIL)
             else:
                 self.opened(taken, candidate)
         return list(self.open.values())
 
     def begin(self, one: OpenTrial, steps: Sequence[int]) -> None:
-        """These steps are being played."""
+        """Record that these steps are being played."""
         if self._shared:
             self.study.note(one.trial, "begun", one.reported + len(steps))
         one.playing |= set(steps)
 
     @property
     def playing(self) -> int:
-        """How many episodes this process plays."""
+        """Number of episodes that this process is playing."""
         return sum(len(one.playing) for one in self.open.values())
 
     def elsewhere(self) -> int:
-        """How many episodes other processes have begun and not reported."""
+        """Number of episodes that other processes have started and not reported."""
         if not self._shared:
             return 0
         others = [one for one in self.study.in_state(TrialState.RUNNING) if one.number not in self.open]
         return sum(max(one.user_attrs.get("begun", 1) - len(one.intermediate_values), 0) for one in others)
 
-    # What came of it
+    # Results
 
     def report(self, one: OpenTrial, step: int, value: float, cost: float | None = None) -> bool:
-        """An episode has ended; whether that ended a rung.
+        """Report an episode's value; returns whether it ended a rung.
 
         Args:
-            value: by the number that the study maximises.
-            cost: where the objective has one.
+            value: The value that the study maximises.
+            cost: The episode's cost, if the objective has one.
         """
         if cost is not None:
             costs = self.study.known[one.trial.number].user_attrs.get("costs", {})
@@ -203,7 +203,7 @@ class Race:
             return False
         frozen = self.study.known[one.trial.number]
         if not frozen.params:
-            return True  # it stays open to the end: samplers know nothing of a trial outside the space
+            return True  # it stays open to the end: samplers cannot learn from a trial outside the space
         if self._is_pruned(frozen):
             self._drop(one)
         elif one.reported == self._episodes:
@@ -212,36 +212,36 @@ class Race:
         return True
 
     def cut(self, one: OpenTrial, step: int, bound: float) -> None:
-        """An episode was ended in the middle, because `drops` said so of the highest value in its reach."""
+        """Drop a trial whose episode was ended early because of `drops`."""
         one.playing.discard(step)
         if one.trial.number in self.open:
             self.study.note(one.trial, "cut", [step, bound])
             self._drop(one)
 
     def fail(self, one: OpenTrial, reason: str) -> None:
-        """A trial cannot be played: a candidate that can break its own calls is no candidate."""
+        """Fail a trial whose candidate cannot be played."""
         if one.trial.number in self.open:
             self.study.note(one.trial, "reason", reason)
             self._tell(one, TrialState.FAIL)
 
     def drops(self, one: OpenTrial, step: int, bound: float) -> bool:
-        """Whether a trial is shown to be worse even if this episode comes to the highest value in reach."""
+        """Whether a trial is shown to be worse even if this episode reaches its upper bound."""
         number = one.trial.number
         return self._pruner is not None and self._pruner.drops(self.study.known, number, (step, bound))
 
     @property
     def drops_in_the_middle(self) -> bool:
-        """Whether an episode can be ended before its end."""
+        """Whether the pruner can end an episode early."""
         return self._pruner is not None
 
     def end(self) -> None:
-        """The race is over: what is running ends with what it has."""
+        """End the race; running trials end with the episodes they have."""
         for one in list(self.open.values()):
             played = self.study.known[one.trial.number].intermediate_values
             self._tell(one, TrialState.PRUNED if played else TrialState.FAIL)
 
     def headroom(self) -> Headroom | None:
-        """Return whether candidates differ, once, as soon as it is known."""
+        """Return the result of the warm-up test, once, as soon as it is known."""
         if self._headroom is None:
             return None
         known = self.study.known
@@ -252,7 +252,7 @@ class Race:
         return found
 
     def _is_pruned(self, trial: FrozenTrial) -> bool:
-        if self._pruner is not None:  # it needs nothing that is not known here already
+        if self._pruner is not None:  # it can use the trials that were already read
             return self._pruner.drops(self.study.known, trial.number)
         return self.study.study.pruner.prune(self.study.study, trial)
 
@@ -263,8 +263,8 @@ class Race:
             return idle[0]
         return NEW if self._repeats < REPEATS else None
 
-    def _broken_off(self) -> Move | None:
-        """What an earlier process began of a trial's rung and did not end."""
+    def _interrupted(self) -> Move | None:
+        """The rest of a rung that an earlier process started."""
         for one in self.open.values():
             missing = self._missing(one, self._rung(max(one.reported, 1)))
             if missing and not one.playing:
@@ -276,23 +276,23 @@ class Race:
         reported = self.study.known[one.trial.number].intermediate_values
         return [step for step in range(episodes) if step not in reported]
 
-    def _asked_again(self) -> OpenTrial | None:
-        """A trial whose second episode the headroom test asks for."""
+    def _wanted_by_headroom(self) -> OpenTrial | None:
+        """A trial whose second episode the warm-up test needs."""
         asked = self._headroom.asked if self._headroom else []
         able = (one for one in self.open.values() if one.number in asked and not one.playing)
         return next((one for one in able if one.reported == 1 < self._episodes), None)
 
-    def _may_go_on(self, one: OpenTrial) -> bool:
+    def _can_continue(self, one: OpenTrial) -> bool:
         inside = bool(self.study.known[one.trial.number].params)
         return inside and not one.playing and 0 < one.reported < self._episodes
 
     def _rung(self, episodes: int) -> int:
-        """The end of the rung that has so many: by the lab's own rule 1, 2, 4, ...; else each is one."""
+        """Episodes at the end of this rung: 1, 2, 4, ... by the lab's own rule, else each is a rung."""
         own = self._sampler is not None and self._pruner is not None
         return min(1 << (episodes - 1).bit_length() if own else episodes, self._episodes)
 
     def _asked_distributions(self) -> dict[str, BaseDistribution]:
-        """None for a trial that waits without parameters: it plays what lies outside the space."""
+        """Empty for a waiting trial without parameters, whose candidate is outside the space."""
         waiting = self.study.in_state(TrialState.WAITING)
         if not waiting:
             return self._distributions
@@ -300,14 +300,14 @@ class Race:
         return self._distributions if params else {}
 
     def _new_candidate(self, trial: optuna.Trial, frozen: FrozenTrial) -> Candidate | None:
-        """What the sampler chose, unless it has been tried or its text is not written yet."""
+        """The sampler's choice; None if it was tried before or its text is not written yet."""
         name = frozen.params.get("template")
         if name is not None and name not in self.space.templates:
-            self._refuse(trial, f"the text {name} has not been written")
+            self._refuse(trial, f"the text {name} is not written yet")
             return None
         candidate = self.space.candidate(frozen.params)
         if self._has(candidate):
-            self._refuse(trial, "another trial plays the same")
+            self._refuse(trial, "another trial has the same candidate")
             return None
         self._repeats = 0
         for key, value in attributes(candidate).items():
@@ -316,7 +316,7 @@ class Race:
         return candidate
 
     def _has(self, candidate: Candidate) -> bool:
-        """Whether a trial plays it, or has."""
+        """Whether a trial has this candidate."""
         return any(one.user_attrs.get("digest") == candidate.digest for one in self.study.known)
 
     def _refuse(self, trial: optuna.Trial, reason: str) -> None:

@@ -1,6 +1,6 @@
-"""Returns: what every trial of a study has reported, and the figures that follow from it.
+"""Returns: the values that a study's trials have reported, and the figures computed from them.
 
-What is decided by these figures is the sampler's and the pruner's.
+The sampler and the pruner decide by these figures.
 """
 
 import threading
@@ -17,11 +17,11 @@ from lab.stats.moderated_t import Floats, Spread, common_spread, p_above_zero
 _ROUNDING = 1e-20
 
 LEAST_PLAYED = 8
-"""Candidates that must have played before a surrogate is fitted."""
+"""Minimum number of played candidates to fit a surrogate."""
 
 
 class Lock:
-    """A lock for the threads of `study.optimize`; a copy of its owner, also by pickle, has another."""
+    """A lock for the threads of `study.optimize`; a copy of its owner, also by pickle, has a separate one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -37,14 +37,14 @@ class Lock:
 
 
 class Returns:
-    """A matrix of what trials reported: one row a trial, one column a step; NaN where nothing was.
+    """A matrix of reported values: a row per trial, a column per step; NaN where nothing was reported.
 
-    A step is an instance (such as the seed of an episode), the same for all trials. A trial that reported
-    nothing but was completed has its value as that of step 0. Failed trials have an empty row.
+    A step is an instance (such as the seed of an episode), the same for all trials. A completed trial without
+    reports has its value at step 0. Failed trials have an empty row.
 
     Args:
-        tasks: that the steps play round-robin.
-        figure: what is read from a trial, by step; its reports by default.
+        tasks: Number of tasks that the steps play round-robin.
+        figure: Reads a trial's figures by step; its reports by default.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Returns:
         self._unfinished, self._read = list[int](), dict[int, tuple[int, TrialState]]()
 
     def read(self, trials: Sequence[FrozenTrial], sign: float = 1.0) -> None:
-        """Take in all trials of a study, in the order of their numbers; values are multiplied by `sign`."""
+        """Read all trials of a study, in the order of their numbers; values are multiplied by `sign`."""
         rows = [*self._unfinished, *range(self._rows, len(trials))]
         for row in rows:
             now = (len(trials[row].intermediate_values), trials[row].state)
@@ -78,23 +78,23 @@ class Returns:
 
     @property
     def values(self) -> Floats:
-        """The rows so far; not a copy."""
+        """The rows read so far; not a copy."""
         return self._values[: self._rows]
 
     @property
     def counts(self) -> NDArray[np.intp]:
-        """How many each has played."""
+        """Number of values of each row."""
         counts: NDArray[np.intp] = np.isfinite(self.values).sum(axis=1)
         return counts
 
     @property
     def level(self) -> Floats:
-        """The values as if all steps were equally hard, so that rows with different steps can be compared.
+        """The values adjusted for the difficulty of each step, so that rows with different steps compare.
 
-        Tasks differ by what the additive two-way model's least squares say (Yates, "The analysis of multiple
-        classifications with unequal numbers", JASA 29, 1934), from rows with more than one value. The steps
-        of a task differ by less than that: their effects are random, and each is shrunk by its uncertainty
-        (Robinson, Statistical Science 6, 1991).
+        Task effects are the least squares of the additive two-way model (Yates, "The analysis of multiple
+        classifications with unequal numbers", JASA 29, 1934), from rows with more than one value. Effects of
+        the steps of a task are smaller: they are random effects, each shrunk by its uncertainty (Robinson,
+        Statistical Science 6, 1991).
         """
         values = self.values
         if values.shape[1] == 1 or not (self.counts > 1).any():
@@ -109,24 +109,24 @@ class Returns:
 
     @property
     def means(self) -> Floats:
-        """Each one's mean, 0 for those that have not played."""
+        """Mean of each row; 0 for an empty one."""
         means: Floats = np.nansum(self.level, axis=1) / np.maximum(self.counts, 1)
         return means
 
     def rival(self, row: int, least: int) -> int | None:
-        """The best mean among the others that have played at least so many."""
+        """The other row with the highest mean among those with at least `least` values."""
         able = self.counts >= least
         able[row] = False
         return int(np.argmax(np.where(able, self.means, -np.inf))) if able.any() else None
 
     def p_behind(self, row: int, floor: Floats, extra: tuple[int, float] | None) -> float:
-        """The p-value of a row being below `floor`, seed by seed, only by chance.
+        """The p-value of a row being below `floor` by chance, paired by seed.
 
-        The spread of its gaps is moderated by that of all rows' gaps to the same floor.
+        The variance of its differences is moderated by those of all rows to the same floor.
 
         Args:
-            floor: a value for each seed, NaN where it is not known.
-            extra: (seed's place, value) to count in beside what was played.
+            floor: A value for each seed; NaN if unknown.
+            extra: (step, value) to include besides the reported values.
         """
         gaps = floor - self.values
         own = gaps[row][np.isfinite(self.values[row])]
@@ -142,7 +142,7 @@ class Returns:
     def surrogate(
         self, features: Floats, inside: NDArray[np.bool_]
     ) -> tuple[NDArray[np.intp], Surrogate] | None:
-        """The surrogate of what the rows `inside` the space have played, and which these are."""
+        """The surrogate fitted to the rows `inside` the space that have played, and their numbers."""
         counts = self.counts
         played = np.flatnonzero((counts > 0) & inside)
         if len(played) < LEAST_PLAYED:
@@ -153,10 +153,10 @@ class Returns:
 
 
 def _effects(values: Floats, which: Floats) -> tuple[Floats, Floats]:
-    """What groups of columns differ by, and the variance of each such estimate.
+    """Effects of groups of columns, and the variance of each estimate.
 
     Args:
-        which: a row for each column of `values`, with a 1 for its group.
+        which: A row for each column of `values`, with a 1 for its group.
     """
     counts = np.isfinite(values).sum(axis=1)
     played = np.isfinite(values) & (counts > 1)[:, None]
@@ -174,18 +174,18 @@ def _effects(values: Floats, which: Floats) -> tuple[Floats, Floats]:
 
 
 def _variances(rows: Floats) -> tuple[Floats, Floats]:
-    """Each row's sample variance over what it holds, and its degrees of freedom."""
+    """Each row's sample variance over its values, and its degrees of freedom."""
     counts = np.isfinite(rows).sum(axis=1)
     df = np.maximum(counts - 1, 0)
     means = np.nansum(rows, axis=1) / np.maximum(counts, 1)
     squares = np.nansum((rows - means[:, None]) ** 2, axis=1)
-    # Equal values differ by rounding, and the logarithm of that would weigh more than all other variances.
+    # Equal values differ by rounding, and the logarithm of that would outweigh all other variances.
     squares[squares < _ROUNDING * np.nanmax(np.abs(rows), initial=0.0) ** 2] = 0.0
     return squares / np.maximum(df, 1), df.astype(float)
 
 
 def reports(trial: FrozenTrial) -> Mapping[int, float]:
-    """Return what a trial reported, by step."""
+    """Return a trial's reported values by step."""
     if not trial.intermediate_values and trial.state is TrialState.COMPLETE:
         return {0: trial.values[0]}
     return {step: value for step, value in trial.intermediate_values.items() if isfinite(value)}

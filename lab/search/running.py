@@ -1,6 +1,6 @@
-"""An episode that is being played: the calls it has made and may still make, and when it need not go on.
+"""A running episode: the calls it has made and may still make, and when it can end early.
 
-It owns the room that it takes in the budget. What a step means to the study is `lab.search.player`'s.
+It owns the room that the episode takes in the budget. Reacting to its steps is `lab.search.player`'s.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from lab.agent.troubles import Troubles, troubles_of
 from lab.experiment.budget import Spending
 
 Hopeless = Callable[[float], bool]
-"""Whether an episode that can return so much at most need not be played on."""
+"""Whether an episode whose return is at most this number can end early."""
 
 
-class Cut(Exception):  # noqa: N818  # not an error: the way out of an episode that need not go on
-    """Ends an episode in the middle.
+class Cut(Exception):  # noqa: N818  # not an error: it ends an episode early
+    """Ends an episode early.
 
     Attributes:
-        bound: the most that it could have returned, in reward.
+        bound: Upper bound of its return, in reward.
     """
 
     def __init__(self, bound: float) -> None:
@@ -29,13 +29,13 @@ class Running:
     """One episode.
 
     Attributes:
-        calls: that it has made, over all its attempts.
+        calls: Number of calls made, over all attempts.
 
     Args:
-        hopeless: asked after each step; None for an episode that is played to its end.
-        later_calls: play it only where the budget has room for it and for so many calls after it; None to
-            play it anyway.
-        on_step: called with each step.
+        hopeless: Called after each step; None for an episode that is always played to its end.
+        later_calls: Play it only if the budget has room for it and this many later calls; None to play it
+            anyway.
+        on_step: Called with each step.
     """
 
     def __init__(
@@ -51,38 +51,38 @@ class Running:
 
     @property
     def is_optional(self) -> bool:
-        """Whether it is only played where the budget has room for all of it."""
+        """Whether it is played only if the budget has room for all of it."""
         return self._later is not None
 
     @property
     def left(self) -> int:
-        """Calls that it may still make."""
+        """Maximum calls that it may still make."""
         return self._task.max_steps - max(len(self._steps), self._kept)
 
     @property
     def troubles(self) -> Troubles:
-        """Of its steps so far."""
+        """Troubles of its steps so far."""
         return troubles_of(self._steps)
 
     def fits(self, running: set["Running"], kept: int, spending: Spending) -> bool:
-        """Whether the budget has room for it beside those that are being played.
+        """Whether the budget has room for it besides the running ones.
 
         Args:
-            kept: of its calls, so many are on record.
+            kept: Number of its calls on record.
         """
         self._kept = kept
         owed = sum(one.left for one in running) + self.left
         return self._later is None or spending.room_for(owed, self._later)
 
     def begin(self) -> None:
-        """An attempt begins."""
+        """Start an attempt."""
         self._steps.clear()
 
     def step(self, step: Step) -> None:
-        """A step was played.
+        """Count a step.
 
         Raises:
-            Cut: what the episode can still return does not matter any more.
+            Cut: The episode's return can no longer matter.
         """
         self.calls += 1
         self._steps.append(step)

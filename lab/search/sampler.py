@@ -1,7 +1,7 @@
 """RaceSampler: an Optuna sampler for objectives that are the mean over many noisy instances.
 
-It needs nothing of the lab but this room's `points`, `returns` and `surrogate`, and `lab.stats.moderated_t`.
-What is played is the caller's; which trial is pruned is `lab.search.pruner`'s.
+From the lab it uses only `points`, `returns` and `surrogate` of this room, and `lab.stats.moderated_t`. The
+caller plays the trials; `lab.search.pruner` prunes them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,21 +22,21 @@ from lab.search.returns import Lock, Returns
 from lab.search.surrogate import Draw, Surrogate, crossed, features
 
 FRESH = 64
-"""New points that are drawn for each choice; the best of them, and the best that can be made of their
-parameters, are compared with the known."""
+"""New points drawn for each choice. The best of them, and the best combination of their parameters, are
+compared with the known ones."""
 
 NEW = -1
 """The choice of a new trial."""
 
 Order = Callable[[Floats, Floats], Sequence[int]]
-"""Places from the best on, given each one's value and cost."""
+"""Indices, best first, given values and costs."""
 
 Costs = Callable[[FrozenTrial], Mapping[int, float]]
 """A trial's cost by step."""
 
 
 def by_value(values: Floats, costs: Floats) -> Sequence[int]:  # noqa: ARG001  # an order that has no cost
-    """Return the places from the highest value on."""
+    """Return the indices by descending value."""
     return [int(place) for place in np.argsort(-values, kind="stable")]
 
 
@@ -44,16 +44,16 @@ class RaceSampler(BaseSampler):
     """Thompson sampling over a linear model of what trials reported for each instance.
 
     An objective reports one value for each of a list of instances: `trial.report(value, step=index)`. A new
-    trial's parameters are the best, of many points, by one draw of what their means may be (Russo et al., "A
-    Tutorial on Thompson Sampling", 2018). `choose` compares them with trials that could report more.
+    trial's parameters are the best of many points, by one draw from the posterior of their means (Russo et
+    al., "A Tutorial on Thompson Sampling", 2018). `choose` compares them with trials that could report more.
 
     Args:
-        space: the search space; None for what all trials so far have in common.
-        drawn: the part of it from which new points are drawn; None for all of it.
-        seed: of the draws. A choice follows from it and from the study's trials, and from nothing else.
-        tasks: kinds of instances, which the steps go through round-robin.
-        order: which of several means, each with a cost, is best; the highest by default.
-        costs: reads a trial's cost by step; None where `order` needs none.
+        space: The search space; None for the intersection of all trials so far.
+        drawn: The part of it from which new points are drawn; None for all of it.
+        seed: Seed of the draws. A choice depends only on it and on the study's trials.
+        tasks: Number of kinds of instances, which the steps play round-robin.
+        order: Sorts means with their costs, best first; by default the highest mean.
+        costs: Reads a trial's cost by step; None if `order` needs none.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class RaceSampler(BaseSampler):
             self._seed, self._rng = seed, np.random.default_rng(seed)
 
     def reseed_rng(self) -> None:
-        """Draw differently from now on, as Optuna asks for where a sampler is copied to other threads."""
+        """Change the seed; Optuna calls this when it copies a sampler to other threads."""
         self._rng = np.random.default_rng()
         self._seed = int(self._rng.integers(2**31))
 
@@ -119,26 +119,26 @@ class RaceSampler(BaseSampler):
         return value_at(param_distribution, float(self._rng.random()))
 
     def choose(self, study: Study, idle: Sequence[int], playing: int = 0) -> int | None:
-        """Return the number of the trial that should report more, or NEW where a new trial looks better.
+        """Return the number of the trial that should report more, or NEW if a new trial looks better.
 
-        A new trial's parameters are those that the next `study.ask` samples.
+        The next `study.ask` samples the new trial's parameters.
 
         Args:
-            idle: numbers of the trials that could report more.
-            playing: reports that are awaited: two choices made beside each other use different draws.
+            idle: Numbers of the trials that could report more.
+            playing: Number of pending reports, so that concurrent choices use different draws.
 
         Returns:
-            None where nothing is left: no trial is idle, and all points of the space have been tried.
+            None if nothing is left: no trial is idle, and all points of the space have been tried.
         """
         assert self.space is not None, "choose needs a space"
         with self._lock:
             return self._choose(study, self.space, idle, playing)
 
     def expected(self, trials: Sequence[FrozenTrial]) -> Floats:
-        """Return the mean that the model expects of each trial, by number; NaN where nothing was reported.
+        """Return each trial's expected mean by number; NaN if nothing was reported.
 
         Args:
-            trials: of a study that maximises, the same one at each call.
+            trials: Trials of a study that maximises, the same one at each call.
         """
         assert self.space is not None, "expected needs a space"
         with self._lock:
@@ -168,7 +168,7 @@ class RaceSampler(BaseSampler):
         return None
 
     def _read(self, study: Study, space: Distributions) -> tuple["_Table", "_Table"]:
-        """All trials of the study; what was read before is not read again, unless it is another study."""
+        """All trials of the study; only new ones are read unless it is another study."""
         if (study.study_name, list(space)) != (self._study, list(self._tables[0].space)):
             self._study, self._tables = study.study_name, self._empty(space)
         sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
@@ -184,7 +184,7 @@ class RaceSampler(BaseSampler):
 
 
 class _Table:
-    """Trials of a study as the model sees them: a row each, with features and what was reported."""
+    """A study's trials as the model sees them: a row each, with features and reported values."""
 
     def __init__(self, space: Distributions, returns: Returns) -> None:
         self.space, self._returns = space, returns
@@ -199,7 +199,7 @@ class _Table:
         return len(self._returns.values) + int(self._returns.counts.sum())
 
     def read(self, trials: Sequence[FrozenTrial], sign: float) -> None:
-        """Take in what is new."""
+        """Read what is new."""
         self._returns.read(trials, sign)
         more = len(trials) - len(self._inside)
         self._features = np.pad(self._features, [(0, more), (0, 0)])
@@ -220,7 +220,7 @@ class _Table:
         return tuple(params[name] for name in self.space) not in self._known
 
     def draw(self, rng: np.random.Generator) -> Draw | None:
-        """Return what the means may be, with a place for every trial; None before there is a model."""
+        """Return a draw of the means of all trials; None without a model."""
         fitted = self._fitted()
         if fitted is None:
             return None
@@ -231,7 +231,7 @@ class _Table:
         return replace(draw, played=played)
 
     def expected(self) -> Floats:
-        """Return each trial's expected mean: the model's, or its own where it lies outside the space."""
+        """Return each trial's expected mean: the model's, or its own if it is outside the space."""
         means, fitted = np.where(self._returns.counts > 0, self._returns.means, np.nan), self._fitted()
         if fitted is not None:
             means[fitted[0]] = fitted[1].expected()
@@ -242,7 +242,7 @@ class _Table:
 
 
 def _means(draw: Draw | None, idle: Sequence[int], new: Floats, rng: np.random.Generator) -> Floats:
-    """Return a mean for each of the idle trials, then for each new point; at random without a model."""
+    """Return a mean for each idle trial, then for each new point; random ones without a model."""
     if draw is None:
         return rng.standard_normal(len(idle) + len(new))
     return np.concatenate([draw.played[list(idle)], draw.of(new)])

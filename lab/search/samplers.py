@@ -1,4 +1,4 @@
-"""The sampler and the pruner that an experiment names: the lab's own, Optuna's, OptunaHub's, or anybody's."""
+"""The sampler and the pruner that an experiment names: the lab's own, or from Optuna, OptunaHub or a path."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -15,7 +15,7 @@ from lab.search.sampler import RaceSampler
 from lab.search.trials import distributions_of
 
 HUB = "optunahub:"
-"""Before the name of a package in OptunaHub's registry."""
+"""Prefix of the name of a package in OptunaHub's registry."""
 
 SAMPLERS = {
     "tpe": "optuna.samplers.TPESampler",
@@ -36,7 +36,7 @@ def make_sampler(experiment: Experiment) -> BaseSampler:
     """Return the sampler of `[search]`.
 
     Raises:
-        ConfigError: it cannot be imported or made, or needs a package that is not installed.
+        ConfigError: It cannot be imported or created, or needs a package that is not installed.
     """
     search, objective = experiment.search, experiment.objective
     if search.sampler == "race":
@@ -55,7 +55,7 @@ def make_sampler(experiment: Experiment) -> BaseSampler:
         options = {"seed": experiment.seed, **options}
     made = _made(found, options, where)
     if not isinstance(made, BaseSampler):
-        raise ConfigError(f"{search.sampler!r} is not a sampler of Optuna's.", where=where, do=_DO)
+        raise ConfigError(f"{search.sampler!r} is not an Optuna sampler.", where=where, do=_DO)
     return made
 
 
@@ -63,7 +63,7 @@ def make_pruner(experiment: Experiment) -> BasePruner:
     """Return the pruner of `[search]`.
 
     Raises:
-        ConfigError: as of `make_sampler`.
+        ConfigError: As `make_sampler`.
     """
     search = experiment.search
     if search.pruner == "race":
@@ -78,17 +78,17 @@ def make_pruner(experiment: Experiment) -> BasePruner:
     found = _found(PRUNERS.get(search.pruner, search.pruner), where)
     made = _made(found, search.pruner_options, where)
     if not isinstance(made, BasePruner):
-        raise ConfigError(f"{search.pruner!r} is not a pruner of Optuna's.", where=where, do=_DO)
+        raise ConfigError(f"{search.pruner!r} is not an Optuna pruner.", where=where, do=_DO)
     return made
 
 
 def costs_of(trial: optuna.trial.FrozenTrial) -> Mapping[int, float]:
-    """Return what each episode of a trial cost, by step."""
+    """Return the cost of a trial's episodes by step."""
     return {int(step): cost for step, cost in trial.user_attrs.get("costs", {}).items()}
 
 
 def _found(path: str, where: str) -> Any:  # noqa: ANN401  # somebody's class
-    """What a dotted path or a name in OptunaHub stands for."""
+    """The object that a dotted path or a name in OptunaHub refers to."""
     try:
         if path.startswith(HUB):
             hub = import_module("optunahub").load_module(path.removeprefix(HUB))
@@ -119,8 +119,8 @@ def _made(found: Any, options: Mapping[str, Any], where: str) -> Any:  # noqa: A
         raise _missing(found.__name__, error, where) from None
     except Exception as error:  # whatever its constructor raises
         why = f"{type(error).__name__}: {error}"
-        do = f"see {where}_options"
-        raise ConfigError(f"{found!r} cannot be made.", where=where, why=why, do=do) from None
+        do = f"check {where}_options"
+        raise ConfigError(f"{found!r} cannot be created.", where=where, why=why, do=do) from None
     return made
 
 

@@ -1,7 +1,7 @@
-"""The surrogate: what the episodes so far say of candidates that few or none have played.
+"""The surrogate: predicts the mean return of candidates with few episodes or none.
 
-A Bayesian linear model over the space's dimensions, with room for each candidate to differ from it. It owns
-the features and the posterior; who plays next is the race's to decide.
+A Bayesian linear model over the space's dimensions, with a deviation for each candidate. It owns the features
+and the posterior; the race decides which candidate plays next.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from optuna.distributions import (
 
 from lab.search.points import Distributions, Floats, Params, scaled
 
-# Variances as shares of the returns' own; the replays in `benchmarks/` change little with any of them halved
-# or doubled. Replicates correct the noise's share as they come in.
+# Prior variances as shares of the returns' variance; replays in `benchmarks/` change little if any of them is
+# halved or doubled. Replicates correct the noise's share.
 _EFFECTS, _MISFIT, _NOISE = 1.0, 0.06, 0.3
 _NOISE_WEIGHT = 4.0
-"""Degrees of freedom that the assumed noise counts for."""
+"""Degrees of freedom of the prior noise."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Played:
     """Candidates that have played, as columns.
 
     Attributes:
-        features: one row a candidate.
-        episodes: how many each has played, at least 1.
-        mean: of their returns, in reward.
-        squares: the sum of their squared distances from that mean.
+        features: One row per candidate.
+        episodes: Number of episodes of each, at least 1.
+        mean: Mean of its returns, in reward.
+        squares: Sum of their squared differences from that mean.
     """
 
     features: Floats
@@ -44,11 +44,11 @@ class Played:
 
 @dataclass(frozen=True)
 class Draw:
-    """True means as they may be, given what was played.
+    """One draw from the posterior of the true means.
 
     Attributes:
-        weights: of the features.
-        played: means of the candidates that have played, in reward.
+        weights: Weights of the features.
+        played: Means of the candidates that have played, in reward.
     """
 
     weights: Floats
@@ -62,12 +62,13 @@ class Draw:
 
 
 class Surrogate:
-    """The model, fitted to what was played.
+    """The model, fitted to the played candidates.
 
     For a candidate with features `x`: true mean = `x·w + e`, `e ~ N(0, misfit)`, and `w ~ N(0, effects)`; the
-    mean of n episodes has noise / n more. Posterior and draws are those of Bayesian linear regression
-    (Bishop, "Pattern Recognition and Machine Learning", 2006, section 3.3), with `e` drawn towards what
-    the candidate's own episodes say (best linear unbiased prediction; Robinson, Statistical Science 6, 1991).
+    mean of n episodes adds a variance of noise / n. Posterior and draws follow Bayesian linear regression
+    (Bishop, "Pattern Recognition and Machine Learning", 2006, section 3.3), with `e` predicted from the
+    candidate's own episodes (best linear unbiased prediction; Robinson, Statistical Science 6, 1991).
+
     """
 
     def __init__(self, played: Played) -> None:
@@ -90,18 +91,15 @@ class Surrogate:
         self._pull = self._misfit / (self._misfit + self.noise / played.episodes)
 
     def expected(self) -> Floats:
-        """Each played candidate's expected mean return."""
+        """Expected mean return of each played candidate."""
         return self._pulled(self._weights)
 
     def draw(self, rng: np.random.Generator) -> Draw:
-        """One draw of all that is not known.
-
-        Thompson sampling: Russo et al., "A Tutorial on Thompson Sampling", 2018.
-        """
+        """One draw from the posterior (Russo et al., "A Tutorial on Thompson Sampling", 2018)."""
         weights = self._weights + np.linalg.solve(self._root.T, rng.standard_normal(len(self._weights)))
         own = np.sqrt(self._misfit * (1.0 - self._pull))
         played = self._pulled(weights) + own * rng.standard_normal(len(own))
-        # One misfit for all others: the highest of many independent ones would always beat what is known.
+        # One misfit for all others: the highest of many independent ones would always beat the played ones.
         misfit = np.sqrt(self._misfit) * float(rng.standard_normal())
         return Draw(weights, played, self._centre + misfit)
 
@@ -112,15 +110,15 @@ class Surrogate:
 
 
 def features(space: Distributions, params: Sequence[Params]) -> Floats:
-    """Return a row of features for each of `params`: a category is one column, a range two (x and x²)."""
+    """Return a row of features for each of `params`: one column per category, two per range (x and x²)."""
     blocks = [_columns(distribution, [row[name] for row in params]) for name, distribution in space.items()]
     return np.hstack(blocks) if blocks else np.zeros((len(params), 1))
 
 
 def crossed(space: Distributions, params: Sequence[Params], weights: Floats) -> Params:
-    """Return the best of all points that take each parameter from one of `params`.
+    """Return the best point whose parameters each come from one of `params`.
 
-    The model is linear, so each parameter can be chosen by itself.
+    The model is linear, so each parameter can be chosen separately.
     """
     point, first = Params(), 0
     for name, distribution in space.items():

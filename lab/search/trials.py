@@ -1,7 +1,7 @@
-"""A candidate as one of Optuna's trials, and what is known of each from the episodes that it played.
+"""A candidate as an Optuna trial, and its evaluation from the episodes that it played.
 
-It owns the user attributes of a trial: `candidate`, all of it as JSON; `digest`; `dropped`, where the pruner
-ended it; `reason`, where it failed; `begun`, its episodes that were begun, where several workers count them.
+It owns the user attributes of a trial: `candidate`, all of it as JSON; `digest`; `dropped`, if the pruner
+ended it; `reason`, if it failed; `begun`, its number of started episodes, if several workers share the study.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,12 +28,12 @@ _CANDIDATE = TypeAdapter(Candidate)
 
 
 def attributes(candidate: Candidate) -> dict[str, Any]:
-    """Return the user attributes that say what a trial plays."""
+    """Return the user attributes that define what a trial plays."""
     return {"candidate": _CANDIDATE.dump_python(candidate, mode="json"), "digest": candidate.digest}
 
 
 def note_of(candidate: Candidate) -> str:
-    """Return a candidate for people, in Markdown: what optuna-dashboard shows as a trial's note."""
+    """Return a candidate in Markdown, for optuna-dashboard's note on a trial."""
     settings = ", ".join(f"{name} = {value}" for name, value in candidate.settings.items())
     parts = {"system": candidate.template.system, "turn": candidate.template.turn}
     texts = "\n".join(f"\n**{part}**\n\n{_indented(text)}" for part, text in parts.items())
@@ -41,29 +41,29 @@ def note_of(candidate: Candidate) -> str:
 
 
 def _indented(text: str) -> str:
-    """A block of code in Markdown, whatever is in it."""
+    """Any text as a block of code in Markdown."""
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
 def candidate_of(trial: FrozenTrial) -> Candidate | None:
-    """Return what a trial plays; None where its process died before it said so."""
+    """Return the candidate of a trial; None if its process died before it was stored."""
     table = trial.user_attrs.get("candidate")
     return None if table is None else _CANDIDATE.validate_python(table)
 
 
 def number_of(trial: FrozenTrial) -> int:
-    """Return a trial's number; one that was taken over from a dead worker has its first."""
+    """Return a trial's number; a trial taken over from a dead worker keeps its first one."""
     first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
     return trial.number if first is None else first
 
 
 def is_taken_over(trial: FrozenTrial) -> bool:
-    """Return whether another trial goes on with what this one has: its worker died."""
+    """Return whether another trial continues this one, because its worker died."""
     return trial.state is TrialState.FAIL and "reason" not in trial.user_attrs
 
 
 def distributions_of(experiment: Experiment) -> dict[str, BaseDistribution]:
-    """Return the distributions of a study: names are reserved for the texts that will be proposed."""
+    """Return the distributions of a study, with reserved names for texts that will be proposed."""
     distributions = experiment.space.distributions()
     if experiment.proposals is not None:
         names = [*experiment.space.templates, *experiment.proposals.names]
@@ -74,7 +74,7 @@ def distributions_of(experiment: Experiment) -> dict[str, BaseDistribution]:
 def drawn_from(space: Space, distributions: Mapping[str, BaseDistribution]) -> dict[str, BaseDistribution]:
     """Return the part of a study's distributions that can be played now.
 
-    Texts that are not written yet are left out, and demonstrations that were not found.
+    Texts that are not written yet, and demonstrations that were not found, are left out.
     """
     now = space.distributions()
     if "demonstrations" in now and not space.demonstrations:
@@ -84,10 +84,10 @@ def drawn_from(space: Space, distributions: Mapping[str, BaseDistribution]) -> d
 
 
 class Standings:
-    """The trials of a search in order, each with what it played; what has not changed is kept.
+    """The ranked trials of a search, with their evaluations; unchanged ones are cached.
 
     Args:
-        ended: how each episode ended that has.
+        ended: The ending of each ended episode.
     """
 
     def __init__(self, experiment: Experiment, ended: Mapping[EpisodeKey, Ending]) -> None:
@@ -96,7 +96,7 @@ class Standings:
         self._evaluations = dict[int, tuple[tuple[int, bool], Evaluation]]()
 
     def ranked(self, trials: Sequence[FrozenTrial], expected: Floats) -> list[Trial]:
-        """Return the trials that have played, best first: by their expected means, and the dropped last."""
+        """Return the trials that have played, by descending expected mean, with dropped ones last."""
         able = [one for one in trials if one.intermediate_values and one.state is not TrialState.FAIL]
         pairs = [(one, self._evaluation(one)) for one in able]
         played = [one for one, evaluation in pairs if evaluation.episodes]
@@ -123,7 +123,7 @@ class Standings:
         known = self._evaluations.get(trial.number)
         if known is None or known[0] != key:
             evaluation = self._read(trial)
-            if len(evaluation.episodes) < key[0]:  # another worker's, whose episodes were not read yet
+            if len(evaluation.episodes) < key[0]:  # another worker's trial, whose episodes were not read yet
                 return evaluation
             known = self._evaluations[trial.number] = (key, evaluation)
         return known[1]
@@ -139,13 +139,13 @@ class Standings:
 def evaluation(
     experiment: Experiment, candidate: Candidate, seeds: range, ended: Mapping[EpisodeKey, Ending]
 ) -> Evaluation:
-    """Return what a candidate played on these seeds."""
+    """Return a candidate's evaluation on these seeds."""
     endings = [ended[key] for seed in seeds if (key := (candidate.digest, seed)) in ended]
     return Evaluation.of(candidate, experiment.task, endings, experiment.objective.maximise)
 
 
 def first_two(trials: Sequence[FrozenTrial]) -> Floats:
-    """Return what each trial returned in its first two episodes, by number; of a cut one the bound."""
+    """Return the values of each trial's first two episodes, by number; the bound of one that was cut."""
     values = np.full((len(trials), 2), np.nan)
     for trial in trials:
         found = dict([trial.user_attrs["cut"]]) if "cut" in trial.user_attrs else {}
@@ -156,7 +156,7 @@ def first_two(trials: Sequence[FrozenTrial]) -> Floats:
 
 
 def expected(study: Trials) -> Floats:
-    """Return the mean that is expected of each trial, by number: the model's, or its own without one."""
+    """Return each trial's expected mean by number: the model's, or its own without a model."""
     sampler = study.study.sampler
     if isinstance(sampler, RaceSampler):
         return sampler.expected(study.known)

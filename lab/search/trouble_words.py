@@ -1,4 +1,4 @@
-"""Troubles in words, the same on the terminal, in the report and in MLflow."""
+"""Troubles as text, the same on the terminal, in the report and in MLflow."""
 
 from lab.agent.troubles import Troubles
 from lab.stats.format import count, percent
@@ -9,11 +9,11 @@ TROUBLES = {
     "refused": "refused by the environment",
     "no_answer": "missing",
 }
-"""What an answer was, by the kind of its step's trouble."""
+"""Description of an answer, by the kind of its step's trouble."""
 
 
 def troubles_text(troubles: Troubles) -> str:
-    """`38 % of 400 answers were empty (finish_reason=length)`; an empty text where no step was troubled."""
+    """`38 % of 400 answers were empty (finish_reason=length)`; empty if no step was troubled."""
     were, parts = "was" if troubles.steps == 1 else "were", list[str]()
     for kind in troubles.kinds:
         whole = "" if parts else f" of {count(troubles.steps, 'answer')}"
@@ -23,6 +23,6 @@ def troubles_text(troubles: Troubles) -> str:
 
 
 def troubles_brief(troubles: Troubles) -> str:
-    """`38 % empty, 2 % refused`, for a table's cell; an empty text where no step was troubled."""
+    """`38 % empty, 2 % refused`, for a table cell; empty if no step was troubled."""
     names = {kind: TROUBLES.get(kind, kind).removesuffix(" by the environment") for kind in troubles.kinds}
     return ", ".join(f"{percent(troubles.share_of(kind))} {name}" for kind, name in names.items())

@@ -1,5 +1,5 @@
-"""Statistics: intervals and tests, and figures in words.
+"""Statistics: intervals, tests, and number formats.
 
 It owns how an uncertainty is computed and how a number is written, for every room.
-It does not know what the numbers are: what is compared, and what follows from it, is decided above.
+The other rooms decide what is compared, and act on it.
 """

@@ -1,4 +1,4 @@
-"""Figures in words, the same on the terminal, in the report and in MLflow; an unknown one is no zero."""
+"""Numbers as text, the same on the terminal, in the report and in MLflow; an unknown one is never 0."""
 
 from collections.abc import Sequence
 from math import inf, isfinite, isnan
@@ -8,13 +8,13 @@ from lab.stats.intervals import Estimate
 UNKNOWN = "unknown"
 
 MORE = {"return": "more", "score": "higher"}
-"""By measure, what it does that is better: it returns more, it scores higher."""
+"""Comparative by measure: it returns more, it scores higher."""
 
 LESS = {"return": "less", "score": "lower"}
 
 
 def number(value: float, size: float | None = None) -> str:
-    """With as many decimals as its size leaves a meaning; `size` is that of the figures it stands beside."""
+    """A number with as many decimals as its size, or the `size` of the figures beside it, calls for."""
     if not isfinite(value):
         return UNKNOWN if isnan(value) else "-∞" if value < 0 else "∞"
     size = abs(value) if size is None else size
@@ -23,13 +23,13 @@ def number(value: float, size: float | None = None) -> str:
 
 
 def signed(value: float, size: float | None = None) -> str:
-    """The same, with its sign."""
+    """A number with its sign."""
     shown = number(value, size)
     return f"+{shown}" if value > 0 and shown != "0" else shown
 
 
 def interval(estimate: Estimate, *, sign: bool = False) -> str:
-    """The two ends; a single value has none."""
+    """The two ends of an interval; a single value has none."""
     if inf in (-estimate.low, estimate.high):
         return "no interval (one episode)" if estimate.n < 2 else "unbounded"
     write = signed if sign else number
@@ -47,18 +47,18 @@ def estimate_text(estimate: Estimate, *, sign: bool = False) -> str:
 
 
 def recorded(mean: float, ends: Sequence[float], n: int, *, sign: bool = False) -> str:
-    """The same, of a frozen prompt's evidence."""
+    """Mean and interval from a frozen prompt's evidence."""
     low, high = ends
     return estimate_text(Estimate(mean, low, high, n), sign=sign)
 
 
 def _size(estimate: Estimate) -> float:
-    """The largest of an estimate's figures: all of them have its decimals."""
+    """The largest of an estimate's figures, which sets the decimals of all."""
     return max(abs(one) for one in (estimate.mean, estimate.low, estimate.high) if isfinite(one))
 
 
 def percent(share: float) -> str:
-    """Without decimals, and never 0 % or 100 % of what is not quite."""
+    """A share as a percent without decimals; 0 % and 100 % only if exact."""
     if 0 < share < 0.01:
         return "under 1 %"
     if 0.99 < share < 1:
@@ -67,27 +67,27 @@ def percent(share: float) -> str:
 
 
 def p_text(p_value: float) -> str:
-    """A p-value, to two figures."""
+    """A p-value with two significant digits."""
     return f"p = {p_value:.2g}"
 
 
 def count(amount: int, one: str, many: str = "") -> str:
-    """`3 episodes`, `1 episode`."""
+    """A number of things: `3 episodes`, `1 episode`."""
     return f"{amount:,} {one if amount == 1 else many or one + 's'}"
 
 
 def dollars(amount: float | None) -> str:
-    """An amount, or that it is unknown."""
+    """An amount in dollars, or that it is unknown."""
     return UNKNOWN if amount is None else f"${amount:,.2f}" if amount >= 0.01 else f"${amount:.4f}"
 
 
 def price(amount: float | None) -> str:
-    """What was paid, in a line of other figures."""
+    """A price in a line of other figures."""
     return "free" if amount == 0 else "price unknown" if amount is None else dollars(amount)
 
 
 def setting_text(value: object) -> str:
-    """As an experiment file writes it."""
+    """A setting's value as in an experiment file."""
     if isinstance(value, list):
         return ", ".join(map(repr, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""Intervals and tests: the one place where an uncertainty is computed."""
+"""Intervals and tests: the only place where an uncertainty is computed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class Estimate:
     """A mean with its two-sided interval.
 
     Attributes:
-        n: the number of values behind it.
+        n: Number of values.
     """
 
     mean: float
@@ -33,14 +33,14 @@ def t_interval(values: Sequence[float], confidence: float, comparisons: int = 1)
     Biometrika 6, 1908). For differences of pairs this is the paired t interval.
 
     Args:
-        confidence: the chance, in (0, 1), that all of `comparisons` such intervals cover their means
-            (Bonferroni: each is made at `1 - (1 - confidence) / comparisons`).
+        confidence: Probability, in (0, 1), that all of `comparisons` such intervals cover their means
+            (Bonferroni: each has the level `1 - (1 - confidence) / comparisons`).
 
     Returns:
         The estimate; with a single value the interval is unbounded.
 
     Raises:
-        statistics.StatisticsError: there are no values.
+        statistics.StatisticsError: There are no values.
     """
     from scipy.stats import t
 
@@ -53,27 +53,27 @@ def t_interval(values: Sequence[float], confidence: float, comparisons: int = 1)
 
 
 Returns = Mapping[int, float]
-"""Of one task's episodes, by seed."""
+"""Returns of one task's episodes, by seed."""
 
 
 def worst_difference(
     mine: Sequence[Returns], theirs: Sequence[Returns], confidence: float, comparisons: int = 1
 ) -> tuple[Estimate, float]:
-    """How far my worst task's mean return is above their worst task's, with its interval and p-value.
+    """The difference of the worst tasks' mean returns, mine minus theirs, with its interval and p-value.
 
     min_t mine(t) - min_s theirs(s) is max_s min_t (mine(t) - theirs(s)). For each s, that *all* my tasks are
     above their s is an intersection-union test: it needs no correction over t (Berger, Technometrics 24,
-    1982), for if mine are not all above, the one that is not has to be mistaken. Any s will do, which is one
-    of as many tries as there are tasks: so Bonferroni over s. The interval is the test turned round. The
-    parts are paired t tests where t and s are one task, by seed, and Welch's (Biometrika 34, 1947) elsewhere.
+    1982), because it is wrong only if the test of a task that is not above is wrong. Any s suffices, so
+    Bonferroni over s. The interval inverts the test. The parts are t tests paired by seed if t and s are the
+    same task, else Welch's (Biometrika 34, 1947).
 
     Args:
-        mine, theirs: the returns of each task, the tasks in the same order.
-        comparisons: see `t_interval`.
+        mine, theirs: Returns of each task, the tasks in the same order.
+        comparisons: See `t_interval`.
 
     Returns:
-        The estimate, and the two-sided p-value times `comparisons`; an unbounded interval and 1.0 where a
-        task has fewer than two returns.
+        The estimate, and the two-sided p-value times `comparisons`; an unbounded interval and 1.0 if a task
+        has fewer than two returns.
     """
     n = sum(map(len, mine))
     mean = min(fmean(one.values()) for one in mine) - min(fmean(one.values()) for one in theirs)
@@ -87,7 +87,7 @@ def worst_difference(
 
 
 def _all_above_one(upper: Sequence[Returns], lower: Sequence[Returns], tail: float) -> tuple[float, float]:
-    """By how much all of `upper` are above one of `lower` at least, and the p-value that they are not."""
+    """Lower bound by which all of `upper` exceed one of `lower`, and the p-value that they do not."""
     parts = [
         [_one_sided(own, other, tail, paired=t == s) for t, own in enumerate(upper)]
         for s, other in enumerate(lower)
@@ -99,7 +99,7 @@ def _all_above_one(upper: Sequence[Returns], lower: Sequence[Returns], tail: flo
 
 
 def _one_sided(own: Returns, other: Returns, tail: float, *, paired: bool) -> tuple[float, float]:
-    """The lower bound of a difference of means at `tail`, and the p-value that it is not above zero."""
+    """Lower bound of a difference of means at level `tail`, and the p-value that it is not above zero."""
     from scipy.special import stdtr, stdtrit
 
     seeds = own.keys() & other.keys() if paired else set[int]()
@@ -118,15 +118,15 @@ def _one_sided(own: Returns, other: Returns, tail: float, *, paired: bool) -> tu
 
 
 MOST_EXACT = 16
-"""Differences up to which every pattern of signs is tried; beyond, as many are drawn, from a fixed seed."""
+"""Maximum differences for trying every sign pattern; for more, as many are drawn with a fixed seed."""
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
     """The two-sided p-value of paired differences having mean zero: the paired permutation test.
 
-    Under the hypothesis that both of a pair come from one distribution each difference could as well have
-    the other sign; this holds at any sample size and for any noise (Fisher, "The Design of Experiments",
-    1935, section 21; with drawn patterns as Phipson and Smyth, SAGMB 9, 2010, count them).
+    If both values of a pair come from one distribution, each difference is as likely to have the other sign;
+    this holds at any sample size and for any noise (Fisher, "The Design of Experiments", 1935, section 21;
+    drawn patterns are counted as in Phipson and Smyth, SAGMB 9, 2010).
 
     Returns:
         1.0 for fewer than two differences.

@@ -1,6 +1,6 @@
-"""The moderated t test: whether a mean difference is above zero, when each has few episodes behind it.
+"""The moderated t test: whether a mean difference from few episodes is above zero.
 
-A variance from two or three episodes is worth little; each is drawn towards what all of them say together.
+A variance from two or three episodes is imprecise, so each is shrunk towards a common prior.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _MOST_DF = 1e6
 
 @dataclass(frozen=True)
 class Spread:
-    """What is known of a variance: its value, and how many degrees of freedom that knowledge is worth."""
+    """A variance and its degrees of freedom."""
 
     variance: float
     df: float
@@ -27,15 +27,15 @@ NOTHING_KNOWN = Spread(0.0, 0.0)
 
 
 def common_spread(variances: Floats, df: Floats) -> Spread:
-    """The prior that many sample variances share, fitted by the moments of their logarithms.
+    """The common prior of many sample variances, fitted by the moments of their logarithms.
 
     Smyth, "Linear models and empirical Bayes methods for assessing differential expression in microarray
-    experiments", Statistical Applications in Genetics and Molecular Biology 3 (2004), section 6.2. Where the
-    variances differ more than chance would have it, and so with heavy tails, the prior is worth less.
+    experiments", Statistical Applications in Genetics and Molecular Biology 3 (2004), section 6.2. If the
+    variances differ more than by chance, as with heavy tails, the prior has fewer degrees of freedom.
 
     Args:
-        variances: one a group; groups without any are left out.
-        df: each variance's degrees of freedom, at least 1.
+        variances: One per group; groups without one are left out.
+        df: Degrees of freedom of each variance, at least 1.
 
     Returns:
         The prior; `NOTHING_KNOWN` for fewer than 3 groups.
@@ -47,7 +47,7 @@ def common_spread(variances: Floats, df: Floats) -> Spread:
     logs = np.log(variances) - digamma(df / 2) + np.log(df / 2)
     centre = float(logs.mean())
     excess = float(logs.var(ddof=1) - polygamma(1, df / 2).mean())
-    # The prior is no better known than all the variances that it comes from.
+    # The prior cannot be more precise than all the variances together that it is fitted to.
     most = float(df.sum())
     if excess <= 0:
         return Spread(float(np.exp(centre)), most)
@@ -59,10 +59,11 @@ def p_above_zero(mean: float, n: int, own: Spread, prior: Spread) -> float:
     """The one-sided p-value of a mean of `n` differences being above zero by chance.
 
     Args:
-        own: the differences' own sample variance; 0 degrees of freedom for a single one.
+        own: Sample variance of the differences, with 0 degrees of freedom for a single one.
 
     Returns:
-        1.0 where nothing is known of the spread.
+        The p-value; 1.0 if the variance is unknown.
+
     """
     df = own.df + prior.df
     if df <= 0 or mean <= 0:

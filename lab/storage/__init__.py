@@ -1,5 +1,5 @@
-"""Storage: what was paid for, kept once: every model call and every episode.
+"""Storage: every model call and every episode, stored once.
 
-It owns the database, a study's record in it, recorded calls, and the copy of its trials in Optuna's storage.
-It leaves to others what an entry means: the search and the study decide what happens next.
+It owns the database, a study's record in it, recorded calls, and a study's trials in Optuna's storage.
+It leaves deciding by them to the search and the study.
 """

@@ -1,4 +1,4 @@
-"""Recorded: a model whose calls are kept, and looked up where they were made before."""
+"""Recorded: a model whose calls are stored, and looked up instead of repeated."""
 
 import hashlib
 import json
@@ -15,10 +15,10 @@ from lab.storage.record import CallKey, Record
 
 
 class Recorded:
-    """The model as one asker sees it: an episode, or the proposer.
+    """The model with the recorded calls of one scope: an episode, or the proposer.
 
-    The same request may be asked more than once, for several answers: the first time here is the first time
-    there. Two askers never share an answer.
+    A request that is repeated within a scope has an answer for each occurrence. Two scopes never share an
+    answer.
     """
 
     def __init__(self, model: Model, record: Record, scope: str) -> None:
@@ -29,10 +29,10 @@ class Recorded:
     async def complete(
         self, messages: Sequence[Message], sampling: SamplingParams, schema: str = ""
     ) -> Completion:
-        """The recorded answer, or the model's, kept before it is given; see `Endpoint.complete`.
+        """The recorded answer, or the model's, stored before it is returned; see `Endpoint.complete`.
 
         Raises:
-            LabError: also where the answer cannot be kept.
+            LabError: The call failed, or its answer cannot be stored.
         """
         request = _request(messages, sampling, schema)
         digest = hashlib.sha256(request.encode()).hexdigest()
@@ -48,10 +48,10 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Nothing:
-    """A model and an environment that are not there: nothing can be asked or played.
+    """Stands for a model and an environment that must not be used.
 
     Attributes:
-        error: makes the reason, which is raised.
+        error: Creates the error that every use raises.
     """
 
     error: Callable[[], LabError]
@@ -62,18 +62,18 @@ class Nothing:
         sampling: SamplingParams,  # noqa: ARG002
         schema: str = "",  # noqa: ARG002
     ) -> Completion:
-        """Never an answer.
+        """Refuse the call.
 
         Raises:
-            LabError: always.
+            LabError: Always.
         """
         raise self.error()
 
     def session(self) -> AbstractAsyncContextManager[Session]:
-        """Never a session.
+        """Refuse to open a session.
 
         Raises:
-            LabError: always.
+            LabError: Always.
         """
         raise self.error()
 

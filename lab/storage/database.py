@@ -1,8 +1,8 @@
 """The Store: the database that holds every model call and every episode of every study.
 
-It owns the tables, where they are, and what a failing disk or database is called. What is read and written of
-one study is `lab.storage.record`'s. SQLite in WAL mode keeps what was written when the process is killed;
-PostgreSQL holds what several machines work on.
+It owns the tables, their location, and the errors for a failing disk or database. Reading and writing one
+study is `lab.storage.record`'s. SQLite in WAL mode keeps what a killed process has written; PostgreSQL serves
+several machines.
 """
 
 import time
@@ -20,13 +20,13 @@ from lab.errors import ConfigError, LabError, plain
 CALLS = Path(".lab/calls.db")
 
 BUSY_S = 30
-"""Seconds that a write waits for another process's."""
+"""Maximum seconds that a write waits for another process's."""
 
 SCHEMA = "lab"
-"""Of the tables on PostgreSQL, where Optuna's are in the same database."""
+"""Schema of the tables on PostgreSQL, because the same database holds Optuna's."""
 
 _LOCK = 5_122_600_411
-"""PostgreSQL's advisory lock for what one process may do at a time; any number that is nobody else's."""
+"""Key of the PostgreSQL advisory lock for exclusive sections; an arbitrary number."""
 
 _tables = sql.MetaData(schema=SCHEMA)
 
@@ -42,15 +42,15 @@ studies = sql.Table(
 episodes = sql.Table(
     "episodes",
     _tables,
-    sql.Column("id", sql.Integer, primary_key=True),  # the order in which they were kept
+    sql.Column("id", sql.Integer, primary_key=True),  # in the order of storing
     sql.Column("study", sql.ForeignKey(studies.c.name), nullable=False),
     sql.Column("digest", sql.Text, nullable=False),
     sql.Column("seed", sql.Integer, nullable=False),
     sql.Column("at", sql.Float, nullable=False),
     sql.Column("worker", sql.Text, nullable=False),
     sql.Column("kind", sql.Text, nullable=False),
-    sql.Column("ending", sql.Text, nullable=False),  # how it ended, without its texts
-    sql.Column("episode", sql.Text, nullable=False),  # the whole, where it was played to its end
+    sql.Column("ending", sql.Text, nullable=False),  # the ending, without texts
+    sql.Column("episode", sql.Text, nullable=False),  # the whole episode, if it was completed
     sql.UniqueConstraint("study", "digest", "seed"),
 )
 
@@ -64,7 +64,7 @@ calls = sql.Table(
     sql.Column("at", sql.Float, nullable=False),
     sql.Column("worker", sql.Text, nullable=False),
     sql.Column("request", sql.Text, nullable=False),
-    sql.Column("text", sql.JSON, nullable=False),  # PostgreSQL's own texts hold no NUL
+    sql.Column("text", sql.JSON, nullable=False),  # PostgreSQL's text type cannot store NUL
     sql.Column("finish_reason", sql.Text, nullable=False),
     sql.Column("prompt_tokens", sql.Integer, nullable=False),
     sql.Column("completion_tokens", sql.Integer, nullable=False),
@@ -83,7 +83,7 @@ failures = sql.Table(
 )
 
 unusable = sql.Table(
-    "unusable",  # answers that are no completion, and were paid for all the same
+    "unusable",  # answers that could not be used as completions, but were paid for
     _tables,
     sql.Column("id", sql.Integer, primary_key=True),
     sql.Column("study", sql.ForeignKey(studies.c.name), nullable=False, index=True),
@@ -95,16 +95,16 @@ unusable = sql.Table(
 
 
 class Store:
-    """An open database: a file, or `postgresql://...`, which several processes may work on at once.
+    """An open database: a file, or `postgresql://...`, which several processes may share.
 
     Attributes:
-        where: for people; no password is in it.
-        shared: whether others may write to it.
-        trials_url: where Optuna keeps its studies.
+        where: The location for people, without a password.
+        shared: Whether other processes may write to it.
+        trials_url: URL of Optuna's storage in it; empty for a file.
 
     Raises:
-        ConfigError: the address is none.
-        LabError: here and in everything that reads or writes: the database or the disk refused.
+        ConfigError: The URL is invalid.
+        LabError: Here and in all reads and writes: the database or the disk failed.
     """
 
     def __init__(self, place: Path | str = CALLS) -> None:
@@ -121,7 +121,7 @@ class Store:
             engine = sql.create_engine(url, **options)
         except ImportError:
             do = 'pip install "prompt-lab[workers]"'
-            raise ConfigError("PostgreSQL needs a driver.", where=self.where, do=do) from None
+            raise ConfigError("The PostgreSQL driver is not installed.", where=self.where, do=do) from None
         self._engine = engine
         if not self.shared:
             self._engine = engine.execution_options(schema_translate_map={SCHEMA: None})
@@ -135,23 +135,23 @@ class Store:
         self._engine.dispose()
 
     def is_led(self, study: str) -> bool:
-        """Whether a process is the study's `lead` now; on a file nobody knows."""
+        """Whether a process is the study's `lead` now; always False on a file, where it is unknown."""
         if not self.lead(study):
             return True
         if (connection := self._leading.pop(study, None)) is not None:
-            with self.told():
+            with self.translated_errors():
                 connection.execute(sql.select(sql.func.pg_advisory_unlock_all()))
                 connection.close()
         return False
 
     def lead(self, study: str) -> bool:
-        """Whether this process is the one of a study's workers that does what only one may do.
+        """Become the leader of a study's workers if none leads, and return whether this process leads.
 
-        It stays so until it ends, in whatever way; on a file there is but one.
+        It leads until it ends. On a file, the only process leads.
         """
         if not self.shared or study in self._leading:
             return True
-        with self.told():
+        with self.translated_errors():
             connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             lock = sql.func.pg_try_advisory_lock(
                 sql.cast(_LOCK % 2**31, sql.Integer), sql.func.hashtext(study)
@@ -163,7 +163,7 @@ class Store:
         return False
 
     def begin(self, experiment: str, document: str) -> str:
-        """Add a study with what it depends on; its name. It is the latest even if the clock was set back."""
+        """Add a study and return its name. It is the latest even if the clock was set back."""
         began = sql.select(sql.func.max(studies.c.began)).where(studies.c.experiment == experiment)
         before = self.rows(began)[0][0] or 0.0
         name = base = f"{experiment}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
@@ -175,7 +175,7 @@ class Store:
         return name
 
     def latest(self, experiment: str) -> tuple[str, str] | None:
-        """Name and document of the experiment's last study, if there is one."""
+        """Name and document of the experiment's last study; None if it has none."""
         last = (
             sql.select(studies.c.name, studies.c.document)
             .where(studies.c.experiment == experiment)
@@ -186,22 +186,22 @@ class Store:
         return (found[0].name, found[0].document) if found else None
 
     def study(self, name: str) -> tuple[str, str] | None:
-        """Name and document of the study with this name, if there is one."""
+        """Name and document of a study; None if it does not exist."""
         found = self.rows(sql.select(studies.c.name, studies.c.document).where(studies.c.name == name))
         return (found[0].name, found[0].document) if found else None
 
     def names(self) -> list[str]:
-        """Names of all studies, the oldest first."""
+        """Names of all studies, oldest first."""
         return [row.name for row in self.rows(sql.select(studies.c.name).order_by(studies.c.began))]
 
     def rows(self, query: sql.Select[Any]) -> list[sql.Row[Any]]:
-        """All rows of a query."""
-        with self.told(), self._engine.connect() as connection:
+        """The rows of a query."""
+        with self.translated_errors(), self._engine.connect() as connection:
             return list(connection.execute(query))
 
     def insert(self, table: sql.Table, row: Mapping[str, object]) -> bool:
-        """Write a row, which is kept when this returns; False where another has its place already."""
-        with self.told():
+        """Write and commit a row; False if one with its key exists already."""
+        with self.translated_errors():
             try:
                 with self._engine.begin() as connection:
                     connection.execute(table.insert(), dict(row))
@@ -210,21 +210,21 @@ class Store:
         return True
 
     def execute(self, statement: sql.Insert | sql.Update | sql.Delete) -> None:
-        """Change rows."""
-        with self.told(), self._engine.begin() as connection:
+        """Execute and commit a statement."""
+        with self.translated_errors(), self._engine.begin() as connection:
             connection.execute(statement)
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
-        """Keep the other processes that come here out of it for a moment; on a file they are out anyway."""
-        with self.told(), self._engine.begin() if self.shared else nullcontext() as connection:
+        """Exclude other processes from such blocks; on a file a lock already does."""
+        with self.translated_errors(), self._engine.begin() if self.shared else nullcontext() as connection:
             if connection is not None:
                 connection.execute(sql.select(sql.func.pg_advisory_xact_lock(_LOCK)))
             yield
 
     @contextmanager
-    def told(self) -> Iterator[None]:
-        """What the database raises, in the lab's words."""
+    def translated_errors(self) -> Iterator[None]:
+        """Translate the database's exceptions into LabErrors."""
         try:
             yield
         except SQLAlchemyError as error:
@@ -232,17 +232,17 @@ class Store:
             raise refused(what, self.where, error, shared=self.shared) from None
 
     def _make_tables(self) -> None:
-        with self.exclusively(), self.told(), self._engine.begin() as connection:
+        with self.exclusively(), self.translated_errors(), self._engine.begin() as connection:
             if self.shared:
                 connection.execute(sql.schema.CreateSchema(SCHEMA, if_not_exists=True))
             _tables.create_all(connection)
 
 
 def refused(what: str, where: str, error: Exception, *, shared: bool) -> LabError:
-    """What a database raised, in the lab's words; `shared` where it is a server."""
-    mend = "see that it runs and lets you in" if shared else "free some space or repair it"
+    """The error for a database's exception; `shared` for a server."""
+    fix = "check that it runs and accepts this user" if shared else "free some space or repair it"
     why = plain(" ".join(str(getattr(error, "orig", None) or error).split()))
-    return LabError(what, where=where, why=why, do=f"{mend}; the same command goes on where it was")
+    return LabError(what, where=where, why=why, do=f"{fix}, and run the same command to resume")
 
 
 def _postgres(address: str) -> sql.URL:
@@ -251,17 +251,17 @@ def _postgres(address: str) -> sql.URL:
     except ArgumentError:
         url = sql.URL.create("none")
     if url.get_backend_name() not in ("postgresql", "postgres") or not url.database:
-        what, do = "The storage's address is none.", "give postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        what, do = "Invalid storage URL.", "use postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
         raise ConfigError(what, where="--storage or LAB_STORAGE", do=do)
     return url.set(drivername="postgresql+psycopg")
 
 
 def _trials_of(url: sql.URL) -> str:
-    """Optuna's way into the database: `public`, where a user named as `SCHEMA` would come to our tables."""
+    """Optuna's URL: with the schema `public`, because a user named like `SCHEMA` would get our tables."""
     return url.update_query_dict({"options": "-csearch_path=public"}).render_as_string(hide_password=False)
 
 
 def _tune_sqlite(connection: Any, _: object) -> None:  # noqa: ANN401  # the driver's
-    # With WAL and NORMAL a commit outlives the process at once, and the machine within moments.
+    # With WAL and NORMAL a commit survives the process at once, and the machine after a checkpoint.
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")

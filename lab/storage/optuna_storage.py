@@ -1,4 +1,4 @@
-"""Optuna's storage: where it is, how it is opened after a crash, and what its errors mean to people."""
+"""Optuna's storage: its location, how it is opened after a crash, and the errors for its exceptions."""
 
 import time
 import warnings
@@ -25,26 +25,26 @@ from lab.storage.database import refused
 
 LOG = Path(".lab/optuna.log")
 
-_ADDRESS = "give postgresql://USER:PASSWORD@HOST:PORT/DATABASE, another database's URL, or FILE.log"
+_ADDRESS = "use postgresql://USER:PASSWORD@HOST:PORT/DATABASE, another database's URL, or FILE.log"
 
 LOCK_S = 5
-"""Seconds after which the lock of a process that was killed while it wrote is broken."""
+"""Seconds after which the lock of a process killed during a write is broken."""
 
 BEAT_S, GRACE_S = 1, 15
-"""How often a worker records that its trials are alive, and the silence after which they are another's."""
+"""Seconds between heartbeats of a worker's trials, and without one until others take them over."""
 
 
 class OptunaStorage:
-    """An open storage of Optuna's: a journal file, a database's address, or None for one in memory.
+    """An open Optuna storage: a journal file, a database's URL, or None for one in memory.
 
     Attributes:
-        where: for people; no password is in it.
-        shared: whether workers on other machines use it too.
-        writing: Whether studies may be made in it; else a study that it does not have is empty.
+        where: The location for people, without a password.
+        shared: Whether workers on other machines may use it too.
+        writing: Whether studies may be created in it; otherwise an absent study is empty.
 
     Raises:
-        ConfigError: The address is invalid, or its driver is missing.
-        LabError: the storage cannot be opened.
+        ConfigError: The URL is invalid, or its driver is not installed.
+        LabError: The storage cannot be opened.
     """
 
     def __init__(self, place: str | Path | None = LOG, *, writing: bool = True) -> None:
@@ -54,26 +54,27 @@ class OptunaStorage:
         self.shared, self.writing = address.startswith("postgresql"), writing
         self.where = _without_password(address)
         try:
-            with self.told():
+            with self.translated_errors():
                 self.storage: BaseStorage = (
                     InMemoryStorage() if place is None else _opened(address, writing=writing)
                 )
-        except (ValueError, KeyError, TypeError) as error:  # lines that Optuna has not written
+        except (ValueError, KeyError, TypeError) as error:  # lines that Optuna did not write
             what, why = "Optuna's storage is damaged.", f"{type(error).__name__}: {error}"
-            do = "move it away: the same command makes it anew from the recorded episodes"
+            do = "move it away, and run the same command to rebuild it from the recorded episodes"
             raise LabError(what, where=self.where, why=why, do=do) from None
         except ImportError as error:
             do = "install the package that this database needs"
-            raise ConfigError("No driver.", where=self.where, why=str(error), do=do) from None
+            what, why = "The database's driver is not installed.", str(error)
+            raise ConfigError(what, where=self.where, why=why, do=do) from None
 
     def names(self) -> list[str]:
         """Return the names of all studies."""
-        with self.told():
+        with self.translated_errors():
             return optuna.get_all_study_names(self.storage)
 
     @contextmanager
-    def told(self) -> Iterator[None]:
-        """What the storage raises, in the lab's words."""
+    def translated_errors(self) -> Iterator[None]:
+        """Translate the storage's exceptions into LabErrors."""
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Heartbeat of storage")
@@ -86,11 +87,11 @@ class OptunaStorage:
 
 def _journal(path: Path, *, writing: bool) -> BaseStorage:
     if path.suffix != ".log":
-        raise ConfigError("Invalid storage address.", where="--storage or LAB_STORAGE", do=_ADDRESS)
+        raise ConfigError("Invalid storage URL.", where="--storage or LAB_STORAGE", do=_ADDRESS)
     if not writing and not path.exists():
         return InMemoryStorage()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path = path.resolve()  # the lock is a link to it, and Optuna breaks none that leads nowhere
+    path = path.resolve()  # the lock is a link to it, and Optuna breaks no dangling link
     _unlock(path.with_name(path.name + LOCK_FILE_SUFFIX))
     lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_S)
     backend = JournalFileBackend(str(path), lock_obj=lock)
@@ -111,7 +112,7 @@ def _unlock(lock: Path) -> None:
 
 
 def _mend(path: Path) -> None:
-    """Cut off a last line that a killed process did not write to its end: Optuna cannot read beyond it."""
+    """Remove a partial last line, written by a killed process, which Optuna cannot read."""
     with path.open("rb+") as file:
         text = file.read()
         if text and not text.endswith(b"\n"):
@@ -141,7 +142,7 @@ def _without_password(address: str) -> str:
         url.get_dialect()
         return url.set(query={}).render_as_string()
     except ImportError:
-        return url.set(query={}).render_as_string()  # its driver is missing: that is said when it is opened
+        return url.set(query={}).render_as_string()  # a missing driver is reported on opening
     except (ArgumentError, NoSuchModuleError):
         where = "--storage or LAB_STORAGE"
-        raise ConfigError("Invalid storage address.", where=where, do=_ADDRESS) from None
+        raise ConfigError("Invalid storage URL.", where=where, do=_ADDRESS) from None

@@ -1,8 +1,7 @@
-"""The Record: one study's calls and episodes, as one of the workers on it sees them.
+"""The Record: one study's calls and episodes, as seen by one of its workers.
 
-Whatever was paid for is written here before it is used, once, and never asked for again. Which trial an
-episode belongs to is Optuna's storage's to say; when a call is looked up instead of made is
-`lab.storage.call_cache`'s.
+A call is stored once, before its answer is used, and never repeated. Optuna's storage knows which trial an
+episode belongs to; looking up calls is `lab.storage.call_cache`'s.
 """
 
 import asyncio
@@ -26,23 +25,23 @@ from lab.llm.response import MOST_TOKENS, count
 from lab.storage.database import Store, calls, episodes, failures, studies, unusable
 
 PROPOSALS = "proposals"
-"""The scope of the calls that propose texts; every other scope is an episode's."""
+"""Scope of the calls that propose texts; every other scope is an episode's."""
 
 CONFIRMATION, HOLDOUT, COMPARISON = 500_000, 1_000_000, 1_500_000
-"""How far the seeds of confirmation, holdout and `lab.compare` lie from the search's, which end before."""
+"""Offsets of the seeds of confirmation, holdout and `lab.compare` from the search's, which end before."""
 
 EpisodeKey = tuple[str, int]
-"""An episode: its candidate's digest, and the environment's seed."""
+"""An episode's key: its candidate's digest and its seed."""
 
 
 def scope_of(digest: str, seed: int) -> str:
-    """Of the calls on record of a candidate's episode."""
+    """The scope of a candidate's episode."""
     return f"{digest} {seed}"
 
 
 @dataclass(frozen=True)
 class CallKey:
-    """Which call of a study: who asked, the request's digest, and how many equal requests came before it."""
+    """A call's key in a study: its scope, the request's digest, and its occurrence index."""
 
     scope: str
     key: str
@@ -51,7 +50,7 @@ class CallKey:
 
 @dataclass(frozen=True)
 class _Failure:
-    """The four texts of the error that an episode failed with."""
+    """The texts of the error of a failed episode."""
 
     what: str
     where: str
@@ -64,17 +63,17 @@ _FAILURE, _EPISODE = TypeAdapter(_Failure), TypeAdapter(Episode)
 
 
 class NotFinishedError(ConfigError):
-    """A study's result is asked for, and it has none yet."""
+    """A result is requested, but the study has none yet."""
 
 
 class Record:
     """One study's record.
 
     Attributes:
-        document: what the study depends on.
-        worker: this process, by a unique name.
-        ended: how each episode ended that has; `episode` has the texts.
-        earlier_minutes: of work by other processes, until this one began.
+        document: The study's document, as JSON.
+        worker: Unique name of this process.
+        ended: The ending of each ended episode; `episode` has the texts.
+        earlier_minutes: Working time of other processes before this one started, in minutes.
     """
 
     def __init__(self, store: Store, name: str, document: str) -> None:
@@ -86,7 +85,7 @@ class Record:
         self.earlier_minutes = sum(until - since for since, until in self.stretches()) / 60
 
     def refresh(self) -> bool:
-        """Read the episodes that were kept since; whether there were any."""
+        """Read the episodes stored since the last call; returns whether there were any."""
         columns = (episodes.c.id, episodes.c.digest, episodes.c.seed, episodes.c.kind, episodes.c.ending)
         query = sql.select(*columns).where(episodes.c.study == self.name, episodes.c.id > self._last)
         rows = self.store.rows(query.order_by(episodes.c.id))
@@ -97,18 +96,18 @@ class Record:
 
     @property
     def began(self) -> float:
-        """When the study began, in seconds since 1970."""
+        """Start of the study, in seconds since 1970."""
         query = sql.select(studies.c.began).where(studies.c.name == self.name)
         return float(self.store.rows(query)[0].began)
 
     def change(self, document: str) -> None:
-        """What the study depends on is this from now on."""
+        """Replace the study's document."""
         mine = studies.c.name == self.name
         self.store.execute(sql.update(studies).where(mine).values(document=document))
         self.document = document
 
     def stretches(self) -> list[tuple[float, float]]:
-        """The periods in which somebody worked on the study, in seconds since 1970, in order."""
+        """The working periods of the study, as start and end in seconds since 1970, in order."""
         spans = list[tuple[float, float]]()
         for table, lasted in ((calls, calls.c.latency_s), (episodes, sql.literal(0.0))):
             first, last = sql.func.min(table.c.at - lasted), sql.func.max(table.c.at)
@@ -124,23 +123,21 @@ class Record:
         return merged
 
     def ended_at(self) -> dict[EpisodeKey, float]:
-        """When each episode ended, in seconds since 1970, in that order."""
+        """End of each episode in seconds since 1970, in that order."""
         columns = (episodes.c.digest, episodes.c.seed, episodes.c.at)
         query = sql.select(*columns).where(episodes.c.study == self.name).order_by(episodes.c.id)
         return {(row.digest, row.seed): row.at for row in self.store.rows(query)}
 
     def episode(self, digest: str, seed: int) -> Episode:
-        """One of `episodes_of`."""
+        """A single episode of `episodes_of`."""
         (episode,) = self.episodes_of(digest, [seed])
         return episode
 
     def episodes_of(self, digest: str, seeds: Sequence[int]) -> list[Episode]:
-        """A candidate's episodes that were played to their ends, with their texts, in the order of `seeds`.
-
-        They may be read from any thread.
+        """A candidate's completed episodes with their texts, in the order of `seeds`; from any thread.
 
         Raises:
-            KeyError: one was not.
+            KeyError: One of them is not completed.
         """
         mine = (episodes.c.study == self.name, episodes.c.digest == digest, episodes.c.seed.in_(seeds))
         query = sql.select(episodes.c.seed, episodes.c.episode).where(*mine, episodes.c.kind == "ended")
@@ -151,22 +148,22 @@ class Record:
         return [played[seed] for seed in seeds]
 
     def keep_episode(self, digest: str, played: Episode | CutEpisode | FailedEpisode) -> Ending:
-        """Write how an episode ended; the first end counts, unless it was a failure."""
+        """Store an episode's ending; the first one counts unless it was a failure."""
         key, whole = (digest, played.seed), ""
         ending: Ending = played.tally if isinstance(played, Episode) else played
         match played:
             case Episode(tally=tally):
-                kind, told = "ended", _TALLY.dump_json(tally).decode()
+                kind, stored = "ended", _TALLY.dump_json(tally).decode()
                 whole = _EPISODE.dump_json(played).decode()
             case CutEpisode():
-                kind, told = "cut", _CUT.dump_json(played).decode()
+                kind, stored = "cut", _CUT.dump_json(played).decode()
             case FailedEpisode(error=error):
                 texts = _Failure(error.what, error.where, error.why, error.do)
-                kind, told = "failed", _FAILURE.dump_json(texts).decode()
+                kind, stored = "failed", _FAILURE.dump_json(texts).decode()
         if isinstance(self.ended.get(key), FailedEpisode):
             self.forget_failure(*key)
         row = {"study": self.name, "digest": digest, "seed": played.seed, "at": time.time()}
-        row |= {"worker": self.worker, "kind": kind, "ending": told, "episode": whole}
+        row |= {"worker": self.worker, "kind": kind, "ending": stored, "episode": whole}
         if not self.store.insert(episodes, row):
             self.refresh()
             return self.ended[key]
@@ -174,7 +171,7 @@ class Record:
         return ending
 
     def forget_failure(self, digest: str, seed: int) -> None:
-        """Let an episode that failed be played again."""
+        """Delete a failed episode, so that it is played again."""
         mine = (episodes.c.study == self.name, episodes.c.digest == digest, episodes.c.seed == seed)
         self.store.execute(sql.delete(episodes).where(*mine, episodes.c.kind == "failed"))
         if isinstance(self.ended.get((digest, seed)), FailedEpisode):
@@ -182,12 +179,12 @@ class Record:
 
     @property
     def troubles(self) -> Troubles:
-        """The troubles of all steps of the episodes that ended."""
+        """Troubles of all steps of the ended episodes."""
         return total(one.troubles for one in self.ended.values() if isinstance(one, Tally | CutEpisode))
 
     @property
     def episodes(self) -> int:
-        """How many were played to their end."""
+        """Number of completed episodes."""
         return sum(isinstance(one, Tally) for one in self.ended.values())
 
     def calls_of(self, scope: str) -> dict[CallKey, Completion]:
@@ -198,13 +195,13 @@ class Record:
         }
 
     def has_unused_calls(self) -> bool:
-        """Whether calls are on record of an episode that has not ended: it may end without another."""
+        """Whether an unfinished episode has recorded calls: it may end without another call."""
         ended = {PROPOSALS, *(scope_of(*key) for key in self.ended)}
         scopes = sql.select(calls.c.scope).where(calls.c.study == self.name).distinct()
         return any(row.scope not in ended for row in self.store.rows(scopes))
 
     async def keep_call(self, key: CallKey, request: str, completion: Completion) -> None:
-        """Write a call that was answered; the first answer stays, where two workers got one."""
+        """Store an answered call; if two workers got an answer, the first stays."""
         row = {
             "study": self.name,
             "scope": key.scope,
@@ -220,16 +217,16 @@ class Record:
             "latency_s": completion.latency_s,
             "attempts": completion.attempts,
         }
-        if self.store.shared:  # a server's answer takes time, in which the other calls go on
+        if self.store.shared:  # in a thread, because a server's answer takes time
             await asyncio.to_thread(self.store.insert, calls, row)
         else:
             self.store.insert(calls, row)
 
     def keep_failure(self, error: LabError, *, proposals: bool = False) -> None:
-        """Write an attempt at a call that failed, and what it cost where it was answered.
+        """Store a failed attempt at a call, with its tokens if it was answered.
 
         Args:
-            proposals: whether the call was one of the proposing model, where that is another one.
+            proposals: Whether the call was to a separate proposing model.
         """
         row = {"study": self.name, "at": time.time(), "what": plain(error.what), "why": plain(error.why)}
         self.store.insert(failures, row)
@@ -239,7 +236,7 @@ class Record:
             self.store.insert(unusable, {**place, **tokens})
 
     def failures(self) -> dict[str, int]:
-        """How many attempts failed, by what happened; the most frequent first."""
+        """Number of failed attempts by what happened, most frequent first."""
         times = sql.func.count().label("times")
         query = (
             sql.select(failures.c.what, times)
@@ -250,7 +247,7 @@ class Record:
         return {row.what: row.times for row in self.store.rows(query)}
 
     def spent_elsewhere(self, prices: Prices, *, proposals: bool) -> Spent:
-        """What was spent on episodes, or on proposals, by other processes than this."""
+        """The amounts that other processes spent on episodes, or on proposals."""
         of_kind = (calls.c.scope == PROPOSALS) if proposals else (calls.c.scope != PROPOSALS)
         sums = [self._sums(calls, of_kind), self._sums(unusable, unusable.c.proposals == proposals)]
         made, tokens_in, tokens_out = map(sum, zip(*sums, strict=True))
@@ -259,7 +256,7 @@ class Record:
         return Spent(made, tokens_in, tokens_out, dollars, unpriced, useless)
 
     def _sums(self, table: sql.Table, of_kind: sql.ColumnElement[bool]) -> list[int]:
-        """Rows that other processes wrote, and the tokens in them, each within what a call can have."""
+        """Number of rows by other processes, and the sums of their tokens, without implausible counts."""
         tokens = (table.c.prompt_tokens, table.c.completion_tokens)
         counted = (sql.case((each.between(0, MOST_TOKENS), each), else_=0) for each in tokens)
         query = sql.select(
@@ -267,15 +264,15 @@ class Record:
         ).where(table.c.study == self.name, table.c.worker != self.worker, of_kind)
         return list(map(int, self.store.rows(query)[0]))
 
-    def _ending(self, seed: int, kind: str, told: str) -> Ending:
+    def _ending(self, seed: int, kind: str, stored: str) -> Ending:
         try:
             match kind:
                 case "ended":
-                    return _TALLY.validate_json(told)
+                    return _TALLY.validate_json(stored)
                 case "cut":
-                    return _CUT.validate_json(told)
+                    return _CUT.validate_json(stored)
                 case _:
-                    texts = _FAILURE.validate_json(told)
+                    texts = _FAILURE.validate_json(stored)
                     error = CallError(texts.what, where=texts.where, why=texts.why, do=texts.do)
                     return FailedEpisode(seed, error)
         except ValidationError as error:
@@ -283,10 +280,10 @@ class Record:
 
     def _damaged(self, error: Exception) -> LabError:
         where = f"{self.name} in {self.store.where}"
-        do = "--fresh begins a new study"
+        do = "use --fresh to start a new study"
         return LabError("The study's record is damaged.", where=where, why=str(error), do=do)
 
 
 def _completion(row: sql.Row[Any]) -> Completion:
-    tokens = (count(row.prompt_tokens), count(row.completion_tokens))  # an older record may hold any
+    tokens = (count(row.prompt_tokens), count(row.completion_tokens))  # an older record may contain anything
     return Completion(row.text, row.finish_reason, *tokens, row.latency_s, row.attempts)

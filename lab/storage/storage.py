@@ -1,7 +1,7 @@
-"""The Storage: where all studies are: the store of calls and episodes, and Optuna's of trials.
+"""The Storage: all studies, as the store of calls and episodes and Optuna's storage of trials.
 
-It owns which two places an address means. By default they are files in `.lab/`; PostgreSQL holds both, for
-several machines; any other address is Optuna's alone, and calls and episodes stay in the file.
+It owns which two places an address means: by default files in `.lab/`; PostgreSQL holds both, for several
+machines; any other URL is Optuna's only, and calls and episodes stay in the file.
 """
 
 import os
@@ -18,7 +18,7 @@ class Storage:
 
     Raises:
         ConfigError: The address is invalid.
-        LabError: here and in everything that reads or writes: the database or the disk refused.
+        LabError: Here and in all reads and writes: the database or the disk failed.
     """
 
     store: Store
@@ -26,14 +26,14 @@ class Storage:
 
     @classmethod
     def at(cls, address: str = "", *, writing: bool = True) -> "Storage":
-        """Open what is at `address`: a file, or an address that Optuna takes; empty for the default.
+        """Open the storage at `address`: a journal file, or a URL that Optuna accepts; empty for the default.
 
         Args:
-            writing: Whether a study is to be worked on, and not only read.
+            writing: Whether studies are worked on, and not only read.
         """
         if address.startswith("postgres"):
             store = Store(address)
-            with store.exclusively():  # of workers that start at once, one makes Optuna's tables
+            with store.exclusively():  # of concurrent workers, one creates Optuna's tables
                 return cls(store, OptunaStorage(store.trials_url, writing=writing))
         return cls(Store(CALLS), OptunaStorage(address or LOG, writing=writing))
 
@@ -43,10 +43,10 @@ class Storage:
 
 
 def address_of(flag: str) -> str:
-    """Return the storage's address: the flag's, else `LAB_STORAGE`; empty for the default files."""
+    """Return the flag's address, else `LAB_STORAGE`; empty for the default files."""
     return flag or os.environ.get("LAB_STORAGE", "")
 
 
 def is_there(address: str) -> bool:
-    """Return whether there is anything to read, so that nothing is made by reading."""
+    """Return whether there is anything to read: reading must not create a storage."""
     return address.startswith("postgres") or Path(CALLS).exists()

@@ -1,7 +1,7 @@
-"""Trials: a study's trials in Optuna's storage, and the facts about the study that are kept with them.
+"""Trials: a study's trials in Optuna's storage, and facts about the study as its user attributes.
 
-It owns how an Optuna study is asked, told and handed on between workers. What a trial plays is
-`lab.search.trials`'s, and where the storage is `lab.storage.optuna_storage`'s.
+It owns asking, telling, and handing over between workers. What a trial plays is `lab.search.trials`'s; the
+storage's location is `lab.storage.optuna_storage`'s.
 """
 
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ from optuna.trial import FrozenTrial, TrialState
 from lab.storage.optuna_storage import OptunaStorage
 
 _NOTE = 2045
-"""Characters of a note that are kept in one attribute."""
+"""Maximum characters of a note in one attribute."""
 
 _COPY, _WHOLE = " copy ", "is_whole"
-"""In the name of a study whose space was widened, and the fact that all trials are in it."""
+"""Separator in the name of a copy in a wider space, and the fact that the copy is complete."""
 
 
 class Trials:
     """One Optuna study.
 
     Attributes:
-        storage: Where it is.
-        known: all its trials as they were last read, by number; not copies.
+        storage: Its storage.
+        known: All its trials as last read, by number; not copies.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Trials:
             storage = OptunaStorage(None)
         self.storage = storage
         where = storage.storage
-        with storage.told():
+        with storage.translated_errors():
             if not is_there:
                 optuna.create_study(storage=where, study_name=name, direction="maximize", load_if_exists=True)
             self.study = optuna.load_study(
@@ -59,30 +59,30 @@ class Trials:
 
     def read(self) -> list[FrozenTrial]:
         """Read all trials."""
-        with self.storage.told():
+        with self.storage.translated_errors():
             self.known = self.study.get_trials(deepcopy=False)
         return self.known
 
     def in_state(self, *states: TrialState) -> list[FrozenTrial]:
-        """Return those known that are in one of these states."""
+        """Return the known trials in one of these states."""
         return [trial for trial in self.known if trial.state in states]
 
     def ask(self, distributions: dict[str, optuna.distributions.BaseDistribution]) -> optuna.Trial:
-        """Begin a trial: one that waits, else one of the sampler's choice."""
-        with self.storage.told():
+        """Start a waiting trial, else one of the sampler's choice."""
+        with self.storage.translated_errors():
             trial = self.study.ask(distributions)
             self._pulse(trial._trial_id)
         self.read()
         return trial
 
     def take_up(self, trial: FrozenTrial) -> optuna.Trial:
-        """Go on with a running trial, of a process that has died."""
-        with self.storage.told():
+        """Resume a running trial of a process that has died."""
+        with self.storage.translated_errors():
             return optuna.Trial(self.study, trial._trial_id)
 
     def claim(self, trial: FrozenTrial) -> optuna.Trial:
-        """Begin a trial that waits; see `OptunaStorage.shared` for who else may."""
-        with self.storage.told():
+        """Start a waiting trial."""
+        with self.storage.translated_errors():
             self.storage.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
             self._pulse(trial._trial_id)
             found = optuna.Trial(self.study, trial._trial_id)
@@ -90,29 +90,29 @@ class Trials:
         return found
 
     def enqueue(self, params: dict[str, Any], **user_attrs: Any) -> None:  # noqa: ANN401  # of JSON
-        """Let a trial wait."""
-        with self.storage.told():
+        """Add a waiting trial."""
+        with self.storage.translated_errors():
             self.study.enqueue_trial(params, user_attrs=user_attrs)
         self.read()
 
     def report(self, trial: optuna.Trial, value: float, step: int) -> None:
-        """Keep one value of a running trial."""
-        with self.storage.told():
+        """Report one value of a running trial."""
+        with self.storage.translated_errors():
             trial.report(value, step)
         self.read()
 
     def note(self, trial: optuna.Trial, key: str, value: Any) -> None:  # noqa: ANN401  # of JSON
-        """Keep a user attribute of a running trial."""
-        with self.storage.told():
+        """Set a user attribute of a running trial."""
+        with self.storage.translated_errors():
             trial.set_user_attr(key, value)
 
     def describe(self, trial: optuna.Trial, text: str) -> None:
-        """Write the note that optuna-dashboard shows beside a trial, in Markdown.
+        """Write optuna-dashboard's note on a trial, in Markdown.
 
-        As its `save_note` does, which however reads all notes of the study each time.
+        Its `save_note` does the same, but reads all notes of the study each time.
         """
         storage, study, trial_id = self.storage.storage, self.study._study_id, trial._trial_id
-        with self.storage.told():
+        with self.storage.translated_errors():
             storage.set_study_system_attr(study, f"dashboard:{trial_id}:note_ver", 1)
             for place, first in enumerate(range(0, len(text), _NOTE)):
                 key = f"dashboard:{trial_id}:note_str:{place}"
@@ -120,30 +120,30 @@ class Trials:
 
     def tell(self, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:
         """End a trial."""
-        with self.storage.told():
+        with self.storage.translated_errors():
             self.study.tell(trial, value, state, skip_if_finished=True)
         self.read()
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What is known of the study as a whole."""
-        with self.storage.told():
+        """Facts about the study as a whole: its user attributes."""
+        with self.storage.translated_errors():
             return self.study.user_attrs
 
     def fact(self, key: str) -> Any:  # noqa: ANN401  # of JSON
-        """Return one of `facts`; None for nothing."""
+        """Return one of `facts`; None if it is not set."""
         return self.facts.get(key)
 
     def state_fact(self, key: str, value: Any) -> None:  # noqa: ANN401  # of JSON
-        """Keep a fact about the study as a whole."""
-        with self.storage.told():
+        """Set a fact about the study as a whole."""
+        with self.storage.translated_errors():
             self.study.set_user_attr(key, value)
 
     def copied(self, space: Mapping[str, BaseDistribution]) -> "Trials":
-        """Return this study, with all its trials, in another space; it is deleted once the copy is whole."""
+        """Return a copy of the study in another space; the original is deleted once the copy is complete."""
         base, _, number = self.study.study_name.partition(_COPY)
         copy = f"{base}{_COPY}{int(number or 1) + 1}"
-        with self.storage.told():
+        with self.storage.translated_errors():
             if copy in optuna.get_all_study_names(self.storage.storage):  # of a process that was killed
                 optuna.delete_study(study_name=copy, storage=self.storage.storage)
             made = Trials(self.storage, copy, self.study.sampler, self.study.pruner)
@@ -159,15 +159,15 @@ class Trials:
         return made
 
     def beat(self, running: list[optuna.Trial]) -> None:
-        """Record that these trials are alive, and hand those of dead workers to the living."""
+        """Record heartbeats of these trials, and hand over those of dead workers."""
         if not self.storage.shared:
             return
         mine = {trial.number for trial in running}
-        with self.storage.told():
+        with self.storage.translated_errors():
             for trial in running:
                 self._pulse(trial._trial_id)
             for one in self.in_state(TrialState.RUNNING):
-                # A worker that died in the moment of asking has left no heartbeat that could be missed.
+                # A worker that died while asking left no heartbeat whose absence could be noticed.
                 if one.number not in mine | self._pulsed and not one.user_attrs:
                     self._pulse(one._trial_id)
                     self._pulsed.add(one.number)
@@ -175,14 +175,14 @@ class Trials:
         self.read()
 
     def hand_over(self, running: list[optuna.Trial]) -> None:
-        """Let other workers go on with these trials, with what they have reported."""
+        """Let other workers continue these trials, with the values reported so far."""
         if not self.storage.shared:
             return
         storage = self.storage.storage
         assert isinstance(storage, RDBStorage)
         hand_on = storage.get_heartbeat_stale_trial_callback()
         assert hand_on is not None
-        with self.storage.told():
+        with self.storage.translated_errors():
             for trial in running:
                 hand_on(self.study, self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True))
 
@@ -194,7 +194,7 @@ class Trials:
 
 @dataclass(frozen=True)
 class StudyTrials:
-    """The Optuna studies of one study: a trial of the search is a candidate, of the others an episode."""
+    """The Optuna studies of one study: a trial is a candidate in the search, an episode in the others."""
 
     search: Trials
     confirmation: Trials
@@ -204,12 +204,12 @@ class StudyTrials:
     def opened(
         cls, storage: OptunaStorage, name: str, sampler: BaseSampler | None, pruner: BasePruner | None
     ) -> "StudyTrials":
-        """Open them; those that are not there are made."""
+        """Open them, creating absent ones."""
         search = Trials(storage, _newest(storage, name), sampler, pruner)
         return cls(search, Trials(storage, f"{name}/confirmation"), Trials(storage, f"{name}/holdout"))
 
     def widened(self, space: Mapping[str, BaseDistribution]) -> "StudyTrials":
-        """Return the same in a wider space: the trials are copied, since Optuna's categories cannot grow."""
+        """Return them in a wider space: trials are copied, because Optuna's categories cannot grow."""
         if all(_same_categories(trial.distributions, space) for trial in self.search.known):
             return self
         return replace(self, search=self.search.copied(space))
@@ -221,8 +221,8 @@ class StudyTrials:
 
 
 def facts_of(storage: OptunaStorage, name: str) -> dict[str, Any]:
-    """Return the facts about a study; none where Optuna's storage does not have it."""
-    with storage.told():
+    """Return the facts about a study; empty if Optuna's storage does not have it."""
+    with storage.translated_errors():
         newest = _newest(storage, name)
         if newest not in storage.names():
             return {}
@@ -230,7 +230,7 @@ def facts_of(storage: OptunaStorage, name: str) -> dict[str, Any]:
 
 
 def _newest(storage: OptunaStorage, name: str) -> str:
-    """A study's name, or that of its last whole copy in a wider space."""
+    """The study's name, or that of its last complete copy in a wider space."""
     copies = [one for one in storage.names() if one.startswith(f"{name}{_COPY}")]
     for copy in sorted(copies, key=lambda one: -int(one.rpartition(" ")[2])):
         if _WHOLE in optuna.load_study(study_name=copy, storage=storage.storage).user_attrs:

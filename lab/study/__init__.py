@@ -1,5 +1,5 @@
-"""The study: the whole job from an experiment to a verdict, and reading a past one.
+"""The study: from an experiment to a verdict, and reading past studies.
 
-It owns the order of its parts, the seeds, the plan before it, and how an interrupted one resumes.
-It leaves the work of each part to that part's room, and the command line to `lab.cli` and the commands.
+It owns the order of the phases, their seeds, the plan, and resuming.
+It leaves each phase's work to that phase's room, and the command line to `lab.cli` and the commands.
 """

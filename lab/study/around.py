@@ -1,6 +1,6 @@
-"""What is said around a study: before it begins, and where it ends without freezing anything.
+"""The texts around a study: before it starts, and if it ends without freezing anything.
 
-Its result is `lab.verdict.outcome`'s to word, and its progress `lab.display.progress`'s.
+The result's text is `lab.verdict`'s; progress is `lab.display.progress`'s.
 """
 
 from collections.abc import Iterator
@@ -22,10 +22,10 @@ from lab.submission.frozen import read_frozen
 
 
 async def planned(path: Path, endpoint: str) -> str:
-    """What the study of the experiment at `path` would do.
+    """The plan of a study of the experiment at `path`.
 
     Args:
-        endpoint: the URL of the flag `--endpoint`.
+        endpoint: URL of the flag `--endpoint`.
     """
     read_surroundings(Path.cwd(), endpoint)
     experiment = load_experiment(path)
@@ -36,7 +36,7 @@ async def planned(path: Path, endpoint: str) -> str:
 
 
 def heading(past: PastStudy) -> Iterator[str]:
-    """What a finished study is."""
+    """The first lines about a finished study."""
     yield _title(past.experiment, past.model, past.record)
     if past.outcome is not None:
         created = past.outcome.judged.created
@@ -48,10 +48,10 @@ def _title(experiment: Experiment, model: ModelChoice, record: Record) -> str:
 
 
 def first_lines(study: Study, record: Record, before: str | None) -> Iterator[str]:
-    """What the study is, whether it is new, and what may still be spent on it.
+    """The first lines about a study: its title, whether it is new, and its budget.
 
     Args:
-        before: the experiment's last study.
+        before: Name of the experiment's last study.
     """
     experiment, model, spending = study.experiment, study.model, study.spending
     yield _title(experiment, model, record)
@@ -61,14 +61,14 @@ def first_lines(study: Study, record: Record, before: str | None) -> Iterator[st
     elif before is not None:
         yield f"The experiment has changed since {before}, which has finished; starting a new study."
     if limit := spending.used_up():
-        yield f"No call is left ({limit}): what is recorded is judged. To continue, raise the limit."
+        yield f"No calls left ({limit}): judging the recorded episodes. To continue, raise the limit."
         return
     yield Plan(experiment, model, choose_environment(experiment.environment), shown_proposer()).short
 
 
 @contextmanager
 def untouched(out: Path) -> Iterator[None]:
-    """Where the study does not end, say what the file that it would have frozen to still holds."""
+    """If the block raises, say that the frozen file is unchanged."""
     try:
         yield
     except BaseException:
@@ -78,11 +78,11 @@ def untouched(out: Path) -> Iterator[None]:
 
 
 def from_before(out: Path) -> str:
-    """What is at `out` since before this run; empty for nothing."""
+    """A sentence about the file at `out` from before this run; empty if there is none."""
     if not out.exists():
         return ""
     try:
         then = read_frozen(out).provenance
     except ConfigError:
-        return f"{out} is unchanged, and holds no frozen prompt that can be played."
+        return f"{out} is unchanged, and contains no valid frozen prompt."
     return f"{out} is unchanged: study {then.study} froze it at {then.created}."

@@ -1,9 +1,9 @@
-"""A StudyDocument: what a study depends on, kept with it, and which of it may change before the study ends.
+"""A StudyDocument: the inputs of a study, stored with it, and which of them may change before it ends.
 
 An episode depends on the environment, the task, the model and the candidate: these never change. The space
-may be widened while the search runs, confirmation and holdout may change while they have not begun, and the
-rest (budget, prices, patience, tracking) is free. With it is the experiment's own file, so that a study can
-be read without the disk. It owns the comparison; what follows from it is `lab.study.resume`'s.
+may be widened during the search, confirmation and holdout may change until they start, and the rest (budget,
+prices, patience, tracking) is free. It includes the experiment's file, so that a study can be read without
+the project. It owns the comparison; `lab.study.resume` acts on it.
 """
 
 import difflib
@@ -22,23 +22,22 @@ from lab.experiment.space import Choices, Dimension, Range, Space
 from lab.llm.settings import ModelChoice
 
 FORMAT = 4
-"""Of documents and journals; a study in another format cannot resume."""
+"""Version of the document format; a study in another version cannot resume."""
 
 Part = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class StudyDocument:
-    """What a study depends on, as plain JSON values.
+    """The inputs of a study, as plain JSON values.
 
     Attributes:
-        episodes: what the result of an episode follows from, and how it is valued.
-        templates: the texts of the space and of the baseline, by name.
-        search: the space, and what decides in it.
-        confirmation, verdict: those tables.
-        effort: what may be spent, and the proposals.
-        source: the experiment's file: `file` and `text` of its `Source`. Two documents with other files are
-            equal where the other parts are.
+        episodes: What an episode's result depends on, and how it is valued.
+        templates: Texts of the space's and the baseline's templates, by name.
+        search: The space, and the settings of the search.
+        confirmation, verdict: These tables.
+        effort: The budget, and the proposals.
+        source: The experiment's file: `file` and `text` of its `Source`. It is ignored in comparisons.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -53,7 +52,7 @@ class StudyDocument:
     source: Mapping[str, str] = field(compare=False)
 
     def as_json(self) -> str:
-        """For the store."""
+        """The document as JSON, for the store."""
         return json.dumps(asdict(self), sort_keys=True)
 
 
@@ -62,11 +61,11 @@ _READ = TypeAdapter(StudyDocument)
 
 @dataclass(frozen=True)
 class Kept:
-    """What a study was run with, as its document has it.
+    """The inputs of a past study, read from its document.
 
     Attributes:
-        model: its endpoint is as it may be shown.
-        proposer: see `document`.
+        model: The model; its endpoint is without credentials.
+        proposer: See `document`.
     """
 
     experiment: Experiment
@@ -76,7 +75,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Reached:
-    """How far a study is: which of its phases can no longer change."""
+    """The phases that a study has reached, which can no longer change."""
 
     searched: bool = False
     confirming: bool = False
@@ -87,7 +86,7 @@ def document(experiment: Experiment, model: ModelChoice, proposer: str) -> Study
     """The document of a study of `experiment` on `model`.
 
     Args:
-        proposer: the model that proposes texts, if it is not the one that plays; else empty.
+        proposer: Name of a separate proposing model; empty if the playing model proposes.
     """
     source = experiment.source
     baseline = experiment.baseline.as_table()
@@ -138,14 +137,14 @@ def read_document(text: str) -> StudyDocument | None:
 
 
 def kept(text: str, where: str, root: Path) -> Kept:
-    """What the study with this document was run with; no file is read, and none of its code is imported.
+    """The inputs of the study with this document; no file is read, and no code is imported.
 
     Args:
-        where: the study's name, for people.
-        root: the project's folder, where the study may be played on.
+        where: Name of the study, for people.
+        root: Project folder, in which the study's candidates may be played.
 
     Raises:
-        ConfigError: the document is damaged, or of another format.
+        ConfigError: The document is damaged, or has another format.
     """
     found, why = read_document(text), ""
     try:
@@ -159,10 +158,10 @@ def kept(text: str, where: str, root: Path) -> Kept:
 
 
 def unreadable(where: str, why: str = "") -> ConfigError:
-    """The error for a document that cannot be read, of the study `where`."""
-    what = "What the study depends on cannot be read: it is damaged, or another version of the lab wrote it."
+    """The error for an unreadable document of the study `where`."""
+    what = "The study's document cannot be read: it is damaged, or was written by another version of the lab."
     return ConfigError(
-        what, where=where, why=why, do="begin a new study with --fresh; this one's record is kept"
+        what, where=where, why=why, do="use --fresh to start a new study; the old record is kept"
     )
 
 
@@ -175,7 +174,7 @@ def _kept(document: StudyDocument, root: Path) -> Kept:
 
 
 def may_become(before: StudyDocument, now: StudyDocument, reached: Reached) -> bool:
-    """Whether a study that began with `before` may continue with `now`."""
+    """Whether a study that started with `before` may continue with `now`."""
     shared = before.templates.keys() & now.templates.keys()
     return (
         before.episodes == now.episodes
@@ -187,9 +186,9 @@ def may_become(before: StudyDocument, now: StudyDocument, reached: Reached) -> b
 
 
 def difference(before: StudyDocument, now: StudyDocument) -> list[str]:
-    """The lines in which two documents differ, for people."""
+    """A unified diff of two documents, for people."""
     lines = (list(_lines(before)), list(_lines(now)))
-    return list(difflib.unified_diff(*lines, "when it began", "now", lineterm="", n=1))
+    return list(difflib.unified_diff(*lines, "at the start", "now", lineterm="", n=1))
 
 
 def _wider(before: Part, now: Part) -> bool:
@@ -205,7 +204,7 @@ def _covers(now: Dimension, before: Dimension) -> bool:
 
 
 def _space(space: Space) -> dict[str, Any]:
-    """Every setting's dimension; one that is fixed has one value."""
+    """Every setting's dimension; a fixed one has a single value."""
     free = {name: asdict(dimension) for name, dimension in space.free.items()}
     return {**{name: {"values": [value]} for name, value in space.start.settings.items()}, **free}
 
@@ -222,7 +221,7 @@ def _lines(document: StudyDocument) -> Iterator[str]:
 
 
 def _part_lines(name: str, value: Any) -> Iterator[str]:  # noqa: ANN401  # of JSON
-    """One line a value; a longer text has a line for each of its own."""
+    """One line per value; a text of several lines has one for each of them."""
     if isinstance(value, Mapping):
         for key, one in sorted(value.items()):
             yield from _part_lines(f"{name}.{key}", one)
@@ -234,11 +233,11 @@ def _part_lines(name: str, value: Any) -> Iterator[str]:  # noqa: ANN401  # of J
 
 
 def _without(table: dict[str, Any], key: str) -> dict[str, Any]:
-    """The same but for a key that an episode's result does not depend on."""
+    """The table without a key that does not affect episodes."""
     return {name: value for name, value in table.items() if name != key}
 
 
 def _plain(table: dict[str, Any]) -> Part:
-    """As it is after a way through JSON, so that both sides of a comparison are."""
+    """The table after a round trip through JSON, as on the other side of a comparison."""
     plain: Part = json.loads(json.dumps(table))
     return plain

@@ -1,7 +1,6 @@
-"""A Listing: every study in the store, in a line each: where it stands, and how large it is.
+"""A Listing: the state and size of every study in the store.
 
-It owns the states by which people know a study. What it depends on and what it found are not looked at: a
-study that cannot be read is listed all the same.
+It owns the states' names. It reads no documents or results, so it also lists studies that cannot be read.
 """
 
 import fcntl
@@ -21,8 +20,8 @@ from lab.storage.storage import Storage
 from lab.storage.trials import facts_of
 
 State = Literal["searching", "judging", "unfinished", "finished", "stopped", "damaged"]
-"""The first two while a process works on the study; `unfinished` where none does, and the study can resume;
-`stopped` where it ended with an error that it would give again; `damaged` where its record is unreadable."""
+"""The first two while a process works on the study; `unfinished` if none does, and the study can resume;
+`stopped` if it ended with an error that would occur again; `damaged` if its record is unreadable."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,10 @@ class Listed:
     """A study.
 
     Attributes:
-        began: ISO 8601, UTC.
-        trials: candidates with an episode that has ended; this and the others None where it is damaged.
-        episodes: whole ones.
-        calls: of the model, that were answered.
+        began: Start time, ISO 8601, UTC.
+        trials: Number of candidates with an ended episode; None, as the other counts, if it is damaged.
+        episodes: Number of completed episodes.
+        calls: Number of answered model calls.
     """
 
     name: str
@@ -46,7 +45,7 @@ class Listed:
 
 
 def listing(storage: Storage) -> list[Listed]:
-    """All studies, the latest first."""
+    """All studies, latest first."""
     query = sql.select(studies.c.name, studies.c.experiment, studies.c.began)
     rows = storage.store.rows(query.order_by(studies.c.began.desc(), studies.c.name))
     latest: dict[str, str] = {}
@@ -80,7 +79,7 @@ def _state(facts: Mapping[str, Any], record: Record, experiment: str, *, last: b
 
 
 def _is_locked(experiment: str) -> bool:
-    """Whether a process holds the lock of `lab.study.resume.alone`, as who works on the last study does."""
+    """Whether a process that works on the experiment's last study holds `lab.study.resume.alone`'s lock."""
     path = CALLS.parent / f"{experiment}.lock"
     try:
         with Path(path).open() as lock:

@@ -1,7 +1,7 @@
-"""The parts of a study that have to be opened: its environment, its model, and the model that proposes texts.
+"""The parts of a study that must be opened: its environment, its model, and the model that proposes texts.
 
-It owns what is opened where the budget allows no call any more: no model, and the environment only where an
-episode can still end from the answers on record.
+It owns what is opened if the budget allows no more calls: no model, and the environment only if an episode
+can still end with recorded answers.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +23,7 @@ from lab.storage.record import PROPOSALS, Record
 
 @dataclass(frozen=True)
 class Parts:
-    """What a study plays with; `proposer` is None where no texts are asked for."""
+    """The opened parts; `proposer` is None if no texts are proposed."""
 
     environment: Environment
     model: Model
@@ -35,8 +35,8 @@ class PartsOf:
     """Opens the parts of one study, and closes them.
 
     Attributes:
-        on_failure: called for every attempt at a call that failed, and whether it was another proposer's.
-        say: called with a sentence for people, where the environment's server makes episodes wait.
+        on_failure: Called with the error of every failed attempt, and whether a separate proposer made it.
+        say: Called with a sentence for people when the environment's server makes episodes wait.
     """
 
     experiment: Experiment
@@ -48,10 +48,10 @@ class PartsOf:
 
     @asynccontextmanager
     async def opened(self, opening: OpeningModel | None) -> AsyncIterator[Parts]:
-        """All of them; `opening` is None where the budget allows no call.
+        """Open all parts; `opening` is None if the budget allows no calls.
 
         Raises:
-            EndpointError, EnvError: one of them cannot be opened.
+            EndpointError, EnvError: One of them cannot be opened.
         """
         async with AsyncExitStack() as stack:
             environment = await self._environment(stack, may_call=opening is not None)

@@ -1,7 +1,7 @@
-"""A past study, read back from what was kept of it: its trials, and its outcome where it has one.
+"""A past study, read from its record: its trials, and its outcome if it has one.
 
-What it was run with is its document's, so neither today's experiment file nor today's variables are needed.
-Nothing is asked, played or written. Whatever shows, compares or plays what a study tried begins here.
+Its inputs come from its document, so the current experiment file and variables are not needed. Reading makes
+no calls and writes nothing. All commands that show, compare or play a study's candidates use it.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -26,17 +26,17 @@ from lab.tracking.tracker import Tracker
 from lab.verdict.outcome import Outcome
 
 Say = Callable[[str], None]
-"""Gets a line for people, which is no result."""
+"""Called with a line for people."""
 
 
 @dataclass(frozen=True)
 class Which:
-    """The study that a person asks for.
+    """The study that the user asks for.
 
     Attributes:
-        experiment: the experiment file; its last study is meant where there is no name.
-        name: the study's own; it takes precedence.
-        storage: the database's address; empty for `LAB_STORAGE`, or the file in this folder.
+        experiment: The experiment file, for its last study.
+        name: Name of the study; takes precedence if not empty.
+        storage: Address of the storage; empty for `LAB_STORAGE`, or the default file.
     """
 
     experiment: Path
@@ -45,20 +45,20 @@ class Which:
 
     @property
     def root(self) -> Path:
-        """The project's folder."""
+        """The project folder."""
         return Path.cwd() if self.name else self.experiment.resolve().parent.parent
 
 
 @dataclass(frozen=True)
 class PastStudy:
-    """A study that is read.
+    """A study that was read.
 
     Attributes:
-        model: its endpoint is as it may be shown.
-        outcome: None where the study has no verdict yet.
-        record: open while the study is read.
-        tracker: has been told of all this, and writes nothing to MLflow unless it leads.
-        proposer: the model that proposed texts, where it was not the one that played; else empty.
+        model: The model; its endpoint is without credentials.
+        outcome: The outcome; None if the study has no verdict yet.
+        record: The record, which is open in the context.
+        tracker: A tracker with all of the study's events, which writes to MLflow only if it leads.
+        proposer: Name of a separate proposing model; else empty.
     """
 
     experiment: Experiment
@@ -72,14 +72,14 @@ class PastStudy:
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """Of the search, best first, the baseline among them."""
+        """Trials of the search with the baseline, best first."""
         return self.state.trials
 
     def finished(self) -> Outcome:
         """The outcome.
 
         Raises:
-            LabError: the study has no verdict yet, or was stopped by this.
+            LabError: The study has no verdict yet, or was stopped by this error.
         """
         if self.state.stopped is not None:
             raise self.state.stopped
@@ -94,26 +94,26 @@ class PastStudy:
         """The candidate of a trial: `baseline`, `trial-012` or `12`.
 
         Raises:
-            ConfigError: the study has no such trial.
+            ConfigError: The study has no such trial.
         """
         wanted = f"trial-{int(name):03d}" if name.isdecimal() else name
         found = next((trial.candidate for trial in self.trials if trial.name == wanted), None)
         if found is None:
             known = sorted(trial.name for trial in self.trials)
             do = meant(wanted, known, f"use one of: {', '.join(known) or 'none yet'}")
-            raise ConfigError(f"There is no {wanted!r}.", where=self.record.name, do=do)
+            raise ConfigError(f"The study has no {wanted!r}.", where=self.record.name, do=do)
         return found
 
 
 @asynccontextmanager
 async def past_study(which: Which, say: Say = lambda _: None) -> AsyncIterator[PastStudy]:
-    """Read a study, as far as it is.
+    """Read a study, finished or not.
 
     Args:
-        say: gets a line where the experiment's file has changed since, and what the tracker meets at MLflow.
+        say: Called with a line if the experiment's file has changed since, and with MLflow's failures.
 
     Raises:
-        ConfigError: see `kept_study`.
+        ConfigError: As `kept_study`.
     """
     with kept_study(which, say) as (was, record, storage):
         trials = open_trials(storage, record.name, was.experiment)
@@ -132,10 +132,10 @@ def read_study(
     tracker: Tracker,
     spending: Spending,
 ) -> PastStudy:
-    """Return a study as far as it is.
+    """Return a study, finished or not.
 
     Args:
-        spending: What this process and others spent.
+        spending: The amounts spent by all processes.
     """
     state = read_state(experiment, record, trials)
     outcome = outcome_of(experiment, model, record, spending, state) if state.judged else None
@@ -143,7 +143,7 @@ def read_study(
 
 
 def tell(past: PastStudy) -> None:
-    """Tell the study's tracker what it is."""
+    """Send all of the study's events to its tracker."""
     tracker, state = past.tracker, past.state
     for trial in sorted(state.trials, key=lambda one: one.number):
         tracker.trial(trial)
@@ -155,10 +155,10 @@ def tell(past: PastStudy) -> None:
 
 @contextmanager
 def kept_study(which: Which, say: Say) -> Iterator[tuple[Kept, Record, Storage]]:
-    """What a study was run with, and its record in the storage, which is open in the context.
+    """A study's inputs, and its record in the storage, which is open in the context.
 
     Raises:
-        ConfigError: there is no such study, or its document cannot be read.
+        ConfigError: The study does not exist, or its document cannot be read.
     """
     read_surroundings(Path.cwd())
     storage = open_storage(which.storage)
@@ -177,7 +177,7 @@ def kept_study(which: Which, say: Say) -> Iterator[tuple[Kept, Record, Storage]]
 
 
 def open_storage(flag: str) -> Storage | None:
-    """The storage at `flag`, else `LAB_STORAGE`, else the files; None where they are absent: none is made."""
+    """The storage at `flag`, else `LAB_STORAGE`, else the files; None if absent: none is created."""
     address = address_of(flag)
     return Storage.at(address, writing=False) if is_there(address) else None
 
@@ -185,17 +185,17 @@ def open_storage(flag: str) -> Storage | None:
 def _nothing(which: Which, where: str, names: list[str]) -> ConfigError:
     if which.name:
         do = meant(which.name, names, "python -m lab.studies lists them")
-        return ConfigError(f"There is no study {which.name!r}.", where=where, do=do)
-    load_experiment(which.experiment)  # that there is no such experiment is the better message
+        return ConfigError(f"The study {which.name!r} does not exist.", where=where, do=do)
+    load_experiment(which.experiment)  # a missing experiment file has a more helpful error
     do = f"python -m lab.tune {which.experiment}"
     return ConfigError("No study of this experiment was recorded.", where=where, do=do)
 
 
 def _changed(path: Path, study: str, was: Experiment) -> str:
-    """What is said where the experiment's file is not what the study was run with; empty where it is."""
+    """A sentence if the experiment's file differs from the study's; else empty."""
     try:
         today = read_experiment(load_experiment(path).source, was.root)
     except ConfigError as error:
-        return f"{path}: {error.what} {study} is read as it was recorded."
+        return f"{path}: {error.what} Using {study} as recorded."
     same = replace(today, text="") == replace(was, text="")
-    return "" if same else f"{path} has changed since {study}, which is read as it was recorded."
+    return "" if same else f"{path} has changed since {study}; using the study as recorded."

@@ -1,7 +1,7 @@
-"""The Plan: what a study will do, and what it may cost at most, told before it begins.
+"""The Plan: what a study will do, and its maximum cost, before it starts.
 
-It follows from the experiment, the model and the text that the environment opens with; nothing is asked,
-started or written for it. Tokens in are an estimate and told as one, all else is a bound.
+It is computed from the experiment, the model and the environment's first observation, without calls or
+writes. Prompt tokens are an estimate; all other figures are bounds.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from lab.proposers.writing import SAMPLING
 from lab.stats.format import count
 
 LETTERS = 4
-"""Characters of a token, about: the tokenizer is the endpoint's."""
+"""Assumed characters per token: the endpoint's tokenizer is unknown."""
 
 PRICE = "unknown: set dollars_in and dollars_out in"
 
@@ -32,8 +32,8 @@ class Plan:
     """An experiment on a model, before it runs.
 
     Attributes:
-        proposer: the proposing model where it is another one; else empty.
-        opening: what the environment's reset shows; None where it is not known.
+        proposer: Name of a separate proposing model; else empty.
+        opening: The environment's first observation; None if unknown.
     """
 
     experiment: Experiment
@@ -43,13 +43,13 @@ class Plan:
     opening: Start | None = None
 
     def __str__(self) -> str:
-        """All of it, the messages of an episode's first step last."""
-        told = "\n".join(f"{name:<13} {text}" for name, text in self._lines())
-        return "\n\n".join([told, *self._messages()]) + "\n"
+        """The whole plan, followed by the messages of an episode's first step."""
+        table = "\n".join(f"{name:<13} {text}" for name, text in self._lines())
+        return "\n\n".join([table, *self._messages()]) + "\n"
 
     @property
     def short(self) -> str:
-        """In a line: the limits, and what is played within them."""
+        """The limits, and the reserved episodes, in one line."""
         experiment, minutes = self.experiment, self.experiment.budget.minutes
         confirmed = experiment.confirmation.candidates * experiment.confirmation.episodes
         held_out = (experiment.verdict.finalists + 1) * experiment.verdict.episodes
@@ -68,39 +68,39 @@ class Plan:
         search, proposals, sure = experiment.search, experiment.proposals, experiment.confirmation
         yield "Experiment", f"{experiment.name}: {experiment.about}"
         yield "Model", f"{self.model.name} at {self.model.shown}"
-        yield "Environment", f"{self.environment.shown}; episodes of {task.max_steps} steps at most"
+        yield "Environment", f"{self.environment.shown}; episodes of up to {task.max_steps} steps"
         measure = experiment.objective.maximise
         yield "Objective", f"the highest mean episode {measure}, {task.described(measure)}"
         yield (
             "Search",
-            f"{self._searched}; {search.episodes} a candidate at most, {search.in_flight} at once",
+            f"{self._searched}; up to {search.episodes} per candidate, {search.in_flight} concurrently",
         )
         yield "", f"over {', '.join(experiment.space.free) or 'nothing'}"
         if proposals is not None:
-            who = f" of {self.proposer}" if self.proposer else ""
-            told = f"{proposals.rounds} x {proposals.texts} texts by {proposals.proposer}{who}"
-            yield "Proposals", f"{told}, a call each"
-        yield "Confirmation", f"{sure.candidates} x {sure.episodes} episodes at most"
+            model = f" with {self.proposer}" if self.proposer else ""
+            texts = f"{proposals.rounds} x {proposals.texts} texts by {proposals.proposer}{model}"
+            yield "Proposals", f"{texts}, one call each"
+        yield "Confirmation", f"up to {sure.candidates} x {sure.episodes} episodes"
         finalists = f"{experiment.verdict.finalists} and the baseline"
         yield "Holdout", f"{finalists}, {experiment.verdict.episodes} episodes each"
-        yield "Calls", _most(self._calls, f", of which {experiment.verdict_calls:,} are kept for the verdict")
-        yield "Tokens out", _most(self._tokens_out, f": {self._longest} a call")
-        yield "Tokens in", self._tokens_in_told
-        yield "Money", self._money
+        yield "Calls", _most(self._calls, f", {experiment.verdict_calls:,} of them reserved for the verdict")
+        yield "Tokens out", _most(self._tokens_out, f": {self._longest} per call")
+        yield "Tokens in", self._tokens_in_text
+        yield "Cost", self._money
         yield "Time", _minutes(experiment.budget.minutes)
         if min(experiment.budget.tokens, experiment.budget.dollars) < inf:
             flying = count(search.in_flight, "call")
-            yield "", f"A limit of tokens or dollars is passed by {flying} at most, those in flight then."
-        yield "", "An unfinished study resumes with what is left; of a finished one the result is printed"
-        yield "", "again, without calls. --fresh starts another."
+            yield "", f"A limit of tokens or dollars is exceeded by at most {flying} in flight."
+        yield "", "An unfinished study resumes with its remaining budget; a finished one prints its result"
+        yield "", "again, without calls. --fresh starts a new study."
 
     @property
     def _searched(self) -> str:
         if self._calls == inf:
-            return "as many episodes as the budget holds"
+            return "as many episodes as the budget allows"
         left = self._calls - self._proposed - self.experiment.verdict_calls
         whole = left // self.experiment.task.max_steps
-        return f"{whole:,.0f} whole episodes, more where some end early"
+        return f"{whole:,.0f} whole episodes, more if some end early"
 
     @property
     def _calls(self) -> float:
@@ -108,13 +108,13 @@ class Plan:
 
     @property
     def _proposed(self) -> int:
-        """Calls of the proposer."""
+        """Number of the proposer's calls."""
         proposals = self.experiment.proposals
         return proposals.rounds * proposals.texts if proposals else 0
 
     @property
     def _longest(self) -> int:
-        """Tokens of the longest answer that any candidate allows."""
+        """Highest max_tokens of any candidate."""
         space = self.experiment.space
         ends = space.free["max_tokens"].ends if "max_tokens" in space.free else ()
         fixed = (self.experiment.baseline, space.start)
@@ -127,7 +127,7 @@ class Plan:
 
     @property
     def _tokens_in(self) -> tuple[float, float]:
-        """Of a call: the shortest text's first step, and the longest's with the longest history."""
+        """Prompt tokens of the smallest and the largest call: first step, and longest history."""
         task, opening = self.experiment.task, self.opening or Start("")
         letters = [
             sum(len(message.content) for message in chat(candidate, task, opening, ()))
@@ -141,13 +141,13 @@ class Plan:
         return min(letters) / LETTERS, max(letters) / LETTERS + shown * self._longest
 
     @property
-    def _tokens_in_told(self) -> str:
+    def _tokens_in_text(self) -> str:
         first, last = self._tokens_in
         if self._calls == inf:
-            return f"about {first:,.0f} to {last:,.0f} a call: an estimate, {LETTERS} characters a token"
+            return f"about {first:,.0f} to {last:,.0f} per call: an estimate, {LETTERS} characters per token"
         low, high = (min(self._calls * each, self.experiment.budget.tokens) for each in (first, last))
         return (
-            f"about {low:,.0f} to {high:,.0f}: an estimate, {LETTERS} characters a token,"
+            f"about {low:,.0f} to {high:,.0f}: an estimate, {LETTERS} characters per token,"
             " from the shortest first step to the longest history"
         )
 
@@ -164,8 +164,8 @@ class Plan:
         if budget.dollars < inf:
             return f"at most ${budget.dollars:.2f}"
         if self._calls == inf:
-            return "no limit of its own"
-        return f"at most about ${self._dollars(prices, others):.2f}, tokens in being an estimate"
+            return "unlimited"
+        return f"at most about ${self._dollars(prices, others):.2f}, as tokens in are an estimate"
 
     def _dollars(self, prices: Prices, others: Prices) -> float:
         each = round(self._tokens_in[1])
@@ -175,7 +175,7 @@ class Plan:
         )
 
     def _texts(self) -> dict[str, Candidate]:
-        """The baseline, and a candidate for each other template, by what they are called."""
+        """The baseline, and a candidate for each other template, by their names."""
         experiment, space = self.experiment, self.experiment.space
         own = experiment.baseline.template.name
         allowed = space.free["template"].ends if "template" in space.free else (space.start.template.name,)
@@ -188,19 +188,19 @@ class Plan:
 
     def _messages(self) -> Iterator[str]:
         task = self.experiment.task
-        unknown = Start("<what the environment shows at its reset; it is not opened for this>")
+        unknown = Start("<the environment's first observation; it is not opened for this plan>")
         opening = self.opening or unknown
         for name, candidate in self._texts().items():
             messages = chat(candidate, task, opening, ())
-            told = "\n".join(f"--- {message.role}\n{message.content}" for message in messages)
-            yield plain(f"===== {name}: the first step\n{told}")
+            text = "\n".join(f"--- {message.role}\n{message.content}" for message in messages)
+            yield plain(f"===== {name}: the first step\n{text}")
 
 
 async def opening_of(experiment: Experiment, environment: EnvironmentConfig) -> Start | None:
-    """What `environment` shows at its reset; None where it is not in this process, and is left alone.
+    """The first observation of an in-process `environment`; None for any other, which is not opened.
 
     Raises:
-        EnvError: it cannot be opened.
+        EnvError: It cannot be opened.
     """
     if environment.address or environment.image:
         return None
@@ -211,8 +211,8 @@ async def opening_of(experiment: Experiment, environment: EnvironmentConfig) -> 
 
 
 def _most(limit: float, more: str) -> str:
-    return "no limit of their own" if limit == inf else f"at most {limit:,.0f}{more}"
+    return "unlimited" if limit == inf else f"at most {limit:,.0f}{more}"
 
 
 def _minutes(minutes: float) -> str:
-    return "no limit of time" if minutes == inf else f"{minutes:g} minutes of search"
+    return "unlimited" if minutes == inf else f"{minutes:g} minutes of search"

@@ -1,6 +1,6 @@
-"""A Rehearsal: the first two steps of an episode, played with the baseline's prompt as a study plays them.
+"""A Rehearsal: the first two steps of an episode, played with the baseline's prompt as in a study.
 
-It owns how they are played and told; the doctor says what follows from them.
+It owns playing and describing them; the doctor reports the result.
 """
 
 import os
@@ -24,24 +24,24 @@ from lab.stats.format import number
 STEPS = 2
 
 LONGEST = 40
-"""Characters of an action that are shown."""
+"""Maximum characters of an action that are shown."""
 
 
 class _EnoughError(Exception):
-    """The way out of an episode whose first steps were played."""
+    """Ends an episode after its first steps."""
 
 
 async def rehearse(experiment: Experiment, session: Session) -> str:
-    """Play two steps, and say what came of each; an embedded model is started for it.
+    """Play two steps, and describe each; an embedded model is started for it.
 
     Raises:
-        LabError: model or environment failed, or none of the answers could be used.
+        LabError: Model or environment failed, or none of the answers could be used.
     """
     model = choose_model(experiment.model)
     steps = await _played(experiment, model, session)
     if (troubles := troubles_of(steps)).unusable:
         raise unusable(troubles, model, choose_environment(experiment.environment))
-    return "; ".join(map(_told, steps))
+    return "; ".join(map(_described, steps))
 
 
 async def _played(experiment: Experiment, model: ModelChoice, session: Session) -> Sequence[Step]:
@@ -61,7 +61,7 @@ async def _played(experiment: Experiment, model: ModelChoice, session: Session) 
     return steps
 
 
-def _told(step: Step) -> str:
+def _described(step: Step) -> str:
     action = " ".join(step.action.split())
     shown = action if len(action) <= LONGEST else f"{action[:LONGEST]} ..."
     done = ", done" if step.done else ""

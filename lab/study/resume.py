@@ -1,7 +1,7 @@
-"""Resume: whether a study begins, resumes, is finished already, or must not resume.
+"""Resume: whether a command starts, resumes or repeats a study, or must refuse.
 
-It owns that choice, and that one process at a time works on an experiment whose record is a file. What a
-study depends on is `lab.study.document`'s.
+It owns that choice, and that only one process works on an experiment whose record is a file. Comparing a
+study's inputs is `lab.study.document`'s.
 """
 
 import fcntl
@@ -29,18 +29,18 @@ from lab.study.document import (
 )
 
 MOST_LINES = 40
-"""Of a difference that is shown."""
+"""Maximum lines of a difference that are shown."""
 
 
 class StudyChangedError(ConfigError):
-    """What an unfinished study depends on is no longer what it was; `difference` shows it, line by line."""
+    """An unfinished study's inputs have changed; `difference` has the lines."""
 
     def __init__(self, study: str, difference: list[str]) -> None:
         super().__init__(
             "The experiment has changed since its study began, and the study is not finished.",
             where=study,
-            why="its episodes depend on what has changed, or a part of it that has begun does",
-            do="change it back; or use --fresh, which begins a new study and keeps the old one's record",
+            why="recorded episodes, or a phase that has started, depend on what has changed",
+            do="undo the change, or use --fresh to start a new study and keep the old record",
         )
         self.difference = difference
 
@@ -52,12 +52,12 @@ class StudyChangedError(ConfigError):
 def open_study(
     storage: Storage, experiment: Experiment, now: StudyDocument, *, fresh: bool
 ) -> tuple[Record, StudyTrials]:
-    """Return what to work on: the last study, where that resumes or is finished, or a new one.
+    """Return the study to work on: the last one if it can resume or is finished, else a new one.
 
-    A study that is not finished takes over what may change, such as a raised limit.
+    An unfinished study adopts changes that are allowed, such as a raised limit.
 
     Raises:
-        StudyChangedError: the last study is not finished, and depends on something else.
+        StudyChangedError: The last study is unfinished, and other inputs have changed.
         ConfigError: It is unfinished and its document is unreadable, or its sampler is not available.
     """
     store = storage.store
@@ -66,7 +66,7 @@ def open_study(
         if latest is not None:
             record = Record(store, *latest)
             trials = open_trials(storage, record.name, experiment)
-            if _goes_on(record, trials, experiment, now):
+            if _resumes(record, trials, experiment, now):
                 return record, trials.widened(distributions_of(experiment))
         made = (make_sampler(experiment), make_pruner(experiment))  # before anything is written
         name = store.begin(experiment.name, now.as_json())
@@ -79,8 +79,8 @@ def open_trials(storage: Storage, study: str, experiment: Experiment) -> StudyTr
     return StudyTrials.opened(storage.optuna, study, *made)
 
 
-def _goes_on(record: Record, trials: StudyTrials, experiment: Experiment, now: StudyDocument) -> bool:
-    """Whether the last study is the one to work on; it takes over what may change."""
+def _resumes(record: Record, trials: StudyTrials, experiment: Experiment, now: StudyDocument) -> bool:
+    """Whether to work on the last study, which adopts allowed changes."""
     over = any(trials.search.fact(key) is not None for key in ("judged", "stopped"))
     before = read_document(record.document)
     if before is None and not over:
@@ -105,27 +105,27 @@ def _reached(record: Record, trials: StudyTrials, experiment: Experiment) -> Rea
 
 @contextmanager
 def alone_on(store: Store, study: str) -> Iterator[None]:
-    """Keep out of a study that other workers on a shared storage are at; one that just died is waited for.
+    """Refuse a study on which other workers of a shared storage are working; wait for one that just died.
 
     Raises:
-        ConfigError: another process works on it.
+        ConfigError: Another process is working on it.
     """
     until_s = time.monotonic() + GRACE_S
     while not store.lead(study):
         if time.monotonic() > until_s:
             what = "Another process is working on this experiment's study."
-            raise ConfigError(what, where=study, do="--worker joins it; or stop it")
+            raise ConfigError(what, where=study, do="use --worker to join it, or stop it")
         time.sleep(BEAT_S)
     yield
 
 
 @contextmanager
 def alone(experiment: str, folder: Path) -> Iterator[None]:
-    """Keep other processes from working on the experiment's studies; the system undoes it however we end.
+    """Lock the experiment's studies for this process; the system releases the lock when it ends.
 
     Raises:
-        ConfigError: another process works on them.
-        LabError: nothing can be written there.
+        ConfigError: Another process is working on them.
+        LabError: The folder is not writable.
     """
     path = folder / f"{experiment}.lock"
     try:

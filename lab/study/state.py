@@ -1,7 +1,7 @@
-"""The StudyState: what a study is at a moment, as a value that follows from its trials and its record.
+"""The StudyState: the state of a study as a value, computed from its trials and its record.
 
-It owns that function, and nothing else: nothing is asked, played or written to know it. Whatever shows or
-judges a study reads this value, so that all say the same.
+It owns that function, which makes no calls and writes nothing. Everything that shows or judges a study reads
+this value, so that all agree.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from lab.verdict.verdict import Verdict, confirm, judge
 
 @dataclass(frozen=True)
 class Leader:
-    """From `at` on, in seconds since 1970, this trial led, with this mean over so many episodes."""
+    """The trial that led from `at` on (seconds since 1970), with its mean over its episodes."""
 
     at: float
     trial: int
@@ -39,12 +39,12 @@ class StudyState:
     """A study at a moment.
 
     Attributes:
-        trials: of the search, best first, the baseline among them.
-        headroom: None where the first candidates could not tell, or cannot yet.
-        leaders: in order of time.
-        judged: None before there is a verdict.
-        verdict: of what the holdout has so far; None while that is too little.
-        stopped: the error that ended the study for good; None where none did.
+        trials: Trials of the search with the baseline, best first.
+        headroom: Result of the warm-up test; None if there is none yet.
+        leaders: Leaders in order of time.
+        judged: Facts about the final verdict; None before it.
+        verdict: The verdict on the holdout so far; None while too little was played.
+        stopped: The error that ended the study for good; None if none did.
     """
 
     trials: tuple[Trial, ...]
@@ -56,7 +56,7 @@ class StudyState:
 
 
 def read_state(experiment: Experiment, record: Record, trials: StudyTrials) -> StudyState:
-    """Return what the study is now."""
+    """Return the current state."""
     search, facts = trials.search, trials.search.facts
     ranked = Standings(experiment, record.ended).ranked(search.known, expected(search))
     judged = facts.get("judged")
@@ -89,7 +89,7 @@ def _verdict(
 
 
 def _numbers(study: Trials) -> Sequence[int]:
-    """The trials of the search whose episodes a phase has, in the order in which they were chosen."""
+    """Numbers of the search's trials that play in a phase, in the order of choice."""
     return list(dict.fromkeys(one.user_attrs["trial"] for one in study.known if "trial" in one.user_attrs))
 
 
@@ -102,10 +102,10 @@ def _headroom(fact: Mapping[str, Any] | None) -> Headroom | None:
 def spending_of(
     experiment: Experiment, model: ModelChoice, record: Record, proposer: str | None = None
 ) -> Spending:
-    """Return what may be spent, less what was spent before by other processes.
+    """Return the spending, with the amounts that other processes have spent.
 
     Args:
-        proposer: the model that proposes texts, where it is another; None for what the environment says.
+        proposer: Name of a separate proposing model; None to read it from the environment variables.
     """
     spending = Spending(experiment.budget, earlier_minutes=record.earlier_minutes)
     prices = experiment.prices_of(model)

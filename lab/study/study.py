@@ -1,8 +1,8 @@
-"""A Study: the main job, from an experiment to a verdict: search, confirm, play the holdout, judge.
+"""A Study: from an experiment to a verdict: search, confirm, play the holdout, judge.
 
-It opens and closes what the job needs; each part's own work is in its own module. Where the budget ends
-before there is a verdict, the study ends with the best of its search, and resumes when the limit is raised.
-Several workers on one storage run it all, and each plays what no other does.
+It opens and closes the parts; each phase's work is in its own module. If the budget ends before a verdict,
+the study ends with the best of its search, and resumes when the limit is raised. Several workers on one
+storage all run it, and share the episodes.
 """
 
 import asyncio
@@ -44,8 +44,8 @@ class Study:
     """One run of an experiment.
 
     Args:
-        record: of its calls and episodes; what it holds is not done again.
-        trials: of the study.
+        record: Its calls and episodes, which are not repeated.
+        trials: Its trials in Optuna's storage.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Study:
         """End the search early, to continue with its best.
 
         Returns:
-            False where no search is running, or nothing has ended in it that could be judged.
+            False if no search is running, or it has nothing to judge yet.
         """
         search, searching = self._search, self._searching
         if search is None or searching is None or searching.done() or self.interrupted or not search.best(1):
@@ -78,20 +78,20 @@ class Study:
         return True
 
     async def run(self, opening: OpeningModel | None) -> PastStudy | Unvalidated:
-        """Search, and judge the best of it; what the record holds is not done again.
+        """Search, and judge the best candidates; recorded episodes are not repeated.
 
         Args:
-            opening: the model; None where the budget allows no call.
+            opening: The model; None if the budget allows no calls.
 
         Raises:
-            LabError: endpoint, environment or disk failed, or the budget ended before a candidate had played.
+            LabError: Endpoint, environment or disk failed, or the budget ended before a candidate had played.
         """
         known = (self.experiment, self.model, self._record, self.spending)
         parts_of = PartsOf(*known, self._on_failure, self._view.say)
         async with parts_of.opened(opening) as parts:
             if not self._record.store.shared:
                 self._lead()
-            gc.freeze()  # what was imported stays: each full collection walked it, 0.1 s without a call
+            gc.freeze()  # else each full collection walks all imported objects, which blocks for 0.1 s
             player = self._player(parts.model, parts.environment)
             search = self._search = Search(
                 self.experiment,
@@ -124,7 +124,7 @@ class Study:
         )
 
     def _rounds(self, proposer: Proposer | None) -> Rounds | None:
-        """What brings new texts and demonstrations; None where the experiment asks for neither."""
+        """The rounds of new texts and demonstrations; None if the experiment has neither."""
         if self.experiment.proposals is None and "demonstrations" not in self.experiment.space.free:
             return None
         return Rounds(
@@ -149,7 +149,7 @@ class Study:
         if not is_judged:
             return self._unvalidated(search, stopped_by)
         limit = stopped_by.where if stopped_by else ""
-        with self._record.store.exclusively():  # of several workers, one gives it
+        with self._record.store.exclusively():  # one of several workers sets it
             if self._trials.search.fact("judged") is None:
                 judged = Judged(self.spending.minutes, _now(), limit)
                 self._trials.search.state_fact("judged", asdict(judged))
@@ -164,7 +164,7 @@ class Study:
         return past
 
     async def _passed_on(self) -> None:
-        """Return once the worker that leads has the outcome: this one, where the one before has died."""
+        """Wait until the leading worker has the outcome; become the leader if it has died."""
         while self._trials.search.fact("passed_on") is None:
             if self._lead():
                 self._trials.search.state_fact("passed_on", True)
@@ -172,16 +172,16 @@ class Study:
                 await asyncio.sleep(BEAT_S)
 
     def _lead(self) -> bool:
-        """Whether this process writes to MLflow; of several workers one does."""
+        """Whether this process is the one worker that writes to MLflow."""
         if leads := self._record.store.lead(self._record.name):
             self._tracker.lead()
         return leads
 
     async def _judge(self, search: Search, unseen: Unseen) -> bool:
-        """Search, confirm the best, play the holdout; the baseline plays its part while the search runs out.
+        """Search, confirm the best, play the holdout; the baseline starts on it as the search runs out.
 
         Returns:
-            False where too little of the holdout was played to judge.
+            False if too little of the holdout was played to judge.
         """
         async with asyncio.TaskGroup() as group:
             baseline = group.create_task(self._baseline(search, unseen))
@@ -198,7 +198,7 @@ class Study:
             return await unseen.verdict(last, confirmed, baseline) is not None
 
     def _agreed(self, key: str, chosen: Sequence[Trial], search: Search) -> list[Trial]:
-        """Trials that all workers go on with: those of the first that has chosen."""
+        """The trials with which all workers continue: those that the first worker chose."""
         if not chosen:
             return []
         with self._record.store.exclusively():
@@ -215,22 +215,22 @@ class Study:
             await self._searching
         except asyncio.CancelledError:
             this = asyncio.current_task()
-            if not self.interrupted or (this and this.cancelling()):  # not the search alone is to end
+            if not self.interrupted or (this and this.cancelling()):  # more than the search was cancelled
                 raise
         if search.stopped_by is None:
             search.end()
 
     async def _baseline(self, search: Search, unseen: Unseen) -> Evaluation:
-        """The baseline on the holdout, from when the search begins nothing more."""
+        """Play the baseline on the holdout once the search starts no more episodes."""
         await search.all_begun.wait()
         if self.spending.time_is_up:
             more, limit = self.spending.minutes_for(unseen.calls_left()), self.spending.budget.minutes
-            about = f"the verdict will take about {max(more, 1):.0f} more"
+            about = f"the verdict will take about {max(more, 1):.0f} more minutes"
             self._view.say(f"The search's {limit:g} minutes are over; {about}.")
         return await unseen.baseline()
 
     async def _beat(self, search: Search, unseen: Unseen, player: Player) -> None:
-        """See what other workers do, and let them see that this one is alive; on a file there are none."""
+        """Exchange heartbeats and news with other workers, on a shared storage."""
         with suppress(asyncio.CancelledError):
             while self._record.store.shared:
                 self._lead()
@@ -245,7 +245,7 @@ class Study:
                 unseen.wake()
 
     def _unvalidated(self, search: Search, stopped_by: LabError | None) -> Unvalidated:
-        """What there is to say where no verdict can be given."""
+        """The result without a verdict."""
         self.spending.recount()
         return Unvalidated(
             self.experiment,
@@ -253,7 +253,7 @@ class Study:
             self._record.name,
             tuple(search.trials),
             self.spending,
-            stopped_by or LabError("Fewer than two seeds of the holdout ended for baseline and finalist."),
+            stopped_by or LabError("Baseline and finalist have fewer than two holdout seeds in common."),
             self.spending.minutes,
             _now(),
         )
@@ -278,11 +278,11 @@ class Study:
 
     def _on_proposals(self, number: int, proposals: Proposals) -> None:
         names = ", ".join(text.name for text in proposals.accepted) or "none"
-        refused = f"{len(proposals.refused)} refused, {proposals.duplicates} known already"
+        refused = f"{len(proposals.refused)} refused, {proposals.duplicates} duplicates"
         self._view.say(f"Round {number} of proposals: {names} join the race; {refused}.")
         self._tracker.proposals(number, proposals)
 
 
 def _now() -> str:
-    """ISO 8601, UTC."""
+    """The current time, ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,9 +1,9 @@
 """Unseen episodes: confirmation and holdout, played on seeds that the search never plays.
 
 It owns these seeds and the order of the two phases. Each phase is a separate Optuna study with a waiting
-trial for each episode, so that workers share them. Where the budget has no room for all episodes, those that
-were played are judged: the holdout takes precedence over the confirmation, and the baseline leaves each of
-its episodes its pair. What the figures mean is `lab.verdict.verdict`'s.
+trial for each episode, so that workers share them. If the budget has no room for all episodes, the played
+ones are judged: the holdout takes precedence over the confirmation, and the baseline leaves room for the
+finalist's episode on each seed. Judging is `lab.verdict.verdict`'s.
 """
 
 import asyncio
@@ -25,12 +25,12 @@ from lab.storage.trials import StudyTrials, Trials
 from lab.verdict.verdict import Confirmed, Verdict, confirm, finalists, judge
 
 Announce = Callable[[str, str], None]
-"""Takes a phase's name and a sentence about it."""
+"""Called with a phase's name and a sentence about it."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Confirmation or holdout: its seeds, its Optuna study, and the trials of it that this process plays."""
+    """Confirmation or holdout: its seeds, its Optuna study, and the trials that this process plays."""
 
     seeds: range
     study: Trials
@@ -38,10 +38,10 @@ class Phase:
 
 
 class Unseen:
-    """The phases after the search, of one process.
+    """The phases after the search, in one process.
 
     Args:
-        announce: called as a phase begins.
+        announce: Called at the start of a phase.
     """
 
     def __init__(
@@ -60,24 +60,24 @@ class Unseen:
         self._changed = asyncio.Event()
 
     def beat(self) -> None:
-        """Let other workers see that what this process plays is alive."""
+        """Record heartbeats of this process's trials."""
         for phase in (self.confirmation, self.holdout):
             phase.study.beat(list(phase.running.values()))
 
     def wake(self) -> None:
-        """Look again: something has changed elsewhere."""
+        """Take in what other processes have changed."""
         self._changed.set()
 
     def leave(self) -> None:
-        """Let other workers go on with what this process plays."""
+        """Hand over this process's trials to other workers."""
         for phase in (self.confirmation, self.holdout):
             phase.study.hand_over(list(phase.running.values()))
 
     async def baseline(self) -> Evaluation:
-        """The baseline on the holdout.
+        """Play the baseline on the holdout.
 
         Raises:
-            LabError: all of its episodes failed.
+            LabError: All of its episodes failed.
         """
         each, baseline = self._pair_calls, self._experiment.baseline
         self._retry(baseline)
@@ -89,24 +89,24 @@ class Unseen:
         return evaluation
 
     async def confirmed(self, best: Sequence[Trial]) -> tuple[Confirmed, ...]:
-        """The search's best on fresh seeds."""
+        """Play the search's best candidates on fresh seeds."""
         self._announce("confirmation", f"Confirming {_names(best)} on fresh seeds.")
         kept = self._experiment.verdict.episodes * self._pair_calls
         played = await self._played(best, self.confirmation, dict.fromkeys(self.confirmation.seeds, kept))
         return confirm(played, self._experiment.verdict.confidence)
 
     def finalists(self, best: Sequence[Trial], confirmed: tuple[Confirmed, ...]) -> Sequence[Trial]:
-        """The best of the confirmed; of the search's `best` where none was confirmed."""
+        """The best confirmed candidates; the first of `best` if none was confirmed."""
         table, objective = self._experiment.verdict, self._experiment.objective
         return finalists(confirmed, objective, table.finalists, table.judge) or best[: table.finalists]
 
     async def verdict(
         self, last: Sequence[Trial], confirmed: tuple[Confirmed, ...], baseline: "asyncio.Task[Evaluation]"
     ) -> Verdict | None:
-        """The finalists beside the baseline.
+        """Play the finalists on the holdout, and judge them against the baseline.
 
         Returns:
-            None where fewer than two seeds were played by the baseline and a finalist alike.
+            None if the baseline and a finalist have fewer than two seeds in common.
         """
         table, objective = self._experiment.verdict, self._experiment.objective
         self._announce("holdout", f"Playing the sealed holdout with {_names(last)}.")
@@ -115,7 +115,7 @@ class Unseen:
         return verdict if verdict.finalists else None
 
     def calls_left(self) -> int:
-        """Calls that these phases still take at most."""
+        """Maximum calls that these phases still need."""
         first = self._experiment.seed + CONFIRMATION
         done = sum(seed >= first for _, seed in self._record.ended) * self._experiment.task.max_steps
         return max(self._experiment.verdict_calls - done, 0)
@@ -129,7 +129,7 @@ class Unseen:
     async def _play(
         self, phase: Phase, candidates: Mapping[int, Candidate], later: Mapping[int, int]
     ) -> None:
-        """Play all of the phase's episodes of these candidates that have not ended; workers share them."""
+        """Play all unfinished episodes of these candidates in the phase; workers share them."""
         wanted = {one.digest: one for one in candidates.values()}
         self._enqueue(phase, candidates)
         refused = False
@@ -161,7 +161,7 @@ class Unseen:
                         phase.study.enqueue({}, **attributes)
 
     def _ask(self, phase: Phase, wanted: Mapping[str, Candidate]) -> tuple[optuna.Trial, EpisodeKey] | None:
-        """Begin the next waiting trial, or one of a process that died; None where a worker was faster."""
+        """Start the next waiting trial, or one of a dead process; None if a worker was faster."""
         with self._record.store.exclusively():
             phase.study.read()
             waiting = self._waiting(phase, wanted)
@@ -176,7 +176,7 @@ class Unseen:
         return trial, _key(chosen)
 
     def _waiting(self, phase: Phase, wanted: Mapping[str, Candidate]) -> list[optuna.trial.FrozenTrial]:
-        """Trials that nobody plays: where no other process can be at work, running ones of another too."""
+        """Trials that no process plays; on a file this includes running trials of an earlier process."""
         left = () if self._record.store.shared else (TrialState.RUNNING,)
         return [
             one
@@ -185,7 +185,7 @@ class Unseen:
         ]
 
     def _is_over(self, phase: Phase, wanted: Mapping[str, Candidate], *, refused: bool) -> bool:
-        """Whether nothing is played any more, and nothing waits that the budget has room for."""
+        """Whether nothing is being played, and nothing waits for which the budget has room."""
         if refused and not self._record.store.shared:
             return True
         open_ones = (TrialState.RUNNING,) if refused else (TrialState.RUNNING, TrialState.WAITING)
@@ -199,7 +199,7 @@ class Unseen:
     ) -> None:
         try:
             self._tell(phase, trial, await self._player.episode(candidate, seed, later_calls=later_calls))
-        except BudgetError as error:  # its trial stays open, or waits: it is played once the limit is raised
+        except BudgetError as error:  # its trial stays open or waiting until the limit is raised
             self._player.stopped_by = error
             if self._record.store.shared:
                 phase.study.hand_over([phase.running.pop(trial.number)])
@@ -218,7 +218,7 @@ class Unseen:
             phase.study.tell(trial, TrialState.FAIL)
 
     def _retry(self, baseline: Candidate) -> None:
-        """Where all of the baseline's episodes failed in an earlier process, let them be played again."""
+        """If all of the baseline's episodes failed in an earlier process, play them again."""
         keys = [(baseline.digest, seed) for seed in self.holdout.seeds]
         if all(isinstance(self._record.ended.get(key), FailedEpisode) for key in keys):
             for key in keys:

@@ -1,5 +1,5 @@
 """Tracking: a study in MLflow, as runs, metrics, traces and a registered prompt.
 
-It owns the names and forms that MLflow shows, and the thread that writes them. It only watches.
-It leaves deciding to others: a study runs the same where MLflow fails.
+It owns the names and forms that MLflow shows, and the thread that writes them.
+It decides nothing: a study runs the same if MLflow fails.
 """

@@ -1,7 +1,7 @@
-"""MLflow's own database file: made under another name and renamed once it is whole.
+"""MLflow's default database file: created under another name, and renamed once it is complete.
 
-MLflow makes it in some hundred statements, a few seconds, and cannot continue where a kill ended it. A file
-that such a kill left holds nothing and is moved aside. Servers and other databases are left to MLflow.
+MLflow creates it in about a hundred statements, in a few seconds, and cannot continue after a kill. A file
+that such a kill left contains no runs and is moved away. Servers and other databases are MLflow's.
 """
 
 import fcntl
@@ -17,20 +17,20 @@ from urllib.parse import quote
 from sqlalchemy import make_url
 
 SEEDED = frozenset({"alembic_version", "workspaces"})
-"""Tables in which a migration writes rows; in a whole database there is also an experiment, `Default`."""
+"""Tables in which a migration writes rows; a complete database also has an experiment, `Default`."""
 
 STILL_S = 10.0
-"""Seconds without a write after which nobody is making the database any more."""
+"""Seconds without a write after which no process is creating the database."""
 
 
 def prepare(uri: str, say: Callable[[str], None]) -> None:
-    """Make the database at `uri` if it is a file that is absent or half made.
+    """Create the database at `uri` if it is a file that is absent or incomplete.
 
     Args:
-        say: gets a line where a half-made file was moved aside.
+        say: Called with a line if an incomplete file was moved away.
 
     Raises:
-        OSError, sqlite3.Error, mlflow.MlflowException: it cannot be read or made.
+        OSError, sqlite3.Error, mlflow.MlflowException: It cannot be read or created.
     """
     path = database_file(uri)
     if path is None:
@@ -40,7 +40,7 @@ def prepare(uri: str, say: Callable[[str], None]) -> None:
         if is_half_made(path):
             _wait_until_still(path)
             if is_half_made(path):
-                say(f"MLflow's {path} was half made by a command that was killed: moved to {_aside(path)}.")
+                say(f"MLflow's {path} was incomplete after a kill: moved to {_aside(path)}.")
         if not path.exists():
             _make(path)
 
@@ -54,10 +54,10 @@ def database_file(uri: str) -> Path | None:
 
 
 def is_half_made(path: Path) -> bool:
-    """Whether the file is a database in which MLflow has never finished its first start.
+    """Whether the file is a database that MLflow has not finished creating.
 
     Raises:
-        sqlite3.Error: it cannot be read.
+        sqlite3.Error: It cannot be read.
     """
     if not path.is_file():
         return False
@@ -67,7 +67,7 @@ def is_half_made(path: Path) -> bool:
         except sqlite3.OperationalError:
             raise
         except sqlite3.DatabaseError:
-            return False  # no database at all: MLflow says so
+            return False  # not a database: MLflow reports it
         tables = {name for (name,) in names if not name.startswith("sqlite_")}
         return not any(_has_rows(database, table) for table in tables - SEEDED)
 
@@ -78,13 +78,13 @@ def _has_rows(database: sqlite3.Connection, table: str) -> bool:
 
 
 def _wait_until_still(path: Path) -> None:
-    """Another process may be making it at this moment: `mlflow ui`, for one."""
+    """Wait until no other process, such as `mlflow ui`, is creating it."""
     while is_half_made(path) and abs(time.time() - path.stat().st_mtime) < STILL_S:
         time.sleep(0.2)
 
 
 def _aside(path: Path) -> Path:
-    """Move the file to the first free name, with its journal, which must not meet a new database."""
+    """Move the file and its journal, which must not be applied to a new database, to the first free name."""
     aside = next(one for number in count(1) if not (one := Path(f"{path}.broken-{number}")).exists())
     for suffix in ("-journal", "-wal", "-shm", ""):
         with suppress(FileNotFoundError):
@@ -98,7 +98,7 @@ def _make(path: Path) -> None:
     made = Path(f"{path}.new")
     for suffix in ("-journal", ""):  # of an earlier attempt that was killed
         Path(f"{made}{suffix}").unlink(missing_ok=True)
-    made.touch()  # where nothing can be written, MLflow would try for minutes
+    made.touch()  # fail at once if nothing can be written: MLflow would try for minutes
     address = f"sqlite:///{quote(str(made))}"
     mlflow.MlflowClient(tracking_uri=address).search_experiments(max_results=1)
     made.rename(path)
@@ -106,7 +106,7 @@ def _make(path: Path) -> None:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep other commands of the lab from making a database in this folder at the same time."""
+    """Keep other commands of the lab from creating a database in this folder at the same time."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks

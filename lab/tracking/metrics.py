@@ -1,6 +1,6 @@
-"""Figures and texts of a run in MLflow: what an evaluation, an interval and a frozen prompt come to there.
+"""Metrics and texts of MLflow runs, from evaluations, intervals and frozen prompts.
 
-It owns their names, which are the same for every kind of run.
+It owns the metrics' names, which are the same for every kind of run.
 """
 
 import hashlib
@@ -19,27 +19,27 @@ from lab.stats.intervals import Estimate, t_interval
 from lab.submission.frozen import FrozenPrompt
 
 LONGEST = 20_000
-"""Characters of one text (a message, an action, an observation) that MLflow gets; the record has all."""
+"""Maximum characters of a text (message, action, observation) sent to MLflow; the record has all."""
 
 _NOTE = 40
-"""Characters of the note on what was cut, at most."""
+"""Maximum characters of the note about a cut."""
 
 
 def cut(text: str, most: int = LONGEST) -> str:
-    """`text` with `most` characters at most, the last of which say how many are missing."""
+    """`text` in at most `most` characters, which end in a note of how many are missing."""
     if len(text) <= most:
         return text
     return f"{text[: most - _NOTE]} [... {len(text) - most + _NOTE:,} characters more]"
 
 
 def safe_name(name: str, others: str = r"[^a-zA-Z0-9_.-]") -> str:
-    """`name` with a dash for each of `others`, which MLflow refuses; distinct names stay distinct."""
+    """`name` with a dash for each of `others`, which MLflow rejects; distinct names stay distinct."""
     safe = re.sub(others, "-", name)
     return safe if safe == name else f"{safe[:200]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def run_figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
-    """Of every child run, by the same names; the interval is its own, and corrected for no other."""
+    """Metrics of a child run; its interval is not corrected for multiple comparisons."""
     judged = evaluation.measure
     figures = {
         f"{judged}_mean": evaluation.mean,  # first: MLflow's compare view opens with it
@@ -70,14 +70,14 @@ def run_figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
 
 
 def trouble_figures(troubles: Troubles) -> dict[str, float]:
-    """Shares of the answers that could not be used, in [0, 1]; none where all could."""
+    """Shares of unusable answers, in [0, 1]; empty if all were usable."""
     kinds = {"empty": ["empty"], "no_action": ["no_action"], "refused": ["refused"], "fallback": FALLBACK}
     shares = {f"share_{name}": troubles.share_of(*which) for name, which in kinds.items()}
     return {name: share for name, share in shares.items() if share}
 
 
 def outcome_figures(frozen: FrozenPrompt) -> dict[str, float]:
-    """Of the parent run; a price that was not given is no figure."""
+    """Metrics of the parent run; without a cost if a price is unknown."""
     evidence, cost = frozen.evidence, frozen.provenance
     figures = {
         "frozen_return": evidence.frozen_return,
@@ -99,23 +99,23 @@ def outcome_figures(frozen: FrozenPrompt) -> dict[str, float]:
 
 
 def began_ms(evaluation: Evaluation) -> int | None:
-    """When its first episode began; None where that was not kept."""
+    """Start of its first episode, in ms since 1970; None if not recorded."""
     return min((int(one.began * 1000) for one in evaluation.episodes if one.began), default=None)
 
 
 def ended_ms(evaluation: Evaluation) -> int | None:
-    """When its last episode ended, as far as the durations of its steps tell."""
+    """End of its last episode, in ms since 1970, from the durations of its steps."""
     ends = (one.began + one.duration_s for one in evaluation.episodes if one.began)
     return max((int(end * 1000) for end in ends), default=None)
 
 
 def interval_figures(name: str, estimate: Estimate) -> dict[str, float]:
-    """A mean and its ends."""
+    """A mean and the ends of its interval."""
     return {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def prompt_text(evaluation: Evaluation, episode: Episode) -> str:
-    """The chat before the first and before the last step of one of its episodes, as it was sent."""
+    """The messages sent before the first and the last step of an episode."""
     parts = []
     for steps in ((), episode.steps[:-1]):
         messages = chat(evaluation.candidate, evaluation.task, episode.start, steps)
@@ -125,7 +125,7 @@ def prompt_text(evaluation: Evaluation, episode: Episode) -> str:
 
 
 def episodes_json(episodes: Iterable[Episode], task: Task) -> str:
-    """A line an episode: with an indent, Python would write it ten times as slowly."""
+    """A JSON line per episode: with an indent, Python would take ten times as long."""
     lines = [json.dumps(_episode_table(episode, task)) for episode in episodes]
     return "[\n" + ",\n".join(lines) + "\n]\n"
 

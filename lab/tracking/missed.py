@@ -1,7 +1,6 @@
-"""What MLflow did not take of a study, and why, in its own words.
+"""The items of a study that MLflow did not take, with its reasons.
 
-It owns how failures are counted and told: many that are alike are one line. Who tries again is
-`lab.tracking.tracker`'s.
+It owns counting and reporting failures: similar ones share a line. Retries are `lab.tracking.tracker`'s.
 """
 
 import re
@@ -11,19 +10,19 @@ from collections.abc import Callable
 from lab.errors import plain, without_credentials
 
 MOST_CHARACTERS = 300
-"""Of a reason: some of MLflow's hold a whole SQL statement."""
+"""Maximum characters of a reason: some of MLflow's contain a whole SQL statement."""
 
 NAMED = 3
-"""Items that a line names before it counts the others."""
+"""Maximum items that a line names; more are counted."""
 
 STUDY = "the study"
 
 
 class Missed:
-    """The items that were refused and not taken later; a reason is told when it first occurs.
+    """The items that MLflow did not take, not even later; warns when a reason first occurs.
 
     Attributes:
-        whole: nothing of the study was taken, since the store could not be opened.
+        whole: Whether the whole study is missing, because the store could not be opened.
     """
 
     def __init__(self, warn: Callable[[str], None]) -> None:
@@ -33,7 +32,7 @@ class Missed:
         self._items = dict[str, str]()
 
     def add(self, what: str, error: Exception | str) -> None:
-        """MLflow refused `what`."""
+        """Record that MLflow did not take `what`."""
         reason = _reason(error)
         kind = re.sub(r"\b[0-9a-f]{16,}\b|\d+", "#", reason)  # ids differ where the cause is the same
         if kind not in self._reasons:
@@ -42,22 +41,22 @@ class Missed:
         self._items[what] = self._reasons[kind]
 
     def took(self, what: str) -> None:
-        """MLflow took `what`, perhaps at a second attempt."""
+        """Record that MLflow took `what`, perhaps at a second attempt."""
         self._items.pop(what, None)
 
     def add_all(self, error: Exception) -> None:
-        """The store could not be opened."""
+        """Record that the store could not be opened."""
         self.whole = True
         self.add(STUDY, error)
 
     def took_all(self) -> None:
-        """The store is open."""
+        """Record that the store is open."""
         self.whole = False
         self.took(STUDY)
 
     @property
     def lines(self) -> list[str]:
-        """A line for each reason, with what was refused for it."""
+        """A line for each reason, with its items."""
         by_reason = defaultdict[str, list[str]](list)
         for what, reason in list(self._items.items()):
             by_reason[reason].append(what)
@@ -65,16 +64,16 @@ class Missed:
 
 
 def is_gone(error: Exception) -> bool:
-    """Whether MLflow's server did not answer at all, so that any other request would wait as long."""
-    told = str(error)
-    return bool(re.search(r"failed with (timeout )?exception", told)) and "too many" not in told
+    """Whether MLflow's server did not answer at all, so that other requests would wait as long."""
+    text = str(error)
+    return bool(re.search(r"failed with (timeout )?exception", text)) and "too many" not in text
 
 
 def _reason(error: Exception | str) -> str:
-    told = " ".join(str(error).split())
+    text = " ".join(str(error).split())
     if isinstance(error, Exception):
-        told = f"{type(error).__name__}: {told}"
-    return plain(without_credentials(told))[:MOST_CHARACTERS]
+        text = f"{type(error).__name__}: {text}"
+    return plain(without_credentials(text))[:MOST_CHARACTERS]
 
 
 def _listed(items: list[str]) -> str:

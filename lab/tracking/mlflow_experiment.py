@@ -1,6 +1,6 @@
-"""The experiment in MLflow: its store opened, itself found, restored or created, a study's own table of runs.
+"""The experiment in MLflow: opens the store, finds, restores or creates the experiment, saves a study's view.
 
-It owns MLflow's manners in this process: how long it tries, and that it prints nothing.
+It owns MLflow's settings in this process: its timeouts and retries, and that it prints nothing.
 """
 
 import json
@@ -18,33 +18,33 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MOST_NOTE = 20_000
-"""Characters that MLflow takes of an experiment's tag."""
+"""Maximum characters of an experiment's tag in MLflow."""
 
 REQUEST = {"MAX_RETRIES": "3", "TIMEOUT": "30"}
-"""Of requests to a server, where MLflow's own variables say nothing: it would try 7 times for 120 s each."""
+"""Defaults for requests to a server, unless MLflow's own variables are set: it would try 7 times 120 s."""
 
 
 def open_client(say: Callable[[str], None]) -> "MlflowClient":
-    """A client of the store at `MLFLOW_TRACKING_URI`, or of MLflow's own default, made if it is absent."""
+    """A client of the store at `MLFLOW_TRACKING_URI`, or of MLflow's default one, created if absent."""
     for name, value in REQUEST.items():
         os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # stdout is the result's alone
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # stdout is for the result only
     import mlflow
 
-    for name in ("mlflow", "alembic"):  # the lab says what fails, and nobody needs each table of a new store
+    for name in ("mlflow", "alembic"):  # the lab reports failures; a new store logs every table
         logging.getLogger(name).setLevel(logging.CRITICAL)
     prepare(mlflow.get_tracking_uri(), say)
     return mlflow.MlflowClient()
 
 
 def active_experiment(client: "MlflowClient", experiment: Experiment, say: Callable[[str], None]) -> str:
-    """The experiment's id; one that was deleted in MLflow is restored, with its runs."""
+    """The experiment's id; a deleted one is restored, with its runs."""
     found = client.get_experiment_by_name(experiment.name)
     if found is None:
         return _create(client, experiment)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
-        say(f"The experiment {experiment.name!r} was deleted in MLflow: it is restored there, with its runs.")
+        say(f"The experiment {experiment.name!r} was deleted in MLflow; restoring it with its runs.")
     return str(found.experiment_id)
 
 
@@ -60,7 +60,7 @@ def _create(client: "MlflowClient", experiment: Experiment) -> str:
 def save_view(
     client: "MlflowClient", experiment: Experiment, experiment_id: str, study: str, parent: str
 ) -> None:
-    """Keep a view of the table of runs, as MLflow's page does under Views: this study's, best first."""
+    """Save a view of MLflow's table of runs: the study's runs, best first."""
     judged = experiment.objective.maximise
     ends = (f"{judged}_{end}" for end in ("mean", "low", "high"))
     figures = (*ends, f"{OTHER[judged]}_mean", "episodes", "tokens_per_episode")
@@ -79,5 +79,5 @@ def save_view(
 
 
 def view_url(experiment_id: str, study: str) -> str:
-    """The address of that view on MLflow's page."""
+    """The relative URL of that view in MLflow."""
     return f"#/experiments/{experiment_id}/runs?viewStateShareKey={safe_name(study)}"

@@ -1,8 +1,8 @@
 """The Registry: the frozen prompt in MLflow's Prompt Registry, under the experiment's name.
 
-It owns the form there: a chat prompt in Jinja's placeholders and conditions, which MLflow fills in one pass
-as the lab does its own, and the model's configuration beside it. What plays is the frozen file; this is for
-people, and for programs that read prompts from MLflow.
+It owns the form there: a chat prompt with Jinja's placeholders and conditions, which MLflow fills in one
+pass, and the model's configuration. The lab plays the frozen file; this is for people, and for programs that
+read prompts from MLflow.
 """
 
 import re
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import PromptVersion
 
 ALIAS = "frozen"
-"""Of the version that was frozen last."""
+"""Alias of the version that was frozen last."""
 
 WITHOUT_VALUE = frozenset({"history", "reward", "schema"})
-"""Placeholders that may have no value, as an observation's field may; a paragraph with one is left out."""
+"""Placeholders that may have no value, like observation fields; a paragraph with one is then left out."""
 
 GAP = "\n\n"
-"""Between paragraphs."""
+"""Separator of paragraphs."""
 
 _BRACE = re.compile(r"\{(?=[{%#]|\Z)")
 
 
 def register(client: "MlflowClient", frozen: FrozenPrompt, run: str) -> str:
-    """Register `frozen`, or find it registered; it has the alias, and is linked to `run`.
+    """Register `frozen` unless it is registered, set the alias, and link it to `run`.
 
     Returns:
         `name/version`.
@@ -42,12 +42,12 @@ def register(client: "MlflowClient", frozen: FrozenPrompt, run: str) -> str:
 
 
 def prompt_name(experiment: str) -> str:
-    """The experiment's name, within what a prompt's may have."""
+    """The experiment's name, in characters that a prompt's name allows."""
     return safe_name(experiment)
 
 
 def _registered(client: "MlflowClient", name: str, frozen: FrozenPrompt) -> "PromptVersion | None":
-    """The version with this candidate, tuned on this model."""
+    """The version with this candidate and model; None if there is none."""
     if client.get_prompt(name) is None:
         return None
     digest, token = frozen.candidate.digest, None
@@ -84,7 +84,7 @@ def _new(client: "MlflowClient", name: str, frozen: FrozenPrompt) -> "PromptVers
 
 
 def _model_config(frozen: FrozenPrompt) -> dict[str, object]:
-    """In MLflow's words; what it has no word for (the history shown) goes by the lab's."""
+    """The candidate's settings by MLflow's names, or the lab's if MLflow has none."""
     sampling, context = frozen.candidate.sampling, frozen.candidate.context
     return {
         "model_name": frozen.model.name,
@@ -101,7 +101,7 @@ def _model_config(frozen: FrozenPrompt) -> dict[str, object]:
 
 
 def _messages(frozen: FrozenPrompt) -> list[dict[str, str]]:
-    """The chat before a step: system text, demonstrations, turn text; placeholders still open."""
+    """The messages before a step (system, demonstrations, turn), with their placeholders."""
     template, max_steps = frozen.candidate.template, str(frozen.task.max_steps)
     messages = [{"role": "system", "content": jinja(template.system)}]
     for shown in frozen.candidate.demonstrations:
@@ -113,10 +113,10 @@ def _messages(frozen: FrozenPrompt) -> list[dict[str, str]]:
 
 
 def jinja(text: str) -> str:
-    """A template's text in the language of MLflow's prompts: the same values give the same text.
+    """A template's text in the syntax of MLflow's prompts: the same values give the same text.
 
-    A field's name has an underscore there for its dot. Where each paragraph may be without a value, the last
-    is taken to have one.
+    A field's name has an underscore in place of its dot. If every paragraph may lack a value, the last one is
+    assumed to have it.
     """
     parts = [(_paragraph(part), _conditions(part)) for part in paragraphs(text)]
     always = next((index for index, (_, conditions) in enumerate(parts) if not conditions), len(parts) - 1)
@@ -140,10 +140,10 @@ def _conditions(paragraph: Paragraph) -> list[str]:
 
 
 def variable(placeholder: str) -> str:
-    """A placeholder's name in MLflow's language."""
+    """A placeholder's name in MLflow's syntax."""
     return placeholder.replace(".", "_")
 
 
 def _literal(text: str) -> str:
-    """Text that is meant as it is: a brace that could begin something is quoted."""
+    """Literal text, with braces quoted that could start Jinja syntax."""
     return _BRACE.sub("{% raw %}{{% endraw %}", text)

@@ -1,9 +1,8 @@
-"""What the lab writes to MLflow: a parent run a study, a child run a trial, by the names used everywhere.
+"""The lab's runs in MLflow: a parent run per study, a child run per trial.
 
-It owns what is written when, and that one refused item costs no other; it blocks, and raises where nothing
-can be written. When it is called is `lab.tracking.tracker`'s;
-figures, traces, the registered prompt and the description have modules of their own. What is told again is
-written over, and adds nothing.
+It owns what is written when, and that a rejected item affects no other. It blocks, and raises if nothing can
+be written; `lab.tracking.tracker` calls it. Metrics, traces, the registered prompt and the description have
+separate modules. An event that is repeated overwrites the earlier one.
 """
 
 import json
@@ -46,7 +45,7 @@ from lab.verdict.verdict import Verdict
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 MOST_PARAM, MOST_TAG = 6_000, 8_000
-"""Characters that MLflow takes of a parameter and of a run's tag."""
+"""Maximum characters of a parameter and of a run's tag in MLflow."""
 
 
 class MlflowStore:
@@ -77,8 +76,8 @@ class MlflowStore:
             self._client.log_text(self._parent, experiment.text, "experiment.toml")
 
     def _parent_run(self) -> str:
-        """The study's run, a new one or the one that is there, with all that is known of it."""
-        name = self._record.name  # which may hold what MLflow's filters cannot
+        """The id of the study's run: a new one, or the existing one with its child runs."""
+        name = self._record.name  # it may contain characters that MLflow's filters do not allow
         run = self._found("tags.kind = 'study'").get(name)
         if run is None:
             tags = {"mlflow.note.content": unfinished(self._experiment), "kind": "study", **self._model_tags}
@@ -90,9 +89,9 @@ class MlflowStore:
         return run
 
     def trial(self, trial: Trial) -> None:
-        """A child run, written anew with each rung: settings, figures, first prompt and episodes so far.
+        """Write a trial's child run after each rung: settings, metrics, first prompt, episodes so far.
 
-        On the parent run the race is drawn by episodes: who is in front, and how many may still win.
+        The parent run gets the race by episodes: the leader's mean, and how many trials still compete.
         """
         evaluation = trial.evaluation
         tags = {"race": "dropped" if trial.dropped else "alive"}
@@ -112,15 +111,15 @@ class MlflowStore:
             self._log(self._parent, race, step=played, at_ms=ended_ms(evaluation))
 
     def headroom(self, headroom: Headroom) -> None:
-        """The headroom test, on the parent run."""
+        """Write the warm-up test to the parent run."""
         ahead = headroom.ahead
         figures = {"ahead": ahead.mean, "low": ahead.low, "high": ahead.high, "p_value": headroom.p_value}
-        told = {f"headroom_{key}": value for key, value in figures.items()}
+        metrics = {f"headroom_{key}": value for key, value in figures.items()}
         tags = {"headroom": "found" if headroom.found else "none seen"}
-        self._log(self._parent, told, at_ms=self._began_ms, tags=tags)
+        self._log(self._parent, metrics, at_ms=self._began_ms, tags=tags)
 
     def proposals(self, number: int, proposals: Proposals) -> None:
-        """A round's texts, and why others were refused."""
+        """Write a round's texts, and the reasons for refused ones."""
         figures = {
             "proposals_accepted": len(proposals.accepted),
             "proposals_refused": len(proposals.refused),
@@ -132,7 +131,7 @@ class MlflowStore:
         self._client.log_text(self._parent, json.dumps(table, indent=1), f"proposals-{number}.json")
 
     def verdict(self, verdict: Verdict) -> None:
-        """Confirmation and holdout: a child run for each that played there."""
+        """Write a child run for each candidate of confirmation and holdout."""
         some = self._experiment.tracking.traces
         for one in verdict.confirmed:
             self._unseen("confirmation", one.trial.name, one.unseen, {}, some)
@@ -152,7 +151,7 @@ class MlflowStore:
         self._write(f"{kind}-{name}", kind, unseen, figures, {}, traces)
 
     def frozen(self, frozen: FrozenPrompt) -> None:
-        """The outcome, on the parent run: what was frozen, its evidence, and what it all cost."""
+        """Write the outcome to the parent run: the frozen prompt, its evidence, the cost."""
         self._log(
             self._parent,
             outcome_figures(frozen),
@@ -168,11 +167,11 @@ class MlflowStore:
             prompt = register(self._client, frozen, self._parent)
             self._log(self._parent, tags={"prompt": prompt})
         view = view_url(self._experiment_id, self._record.name)
-        told = description(self._experiment, frozen, prompt, view)
-        self._log(self._parent, tags={"mlflow.note.content": told})
+        note = description(self._experiment, frozen, prompt, view)
+        self._log(self._parent, tags={"mlflow.note.content": note})
 
     def report(self, page: str) -> None:
-        """The report on the study, as an artifact of the parent run."""
+        """Write the report as an artifact of the parent run."""
         self._client.log_text(self._parent, page, "report.html")
 
     def end(self, status: Status) -> None:
@@ -188,7 +187,7 @@ class MlflowStore:
         tags: Mapping[str, str],
         traces: int,
     ) -> None:
-        """A child run as it stands; it lasts from its first episode's beginning to its last one's end."""
+        """Write a child run, which lasts from the start of its first episode to the end of its last one."""
         whole = self._record.episodes_of(evaluation.candidate.digest, list(evaluation.values))
         run = self._runs.get(name)
         if run is None:
@@ -197,7 +196,7 @@ class MlflowStore:
             run = self._runs[name] = self._create_run(name, known, began_ms(evaluation))
         if evaluation.troubles.troubled:
             tags = {**tags, "troubles": troubles_text(evaluation.troubles)}
-        if name not in self._begun:  # by this process: what an earlier one could not write is made up for
+        if name not in self._begun:  # by this process: an earlier one may have failed to write it
             self._begin(run, name, evaluation, whole)
         figures, ended = dict[str, float](), ended_ms(evaluation)
         if evaluation.episodes:
@@ -211,7 +210,7 @@ class MlflowStore:
             self._trace(run, name, evaluation, whole, traces)
 
     def _begin(self, run: str, name: str, evaluation: Evaluation, whole: Sequence[Episode]) -> None:
-        """What does not change while the run's candidate plays on."""
+        """Write what does not change as the candidate plays more episodes."""
         with self._item(f"the settings of {name}"):
             self._log(run, params=evaluation.candidate.settings)
         if whole:
@@ -222,7 +221,7 @@ class MlflowStore:
     def _trace(
         self, run: str, name: str, evaluation: Evaluation, whole: Sequence[Episode], most: int
     ) -> None:
-        """Make traces of the run's first episodes, up to `most`, and of those that failed, once each."""
+        """Write traces of the run's first `most` episodes and of failed ones, once each."""
         if not most:
             return
         done = self._traced.setdefault(run, set())
@@ -235,7 +234,7 @@ class MlflowStore:
 
     @cached_property
     def _began_ms(self) -> int:
-        """The parent run's beginning: the moment of figures that have none of their own."""
+        """Start of the parent run in ms since 1970: the time of metrics without one."""
         return int(self._client.get_run(self._parent).info.start_time)
 
     @property
@@ -243,7 +242,7 @@ class MlflowStore:
         return {"model": self._model.name, "endpoint": self._model.shown}
 
     def _found(self, query: str) -> dict[str, str]:
-        """Run ids by the names of the runs."""
+        """Run ids by run name."""
         runs = dict[str, str]()
         token: str | None = None
         while True:
@@ -268,7 +267,7 @@ class MlflowStore:
         at_ms: int | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """All in one batch. Its moment is that of what happened: told again, it is the same point."""
+        """Log in one batch, with the time of the event, so that a repeated event gives the same point."""
         from mlflow.entities import Metric, Param, RunTag
 
         now = at_ms or int(time.time() * 1000)
@@ -281,7 +280,7 @@ class MlflowStore:
 
     @contextmanager
     def _item(self, what: str) -> Iterator[None]:
-        """Write `what`; refused, it costs nothing else. A server that is gone is the whole job's failure."""
+        """Record whether the block wrote `what`; raises only if the server is gone."""
         try:
             yield
         except Exception as error:

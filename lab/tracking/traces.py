@@ -1,10 +1,10 @@
-"""Traces: episodes as MLflow shows them, each step with its model call and what the environment made of it.
+"""Traces: episodes in MLflow, each step with its model call and the environment's answer.
 
-It owns their ids and their form; which episodes are traced is `lab.tracking.runs`'s. Durations were measured;
-a step begins where the one before it ended, so what lies between them is not shown.
+It owns their ids and their form; `lab.tracking.runs` chooses the episodes. Durations were measured; a step
+starts at the end of the one before, so gaps between them are not shown.
 
-They go through the client that MLflow's own exporter uses, and not through `start_span` and `end_span`: these
-write span by span from threads of their own and swallow what fails, and their ids are new each time.
+They use the client of MLflow's own exporter, not `start_span` and `end_span`, which write each span from
+separate threads, ignore failures, and create new ids each time.
 """
 
 import base64
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from mlflow.entities import Feedback, Span, TraceInfo
 
 SECOND = 1_000_000_000
-"""In nanoseconds."""
+"""Nanoseconds in a second."""
 
 
 @dataclass(frozen=True)
 class Traced:
-    """Whose episodes they are.
+    """The run that the episodes belong to.
 
     Attributes:
-        run: the MLflow run that they belong to, by its id.
-        name: the run's, for people.
-        model: the model's name.
+        run: Id of the MLflow run.
+        name: Name of the run.
+        model: Name of the model.
     """
 
     experiment_id: str
@@ -53,14 +53,14 @@ class Traced:
 
 
 def log_traces(traced: Traced, episodes: list[Episode], failed: list[FailedEpisode]) -> None:
-    """Write them. What is written again stays one trace: its id is made of run and seed."""
+    """Write the traces. A repeated trace replaces the earlier one, because its id depends on run and seed."""
     from mlflow.tracing.client import TracingClient
 
     client, spans = TracingClient(), list["Span"]()
     for episode in episodes:
         written = _Writer(traced, episode.seed, _began_ns(episode))
         spans += written.episode(episode)
-        client.start_trace(written.info(_opening(episode.opening), _told(episode), episode.episode_return))
+        client.start_trace(written.info(_opening(episode.opening), _summary(episode), episode.episode_return))
     for broken in failed:
         written = _Writer(traced, broken.seed, time.time_ns())
         spans.append(written.failed(broken))
@@ -70,7 +70,7 @@ def log_traces(traced: Traced, episodes: list[Episode], failed: list[FailedEpiso
 
 
 class _Writer:
-    """One trace: its spans, and the clock that they move on."""
+    """One trace: its spans, and the clock that they advance."""
 
     def __init__(self, traced: Traced, seed: int, began_ns: int) -> None:
         self._traced, self._seed = traced, seed
@@ -84,7 +84,7 @@ class _Writer:
         return f"tr-{self._id.hex()}"
 
     def episode(self, episode: Episode) -> "Iterator[Span]":
-        """Parents first."""
+        """The spans of an episode, parents first."""
         steps = [span for index in range(len(episode.steps)) for span in self._step(episode, index)]
         yield self._span(
             "episode",
@@ -96,13 +96,13 @@ class _Writer:
         yield from steps
 
     def failed(self, broken: FailedEpisode) -> "Span":
-        """An episode of which there is only the error."""
+        """The span of a failed episode, with its error."""
         self._failed = True
         error = _shown(broken.error.one_line)
         return self._span("episode", "AGENT", self._began_ns, {"seed": broken.seed}, None, error=error)
 
     def info(self, request: str, response: str, episode_return: float | None) -> "TraceInfo":
-        """The row in MLflow's table of traces; the return is an assessment, so that it is a column there."""
+        """The row in MLflow's table of traces; the return is an assessment, which gets a column there."""
         from mlflow.entities import TraceInfo, TraceLocation, TraceState
 
         traced = self._traced
@@ -181,7 +181,7 @@ class _Writer:
         return self._span("environment", "TOOL", began_ns, inputs, outputs, parent=parent)
 
     def _used(self, completion: Completion) -> dict[str, object]:
-        """The model call's attributes, as MLflow names them."""
+        """The model call's attributes, by MLflow's names."""
         tokens_in, tokens_out = completion.prompt_tokens, completion.completion_tokens
         usage = {
             "input_tokens": tokens_in,
@@ -197,10 +197,10 @@ class _Writer:
         return {**attributes, **self._costs(tokens_in, tokens_out)}
 
     def _costs(self, tokens_in: int, tokens_out: int) -> dict[str, object]:
-        """What the call cost, and the model by which MLflow sums costs.
+        """The call's cost, and the model by which MLflow sums costs.
 
-        Nothing where no price was given: an empty cost would be shown as 0, and for a model without a cost
-        MLflow would fetch a price list from the net.
+        Empty without known prices: MLflow would show an empty cost as 0, and download a price list for a
+        model without a cost.
         """
         prices = self._traced.prices
         if not prices.known:
@@ -223,7 +223,7 @@ class _Writer:
         error: str | None = None,
         more: dict[str, object] | None = None,
     ) -> "Span":
-        """A span from `began_ns` to the clock; its id is made of its place in the trace."""
+        """A span from `began_ns` to the clock; its id depends on its place in the trace."""
         from mlflow.entities import Span
 
         attributes = {
@@ -257,7 +257,7 @@ class _Writer:
 
 
 def _request(candidate: Candidate, task: Task, episode: Episode, step: Step) -> dict[str, object]:
-    """What was sent, in the form of the API; the model is the trace's."""
+    """The request as sent, in the API's form, without the model."""
     messages = chat(candidate, task, episode.start, episode.steps[: step.number - 1])
     shown = [{"role": message.role, "content": _shown(message.content)} for message in messages]
     return {"messages": shown, **asdict(candidate.sampling)}
@@ -276,7 +276,7 @@ def _opening(text: str) -> str:
     return _shown(text)[:200]
 
 
-def _told(episode: Episode) -> str:
+def _summary(episode: Episode) -> str:
     return f"return {number(episode.episode_return)} in {len(episode.steps)} steps"
 
 
@@ -285,8 +285,8 @@ def _base64(data: bytes) -> str:
 
 
 def _shown(text: str) -> str:
-    """`text` as a page may show it: nothing of it acts there, and it is no longer than a page bears.
+    """`text` safe to show: of bounded length, and without images.
 
-    MLflow shows messages as Markdown, and would fetch an image that a model names.
+    MLflow shows messages as Markdown, and would load an image that a model names.
     """
     return plain(cut(text)).replace("![", "!\\[")

@@ -1,7 +1,7 @@
-"""Tracking: what happens goes to MLflow from a thread of its own.
+"""Tracking: sends a study's events to MLflow from a separate thread.
 
-It watches and decides nothing. Nobody waits for it before the end. What MLflow refuses costs that item alone:
-the study continues, and its result lists what is missing.
+It decides nothing, and the study waits for it only at the end. If MLflow rejects an item, the study
+continues, and its result lists what is missing.
 """
 
 import asyncio
@@ -25,23 +25,23 @@ from lab.tracking.runs import MlflowStore, Status
 from lab.verdict.verdict import Verdict
 
 FINISH_S = 60.0
-"""Seconds that a study with a verdict waits for MLflow at most."""
+"""Maximum seconds that a study with a verdict waits for MLflow."""
 
 FLUSH_S = 4.0
-"""Seconds that a study without one does: whoever stopped it may kill it soon."""
+"""Maximum seconds that a stopped study waits: it may be killed soon."""
 
 SILENT_S = 2.0
-"""Seconds of waiting that are not worth a word."""
+"""Seconds of waiting before it is announced."""
 
 AGAIN_S = 30.0
-"""Seconds before a store that could not be opened is opened again."""
+"""Seconds between attempts to open the store."""
 
 LATE = "MLflow did not answer in time"
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What is written together, by what people call it; the `last` is written however late it is."""
+    """Items that are written together, and their name for people; the `last` job ignores the time limit."""
 
     what: str
     write: Callable[[MlflowStore], None]
@@ -49,16 +49,16 @@ class _Job:
 
 
 class Tracker:
-    """Writes one study to MLflow, in the order that it is told. A study without a trial leaves no run.
+    """Writes one study to MLflow, in the order of its events. A study without a trial leaves no run.
 
-    What is told again, of a study that goes on, finds its runs there and adds none. Nothing is written before
-    `lead`: of several workers one writes, and a replay touches no server.
+    A resumed study's repeated events find their runs there and add none. Nothing is written before `lead`:
+    only one of several workers writes, and a replay contacts no server.
     """
 
     def __init__(
         self, experiment: Experiment, model: ModelChoice, record: Record, warn: Callable[[str], None]
     ) -> None:
-        self._warn, self._told, self._leads = warn, False, False
+        self._warn, self._has_jobs, self._leads = warn, False, False
         self._missed = Missed(warn)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._ending, self._until = threading.Event(), float("inf")
@@ -68,49 +68,49 @@ class Tracker:
 
     @property
     def missing(self) -> list[str] | None:
-        """What MLflow did not take and why, a line for each reason; None where nothing was to be written."""
+        """A line for each reason why MLflow did not take something; None if this process does not write."""
         return self._missed.lines if self._leads else None
 
     def lead(self) -> None:
-        """Write from now on, and what was told before."""
+        """Start writing, beginning with earlier events."""
         if not self._leads:
             self._leads = True
             self._thread.start()
 
     def trial(self, trial: Trial) -> None:
-        """A trial of the search has ended a rung."""
+        """Write a trial that has ended a rung."""
         self._tell(f"the run {trial.name}", lambda store: store.trial(trial))
 
     def headroom(self, headroom: Headroom) -> None:
-        """The first candidates have played."""
-        self._tell("the headroom test", lambda store: store.headroom(headroom))
+        """Write the result of the warm-up test."""
+        self._tell("the warm-up test", lambda store: store.headroom(headroom))
 
     def proposals(self, number: int, proposals: Proposals) -> None:
-        """A round of proposals has ended."""
+        """Write a round of proposals."""
         self._tell(f"round {number} of proposals", lambda store: store.proposals(number, proposals))
 
     def verdict(self, verdict: Verdict) -> None:
-        """The holdout was played and judged."""
+        """Write the runs of confirmation and holdout."""
         self._tell("the runs of confirmation and holdout", lambda store: store.verdict(verdict))
 
     def frozen(self, frozen: FrozenPrompt) -> None:
-        """A prompt was frozen."""
+        """Write the frozen prompt."""
         self._tell("the verdict", lambda store: store.frozen(frozen))
 
     def report(self, make: Callable[[], str]) -> None:
-        """The report on the study is to be made, here and not by who waits for the result."""
+        """Make the report in the tracking thread, and write it."""
         self._tell("report.html", lambda store: self._report(store, make))
 
     async def finish(self, status: Status = "FINISHED", timeout_s: float = FINISH_S) -> None:
         """Wait until everything is written, and close the parent run; Ctrl-C or SIGTERM ends the wait."""
         if not self._end(status, timeout_s):
             return
-        began_s, told = time.monotonic(), False
+        began_s, announced = time.monotonic(), False
         try:
             while self._thread.is_alive() and (waited_s := time.monotonic() - began_s) < timeout_s:
-                if waited_s > SILENT_S and not told:
-                    told = True
-                    self._warn(f"Waiting for MLflow, {timeout_s:g} s at most; Ctrl-C ends the wait.")
+                if waited_s > SILENT_S and not announced:
+                    announced = True
+                    self._warn(f"Waiting up to {timeout_s:g} s for MLflow; Ctrl-C ends the wait.")
                 await asyncio.sleep(0.05)
         except asyncio.CancelledError:
             if task := asyncio.current_task():
@@ -118,15 +118,15 @@ class Tracker:
         self._count_left()
 
     def close(self, status: Status, timeout_s: float = FLUSH_S) -> None:
-        """The same, blocking; what is left over after `timeout_s` is written when the study resumes."""
+        """As `finish`, but blocking; after `timeout_s` the rest is written when the study resumes."""
         if self._end(status, timeout_s):
             with suppress(KeyboardInterrupt):
                 self._thread.join(timeout_s)
             self._count_left()
 
     def _end(self, status: Status, timeout_s: float) -> bool:
-        """Whether there is anything to wait for."""
-        if not (self._told and self._leads):
+        """Queue the end; returns whether there is anything to wait for."""
+        if not (self._has_jobs and self._leads):
             return False
         self._jobs.put(_Job("the study's end", lambda store: store.end(status), last=True))
         self._jobs.put(None)
@@ -135,7 +135,7 @@ class Tracker:
         return True
 
     def _count_left(self) -> None:
-        """What has not been written now never is."""
+        """Count unwritten items as missing."""
         waiting = [self._at] if self._thread.is_alive() else []
         with suppress(queue.Empty):
             while True:
@@ -147,32 +147,31 @@ class Tracker:
     def _report(self, store: MlflowStore, make: Callable[[], str]) -> None:
         try:
             page = make()
-        except Exception as error:  # a page that cannot be made costs nothing else
+        except Exception as error:  # a failed report must not affect anything else
             self._warn(f"The report for MLflow could not be made: {type(error).__name__}: {error}")
         else:
             store.report(page)
 
     def _tell(self, what: str, write: Callable[[MlflowStore], None]) -> None:
-        self._told = True
+        self._has_jobs = True
         self._jobs.put(_Job(what, write))
 
     def _run(self, experiment: Experiment, model: ModelChoice, record: Record) -> None:
-        self._at = (
-            self._jobs.get()
-        )  # opening imports MLflow; any earlier, and the study's own imports would wait
+        # Opening imports MLflow; before the first event it would delay the study's own imports.
+        self._at = self._jobs.get()
         if self._at is None:
             return
         store = self._opened(lambda: MlflowStore(experiment, model, record, self._missed, self._warn))
-        gc.freeze()  # as in `lab.study.study`: MLflow's imports are as many again
+        gc.freeze()  # as in `lab.study.study`: MLflow doubles the number of imported objects
         while store is not None and self._at is not None and self._write(store, self._at):
             self._at = self._jobs.get()
 
     def _opened(self, open_store: Callable[[], MlflowStore]) -> MlflowStore | None:
-        """The store; None where it cannot be opened before the study ends."""
+        """The store; None if it cannot be opened before the study ends."""
         while True:
             try:
                 store = open_store()
-            except Exception as error:  # whatever MLflow raises, a study is worth more than its log
+            except Exception as error:  # whatever MLflow raises, the study must continue
                 self._missed.add_all(error)
                 if self._ending.wait(AGAIN_S):
                     return None
@@ -181,7 +180,7 @@ class Tracker:
                 return store
 
     def _write(self, store: MlflowStore, job: _Job) -> bool:
-        """Whether there is any use in the next job."""
+        """Write a job; returns whether the next one can be written."""
         if time.monotonic() > self._until and not job.last:
             self._missed.add(job.what, LATE)
             return True

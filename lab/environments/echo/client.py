@@ -12,7 +12,7 @@ from openenv.core.env_server.types import State
 
 if TYPE_CHECKING or __package__:
     from .models import TestAction, TestObservation
-else:  # a submission puts this folder itself on PYTHONPATH and says `from client import TestEnv`
+else:  # a submission puts this folder itself on PYTHONPATH and runs `from client import TestEnv`
     from models import TestAction, TestObservation
 
 

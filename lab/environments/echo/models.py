@@ -1,7 +1,7 @@
-"""What an agent sends to the echo environment, and what comes back.
+"""The action and the observation of the echo environment.
 
-Both are checked where they come in: a message is Unicode text, of any length. Sessions, rewards and the
-wire are others' business.
+Both are validated: a message is Unicode text of any length. Sessions, rewards and the protocol are in other
+modules.
 """
 
 import re
@@ -22,10 +22,10 @@ class TestAction(Action):  # type: ignore[misc]  # openenv carries no types
     @field_validator("message")
     @classmethod
     def _is_text(cls, message: str) -> str:
-        """Refuse what JSON cannot carry back: two lone surrogates may arrive as one character.
+        """Refuse lone surrogates: two of them may arrive as one character through JSON.
 
-        A TypeError, because pydantic would make a ValidationError of a ValueError: OpenEnv's server
-        repeats the input of that in its answer, fails to encode it, and ends the session.
+        It raises a TypeError, because pydantic turns a ValueError into a ValidationError: OpenEnv's server
+        repeats its input in the answer, fails to encode it, and ends the session.
         """
         if found := LONE_SURROGATE.search(message):
             raise TypeError(f"message is not text: lone surrogate at position {found.start()}")
