@@ -1,7 +1,7 @@
-"""The command `python -m lab.report`: one HTML file on an experiment's last study, finished or so far.
+"""The command `python -m lab.report`: one HTML file about an experiment's last study, finished or not.
 
-It owns the flags and where the file goes; what is in it is `lab.reporting`'s. It asks and plays nothing. With
-`--mlflow` it logs the study to MLflow again instead, from the record.
+It owns the flags and the file's path; `lab.reporting` makes the content. It makes no model call and plays no
+episode. With `--mlflow` it writes no file, but logs the study to MLflow again from its record.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = command_line()
 
 WAIT_S = 3600.0
-"""Seconds that MLflow has to take a study again."""
+"""Maximum seconds in which MLflow must accept the study."""
 
 
 @app.command()
@@ -35,14 +35,14 @@ def report(
     storage: Storage = "",
     mlflow: Annotated[
         bool,
-        typer.Option("--mlflow", help="Write no file: log the study to MLflow again, from its record."),
+        typer.Option("--mlflow", help="Write no file; log the study to MLflow again from its record."),
     ] = False,
     debug: Debug = False,
 ) -> None:
     """Write a report on a study, by default the experiment's last one: one HTML file that opens offline.
 
-    It has the verdict with its evidence, the race, the effect of each parameter, episodes to read, the
-    prompt's difference from the baseline, the cost, and what there is to doubt.
+    It shows the verdict with its evidence, the race, the effect of each parameter, episodes to read, the
+    prompt's difference from the baseline, the cost, and the reasons for doubt.
 
     Examples:
 
@@ -55,7 +55,7 @@ def report(
         python -m lab.report experiments/smoke.toml --mlflow
     """
     if mlflow and out:
-        raise typer.BadParameter("--mlflow writes no file: leave out --out")
+        raise typer.BadParameter("--mlflow writes no file: omit --out")
     with manners(debug=debug):
         from lab.study.past_study import Which
 
@@ -80,7 +80,7 @@ async def _report(which: "Which", out: Path | None) -> Path:
 
 
 async def _logged(which: "Which") -> str:
-    """Log the study again: what is in MLflow already is written over. Its name."""
+    """Log the study again, overwriting existing runs, and return its name."""
     from lab.reporting.page import report as page
     from lab.storage.database import CALLS
     from lab.study.past_study import past_study
@@ -98,8 +98,8 @@ async def _logged(which: "Which") -> str:
             tracker.lead()
             await tracker.finish("FINISHED" if past.outcome else "KILLED", WAIT_S)
         if tracker.missing:
-            do = "correct that, and run the same command again"
-            raise LabError("MLflow did not take everything.", why="; ".join(tracker.missing), do=do)
+            do = "fix the cause and run the same command again"
+            raise LabError("MLflow rejected some items.", why="; ".join(tracker.missing), do=do)
         return past.record.name
 
 
