@@ -1,6 +1,6 @@
 """The command `python -m lab.compare`: two candidates head to head, on seeds that no study plays.
 
-It owns the conclusion, which claims no more than the test shows; the test is `lab.verdict.verdict`'s.
+It owns the table and the claim; the test is `lab.verdict.verdict`'s, the figures are `lab.verdict.words`'.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, StudyName, com
 from lab.cli.contenders import Asked
 from lab.errors import plain
 from lab.search.trouble_words import troubles_brief, troubles_text
-from lab.stats.format import LESS, MORE, estimate_text, number, p_text, price
+from lab.stats.format import count, estimate_text, price
 from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
         player = Player(
             model, environment, stage.task, experiment.search.in_flight, spending, measure=measure
         )
-        async with asyncio.TaskGroup() as group:  # a pair at a time: what befalls the endpoint befalls both
+        async with asyncio.TaskGroup() as group:  # pair by pair: a slow or failing endpoint affects both
             pairs = [
                 [
                     group.create_task(player.evaluate(contender.candidate, [seed]))
@@ -127,7 +127,7 @@ def _together(tasks: "Sequence[asyncio.Task[Evaluation]]") -> "Evaluation":
 
 @asynccontextmanager
 async def _watched(spending: "Spending", most: int) -> AsyncIterator[None]:
-    """Show the progress if stderr is a terminal."""
+    """Show the number of calls if stderr is a terminal."""
     from rich.console import Console
 
     with Console(stderr=True).status("") as status:
@@ -145,31 +145,35 @@ async def _watched(spending: "Spending", most: int) -> AsyncIterator[None]:
 
 
 def _told(stage: "Stage", verdict: "Verdict") -> Iterator[str]:
+    from lab.verdict.words import at_limit
+
     one, other = stage.contenders
     (compared,) = verdict.finalists
     yield from _table(stage, compared.unseen, verdict.baseline, verdict.confidence)
     for contender, played in zip(stage.contenders, (compared.unseen, verdict.baseline), strict=True):
         if played.failed:
             why = played.failed[0].error.one_line
-            yield f"{contender.name}: {len(played.failed)} episodes failed, the first by: {why}"
+            yield f"{contender.name}: {count(len(played.failed), 'episode')} failed, the first with: {why}"
         if told := troubles_text(played.troubles):
             yield f"{contender.name}: {told}."
     if one.candidate == other.candidate:
-        yield f"Both are the same candidate; this is noise: {_figures(compared, verdict.confidence)}."
+        noise = _figures(other.name, compared, verdict.confidence)
+        yield f"Both are the same candidate, so this is noise: {noise}."
     else:
         yield claim(one.name, other.name, compared, verdict.confidence)
-        yield from _other(one.name, other.name, compared)
+        yield from _other(one.name, other.name, compared, verdict.confidence)
     scores = (*compared.unseen.scores, *verdict.baseline.scores)
-    if all(score >= 1 for score in scores):
-        yield f"Note: all {len(scores)} episodes reached the maximum score, 1.0; compare returns instead."
+    yield from at_limit(scores, compared.unseen.measure, "episode")
 
 
-def _other(one: str, other: str, compared: "Compared") -> Iterator[str]:
-    """A line on the number that does not decide, if it shows the opposite."""
-    gap, measure = compared.other, compared.unseen.other.measure
+def _other(one: str, other: str, compared: "Compared", confidence: float) -> Iterator[str]:
+    """A line on the number that is not judged, if it shows the opposite."""
+    from lab.verdict.words import better, figures
+
+    gap, unseen = compared.other, compared.unseen.other
     if compared.difference.mean > 0 > gap.high or compared.difference.mean < 0 < gap.low:
-        better = (MORE if gap.mean > 0 else LESS)[measure]
-        yield f"However: {one} {measure}s {better} than {other}: {estimate_text(gap, sign=True)}."
+        told = figures(unseen.mean, gap, confidence, versus=other)
+        yield f"However: {one} {better(unseen.measure, gap.mean)} than {other}: {told}."
 
 
 Row = tuple[str, str, str]
@@ -177,31 +181,28 @@ Row = tuple[str, str, str]
 
 def _table(stage: "Stage", one: "Evaluation", other: "Evaluation", confidence: float) -> Iterator[str]:
     """The settings that differ, and the results."""
-    from lab.stats.intervals import t_interval
+    from lab.verdict.verdict import estimate
+    from lab.verdict.words import other_mean
 
     first, second = stage.contenders
-    estimates = [t_interval(list(played.values.values()), confidence) for played in (one, other)]
-    means = [f"{estimate_text(one)} n={one.n}" for one in estimates]
+    means = [
+        f"{estimate_text(mean)}, n = {mean.n}"
+        for mean in (estimate(one, confidence), estimate(other, confidence))
+    ]
     rows: list[Row] = [
         ("", first.name, second.name),
         *_settings(first, second),
         (one.measure, means[0], means[1]),
-        _unjudged(one, other),
-        ("tokens an episode", f"{one.tokens:,.0f}", f"{other.tokens:,.0f}"),
-        ("dollars an episode", _dollars(stage, one), _dollars(stage, other)),
-        ("seconds a call", f"{one.latency_s:.2f}", f"{other.latency_s:.2f}"),
+        (one.other.measure, other_mean(one), other_mean(other)),
+        ("tokens per episode", f"{one.tokens:,.0f}", f"{other.tokens:,.0f}"),
+        ("dollars per episode", _dollars(stage, one), _dollars(stage, other)),
+        ("seconds per call", f"{one.latency_s:.2f}", f"{other.latency_s:.2f}"),
     ]
     troubles = [troubles_brief(played.troubles) for played in (one, other)]
     if any(troubles):
         rows.append(("unusable answers", troubles[0] or "none", troubles[1] or "none"))
     wide, middle = (max(len(row[place]) for row in rows) for place in (0, 1))
     yield from (f"{name:<{wide}}  {mine:<{middle}}  {its}".rstrip() for name, mine, its in rows)
-
-
-def _unjudged(one: "Evaluation", other: "Evaluation") -> Row:
-    if one.measure == "score":
-        return "return", number(one.mean_return), number(other.mean_return)
-    return "score", f"{one.mean_score:.3f}", f"{other.mean_score:.3f}"
 
 
 def _settings(first: "Contender", second: "Contender") -> Iterator[Row]:
@@ -217,10 +218,9 @@ def _settings(first: "Contender", second: "Contender") -> Iterator[Row]:
 def _dollars(stage: "Stage", played: "Evaluation") -> str:
     assert stage.experiment is not None
     prices = stage.experiment.prices_of(stage.model)
-    count = len(played.episodes)
     tokens_in = sum(episode.prompt_tokens for episode in played.episodes)
     tokens_out = sum(episode.completion_tokens for episode in played.episodes)
-    return price(prices.dollars(tokens_in, tokens_out) / count if prices.known else None)
+    return price(prices.dollars(tokens_in, tokens_out) / len(played.episodes) if prices.known else None)
 
 
 def claim(one: str, other: str, compared: "Compared", confidence: float) -> str:
@@ -229,19 +229,20 @@ def claim(one: str, other: str, compared: "Compared", confidence: float) -> str:
     Args:
         compared: `one` against `other`; a difference is claimed only if interval and test agree.
     """
-    gap, figures = compared.difference, _figures(compared, confidence)
+    from lab.verdict.words import better
+
+    gap, told = compared.difference, _figures(other, compared, confidence)
     if compared.p_value <= 1 - confidence and (gap.low > 0 or gap.high < 0):
-        measure = compared.unseen.measure
-        return f"{one} {measure}s {(MORE if gap.mean > 0 else LESS)[measure]} than {other}: {figures}."
+        return f"{one} {better(compared.unseen.measure, gap.mean)} than {other}: {told}."
     few = least_pairs(confidence)
     more = f" Fewer than {few} pairs cannot show one: use --episodes {few} or more." if gap.n < few else ""
-    return f"No difference between {one} and {other} is shown: {figures}.{more}"
+    return f"No difference between {one} and {other} is shown: {told}.{more}"
 
 
-def _figures(compared: "Compared", confidence: float) -> str:
-    gap, p_value = compared.difference, compared.p_value
-    shown = estimate_text(gap, sign=True)
-    return f"{shown}, {confidence:.0%} interval of {gap.n} pairs, {p_text(p_value)}"
+def _figures(other: str, compared: "Compared", confidence: float) -> str:
+    from lab.verdict.words import figures
+
+    return figures(compared.unseen.mean, compared.difference, confidence, compared.p_value, other)
 
 
 def least_pairs(confidence: float) -> int:

@@ -1,6 +1,7 @@
-"""The command `python -m lab.report`: an HTML file about a study, or with `--mlflow` its runs in MLflow.
+"""The command `python -m lab.report`: one HTML file about an experiment's last study, finished or not.
 
-It owns the flags and the file's location; the content is `lab.reporting`'s. It makes no calls.
+It owns the flags and the file's path; `lab.reporting` makes the content. It makes no model call and plays no
+episode. With `--mlflow` it writes no file, but logs the study to MLflow again from its record.
 """
 
 import asyncio
@@ -34,14 +35,14 @@ def report(
     storage: Storage = "",
     mlflow: Annotated[
         bool,
-        typer.Option("--mlflow", help="Log the study to MLflow again instead, from its record."),
+        typer.Option("--mlflow", help="Write no file; log the study to MLflow again from its record."),
     ] = False,
     debug: Debug = False,
 ) -> None:
     """Write a report about a study, by default the experiment's last one: one HTML file that works offline.
 
-    It has the verdict with its evidence, the race, the effect of each parameter, episodes to read, the
-    prompt's difference from the baseline, the cost, and reasons for doubt.
+    It shows the verdict with its evidence, the race, the effect of each parameter, episodes to read, the
+    prompt's difference from the baseline, the cost, and the reasons for doubt.
 
     Examples:
 
@@ -79,7 +80,7 @@ async def _report(which: "Which", out: Path | None) -> Path:
 
 
 async def _logged(which: "Which") -> str:
-    """Log the study again, overwriting what is in MLflow already, and return its name."""
+    """Log the study again, overwriting existing runs, and return its name."""
     from lab.reporting.page import report as page
     from lab.storage.database import CALLS
     from lab.study.past_study import past_study
@@ -97,8 +98,8 @@ async def _logged(which: "Which") -> str:
             tracker.lead()
             await tracker.finish("FINISHED" if past.outcome else "KILLED", WAIT_S)
         if tracker.missing:
-            do = "fix the cause, and run the same command again"
-            raise LabError("MLflow did not take everything.", why="; ".join(tracker.missing), do=do)
+            do = "fix the cause and run the same command again"
+            raise LabError("MLflow rejected some items.", why="; ".join(tracker.missing), do=do)
         return past.record.name
 
 

@@ -1,7 +1,7 @@
 """The command `python -m lab.show`: a frozen prompt and its evidence, for people.
 
 It owns the page: texts, settings, evidence, provenance, differences from the baseline. It makes no calls.
-Of a study it shows the result, as `lab.tune` printed it.
+With `--study` it shows a study's result as `lab.tune` printed it.
 """
 
 import asyncio
@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.agent.candidate import Candidate
+from lab.agent.evaluation import trial_name
 from lab.cli.command import Debug, command_line, manners, say
 from lab.cli.contenders import DEFAULT, experiment_path
 from lab.display.diff import demonstrations, differing, settings_of, text_diff
 from lab.errors import ConfigError, plain
-from lab.stats.format import MORE, UNKNOWN, number, p_text, price, recorded
-from lab.submission.frozen import BEST, Evidence, FrozenPrompt, read_frozen
+from lab.stats.format import price
+from lab.submission.frozen import BEST, FrozenPrompt, read_frozen
 from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def show(
         python -m lab.show --study smoke-20261126-003509
     """
     if study and file:
-        raise typer.BadParameter("--study shows no file: leave out FILE")
+        raise typer.BadParameter("--study cannot be combined with FILE")
     with manners(debug=debug):
         if study:
             print_result(asyncio.run(_result(study, as_json=as_json)))
@@ -75,7 +76,7 @@ async def _result(study: str, *, as_json: bool) -> str:
 
 
 def _experiment(frozen: FrozenPrompt) -> "Experiment | ConfigError":
-    """The experiment that froze it, as its file is now, or the error of reading it."""
+    """The experiment that froze it, from its current file, or the error of reading that."""
     from lab.experiment.experiment import load_experiment
 
     try:
@@ -100,7 +101,7 @@ def _page(path: Path, frozen: FrozenPrompt, experiment: "Experiment | ConfigErro
     model, task = frozen.model, frozen.task
     yield f"{path}: template {candidate.template.name}, tuned on {model.name} at {model.endpoint},"
     yield f"for task {task.name} (environment {frozen.environment.shown})."
-    yield from _section("Evidence", _evidence(frozen.evidence))
+    yield from _section("Evidence", _evidence(frozen))
     if isinstance(experiment, ConfigError):
         yield from _section("Against the baseline", [f"The baseline is unknown: {experiment.one_line}"])
     else:
@@ -119,54 +120,22 @@ def _section(title: str, lines: "Iterator[str] | list[str]") -> Iterator[str]:
     yield from (f"  {line}".rstrip() for line in lines)
 
 
-def _evidence(evidence: Evidence) -> Iterator[str]:
-    if evidence.caution:
-        yield evidence.caution
-    yield _claim(evidence)
-    percent = f"{evidence.confidence:.0%}"
-    if evidence.outcome == "unvalidated":
-        yield f"The search's episodes, {evidence.episodes} of them paired by seed, {percent} intervals:"
-    else:
-        yield f"Holdout, {evidence.episodes} unseen episodes each, paired by seed, {percent} intervals:"
-    yield f"{'':<12}{'frozen':<28}baseline"
-    frozen = recorded(evidence.frozen_mean, evidence.frozen_interval, evidence.episodes)
-    baseline = recorded(evidence.baseline_mean, evidence.baseline_interval, evidence.episodes)
-    count = f" n={evidence.episodes}"
-    yield f"{evidence.judged:<12}{frozen + count:<28}{baseline}{count}"
-    if evidence.judged == "score":
-        yield f"{'return':<12}{number(evidence.frozen_return):<28}{number(evidence.baseline_return)}"
-    else:
-        yield f"{'score':<12}{evidence.frozen_score:<28.3f}{evidence.baseline_score:.3f}"
-    yield f"{'tokens':<12}{evidence.frozen_tokens:<28,.0f}{evidence.baseline_tokens:,.0f}"
+def _evidence(frozen: FrozenPrompt) -> Iterator[str]:
+    from lab.verdict.words import claim, evidence_rows
+
+    evidence = frozen.evidence
+    yield claim(frozen)
+    rows = [("", "frozen", "baseline"), *evidence_rows(evidence)]
+    wide, middle = (max(len(row[place]) for row in rows) for place in (0, 1))
+    yield from (f"{name:<{wide}}  {mine:<{middle}}  {its}" for name, mine, its in rows)
     for name, troubles in (("frozen", evidence.frozen_troubles), ("baseline", evidence.baseline_troubles)):
         if troubles:
             yield f"{name}: {troubles}"
-    if evidence.outcome != "baseline":
-        gain = recorded(evidence.difference, evidence.difference_interval, evidence.episodes, sign=True)
-        yield f"difference  {gain}, {p_text(evidence.p_value)}"
-        yield f"by {evidence.method}"
-
-
-def _claim(evidence: Evidence) -> str:
-    match evidence.outcome:
-        case "winner":
-            better = f"{evidence.judged}s {MORE.get(evidence.judged, UNKNOWN)}"
-            return f"It {better} than the baseline on unseen episodes."
-        case "cheaper":
-            return (
-                f"It costs less than the baseline, at a {evidence.judged} within the objective's tolerance."
-            )
-        case "unvalidated":
-            return "NOT VALIDATED: frozen before a verdict; the figures are the search's."
-        case _ if evidence.caution:
-            return "It is the baseline itself."
-        case _:
-            return "It is the baseline itself: no candidate was shown to beat it."
 
 
 def _against(experiment: "Experiment", candidate: Candidate) -> Iterator[str]:
     baseline = experiment.baseline
-    yield f"as {experiment_path(experiment.name)} is now:"
+    yield f"from the current {experiment_path(experiment.name)}:"
     pairs = differing(baseline, candidate)
     if not pairs and baseline == candidate:
         yield "Nothing differs."
@@ -179,8 +148,8 @@ def _against(experiment: "Experiment", candidate: Candidate) -> Iterator[str]:
 
 def _provenance(frozen: FrozenPrompt) -> Iterator[str]:
     provenance = frozen.provenance
-    trial = f"trial {provenance.trial}" if provenance.trial >= 0 else "the baseline"
-    yield f"{trial} of study {provenance.study}, experiment {provenance.experiment}, {provenance.created}"
+    origin = f"{trial_name(provenance.trial)} of study {provenance.study}"
+    yield f"{origin}, experiment {provenance.experiment}, {provenance.created}"
     yield (
         f"{provenance.calls:,} calls, {provenance.prompt_tokens:,} tokens in,"
         f" {provenance.completion_tokens:,} out, {price(provenance.dollars)},"

@@ -26,7 +26,7 @@ def take(project: Path, experiment: str, folder: Path) -> None:
         browser.open(f"{page}/runs/{parent.info.run_id}")
         browser.shows("frozen_return")
         browser.click("button, a, span", "Show more")
-        browser.shows("Look next")
+        browser.shows("Where to look next")
         browser.picture(folder / "mlflow.png")
         browser.open(f"{page}/runs?viewStateShareKey={parent.info.run_name}")
         browser.shows("trial-0", "return_mean", "history")

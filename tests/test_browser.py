@@ -146,12 +146,12 @@ def test_the_parent_runs_page_tells_the_story(seen: Seen) -> None:
     evidence = seen.frozen.evidence
     seen.browser.open(f"{seen.experiment}/runs/{seen.parent.info.run_id}")
     seen.browser.shows(
-        f"trial-{seen.frozen.provenance.trial:03d} (storyteller) returns +{evidence.difference:.1f} [",
-        *("more than the baseline", "8 unseen episodes each", "frozen_return", "known (v1)"),
+        f"Frozen: trial-{seen.frozen.provenance.trial:03d} returns more than the baseline on unseen episodes",
+        *(f"(+{evidence.difference:.1f} vs. baseline", "n = 8 episodes each", "frozen_return", "known (v1)"),
         f"{seen.parent.data.metrics['frozen_return']:g}",
     )
     seen.browser.click("button, a, span", "Show more")
-    seen.browser.shows("What was frozen", "price unknown", "Look next")
+    seen.browser.shows("Frozen prompt", "price unknown", "Where to look next")
     seen.picture("mlflow.png")
     seen.browser.open(f"{seen.experiment}/runs/{seen.parent.info.run_id}/artifacts")
     seen.browser.shows("best.toml", "experiment.toml", "report.html")

@@ -158,8 +158,8 @@ def test_a_misspelt_command_suggests_the_one_that_was_meant() -> None:
 def test_show_has_the_evidence_and_first_only_the_differences(documented: Documented) -> None:
     page = documented.out("show")
     evidence, difference, rest = re.split(r"\n(?:Against the baseline|System text)\n", page)
-    assert "n=16" in evidence
-    assert re.search(r"difference +\+294\.2 \[\+253\.\d, \+335\.\d\], p = 3\.1e-05", evidence)
+    assert "Frozen: trial-024 returns more than the baseline on unseen episodes: 726.2 (+294.2" in evidence
+    assert re.search(r"\+68 %; 95 % interval \[\+253\.\d, \+335\.\d\]\), n = 16 .*, p = 3\.1e-05", evidence)
     assert re.search(r"^  temperature +0\.7 -> 0\.24$", difference, re.MULTILINE)
     assert "max_tokens" not in difference
     assert "-Write the next message." in difference
@@ -217,20 +217,23 @@ def test_play_plays_a_trial_at_the_endpoint_that_a_variable_names(documented: Do
 def test_compare_finds_a_real_difference(documented: Documented) -> None:
     told = documented.out("compare frozen")
     assert re.search(
-        r"^return +160\.0 \[160\.0, 160\.0\] n=16 +80\.0 \[80\.0, 80\.0\] n=16$", told, re.MULTILINE
+        r"^return +160\.0 \[160\.0, 160\.0\], n = 16 +80\.0 \[80\.0, 80\.0\], n = 16$", told, re.MULTILINE
     )
     assert (
-        "frozen returns more than baseline: +80.0 [+80.0, +80.0], 95% interval of 16 pairs, p = 3.1e-05."
-        in told
+        "frozen returns more than baseline: 160.0 (+80.0 vs. baseline, +100 %; 95 % interval [+80.0, +80.0]),"
+        " n = 16 episodes each, p = 3.1e-05." in told
     )
     assert re.search(r"^temperature +0\.24 +0\.7$", told, re.MULTILINE)
     assert "max_tokens" not in told
-    assert re.search(r"^dollars an episode +price unknown +price unknown$", told, re.MULTILINE)
+    assert re.search(r"^dollars per episode +price unknown +price unknown$", told, re.MULTILINE)
 
 
 def test_compare_claims_nothing_of_equals(documented: Documented) -> None:
     told = documented.out("compare 1")
-    assert "No difference between 1 and baseline is shown: 0 [0, 0], 95% interval of 6 pairs, p = 1." in told
+    assert (
+        "No difference between 1 and baseline is shown: 80.0 (0 vs. baseline; 95 % interval [0, 0])" in told
+    )
+    assert "), n = 6 episodes each, p = 1." in told
 
 
 def test_noise_is_claimed_as_a_difference_in_at_most_5_of_100_comparisons() -> None:
@@ -245,7 +248,7 @@ def test_noise_is_claimed_as_a_difference_in_at_most_5_of_100_comparisons() -> N
 def test_a_worse_candidate_is_called_worse_and_too_few_pairs_inconclusive() -> None:
     rng = random.Random(1)
     (worse,) = compared(noise(rng, 500), noise(rng, 400))
-    assert claim("a", "b", worse, 0.95).startswith("a returns less than b: -")
+    assert claim("a", "b", worse, 0.95).startswith("a returns less than b: ")
     (few,) = compared(evaluation("b", {1: 5, 2: 5}), evaluation("a", {1: 1, 2: 1}))
     assert claim("a", "b", few, 0.95).endswith("use --episodes 6 or more.")
     assert (least_pairs(0.95), least_pairs(0.99)) == (6, 8)

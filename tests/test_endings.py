@@ -104,7 +104,7 @@ def test_tokens_that_run_out_in_the_search_leave_the_best_so_far_and_a_raised_li
         assert len(endpoint.requests) == asked
         assert read_frozen(project.folder / "kept.toml").evidence.outcome == "unvalidated"
         shown = project.run("-m", "lab.show", "kept.toml")
-        assert "NOT VALIDATED" in shown.stdout
+        assert f"  {done.stdout.splitlines()[1]}" in shown.stdout.splitlines()
         calls = count(project, "calls")
         write(
             project, ("tokens = 3600", "tokens = 1_000_000"), ("[space]", "# a comment\n[space]"), text=TOKENS
@@ -115,7 +115,7 @@ def test_tokens_that_run_out_in_the_search_leave_the_best_so_far_and_a_raised_li
     assert re.search(r"Left of the budget: \d+,\d+ of 1,000,000 tokens", raised.stderr)
     assert calls < count(project, "calls")
     assert count(project, "studies") == 1
-    assert "over the baseline" in raised.stdout
+    assert "returns more than the baseline" in raised.stdout
 
 
 def test_useless_answers_that_count_as_calls_leave_the_verdict_all_its_pairs(project: Project) -> None:
@@ -151,11 +151,12 @@ def test_tokens_that_run_out_in_the_holdout_give_a_verdict_on_the_pairs_that_wer
         again = tune(project, endpoint)
     assert done.returncode == 0, done.stderr + done.stdout
     told = re.search(
-        r"the verdict is based on (\d) of 6 planned pairs of episodes: budget.tokens = 3600", done.stdout
+        r"The verdict is based on (\d) of 6 planned pairs of episodes: budget.tokens = 3600", done.stdout
     )
     assert told, done.stdout
     assert 2 <= int(told[1]) < 6
     assert again.stdout == done.stdout
+    assert f"  {done.stdout.splitlines()[0]}" in project.run("-m", "lab.show").stdout.splitlines()
 
 
 def test_a_limit_below_the_calls_made_ends_the_study_before_anything_starts(project: Project) -> None:
@@ -267,7 +268,7 @@ def test_a_result_that_cannot_be_written_is_printed_and_costs_nothing_to_write_e
         asked = len(endpoint.requests)
         elsewhere = tune(project, endpoint, "--out", "out/other.toml")
     assert done.returncode == 1
-    assert "over the baseline" in done.stdout
+    assert "returns more than the baseline" in done.stdout
     assert "with another --out" in done.stderr
     assert elsewhere.returncode == 0, elsewhere.stderr
     assert len(endpoint.requests) == asked
@@ -321,4 +322,4 @@ def test_a_baseline_that_the_endpoint_refused_is_tried_again_by_the_same_command
         assert "this prompt is refused today" in one.stderr
     assert done.returncode == 0, done.stderr
     assert count(project, "studies") == 1
-    assert "over the baseline" in done.stdout
+    assert "returns more than the baseline" in done.stdout

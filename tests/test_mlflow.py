@@ -147,8 +147,8 @@ def test_the_registered_prompt_renders_what_the_lab_sends(tracked: Tracked) -> N
 def test_the_parent_run_opens_with_the_verdict_and_links_the_prompt(tracked: Tracked) -> None:
     (parent,) = [run for run in tracked.runs if run.data.tags["kind"] == "study"]
     told, evidence = parent.data.tags["mlflow.note.content"], tracked.frozen.evidence
-    assert told.startswith(f"**trial-{tracked.frozen.provenance.trial:03d} (storyteller) returns +")
-    assert f"+{evidence.difference:.1f} [" in told
+    assert told.startswith(f"**Frozen: trial-{tracked.frozen.provenance.trial:03d} returns more than the")
+    assert f"(+{evidence.difference:.1f} vs. baseline" in told
     assert f"${tracked.frozen.provenance.dollars:.2f}" in told
     linked = json.loads(parent.data.tags["mlflow.linkedPrompts"])
     assert linked == [{"name": "known", "version": "1"}]

@@ -27,11 +27,11 @@ from lab.proposers.briefing import Briefing, Rated
 from lab.show import _evidence
 from lab.study.plan import Plan
 from lab.submission.frozen import Evidence, FrozenPrompt, read_frozen
-from lab.verdict.cautions import lower_cautions as cautions
-from lab.verdict.summary import _clamp_lines
 from lab.verdict.verdict import Judge, Verdict, judge
+from lab.verdict.words import at_limit, cautions
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project
+from tests.test_frozen import a_frozen_prompt
 
 MARKET = '''
 """A market: talking continues and earns 0.4 per step, a deal ends it. A gamble pays on every other seed."""
@@ -198,15 +198,15 @@ def test_if_the_return_is_maximised_the_verdict_starts_with_the_lower_score(tmp_
     assert won.candidate.template.name == "talk"
     assert won.evidence.judged == "return"
     first = out.splitlines()[0]
-    assert "Caution: the score of trial-" in first
-    assert "lower than the baseline's, 0.400 against 0.990" in first
-    assert json.loads(document)["verdict"]["claim"].startswith(first)
-    assert won.evidence.caution == first
+    assert first.startswith("Caution: the score of trial-")
+    assert "lower than the baseline's: 0.400 (-0.590 vs. baseline, -60 %; 95 % interval" in first
+    assert json.loads(document)["verdict"]["claim"] == first
+    assert first.startswith(f"{won.evidence.caution} Frozen: trial-")
     notes = mlflow(project, "select value from tags where key = 'mlflow.note.content'")
     assert any(note.startswith(f"**{first}") for note in notes)
     (report,) = project.folder.glob("mlruns/**/report.html")
     page = report.read_text(encoding="utf-8")
-    assert page.index('class="claim">Caution: the score of trial-') < page.index("returned more than")
+    assert page.index('class="claim">Caution: the score of trial-') < page.index("returns more than")
 
 
 def test_a_gain_in_return_that_costs_score_is_refused_unless_requested(tmp_path: Path) -> None:
@@ -219,8 +219,8 @@ def test_a_gain_in_return_that_costs_score_is_refused_unless_requested(tmp_path:
     first = out.splitlines()[0]
     assert "beats the baseline and is not frozen: the score of trial-" in first
     assert 'maximise = "return"' in first
-    assert "The baseline is frozen." in out
-    assert "No candidate beats" not in out
+    assert first.endswith("Frozen: the baseline.")
+    assert "No candidate" not in out
 
 
 TASK = Task("t", "b", 8, 150, 1.0, 0.1)
@@ -306,7 +306,7 @@ def test_by_the_score_a_lower_return_is_reported_and_frozen() -> None:
     assert verdict.winner is not None
     assert verdict.winner.difference.mean == pytest.approx(0.59)
     assert "the return of trial-001 is shown to be lower" in cautions(verdict)[0]
-    assert "1.60" in cautions(verdict)[0]
+    assert ": 0.990 (-0.610 vs. baseline, -38 %; 95 % interval" in cautions(verdict)[0]
 
 
 @pytest.mark.parametrize("objective", [BY_RETURN, BY_SCORE], ids=["return", "score"])
@@ -354,20 +354,21 @@ def test_show_words_a_file_by_what_was_judged_and_an_older_one_by_the_return() -
     figures = (1.6, [0.3, 0.5], 0.99, [0.9, 1.0], 0.59, [0.5, 0.6], 0.01, 0.4, 0.99, 10.0, 10.0)
     older = Evidence("winner", 8, 0.95, "t", *figures)
     by_score = replace(older, judged="score", caution="Caution: so it is.")
-    assert "It returns more than the baseline" in next(_evidence(older))
-    lines = list(_evidence(by_score))
-    assert lines[0] == "Caution: so it is."
-    assert "It scores higher than the baseline" in lines[1]
-    assert lines[4].split()[:2] == ["score", "0.400"]
-    assert lines[5].split() == ["return", "1.60", "0.990"]
+    frozen = replace(a_frozen_prompt(), evidence=older)
+    assert "Frozen: trial-003 returns more than the baseline" in next(_evidence(frozen))
+    lines = list(_evidence(replace(frozen, evidence=by_score)))
+    assert lines[0].startswith("Caution: so it is. Frozen: trial-003 scores higher than the baseline")
+    assert lines[2].split()[:5] == ["mean", "score,", "95", "%", "interval"]
+    assert lines[3].split() == ["mean", "return", "1.60", "0.990"]
 
 
 def test_compare_names_the_number_and_says_if_the_other_one_disagrees() -> None:
     (compared,) = judged(BY_SCORE, TALKER, CLOSER).finalists
-    assert claim("a", "b", compared, 0.95).startswith("a scores higher than b: +0.590")
-    assert [*_other("a", "b", compared)] == ["However: a returns less than b: -0.610 [-0.610, -0.610]."]
+    assert claim("a", "b", compared, 0.95).startswith("a scores higher than b: 0.990 (+0.590 vs. b, +148 %;")
+    (told,) = _other("a", "b", compared, 0.95)
+    assert told.startswith("However: a returns less than b: 0.990 (-0.610 vs. b, -38 %; 95 % interval")
     (compared,) = judged(BY_SCORE, [[0.4]] * 8, CLOSER).finalists
-    assert [*_other("a", "b", compared)] == []
+    assert [*_other("a", "b", compared, 0.95)] == []
 
 
 @pytest.mark.parametrize(
@@ -376,10 +377,10 @@ def test_compare_names_the_number_and_says_if_the_other_one_disagrees() -> None:
         (
             BY_SCORE,
             1.0,
-            "the maximum score, 1.0: among these, scores cannot tell candidates apart; [obj",
+            "the maximum score; scores cannot tell these apart. To compare returns, set [obj",
         ),
-        (BY_SCORE, -1.0, "the minimum score, 0.0"),
-        (BY_RETURN, 1.0, "the maximum score, 1.0; compare returns instead"),
+        (BY_SCORE, -1.0, "the minimum score; scores cannot tell these apart"),
+        (BY_RETURN, 1.0, "the maximum score; compare returns instead"),
         (BY_RETURN, -1.0, ""),
         (BY_SCORE, 0.5, ""),
     ],
@@ -387,11 +388,10 @@ def test_compare_names_the_number_and_says_if_the_other_one_disagrees() -> None:
 def test_scores_at_a_limit_are_reported_with_a_better_measure(
     objective: Objective, last: float, told: str
 ) -> None:
-    arm = [[last]] * 8
-    lines = _clamp_lines(judged(objective, arm, arm))
+    lines = at_limit(evaluation([[last]] * 16, TASK, objective.maximise, 0).scores, objective.maximise)
     assert bool(lines) is bool(told)
     assert told in "".join(lines)
-    assert not lines or "100% of 16 holdout episodes" in lines[0]
+    assert not lines or lines[0].startswith("All 16 holdout episodes reached")
 
 
 def test_the_plan_says_which_number_is_maximised(tmp_path: Path) -> None:

@@ -161,12 +161,10 @@ def test_the_page_is_complete_and_has_its_sections_in_order(reported: Reported) 
 def test_the_verdicts_figures_are_the_frozen_files(reported: Reported) -> None:
     evidence, verdict = reported.frozen.evidence, reported.page.sections["verdict"]
     assert evidence.outcome == "winner"
-    assert f"trial-{reported.frozen.provenance.trial:03d} returned more than the baseline" in verdict
+    assert f"Frozen: trial-{reported.frozen.provenance.trial:03d} returns more than the baseline" in verdict
     low, high = evidence.difference_interval
-    shown = (
-        f"+{number(evidence.difference)} reward an episode, 95 % interval [+{number(low)}, +{number(high)}]"
-    )
-    assert shown in verdict
+    assert f": {number(evidence.frozen_return)} (+{number(evidence.difference)} vs. baseline, +" in verdict
+    assert f"95 % interval [+{number(low)}, +{number(high)}]), n = 6 episodes each" in verdict
     assert f"p = {evidence.p_value:.2g}" in verdict
     for mean, ends in (
         (evidence.frozen_return, evidence.frozen_interval),
@@ -196,7 +194,7 @@ def test_every_candidate_episode_and_call_is_accounted_for(reported: Reported) -
 
 def test_an_unknown_price_is_unknown_and_no_zero(reported: Reported) -> None:
     cost = reported.page.sections["cost"]
-    assert re.search(r"money\s*unknown", cost)
+    assert re.search(r"cost in dollars\s*unknown", cost)
     assert "$" not in cost
 
 
@@ -210,7 +208,7 @@ def test_the_prompts_difference_has_the_lines_of_both(reported: Reported) -> Non
 
 def test_the_doubts_name_this_studys_figures(reported: Reported) -> None:
     doubts = reported.page.sections["caveats"]
-    assert "6 pairs of holdout episodes" in doubts
+    assert "The difference rests on 6 holdout episodes of each candidate" in doubts
     assert "cannot give a p-value below 0.031" in doubts
     assert "One finalist of 2 confirmed" in doubts
     assert "no seed" in doubts
@@ -285,11 +283,9 @@ def test_mlflow_has_it_on_the_parent_run(reported: Reported) -> None:
 def test_without_a_significant_gain_no_gain_is_claimed(reported: Reported) -> None:
     page = rendered(judged(reported.story, winner=None))
     verdict = page.sections["verdict"]
-    assert "No candidate was shown to return more than the baseline" in verdict
-    assert "That does not show that they are equal." in verdict
+    assert "Frozen: the baseline. No candidate was shown to beat it on unseen episodes" in verdict
+    assert "This does not prove that none is better." in verdict
     assert "Nothing: the baseline itself is frozen." in page.sections["settings"]
-    nobody = rendered(judged(reported.story, winner=None, finalists=())).sections["verdict"]
-    assert "No result: no finalist completed enough holdout episodes" in nobody
 
 
 def test_a_cheaper_winner_is_not_called_a_better_one(reported: Reported) -> None:
@@ -299,8 +295,9 @@ def test_a_cheaper_winner_is_not_called_a_better_one(reported: Reported) -> None
     less, kept = Estimate(-1.0, -3.0, 1.0, 6), Estimate(5.0, 2.0, 8.0, 6)
     cheaper = replace(winner, difference=less, p_value=0.4, kept=kept, saving=Estimate(50.0, 40.0, 60.0, 6))
     verdict = rendered(judged(reported.story, winner=cheaper, finalists=(cheaper,))).sections["verdict"]
-    assert "was shown to cost less than the baseline, by +50.0 [+40.0, +60.0]" in verdict
-    assert "A higher return was not shown: -1.00 reward an episode" in verdict
+    assert "costs less than the baseline on unseen episodes, by 50.0 [40.0, 60.0]" in verdict
+    assert "its return is within the objective's tolerance" in verdict
+    assert "(-1.00 vs. baseline" in verdict
 
 
 def test_a_study_of_which_nothing_is_known_yet_has_a_page(reported: Reported) -> None:
@@ -315,7 +312,7 @@ def test_a_study_of_which_nothing_is_known_yet_has_a_page(reported: Reported) ->
         extremes={},
     )
     page = rendered(empty)
-    assert "There is no verdict yet: no episode has ended." in page.sections["verdict"]
+    assert "No verdict yet: no episode has ended." in page.sections["verdict"]
     assert "has not been made yet" in page.sections["headroom"]
 
 
@@ -327,7 +324,7 @@ def test_costs_and_failures_are_shown_if_known(reported: Reported) -> None:
         failed=(("trial-007", "The endpoint refused the call."),),
     )
     page = rendered(known)
-    assert "money$12.50" in page.sections["cost"]
+    assert "cost in dollars$12.50" in page.sections["cost"]
     assert "The endpoint is busy.3" in page.sections["failures"]
     assert "trial-007: The endpoint refused the call." in page.sections["failures"]
     assert "3 attempts at calls failed" in page.sections["caveats"]
@@ -406,9 +403,9 @@ def test_a_study_that_is_not_finished_is_reported_so_far_and_claims_nothing(tmp_
     (written,) = (project.folder / ".lab").glob("report-known-*.html")
     assert written.stat().st_size
     assert tuple(page.sections) == SECTIONS
-    assert "There is no verdict yet." in page.sections["verdict"]
-    assert "returned more" not in page.sections["verdict"]
-    assert re.search(r"money\s*unknown", page.sections["cost"])
+    assert "No verdict yet. So far" in page.sections["verdict"]
+    assert "returns more" not in page.sections["verdict"]
+    assert re.search(r"cost in dollars\s*unknown", page.sections["cost"])
 
 
 def test_without_a_study_it_says_how_to_get_one(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from lab.storage.record import PROPOSALS, CallKey, Record
 from lab.study.document import document
 from tests.fake_endpoint import FakeEndpoint, fake_endpoint
 from tests.project import TIMEOUT_S, Project
+from tests.test_report import read
 from tests.test_resume import (
     EXPERIMENT,
     a_project,
@@ -27,6 +28,7 @@ from tests.test_resume import (
     by_the_request,
     frozen,
     holding_after,
+    rows,
     start,
     tune,
 )
@@ -158,6 +160,18 @@ def test_an_older_study_prints_its_result_again_unchanged(told: Told) -> None:
     assert len(told.endpoint.requests) == asked
 
 
+def test_the_claim_is_the_same_sentence_wherever_it_is_shown(told: Told) -> None:
+    claim = told.results[1].splitlines()[0]
+    assert claim.startswith("Frozen: trial-")
+    assert f"  {claim}" in command(told.project, "show").stdout.splitlines()
+    document = json.loads(command(told.project, "show", "--study", told.last, "--json").stdout)
+    assert document["verdict"]["claim"] == claim
+    assert command(told.project, "report", FILE, "--out", "page.html").returncode == 0
+    assert claim in read(told.project.folder / "page.html").sections["verdict"]
+    notes = rows(told.project, "select value from tags where key = 'mlflow.note.content'", "mlflow.db")
+    assert [str(note).startswith(f"**{claim}**\n") for (note,) in notes].count(True) == 1
+
+
 def test_changed_code_of_an_environment_is_reported_before_it_is_played(tmp_path: Path) -> None:
     project = a_project(tmp_path / "project")
     code = (
@@ -225,7 +239,7 @@ def test_a_name_that_no_study_has_suggests_the_nearest(made: Told, arguments: tu
     ("arguments", "said"),
     [
         (("tune", "--study", "x"), "--study requires --replay"),
-        (("show", "prompts/best.toml", "--study", "x"), "leave out FILE"),
+        (("show", "prompts/best.toml", "--study", "x"), "--study cannot be combined with FILE"),
     ],
 )
 def test_a_meaningless_study_name_is_refused(made: Told, arguments: tuple[str, ...], said: str) -> None:

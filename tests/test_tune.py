@@ -142,7 +142,9 @@ def test_the_better_template_is_found_and_frozen_with_its_evidence(tuned: Tuned)
 
 def test_the_output_says_what_was_frozen_by_how_much_and_what_is_next(tuned: Tuned) -> None:
     _, _, out, err = tuned
-    assert re.search(r"Frozen: trial-\d+, \+\d+\.\d \[\+\d+\.\d, \+\d+\.\d\] over the baseline, \+\d+%", out)
+    gain = r"\+\d+\.\d vs\. baseline, \+\d+ %; 95 % interval \[\+\d+\.\d, \+\d+\.\d\]"
+    told = rf"Frozen: trial-\d+ returns more than .*: \d+\.\d \({gain}\), n = 8 episodes each, p = 0\.0\d+ \("
+    assert re.match(told, out)
     assert "python inference.py" in out
     assert "mlflow ui" in out
     assert "baseline" in err  # a line a trial
@@ -213,11 +215,11 @@ def test_without_a_better_candidate_the_baseline_is_frozen_and_saturation_report
 ) -> None:
     with fake_endpoint(baseline_is_best) as endpoint:
         code, out, _ = tune(project, endpoint)
-    assert "100% of 24 holdout episodes reached the maximum score, 1.0" in out
+    assert "All 24 holdout episodes reached the maximum score; compare returns instead." in out
     assert code == 0
     assert frozen(project).evidence.outcome == "baseline"
     assert frozen(project).candidate.template.name == "reference"
-    assert "the baseline is frozen" in out
+    assert out.startswith("Frozen: the baseline. No candidate was shown to beat it on unseen episodes")
 
 
 def wait_for(text: str, stream: "list[str]") -> None:
@@ -401,7 +403,7 @@ def test_equal_candidates_are_reported_before_the_budget_is_spent(project: Proje
     with sqlite3.connect(project.folder / "mlflow.db") as database:
         assert database.execute("select count(*) from trace_info").fetchone() == (0,)
         (told,) = database.execute("select value from tags where key = 'mlflow.note.content'").fetchone()
-    assert "No candidate beat the baseline" in told
+    assert told.startswith("**Frozen: the baseline. No candidate was shown to beat it")
 
 
 def test_with_a_cost_in_the_objective_the_cheap_one_is_frozen_and_optuna_has_the_costs(
@@ -424,7 +426,7 @@ def test_with_a_cost_in_the_objective_the_cheap_one_is_frozen_and_optuna_has_the
     assert evidence.outcome == "cheaper"
     assert evidence.frozen_tokens < evidence.baseline_tokens
     assert frozen(project).candidate.context.history == 0
-    assert "fewer tokens an episode" in out
+    assert re.match(r"Frozen: trial-\d+ costs less .*, by [\d,.]+ \[.*\] tokens per episode; its return", out)
     for trial in optuna_trials(project):
         assert trial.user_attrs.get("costs", {}).keys() == {str(step) for step in trial.intermediate_values}
 

@@ -141,6 +141,11 @@ BASELINE = 0
 """The baseline's number: it is the first trial."""
 
 
+def trial_name(number: int) -> str:
+    """A trial's name, for people and for its MLflow run; older files number the baseline -1."""
+    return "baseline" if number <= BASELINE else f"trial-{number:03d}"
+
+
 @dataclass(frozen=True)
 class Trial:
     """One candidate of the search.
@@ -165,5 +170,5 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """The trial's name, for people and for its MLflow run."""
-        return "baseline" if self.number == BASELINE else f"trial-{self.number:03d}"
+        """The trial's name; see `trial_name`."""
+        return trial_name(self.number)

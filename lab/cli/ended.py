@@ -75,9 +75,8 @@ def shown(ended: Ended, experiment: Path, *, as_json: bool) -> str:
         experiment: The experiment's file, for the suggested commands.
     """
     from lab.verdict.outcome import Outcome
-    from lab.verdict.result_json import result
-    from lab.verdict.summary import summary, untracked_lines
-    from lab.verdict.unvalidated import unvalidated_result, unvalidated_summary
+    from lab.verdict.result_json import result, unvalidated_result
+    from lab.verdict.summary import summary, untracked_lines, unvalidated_summary
 
     outcome, out = ended.outcome, ended.out
     if isinstance(outcome, Outcome):

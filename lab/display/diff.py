@@ -23,7 +23,7 @@ def differing(one: Candidate, other: Candidate) -> dict[str, Pair]:
 
 def text_diff(one: Candidate, other: Candidate, names: tuple[str, str]) -> list[str]:
     """A unified diff of all texts, without newlines; empty if they are equal."""
-    before, after = _parts(one), _parts(other)
+    before, after = text_lines(one), text_lines(other)
     lines: list[str] = []
     for part in before:
         told = [f"{name}, {part}" for name in names]
@@ -40,7 +40,8 @@ def demonstrations(candidate: Candidate) -> list[str]:
     return [line for text in shown for line in text.splitlines()]
 
 
-def _parts(candidate: Candidate) -> dict[str, list[str]]:
+def text_lines(candidate: Candidate) -> dict[str, list[str]]:
+    """The lines of all texts, by part: system, turn and demonstrations."""
     template = candidate.template
     return {
         "system": template.system.strip().splitlines(),

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from math import isfinite
 
 from lab.agent.evaluation import BASELINE, Trial
-from lab.reporting.story import CONFIDENCE, Play, Story, estimate
+from lab.reporting.story import CONFIDENCE, Play, Story
 from lab.reporting.svg import Frame, Scale, area, axes, box, chart, hint, label, line, mark, path, scale
 from lab.stats.format import count, estimate_text, number
 from lab.stats.intervals import Estimate, t_interval
+from lab.verdict.verdict import estimate
 
 WIDTH, HEIGHT = 760, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 20, 36, 48
@@ -76,13 +77,13 @@ def lanes(story: Story) -> str:
         style = f"lane {play.phase}{' broken' if play.earned is None else ''}"
         parts.append(box(min(left, x.end - wide), rows[play.name] + 4, wide, ROW - 8, style, says))
     says = f"{count(len(plays), 'episode')} of {count(len(shown), 'candidate')}, best first."
-    return chart("lanes-chart", (WIDTH, height), "Who played when", says, parts)
+    return chart("lanes-chart", (WIDTH, height), "Episodes over time", says, parts)
 
 
 def candidates(story: Story) -> str:
     """Mean value and interval of each candidate in the search, best first, with the holdout's."""
     shown = _rows(story)
-    estimates = {trial.name: estimate(trial.evaluation) for trial in shown}
+    estimates = {trial.name: estimate(trial.evaluation, CONFIDENCE) for trial in shown}
     unseen = holdout(story)
     known = _ends([*estimates.values(), *unseen.values()])
     height = TOP + ROW * len(shown) + BOTTOM
@@ -112,8 +113,7 @@ def holdout(story: Story) -> dict[str, Estimate]:
     if story.outcome is None:
         return {}
     verdict = story.outcome.verdict
-    played = {"baseline": verdict.baseline, **{one.trial.name: one.unseen for one in verdict.finalists}}
-    return {name: estimate(unseen, verdict.confidence) for name, unseen in played.items()}
+    return {name: estimate(unseen, verdict.confidence) for name, unseen in verdict.holdout.items()}
 
 
 def pareto(story: Story) -> str:

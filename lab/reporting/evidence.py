@@ -7,15 +7,27 @@ from difflib import SequenceMatcher
 from lab.agent.candidate import Candidate
 from lab.agent.episode import Episode
 from lab.agent.evaluation import Evaluation, Trial
-from lab.reporting.charts import holdout
-from lab.reporting.story import PHASES, Story, estimate
+from lab.display.diff import settings_of, text_lines
+from lab.reporting.story import CONFIDENCE, PHASES, Story
 from lab.search.trouble_words import troubles_brief
-from lab.stats.format import count, dollars, interval, mean, number, p_text, price, setting_text
+from lab.stats.format import (
+    count,
+    dollars,
+    estimate_text,
+    interval,
+    mean,
+    number,
+    p_text,
+    price,
+    setting_text,
+)
+from lab.verdict.verdict import estimate
+from lab.verdict.words import other_mean
 
 
 @dataclass(frozen=True)
 class Row:
-    """A setting, of the baseline and of what was chosen."""
+    """A setting of the baseline and of the chosen candidate."""
 
     name: str
     baseline: str
@@ -29,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a difference: `kept`, `added` or `removed`."""
+    """A line of a diff; its kind is `kept`, `added` or `removed`."""
 
     kind: str
     text: str
@@ -39,27 +51,15 @@ def settings(story: Story) -> list[Row]:
     """Every setting, those that differ first."""
     if story.chosen is None:
         return []
-    base, own = story.experiment.baseline, story.chosen[1].candidate
-    rows = [
-        Row(name, setting_text(value), setting_text(own.settings[name]))
-        for name, value in base.settings.items()
-    ]
-    rows.append(Row("stop", setting_text(list(base.sampling.stop)), setting_text(list(own.sampling.stop))))
+    base, own = (settings_of(one) for one in (story.experiment.baseline, story.chosen[1].candidate))
+    rows = [Row(name, setting_text(base[name]), setting_text(own[name])) for name in base]
     return sorted(rows, key=lambda row: not row.differs)
 
 
 def difference(before: Candidate, after: Candidate) -> list[tuple[str, list[Line]]]:
-    """The lines of both of a candidate's texts, and of its demonstrations, against another's."""
-    parts = []
-    for name in ("system", "turn"):
-        old, new = getattr(before.template, name), getattr(after.template, name)
-        parts.append((name, list(_lines(old.strip().splitlines(), new.strip().splitlines()))))
-    shown = [_demonstrations(one) for one in (before, after)]
-    return [*parts, ("demonstrations", list(_lines(*shown)))] if any(shown) else parts
-
-
-def _demonstrations(candidate: Candidate) -> list[str]:
-    return [f"step {one.step}: {one.observation} → {one.action}" for one in candidate.demonstrations]
+    """The differences between two candidates' texts and demonstrations, line by line, by part."""
+    old, new = text_lines(before), text_lines(after)
+    return [(part, list(_lines(old[part], new[part]))) for part in old if old[part] or new[part]]
 
 
 def _lines(before: list[str], after: list[str]) -> Iterable[Line]:
@@ -75,34 +75,30 @@ def holdout_rows(story: Story) -> list[dict[str, str]]:
     """The candidates that played the holdout, with all figures; the baseline first."""
     if story.outcome is None:
         return []
-    judged = story.outcome.verdict
-    played = {"baseline": judged.baseline, **{one.trial.name: one.unseen for one in judged.finalists}}
-    compared = {one.trial.name: one for one in judged.finalists}
+    verdict = story.outcome.verdict
+    compared = {one.trial.name: one for one in verdict.finalists}
     rows = []
-    for name, one in holdout(story).items():
-        beside, evaluation = compared.get(name), played[name]
-        rows.append(
-            {
-                "name": name,
-                "template": evaluation.candidate.template.name,
-                "mean": mean(one),
-                "interval": interval(one),
-                "n": str(one.n),
-                "difference": mean(beside.difference, sign=True) if beside else "",
-                "difference_interval": interval(beside.difference, sign=True) if beside else "",
-                "p": p_text(beside.p_value).removeprefix("p = ") if beside else "",
-                "other": _other(evaluation),
-                "tokens": f"{evaluation.tokens:,.0f}",
-                "unusable": troubles_brief(evaluation.troubles),
-            }
-        )
+    for name, evaluation in verdict.holdout.items():
+        row = {"name": name, **_figures(evaluation, verdict.confidence), "difference": "", "p": ""}
+        if beside := compared.get(name):
+            row["difference"] = estimate_text(beside.difference, sign=True)
+            row["p"] = p_text(beside.p_value).removeprefix("p = ")
+        rows.append(row)
     return rows
 
 
-def _other(evaluation: Evaluation) -> str:
-    """The mean of the number that is not judged."""
-    by_score = evaluation.measure == "score"
-    return number(evaluation.mean_return) if by_score else f"{evaluation.mean_score:.3f}"
+def _figures(evaluation: Evaluation, confidence: float) -> dict[str, str]:
+    """The cells that a candidate has in every table."""
+    one = estimate(evaluation, confidence)
+    return {
+        "template": evaluation.candidate.template.name,
+        "mean": mean(one),
+        "interval": interval(one) if one.n > 1 else "none",
+        "n": str(one.n),
+        "other": other_mean(evaluation),
+        "tokens": f"{evaluation.tokens:,.0f}",
+        "unusable": troubles_brief(evaluation.troubles),
+    }
 
 
 def candidate_rows(story: Story) -> list[dict[str, str]]:
@@ -111,19 +107,12 @@ def candidate_rows(story: Story) -> list[dict[str, str]]:
 
 
 def _candidate_row(trial: Trial, free: Sequence[str]) -> dict[str, str]:
-    one = estimate(trial.evaluation)
     settings = " ".join(
         f"{name}={setting_text(trial.candidate.settings[name])}" for name in free if name != "template"
     )
     return {
         "name": trial.name,
-        "template": trial.candidate.template.name,
-        "mean": mean(one),
-        "interval": interval(one) if one.n > 1 else "none",
-        "n": str(one.n),
-        "tokens": f"{trial.evaluation.tokens:,.0f}",
-        "other": _other(trial.evaluation),
-        "unusable": troubles_brief(trial.evaluation.troubles),
+        **_figures(trial.evaluation, CONFIDENCE),
         "race": f"dropped{f', {trial.cut} cut' if trial.cut else ''}" if trial.dropped else "in the race",
         "settings": settings,
     }
@@ -151,15 +140,15 @@ def _titled(episodes: Sequence[Episode], story: Story) -> Iterable[Shown]:
 
 
 def cost_rows(story: Story) -> list[tuple[str, str]]:
-    """What the study cost."""
+    """The study's cost: names and amounts."""
     spent, ended = story.cost.spent, [play for play in story.plays if play.earned is not None]
     broken = len(story.plays) - len(ended)
     rows = [
         ("model calls answered", f"{spent.calls:,}"),
         ("tokens in", f"{spent.prompt_tokens:,}"),
         ("tokens out", f"{spent.completion_tokens:,}"),
-        ("money", _money(story)),
-        ("minutes of work", number(story.cost.minutes)),
+        ("cost in dollars", _money(story)),
+        ("working minutes", number(story.cost.minutes)),
         ("whole episodes", f"{len(ended):,}"),
         ("episodes cut or failed", f"{broken:,}"),
     ]

@@ -1,4 +1,4 @@
-"""Importance: which settings tell a study's best trials from the rest, by Optuna."""
+"""Importance: which settings separate a study's best trials from the rest, by Optuna."""
 
 import warnings
 
@@ -8,17 +8,17 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from lab.storage.trials import Trials
 
 _STABLE = 5
-"""Trials among the best below which Optuna calls an importance unstable."""
+"""Number of best trials below which Optuna calls an importance unstable."""
 
 
 def importance(trials: Trials) -> dict[str, float]:
-    """Each parameter's share of what tells the best trials of a study from all, in falling order.
+    """Each parameter's share of the difference between the best trials and all, in descending order.
 
-    Optuna's PED-ANOVA (Watanabe et al., IJCAI 2023) of the mean of the reports. The best are a tenth, and at
-    least as many as make it stable.
+    Optuna's PED-ANOVA (Watanabe et al., IJCAI 2023) of the trials' mean reports. The best trials are a
+    tenth of all, but at least as many as a stable result needs.
 
     Returns:
-        Nothing where the trials are too few or do not differ.
+        Shares by parameter; empty if the trials are too few or do not differ.
     """
     played = [trial for trial in trials.known if trial.intermediate_values and trial.params]
     if len(played) < 2 * _STABLE:
@@ -32,7 +32,7 @@ def importance(trials: Trials) -> dict[str, float]:
         )
     evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, _STABLE / len(played)))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it takes less for better, which the sign is for
+        warnings.simplefilter("ignore")  # it warns that lower is taken as better; hence the minus sign
         shares = evaluator.evaluate(copy, target=lambda trial: -trial.values[0])
     whole = sum(shares.values())
     ranked = sorted(shares.items(), key=lambda share: -share[1])

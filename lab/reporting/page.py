@@ -47,7 +47,7 @@ def render(story: Story) -> str:
         chosen=chosen[0] if chosen else None,
         verdict=claims.verdict(story),
         counts=evidence.counts(story),
-        caveats=claims.caveats(story),
+        doubts=claims.reasons(story),
         settings=evidence.settings(story),
         holdout=evidence.holdout_rows(story),
         candidates=evidence.candidate_rows(story),

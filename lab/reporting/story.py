@@ -17,7 +17,6 @@ from lab.experiment.experiment import Experiment
 from lab.llm.settings import ModelChoice
 from lab.reporting.importance import importance
 from lab.search.headroom import Headroom
-from lab.stats.intervals import Estimate, t_interval
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
 from lab.study.past_study import PastStudy
 from lab.verdict.outcome import Outcome
@@ -138,11 +137,6 @@ class Story:
         return list(dict.fromkeys(trial.candidate.template.name for trial in self.trials))
 
 
-def estimate(evaluation: Evaluation, confidence: float = CONFIDENCE) -> Estimate:
-    """Mean value with its interval."""
-    return t_interval(list(evaluation.values.values()), confidence)
-
-
 def tell(past: PastStudy) -> Story:
     """The story of a study."""
     record, experiment = past.record, past.experiment
@@ -179,11 +173,11 @@ def _extremes(record: Record, evaluation: Evaluation) -> tuple[Episode, ...]:
 
 
 def minutes_at(moment: float, stretches: Sequence[tuple[float, float]]) -> float:
-    """Return the minutes of work until a moment: where nobody was at work, none pass.
+    """The working minutes until a moment; pauses between two runs of the study do not count.
 
     Args:
-        moment: in seconds since 1970.
-        stretches: of work, in order; see `Record.stretches`.
+        moment: Seconds since 1970.
+        stretches: Periods of work, in order; see `Record.stretches`.
     """
     return sum(max(min(moment, until) - since, 0.0) for since, until in stretches) / 60
 

@@ -36,8 +36,8 @@ from lab.study.state import spending_of
 from lab.study.unseen import Unseen
 from lab.tracking.tracker import Tracker
 from lab.verdict.outcome import Judged
-from lab.verdict.summary import claim
 from lab.verdict.unvalidated import Unvalidated
+from lab.verdict.words import claim
 
 
 class Study:
@@ -159,7 +159,7 @@ class Study:
         past = read_study(*known, self.spending)
         outcome = past.finished()
         self._tracker.verdict(outcome.verdict)
-        self._trials.search.state_fact("verdict", claim(outcome))
+        self._trials.search.state_fact("verdict", claim(outcome.frozen_prompt()))
         await self._passed_on()
         return past
 
@@ -253,9 +253,8 @@ class Study:
             self._record.name,
             tuple(search.trials),
             self.spending,
+            Judged(self.spending.minutes, _now()),
             stopped_by or LabError("Baseline and finalist have fewer than two holdout seeds in common."),
-            self.spending.minutes,
-            _now(),
         )
 
     def _announce(self, phase: str, text: str) -> None:

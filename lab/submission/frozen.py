@@ -56,6 +56,8 @@ class Evidence:
             words; None if all were usable.
         judged: `return` or `score`.
         caution: What the data show against the outcome; empty if nothing.
+        saving: Cost saved per episode with its interval, in words, if it is `cheaper`; else empty.
+        shortfall: How many of the planned pairs were completed, in words; empty if all were.
     """
 
     outcome: str
@@ -77,6 +79,8 @@ class Evidence:
     baseline_troubles: str | None = None
     judged: str = "return"
     caution: str = ""
+    saving: str = ""
+    shortfall: str = ""
 
     @property
     def frozen_mean(self) -> float:
@@ -96,7 +100,7 @@ class Provenance:
     Attributes:
         created: Time, UTC, ISO 8601.
         study: Name of the Optuna study and of the MLflow parent run.
-        trial: Number of the trial, or -1 for the baseline.
+        trial: Number of the trial; 0 is the baseline.
         calls, prompt_tokens, completion_tokens, minutes, dollars: Cost of the whole study.
         versions: `name version` of the relevant packages.
         dollars: Cost in dollars; None if a price is unknown.

@@ -1,38 +1,39 @@
-"""The Description that a study's run opens with in MLflow, in Markdown: the verdict, and where to look next.
+"""The Description of a study's run in MLflow, in Markdown: the verdict, and where to look next.
 
-It takes what the frozen prompt says and computes nothing; a model's words are shown as they are, in a block.
+It shows the frozen prompt's figures and computes none; a model's words are shown unchanged, in a code block.
 """
 
 import re
 
-from lab.agent.evaluation import BASELINE
+from lab.agent.evaluation import trial_name
 from lab.errors import plain
 from lab.experiment.experiment import Experiment
-from lab.stats.format import MORE, number, p_text, price, recorded
+from lab.stats.format import price
 from lab.submission.frozen import FrozenPrompt
 from lab.tracking.metrics import cut
+from lab.verdict.words import claim, evidence_rows
 
 SHOWN = 1_900
-"""Characters of one text: MLflow takes 8,000 of a description."""
+"""Characters shown of one text: MLflow takes 8,000 of a description."""
 
 
 def unfinished(experiment: Experiment) -> str:
-    """Before there is a verdict."""
+    """The description before there is a verdict."""
     return f"{experiment.about}\n\nNo verdict yet.\n"
 
 
 def description(experiment: Experiment, frozen: FrozenPrompt, prompt: str, view: str) -> str:
-    """After the verdict.
+    """The description after the verdict.
 
     Args:
-        prompt: in the registry, as `name/version`; empty where MLflow did not take it.
-        view: the address of the study's table of runs.
+        prompt: The registered prompt, as `name/version`; empty if MLflow rejected it.
+        view: URL of the study's table of runs.
     """
     parts = [
-        f"**{_claim(frozen)}** {frozen.evidence.episodes} unseen episodes each; {frozen.evidence.method}.",
+        f"**{claim(frozen)}**",
         cut(experiment.about, SHOWN),
         _figures(frozen),
-        "### What was frozen",
+        "### Frozen prompt",
         _settings(experiment, frozen),
         _block(
             f"{cut(frozen.candidate.template.system.strip(), SHOWN)}"
@@ -40,43 +41,18 @@ def description(experiment: Experiment, frozen: FrozenPrompt, prompt: str, view:
         ),
         "### Cost",
         _cost(frozen),
-        "### Look next",
+        "### Where to look next",
         _next(prompt, view),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _claim(frozen: FrozenPrompt) -> str:
-    evidence = frozen.evidence
-    gain = recorded(evidence.difference, evidence.difference_interval, evidence.episodes, sign=True)
-    caution = f"{evidence.caution} " if evidence.caution else ""
-    if evidence.outcome == "baseline":
-        told = "The baseline was kept." if caution else ""
-        return caution + (told or "No candidate beat the baseline on unseen episodes: the baseline was kept.")
-    if evidence.outcome == "cheaper":
-        return (
-            f"{caution}{_name(frozen)} costs {evidence.frozen_tokens:,.0f} tokens an episode, the baseline"
-            f" {evidence.baseline_tokens:,.0f}; its {evidence.judged} differs by {gain}."
-        )
-    verb, more = f"{evidence.judged}s", MORE[evidence.judged]
-    return f"{caution}{_name(frozen)} {verb} {gain} {more} than the baseline ({p_text(evidence.p_value)})."
-
-
 def _figures(frozen: FrozenPrompt) -> str:
     evidence = frozen.evidence
-    level = f"{evidence.confidence:.0%}"
-    ours = recorded(evidence.frozen_mean, evidence.frozen_interval, evidence.episodes)
-    theirs = recorded(evidence.baseline_mean, evidence.baseline_interval, evidence.episodes)
-    if evidence.judged == "score":
-        other = "return"
-        others = [number(evidence.frozen_return), number(evidence.baseline_return)]
-    else:
-        other, others = "score", [f"{evidence.frozen_score:.3f}", f"{evidence.baseline_score:.3f}"]
     rows = [
-        f"| | mean episode {evidence.judged}, {level} interval | {other} | tokens an episode |",
-        "|---|---|---|---|",
-        f"| frozen, {_name(frozen)} | {ours} | {others[0]} | {evidence.frozen_tokens:,.0f} |",
-        f"| baseline | {theirs} | {others[1]} | {evidence.baseline_tokens:,.0f} |",
+        f"| | frozen, {_name(frozen)} | baseline |",
+        "|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in evidence_rows(evidence)),
     ]
     troubles = {"frozen": evidence.frozen_troubles, "baseline": evidence.baseline_troubles}
     told = [_block(f"{name}: {text}") for name, text in troubles.items() if text]
@@ -84,7 +60,7 @@ def _figures(frozen: FrozenPrompt) -> str:
 
 
 def _settings(experiment: Experiment, frozen: FrozenPrompt) -> str:
-    """What differs from the baseline, first."""
+    """The settings, those that differ from the baseline's first."""
     ours, theirs = frozen.candidate.settings, experiment.baseline.settings
     changed = [name for name in ours if ours[name] != theirs[name]]
     same = ", ".join(f"{name} {ours[name]}" for name in ours if name not in changed)
@@ -104,27 +80,25 @@ def _cost(frozen: FrozenPrompt) -> str:
 
 def _next(prompt: str, view: str) -> str:
     lines = [
-        "- **Artifacts**: `report.html`, the whole story; `best.toml`, which `python inference.py` plays;"
-        " `experiment.toml`. Each child run has its `prompt.txt` and `episodes.json`.",
-        f"- **[Child runs]({view})**, best first: `kind` is search, confirmation or holdout. The search's"
-        " returns are optimistic for the best of many; the holdout's are not.",
+        "- **Artifacts**: `report.html`, all results; `best.toml`, which `python inference.py` plays;"
+        " `experiment.toml`. Each child run has `prompt.txt` and `episodes.json`.",
+        f"- **[Child runs]({view})**, best first: `kind` is search, confirmation or holdout. The best of many"
+        " is overestimated in the search, but not on the holdout.",
         "- **Traces** of a run: its episodes step by step, with messages, tokens and rewards.",
     ]
     if prompt:
         lines.append(
-            f"- **Prompts**: `{prompt}`, alias `frozen`, is this prompt with its model configuration."
+            f"- **Prompts**: `{prompt}`, alias `frozen`, is the frozen prompt with its model configuration."
         )
     return "\n".join(lines)
 
 
 def _block(text: str) -> str:
-    """A code block that the text cannot end, whatever it holds."""
+    """A code block that nothing in the text can end."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{plain(text)}\n{fence}"
 
 
 def _name(frozen: FrozenPrompt) -> str:
-    trial = frozen.provenance.trial
-    own = "baseline" if trial == BASELINE else f"trial-{trial:03d}"
-    return f"{own} ({frozen.candidate.template.name})"
+    return f"{trial_name(frozen.provenance.trial)} ({frozen.candidate.template.name})"

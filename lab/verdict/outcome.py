@@ -1,7 +1,8 @@
 """The outcome of a study: its verdict and cost, and the resulting FrozenPrompt."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from lab.agent.candidate import Candidate
@@ -13,25 +14,23 @@ from lab.experiment.experiment import Experiment
 from lab.llm.settings import ModelChoice
 from lab.search.headroom import Headroom
 from lab.search.trouble_words import troubles_text
+from lab.stats.format import estimate_text
 from lab.stats.intervals import Estimate, t_interval
 from lab.submission.frozen import Evidence, FrozenModel, FrozenPrompt, Provenance
-from lab.verdict.cautions import lower_cautions
-from lab.verdict.verdict import Compared, Verdict
+from lab.verdict.verdict import Compared, Verdict, estimate
+from lab.verdict.words import cautions, shortfall
 
 PACKAGES = ("openai", "openenv", "optuna", "prompt-lab")
-
-MOSTLY = 0.5
-"""Share of episodes at a score limit from which a note is printed."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """When the verdict was given.
+    """When a study ended, with or without a verdict.
 
     Attributes:
-        minutes: of work on the study, until then.
-        created: the moment, ISO 8601, UTC.
-        limit: of the budget, where it ended the verdict before all planned episodes were played; else empty.
+        minutes: Working time on the study until then, in minutes.
+        created: Time, ISO 8601, UTC.
+        limit: Limit of the budget that ended the holdout before all planned episodes were played; else empty.
     """
 
     minutes: float
@@ -40,52 +39,78 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The result of a study.
+class StudyResult(ABC):
+    """A study that ended, with or without a verdict.
 
     Attributes:
-        headroom: Result of the warm-up test; None if it was not made.
         trials: Trials of the search, best first, with the baseline.
-        failures: Number of failed attempts at calls, by what happened.
-        judged: Time of the verdict, and working minutes until then.
-        troubles: Troubles of all steps of the study.
+        judged: When it ended.
     """
 
     experiment: Experiment
     model: ModelChoice
     study: str
-    headroom: Headroom | None
     trials: tuple[Trial, ...]
-    verdict: Verdict
     spending: Spending
-    failures: Mapping[str, int]
     judged: Judged
-    troubles: Troubles
+
+    @property
+    @abstractmethod
+    def chosen(self) -> tuple[int, Candidate]:
+        """The candidate to freeze, with its trial's number."""
+
+    @property
+    @abstractmethod
+    def evidence(self) -> Evidence:
+        """The figures of the chosen candidate and the baseline."""
 
     def frozen_prompt(self) -> FrozenPrompt:
-        """The winner, or the baseline if nothing beat it, with evidence and provenance."""
+        """The chosen candidate with evidence, provenance and the versions of the packages used."""
+        number, candidate = self.chosen
+        spent = self.spending
         provenance = Provenance(
             created=self.judged.created,
             experiment=self.experiment.name,
             study=self.study,
-            trial=self.verdict.winner.trial.number if self.verdict.winner else BASELINE,
-            calls=self.spending.calls,
-            prompt_tokens=self.spending.prompt_tokens,
-            completion_tokens=self.spending.completion_tokens,
+            trial=number,
+            calls=spent.calls,
+            prompt_tokens=spent.prompt_tokens,
+            completion_tokens=spent.completion_tokens,
             minutes=round(self.judged.minutes, 1),
-            versions=[],
-            dollars=None if self.spending.unpriced else round(self.spending.dollars, 4),
+            versions=[f"{name} {version(name)}" for name in PACKAGES],
+            dollars=None if spent.unpriced else round(spent.dollars, 4),
         )
-        candidate = self.verdict.frozen.candidate
-        return frozen_prompt(self.experiment, self.model, candidate, self.evidence, provenance)
+        model = FrozenModel(self.model.shown, self.model.name)
+        environment, task = self.experiment.environment, self.experiment.task
+        return FrozenPrompt(candidate, environment, task, model, self.evidence, provenance)
+
+
+@dataclass(frozen=True)
+class Outcome(StudyResult):
+    """The result of a study with a verdict.
+
+    Attributes:
+        headroom: Result of the warm-up test; None if it was not made.
+        failures: Number of failed attempts at calls, by what happened.
+        troubles: Troubles of all steps of the study.
+    """
+
+    verdict: Verdict
+    headroom: Headroom | None
+    failures: Mapping[str, int]
+    troubles: Troubles
+
+    @property
+    def chosen(self) -> tuple[int, Candidate]:
+        """The winner, or the baseline if no finalist beat it."""
+        winner = self.verdict.winner
+        return winner.trial.number if winner else BASELINE, self.verdict.frozen.candidate
 
     @property
     def alike(self) -> float | None:
         """The return of every episode, in reward, if all are the same; else None."""
-        confirmed = [one.unseen for one in self.verdict.confirmed]
-        finalists = [one.unseen for one in self.verdict.finalists]
-        searched = [trial.evaluation for trial in self.trials]
-        played = [*searched, *confirmed, *finalists, self.verdict.baseline]
+        unseen = [*(one.unseen for one in self.verdict.confirmed), *self.verdict.holdout.values()]
+        played = [*(trial.evaluation for trial in self.trials), *unseen]
         returns = {round(value, 9) for one in played for value in one.returns.values()}
         return returns.pop() if len(returns) == 1 else None
 
@@ -98,8 +123,11 @@ class Outcome:
         frozen, baseline = self._estimate(ours), self._estimate(theirs)
         difference = winner.difference if winner else Estimate(0.0, 0.0, 0.0, baseline.n)
         places = 5 if verdict.measure == "score" else 3
+        outcome, saving = _outcome(winner, 1 - verdict.confidence), ""
+        if outcome == "cheaper" and winner and winner.saving:
+            saving = f"{estimate_text(winner.saving)} {self.experiment.objective.cost} per episode"
         return Evidence(
-            outcome=_outcome(winner, 1 - verdict.confidence),
+            outcome=outcome,
             episodes=difference.n,
             confidence=verdict.confidence,
             method=verdict.method,
@@ -117,7 +145,9 @@ class Outcome:
             frozen_troubles=troubles_text(ours.troubles) or None,
             baseline_troubles=troubles_text(theirs.troubles) or None,
             judged=verdict.measure,
-            caution=" ".join(lower_cautions(verdict)),
+            caution=" ".join(cautions(verdict)),
+            saving=saving,
+            shortfall=shortfall(verdict.pairs, self.experiment.verdict.episodes, self.judged.limit),
         )
 
     def _mean(self, evaluation: Evaluation, measure: Measure) -> float:
@@ -130,28 +160,10 @@ class Outcome:
         """The mean value, or the worst task's, with an interval that holds whichever task is worst."""
         confidence, tasks = self.verdict.confidence, [*evaluation.by_task.values()]
         if self.verdict.by == "mean":
-            return t_interval(list(evaluation.values.values()), confidence)
+            return estimate(evaluation, confidence)
         several = [t_interval(list(one.values()), confidence, len(tasks)) for one in tasks if one]
         low, high = (min(getattr(one, end) for one in several) for end in ("low", "high"))
         return Estimate(min(one.mean for one in several), low, high, len(evaluation.values))
-
-
-def frozen_prompt(
-    experiment: Experiment,
-    model: ModelChoice,
-    candidate: Candidate,
-    evidence: Evidence,
-    provenance: Provenance,
-) -> FrozenPrompt:
-    """A candidate of an experiment, with its evidence and the versions of packages used."""
-    return FrozenPrompt(
-        candidate=candidate,
-        environment=experiment.environment,
-        task=experiment.task,
-        model=FrozenModel(model.shown, model.name),
-        evidence=evidence,
-        provenance=replace(provenance, versions=[f"{name} {version(name)}" for name in PACKAGES]),
-    )
 
 
 def _outcome(winner: Compared | None, level: float) -> str:
@@ -166,5 +178,5 @@ def ends(estimate: Estimate) -> list[float]:
 
 
 def rounded(value: float) -> float:
-    """`value` to five significant digits: returns may be hundreds or hundredths."""
-    return float(f"{value:.5g}")
+    """`value` to seven significant digits, so that a sentence made from the file rounds as from the study."""
+    return float(f"{value:.7g}")

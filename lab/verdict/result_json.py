@@ -9,31 +9,29 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from lab.agent.candidate import Candidate
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.agent.troubles import FALLBACK, Troubles
 from lab.search.headroom import Headroom
-from lab.stats.intervals import Estimate, t_interval
-from lab.verdict.cautions import trouble_cautions
-from lab.verdict.outcome import Outcome
-from lab.verdict.summary import claim
-from lab.verdict.verdict import Compared, Confirmed
+from lab.stats.intervals import Estimate
+from lab.verdict.outcome import Outcome, StudyResult
+from lab.verdict.unvalidated import Unvalidated
+from lab.verdict.verdict import Compared, Confirmed, estimate
+from lab.verdict.words import claim, trouble_cautions
 
 FORMAT = 1
 
 
 def result(outcome: Outcome, frozen_file: Path | None, untracked: Sequence[str] | None) -> str:
     """The document. Unknown or unbounded values are null; `untracked` is as in `lab.verdict.summary`."""
-    verdict, frozen = outcome.verdict, outcome.verdict.frozen.candidate
+    verdict, frozen = outcome.verdict, outcome.frozen_prompt()
     table = {
-        "format": FORMAT,
-        "study": outcome.study,
-        "experiment": outcome.experiment.name,
-        "model": {"endpoint": outcome.model.shown, "name": outcome.model.name},
+        **_study(outcome),
         "judged": outcome.judged.created,
         "verdict": {
-            "outcome": outcome.evidence.outcome,
+            "outcome": frozen.evidence.outcome,
             "frozen": verdict.winner.trial.name if verdict.winner else "baseline",
-            "claim": claim(outcome),
+            "claim": claim(frozen),
             "cautions": trouble_cautions(verdict),
             "judged": verdict.measure,
             "refused": [one.trial.name for one in verdict.refused],
@@ -44,8 +42,8 @@ def result(outcome: Outcome, frozen_file: Path | None, untracked: Sequence[str] 
             "limit": outcome.judged.limit or None,
         },
         "frozen_file": str(frozen_file) if frozen_file else None,
-        "candidate": {"digest": frozen.digest, "settings": frozen.settings},
-        "evidence": outcome.frozen_prompt().as_table()["evidence"],
+        "candidate": _candidate(frozen.candidate),
+        "evidence": frozen.as_table()["evidence"],
         "headroom": _headroom(outcome.headroom),
         "baseline": _played(verdict.baseline, verdict.confidence),
         "finalists": [_finalist(one, verdict.confidence) for one in verdict.finalists],
@@ -56,7 +54,47 @@ def result(outcome: Outcome, frozen_file: Path | None, untracked: Sequence[str] 
         "answers": _answers(outcome.troubles),
         "untracked": None if untracked is None else list(untracked),
     }
+    return _text(table)
+
+
+def unvalidated_result(study: Unvalidated, frozen_file: Path | None, untracked: Sequence[str] | None) -> str:
+    """The document of a study without a verdict: `verdict` is null; see `result`."""
+    best = study.best
+    table = {
+        **_study(study),
+        "verdict": None,
+        "reason": {"what": study.reason.what, "where": study.reason.where},
+        "frozen_file": str(frozen_file) if frozen_file else None,
+        "unvalidated": {
+            "trial": best.name,
+            "candidate": _candidate(best.candidate),
+            "judged": study.experiment.objective.maximise,
+            "return": best.evaluation.mean_return,
+            "score": best.evaluation.mean_score,
+            "episodes": len(best.evaluation.episodes),
+            "baseline_return": study.baseline.mean_return if study.baseline else None,
+        },
+        "cost": {"calls": study.spending.calls, "minutes": study.judged.minutes},
+        "untracked": None if untracked is None else list(untracked),
+    }
+    return _text(table)
+
+
+def _text(table: dict[str, Any]) -> str:
     return json.dumps(_bounded(table), indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def _study(study: StudyResult) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "study": study.study,
+        "experiment": study.experiment.name,
+        "model": {"endpoint": study.model.shown, "name": study.model.name},
+    }
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    return {"digest": candidate.digest, "settings": candidate.settings}
 
 
 def _headroom(headroom: Headroom | None) -> dict[str, Any] | None:
@@ -116,11 +154,11 @@ def _confirmed(one: Confirmed) -> dict[str, Any]:
 
 def _played(unseen: Evaluation, confidence: float) -> dict[str, Any]:
     """One candidate's holdout."""
-    estimate = t_interval(list(unseen.values.values()), confidence)
+    mean = estimate(unseen, confidence)
     return {
         "return": unseen.mean_return,
-        "interval": _interval(estimate),
-        "episodes": estimate.n,
+        "interval": _interval(mean),
+        "episodes": mean.n,
         "failed": len(unseen.failed),
         "score": unseen.mean_score,
         "tokens": unseen.tokens,
@@ -140,8 +178,8 @@ def _cost(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _interval(estimate: Estimate) -> list[float]:
-    return [estimate.low, estimate.high]
+def _interval(one: Estimate) -> list[float]:
+    return [one.low, one.high]
 
 
 def _bounded(value: object) -> object:

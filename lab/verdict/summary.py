@@ -1,6 +1,9 @@
-"""The summary of a study's outcome, for people: result, confidence, cost, what to do next."""
+"""The result of a study as `lab.tune` prints it: claim, figures, cost, what to do next.
 
-from collections.abc import Mapping, Sequence
+It owns the layout; the sentences about the verdict are `lab.verdict.words`'.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from statistics import fmean
@@ -8,12 +11,12 @@ from statistics import fmean
 from lab.agent.evaluation import Evaluation
 from lab.agent.task import OTHER
 from lab.search.trouble_words import troubles_text
-from lab.stats.format import estimate_text, number, p_text, recorded
-from lab.stats.intervals import Estimate
+from lab.stats.format import count, estimate_text, number, percent, recorded
 from lab.submission.frozen import BEST
-from lab.verdict.cautions import MOSTLY, lower_cautions, trouble_cautions
 from lab.verdict.outcome import Outcome
-from lab.verdict.verdict import Verdict
+from lab.verdict.unvalidated import Unvalidated
+from lab.verdict.verdict import estimate
+from lab.verdict.words import alike, at_limit, claim, finalist_figures, other_mean, trouble_cautions
 
 
 def summary(
@@ -29,8 +32,49 @@ def summary(
         untracked: What MLflow rejected, one line per reason; None if nothing was sent to it.
         experiment: The experiment file.
     """
-    lines = [*_verdict_lines(outcome), *_cost_lines(outcome), *(_next_lines(path, untracked) if path else [])]
-    return "\n".join([*lines, *untracked_lines(untracked, experiment)])
+    lines = [
+        claim(outcome.frozen_prompt()),
+        *trouble_cautions(outcome.verdict),
+        *_search_lines(outcome),
+        *_holdout_lines(outcome),
+        *_cost_lines(outcome),
+        *(_next_lines(path, untracked) if path else []),
+        *untracked_lines(untracked, experiment),
+    ]
+    return "\n".join(lines)
+
+
+def unvalidated_summary(study: Unvalidated, path: Path | None, again: str) -> str:
+    """The result without a verdict: the best so far, why it is not validated, and what to do.
+
+    Args:
+        path: Path of the frozen file; None if it was not written.
+        again: Command that resumes the study.
+    """
+    played = {study.best.name: study.best.evaluation}
+    if study.baseline:
+        played["baseline"] = study.baseline
+    measure, confidence = study.experiment.objective.maximise, study.experiment.verdict.confidence
+    lines = [
+        f"No verdict: {study.reason.what.rstrip('.')} ({study.reason.where or 'the holdout'}).",
+        claim(study.frozen_prompt()),
+        f"Search, mean episode {measure} with {percent(confidence)} interval:",
+        *(
+            f"  {name:<9} {estimate_text(one)}, n = {count(one.n, 'episode')}"
+            for name, one in ((name, estimate(one, confidence)) for name, one in played.items())
+        ),
+        f"Cost: {study.spending.calls:,} calls, {study.judged.minutes:.1f} minutes.",
+    ]
+    if path is not None:
+        return "\n".join([*lines, f"Written to {path}, marked as not validated."])
+    return "\n".join(
+        [
+            *lines,
+            "Next:",
+            f"  raise the limit, then {again}   resumes; no answered call is repeated",
+            f"  {again} --freeze-unvalidated   freezes this candidate without validation",
+        ]
+    )
 
 
 def untracked_lines(untracked: Sequence[str] | None, experiment: Path) -> list[str]:
@@ -42,101 +86,44 @@ def untracked_lines(untracked: Sequence[str] | None, experiment: Path) -> list[s
     return ["MLflow rejected some items:", *told, f"  {again}   logs them again from the record"]
 
 
-def _verdict_lines(outcome: Outcome) -> list[str]:
+def _search_lines(outcome: Outcome) -> list[str]:
+    """What the search showed against there being anything to gain."""
+    lines = [str(outcome.headroom)] if outcome.headroom and not outcome.headroom.found else []
+    if outcome.alike is not None:
+        check = "Check the environment's rewards, and whether an episode is long enough to earn any."
+        lines.append(f"{alike(outcome.alike)} {check}")
+    return lines
+
+
+def _holdout_lines(outcome: Outcome) -> list[str]:
     verdict, evidence = outcome.verdict, outcome.evidence
-    percent = f"{verdict.confidence:.0%}"
     judged = f"mean episode {verdict.measure}" + (" of the worst task" if verdict.by == "worst" else "")
-    lines = lower_cautions(verdict)
-    lines += [str(outcome.headroom)] if outcome.headroom and not outcome.headroom.found else []
-    lines += _alike_lines(outcome)
-    lines += [
-        f"Holdout, {evidence.episodes} unseen episodes each, {judged} with {percent} interval:",
-        f"  baseline  {recorded(evidence.baseline_mean, evidence.baseline_interval, evidence.episodes)}"
-        f"  {verdict.baseline.candidate.template.name}",
-        *_trouble_lines(verdict.baseline),
+    figures = {one.trial.name: finalist_figures(verdict, one) for one in verdict.finalists}
+    figures["baseline"] = recorded(evidence.baseline_mean, evidence.baseline_interval, evidence.episodes)
+    lines = [
+        f"Holdout, {count(evidence.episodes, 'unseen episode')} each, {judged} with"
+        f" {percent(verdict.confidence)} interval:"
     ]
-    for finalist in verdict.finalists:
-        lines.append(
-            f"  {finalist.trial.name:<9} {number(verdict.value(finalist.unseen))}"
-            f" ({_signed(finalist.difference)} vs. baseline),"
-            f" {p_text(finalist.p_value)}  {finalist.trial.candidate.template.name}"
-        )
-        lines += _trouble_lines(finalist.unseen)
-    return [
-        *lines,
-        *_task_lines(verdict),
-        *_shortfall(outcome),
-        _frozen(outcome),
-        *trouble_cautions(verdict),
-    ]
-
-
-def _shortfall(outcome: Outcome) -> list[str]:
-    """A note if the verdict uses fewer episodes than planned, with the reason."""
-    planned, limit = outcome.experiment.verdict.episodes, outcome.judged.limit
-    pairs = outcome.verdict.pairs
-    if pairs == planned:
-        return []
-    why = f"{limit} was reached" if limit else "the others failed"
-    return [f"Note: the verdict is based on {pairs} of {planned} planned pairs of episodes: {why}."]
-
-
-def _alike_lines(outcome: Outcome) -> list[str]:
-    if outcome.alike is None:
-        return []
-    told = f"Every episode returned {number(outcome.alike)}, so candidates cannot be told apart."
-    return [f"{told} Check the environment's rewards, and whether an episode is long enough to earn any."]
-
-
-def _trouble_lines(evaluation: Evaluation) -> list[str]:
-    told = troubles_text(evaluation.troubles)
-    return [f"            {told}"] if told else []
-
-
-def _task_lines(verdict: Verdict) -> list[str]:
-    """One line per task, if there are several."""
-    played = [("baseline", verdict.baseline), *((one.trial.name, one.unseen) for one in verdict.finalists)]
-    return [
-        f"  task {task}: " + ", ".join(f"{name} {_mean(one.by_task[task])}" for name, one in played)
+    for name, played in verdict.holdout.items():
+        lines.append(f"  {name:<9} {figures[name]}  {played.candidate.template.name}")
+        lines += [f"            {told}"] if (told := troubles_text(played.troubles)) else []
+    return lines + [
+        f"  task {task}: " + ", ".join(f"{name} {_mean(one, task)}" for name, one in verdict.holdout.items())
         for task in verdict.baseline.by_task
     ]
 
 
-def _mean(values: Mapping[int, float]) -> str:
+def _mean(evaluation: Evaluation, task: str) -> str:
+    values = evaluation.by_task[task]
     return number(fmean(values.values())) if values else "none completed"
-
-
-def claim(outcome: Outcome) -> str:
-    """The claim about the frozen prompt, after any caution."""
-    return " ".join([*lower_cautions(outcome.verdict), _frozen(outcome)])
-
-
-def _frozen(outcome: Outcome) -> str:
-    verdict, evidence = outcome.verdict, outcome.evidence
-    winner = verdict.winner
-    if winner is None and verdict.refused:
-        return "The baseline is frozen."
-    if winner is None:
-        return "No candidate beats the baseline on unseen episodes: the baseline is frozen."
-    name, gain, tokens = winner.trial.name, winner.difference, evidence.baseline_tokens
-    if evidence.outcome == "cheaper":
-        less = 1 - evidence.frozen_tokens / tokens if tokens else 0.0
-        return (
-            f"Frozen: {name}, {less:.0%} fewer tokens an episode than the baseline;"
-            f" {_signed(gain)} {verdict.measure}."
-        )
-    share = f", {gain.mean / evidence.baseline_mean:+.0%}" if evidence.baseline_mean > 0 else ""
-    return (
-        f"Frozen: {name}, {_signed(gain)} over the baseline{share}, {p_text(winner.p_value)}"
-        f" ({verdict.method})."
-    )
 
 
 def _cost_lines(outcome: Outcome) -> list[str]:
     verdict, spent = outcome.verdict, outcome.spending
     dollars = f", {spent.money}" if spent.dollars or spent.unpriced else ""
+    frozen, baseline = (other_mean(one) for one in (verdict.frozen, verdict.baseline))
     lines = [
-        _other_line(verdict),
+        f"Mean {OTHER[verdict.measure]} {frozen}, baseline {baseline}.",
         f"Cost: {spent.calls:,} calls in {spent.episodes} whole episodes, {spent.prompt_tokens:,} tokens in,"
         f" {spent.completion_tokens:,} out{dollars}, {outcome.judged.minutes:.1f} minutes.",
     ]
@@ -145,34 +132,8 @@ def _cost_lines(outcome: Outcome) -> list[str]:
         lines.append(f"Failed attempts: {told}.")
     if outcome.troubles.troubled:
         lines.append(f"In the whole study, {troubles_text(outcome.troubles)}.")
-    return [*lines, *_clamp_lines(verdict)]
-
-
-def _other_line(verdict: Verdict) -> str:
-    """The means of the number that was not judged."""
-    if verdict.measure == "score":
-        frozen, baseline = (number(one.mean_return) for one in (verdict.frozen, verdict.baseline))
-    else:
-        frozen, baseline = (f"{one.mean_score:.3f}" for one in (verdict.frozen, verdict.baseline))
-    return f"Mean {OTHER[verdict.measure]} {frozen}, baseline {baseline}."
-
-
-def _clamp_lines(verdict: Verdict) -> list[str]:
-    """A note if most scores are at a limit, where they cannot tell candidates apart."""
-    evaluations = [verdict.baseline, *(finalist.unseen for finalist in verdict.finalists)]
-    scores = [score for evaluation in evaluations for score in evaluation.scores]
-    share = sum(score >= 1.0 for score in scores) / len(scores)
-    note = f"of {len(scores)} holdout episodes reached the"
-    if verdict.measure == "return":
-        blind = f"Note: {share:.0%} {note} maximum score, 1.0; compare returns instead."
-        return [blind] if share >= MOSTLY else []
-    ends = (("maximum score, 1.0", share), ("minimum score, 0.0", scores.count(0.0) / len(scores)))
-    return [
-        f"Note: {here:.0%} {note} {end}: among these, scores cannot tell candidates apart;"
-        ' [objective] maximise = "return" would.'
-        for end, here in ends
-        if here >= MOSTLY
-    ]
+    scores = [score for one in verdict.holdout.values() for score in one.scores]
+    return [*lines, *at_limit(scores, verdict.measure)]
 
 
 def _next_lines(path: Path, untracked: Sequence[str] | None) -> list[str]:
@@ -183,7 +144,3 @@ def _next_lines(path: Path, untracked: Sequence[str] | None) -> list[str]:
     if untracked is not None and not untracked:
         lines.append(f"  {'mlflow ui':<{len(play)}}   shows every trial, prompt and episode")
     return lines
-
-
-def _signed(estimate: Estimate) -> str:
-    return estimate_text(estimate, sign=True)

@@ -114,6 +114,11 @@ class Verdict:
         return evaluation.mean if self.by == "mean" else evaluation.worst
 
     @property
+    def holdout(self) -> dict[str, Evaluation]:
+        """Results on the holdout by candidate, the baseline first."""
+        return {"baseline": self.baseline, **{one.trial.name: one.unseen for one in self.finalists}}
+
+    @property
     def pairs(self) -> int:
         """Number of seeds that the baseline and every finalist have completed."""
         return min((one.difference.n for one in self.finalists), default=0)
@@ -133,6 +138,11 @@ class Verdict:
         return f"paired t interval and paired sign-flip test of the difference in {self.measure}{corrected}"
 
 
+def estimate(evaluation: Evaluation, confidence: float, comparisons: int = 1) -> Estimate:
+    """The mean value of an evaluation, with its t interval; see `t_interval`."""
+    return t_interval(list(evaluation.values.values()), confidence, comparisons)
+
+
 Played = Sequence[tuple[Trial, Evaluation]]
 """Trials and their results on unseen seeds."""
 
@@ -140,7 +150,7 @@ Played = Sequence[tuple[Trial, Evaluation]]
 def confirm(played: Played, confidence: float) -> tuple[Confirmed, ...]:
     """The confirmation's figures, corrected for their number; without trials that completed no episode."""
     return tuple(
-        Confirmed(trial, unseen, t_interval(list(unseen.values.values()), confidence, len(played)))
+        Confirmed(trial, unseen, estimate(unseen, confidence, len(played)))
         for trial, unseen in played
         if unseen.episodes
     )
