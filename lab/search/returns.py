@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from lab.search.surrogate import Played, Surrogate
+from lab.search.surrogate import MODELLED, Surrogate
 from lab.stats.moderated_t import Floats, Spread, common_spread, p_above_zero
 
 _ROUNDING = 1e-20
@@ -140,16 +140,16 @@ class Returns:
         return p_above_zero(float(counted.mean()), len(counted), spread, prior)
 
     def surrogate(
-        self, features: Floats, inside: NDArray[np.bool_]
+        self, points: Floats, inside: NDArray[np.bool_], categorical: NDArray[np.bool_]
     ) -> tuple[NDArray[np.intp], Surrogate] | None:
-        """The surrogate of what the rows `inside` the space have played, and which these are."""
+        """The surrogate of what the rows `inside` the space have played, and which of them it holds."""
         counts = self.counts
         played = np.flatnonzero((counts > 0) & inside)
         if len(played) < LEAST_PLAYED:
             return None
-        means = self.means[played]
-        squares = np.nansum((self.level[played] - means[:, None]) ** 2, axis=1)
-        return played, Surrogate(Played(features[played], counts[played].astype(float), means, squares))
+        if len(played) > MODELLED:
+            played = np.sort(played[np.lexsort((-played, -counts[played]))[:MODELLED]])
+        return played, Surrogate(points[played], self.values[played], categorical, self._tasks)
 
 
 def _effects(values: Floats, which: Floats) -> tuple[Floats, Floats]:

@@ -4,8 +4,7 @@ It needs nothing of the lab but this room's `points`, `returns` and `surrogate`,
 What is played is the caller's; which trial is pruned is `lab.search.pruner`'s.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,29 @@ from optuna.samplers import BaseSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
+from threadpoolctl import ThreadpoolController
 
 from lab.search.points import Distributions, Floats, Params, at_random, contains, value_at
 from lab.search.returns import Lock, Returns
-from lab.search.surrogate import Draw, Surrogate, crossed, features
+from lab.search.surrogate import Surrogate, categorical, encoded
 
-FRESH = 64
-"""New points that are drawn for each choice; the best of them, and the best that can be made of their
-parameters, are compared with the known."""
+FRESH = 128
+"""New points that are drawn at random for each choice; as many again are changes of the best known."""
+
+CROSSED = 0.25
+"""Share of these that take each parameter from one of two of the best."""
+
+BEST = 8
+"""Trials whose points are changed or crossed for new ones."""
 
 NEW = -1
 """The choice of a new trial."""
+
+_BLAS = ThreadpoolController()
+"""Limited to one thread: matrices of a few hundred rows are not worth the threads that it would wake."""
+
+Fitted = tuple[NDArray[np.intp], Surrogate]
+"""Rows of a table, and the model that holds them."""
 
 Order = Callable[[Floats, Floats], Sequence[int]]
 """Places from the best on, given each one's value and cost."""
@@ -41,7 +52,7 @@ def by_value(values: Floats, costs: Floats) -> Sequence[int]:  # noqa: ARG001  #
 
 
 class RaceSampler(BaseSampler):
-    """Thompson sampling over a linear model of what trials reported for each instance.
+    """Thompson sampling over a Gaussian process of what trials reported for each instance.
 
     An objective reports one value for each of a list of instances: `trial.report(value, step=index)`. A new
     trial's parameters are the best, of many points, by one draw of what their means may be (Russo et al., "A
@@ -72,7 +83,6 @@ class RaceSampler(BaseSampler):
         self._study, self._tables = "", self._empty()
         self._lock = Lock()
         self._chosen: Params | None = None
-        self._ranking: _Table | None = None
         self.reseed_rng()
         if seed is not None:
             self._seed, self._rng = seed, np.random.default_rng(seed)
@@ -101,7 +111,7 @@ class RaceSampler(BaseSampler):
         self._raise_error_if_multi_objective(study)
         if not search_space:
             return {}
-        with self._lock:
+        with self._lock, _BLAS.limit(limits=1):
             if self._chosen is None:
                 self._choose(study, search_space, [], 0)
             chosen, self._chosen = self._chosen, None
@@ -131,7 +141,7 @@ class RaceSampler(BaseSampler):
             None where nothing is left: no trial is idle, and all points of the space have been tried.
         """
         assert self.space is not None, "choose needs a space"
-        with self._lock:
+        with self._lock, _BLAS.limit(limits=1):
             return self._choose(study, self.space, idle, playing)
 
     def expected(self, trials: Sequence[FrozenTrial]) -> Floats:
@@ -141,24 +151,22 @@ class RaceSampler(BaseSampler):
             trials: of a study that maximises, the same one at each call.
         """
         assert self.space is not None, "expected needs a space"
-        with self._lock:
-            if self._ranking is None:
-                self._ranking = _Table(self.space, Returns(self._tasks))
-            self._ranking.read(trials, 1.0)
-            return self._ranking.expected()
+        with self._lock, _BLAS.limit(limits=1):
+            if list(self._tables[0].space) != list(self.space):
+                self._tables = self._empty(self.space)
+            self._tables[0].read(trials, 1.0)
+            return self._tables[0].expected()
 
     def _choose(self, study: Study, space: Distributions, idle: Sequence[int], playing: int) -> int | None:
-        values_table, costs_table = self._read(study, space)
+        trials = study.get_trials(deepcopy=False)
+        values_table, costs_table = self._read(study, space, trials)
         rng = np.random.default_rng([self._seed, values_table.moves + playing])
-        drawn = space if self.drawn is None else self.drawn
-        fresh = at_random(drawn, FRESH, rng)
-        draw = values_table.draw(rng)
-        if draw is not None:
-            fresh.append(crossed(space, fresh, draw.weights))
-        new = features(space, fresh)
-        values = costs = _means(draw, idle, new, rng)
+        fresh = at_random(space if self.drawn is None else self.drawn, FRESH, rng)
+        best = [{name: trials[row].params[name] for name in space} for row in values_table.best(BEST)]
+        new = encoded(space, fresh := [*fresh, *_changed(best, fresh, rng)])
+        values = costs = values_table.draw(idle, new, rng)
         if self._costs is not None:
-            costs = _means(costs_table.draw(rng), idle, new, rng)
+            costs = costs_table.draw(idle, new, rng)
         for place in self._order(values, costs):
             if place < len(idle):
                 return idle[place]
@@ -167,12 +175,14 @@ class RaceSampler(BaseSampler):
                 return NEW
         return None
 
-    def _read(self, study: Study, space: Distributions) -> tuple["_Table", "_Table"]:
+    def _read(
+        self, study: Study, space: Distributions, trials: Sequence[FrozenTrial]
+    ) -> tuple["_Table", "_Table"]:
         """All trials of the study; what was read before is not read again, unless it is another study."""
-        if (study.study_name, list(space)) != (self._study, list(self._tables[0].space)):
-            self._study, self._tables = study.study_name, self._empty(space)
+        if self._study not in ("", study.study_name) or list(space) != list(self._tables[0].space):
+            self._tables = self._empty(space)
+        self._study = study.study_name
         sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
-        trials = study.get_trials(deepcopy=False)
         self._tables[0].read(trials, sign)
         if self._costs is not None:
             self._tables[1].read(trials, 1.0)
@@ -184,14 +194,16 @@ class RaceSampler(BaseSampler):
 
 
 class _Table:
-    """Trials of a study as the model sees them: a row each, with features and what was reported."""
+    """Trials of a study as the model sees them: a row each, with its point and what was reported."""
 
     def __init__(self, space: Distributions, returns: Returns) -> None:
         self.space, self._returns = space, returns
-        self._features: Floats = np.zeros((0, features(space, []).shape[1]))
+        self._points: Floats = np.zeros((0, len(space)))
+        self._categorical = categorical(space)
         self._inside: NDArray[np.bool_] = np.zeros(0, dtype=bool)
         self._outside = list[int]()
         self._known = set[tuple[Any, ...]]()
+        self._fit: tuple[int, Fitted | None] = (-1, None)
 
     @property
     def moves(self) -> int:
@@ -202,7 +214,7 @@ class _Table:
         """Take in what is new."""
         self._returns.read(trials, sign)
         more = len(trials) - len(self._inside)
-        self._features = np.pad(self._features, [(0, more), (0, 0)])
+        self._points = np.pad(self._points, [(0, more), (0, 0)])
         self._outside += range(len(self._inside), len(trials))
         self._inside = np.pad(self._inside, (0, more))
         outside, self._outside = self._outside, []
@@ -210,7 +222,7 @@ class _Table:
             params = trials[row].params
             if all(name in params and contains(one, params[name]) for name, one in self.space.items()):
                 self._inside[row] = True
-                self._features[row] = features(self.space, [params])[0]
+                self._points[row] = encoded(self.space, [params])[0]
                 self._known.add(tuple(params[name] for name in self.space))
             elif not trials[row].state.is_finished():
                 self._outside.append(row)  # its parameters are being sampled
@@ -219,30 +231,52 @@ class _Table:
         """Return whether no trial has these parameters."""
         return tuple(params[name] for name in self.space) not in self._known
 
-    def draw(self, rng: np.random.Generator) -> Draw | None:
-        """Return what the means may be, with a place for every trial; None before there is a model."""
+    def best(self, count: int) -> Sequence[int]:
+        """Return the rows with the highest expected means; none before there is a model."""
         fitted = self._fitted()
         if fitted is None:
-            return None
+            return []
+        order = np.argsort(-fitted[1].expected(), kind="stable")[:count]
+        return [int(row) for row in fitted[0][order]]
+
+    def draw(self, idle: Sequence[int], new: Floats, rng: np.random.Generator) -> Floats:
+        """Return a draw of the means of the idle trials and of new points; random before there is a model."""
+        fitted = self._fitted()
+        if fitted is None:
+            return rng.standard_normal(len(idle) + len(new))
         rows, surrogate = fitted
-        draw = surrogate.draw(rng)
-        played = np.full(len(self._returns.values), -np.inf)
-        played[rows] = draw.played
-        return replace(draw, played=played)
+        played, fresh = surrogate.draw(new, rng)
+        means = np.full(len(self._returns.values), -np.inf)
+        means[rows] = played
+        return np.concatenate([means[list(idle)], fresh])
 
     def expected(self) -> Floats:
         """Return each trial's expected mean: the model's, or its own where it lies outside the space."""
         means, fitted = np.where(self._returns.counts > 0, self._returns.means, np.nan), self._fitted()
         if fitted is not None:
-            means[fitted[0]] = fitted[1].expected()
+            rows, surrogate = fitted
+            counts = self._returns.counts
+            left = np.setdiff1d(np.flatnonzero(self._inside & (counts > 0)), rows)
+            means[left] = surrogate.pulled(means[left], counts[left].astype(float))
+            means[rows] = surrogate.expected()
         return means
 
-    def _fitted(self) -> tuple[NDArray[np.intp], Surrogate] | None:
-        return self._returns.surrogate(self._features, self._inside)
+    def _fitted(self) -> "Fitted | None":
+        if self._fit[0] != self.moves:
+            self._fit = self.moves, self._returns.surrogate(self._points, self._inside, self._categorical)
+        return self._fit[1]
 
 
-def _means(draw: Draw | None, idle: Sequence[int], new: Floats, rng: np.random.Generator) -> Floats:
-    """Return a mean for each of the idle trials, then for each new point; at random without a model."""
-    if draw is None:
-        return rng.standard_normal(len(idle) + len(new))
-    return np.concatenate([draw.played[list(idle)], draw.of(new)])
+def _changed(best: Sequence[Params], fresh: Sequence[Params], rng: np.random.Generator) -> Iterator[Params]:
+    """Return the best points, each with some parameters of a fresh point or of another of the best."""
+    if not best:
+        return
+    names = list(best[0])
+    for one, other, new, kind in rng.random((len(fresh), 4)):
+        point, giver = best[int(one * len(best))], fresh[int(new * len(fresh))]
+        if kind < CROSSED:
+            partner = best[int(other * len(best))]
+            yield {name: (point if rng.random() < 0.5 else partner)[name] for name in names}
+        else:
+            changed = names[int(other * len(names))], names[int(kind * 1e6) % len(names)]
+            yield point | {name: giver[name] for name in changed[: 1 + (kind > 0.8)]}
