@@ -19,7 +19,7 @@ from threadpoolctl import ThreadpoolController
 
 from lab.search.points import Distributions, Floats, Params, at_random, contains, value_at
 from lab.search.returns import Lock, Returns
-from lab.search.surrogate import Surrogate, categorical, encoded
+from lab.search.surrogate import Shares, Surrogate, categorical, encoded
 
 FRESH = 128
 """New points that are drawn at random for each choice; as many again are changes of the best known."""
@@ -32,6 +32,9 @@ BEST = 8
 
 NEW = -1
 """The choice of a new trial."""
+
+CHOSEN_BY = (8, 12, 16, 24, 32, 48, 64)
+"""Of so many trials the variances are chosen; there is no model before the first of these numbers."""
 
 _BLAS = ThreadpoolController()
 """Limited to one thread: matrices of a few hundred rows are not worth the threads that it would wake."""
@@ -204,6 +207,7 @@ class _Table:
         self._outside = list[int]()
         self._known = set[tuple[Any, ...]]()
         self._fit: tuple[int, Fitted | None] = (-1, None)
+        self._chosen_by, self._shares = b"", Shares()
 
     @property
     def moves(self) -> int:
@@ -263,8 +267,20 @@ class _Table:
 
     def _fitted(self) -> "Fitted | None":
         if self._fit[0] != self.moves:
-            self._fit = self.moves, self._returns.surrogate(self._points, self._inside, self._categorical)
+            self._fit = self.moves, self._model()
         return self._fit[1]
+
+    def _model(self) -> "Fitted | None":
+        """Variances are chosen by the first trials alone, and only once these have reported something new."""
+        rows = self._returns.modelled(self._inside)
+        if len(rows) < CHOSEN_BY[0]:
+            return None
+        points, values = self._points[rows], self._returns.values[rows]
+        first = max(count for count in CHOSEN_BY if count <= len(rows))
+        if (known := values[:first].tobytes()) != self._chosen_by:
+            few = Surrogate(points[:first], values[:first], self._categorical, self._returns.tasks)
+            self._chosen_by, self._shares = known, few.shares
+        return rows, Surrogate(points, values, self._categorical, self._returns.tasks, self._shares)
 
 
 def _changed(best: Sequence[Params], fresh: Sequence[Params], rng: np.random.Generator) -> Iterator[Params]:

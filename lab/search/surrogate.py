@@ -5,13 +5,14 @@ the posterior and its draws; the sampler decides what plays next.
 """
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
+from math import factorial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
-from scipy.linalg import cho_solve, solve_triangular
+from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from lab.search.points import Distributions, Floats, Params, scaled
 
@@ -22,16 +23,11 @@ _INTERACTION = 0.6
 _LENGTH = 1.2
 """Over which a number's effect changes; its range has a length of 2."""
 
-_FITTED = 64
-"""Candidates by whose returns the variances are chosen, evenly from all."""
-
-MODELLED = 400
-"""Candidates that the process holds at most: those with most episodes, and of these the newest."""
-
 _TASK = 100.0
 """Variance of the effect of a task, as a share of the returns'; so large that the data alone decide."""
 
 _LEAST_CHANCE = 1e-3
+_ROOTS = np.sqrt([float(factorial(order)) for order in range(10)])
 
 
 @dataclass(frozen=True)
@@ -52,16 +48,20 @@ class Variances:
 
 
 @dataclass(frozen=True)
-class _Shares:
+class Shares:
     """Logarithms of the variances, as shares of the returns' variance; the prior's centre by default."""
 
     signal: float = 0.0
     own: float = -3.0
     noise: float = -1.0
     seed: float = -3.0
+    of_coins: bool = False
 
     def of(self, scale: float) -> Variances:
-        return Variances(*(scale * float(np.exp(one)) for one in astuple(self)))
+        """Return the variances, given the returns'."""
+        return Variances(
+            *(scale * float(np.exp(one)) for one in (self.signal, self.own, self.noise, self.seed))
+        )
 
     @property
     def doubt(self) -> float:
@@ -70,8 +70,8 @@ class _Shares:
         return 0.5 * sum(gap**2 for gap in gaps)
 
 
-_GAUSSIAN = _Shares()
-_COINS = _Shares(signal=0.5, own=-2.0, noise=0.0)
+_GAUSSIAN = Shares()
+_COINS = Shares(signal=0.5, own=-2.0, noise=0.0, of_coins=True)
 """For returns that have one of two values; their noise follows from their chance."""
 
 
@@ -113,7 +113,7 @@ class _Fit:
         noise = variances.noise
         within = variances.signal * kernel
         within[np.diag_indices_from(within)] += variances.own + noise / sums.counts + 1e-9 * scale
-        self.root = np.linalg.cholesky(within)
+        self.root = _root_of(within)
         left = solve_triangular(
             self.root, np.column_stack([sums.groups, sums.means]), lower=True, check_finite=False
         )
@@ -122,7 +122,7 @@ class _Fit:
         precision = groups.T @ groups + sums.precision / noise
         precision[1:, 1:] += prior
         right = groups.T @ means + sums.pulls / noise
-        self.groups_root = np.linalg.cholesky(precision)
+        self.groups_root = _root_of(precision)
         self.base: Floats = cho_solve((self.groups_root, True), right, check_finite=False)
         self.score = -0.5 * (
             2 * float(np.log(np.diag(self.root)).sum() + np.log(np.diag(self.groups_root)).sum())
@@ -150,17 +150,24 @@ class Surrogate:
     grid. If returns have only two values, such as 0 and 1, the model is logistic, by Laplace's approximation.
 
     Attributes:
-        variances: The most probable ones.
+        variances: Of the model's parts.
+        shares: Their logarithms, as shares.
 
     Args:
         points: A row of `encoded` for each candidate that has played.
         values: Its returns by seed; NaN where it has not played.
         categorical: Which columns of `points` are categories.
         tasks: Kinds of seeds, which the columns go through round-robin.
+        shares: The most probable ones if None, or if they are those of coins and these returns are not.
     """
 
     def __init__(
-        self, points: Floats, values: Floats, categorical: NDArray[np.bool_], tasks: int = 1
+        self,
+        points: Floats,
+        values: Floats,
+        categorical: NDArray[np.bool_],
+        tasks: int = 1,
+        shares: Shares | None = None,
     ) -> None:
         seeds = np.flatnonzero(np.isfinite(values).any(axis=0))
         values, self._tasks = values[:, seeds], seeds % tasks
@@ -169,13 +176,15 @@ class Surrogate:
         known = np.unique(values[np.isfinite(values)])
         self._ends = (float(known[0]), float(known[-1])) if len(known) == 2 else None
         weights = np.isfinite(values).astype(float)
+        if shares is not None and shares.of_coins != (self._ends is not None):
+            shares = None
         if self._ends is None:
             self._scale = max(float(np.nanvar(values)), 1e-12)
             sums = _Sums(np.nan_to_num(values), weights)
-            self._take(sums, self._most_probable(np.nan_to_num(values), weights, _GAUSSIAN))
+            self._take(sums, shares or self._most_probable(np.nan_to_num(values), weights, _GAUSSIAN))
         else:
             self._scale = 1.0
-            sums = self._coins((values == known[-1]).astype(float), weights)
+            sums = self._coins((values == known[-1]).astype(float), weights, shares)
         base, self._groups = self._fit.base, sums.groups
         self._gaps = sums.means - self._groups @ base
         self._noise = self.variances.noise / sums.counts
@@ -209,10 +218,11 @@ class Surrogate:
         fit, count = self._fit, len(self._points)
         step = rng.standard_normal(len(fit.base))
         base = solve_triangular(fit.groups_root, step, lower=True, trans="T", check_finite=False)
-        across = kernel(others, self._points, self._categorical)
-        joint = np.block([[self._kernel, across.T], [across, kernel(others, others, self._categorical)]])
+        both = np.vstack([self._points, others])
+        joint = kernel(both, both, self._categorical)
+        across = joint[count:, :count].copy()
         joint[np.diag_indices_from(joint)] += 1e-6
-        prior = np.sqrt(self.variances.signal) * (np.linalg.cholesky(joint) @ rng.standard_normal(len(joint)))
+        prior = np.sqrt(self.variances.signal) * (_root_of(joint) @ rng.standard_normal(len(joint)))
         own = np.sqrt(self.variances.own) * rng.standard_normal(count)
         noise = np.sqrt(self._noise) * rng.standard_normal(count)
         gaps = self._gaps - self._groups @ base - prior[:count] - own - noise
@@ -239,19 +249,19 @@ class Surrogate:
         returned: Floats = low + (high - low) / (1 + np.exp(-values))
         return returned
 
-    def _take(self, sums: _Sums, chosen: _Shares) -> None:
-        self.variances = chosen.of(self._scale)
+    def _take(self, sums: _Sums, chosen: Shares) -> None:
+        self.shares, self.variances = chosen, chosen.of(self._scale)
         self._fit = _Fit(sums, self._kernel, self.variances, self._scale, self._tasks)
 
-    def _coins(self, won: Floats, weights: Floats) -> _Sums:
+    def _coins(self, won: Floats, weights: Floats, known: Shares | None) -> _Sums:
         """Newton's steps to the posterior mode: coins as normal returns of the same slope and curvature."""
-        chosen, chance = _COINS, (won.sum() + 0.5) / (weights.sum() + 1)
+        chosen, chance = known or _COINS, (won.sum() + 0.5) / (weights.sum() + 1)
         logits = np.full(won.shape, float(np.log(chance / (1 - chance))))
         for step in range(6):
             chances = 1 / (1 + np.exp(-np.clip(logits, -8, 8)))
             curvature = np.maximum(chances * (1 - chances), _LEAST_CHANCE)
             normal, weighed = logits + (won - chances) / curvature, weights * curvature
-            if step == 3:  # near enough to choose by
+            if step == 3 and known is None:  # near enough to choose by
                 chosen = self._most_probable(normal, weighed, _COINS)
             sums = _Sums(normal, weighed)
             self._take(sums, chosen)
@@ -260,13 +270,12 @@ class Surrogate:
             logits = base[0] + own[:, None] + base[1:]
         return sums
 
-    def _most_probable(self, values: Floats, weights: Floats, start: _Shares) -> _Shares:
+    def _most_probable(self, values: Floats, weights: Floats, start: Shares) -> Shares:
         """Coordinate-wise ascent of the posterior density, by factors of e and then of its root."""
-        rows = np.unique(np.linspace(0, len(values) - 1, _FITTED).round().astype(int))
-        sums, part = _Sums(values[rows], weights[rows]), self._kernel[np.ix_(rows, rows)]
+        sums = _Sums(values, weights)
 
-        def density(chosen: _Shares) -> float:
-            fit = _Fit(sums, part, chosen.of(self._scale), self._scale, self._tasks)
+        def density(chosen: Shares) -> float:
+            fit = _Fit(sums, self._kernel, chosen.of(self._scale), self._scale, self._tasks)
             return fit.score - chosen.doubt
 
         best, highest = start, density(start)
@@ -297,12 +306,27 @@ def kernel(one: Floats, other: Floats, categorical: NDArray[np.bool_]) -> Floats
     """Return the correlation of points with others, by their parameters."""
     product: Floats = np.ones((len(one), len(other)))
     for column, is_category in enumerate(categorical):
-        gaps = one[:, column, None] - other[None, :, column]
-        alike = (gaps == 0).astype(float) if is_category else np.exp(-0.5 * (gaps / _LENGTH) ** 2)
+        mine, its = one[:, column], other[:, column]
+        alike = mine[:, None] == its[None, :] if is_category else _powers(mine) @ _powers(its).T
         product *= 1 + _INTERACTION * alike
     if not len(categorical):
         return product
     return (product - 1) / ((1 + _INTERACTION) ** len(categorical) - 1)
+
+
+def _powers(numbers: Floats) -> Floats:
+    """Return features whose products are `exp(-(a - b)² / 2)` of numbers in units of the length.
+
+    Its Taylor series, to within 1e-8 for numbers from -1 to 1 (Cotter, Keshet and Srebro, arXiv:1109.4603).
+    """
+    scaled_numbers, orders = numbers[:, None] / _LENGTH, np.arange(10)
+    features: Floats = np.exp(-0.5 * scaled_numbers**2) * scaled_numbers**orders / _ROOTS
+    return features
+
+
+def _root_of(matrix: Floats) -> Floats:
+    root: Floats = cholesky(matrix, lower=True, check_finite=False)
+    return root
 
 
 def _column(distribution: Any, values: Sequence[Any]) -> Floats:  # noqa: ANN401  # Optuna's, and of any category
