@@ -50,7 +50,7 @@ def test_every_trial_plays_the_instances_in_order_and_in_rungs(in_flight: int) -
             rungs.setdefault(one.trial.number, []).append(len(one.playing) + step)
         return float(rng.normal(100, 10))
 
-    play(race, 150, earned, in_flight)
+    play(race, 400, earned, in_flight)
     played = [list(trial.intermediate_values) for trial in race.study.known]
     assert all(steps == list(range(len(steps))) for steps in played)
     if in_flight == 1:

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
-from lab.search.surrogate import Played, Surrogate
 from lab.stats.moderated_t import Floats, Spread, common_spread, p_above_zero
 
 _ROUNDING = 1e-20
 
-LEAST_PLAYED = 8
-"""Minimum number of played candidates to fit a surrogate."""
+MODELLED = 400
+"""Trials that a model holds at most: those with most reports, and of these the newest."""
 
 
 class Lock:
@@ -51,7 +50,7 @@ class Returns:
         self, tasks: int = 1, figure: Callable[[FrozenTrial], Mapping[int, float]] | None = None
     ) -> None:
         self._values: Floats = np.full((64, 1), np.nan)
-        self._rows, self._tasks, self._figure = 0, tasks, figure or reports
+        self._rows, self.tasks, self._figure = 0, tasks, figure or reports
         self._unfinished, self._read = list[int](), dict[int, tuple[int, TrialState]]()
 
     def read(self, trials: Sequence[FrozenTrial], sign: float = 1.0) -> None:
@@ -99,8 +98,8 @@ class Returns:
         values = self.values
         if values.shape[1] == 1 or not (self.counts > 1).any():
             return values
-        if self._tasks > 1:
-            tasks: Floats = np.eye(self._tasks)[np.arange(values.shape[1]) % self._tasks]
+        if self.tasks > 1:
+            tasks: Floats = np.eye(self.tasks)[np.arange(values.shape[1]) % self.tasks]
             values = values - tasks @ _effects(values, tasks)[0]
         effects, errors = _effects(values, np.eye(values.shape[1]))
         variance = max(float(np.mean(effects**2 - errors)), 0.0)
@@ -139,17 +138,12 @@ class Returns:
         prior = common_spread(variances[others], df[others])
         return p_above_zero(float(counted.mean()), len(counted), spread, prior)
 
-    def surrogate(
-        self, features: Floats, inside: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.intp], Surrogate] | None:
-        """The surrogate fitted to the rows `inside` the space that have played, and their numbers."""
-        counts = self.counts
-        played = np.flatnonzero((counts > 0) & inside)
-        if len(played) < LEAST_PLAYED:
-            return None
-        means = self.means[played]
-        squares = np.nansum((self.level[played] - means[:, None]) ** 2, axis=1)
-        return played, Surrogate(Played(features[played], counts[played].astype(float), means, squares))
+    def modelled(self, inside: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """Return the rows `inside` the space that a model is made of: the most played of too many."""
+        played = np.flatnonzero((self.counts > 0) & inside)
+        if len(played) > MODELLED:
+            played = np.sort(played[np.lexsort((-played, -self.counts[played]))[:MODELLED]])
+        return played
 
 
 def _effects(values: Floats, which: Floats) -> tuple[Floats, Floats]:

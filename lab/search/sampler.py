@@ -4,8 +4,7 @@ From the lab it uses only `points`, `returns` and `surrogate` of this room, and 
 caller plays the trials; `lab.search.pruner` prunes them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,32 @@ from optuna.samplers import BaseSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
+from threadpoolctl import ThreadpoolController
 
 from lab.search.points import Distributions, Floats, Params, at_random, contains, value_at
 from lab.search.returns import Lock, Returns
-from lab.search.surrogate import Draw, Surrogate, crossed, features
+from lab.search.surrogate import Shares, Surrogate, categorical, encoded
 
-FRESH = 64
-"""New points drawn for each choice. The best of them, and the best combination of their parameters, are
-compared with the known ones."""
+FRESH = 128
+"""New points drawn at random for each choice; as many again are variations of the best known ones."""
+
+CROSSED = 0.25
+"""Share of the variations that take each parameter from one of two of the best points."""
+
+BEST = 8
+"""Number of best trials whose points are varied."""
 
 NEW = -1
 """The choice of a new trial."""
+
+CHOSEN_BY = (8, 12, 16, 24, 32, 48, 64)
+"""Numbers of trials by which the variances are chosen; there is no model before the first of them."""
+
+_BLAS = ThreadpoolController()
+"""Limited to one thread, which is faster for matrices of a few hundred rows."""
+
+Fitted = tuple[NDArray[np.intp], Surrogate]
+"""Rows of a table, and the model of them."""
 
 Order = Callable[[Floats, Floats], Sequence[int]]
 """Indices, best first, given values and costs."""
@@ -41,7 +55,7 @@ def by_value(values: Floats, costs: Floats) -> Sequence[int]:  # noqa: ARG001  #
 
 
 class RaceSampler(BaseSampler):
-    """Thompson sampling over a linear model of what trials reported for each instance.
+    """Thompson sampling over a Gaussian process of what trials reported for each instance.
 
     An objective reports one value for each of a list of instances: `trial.report(value, step=index)`. A new
     trial's parameters are the best of many points, by one draw from the posterior of their means (Russo et
@@ -72,7 +86,6 @@ class RaceSampler(BaseSampler):
         self._study, self._tables = "", self._empty()
         self._lock = Lock()
         self._chosen: Params | None = None
-        self._ranking: _Table | None = None
         self.reseed_rng()
         if seed is not None:
             self._seed, self._rng = seed, np.random.default_rng(seed)
@@ -101,7 +114,7 @@ class RaceSampler(BaseSampler):
         self._raise_error_if_multi_objective(study)
         if not search_space:
             return {}
-        with self._lock:
+        with self._lock, _BLAS.limit(limits=1):
             if self._chosen is None:
                 self._choose(study, search_space, [], 0)
             chosen, self._chosen = self._chosen, None
@@ -131,7 +144,7 @@ class RaceSampler(BaseSampler):
             None if nothing is left: no trial is idle, and all points of the space have been tried.
         """
         assert self.space is not None, "choose needs a space"
-        with self._lock:
+        with self._lock, _BLAS.limit(limits=1):
             return self._choose(study, self.space, idle, playing)
 
     def expected(self, trials: Sequence[FrozenTrial]) -> Floats:
@@ -141,24 +154,22 @@ class RaceSampler(BaseSampler):
             trials: Trials of a study that maximises, the same one at each call.
         """
         assert self.space is not None, "expected needs a space"
-        with self._lock:
-            if self._ranking is None:
-                self._ranking = _Table(self.space, Returns(self._tasks))
-            self._ranking.read(trials, 1.0)
-            return self._ranking.expected()
+        with self._lock, _BLAS.limit(limits=1):
+            if list(self._tables[0].space) != list(self.space):
+                self._tables = self._empty(self.space)
+            self._tables[0].read(trials, 1.0)
+            return self._tables[0].expected()
 
     def _choose(self, study: Study, space: Distributions, idle: Sequence[int], playing: int) -> int | None:
-        values_table, costs_table = self._read(study, space)
+        trials = study.get_trials(deepcopy=False)
+        values_table, costs_table = self._read(study, space, trials)
         rng = np.random.default_rng([self._seed, values_table.moves + playing])
-        drawn = space if self.drawn is None else self.drawn
-        fresh = at_random(drawn, FRESH, rng)
-        draw = values_table.draw(rng)
-        if draw is not None:
-            fresh.append(crossed(space, fresh, draw.weights))
-        new = features(space, fresh)
-        values = costs = _means(draw, idle, new, rng)
+        fresh = at_random(space if self.drawn is None else self.drawn, FRESH, rng)
+        best = [{name: trials[row].params[name] for name in space} for row in values_table.best(BEST)]
+        new = encoded(space, fresh := [*fresh, *_changed(best, fresh, rng)])
+        values = costs = values_table.draw(idle, new, rng)
         if self._costs is not None:
-            costs = _means(costs_table.draw(rng), idle, new, rng)
+            costs = costs_table.draw(idle, new, rng)
         for place in self._order(values, costs):
             if place < len(idle):
                 return idle[place]
@@ -167,12 +178,14 @@ class RaceSampler(BaseSampler):
                 return NEW
         return None
 
-    def _read(self, study: Study, space: Distributions) -> tuple["_Table", "_Table"]:
+    def _read(
+        self, study: Study, space: Distributions, trials: Sequence[FrozenTrial]
+    ) -> tuple["_Table", "_Table"]:
         """All trials of the study; only new ones are read unless it is another study."""
-        if (study.study_name, list(space)) != (self._study, list(self._tables[0].space)):
-            self._study, self._tables = study.study_name, self._empty(space)
+        if self._study not in ("", study.study_name) or list(space) != list(self._tables[0].space):
+            self._tables = self._empty(space)
+        self._study = study.study_name
         sign = 1.0 if study.direction == StudyDirection.MAXIMIZE else -1.0
-        trials = study.get_trials(deepcopy=False)
         self._tables[0].read(trials, sign)
         if self._costs is not None:
             self._tables[1].read(trials, 1.0)
@@ -184,14 +197,17 @@ class RaceSampler(BaseSampler):
 
 
 class _Table:
-    """A study's trials as the model sees them: a row each, with features and reported values."""
+    """A study's trials as the model sees them: a row each, with its point and reported values."""
 
     def __init__(self, space: Distributions, returns: Returns) -> None:
         self.space, self._returns = space, returns
-        self._features: Floats = np.zeros((0, features(space, []).shape[1]))
+        self._points: Floats = np.zeros((0, len(space)))
+        self._categorical = categorical(space)
         self._inside: NDArray[np.bool_] = np.zeros(0, dtype=bool)
         self._outside = list[int]()
         self._known = set[tuple[Any, ...]]()
+        self._fit: tuple[int, Fitted | None] = (-1, None)
+        self._chosen_by, self._shares = b"", Shares()
 
     @property
     def moves(self) -> int:
@@ -202,7 +218,7 @@ class _Table:
         """Read what is new."""
         self._returns.read(trials, sign)
         more = len(trials) - len(self._inside)
-        self._features = np.pad(self._features, [(0, more), (0, 0)])
+        self._points = np.pad(self._points, [(0, more), (0, 0)])
         self._outside += range(len(self._inside), len(trials))
         self._inside = np.pad(self._inside, (0, more))
         outside, self._outside = self._outside, []
@@ -210,7 +226,7 @@ class _Table:
             params = trials[row].params
             if all(name in params and contains(one, params[name]) for name, one in self.space.items()):
                 self._inside[row] = True
-                self._features[row] = features(self.space, [params])[0]
+                self._points[row] = encoded(self.space, [params])[0]
                 self._known.add(tuple(params[name] for name in self.space))
             elif not trials[row].state.is_finished():
                 self._outside.append(row)  # its parameters are being sampled
@@ -219,30 +235,64 @@ class _Table:
         """Return whether no trial has these parameters."""
         return tuple(params[name] for name in self.space) not in self._known
 
-    def draw(self, rng: np.random.Generator) -> Draw | None:
-        """Return a draw of the means of all trials; None without a model."""
+    def best(self, count: int) -> Sequence[int]:
+        """Return the rows with the highest expected means; none before there is a model."""
         fitted = self._fitted()
         if fitted is None:
-            return None
+            return []
+        order = np.argsort(-fitted[1].expected(), kind="stable")[:count]
+        return [int(row) for row in fitted[0][order]]
+
+    def draw(self, idle: Sequence[int], new: Floats, rng: np.random.Generator) -> Floats:
+        """Return a draw of the means of the idle trials and of new points; random before there is a model."""
+        fitted = self._fitted()
+        if fitted is None:
+            return rng.standard_normal(len(idle) + len(new))
         rows, surrogate = fitted
-        draw = surrogate.draw(rng)
-        played = np.full(len(self._returns.values), -np.inf)
-        played[rows] = draw.played
-        return replace(draw, played=played)
+        played, fresh = surrogate.draw(new, rng)
+        means = np.full(len(self._returns.values), -np.inf)
+        means[rows] = played
+        return np.concatenate([means[list(idle)], fresh])
 
     def expected(self) -> Floats:
         """Return each trial's expected mean: the model's, or its own if it is outside the space."""
         means, fitted = np.where(self._returns.counts > 0, self._returns.means, np.nan), self._fitted()
         if fitted is not None:
-            means[fitted[0]] = fitted[1].expected()
+            rows, surrogate = fitted
+            counts = self._returns.counts
+            left = np.setdiff1d(np.flatnonzero(self._inside & (counts > 0)), rows)
+            means[left] = surrogate.pulled(means[left], counts[left].astype(float))
+            means[rows] = surrogate.expected()
         return means
 
-    def _fitted(self) -> tuple[NDArray[np.intp], Surrogate] | None:
-        return self._returns.surrogate(self._features, self._inside)
+    def _fitted(self) -> "Fitted | None":
+        if self._fit[0] != self.moves:
+            self._fit = self.moves, self._model()
+        return self._fit[1]
+
+    def _model(self) -> "Fitted | None":
+        """The model of all trials, with variances that are chosen by the first trials alone."""
+        rows = self._returns.modelled(self._inside)
+        if len(rows) < CHOSEN_BY[0]:
+            return None
+        points, values = self._points[rows], self._returns.values[rows]
+        first = max(count for count in CHOSEN_BY if count <= len(rows))
+        if (known := values[:first].tobytes()) != self._chosen_by:
+            few = Surrogate(points[:first], values[:first], self._categorical, self._returns.tasks)
+            self._chosen_by, self._shares = known, few.shares
+        return rows, Surrogate(points, values, self._categorical, self._returns.tasks, self._shares)
 
 
-def _means(draw: Draw | None, idle: Sequence[int], new: Floats, rng: np.random.Generator) -> Floats:
-    """Return a mean for each idle trial, then for each new point; random ones without a model."""
-    if draw is None:
-        return rng.standard_normal(len(idle) + len(new))
-    return np.concatenate([draw.played[list(idle)], draw.of(new)])
+def _changed(best: Sequence[Params], fresh: Sequence[Params], rng: np.random.Generator) -> Iterator[Params]:
+    """Return the best points, each with some parameters of a fresh point or of another of the best."""
+    if not best or not best[0]:
+        return
+    names = list(best[0])
+    for one, other, new, kind in rng.random((len(fresh), 4)):
+        point, giver = best[int(one * len(best))], fresh[int(new * len(fresh))]
+        if kind < CROSSED:
+            partner = best[int(other * len(best))]
+            yield {name: (point if rng.random() < 0.5 else partner)[name] for name in names}
+        else:
+            changed = names[int(other * len(names))], names[int(kind * 1e6) % len(names)]
+            yield point | {name: giver[name] for name in changed[: 1 + (kind > 0.8)]}

@@ -1,147 +1,349 @@
-"""The surrogate: predicts the mean return of candidates with few episodes or none.
+"""The surrogate: what the returns so far say about every point of the space, played or not.
 
-A Bayesian linear model over the space's dimensions, with a deviation for each candidate. It owns the features
-and the posterior; the race decides which candidate plays next.
+A Gaussian process over points, with a random effect of each candidate and of each seed. It owns the kernel,
+the posterior and its draws; the sampler decides what plays next.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import factorial
 from typing import Any
 
 import numpy as np
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from numpy.typing import NDArray
+from optuna.distributions import CategoricalDistribution
+from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from lab.search.points import Distributions, Floats, Params, scaled
 
-# Prior variances as shares of the returns' variance; replays in `benchmarks/` change little if any of them is
-# halved or doubled. Replicates correct the noise's share.
-_EFFECTS, _MISFIT, _NOISE = 1.0, 0.06, 0.3
-_NOISE_WEIGHT = 4.0
-"""Degrees of freedom of the prior noise."""
+# Chosen on the training grounds of `benchmarks.landscapes`; its test grounds were not looked at.
+_INTERACTION = 0.6
+"""Weight of each parameter's kernel in the product: the higher, the stronger the expected interactions."""
+
+_LENGTH = 1.2
+"""Over which a number's effect changes; its range has a length of 2."""
+
+_TASK = 100.0
+"""Variance of the effect of a task, as a share of the returns'; so large that the data alone decide."""
+
+_LEAST_CHANCE = 1e-3
+_ROOTS = np.sqrt([float(factorial(order)) for order in range(10)])
 
 
 @dataclass(frozen=True)
-class Played:
-    """Candidates that have played, as columns.
+class Variances:
+    """Of the model's parts, in squared reward, or in squared units of the logit for coins.
 
     Attributes:
-        features: One row per candidate.
-        episodes: Number of episodes of each, at least 1.
-        mean: Mean of its returns, in reward.
-        squares: Sum of their squared differences from that mean.
+        signal: Of what the parameters say about a candidate.
+        own: Of what a candidate has beyond that.
+        noise: Of an episode.
+        seed: Of the seeds' effects.
     """
 
-    features: Floats
-    episodes: Floats
-    mean: Floats
-    squares: Floats
+    signal: float
+    own: float
+    noise: float
+    seed: float
 
 
 @dataclass(frozen=True)
-class Draw:
-    """One draw from the posterior of the true means.
+class Shares:
+    """Logarithms of the variances, as shares of the returns' variance; the prior's centre by default."""
 
-    Attributes:
-        weights: Weights of the features.
-        played: Means of the candidates that have played, in reward.
+    signal: float = 0.0
+    own: float = -3.0
+    noise: float = -1.0
+    seed: float = -3.0
+    of_coins: bool = False
+
+    def of(self, scale: float) -> Variances:
+        """Return the variances, given the returns'."""
+        return Variances(
+            *(scale * float(np.exp(one)) for one in (self.signal, self.own, self.noise, self.seed))
+        )
+
+    @property
+    def doubt(self) -> float:
+        """Negative logarithm of the prior density, which decides while there are few returns."""
+        gaps = (self.signal, self.own + 3, self.noise + 1, (self.seed + 3) / 1.5)
+        return 0.5 * sum(gap**2 for gap in gaps)
+
+
+_GAUSSIAN = Shares()
+_COINS = Shares(signal=0.5, own=-2.0, noise=0.0, of_coins=True)
+"""For returns that have one of two values; their noise follows from their chance."""
+
+
+class _Sums:
+    """Weighted returns by candidate and seed, as the sums that the likelihood needs.
+
+    Args:
+        values: A row a candidate, a column a seed.
+        weights: Of the same shape, in units of 1 / noise variance; 0 where nothing was played.
     """
 
-    weights: Floats
-    played: Floats
-    base: float
+    def __init__(self, values: Floats, weights: Floats) -> None:
+        self.counts = weights.sum(axis=1)
+        self.means = (weights * values).sum(axis=1) / self.counts
+        gaps = np.where(weights > 0, values - self.means[:, None], 0.0)
+        self.squares = float((weights * gaps**2).sum())
+        self.spare = int((weights > 0).sum()) - len(values)
+        share = weights / self.counts[:, None]
+        self.groups: Floats = np.hstack([np.ones((len(values), 1)), share])
+        self.pulls: Floats = np.append(0.0, (weights * gaps).sum(axis=0))
+        self.precision = np.zeros((len(self.pulls), len(self.pulls)))
+        self.precision[1:, 1:] = np.diag(weights.sum(axis=0)) - share.T @ weights
 
-    def of(self, others: Floats) -> Floats:
-        """Means of candidates that have not played, by their features."""
-        means: Floats = self.base + others @ self.weights
-        return means
+
+class _Fit:
+    """The posterior for given variances.
+
+    `y = mean + h + seed + noise` with `h ~ N(0, signal * kernel + own * I)`: mixed-model equations
+    (Henderson, Biometrics 31, 1975). The candidates are integrated out; the seeds, which are few, are solved.
+
+    Attributes:
+        score: Logarithm of the marginal likelihood, up to a constant.
+        base: The mean and the seeds' effects as they are expected.
+    """
+
+    def __init__(
+        self, sums: _Sums, kernel: Floats, variances: Variances, scale: float, tasks: NDArray[np.intp]
+    ) -> None:
+        noise = variances.noise
+        within = variances.signal * kernel
+        within[np.diag_indices_from(within)] += variances.own + noise / sums.counts + 1e-9 * scale
+        self.root = _root_of(within)
+        left = solve_triangular(
+            self.root, np.column_stack([sums.groups, sums.means]), lower=True, check_finite=False
+        )
+        groups, means = left[:, :-1], left[:, -1]
+        prior, spread = _of_seeds(tasks, variances.seed, _TASK * scale)
+        precision = groups.T @ groups + sums.precision / noise
+        precision[1:, 1:] += prior
+        right = groups.T @ means + sums.pulls / noise
+        self.groups_root = _root_of(precision)
+        self.base: Floats = cho_solve((self.groups_root, True), right, check_finite=False)
+        self.score = -0.5 * (
+            2 * float(np.log(np.diag(self.root)).sum() + np.log(np.diag(self.groups_root)).sum())
+            + sums.spare * float(np.log(noise))
+            + spread
+            + float(means @ means)
+            + sums.squares / noise
+            - float(right @ self.base)
+        )
+
+    def solved(self, gaps: Floats) -> Floats:
+        """Return `gaps` divided by the covariance of the candidates' means."""
+        solution: Floats = cho_solve((self.root, True), gaps, check_finite=False)
+        return solution
 
 
 class Surrogate:
-    """The model, fitted to the played candidates.
+    """The model, fitted to what was played.
 
-    For a candidate with features `x`: true mean = `x·w + e`, `e ~ N(0, misfit)`, and `w ~ N(0, effects)`; the
-    mean of n episodes adds a variance of noise / n. Posterior and draws follow Bayesian linear regression
-    (Bishop, "Pattern Recognition and Machine Learning", 2006, section 3.3), with `e` predicted from the
-    candidate's own episodes (best linear unbiased prediction; Robinson, Statistical Science 6, 1991).
+    A point's mean is the value of a Gaussian process (Rasmussen and Williams, "Gaussian Processes for Machine
+    Learning", 2006). Its kernel is the product `prod(1 + w k) - 1` over the parameters, the ANOVA kernel,
+    which has an effect of each parameter and of all their interactions (Durrande et al., Journal of
+    Multivariate Analysis 115, 2013). Each candidate differs from that by a separate effect, and each seed is
+    easier or harder for all candidates by the same amount. The variances are the most probable ones on a
+    grid. If returns have only two values, such as 0 and 1, the model is logistic, by Laplace's approximation.
 
+    Attributes:
+        variances: Of the model's parts.
+        shares: Their logarithms, as shares.
+
+    Args:
+        points: A row of `encoded` for each candidate that has played.
+        values: Its returns by seed; NaN where it has not played.
+        categorical: Which columns of `points` are categories.
+        tasks: Kinds of seeds, which the columns go through round-robin.
+        shares: The most probable ones if None, or if they are those of coins and these returns are not.
     """
 
-    def __init__(self, played: Played) -> None:
-        self._played = played
-        weights = played.episodes / played.episodes.sum()
-        self._centre = float(weights @ played.mean)
-        total = float(
-            weights @ (played.mean - self._centre) ** 2 + played.squares.sum() / played.episodes.sum()
-        )
-        total = max(total, 1e-12)
-        replicates = float((played.episodes - 1).sum())
-        self.noise = (played.squares.sum() + _NOISE * total * _NOISE_WEIGHT) / (replicates + _NOISE_WEIGHT)
-        self._misfit = _MISFIT * total
-        precision = 1.0 / (self.noise / played.episodes + self._misfit)
-        scaled = played.features * precision[:, None]
-        self._root = np.linalg.cholesky(
-            scaled.T @ played.features + np.eye(played.features.shape[1]) / (_EFFECTS * total)
-        )
-        self._weights = _solve(self._root, scaled.T @ (played.mean - self._centre))
-        self._pull = self._misfit / (self._misfit + self.noise / played.episodes)
+    def __init__(
+        self,
+        points: Floats,
+        values: Floats,
+        categorical: NDArray[np.bool_],
+        tasks: int = 1,
+        shares: Shares | None = None,
+    ) -> None:
+        seeds = np.flatnonzero(np.isfinite(values).any(axis=0))
+        values, self._tasks = values[:, seeds], seeds % tasks
+        self._points, self._categorical = points, categorical
+        self._kernel = kernel(points, points, categorical)
+        known = np.unique(values[np.isfinite(values)])
+        self._ends = (float(known[0]), float(known[-1])) if len(known) == 2 else None
+        weights = np.isfinite(values).astype(float)
+        if shares is not None and shares.of_coins != (self._ends is not None):
+            shares = None
+        if self._ends is None:
+            self._scale = max(float(np.nanvar(values)), 1e-12)
+            sums = _Sums(np.nan_to_num(values), weights)
+            self._take(sums, shares or self._most_probable(np.nan_to_num(values), weights, _GAUSSIAN))
+        else:
+            self._scale = 1.0
+            sums = self._coins((values == known[-1]).astype(float), weights, shares)
+        base, self._groups = self._fit.base, sums.groups
+        self._gaps = sums.means - self._groups @ base
+        self._noise = self.variances.noise / sums.counts
+        self._level = float(base[0] + (base[1:].mean() if len(base) > 1 else 0.0))
 
     def expected(self) -> Floats:
-        """Expected mean return of each played candidate."""
-        return self._pulled(self._weights)
+        """Return each played candidate's expected mean return."""
+        return self._returned(self._level + self._effects(self._fit.solved(self._gaps)))
 
-    def draw(self, rng: np.random.Generator) -> Draw:
-        """One draw from the posterior (Russo et al., "A Tutorial on Thompson Sampling", 2018)."""
-        weights = self._weights + np.linalg.solve(self._root.T, rng.standard_normal(len(self._weights)))
-        own = np.sqrt(self._misfit * (1.0 - self._pull))
-        played = self._pulled(weights) + own * rng.standard_normal(len(own))
-        # One misfit for all others: the highest of many independent ones would always beat the played ones.
-        misfit = np.sqrt(self._misfit) * float(rng.standard_normal())
-        return Draw(weights, played, self._centre + misfit)
+    def pulled(self, means: Floats, counts: Floats) -> Floats:
+        """Return the expected means of candidates that are not in the model: none is better than its median.
 
-    def _pulled(self, weights: Floats) -> Floats:
-        line = self._centre + self._played.features @ weights
-        pulled: Floats = line + self._pull * (self._played.mean - line)
+        Args:
+            means: Of their returns, in reward.
+            counts: Numbers of these.
+        """
+        modelled = self.expected()
+        spread = float(modelled.var()) + 1e-12
+        noise = self.variances.noise if self._ends is None else float(np.subtract(*self._ends)) ** 2 / 4
+        middle = float(np.median(modelled))
+        pulled: Floats = np.minimum(middle + spread / (spread + noise / counts) * (means - middle), middle)
         return pulled
 
+    def draw(self, others: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Return one draw of the true means of all that have played, and of other points.
 
-def features(space: Distributions, params: Sequence[Params]) -> Floats:
-    """Return a row of features for each of `params`: one column per category, two per range (x and x²)."""
-    blocks = [_columns(distribution, [row[name] for row in params]) for name, distribution in space.items()]
-    return np.hstack(blocks) if blocks else np.zeros((len(params), 1))
+        Thompson sampling (Russo et al., "A Tutorial on Thompson Sampling", 2018): a draw of the prior is
+        corrected by the observations (Wilson et al., "Pathwise Conditioning of Gaussian Processes", JMLR 22,
+        2021).
+        """
+        fit, count = self._fit, len(self._points)
+        step = rng.standard_normal(len(fit.base))
+        base = solve_triangular(fit.groups_root, step, lower=True, trans="T", check_finite=False)
+        both = np.vstack([self._points, others])
+        joint = kernel(both, both, self._categorical)
+        across = joint[count:, :count].copy()
+        joint[np.diag_indices_from(joint)] += 1e-6
+        prior = np.sqrt(self.variances.signal) * (_root_of(joint) @ rng.standard_normal(len(joint)))
+        own = np.sqrt(self.variances.own) * rng.standard_normal(count)
+        noise = np.sqrt(self._noise) * rng.standard_normal(count)
+        gaps = self._gaps - self._groups @ base - prior[:count] - own - noise
+        pulled = fit.solved(gaps)
+        played = prior[:count] + own + self._effects(pulled)
+        # One effect of their own for all others: the highest of many independent ones would always win.
+        fresh = (
+            prior[count:]
+            + self.variances.signal * across @ pulled
+            + np.sqrt(self.variances.own) * rng.standard_normal()
+        )
+        level = self._level + base[0]
+        return self._returned(level + played), self._returned(level + fresh)
+
+    def _effects(self, solved: Floats) -> Floats:
+        effects: Floats = self.variances.signal * (self._kernel @ solved) + self.variances.own * solved
+        return effects
+
+    def _returned(self, values: Floats) -> Floats:
+        """In reward."""
+        if self._ends is None:
+            return values
+        low, high = self._ends
+        returned: Floats = low + (high - low) / (1 + np.exp(-values))
+        return returned
+
+    def _take(self, sums: _Sums, chosen: Shares) -> None:
+        self.shares, self.variances = chosen, chosen.of(self._scale)
+        self._fit = _Fit(sums, self._kernel, self.variances, self._scale, self._tasks)
+
+    def _coins(self, won: Floats, weights: Floats, known: Shares | None) -> _Sums:
+        """Newton's steps to the posterior mode: coins as normal returns of the same slope and curvature."""
+        chosen, chance = known or _COINS, (won.sum() + 0.5) / (weights.sum() + 1)
+        logits = np.full(won.shape, float(np.log(chance / (1 - chance))))
+        for step in range(6):
+            chances = 1 / (1 + np.exp(-np.clip(logits, -8, 8)))
+            curvature = np.maximum(chances * (1 - chances), _LEAST_CHANCE)
+            normal, weighed = logits + (won - chances) / curvature, weights * curvature
+            if step == 3 and known is None:  # near enough to choose by
+                chosen = self._most_probable(normal, weighed, _COINS)
+            sums = _Sums(normal, weighed)
+            self._take(sums, chosen)
+            base = self._fit.base
+            own = self._effects(self._fit.solved(sums.means - sums.groups @ base))
+            logits = base[0] + own[:, None] + base[1:]
+        return sums
+
+    def _most_probable(self, values: Floats, weights: Floats, start: Shares) -> Shares:
+        """Coordinate-wise ascent of the posterior density, by factors of e and then of its root."""
+        sums = _Sums(values, weights)
+
+        def density(chosen: Shares) -> float:
+            fit = _Fit(sums, self._kernel, chosen.of(self._scale), self._scale, self._tasks)
+            return fit.score - chosen.doubt
+
+        best, highest = start, density(start)
+        names = ("signal", "own", "seed") if start is _COINS else ("noise", "seed", "signal", "own")
+        for step in (1.0, 0.5):
+            for name in names:
+                for way in (step, -step):
+                    for _ in range(8):
+                        other = replace(best, **{name: getattr(best, name) + way})
+                        if (found := density(other)) <= highest:
+                            break
+                        best, highest = other, found
+        return best
 
 
-def crossed(space: Distributions, params: Sequence[Params], weights: Floats) -> Params:
-    """Return the best point whose parameters each come from one of `params`.
+def encoded(space: Distributions, params: Sequence[Params]) -> Floats:
+    """Return a row for each of `params`: a category's index, a number's place in its range from -1 to 1."""
+    columns = [_column(distribution, [row[name] for row in params]) for name, distribution in space.items()]
+    return np.column_stack(columns) if columns else np.zeros((len(params), 0))
 
-    The model is linear, so each parameter can be chosen separately.
+
+def categorical(space: Distributions) -> NDArray[np.bool_]:
+    """Return which columns of `encoded` are categories."""
+    return np.array([isinstance(one, CategoricalDistribution) for one in space.values()], dtype=bool)
+
+
+def kernel(one: Floats, other: Floats, categorical: NDArray[np.bool_]) -> Floats:
+    """Return the correlation of points with others, by their parameters."""
+    product: Floats = np.ones((len(one), len(other)))
+    for column, is_category in enumerate(categorical):
+        mine, its = one[:, column], other[:, column]
+        alike = mine[:, None] == its[None, :] if is_category else _powers(mine) @ _powers(its).T
+        product *= 1 + _INTERACTION * alike
+    if not len(categorical):
+        return product
+    return (product - 1) / ((1 + _INTERACTION) ** len(categorical) - 1)
+
+
+def _powers(numbers: Floats) -> Floats:
+    """Return features whose products are `exp(-(a - b)² / 2)` of numbers in units of the length.
+
+    Its Taylor series, to within 1e-8 for numbers from -1 to 1 (Cotter, Keshet and Srebro, arXiv:1109.4603).
     """
-    point, first = Params(), 0
-    for name, distribution in space.items():
-        block = _columns(distribution, [row[name] for row in params])
-        last = first + block.shape[1]
-        point[name] = params[int(np.argmax(block @ weights[first:last]))][name]
-        first = last
-    return point
+    scaled_numbers, orders = numbers[:, None] / _LENGTH, np.arange(10)
+    features: Floats = np.exp(-0.5 * scaled_numbers**2) * scaled_numbers**orders / _ROOTS
+    return features
 
 
-def _columns(distribution: BaseDistribution, values: Sequence[Any]) -> Floats:
-    match distribution:
-        case CategoricalDistribution():
-            known = distribution.choices
-            return np.array([[value == one for one in known] for value in values], dtype=float).reshape(
-                len(values), len(known)
-            )
-        case IntDistribution() | FloatDistribution():
-            x = scaled(distribution, values)
-            return np.column_stack([x, x**2])
-    raise TypeError(f"unknown distribution: {distribution!r}")
+def _root_of(matrix: Floats) -> Floats:
+    root: Floats = cholesky(matrix, lower=True, check_finite=False)
+    return root
 
 
-def _solve(root: Floats, right: Floats) -> Floats:
-    solved: Floats = np.linalg.solve(root.T, np.linalg.solve(root, right))
-    return solved
+def _column(distribution: Any, values: Sequence[Any]) -> Floats:  # noqa: ANN401  # Optuna's, and of any category
+    if isinstance(distribution, CategoricalDistribution):
+        return np.array([distribution.to_internal_repr(value) for value in values], dtype=float)
+    return scaled(distribution, values)
+
+
+def _of_seeds(tasks: NDArray[np.intp], variance: float, of_tasks: float) -> tuple[Floats, float]:
+    """Return the precision of the seeds' effects, and the logarithm of their covariance's determinant.
+
+    Args:
+        tasks: Each seed's task.
+    """
+    count = len(tasks)
+    if not tasks.any():
+        return np.eye(count) / variance, count * float(np.log(variance))
+    covariance = variance * np.eye(count) + of_tasks * (tasks[:, None] == tasks[None, :])
+    precision: Floats = np.linalg.inv(covariance)
+    return precision, float(np.linalg.slogdet(covariance)[1])

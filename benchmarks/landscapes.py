@@ -1,0 +1,213 @@
+"""Landscapes: samplers and pruners on known truths, through Optuna's own interface, one loop for all.
+
+`python -m benchmarks.landscapes [--processes N]` writes `benchmarks/results/landscapes.md`. A method is a
+sampler, a pruner and a trial's maximum of episodes; its pick is the trial with the highest value so far. The
+lab's constants were chosen on the training truths, before the test truths were played.
+"""
+
+import argparse
+import itertools
+import logging
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, WilcoxonPruner
+from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from benchmarks.truths import TEST, TRAINING, TRUTHS, Truth
+from lab.search.points import Floats, spread_out
+from lab.search.pruner import RacePruner
+from lab.search.sampler import NEW, RaceSampler
+
+RESULTS = Path("benchmarks/results/landscapes.md")
+STUDIES, EPISODES, MARKS = 50, 200, (50, 100, 200)
+IN_FLIGHT = (1, 32)
+OPENING = 10
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to search.
+
+    Attributes:
+        sampler: Makes one from the truth, a seed and the number of episodes in flight.
+        episodes: Of a trial, at most.
+    """
+
+    sampler: Callable[[Truth, int, int], BaseSampler]
+    pruner: Callable[[], BasePruner] = NopPruner
+    episodes: int = 3
+
+
+def _tpe(_: Truth, seed: int, in_flight: int) -> BaseSampler:
+    """The default; Optuna's docs advise `constant_liar` where trials run in parallel."""
+    return TPESampler(seed=seed, constant_liar=in_flight > 1)
+
+
+METHODS: Mapping[str, Method] = {
+    "lab": Method(
+        lambda truth, seed, _: RaceSampler(space=truth.space, seed=seed),
+        lambda: RacePruner(8, error_rate=0.1),
+        8,
+    ),
+    "TPE": Method(_tpe),
+    "TPE, Wilcoxon": Method(_tpe, lambda: WilcoxonPruner(p_threshold=0.1), 8),
+    "TPE, Hyperband": Method(_tpe, lambda: HyperbandPruner(min_resource=1, max_resource=8), 8),
+    "CMA-ES": Method(lambda _, seed, __: CmaEsSampler(seed=seed)),
+    "QMC": Method(lambda _, seed, __: QMCSampler(seed=seed)),
+    "random": Method(lambda _, seed, __: RandomSampler(seed=seed)),
+}
+
+
+class Played:
+    """A study that is being played: `in_flight` episodes at a time, each over in the order of its start."""
+
+    def __init__(self, method: Method, truth: Truth, seed: int, in_flight: int) -> None:
+        self._method, self._truth, self._in_flight = method, truth, in_flight
+        self._noise, self._open = np.random.default_rng([seed, 1]), dict[int, optuna.Trial]()
+        self._waiting = list[tuple[int, int]]()
+        self.sampler, self.pruner = method.sampler(truth, seed, in_flight), method.pruner()
+        self.study = optuna.create_study(direction="maximize", sampler=self.sampler, pruner=self.pruner)
+        if isinstance(self.sampler, RaceSampler):
+            for point in spread_out(truth.space, OPENING, np.random.default_rng(seed)):
+                self.study.enqueue_trial(point)
+        self._enqueued = len(self.study.get_trials(deepcopy=False))
+
+    def episode(self) -> None:
+        """Begin what there is room for, and end one episode."""
+        while len(self._waiting) < self._in_flight:
+            number, steps = self._next()
+            self._waiting += [(number, step) for step in steps]
+        number, step = self._waiting.pop(0)
+        trial = self._open[number]
+        trial.report(self._truth.episode(trial.params, step, self._noise), step)
+        if all(one != number for one, _ in self._waiting):
+            self._decide(trial)
+
+    def pick(self) -> float:
+        """How far the best is on the way from the average to the best point; 0 before there is one."""
+        trials = self.study.get_trials(deepcopy=False)
+        if isinstance(self.sampler, RaceSampler):
+            means = self.sampler.expected(trials)
+            able = [
+                one for one in trials if one.state is not TrialState.PRUNED and np.isfinite(means[one.number])
+            ]
+            best = max(able, key=lambda one: float(means[one.number]), default=None)
+        else:
+            done = [one for one in trials if one.state is TrialState.COMPLETE]
+            best = max(done or [one for one in trials if one.intermediate_values], key=_mean, default=None)
+        return 0.0 if best is None else self._truth.share(best.params)
+
+    def _next(self) -> tuple[int, range]:
+        """A trial, and which of its episodes."""
+        reported = {one: len(self._frozen(one).intermediate_values) for one in self._open}
+        idle = [one for one in self._open if all(one != number for number, _ in self._waiting)]
+        most = self._method.episodes
+        if isinstance(self.sampler, RaceSampler):
+            chosen = NEW if self._enqueued else self.sampler.choose(self.study, idle, len(self._waiting))
+            self._enqueued = max(self._enqueued - 1, 0)
+            assert chosen is not None
+            if chosen != NEW:
+                return chosen, range(reported[chosen], min(1 << reported[chosen].bit_length(), most))
+        elif idle:
+            return idle[0], range(reported[idle[0]], reported[idle[0]] + 1)
+        trial = self.study.ask(dict(self._truth.space))
+        self._open[trial.number] = trial
+        whole = isinstance(self.pruner, NopPruner)
+        return trial.number, range(most if whole else 1)
+
+    def _decide(self, trial: optuna.Trial) -> None:
+        frozen = self._frozen(trial.number)
+        if trial.should_prune():
+            self.study.tell(trial, state=TrialState.PRUNED)
+        elif len(frozen.intermediate_values) == self._method.episodes:
+            self.study.tell(trial, _mean(frozen))
+        else:
+            return
+        del self._open[trial.number]
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[number]
+
+
+def _mean(trial: FrozenTrial) -> float:
+    values = trial.intermediate_values.values()
+    return sum(values) / len(values)
+
+
+Job = tuple[str, str, int, int]
+
+
+def shares(job: Job) -> list[float]:
+    """One study's picks at `MARKS`: method, truth, episodes in flight, seed."""
+    method, truth, in_flight, seed = job
+    optuna.logging.set_verbosity(logging.ERROR)
+    warnings.simplefilter("ignore")
+    played, picks = Played(METHODS[method], TRUTHS[truth](seed), seed, in_flight), list[float]()
+    for episode in range(1, EPISODES + 1):
+        played.episode()
+        if episode in MARKS:
+            picks.append(played.pick())
+    return picks
+
+
+def _cell(own: Floats, best: Floats) -> str:
+    """Mean and 95 % interval; an asterisk where the lab, by study, is shown to differ from it."""
+    half = 1.96 * own.std(ddof=1) / len(own) ** 0.5
+    gap = own - best
+    shown = abs(gap.mean()) > 1.96 * gap.std(ddof=1) / len(gap) ** 0.5
+    return f"{own.mean():.2f} ±{half:.2f}{'*' if shown and gap.any() else ''}"
+
+
+def report(found: Mapping[Job, list[float]], studies: int) -> str:
+    """The tables as Markdown."""
+    columns = [f"{truth} / {mark}" for truth in TRUTHS for mark in MARKS[1:]]
+    lines = [
+        f"The pick's share of the way from the average point to the best, after {MARKS[1]} and {MARKS[2]}"
+        f" episodes; {studies} studies each, 95 % intervals; * marks a method whose difference from the lab,"
+        " paired by study, is shown at 95 %.",
+        "",
+        f"Training truths (the lab's constants were chosen on them): {', '.join(TRAINING)}."
+        f" Test truths: {', '.join(TEST)}.",
+    ]
+    for in_flight in IN_FLIGHT:
+        lines += ["", f"## {in_flight} in flight", "", f"| method | {' | '.join(columns)} |"]
+        lines.append(f"|---|{'---:|' * len(columns)}")
+        picks = {
+            (method, truth): np.array([found[method, truth, in_flight, seed] for seed in range(studies)])
+            for method, truth in itertools.product(METHODS, TRUTHS)
+        }
+        for method in METHODS:
+            cells = [
+                _cell(picks[method, truth][:, place], picks["lab", truth][:, place])
+                for truth in TRUTHS
+                for place in range(1, len(MARKS))
+            ]
+            lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Play all studies, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--studies", type=int, default=STUDIES)
+    asked = parser.parse_args()
+    jobs: list[Job] = list(itertools.product(METHODS, TRUTHS, IN_FLIGHT, range(asked.studies)))
+    found = defaultdict[Job, list[float]](list)
+    with ProcessPoolExecutor(asked.processes) as pool:
+        for job, picks in zip(jobs, pool.map(shares, jobs, chunksize=4), strict=True):
+            found[job] = picks
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(report(found, asked.studies))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The surrogate: a Gaussian process with effects of seeds, held against the dense formula."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from lab.search.points import Floats, at_random
+from lab.search.surrogate import Surrogate, categorical, encoded, kernel
+
+SPACE = {
+    "template": CategoricalDistribution(["a", "b", "c"]),
+    "temperature": FloatDistribution(0.0, 1.0),
+    "history": IntDistribution(0, 3),
+}
+MASK = categorical(SPACE)
+
+
+def played(seed: int, candidates: int = 12, seeds: int = 4, *, tasks: int = 1) -> tuple[Floats, Floats]:
+    """Points, and their returns by seed: each has played the first few, and one has played all."""
+    rng = np.random.default_rng(seed)
+    points = encoded(SPACE, at_random(SPACE, candidates, rng))
+    effects = rng.normal(0, 30, seeds) + 200 * (np.arange(seeds) % tasks)
+    values = (
+        100 * points[:, [0]] - 40 * points[:, [1]] ** 2 + effects + rng.normal(0, 10, (candidates, seeds))
+    )
+    for row in values[1:]:
+        row[int(rng.integers(1, seeds + 1)) :] = np.nan
+    return points, values
+
+
+def dense(model: Surrogate, points: Floats, values: Floats) -> tuple[Floats, Floats]:
+    """Means and covariance of the candidates' own values, by conditioning one joint normal on all returns."""
+    rows, columns = np.nonzero(np.isfinite(values))
+    count, seeds = values.shape
+    v = model.variances
+    within = v.signal * kernel(points, points, MASK) + v.own * np.eye(count)
+    of_candidates, of_seeds = np.eye(count)[rows], np.eye(seeds)[columns]
+    flat = 1e9 * v.signal  # the mean is unknown
+    observed = of_candidates @ within @ of_candidates.T + v.seed * of_seeds @ of_seeds.T
+    observed += v.noise * np.eye(len(rows)) + flat
+    gain = np.linalg.solve(observed, of_candidates @ within + flat).T
+    return gain @ values[rows, columns], within + flat - gain @ (of_candidates @ within + flat)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10_000))
+def test_what_is_expected_is_the_posterior_mean_of_the_joint_normal(seed: int) -> None:
+    points, values = played(seed)
+    model = Surrogate(points, values, MASK)
+    means, _ = dense(model, points, values)
+    ours = model.expected()
+    assert ours - ours.mean() == pytest.approx(means - means.mean(), abs=1e-2 * float(np.nanstd(values)))
+
+
+def test_draws_have_the_posteriors_mean_and_covariance() -> None:
+    points, values = played(1)
+    model, rng = Surrogate(points, values, MASK), np.random.default_rng(0)
+    drawn = np.array([model.draw(points[:1], rng)[0] for _ in range(4000)])
+    _, covariance = dense(model, points, values)
+    centred = np.eye(len(points)) - 1 / len(points)  # the seeds' level is in one and not in the other
+    assert drawn.mean(axis=0) == pytest.approx(model.expected(), abs=0.1 * float(np.nanstd(values)))
+    assert np.cov((drawn @ centred).T) == pytest.approx(
+        centred @ covariance @ centred, abs=0.1 * float(covariance.diagonal().max())
+    )
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-1000, 1000))
+def test_the_unit_of_the_rewards_changes_nothing(seed: int, factor: float, shift: float) -> None:
+    points, values = played(seed)
+    one = Surrogate(points, values, MASK).expected()
+    other = Surrogate(points, factor * values + shift, MASK).expected()
+    assert other == pytest.approx(
+        factor * one + shift, rel=1e-4, abs=1e-4 * factor * float(np.nanstd(values))
+    )
+
+
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_easy_seeds_are_not_taken_for_a_good_candidate(tasks: int) -> None:
+    """Two equal candidates; one has played only the seed, or the task, on which all return 500 more."""
+    rng = np.random.default_rng(0)
+    points = encoded(SPACE, at_random(SPACE, 10, rng))
+    points[1] = points[0]
+    values = rng.normal(0, 1, (10, 4)) + np.array([500.0, 0, 0, 0] if tasks == 1 else [500.0, 0, 500.0, 0])
+    values[1, 1:] = np.nan
+    expected = Surrogate(points, values, MASK, tasks).expected()
+    assert expected[1] == pytest.approx(expected[0], abs=5)
+
+
+def test_a_settings_effect_may_depend_on_another() -> None:
+    """Template a is best cold, b is best hot; two points that nobody played are told apart."""
+    rng = np.random.default_rng(0)
+    points = at_random(SPACE, 60, rng)
+    values = np.array([[_crossed(point) + rng.normal(0, 5)] for point in points])
+    model = Surrogate(encoded(SPACE, points), values, MASK)
+    hot = [{"template": name, "temperature": 0.95, "history": 1} for name in ("a", "b")]
+    cold = [{"template": name, "temperature": 0.05, "history": 1} for name in ("a", "b")]
+    draws = [model.draw(encoded(SPACE, [*hot, *cold]), rng)[1] for _ in range(200)]
+    a_hot, b_hot, a_cold, b_cold = np.mean(draws, axis=0)
+    assert b_hot - a_hot > 50
+    assert a_cold - b_cold > 50
+
+
+def _crossed(point: dict[str, object]) -> float:
+    heat = float(str(point["temperature"])) - 0.5
+    return 100 * heat * {"a": -1, "b": 1, "c": 0}[str(point["template"])]
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10_000), st.floats(-5, 5), st.floats(0.5, 10))
+def test_coins_stay_between_their_values_and_more_wins_are_better(seed: int, low: float, gap: float) -> None:
+    rng = np.random.default_rng(seed)
+    points = encoded(SPACE, at_random(SPACE, 10, rng))
+    points[1] = points[0]
+    won = rng.random((10, 8)) < 0.5
+    won[0], won[1, :] = True, False
+    returns: Floats = low + gap * won.astype(float)
+    model = Surrogate(points, returns, MASK)
+    for means in (model.expected(), model.draw(points, rng)[0]):
+        assert (means >= low).all()
+        assert (means <= low + gap).all()
+    assert model.expected()[0] > model.expected()[1]
+
+
+def test_equal_returns_are_no_reason_to_fail() -> None:
+    points, values = played(0)
+    values[np.isfinite(values)] = 7.0
+    model = Surrogate(points, values, MASK)
+    assert model.expected() == pytest.approx(np.full(len(points), 7.0))
