@@ -37,7 +37,7 @@ class Places:
 
     def __init__(self, where: str, say: Callable[[str], None]) -> None:
         self._where, self._say, self._said = where, say, False
-        self._used = self._inside = 0
+        self._used = self._inside = self._closing = self._peak = 0
         self._most = inf
         self._refused_s, self._shut_s = -inf, inf
         self._changed = asyncio.Event()
@@ -70,13 +70,22 @@ class Places:
         """Record that the server has answered in this session."""
         self._inside += not place.inside
         place.inside = True
-        self._most, self._shut_s = max(self._most, self._inside), inf
+        # A session that is being closed may have left the server already, and made room for this one.
+        now = self._inside - self._closing
+        self._peak = max(self._peak, now)
+        self._most, self._shut_s = max(self._most, now), inf
+
+    def close(self, place: "Place") -> None:
+        """Record that the session is about to be closed."""
+        self._closing += place.inside and not place.closing
+        place.closing = place.inside
         self._tell()
 
     def leave(self, place: "Place") -> None:
         """Record that the session is closed."""
         self._inside -= place.inside
-        place.inside = False
+        self._closing -= place.closing
+        place.inside = place.closing = False
 
     def free(self, place: "Place") -> None:
         """Release the place for the next session in line."""
@@ -95,7 +104,6 @@ class Places:
         self.leave(place)
         self._most, self._refused_s = max(1, self._inside), now_s
         self.free(place)
-        self._tell()
         if not self._inside:
             self._shut_s = min(self._shut_s, now_s)
             if now_s - self._shut_s >= PATIENCE_S:
@@ -106,9 +114,10 @@ class Places:
         await self.take(place)
 
     def _tell(self) -> None:
-        if self._most < inf and self._inside and not self._said:
+        """At the first session's end, when all that the server has accepted at once are known."""
+        if self._most < inf and self._peak and not self._said:
             self._said = True
-            number = f"{self._inside} session{'s' if self._inside > 1 else ''}"
+            number = f"{self._peak} session{'s' if self._peak > 1 else ''}"
             self._say(
                 f"The environment's server accepts {number} at a time, so episodes wait for a free session."
                 " To play more at once, raise max_concurrent_envs in its create_app."
@@ -121,10 +130,11 @@ class Place:
     Attributes:
         used: Whether the session is open, or may be opened.
         inside: Whether the server has accepted the session.
+        closing: Whether it is being closed.
     """
 
     def __init__(self, places: Places) -> None:
-        self.used = self.inside = False
+        self.used = self.inside = self.closing = False
         self._places, self._pause_s = places, FIRST_PAUSE_S
 
     async def ask(
@@ -151,6 +161,10 @@ class Place:
                 self._places.enter(self)
                 self._pause_s = FIRST_PAUSE_S
                 return answer
+
+    def close(self) -> None:
+        """Record that the session is about to be closed."""
+        self._places.close(self)
 
     def closed(self) -> None:
         """Record that the session is closed; another one will use this place."""

@@ -64,6 +64,7 @@ class Remote:
             async with self._asking:
                 place = await stack.enter_async_context(self._places.one())
                 stack.push_async_callback(client.close)
+                stack.callback(place.close)
                 self._form = self._form or await self._published(client, place)
             yield RemoteSession(client, place, shown_url(self._url), self._form, self._view)
 
@@ -156,6 +157,7 @@ class RemoteSession:
 
     async def renew(self) -> None:
         """Close the WebSocket; the next reset opens another."""
+        self._place.close()
         await self._client.disconnect()
         self._place.closed()
 
