@@ -218,9 +218,10 @@ class Surrogate:
         fit, count = self._fit, len(self._points)
         step = rng.standard_normal(len(fit.base))
         base = solve_triangular(fit.groups_root, step, lower=True, trans="T", check_finite=False)
-        both = np.vstack([self._points, others])
-        joint = kernel(both, both, self._categorical)
-        across = joint[count:, :count].copy()
+        across = kernel(others, self._points, self._categorical)
+        joint = np.empty((count + len(others),) * 2)
+        joint[:count, :count], joint[count:, :count] = self._kernel, across
+        joint[count:, count:] = kernel(others, others, self._categorical)
         joint[np.diag_indices_from(joint)] += 1e-6
         prior = np.sqrt(self.variances.signal) * (_root_of(joint) @ rng.standard_normal(len(joint)))
         own = np.sqrt(self.variances.own) * rng.standard_normal(count)
@@ -307,11 +308,16 @@ def kernel(one: Floats, other: Floats, categorical: NDArray[np.bool_]) -> Floats
     product: Floats = np.ones((len(one), len(other)))
     for column, is_category in enumerate(categorical):
         mine, its = one[:, column], other[:, column]
-        alike = mine[:, None] == its[None, :] if is_category else _powers(mine) @ _powers(its).T
-        product *= 1 + _INTERACTION * alike
-    if not len(categorical):
-        return product
-    return (product - 1) / ((1 + _INTERACTION) ** len(categorical) - 1)
+        if is_category:
+            factor: Floats = np.where(mine[:, None] == its[None, :], 1 + _INTERACTION, 1.0)
+        else:
+            factor = _powers(mine) @ (_INTERACTION * _powers(its)).T
+            factor += 1
+        product *= factor
+    if len(categorical):
+        product -= 1
+        product /= (1 + _INTERACTION) ** len(categorical) - 1
+    return product
 
 
 def _powers(numbers: Floats) -> Floats:
@@ -319,12 +325,14 @@ def _powers(numbers: Floats) -> Floats:
 
     Its Taylor series, to within 1e-8 for numbers from -1 to 1 (Cotter, Keshet and Srebro, arXiv:1109.4603).
     """
-    scaled_numbers, orders = numbers[:, None] / _LENGTH, np.arange(10)
-    features: Floats = np.exp(-0.5 * scaled_numbers**2) * scaled_numbers**orders / _ROOTS
+    scaled_numbers = numbers / _LENGTH
+    powers = np.vander(scaled_numbers, len(_ROOTS), increasing=True)
+    features: Floats = powers * np.exp(-0.5 * scaled_numbers**2)[:, None] / _ROOTS
     return features
 
 
 def _root_of(matrix: Floats) -> Floats:
+    """The lower Cholesky factor; only the matrix's lower triangle is read."""
     root: Floats = cholesky(matrix, lower=True, check_finite=False)
     return root
 
