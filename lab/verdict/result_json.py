@@ -14,7 +14,7 @@ from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.agent.troubles import FALLBACK, Troubles
 from lab.search.headroom import Headroom
 from lab.stats.intervals import Estimate
-from lab.verdict.outcome import Outcome, StudyResult
+from lab.verdict.outcome import Outcome, StudyResult, rounded
 from lab.verdict.unvalidated import Unvalidated
 from lab.verdict.verdict import Compared, Confirmed, estimate
 from lab.verdict.words import claim, trouble_cautions
@@ -183,13 +183,13 @@ def _interval(one: Estimate) -> list[float]:
 
 
 def _bounded(value: object) -> object:
-    """Replace infinities, which JSON lacks, by null, and round to 6 significant digits."""
+    """Replace infinities, which JSON lacks, by null, and round as the frozen file does."""
     match value:
         case dict():
             return {key: _bounded(one) for key, one in value.items()}
         case list() | tuple():
             return [_bounded(one) for one in value]
         case float():
-            return float(f"{value:.6g}") if isfinite(value) else None
+            return rounded(value) if isfinite(value) else None
         case _:
             return value
