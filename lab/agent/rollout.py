@@ -68,9 +68,8 @@ async def play(
 
 def _step(number: int, action: str, seen: Observed, answer: Answer, environment_s: float) -> Step:
     outcome = (seen.text, seen.reward, seen.done)
-    return Step(
-        number, action, *outcome, answer.error, answer.completion, seen.fields, environment_s, answer.trouble
-    )
+    told = (answer.error, answer.completion, seen.fields)
+    return Step(number, action, *outcome, *told, environment_s, answer.trouble, seen.error)
 
 
 def _unsent(

@@ -23,6 +23,7 @@ class Step:
         fields: Fields of the observation.
         environment_s: Seconds that the environment took; None if not recorded.
         trouble: Kind of `error`; None if the action is the model's and the environment accepted it.
+        environment_error: The environment's own error of an action that it accepted; None without one.
     """
 
     number: int
@@ -35,3 +36,9 @@ class Step:
     fields: Fields = field(default_factory=dict)
     environment_s: float | None = None
     trouble: Trouble | None = None
+    environment_error: str | None = None
+
+    @property
+    def reported_error(self) -> str | None:
+        """The error of the STEP line: the environment's own, else the lab's."""
+        return self.environment_error or self.error

@@ -14,6 +14,11 @@ from lab.errors import ConfigError
 Scoring = Literal["sum", "last", "max"]
 SCORINGS: tuple[Scoring, ...] = get_args(Scoring)
 
+ScoreBounds = Literal["closed", "open"]
+"""Where an evaluator expects a printed score: in [0, 1], or in (0, 1)."""
+
+SCORE_BOUNDS: tuple[ScoreBounds, ...] = get_args(ScoreBounds)
+
 Measure = Literal["return", "score"]
 """The number that an episode is judged by: the sum of its rewards, or the task's score of them."""
 
@@ -49,6 +54,7 @@ class Task:
         min_step_reward: Minimum reward of one step; infinite if unknown.
         score: Aggregation of the rewards for the score: their sum, the last, or the highest.
         tasks: Several tasks, played round-robin; empty for a single one.
+        score_bounds: Bounds of the scores that a submission prints; the lab's own are never moved.
     """
 
     name: str
@@ -62,12 +68,16 @@ class Task:
     min_step_reward: float = -inf
     score: Scoring = "sum"
     tasks: tuple[Setup, ...] = ()
+    score_bounds: ScoreBounds = "closed"
 
     def __post_init__(self) -> None:
         if self.score not in SCORINGS:
             raise ConfigError(
                 f"score is {self.score!r}.", where="task.score", do=f"use {', '.join(SCORINGS)}"
             )
+        if self.score_bounds not in SCORE_BOUNDS:
+            what, do = f"score_bounds is {self.score_bounds!r}.", f"use {' or '.join(SCORE_BOUNDS)}"
+            raise ConfigError(what, where="task.score_bounds", do=do)
         if not self.min_return < self.max_return:
             what = f"min_return {self.min_return:g} is not below max_return {self.max_return:g}."
             raise ConfigError(
@@ -142,7 +152,7 @@ class Task:
             return Setup(self.name), seed
         return self.tasks[seed % len(self.tasks)], seed // len(self.tasks)
 
-    def seed_of(self, name: str) -> int:
-        """The seed that plays the task `name` with reset seed 0; the first task if the name is unknown."""
-        names = [setup.name for setup in self.tasks]
-        return names.index(name) if name in names else 0
+    @property
+    def names(self) -> list[str]:
+        """The names of its tasks; the seed at a name's index plays that task with reset seed 0."""
+        return [setup.name for setup in self.tasks] or [self.name]

@@ -77,7 +77,7 @@ async def open_environment(
     """
     root = root or Path.cwd()
     hooks = await asyncio.to_thread(load_hooks, config, root)
-    view = View(config.text, config.longest, hooks.render)
+    view = View(config.text, config.longest, hooks.render, config.error)
     await asyncio.to_thread(_import_openenv)
     if config.image and not config.url:
         async with container(config.image) as url:

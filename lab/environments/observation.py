@@ -21,15 +21,23 @@ Render = Callable[[dict[str, Any]], Any]
 APART = ("done", "reward", "metadata")
 """Fields of an observation that are not shown."""
 
+ERRORS = ("last_action_error", "error")
+"""Fields with the environment's own error of the last action, unless the declaration names another."""
+
 
 @dataclass(frozen=True)
 class Observed:
-    """The result of reset or step: observation, reward, and whether the episode is over."""
+    """The result of reset or step: observation, reward, and whether the episode is over.
+
+    Attributes:
+        error: The environment's own error of the last action; None without one.
+    """
 
     text: str
     reward: float
     done: bool
     fields: Fields = field(default_factory=dict)
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,11 +48,13 @@ class View:
         text: The field shown as the whole; empty for all fields.
         longest: Maximum characters of a field; None for no limit.
         render: Hook that replaces the rules here.
+        error: Field with the last action's error; empty for `ERRORS`.
     """
 
     text: str = ""
     longest: int | None = None
     render: Render | None = None
+    error: str = ""
 
     def observed(self, observation: object, reward: object, done: object) -> Observed:
         """Validate a result. A reward of None, which OpenEnv allows, counts as 0.
@@ -60,7 +70,9 @@ class View:
             why = f"observation {observation!r}, done {done!r}"
             raise EnvError("The environment's observation is malformed.", why=why)
         shown = {name: self._field(one) for name, one in observation.items() if name not in APART}
-        return Observed(self._whole(observation, shown), float(value), done, shown)
+        return Observed(
+            self._whole(observation, shown), float(value), done, shown, self._last_error(observation)
+        )
 
     def _whole(self, observation: dict[str, Any], shown: dict[str, str | None]) -> str:
         if self.render is not None:
@@ -73,6 +85,14 @@ class View:
         if len(shown) == 1:
             return next(iter(shown.values())) or ""
         return "\n".join(f"{name}: {value}" for name, value in shown.items() if value is not None)
+
+    def _last_error(self, observation: dict[str, Any]) -> str | None:
+        """A text as it is, anything with parts as JSON; a number or a boolean is not a message."""
+        for name in [self.error] if self.error else ERRORS:
+            value = nested(observation, name)
+            if value and isinstance(value, str | dict | list):
+                return _unicode(value if isinstance(value, str) else _json(value))
+        return None
 
     def _rendered(self, render: Render, observation: dict[str, Any]) -> str:
         try:
@@ -92,6 +112,14 @@ class View:
         if self.longest is None or len(text) <= self.longest:
             return text
         return f"{text[: self.longest]} [... {len(text) - self.longest} characters more]"
+
+
+def nested(values: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401  # of foreign JSON
+    """The value at a path of names, separated by dots; None if there is none."""
+    found: Any = values
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 def _is_finite(value: float) -> bool:
