@@ -4,6 +4,7 @@ It owns how the result is printed; the checks are `lab.submission.checker`'s.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +12,18 @@ import typer
 
 from lab.cli.command import Debug, command_line, manners
 from lab.errors import ConfigError
-from lab.submission.checker import check
+from lab.submission.checker import RULES, Checked, Finding, Rules, check
 from lab.submission.stdout import print_result
 
 app = command_line()
 
-MOST_FAULTS = 20
+MOST_FINDINGS = 20
 """Maximum number printed: a capture of something else has one per line."""
+
+
+ByRules = Annotated[
+    Rules | None, typer.Option("--rules", metavar="|".join(RULES), help="Judge by these rules alone.")
+]
 
 
 @app.command()
@@ -25,27 +31,52 @@ def main(
     capture: Annotated[
         str, typer.Argument(metavar="[FILE|-]", help="The captured stdout; - is stdin.")
     ] = "-",
+    rules: ByRules = None,
     debug: Debug = False,
 ) -> None:
     """Check whether an evaluator would accept what a submission printed to stdout.
 
-    Exit codes: 0 accepted, 1 not accepted, 2 no readable capture.
+    It is judged by three sets of rules: sample, the reference script's; phase1, public validators'; phase2,
+    the second phase's. docs/contract.md lists them with their sources.
+
+    Exit codes: 0 accepted by the given rules, by default by any; 1 not accepted; 2 no readable capture.
 
     Examples:
 
         python inference.py | python -m lab.check
 
-        python -m lab.check capture.txt
+        python -m lab.check capture.txt --rules phase2
     """
     with manners(debug=debug):
         checked = check(_read(capture))
-    for fault in checked.faults[:MOST_FAULTS]:
-        print_result(f"line {fault.line}: {fault.what}")
-    if len(checked.faults) > MOST_FAULTS:
-        print_result(f"... and {len(checked.faults) - MOST_FAULTS} more")
+    asked = [rules] if rules else list(RULES)
+    told = [_told(finding, asked) for finding in checked.findings]
+    for line in told[:MOST_FINDINGS]:
+        print_result(line)
+    if len(told) > MOST_FINDINGS:
+        print_result(f"... and {len(told) - MOST_FINDINGS} more")
     found = f"{_several(checked.episodes, 'episode')}, {_several(checked.steps, 'step')}"
-    print_result(f"{'NOT accepted' if checked.faults else 'Accepted'}: {found}.")
-    sys.exit(1 if checked.faults else 0)
+    print_result(f"{verdict(checked, asked)}: {found}.")
+    sys.exit(0 if set(asked) & set(checked.accepted_by) else 1)
+
+
+def _told(finding: Finding, asked: Sequence[Rules]) -> str:
+    """A finding as a line, with who refuses it if several are asked."""
+    refusing = [rules for rules in asked if rules in finding.refused_by]
+    if not refusing:
+        return f"line {finding.line}: warning: {finding.what}"
+    by = f" (refused by {', '.join(refusing)})" if len(asked) > 1 else ""
+    return f"line {finding.line}: {finding.what}{by}"
+
+
+def verdict(checked: Checked, asked: Sequence[Rules]) -> str:
+    """Who accepts a capture."""
+    yes = [rules for rules in asked if rules in checked.accepted_by]
+    no = [rules for rules in asked if rules not in yes]
+    told = [f"accepted by {', '.join(yes)}"] if yes else []
+    told += [f"NOT accepted by {', '.join(no)}"] if no else []
+    text = "; ".join(told)
+    return text[0].upper() + text[1:]
 
 
 def _several(count: int, noun: str) -> str:
