@@ -19,6 +19,7 @@ signal n ended it (130 SIGINT, 143 SIGTERM). Everything except the three kinds o
 
 Episodes are played in a child process (see `lab.submission.appearance`), because an environment may take its
 process down; then another child plays the next task. This process prints the lines, and END in every case.
+All model calls go through the OpenAI client, the package openai: see `lab.llm.client`.
 """
 
 import signal
