@@ -78,7 +78,8 @@ def _check_capture(data: bytes, asked: Sequence[Rules]) -> bool:
 
 def _check_project(folder: Path, asked: Sequence[Rules]) -> bool:
     """Print what a project's files and a run of it look like; returns whether all is well."""
-    from lab.llm.settings import read_surroundings
+    from lab.llm.settings import EMBEDDED, ModelChoice, read_surroundings
+    from lab.local_model.wire import MODEL_ID
     from lab.submission.project import SCRIPT, Look, files, opened_endpoint, played, run
 
     failed = 0
@@ -94,7 +95,7 @@ def _check_project(folder: Path, asked: Sequence[Rules]) -> bool:
     if not (folder / SCRIPT).is_file():
         return False
     read_surroundings(folder)
-    with opened_endpoint(folder) as endpoint:
+    with opened_endpoint(folder, ModelChoice(EMBEDDED, MODEL_ID)) as endpoint:
         done = run(folder, endpoint)
     checked = check(done.stdout)
     _print_findings(checked, asked)

@@ -65,7 +65,7 @@ def test_the_projects_own_echo_has_one_task(tmp_path: Path) -> None:
 SAME = """
     for task in ("a", "b", "c"):
         print(f"[START] task={task} env=b model=m")
-        {each}
+        EACH
         print("[STEP] step=1 action=x reward=0.50 done=true error=null")
         print("[END] success=true steps=1 score=0.500 rewards=0.50")
 """
@@ -92,15 +92,20 @@ def script(*parts: str) -> str:
     return "\n".join(map(textwrap.dedent, parts))
 
 
+def same(each: str) -> str:
+    """Three tasks with one score, and a statement before each step."""
+    return SAME.replace("EACH", each)
+
+
 @pytest.mark.parametrize(
     ("text", "about", "told"),
     [
-        (script(SAME.format(each="pass")), "model", "FAIL no call at API_BASE_URL"),
-        (script(CLIENT, SAME.format(each="pass")), "scores", "FAIL all are the same"),
-        (script(CLIENT, SAME.format(each="pass")), "model", "ok 1 calls"),
-        (script(CALL, SAME.format(each="pass")), "model", "FAIL calls by 'Python-urllib"),
-        (script(SAME.format(each="pass")), "script", "warn inference.py does not name API_BASE_URL"),
-        (script(CLIENT, SAME.format(each="raise SystemExit(3)")), "run", "FAIL"),
+        (script(same("pass")), "model", "FAIL no call at API_BASE_URL"),
+        (script(CLIENT, same("pass")), "scores", "FAIL all are the same"),
+        (script(CLIENT, same("pass")), "model", "ok 1 call at"),
+        (script(CALL, same("pass")), "model", "FAIL calls by 'Python-urllib"),
+        (script(same("pass")), "script", "warn inference.py does not name API_BASE_URL"),
+        (script(CLIENT, same("raise SystemExit(3)")), "run", "FAIL"),
         (script(CLIENT, "print('done')"), "tasks", "FAIL none: at least 3"),
         (script(CLIENT, "print('done')"), "output", "FAIL NOT accepted by sample, phase1, phase2"),
     ],
@@ -115,7 +120,7 @@ def test_what_other_scripts_lack_is_told(project: Project, text: str, about: str
 
 def test_a_script_that_prefers_the_users_token_is_told_and_the_token_goes_nowhere(project: Project) -> None:
     project.write(".env", "HF_TOKEN=hf_of_the_user\n")
-    project.write("inference.py", script(CALL, SAME.format(each="pass")))
+    project.write("inference.py", script(CALL, same("pass")))
     with fake_endpoint() as endpoint:
         lines, _ = looked(project, endpoint)
     assert lines["model"] == "FAIL 1 of 1 calls did not send API_KEY as their key"

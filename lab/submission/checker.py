@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Rules = Literal["sample", "phase1", "phase2"]
-"""By whom an output is judged: the sample script's rules; validators of the first phase, which want at least
-three tasks and parse strictly; the second phase, which reads each task's score and nothing else of a line."""
+"""Sets of rules: the sample script's; those of the first phase's validators, which require three tasks and
+parse strictly; those of the second phase, which reads only each task's name and score."""
 
 RULES: tuple[Rules, ...] = get_args(Rules)
 
@@ -29,7 +29,7 @@ _BREAKS = re.compile("[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029\x00]")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a line; lines count from 1.
+    """A remark on a line; lines count from 1.
 
     Attributes:
         refused_by: The rules that do not accept it; the others accept it, and it is a warning.

@@ -15,7 +15,7 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.files import read_bounded
 from lab.llm.client import EndpointConfig
-from lab.llm.settings import EMBEDDED, ModelChoice, choose_model, hosted_endpoint
+from lab.llm.settings import ModelChoice, choose_model, hosted_endpoint
 from lab.submission.checker import LEAST_TASKS, Checked
 from lab.submission.frozen import BEST, read_frozen
 from lab.submission.relay import Relay, relaying
@@ -36,7 +36,7 @@ _KEYS = ("HF_TOKEN", "API_KEY", "OPENAI_API_KEY")
 
 @dataclass(frozen=True)
 class Look:
-    """Something that was looked at.
+    """The result of one check, printed as one line.
 
     Attributes:
         passed: None for a warning.
@@ -110,21 +110,20 @@ def _manifest(folder: Path, path: Path | None) -> Look:
 
 
 @contextmanager
-def opened_endpoint(folder: Path) -> Iterator[EndpointConfig]:
-    """The model that the frozen prompt was tuned on, or that the variables name; else the embedded one.
+def opened_endpoint(folder: Path, default: ModelChoice) -> Iterator[EndpointConfig]:
+    """The model that the variables name, else the one that the frozen prompt was tuned on, else `default`.
 
     Raises:
         ConfigError: The variables are invalid.
         EndpointError: There is no key for it, or the embedded model does not start.
     """
     from lab.local_model.child import start
-    from lab.local_model.wire import MODEL_ID
 
     try:
         tuned = read_frozen(folder / BEST).model
         default = ModelChoice(tuned.endpoint, tuned.name)
     except LabError:  # another script's project
-        default = ModelChoice(EMBEDDED, MODEL_ID)
+        pass
     model = choose_model(default)
     if not model.embedded:
         yield hosted_endpoint(model)
@@ -193,5 +192,6 @@ def _calls(calls: Relay) -> Look:
     if calls.other_clients:
         agents = ", ".join(sorted(calls.other_clients))
         return Look("model", f"calls by {agents[:80]!r}: use the OpenAI client", passed=False)
-    told = f"{calls.calls} calls at API_BASE_URL with API_KEY by the OpenAI client, {calls.answered} answered"
+    count = "1 call" if calls.calls == 1 else f"{calls.calls} calls"
+    told = f"{count} at API_BASE_URL with API_KEY by the OpenAI client, {calls.answered} answered"
     return Look("model", told, passed=calls.answered > 0)
