@@ -40,7 +40,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from lab.agent.step import Step
+from lab.agent.step import Step, own_score_of
 from lab.errors import ConfigError, LabError
 from lab.llm.settings import ModelChoice, choose_model, read_surroundings
 from lab.submission.appearance import Appearance
@@ -119,19 +119,18 @@ class Submission:
 
     async def run(self) -> None:
         """Play the turns; each gets its END, whatever happens in between."""
-        for number in ENDING:
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-                asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
         for place, turn in enumerate(self._turns):
             try:
                 await self._play(place, turn)
             except Exception as error:  # an internal error
                 self.say(f"The episode failed: {type(error).__name__}: {error}")
-            await self._end_turn()
+            self._end_turn()
 
     async def _play(self, number: int, turn: Turn) -> None:
         """Print START, and each step until the episode, its share of the deadline or a signal ends it."""
         self._steps, self._exit_code, self._goes_on, self._heard = [], 1, False, False
+        if number == 0:
+            self._await_signals()
         self._show(start_line(turn.name, *self._names()))
         if number == 0:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
@@ -143,8 +142,17 @@ class Submission:
             self.say(f"{turn.name} is not played: {CHILDREN} processes were taken down before.")
         if self._child is not None:
             share = share_of(time.monotonic(), self._last_s, len(self._turns) - number)
-            with suppress(TimeoutError):
-                await self._child.listen(self._hear, share.stop_s)
+            try:
+                with suppress(TimeoutError):
+                    await self._child.listen(self._hear, share.stop_s)
+            finally:
+                if not self._goes_on:
+                    await self._end_child()
+
+    def _await_signals(self) -> None:
+        for number in ENDING:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+                asyncio.get_running_loop().add_signal_handler(number, self._on_signal, number)
 
     def _names(self) -> tuple[str, str]:
         """Benchmark and model, even if nothing can be played."""
@@ -195,17 +203,19 @@ class Submission:
         if self._child:
             self._child.ask_to_end(ENDING_S)
 
-    async def _end_turn(self) -> None:
-        """Print END: the score of the steps played, without success if the episode failed."""
-        if self._child and not self._goes_on:
+    async def _end_child(self) -> None:
+        if self._child:
             ended, self._child = self._child, None
             how = await ended.end()
             if not self._heard:
                 self.say(f"The process that plays the episode did not finish: {how}.")
+
+    def _end_turn(self) -> None:
+        """Print END: the score of the steps played, without success if the episode failed."""
         task = self._frozen.task if self._frozen else None
         played = self._exit_code == 0 and not self._signal
         rewards = [step.reward for step in self._steps]
-        score = task.score_of(rewards) if task else 0.0
+        score = task.score_of(rewards, own_score_of(self._steps)) if task else 0.0
         enough = task is not None and score >= task.success_score
         chosen = any(step.trouble is None for step in self._steps)
         is_open = task is not None and task.score_bounds == "open"

@@ -191,7 +191,7 @@ TASK = Task("t", "b", max_steps=3, max_tokens=10, max_return=3.0, success_score=
 class Walk:
     """A session that pays 1 a step, and keeps what it was sent."""
 
-    form = ActionForm(MOVE)
+    form, view = ActionForm(MOVE), View()
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
@@ -204,6 +204,9 @@ class Walk:
     async def step(self, action: dict[str, Any]) -> Observed:
         self.sent.append(action)
         return Observed(f"after {len(self.sent)}", 1.0, False, {"at": str(len(self.sent))})
+
+    async def state(self) -> Mapping[str, Any]:
+        raise NotImplementedError
 
     async def renew(self) -> None:
         raise NotImplementedError

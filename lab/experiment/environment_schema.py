@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from lab.addresses import is_url, shown_url
-from lab.agent.task import ScoreBounds, Scoring, Setup, Task
+from lab.agent.task import ScoreBounds, Setup, Task
 from lab.environments.config import STEP_TIMEOUT_S, EnvironmentConfig, within
 from lab.errors import ConfigError
 
@@ -52,7 +52,7 @@ class TaskTable(Table):
     max_step_reward: float = inf
     min_return: float = 0.0
     min_step_reward: float = -inf
-    score: Scoring = "sum"
+    score: str = "sum"
     score_bounds: ScoreBounds = "closed"
 
 

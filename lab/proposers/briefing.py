@@ -54,7 +54,7 @@ class Briefing:
 
     def value_of(self, episode: Episode) -> float:
         """What an episode earned, by the number that is to become higher."""
-        return self.task.value_of(episode.rewards, self.texts[0].measure)
+        return self.task.value_of(episode.rewards, self.texts[0].measure, episode.own_score)
 
     def shown(self, episode: Episode) -> str:
         """What an episode earned, and what `shown` tells of it."""

@@ -31,6 +31,9 @@ from lab.submission.turns import CLOSING_S, Turn, share_of
 PATIENCE = Patience(attempts=3, whole_s=180.0)
 """Limits on model calls: a step without an answer sends the fallback, and the deadline is near."""
 
+TOLD = ("number", "action", "reward", "done", "trouble", "own_score")
+"""Attributes of a step that are sent to the parent, with the error that it reports."""
+
 
 @dataclass(frozen=True)
 class Appearance:
@@ -74,7 +77,7 @@ class Appearance:
 
 
 class _Stage:
-    """What the episodes share, environment and model, opened by the first, and afresh after a failed one."""
+    """The environment and model that the episodes share: opened by the first, and again after a failure."""
 
     def __init__(self, appearance: Appearance) -> None:
         self.appearance, self.stopping = appearance, False
@@ -84,7 +87,7 @@ class _Stage:
 
     @contextmanager
     def playing(self) -> Iterator[None]:
-        """What `stop` cancels."""
+        """Let `stop` cancel the current task meanwhile."""
         self._playing = asyncio.current_task()
         try:
             yield
@@ -92,7 +95,7 @@ class _Stage:
             self._playing = None
 
     def stop(self) -> None:
-        """End the episode, and play no other; what is being closed is closed."""
+        """End the running episode and play no other; closing is not interrupted."""
         self.stopping = True
         if self._playing is not None:
             self._playing.cancel()
@@ -130,7 +133,7 @@ class _Episode:
 
     Attributes:
         exit_code: 0 if it was played, or the deadline ended it.
-        whole: Whether it came to its own end.
+        whole: Whether it ended by itself: not by the deadline, a signal or an error.
     """
 
     def __init__(self, tell: Tell) -> None:
@@ -157,7 +160,7 @@ class _Episode:
 
     def _on_step(self, step: Step) -> None:
         self._steps = step.number
-        told = {name: getattr(step, name) for name in ("number", "action", "reward", "done", "trouble")}
+        told = {name: getattr(step, name) for name in TOLD}
         self._tell({**told, "error": step.reported_error})
 
 
