@@ -124,10 +124,11 @@ def _heading(stage: "Stage", seed: int) -> str:
 
 def _sum(episode: "Episode", task: "Task") -> str:
     rewards = [step.reward for step in episode.steps]
+    score = task.score_of(rewards, episode.own_score)
     seconds = sum(completion.latency_s for completion in episode.completions)
     troubles = troubles_text(episode.troubles)
     return (
-        f"\nReturn {episode.episode_return:.2f} in {len(rewards)} steps, score {task.score_of(rewards):.3f};"
+        f"\nReturn {episode.episode_return:.2f} in {len(rewards)} steps, score {score:.3f};"
         f" {episode.prompt_tokens:,} tokens in, {episode.completion_tokens:,} out; {seconds:.1f} s of calls."
         f"{f' {troubles}.' if troubles else ''}"
     )

@@ -28,7 +28,7 @@ from lab.submission.frozen import read_frozen
 from tests.echo_server import ROOT, server
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project
-from tests.test_inference import checked
+from tests.test_inference import checked, episodes
 
 VAULT = '''
 """A vault with a dial: turn it towards the number, and it opens."""
@@ -206,11 +206,11 @@ def test_it_is_tuned_with_one_file_and_the_frozen_prompt_is_played(
         assert re.search(r"task far: baseline -?[\d.]+, trial-\d+ \d", tuned.stdout)
 
         assert ("worst task" in tuned.stdout) is (judge == "worst")
-        first = checked(project.run("inference.py", **settings).stdout)
+        near, _ = map(checked, episodes(project.run("inference.py", **settings).stdout))
         far = checked(project.run("inference.py", TEST_TASK="far", TEST_BENCHMARK="b", **settings).stdout)
-    assert first[0].groups() == ("near", "safes", "fake")
+    assert near[0].groups() == ("near", "safes", "fake")
     assert far[0].groups() == ("far", "b", "fake")
-    for (_, steps, end), distance in ((first, 20), (far, 40)):
+    for (_, steps, end), distance in ((near, 20), (far, 40)):
         assert end[1] == "true"
         actions = [json.loads(unescape(step[2])) for step in steps]
         assert all(set(action) == {"way", "clicks"} for action in actions)
@@ -238,7 +238,7 @@ def test_the_example_in_the_docs_runs(project: Project) -> None:
             environment.session() as session,
         ):
             agent = Agent(experiment.baseline, endpoint, experiment.task)
-            return await play(agent, session, experiment.task.seed_of("four"))
+            return await play(agent, session, experiment.task.names.index("four"))
 
     with fake_endpoint(script) as endpoint:
         played = asyncio.run(episode(endpoint.url))

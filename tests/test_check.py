@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.submission.checker import Checked, check
+from lab.submission.checker import RULES, Rules, check
 from lab.submission.contract import end_line, start_line, step_line
 from tests.echo_server import ROOT
 from tests.fake_endpoint import fake_endpoint
@@ -28,7 +28,9 @@ def faults(text: str) -> list[str]:
 
 
 def test_the_example_of_the_rules_is_accepted() -> None:
-    assert check(GOOD.encode()) == Checked(1, 2, ())
+    checked = check(GOOD.encode())
+    assert (checked.episodes, checked.steps, checked.tasks) == (1, 2, {"echo": "0.010"})
+    assert checked.faults == ()
 
 
 @pytest.mark.parametrize("score", [" score=0.01", " score=0.010", ""])
@@ -37,7 +39,8 @@ def test_both_forms_of_the_score_and_the_older_end_are_accepted(score: str) -> N
 
 
 def test_several_episodes_may_follow_each_other() -> None:
-    assert check((GOOD * 3).encode()) == Checked(3, 6, ())
+    checked = check((GOOD * 3).encode())
+    assert (checked.episodes, checked.steps, checked.faults) == (3, 6, ())
 
 
 def test_an_episode_without_a_step_is_accepted() -> None:
@@ -59,7 +62,6 @@ WRONG = {
     "no number": (("reward=1.10 done", "reward=nan done"), "2: reward is 'nan'"),
     "Python's bool": (("done=false", "done=False"), "2: done is 'False': use true or false"),
     "an empty error": (("done=false error=null", "done=false error="), "2: error is empty"),
-    "a field in the action": (("hello there", "a reward=1.00 done=true error=null b"), "2: the action or"),
     "a step left out": (("step=2", "step=3"), "3: expected step=2, got '3'"),
     "a step after done": (("done=false", "done=true"), "3: STEP after done=true"),
     "no END": (("[END] success=true steps=2 score=0.010 rewards=1.10,0.30\n", ""), "3: the output ends"),
@@ -102,8 +104,11 @@ def test_invalid_utf_8_is_reported() -> None:
 )
 def test_any_bytes_are_accepted_or_refused_with_a_reason(data: bytes) -> None:
     checked = check(data)
-    assert all(fault.line > 0 and fault.what.isprintable() for fault in checked.faults)
+    assert all(finding.line > 0 and finding.what.isprintable() for finding in checked.findings)
     assert checked.faults or checked.episodes
+    for rules in RULES:
+        refused = any(rules in finding.refused_by for finding in checked.findings)
+        assert refused is (rules not in checked.accepted_by)
 
 
 REWARDS = st.floats(-1e6, 1e6)
@@ -126,18 +131,111 @@ def test_whatever_the_lab_prints_is_accepted(
     assert faults("\n".join(lines) + "\n") == []
 
 
-def run(argument: str, stdin: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
-    command = [sys.executable, "-m", "lab.check", argument]
+TASKS = {"garden": "0.283", "orchard": "0.410", "field": "0.667"}
+
+
+def episode(task: str = "garden", score: str = " score=0.283", **changes: str) -> str:
+    """What a task of another script's prints; `changes` replace one text by another."""
+    text = (
+        f"[START] task={task} env=plots model=org/model-7b\n"
+        "[STEP] step=1 action=water(bed=2) reward=0.10 done=false error=null\n"
+        "[STEP] step=2 action=harvest(bed=2) reward=0.75 done=true error=null\n"
+        f"[END] success=true steps=2{score} rewards=0.10,0.75\n"
+    )
+    for old, new in changes.items():
+        assert PARTS[old] in text
+        text = text.replace(PARTS[old], new)
+    return text
+
+
+PARTS = {
+    "action": "water(bed=2)",
+    "error": "done=false error=null",
+    "last_step": "[STEP] step=2 action=harvest(bed=2) reward=0.75 done=true error=null\n",
+    "head": "[END] success=true steps=2",
+    "tail": "rewards=0.10,0.75",
+    "line_end": "\n",
+}
+
+
+def three(between: str = "", **first: str) -> str:
+    """Three tasks, of which the first is changed."""
+    tasks = [(name, f" score={score}") for name, score in TASKS.items()]
+    head = episode(**{"task": tasks[0][0], "score": tasks[0][1], **first})
+    return between.join([head, *(episode(name, score) for name, score in tasks[1:])])
+
+
+NO_STEPS = "[START] task=a env=b model=c\n[END] success=false steps=0 score=0.001 rewards=\n"
+ORCHARD, FIELD = (episode(name, f" score={TASKS[name]}") for name in ("orchard", "field"))
+LAST = "[STEP] step=2 action=harvest(bed=2) reward=0.75 done=true error=null\n"
+FORMS: dict[str, tuple[str, str]] = {
+    "an older sample": (episode(score=""), "sample"),
+    "two decimals": (episode(score=" score=0.28"), "sample"),
+    "three decimals": (episode(), "sample"),
+    "three tasks": (three(), "sample phase1 phase2"),
+    "three tasks, two decimals": (three(score=" score=0.28"), "sample phase2"),
+    "one task three times": (episode() * 3, "sample"),
+    "blank lines between them": (three(between="\n"), "sample phase1 phase2"),
+    "a task with blanks": (three(task="Basic Garden"), "sample phase2"),
+    "a score of 1": (three(score=" score=1.000"), "sample phase1"),
+    "a score of 0": (three(score=" score=0.00"), "sample"),
+    "no steps": (NO_STEPS + ORCHARD + FIELD, "sample phase2"),
+    "END names the task": (three(head="[END] task=garden"), "phase2"),
+    "more after rewards": (three(tail="rewards=0.10,0.75 judge_score=0.500"), "phase2"),
+    "CRLF": (three(line_end="\r\n"), "phase2"),
+    "a debug line": ("[DEBUG] the model did not answer\n" + three(), "phase1 phase2"),
+    "JSON": (three(action='{"kind": "water", "bed": 2}'), "sample phase1 phase2"),
+    "words in an error": (three(error="done=false error=no bed 9: choose 1"), "sample phase1 phase2"),
+    "an action like fields": (
+        three(action="say('reward=9.99 done=true error=null')"),
+        "sample phase1 phase2",
+    ),
+    "no END": (three().rpartition("[END]")[0], ""),
+    "END before the last step": (three(last_step="") + LAST, ""),
+    "a score that is none": (three(score=" score=good"), ""),
+}
+"""What public scripts print, and which rules accept it, as their validators do."""
+
+
+@pytest.mark.parametrize(("capture", "accepted"), FORMS.values(), ids=FORMS)
+def test_other_scripts_are_judged_as_validators_judge_them(capture: str, accepted: str) -> None:
+    assert check(capture.encode()).accepted_by == accepted.split()
+
+
+@pytest.mark.parametrize("rules", RULES)
+def test_one_set_of_rules_decides_alone_and_the_rest_are_warnings(rules: Rules) -> None:
+    capture = (NO_STEPS + episode("b c", " score=1.000") + "\n").encode()
+    wanted = {
+        "sample": (
+            0,
+            ["warning: rewards", "warning: task", "warning: score", "warning: a blank", "warning: 2"],
+        ),
+        "phase1": (1, ["rewards", "task", "warning: score", "warning: a blank", "2 tasks"]),
+        "phase2": (1, ["warning: rewards", "warning: task", "score", "warning: a blank", "2 tasks"]),
+    }[rules]
+    done = run("-", capture, "--rules", rules)
+    *lines, last = done.stdout.decode().splitlines()
+    told = [line.partition(": ")[2] for line in lines]
+    assert [one[: len(begin)] for one, begin in zip(told, wanted[1], strict=True)] == wanted[1]
+    assert last.startswith(("NOT accepted by " if wanted[0] else "Accepted by ") + f"{rules}: 2 episodes")
+    assert done.returncode == wanted[0]
+    assert run("-", capture, "--rules", "phase9").returncode == 2
+
+
+def run(argument: str, stdin: bytes = b"", *more: str) -> "subprocess.CompletedProcess[bytes]":
+    command = [sys.executable, "-m", "lab.check", argument, *more]
     return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, timeout=TIMEOUT_S, check=False)
 
 
 def test_the_command_says_accepted_or_not_by_its_exit_code() -> None:
     done = run("-", GOOD.encode())
-    assert (done.returncode, done.stdout) == (0, b"Accepted: 1 episode, 2 steps.\n")
+    *_, last = done.stdout.splitlines()
+    assert last == b"Accepted by sample; NOT accepted by phase1, phase2: 1 episode, 2 steps."
+    assert done.returncode == 0
     done = run("-", b"\x1b[31m\n" * 100)
     assert done.returncode == 1
     assert b"\x1b" not in done.stdout
-    assert len(done.stdout.splitlines()) == 22
+    assert len(done.stdout.splitlines()) == 22  # the first findings, how many more, and the verdict
     done = run("absent.txt")
     assert done.returncode == 2
     assert b"absent.txt" in done.stderr

@@ -180,7 +180,6 @@ FAULTS: dict[str, tuple[Say, str]] = {
     "reward NaN": (after_reset(observation(reward=float("nan"))), "reward is not a finite number"),
     "reward infinite": (after_reset(observation(reward=float("inf"))), "reward is not a finite number"),
     "reward a string": (after_reset(observation(reward="plenty")), "environment"),
-    "reward true": (after_reset(observation(reward=True)), "reward is not a finite number"),
     "no observation": (after_reset('{"type": "observation", "data": {}}'), "observation is malformed"),
     "text a number": (after_reset(observation(text=7)), "observation is malformed"),
     "not JSON": (after_reset("<html>"), "environment failed"),

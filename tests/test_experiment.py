@@ -69,7 +69,7 @@ def test_the_baseline_of_echo_is_the_reference_at_its_settings() -> None:
             "success_score = 0.1",
             'success_score = 0.1\nscore = "mean"',
             "task.score",
-            "'sum', 'last' or 'max'",
+            "use sum, last, max, observation.FIELD",
         ),
         ("success_score = 0.1", "success_score = 0.1\nmin_return = 200.0", "task.min_return", "not below"),
         ("[model]", '[[tasks]]\nname = "a"\nresets = {}\n[model]', "tasks.0.resets", "did you mean reset?"),

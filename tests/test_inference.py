@@ -65,6 +65,11 @@ def checked(stdout: str) -> tuple[re.Match[str], list[re.Match[str]], re.Match[s
     return start, found, end
 
 
+def episodes(stdout: str) -> list[str]:
+    """The output of each task, of which each begins with START; empty for no output."""
+    return [f"[START]{text}" for text in stdout.split("[START]")[1:]]
+
+
 def test_an_episode_is_played_and_printed_by_the_contract(project: Project) -> None:
     with fake_endpoint(lambda _: Reply("line one\nline two " + "x" * 200)) as endpoint:
         done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="tuned", HF_TOKEN="k")

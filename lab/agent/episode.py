@@ -5,7 +5,7 @@ It owns what is stored of the steps, and the ways an episode can end. Playing is
 
 from dataclasses import dataclass, field
 
-from lab.agent.step import Step
+from lab.agent.step import Step, own_score_of
 from lab.agent.troubles import Times, Troubles, troubles_of
 from lab.environments.observation import Fields
 from lab.errors import LabError
@@ -37,6 +37,7 @@ class Tally:
         duration_s: See `Episode`.
         began: See `Episode`.
         times: Troubles of its steps.
+        own_score: See `Episode`.
     """
 
     seed: int
@@ -48,6 +49,7 @@ class Tally:
     duration_s: float
     began: float | None
     times: Times = ()
+    own_score: float | None = None
 
     @property
     def episode_return(self) -> float:
@@ -92,6 +94,11 @@ class Episode:
     def episode_return(self) -> float:
         """The sum of the rewards."""
         return sum(self.rewards)
+
+    @property
+    def own_score(self) -> float | None:
+        """The environment's own score, where the task takes it; None if it gave none."""
+        return own_score_of(self.steps)
 
     @property
     def calls_s(self) -> float:
@@ -141,6 +148,7 @@ class Episode:
             self.duration_s,
             self.began,
             self.troubles.times,
+            self.own_score,
         )
 
 

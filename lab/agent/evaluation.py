@@ -56,7 +56,8 @@ class Evaluation:
     @cached_property
     def values(self) -> dict[int, float]:
         """The judged number by seed: return, in reward, or score, in [0, 1]."""
-        return {episode.seed: self.task.value_of(episode.rewards, self.measure) for episode in self.episodes}
+        value_of, measure = self.task.value_of, self.measure
+        return {one.seed: value_of(one.rewards, measure, one.own_score) for one in self.episodes}
 
     @cached_property
     def other(self) -> "Evaluation":
@@ -104,7 +105,7 @@ class Evaluation:
     @cached_property
     def scores(self) -> tuple[float, ...]:
         """The task's score of each episode, in [0, 1]."""
-        return tuple(self.task.score_of(episode.rewards) for episode in self.episodes)
+        return tuple(self.task.score_of(one.rewards, one.own_score) for one in self.episodes)
 
     @property
     def mean_score(self) -> float:

@@ -9,12 +9,13 @@ from collections.abc import Callable
 
 from lab.agent.agent import Agent, Answer
 from lab.agent.episode import Episode, Start
-from lab.agent.step import Step, Trouble
+from lab.agent.own_score import OwnScore
+from lab.agent.step import Step, Trouble, own_score_of
 from lab.environments.action import ActionError
 from lab.environments.environment import Session
 from lab.environments.observation import Observed
 from lab.environments.recovery import Recovery
-from lab.errors import CallError, EndpointError, EnvError
+from lab.errors import CallError, ConfigError, EndpointError, EnvError
 
 OnStep = Callable[[Step], None]
 """Called with each step as soon as it is played."""
@@ -33,9 +34,11 @@ async def play(
         CallError: A model call failed.
         EndpointError: The endpoint is unavailable.
         EnvError: The environment failed; BrokenError: at an action, or right after it.
+        ConfigError: A hook failed, or there is no score where the task names one.
     """
     setup, reset_seed = agent.task.setup(seed)
     began = time.time()
+    scorer = OwnScore(session, agent.task.own_score)
     recovery = Recovery(session, reset_seed, setup.reset)
     seen = await recovery.reset()
     if seen.done:
@@ -57,20 +60,26 @@ async def play(
             acted = time.perf_counter()
             try:
                 seen = await recovery.step(action.values)
-                step = _step(len(steps) + 1, action.shown, seen, answer, time.perf_counter() - acted)
+                took_s = time.perf_counter() - acted
+                own_score = await scorer.after(seen)
+                step = _step(len(steps) + 1, action.shown, seen, answer, took_s, own_score)
             except ActionError as error:
                 step = _unsent(len(steps) + 1, error, seen, answer, agent.task.unread_reward, "refused")
         steps.append(step)
         if on_step is not None:
             on_step(step)
+    if seen.done and agent.task.own_score and own_score_of(steps) is None:
+        what, do = "The environment ended the episode without a score.", "name a field that is a number then"
+        raise ConfigError(what, where=f"task.score = {agent.task.own_score!r}", do=do)
     return Episode(seed, start.text, tuple(steps), start.fields, start.schema, began)
 
 
-def _step(number: int, action: str, seen: Observed, answer: Answer, environment_s: float) -> Step:
+def _step(
+    number: int, action: str, seen: Observed, answer: Answer, environment_s: float, own_score: float | None
+) -> Step:
     outcome = (seen.text, seen.reward, seen.done)
-    return Step(
-        number, action, *outcome, answer.error, answer.completion, seen.fields, environment_s, answer.trouble
-    )
+    told = (answer.error, answer.completion, seen.fields)
+    return Step(number, action, *outcome, *told, environment_s, answer.trouble, seen.error, own_score)
 
 
 def _unsent(

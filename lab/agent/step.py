@@ -1,5 +1,6 @@
 """A Step: one action of an episode, its result, and the kind of trouble, if any."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,6 +24,8 @@ class Step:
         fields: Fields of the observation.
         environment_s: Seconds that the environment took; None if not recorded.
         trouble: Kind of `error`; None if the action is the model's and the environment accepted it.
+        environment_error: The environment's own error of an action that it accepted; None without one.
+        own_score: The environment's own score after the step, where the task takes it and there is one.
     """
 
     number: int
@@ -35,3 +38,15 @@ class Step:
     fields: Fields = field(default_factory=dict)
     environment_s: float | None = None
     trouble: Trouble | None = None
+    environment_error: str | None = None
+    own_score: float | None = None
+
+    @property
+    def reported_error(self) -> str | None:
+        """The error of the STEP line: the environment's own, else the lab's."""
+        return self.environment_error or self.error
+
+
+def own_score_of(steps: Sequence[Step]) -> float | None:
+    """The environment's own score of an episode: after the last step that has one."""
+    return next((step.own_score for step in reversed(steps) if step.own_score is not None), None)

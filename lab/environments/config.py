@@ -33,7 +33,9 @@ class EnvironmentConfig:
         image: A Docker image.
         space: `owner/name`, a Hugging Face Space.
         text: Observation field that `{observation}` shows; empty for all.
-        hooks: A Python file with `render`, `parse` or both.
+        error: Observation field with the error of the last action, dots for nested ones; by default the first
+            of `last_action_error` and `error` that has a value.
+        hooks: A Python file with `render`, `parse` or `score`.
         longest: Maximum characters of a field that are shown; None for no limit.
         step_timeout_s: Time limit of a reset or a step, in seconds.
     """
@@ -43,6 +45,7 @@ class EnvironmentConfig:
     image: str = ""
     space: str = ""
     text: str = ""
+    error: str = ""
     hooks: str = ""
     longest: int | None = None
     step_timeout_s: float = STEP_TIMEOUT_S

@@ -26,9 +26,11 @@ class Session(Protocol):
 
     Attributes:
         form: Form of the actions.
+        view: How observations are shown, and scored.
     """
 
     form: ActionForm
+    view: View
 
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
         """Start a new episode.
@@ -44,6 +46,13 @@ class Session(Protocol):
             ActionError: The environment refuses it, and has not changed.
             StepError: The environment raised; call `renew` before anything else.
             EnvError: The environment failed for another reason.
+        """
+
+    async def state(self) -> Mapping[str, Any]:
+        """The environment's state.
+
+        Raises:
+            EnvError: It cannot be read.
         """
 
     async def renew(self) -> None:
@@ -77,7 +86,7 @@ async def open_environment(
     """
     root = root or Path.cwd()
     hooks = await asyncio.to_thread(load_hooks, config, root)
-    view = View(config.text, config.longest, hooks.render)
+    view = View(config.text, config.longest, hooks.render, config.error, hooks.score)
     await asyncio.to_thread(_import_openenv)
     if config.image and not config.url:
         async with container(config.image) as url:

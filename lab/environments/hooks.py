@@ -1,4 +1,4 @@
-"""Declared code: an environment's class, and the hooks `render` and `parse`.
+"""Declared code: an environment's class, and the hooks `render`, `parse` and `score`.
 
 It owns the import of a project's files, which must be inside the project's root.
 """
@@ -15,7 +15,7 @@ from typing import Any
 from lab.environments.action import Parse
 from lab.environments.config import EnvironmentConfig, within
 from lab.environments.foreign import raised
-from lab.environments.observation import Render
+from lab.environments.observation import Render, Score
 from lab.errors import ConfigError
 
 _importing = RLock()
@@ -28,21 +28,22 @@ class Hooks:
 
     render: Render | None = None
     parse: Parse | None = None
+    score: Score | None = None
 
 
 def load_hooks(config: EnvironmentConfig, root: Path) -> Hooks:
     """The hooks of a declaration.
 
     Raises:
-        ConfigError: The file is missing or outside the project, fails, or defines neither hook.
+        ConfigError: The file is missing or outside the project, fails, or defines no hook.
     """
     if not config.hooks:
         return Hooks()
     module = _run(within(root, config.hooks), "environment.hooks")
-    found = {name: getattr(module, name, None) for name in ("render", "parse")}
+    found = {name: getattr(module, name, None) for name in ("render", "parse", "score")}
     if not any(callable(hook) for hook in found.values()):
-        do = "define render(observation) or parse(text, schema)"
-        raise ConfigError("The hooks define neither render nor parse.", where=config.hooks, do=do)
+        do = "define render(observation), parse(text, schema) or score(observations, rewards)"
+        raise ConfigError("The hooks define none of render, parse, score.", where=config.hooks, do=do)
     return Hooks(**found)
 
 

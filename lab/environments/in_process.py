@@ -141,7 +141,7 @@ class InProcessSession:
     """One instance, in a dedicated thread."""
 
     def __init__(self, opened: InProcess) -> None:
-        self.form, self._opened = opened.form, opened
+        self.form, self.view, self._opened = opened.form, opened.view, opened
         self._environment: Any = None
         self._thread = OwnThread("environment")
 
@@ -219,6 +219,21 @@ class InProcessSession:
         except ForeignError as error:
             raise refused(str(error)) from error
 
+    async def state(self) -> Mapping[str, Any]:
+        """The environment's state, as OpenEnv's server tells it.
+
+        Raises:
+            EnvError: It cannot be read.
+        """
+        try:
+            async with asyncio.timeout(self._opened.step_timeout_s):
+                state = await self._thread.call(lambda: self._environment.state)
+            with foreign():
+                return dict(state if isinstance(state, dict) else state.model_dump(mode="json"))
+        except (ForeignError, TimeoutError) as error:
+            what, why = "The environment's state cannot be read.", str(error) or "it did not answer in time"
+            raise EnvError(what, where="state", why=why) from error
+
     async def _call(self, name: str, *args: object, **kwargs: object) -> Observed:
         limit_s = self._opened.step_timeout_s
         try:
@@ -233,7 +248,7 @@ class InProcessSession:
         except ForeignError as error:
             what = "The environment's observation is malformed."
             raise EnvError(what, where=name, why=str(error)) from error
-        return self._opened.view.observed(*shown)
+        return self.view.observed(*shown)
 
     async def _answer(self, name: str, *args: object, **kwargs: object) -> Any:  # noqa: ANN401  # an Observation
         """Call the environment's coroutine if it has one, as OpenEnv's server does."""

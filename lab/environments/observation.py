@@ -18,18 +18,31 @@ Fields = Mapping[str, str | None]
 Render = Callable[[dict[str, Any]], Any]
 """A project's hook that writes an observation: its fields in, text out."""
 
+Score = Callable[[list[dict[str, Any]], list[float]], Any]
+"""A project's hook that scores an episode so far: observations and rewards of its steps in, a number out."""
+
 APART = ("done", "reward", "metadata")
 """Fields of an observation that are not shown."""
+
+ERRORS = ("last_action_error", "error")
+"""Fields with the environment's own error of the last action, unless the declaration names another."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """The result of reset or step: observation, reward, and whether the episode is over."""
+    """The result of reset or step: observation, reward, and whether the episode is over.
+
+    Attributes:
+        error: The environment's own error of the last action; None without one.
+        raw: The observation as received, which is not kept with the step.
+    """
 
     text: str
     reward: float
     done: bool
     fields: Fields = field(default_factory=dict)
+    error: str | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -40,27 +53,34 @@ class View:
         text: The field shown as the whole; empty for all fields.
         longest: Maximum characters of a field; None for no limit.
         render: Hook that replaces the rules here.
+        error: Field with the last action's error; empty for `ERRORS`.
+        score: Hook that scores an episode; see `lab.agent.own_score`.
     """
 
     text: str = ""
     longest: int | None = None
     render: Render | None = None
+    error: str = ""
+    score: Score | None = None
 
     def observed(self, observation: object, reward: object, done: object) -> Observed:
         """Validate a result. A reward of None, which OpenEnv allows, counts as 0.
+
+        Any number is a reward: also a boolean, one of NumPy's, a Decimal, or a text that is a number.
 
         Raises:
             EnvError: It is malformed, or its reward is not a finite number.
             ConfigError: The project's `render` failed.
         """
-        value = 0.0 if reward is None else reward
-        if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
+        value = 0.0 if reward is None else finite(reward)
+        if value is None:
             raise EnvError("The environment's reward is not a finite number.", why=f"reward {reward!r}")
         if not isinstance(observation, dict) or not isinstance(done, bool):
             why = f"observation {observation!r}, done {done!r}"
             raise EnvError("The environment's observation is malformed.", why=why)
         shown = {name: self._field(one) for name, one in observation.items() if name not in APART}
-        return Observed(self._whole(observation, shown), float(value), done, shown)
+        error = self._last_error(observation)
+        return Observed(self._whole(observation, shown), value, done, shown, error, observation)
 
     def _whole(self, observation: dict[str, Any], shown: dict[str, str | None]) -> str:
         if self.render is not None:
@@ -73,6 +93,14 @@ class View:
         if len(shown) == 1:
             return next(iter(shown.values())) or ""
         return "\n".join(f"{name}: {value}" for name, value in shown.items() if value is not None)
+
+    def _last_error(self, observation: dict[str, Any]) -> str | None:
+        """A text as it is, anything with parts as JSON; a number or a boolean is not a message."""
+        for name in [self.error] if self.error else ERRORS:
+            value = nested(observation, name)
+            if value and isinstance(value, str | dict | list):
+                return _unicode(value if isinstance(value, str) else _json(value))
+        return None
 
     def _rendered(self, render: Render, observation: dict[str, Any]) -> str:
         try:
@@ -94,11 +122,23 @@ class View:
         return f"{text[: self.longest]} [... {len(text) - self.longest} characters more]"
 
 
-def _is_finite(value: float) -> bool:
+def nested(values: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401  # of foreign JSON
+    """The value at a path of names, separated by dots; None if there is none."""
+    found: Any = values
+    for name in path.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def finite(value: Any) -> float | None:  # noqa: ANN401  # of a foreign environment
+    """A foreign value as a number; None if it is not a number, or not finite."""
+    if not isinstance(value, str) and not hasattr(value, "__float__") and not hasattr(value, "__index__"):
+        return None
     try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer with hundreds of digits
-        return False
+        number = float(value)
+    except Exception:  # a word, an integer with hundreds of digits, an array, foreign code
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _json(value: object) -> str:

@@ -123,8 +123,8 @@ class RemoteSession:
     def __init__(
         self, client: "GenericEnvClient", place: Place, where: str, form: ActionForm, view: View
     ) -> None:
-        self.form, self._client, self._place = form, client, place
-        self._where, self._view = where, view
+        self.form, self.view, self._client, self._place = form, view, client, place
+        self._where = where
 
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
         """Start a new episode.
@@ -155,6 +155,21 @@ class RemoteSession:
             raise _failure(ConnectionError(why), self._where)
         return seen
 
+    async def state(self) -> Mapping[str, Any]:
+        """The environment's state, from the server.
+
+        Raises:
+            EnvError: It cannot be read.
+        """
+        socket = self._socket
+        try:
+            state: Mapping[str, Any] = await self._client.state()
+        except Exception as error:  # OpenEnv raises what its transport raises
+            raise _failure(error, self._where) from error
+        if self._socket is not socket:
+            raise _failure(ConnectionError("the connection was lost after a step"), self._where)
+        return state
+
     async def renew(self) -> None:
         """Close the WebSocket; the next reset opens another."""
         self._place.close()
@@ -172,7 +187,7 @@ class RemoteSession:
             raise
         except Exception as error:  # OpenEnv raises what its transport raises
             raise _failure(error, self._where) from error
-        return self._view.observed(result.observation, result.reward, result.done)
+        return self.view.observed(result.observation, result.reward, result.done)
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from lab.addresses import is_url, shown_url
-from lab.agent.task import Scoring, Setup, Task
+from lab.agent.task import ScoreBounds, Setup, Task
 from lab.environments.config import STEP_TIMEOUT_S, EnvironmentConfig, within
 from lab.errors import ConfigError
 
@@ -34,6 +34,7 @@ class EnvironmentTable(Table):
     image: str = ""
     space: str = ""
     text: str = ""
+    error: str = ""
     hooks: str = ""
     longest: int | None = Field(default=None, ge=1)
     step_timeout_s: float = Field(default=STEP_TIMEOUT_S, gt=0, allow_inf_nan=False)
@@ -51,7 +52,8 @@ class TaskTable(Table):
     max_step_reward: float = inf
     min_return: float = 0.0
     min_step_reward: float = -inf
-    score: Scoring = "sum"
+    score: str = "sum"
+    score_bounds: ScoreBounds = "closed"
 
 
 class SetupTable(Table):

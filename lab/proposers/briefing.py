@@ -54,7 +54,7 @@ class Briefing:
 
     def value_of(self, episode: Episode) -> float:
         """An episode's value by the objective's measure."""
-        return self.task.value_of(episode.rewards, self.texts[0].measure)
+        return self.task.value_of(episode.rewards, self.texts[0].measure, episode.own_score)
 
     def shown(self, episode: Episode) -> str:
         """An episode's value, and its text by `shown`."""

@@ -135,7 +135,7 @@ def _titled(episodes: Sequence[Episode], story: Story) -> Iterable[Shown]:
     task, measure = story.experiment.task, story.measure
     names = ("Best", "Worst") if len(episodes) > 1 else ("Only",)
     for name, episode in zip(names, episodes, strict=True):
-        value = number(task.value_of(episode.rewards, measure))
+        value = number(task.value_of(episode.rewards, measure, episode.own_score))
         yield Shown(f"{name}: {measure} {value} (seed {episode.seed})", episode)
 
 

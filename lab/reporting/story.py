@@ -193,7 +193,8 @@ def _plays(past: PastStudy, names: Mapping[str, str], stretches: Sequence[tuple[
     for (digest, seed), at in record.ended_at().items():
         played, earned, began = record.ended.get((digest, seed)), None, at
         if isinstance(played, Tally):
-            earned = experiment.task.value_of(played.rewards, experiment.objective.maximise)
+            measure = experiment.objective.maximise
+            earned = experiment.task.value_of(played.rewards, measure, played.own_score)
             began = at if played.began is None else played.began
         phase = phase_of(seed, experiment)
         since, until = (minutes_at(moment, stretches) for moment in (began, at))

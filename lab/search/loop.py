@@ -276,7 +276,8 @@ class Search:
         match ending:
             case Tally() as tally:
                 cost = None if objective.cost is None else objective.cost_of(tally)
-                ended = self._race.report(one, step, task.value_of(tally.rewards, objective.maximise), cost)
+                value = task.value_of(tally.rewards, objective.maximise, tally.own_score)
+                ended = self._race.report(one, step, value, cost)
             case CutEpisode(bound=bound):
                 self._race.cut(one, step, task.most_value(bound, objective.maximise))
             case FailedEpisode(error=error):

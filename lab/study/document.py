@@ -97,9 +97,9 @@ def document(experiment: Experiment, model: ModelChoice, proposer: str) -> Study
         episodes=_plain(
             {
                 "model": {"name": model.name, "endpoint": model.shown},
-                "environment": _without(experiment.environment.as_table(), "step_timeout_s"),
+                "environment": _without(experiment.environment.as_table(), "step_timeout_s", "error"),
                 "code": dict(experiment.code),
-                "task": asdict(experiment.task),
+                "task": _without(asdict(experiment.task), "score_bounds"),
                 "baseline": {"template": experiment.baseline.template.name, **baseline},
                 "seed": experiment.seed,
                 "objective": _without(asdict(experiment.objective), "prices"),
@@ -232,9 +232,9 @@ def _part_lines(name: str, value: Any) -> Iterator[str]:  # noqa: ANN401  # of J
         yield f"{name.partition('.')[2] or name} = {json.dumps(value, ensure_ascii=False)}"
 
 
-def _without(table: dict[str, Any], key: str) -> dict[str, Any]:
-    """The table without a key that does not affect episodes."""
-    return {name: value for name, value in table.items() if name != key}
+def _without(table: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """The table without keys that do not affect episodes."""
+    return {name: value for name, value in table.items() if name not in keys}
 
 
 def _plain(table: dict[str, Any]) -> Part:

@@ -210,7 +210,8 @@ class Unseen:
     def _tell(self, phase: Phase, trial: optuna.Trial, ending: Played | Ending) -> None:
         del phase.running[trial.number]
         if isinstance(ending, Tally | Episode):
-            value = self._experiment.task.value_of(ending.rewards, self._experiment.objective.maximise)
+            task, measure = self._experiment.task, self._experiment.objective.maximise
+            value = task.value_of(ending.rewards, measure, ending.own_score)
             phase.study.tell(trial, TrialState.COMPLETE, value)
         else:
             reason = ending.error.what if isinstance(ending, FailedEpisode) else "cut"

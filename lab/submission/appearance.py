@@ -1,6 +1,6 @@
-"""An Appearance: a submission's single episode, played in its child process.
+"""An Appearance: a submission's episodes, one for each task, played in a child process.
 
-It owns opening and closing, the end of the episode, and the messages to the parent; `inference.py` prints.
+It owns opening and closing, the end of each episode, and the messages to the parent; `inference.py` prints.
 """
 
 import asyncio
@@ -8,105 +8,160 @@ import os
 import signal
 import sys
 import time
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab.agent.agent import Agent
-from lab.agent.rollout import OnStep, play
+from lab.agent.rollout import play
 from lab.agent.step import Step
 from lab.environments.config import choose_environment
-from lab.environments.environment import open_environment
+from lab.environments.environment import Environment, Session, open_environment
 from lab.errors import LabError
+from lab.llm.client import Endpoint
 from lab.llm.launch import open_endpoint, opening_model
 from lab.llm.settings import ModelChoice
 from lab.llm.throttle import Patience
 from lab.submission.child import Tell
 from lab.submission.frozen import FrozenPrompt
-
-SEED = 0
+from lab.submission.turns import CLOSING_S, Turn, share_of
 
 PATIENCE = Patience(attempts=3, whole_s=180.0)
 """Limits on model calls: a step without an answer sends the fallback, and the deadline is near."""
 
-CLOSING_S = 8.0
-"""Time limit for closing environment and model, in seconds."""
-
-TOLD = ("number", "action", "reward", "done", "error", "trouble")
-"""Attributes of a step that are sent to the parent."""
+TOLD = ("number", "action", "reward", "done", "trouble", "own_score")
+"""Attributes of a step that are sent to the parent, with the error that it reports."""
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """The episode to play.
+    """The episodes to play.
 
     Attributes:
         root: Project folder.
-        last_s: Time at which the episode is ended, by `time.monotonic`.
+        last_s: The deadline of all turns, by `time.monotonic`.
     """
 
     frozen: FrozenPrompt
     model: ModelChoice
     root: Path
+    turns: Sequence[Turn]
     last_s: float
 
-    def play(self, tell: Tell) -> None:
-        """Play, and send each step and the exit code; an exception in foreign code ends only the episode."""
-        exit_code = 1
+    def play(self, first: int, tell: Tell) -> None:
+        """Play the turns from number `first` on, and send each step, and each turn's exit code.
+
+        With the exit code comes whether another turn follows in this process.
+        """
         try:
-            exit_code = asyncio.Runner().run(self._played(tell))
-        except BaseException as error:
+            asyncio.Runner().run(self._play(first, tell))
+        except BaseException as error:  # of a task of foreign code, which ended the event loop
             say(f"The episode failed: {type(error).__name__}: {error}")
-        tell({"exit_code": exit_code})
+            tell({"exit_code": 1, "goes_on": False})
 
-    async def _played(self, tell: Tell) -> int:
-        """Play until the episode, the deadline or SIGTERM ends it; expected errors go to stderr."""
-        task, steps = asyncio.current_task(), 0
-        assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    async def _play(self, first: int, tell: Tell) -> None:
+        stage = _Stage(self)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stage.stop)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        for number, turn in enumerate(self.turns[first:], first):
+            left = len(self.turns) - number
+            episode = _Episode(tell)
+            await episode.play(stage, turn, share_of(time.monotonic(), self.last_s, left).play_until_s)
+            await stage.leave(everything=not episode.whole or left == 1)
+            goes_on = left > 1 and not stage.stopping
+            tell({"exit_code": episode.exit_code, "goes_on": goes_on})
+            if not goes_on:
+                break
 
-        def on_step(step: Step) -> None:
-            nonlocal steps
-            steps = step.number
-            tell({name: getattr(step, name) for name in TOLD})
 
+class _Stage:
+    """The environment and model that the episodes share: opened by the first, and again after a failure."""
+
+    def __init__(self, appearance: Appearance) -> None:
+        self.appearance, self.stopping = appearance, False
+        self._playing: asyncio.Task[Any] | None = None
+        self._shared, self._session = AsyncExitStack(), AsyncExitStack()
+        self._opened: tuple[Environment, Endpoint] | None = None
+
+    @contextmanager
+    def playing(self) -> Iterator[None]:
+        """Let `stop` cancel the current task meanwhile."""
+        self._playing = asyncio.current_task()
         try:
-            async with asyncio.timeout(self.last_s - time.monotonic()):
-                await self._play(on_step)
+            yield
+        finally:
+            self._playing = None
+
+    def stop(self) -> None:
+        """End the running episode and play no other; closing is not interrupted."""
+        self.stopping = True
+        if self._playing is not None:
+            self._playing.cancel()
+
+    async def enter(self) -> tuple[Session, Agent]:
+        """A new session, and the agent that plays it."""
+        environment, endpoint = self._opened = self._opened or await self._open()
+        session = await self._session.enter_async_context(environment.session())
+        return session, Agent(self.appearance.frozen.candidate, endpoint, self.appearance.frozen.task)
+
+    async def _open(self) -> tuple[Environment, Endpoint]:
+        with_all = self._shared.enter_async_context
+        opening = self._shared.enter_context(opening_model(self.appearance.model, os.environ))
+        where = choose_environment(self.appearance.frozen.environment)
+        environment = await with_all(open_environment(where, self.appearance.root))
+        endpoint = await with_all(open_endpoint(opening, PATIENCE))
+        await with_all(self._session)
+        return environment, endpoint
+
+    async def leave(self, *, everything: bool) -> None:
+        """Close the session, or everything; also if closing the session fails."""
+        try:
+            async with asyncio.timeout(CLOSING_S):
+                await (self._shared if everything else self._session).aclose()
+        except BaseException as error:  # the steps count even if closing fails
+            say(f"Closing failed: {type(error).__name__}: {error}")
+            if not everything:
+                await self.leave(everything=True)
+        if everything:
+            self._opened = None
+
+
+class _Episode:
+    """One turn's episode.
+
+    Attributes:
+        exit_code: 0 if it was played, or the deadline ended it.
+        whole: Whether it ended by itself: not by the deadline, a signal or an error.
+    """
+
+    def __init__(self, tell: Tell) -> None:
+        self.exit_code, self.whole = 1, False
+        self._tell, self._steps = tell, 0
+
+    async def play(self, stage: _Stage, turn: Turn, last_s: float) -> None:
+        """Play until the episode, the deadline or SIGTERM ends it; expected errors go to stderr."""
+        try:
+            with stage.playing():
+                async with asyncio.timeout(last_s - time.monotonic()):
+                    session, agent = await stage.enter()
+                    await play(agent, session, turn.seed, on_step=self._on_step, fall_back=True)
+            self.exit_code, self.whole = 0, True
         except TimeoutError:
-            say(f"The deadline ended the episode after {steps} steps. To move it, set DEADLINE_S.")
+            say(f"The deadline ended the episode after {self._steps} steps. To move it, set DEADLINE_S.")
+            self.exit_code = 0
         except asyncio.CancelledError:
-            return 1
+            pass  # by SIGTERM
         except LabError as error:
             say(str(error))
-            return 1
-        return 0
+        except BaseException as error:  # of foreign code
+            say(f"The episode failed: {type(error).__name__}: {error}")
 
-    async def _play(self, on_step: OnStep) -> None:
-        stack = AsyncExitStack()
-        try:
-            opening = stack.enter_context(opening_model(self.model, os.environ))
-            where = choose_environment(self.frozen.environment)
-            environment = await stack.enter_async_context(open_environment(where, self.root))
-            endpoint = await stack.enter_async_context(open_endpoint(opening, PATIENCE))
-            session = await stack.enter_async_context(environment.session())
-            agent = Agent(self.frozen.candidate, endpoint, self.frozen.task)
-            await play(agent, session, self._seed(), on_step=on_step, fall_back=True)
-        finally:
-            try:
-                async with asyncio.timeout(CLOSING_S):
-                    await stack.aclose()
-            except BaseException as error:  # the steps count even if closing fails
-                say(f"Closing failed: {type(error).__name__}: {error}")
-
-    def _seed(self) -> int:
-        """The seed that plays the requested task."""
-        task = self.frozen.task
-        names, wanted = [setup.name for setup in task.tasks], os.environ.get("TEST_TASK")
-        if names and wanted and wanted not in names:
-            say(f"Note: unknown task {wanted!r}; playing {names[0]!r}, one of {', '.join(names)}.")
-        return task.seed_of(wanted or "") + SEED * max(len(names), 1)
+    def _on_step(self, step: Step) -> None:
+        self._steps = step.number
+        told = {name: getattr(step, name) for name in TOLD}
+        self._tell({**told, "error": step.reported_error})
 
 
 def say(text: str) -> None:

@@ -1,99 +1,156 @@
 """The checker of a submission's stdout, from `inference.py` or any other script, line by line.
 
-It owns what is accepted; the format is `lab.submission.contract`'s. It accepts a score with 2 or 3 decimals,
-and an END without a score, as in older rules.
+It owns what is accepted, by the rules of the sample script and of public validators; `docs/contract.md` has
+their sources. The lab's own format is `lab.submission.contract`'s.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal, get_args
+
+Rules = Literal["sample", "phase1", "phase2"]
+"""Sets of rules: the sample script's; those of the first phase's validators, which require three tasks and
+parse strictly; those of the second phase, which reads only each task's name and score."""
+
+RULES: tuple[Rules, ...] = get_args(Rules)
+
+LEAST_TASKS = 3
 
 SHOWN = 60
 """Characters of a wrong value that are shown."""
 
+_FORM: tuple[Rules, ...] = ("sample", "phase1")
 _AFTER_ACTION = (" reward=", " done=", " error=")
 _MONEY, _SCORE = re.compile(r"-?\d+\.\d\d"), re.compile(r"\d\.\d{2,3}")
+_ANY_SCORE = re.compile(r"(?:0(?:\.\d+)?|1(?:\.0+)?)")
 _BREAKS = re.compile("[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029\x00]")
 
 
 @dataclass(frozen=True)
-class Fault:
-    """An error in a line; lines count from 1."""
+class Finding:
+    """A remark on a line; lines count from 1.
+
+    Attributes:
+        refused_by: The rules that do not accept it; the others accept it, and it is a warning.
+    """
 
     line: int
     what: str
+    refused_by: tuple[Rules, ...]
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The result of checking a capture."""
+    """The result of checking a capture.
+
+    Attributes:
+        tasks: The score of each task that has START and END, as printed, by its name; empty without one.
+    """
 
     episodes: int
     steps: int
-    faults: tuple[Fault, ...]
+    tasks: dict[str, str]
+    findings: tuple[Finding, ...]
+
+    @property
+    def accepted_by(self) -> list[Rules]:
+        """The rules that accept it."""
+        refusing = {rules for finding in self.findings for rules in finding.refused_by}
+        return [rules for rules in RULES if rules not in refusing]
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        """What the sample script's rules refuse."""
+        return tuple(finding for finding in self.findings if "sample" in finding.refused_by)
 
 
 def check(data: bytes) -> Checked:
-    """Check a capture; any bytes give either no faults or faults with a message."""
+    """Check a capture by all rules; any bytes give a result."""
     lines = data.decode("utf-8", "surrogateescape").split("\n")
     ended = lines.pop() == ""
     reader = _Reader()
-    faults = [Fault(number, what) for number, line in enumerate(lines, 1) for what in reader.read(line)]
+    for line in lines:
+        reader.read(line)
     if not ended:
-        faults.append(Fault(len(lines) + 1, "the last line has no newline"))
-    elif reader.open:
-        faults.append(Fault(len(lines), "the output ends without END"))
+        reader.line += 1
+        reader.find("the last line has no newline", *_FORM)
+    if reader.open and ended:
+        reader.find("the output ends without END", *RULES)
     elif not reader.episodes:
-        faults.append(Fault(1, "there is no START line"))
-    return Checked(reader.episodes, reader.steps, tuple(faults))
+        reader.line = 1
+        reader.find("there is no START line", *RULES)
+    if len(reader.tasks) < LEAST_TASKS:
+        found = f"{len(reader.tasks)} {'task' if len(reader.tasks) == 1 else 'tasks'} with START and END"
+        reader.find(f"{found}: evaluators want at least {LEAST_TASKS} in one run", "phase1", "phase2")
+    return Checked(reader.episodes, reader.steps, reader.tasks, tuple(reader.findings))
 
 
 class _Reader:
     """Reads the lines of episodes: START, the steps in order, END."""
 
     def __init__(self) -> None:
-        self.open = False
+        self.open, self.line = False, 0
         self.episodes = self.steps = 0
-        self._rewards: list[str] = []
-        self._done = False
+        self.tasks, self.findings = dict[str, str](), list[Finding]()
+        self._task, self._rewards, self._done = "", list[str](), False
 
-    def read(self, line: str) -> Iterator[str]:
-        """The faults of the next line."""
+    def find(self, what: str, *refused_by: Rules) -> None:
+        """Add a finding about the current line."""
+        self.findings.append(Finding(max(self.line, 1), what, refused_by))
+
+    def read(self, line: str) -> None:
+        """Check the next line."""
+        self.line += 1
+        if line.endswith("\r"):
+            self.find("the line ends in a carriage return, which parsers keep", *_FORM)
+            line = line[:-1]
         if any("\udc80" <= char <= "\udcff" for char in line):
-            yield "the line is not valid UTF-8"
+            self.find("the line is not valid UTF-8", *RULES)
         elif found := _BREAKS.search(line):
-            yield f"a raw {found[0]!r} splits the line for some parsers: escape it"
+            self.find(f"a raw {found[0]!r} splits the line for some parsers: escape it", *RULES)
         elif line.startswith("[START]"):
-            yield from self._start(line)
+            self._start(line)
         elif line.startswith("[STEP]"):
-            yield from self._step(line)
+            self._step(line)
         elif line.startswith("[END]"):
-            yield from self._end(line)
+            self._end(line)
+        elif not line.strip():
+            self.find("a blank line, which most validators skip")
         else:
-            yield f"not a START, STEP or END line: {_shown(line)}; print anything else to stderr"
+            told = f"not a START, STEP or END line: {_shown(line)}; print anything else to stderr"
+            self.find(told, "sample")
 
-    def _start(self, line: str) -> Iterator[str]:
+    def _form(self, faults: Iterator[str]) -> None:
+        for what in faults:
+            self.find(what, *_FORM)
+
+    def _start(self, line: str) -> None:
         if self.open:
-            yield "a second START before END"
+            self.find("a second START before END", *RULES)
         self.open, self._rewards, self._done = True, [], False
         self.episodes += 1
         values = _fields(line, "task=", " env=", " model=")
+        self._task = values[0] if values else ""
         if values is None:
-            yield "START must contain task, env, model in this order, separated by a space"
+            self.find("START must contain task, env, model in this order, separated by a space", *_FORM)
             return
         for name, value in zip(("task", "env", "model"), values, strict=True):
             if not value.strip():
-                yield f"{name} is empty"
+                self.find(f"{name} is empty", *RULES)
+            elif re.search(r"\s", value):
+                self.find(f"{name} is {_shown(value)}: parsers read it up to the blank", "phase1")
 
-    def _step(self, line: str) -> Iterator[str]:
+    def _step(self, line: str) -> None:
         if not self.open:
-            yield "STEP before START"
+            self.find("STEP before START", *RULES)
         if self._done:
-            yield "STEP after done=true"
+            self.find("STEP after done=true", *_FORM)
         self.steps += 1
         values = _fields(line, "step=", " action=", *_AFTER_ACTION)
         if values is None:
-            yield "STEP must contain step, action, reward, done, error in this order, separated by a space"
+            order = "step, action, reward, done, error"
+            self.find(f"STEP must contain {order} in this order, separated by a space", *_FORM)
             self._rewards.append("")
             return
         number = values[0]
@@ -101,34 +158,56 @@ class _Reader:
         self._rewards.append(reward)
         self._done = done == "true"
         if longest != values[1:]:
-            yield "the action or the error contains text that looks like a field: escape it"
+            self.find("the action or the error contains text that looks like a field: escape it")
         if number != str(len(self._rewards)):
-            yield f"expected step={len(self._rewards)}, got {_shown(number)}"
-        yield from _wrong_money("reward", reward)
-        yield from _wrong_bool("done", done)
+            self.find(f"expected step={len(self._rewards)}, got {_shown(number)}", *_FORM)
+        self._form(_wrong_money("reward", reward))
+        self._form(_wrong_bool("done", done))
         if not error:
-            yield "error is empty: use null, or a message"
+            self.find("error is empty: use null, or a message", *_FORM)
 
-    def _end(self, line: str) -> Iterator[str]:
+    def _end(self, line: str) -> None:
         if not self.open:
-            yield "END before START"
+            self.find("END before START", *RULES)
+        score = next((part[6:] for part in line.split(" ") if part.startswith("score=")), None)
+        if self.open:
+            self.tasks.setdefault(self._task, score or "")
         self.open = False
+        if score is not None:
+            self._score(score)
+        else:
+            self.find("END has no score, as in an older sample", "phase1", "phase2")
         values = _fields(line, "success=", " steps=", " rewards=")
         if values is None:
-            yield "END must contain success, steps, score, rewards in this order, separated by a space"
+            order = "success, steps, score, rewards"
+            self.find(f"END must contain {order} in this order, separated by a space", *_FORM)
             return
         success, steps, rewards = values
-        steps, scored, score = steps.partition(" score=")
-        yield from _wrong_bool("success", success)
+        steps = steps.partition(" score=")[0]
+        rewards, _, more = rewards.partition(" ")
+        if more:
+            self.find(f"after rewards comes {_shown(more)}: nothing may follow", *_FORM)
+        self._form(_wrong_bool("success", success))
         if steps != str(len(self._rewards)):
-            yield f"expected steps={len(self._rewards)}, got {_shown(steps)}"
-        if scored and (not _SCORE.fullmatch(score) or float(score) > 1):
-            yield f"score is {_shown(score)}: use 0.000 to 1.000, with 2 or 3 decimals"
+            self.find(f"expected steps={len(self._rewards)}, got {_shown(steps)}", *_FORM)
         listed = rewards.split(",") if rewards else []
         wrong = [what for reward in listed for what in _wrong_money("a reward", reward)]
-        yield from wrong[:1]
+        self._form(iter(wrong[:1]))
         if not wrong and listed != self._rewards:
-            yield "rewards differ from those of the steps"
+            self.find("rewards differ from those of the steps", *_FORM)
+        if not rewards:
+            self.find("rewards is empty, which parsers of numbers do not read", "phase1")
+
+    def _score(self, score: str) -> None:
+        if not _ANY_SCORE.fullmatch(score):
+            self.find(f"score is {_shown(score)}: use 0.000 to 1.000, with 2 or 3 decimals", *RULES)
+            return
+        if not _SCORE.fullmatch(score):
+            self.find(f"score is {_shown(score)}: use 2 or 3 decimals", *_FORM)
+        elif len(score) < len("0.000"):
+            self.find(f"score is {_shown(score)}: some validators want 3 decimals", "phase1")
+        if float(score) in (0.0, 1.0):
+            self.find(f"score is {_shown(score)}: the second phase wants it strictly within (0, 1)", "phase2")
 
 
 def _fields(line: str, first: str, *marks: str) -> list[str] | None:

@@ -1,7 +1,7 @@
 """A Child: a forked process that runs code which may take its process down, and sends messages to its parent.
 
-It owns the fork, the pipe, and ending the child with all processes that it started. The caller defines the
-messages. Fork before starting a thread or an event loop.
+It owns the fork, the pipes, and ending the child with all processes that it started. The caller defines the
+messages. Fork before starting a thread or an event loop; the child waits until it is started.
 """
 
 import asyncio
@@ -11,14 +11,19 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from math import inf
 from typing import Any, NoReturn
 
 Message = Mapping[str, Any]
 Tell = Callable[[Message], None]
 Hear = Callable[[Message], bool]
-"""Handles a message; returns whether it was the last."""
+"""Handles a message; returns whether to stop listening."""
+
+Work = Callable[[int, Tell], None]
+"""What a child runs: gets the number that it was started with, and a function that sends a message."""
 
 REAP_S = 1.0
 """Seconds to wait for a killed child to end."""
@@ -31,28 +36,37 @@ class Child:
     """The child process, as seen by its parent.
 
     Args:
-        work: Function that the child runs; its argument sends a message to the parent.
+        work: Function that the child runs once it is started.
         without: A file descriptor that the child does not inherit.
 
     Raises:
         OSError: No process can be created.
     """
 
-    def __init__(self, work: Callable[[Tell], None], without: int) -> None:
-        self._unread = b""
+    def __init__(self, work: Work, without: int) -> None:
+        self._unread, self._lines = b"", deque[bytes]()
         self._status: int | None = None
+        self._limit: asyncio.Timeout | None = None
+        self._last_s = inf
         self._pipe, its = os.pipe()
+        gate, self._gate = os.pipe()
         parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
-            os.close(self._pipe)
-            os.close(without)
-            _work(work, its, parent)
+            for descriptor in (self._pipe, self._gate, without):
+                os.close(descriptor)
+            _work(work, gate, its, parent)
         os.close(its)
+        os.close(gate)
         os.set_blocking(self._pipe, False)
 
+    def start(self, number: int) -> None:
+        """Let the child begin its work with `number`."""
+        with suppress(BrokenPipeError):  # it has ended, as `listen` finds out
+            os.write(self._gate, b"%d\n" % number)
+
     async def listen(self, hear: Hear, last_s: float) -> None:
-        """Handle each message as it arrives, until the last one or the child's end.
+        """Handle each message as it arrives, until `hear` says so or the child ends. May be called again.
 
         Args:
             last_s: Time at which to give up, by `time.monotonic`; see also `ask_to_end`.
@@ -64,33 +78,40 @@ class Child:
         over = loop.create_future()
 
         def look() -> None:
+            if over.done():
+                return
             ended = self._reaped()  # before reading: by then everything it sent is in the pipe
             while (last := self._read(hear)) is False and ended:
                 pass
-            if (ended or last) and not over.done():
+            if ended or last:
                 over.set_result(None)
 
         loop.add_reader(self._pipe, look)
         loop.add_signal_handler(signal.SIGCHLD, look)
         try:
+            last_s = min(last_s, self._last_s)
             async with asyncio.timeout_at(last_s + loop.time() - time.monotonic()) as self._limit:
                 look()  # it may have ended already
                 await over
         finally:
             loop.remove_reader(self._pipe)
+            self._limit = None
 
     def ask_to_end(self, within_s: float) -> None:
-        """Send SIGTERM, and make `listen` give up within `within_s` seconds. Call it while `listen` runs."""
+        """Send SIGTERM, and make `listen` give up within `within_s` seconds, now or when it is called."""
         if not self._reaped():
             os.kill(self._pid, signal.SIGTERM)
-        last_s = self._limit.when()
-        if last_s is not None and not self._limit.expired():
+        self._last_s = min(self._last_s, time.monotonic() + within_s)
+        last_s = self._limit.when() if self._limit and not self._limit.expired() else None
+        if self._limit and last_s is not None:
             self._limit.reschedule(min(last_s, asyncio.get_running_loop().time() + within_s))
 
     async def end(self) -> str:
         """Kill the child and the processes that it started; returns how it had ended."""
         with suppress(OSError):
             os.killpg(self._pid, signal.SIGKILL)
+        if not self._reaped():
+            os.kill(self._pid, signal.SIGKILL)  # it may lead no group yet
         last_s = time.monotonic() + REAP_S
         while not self._reaped() and time.monotonic() < last_s:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
@@ -110,16 +131,23 @@ class Child:
         return self._status is not None
 
     def _read(self, hear: Hear) -> bool | None:
-        """Handle what was sent. Returns whether that was the last; None if there is nothing to read yet."""
-        try:
-            data = os.read(self._pipe, 1 << 20)
-        except BlockingIOError:
-            return None
-        *lines, self._unread = (self._unread + data).split(b"\n")
-        return any(hear(json.loads(line)) for line in lines) or not data
+        """Handle what was sent. Returns whether to stop listening; None if there is nothing to read yet."""
+        if not self._lines:
+            try:
+                data = os.read(self._pipe, 1 << 20)
+            except BlockingIOError:
+                return None
+            if not data:
+                return True
+            *lines, self._unread = (self._unread + data).split(b"\n")
+            self._lines.extend(lines)
+        while self._lines:
+            if hear(json.loads(self._lines.popleft())):
+                return True
+        return False
 
 
-def _work(work: Callable[[Tell], None], pipe: int, parent: int) -> NoReturn:
+def _work(work: Work, gate: int, pipe: int, parent: int) -> NoReturn:
     """The child's main function."""
     try:
         os.setsid()  # the parent handles Ctrl-C, and one signal reaches all processes of the child
@@ -130,7 +158,8 @@ def _work(work: Callable[[Tell], None], pipe: int, parent: int) -> NoReturn:
                 file.write(f"{json.dumps(message)}\n")
                 file.flush()
 
-            work(tell)
+            if number := os.read(gate, 32):
+                work(int(number), tell)
             sys.stderr.flush()
     finally:
         os._exit(0)

@@ -11,6 +11,9 @@ becomes `\x20`, so that a text never reads as the line's next field. `unescape` 
 import re
 from collections.abc import Sequence
 
+SCORE_STEP = 0.001
+"""The smallest difference between two printed scores."""
+
 _NAMED = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _PLAIN = {escaped[1]: char for char, escaped in _NAMED.items()}
 _ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|([\\nrt]))")
@@ -36,8 +39,14 @@ def step_line(step: int, action: str, reward: float, done: bool, error: str | No
     )
 
 
-def end_line(success: bool, score: float, rewards: Sequence[float]) -> str:
-    """`[END] success=true|false steps=... score=0.000 rewards=0.00,...`."""
+def end_line(success: bool, score: float, rewards: Sequence[float], *, open_bounds: bool = False) -> str:
+    """`[END] success=true|false steps=... score=0.000 rewards=0.00,...`.
+
+    Args:
+        open_bounds: Whether the score is printed within (0, 1), not [0, 1].
+    """
+    if open_bounds:
+        score = min(max(score, SCORE_STEP), 1 - SCORE_STEP)
     listed = ",".join(_money(reward) for reward in rewards)
     return f"[END] success={_bool(success)} steps={len(rewards)} score={score:.3f} rewards={listed}"
 

@@ -147,7 +147,7 @@ def _episode_table(episode: Episode, task: Task) -> dict[str, object]:
         "seed": episode.seed,
         **({"task": task.setup(episode.seed)[0].name} if task.tasks else {}),
         "return": episode.episode_return,
-        "score": task.score_of(episode.rewards),
+        "score": task.score_of(episode.rewards, episode.own_score),
         "opening": cut(episode.opening),
         "steps": steps,
     }
