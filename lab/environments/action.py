@@ -11,10 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from lab.environments.foreign import raised
+from lab.environments.schema import Schema
 from lab.errors import EnvError, LabError
-
-Schema = Mapping[str, Any]
-"""A JSON Schema."""
 
 Values = dict[str, Any]
 """An action's fields, as the environment accepts them."""
