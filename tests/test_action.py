@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from lab.agent.agent import FALLBACK_ACTION, Agent
 from lab.agent.candidate import Candidate
 from lab.agent.episode import Episode, Start
-from lab.agent.messages import ASK, chat
+from lab.agent.messages import ASK, ASK_WORD, chat
 from lab.agent.rollout import play
 from lab.agent.step import Step
 from lab.agent.task import Setup, Task
 from lab.agent.template import PromptTemplate
-from lab.environments.action import Action, ActionError, ActionForm
+from lab.environments.action import Action, ActionError, ActionForm, words_asked
 from lab.environments.observation import Observed, View
 from lab.errors import ConfigError, EnvError
 from lab.llm.client import Completion, Endpoint, EndpointConfig, Message
@@ -114,10 +114,108 @@ def test_what_is_asked_leaves_out_what_is_given() -> None:
     assert "title" not in asked["properties"]["way"]
 
 
-def test_an_environment_of_tools_is_asked_for_a_tool_call() -> None:
+def test_a_tool_call_is_asked_for_where_there_are_tools_only() -> None:
     form = ActionForm({"properties": {"metadata": {"type": "object"}}})
+    assert form.may_call_tools
     call = {"tool_name": "add", "arguments": {"a": 1}}
-    assert form.read(json.dumps(call)).values == {**call, "type": "call_tool"}
+    assert form.with_tools([{"name": "add"}]).read(json.dumps(call)).values == {**call, "type": "call_tool"}
+    own = {"tool_name": {"const": "look"}, "parameters": {"type": "object"}}
+    form = ActionForm({"oneOf": [{"properties": own}, {"properties": {"tool_name": {"const": "end"}}}]})
+    assert not form.may_call_tools
+    assert form.read('{"tool_name": "end"}').values == {"tool_name": "end"}
+
+
+WORDS = st.lists(st.text("abcdXY_-", min_size=1, max_size=5), min_size=2, max_size=5, unique_by=str.casefold)
+ENUM = st.sampled_from(["enum", "reference", "constants", "optional"])
+
+
+def words_schema(words: list[str], how: str) -> dict[str, Any]:
+    """One text field that allows these words, in the ways in which Pydantic writes that."""
+    enum = {"type": "string", "enum": words}
+    field = {
+        "enum": enum,
+        "reference": {"$ref": "#/$defs/Word", "default": words[0]},
+        "constants": {"anyOf": [{"const": word, "type": "string"} for word in words]},
+        "optional": {"anyOf": [enum, {"type": "null"}]},
+    }[how]
+    return {"properties": {"metadata": {"type": "object"}, "say": field}, "$defs": {"Word": enum}}
+
+
+@given(WORDS, ENUM, st.sampled_from(["{}", " '{}'.", '"{}"\n', "\u201c{}.\u201d", "`{}`"]), st.data())
+def test_one_of_some_words_is_read_without_regard_to_case_quotes_and_a_full_stop(
+    words: list[str], how: str, around: str, data: st.DataObject
+) -> None:
+    form = ActionForm(words_schema(words, how))
+    word = data.draw(st.sampled_from(words))
+    said = data.draw(st.sampled_from([word, word.upper(), word.lower(), word.title()]))
+    assert form.read(around.format(said)).values == {"say": word}
+    assert words_asked(form.asked) == tuple(words)
+    with pytest.raises(ActionError, match="is no action") as caught:
+        form.read(f"I say {word}, of course")
+    assert ", ".join(words) in caught.value.why
+
+
+def test_the_words_are_shown_to_the_model_and_not_as_a_schema() -> None:
+    start = Start("?", schema=ActionForm(words_schema(["left", "right"], "enum")).asked)
+    plain, named = PromptTemplate("t", "Go.", "?"), PromptTemplate("t", "Say {schema}.", "?")
+    assert chat(Candidate(plain), TASK, start, ())[0].content == f"Go.\n\n{ASK_WORD}\nleft, right"
+    assert chat(Candidate(named), TASK, start, ())[0].content == "Say left, right."
+    model = Scripted("left", asked="")
+    asyncio.run(Agent(Candidate(plain), model, TASK).act(start, ()))
+
+
+FIELD = st.sampled_from(
+    [
+        ({"type": "integer"}, 3),
+        ({"type": "string", "enum": ["a", "b"]}, "b"),
+        ({"type": "array", "items": {"$ref": "#/$defs/Inner"}}, [{"deep": 1.5}]),
+        ({"$ref": "#/$defs/Inner"}, {"deep": 2.0}),
+        ({"anyOf": [{"type": "boolean"}, {"type": "null"}]}, None),
+    ]
+)
+FORM = st.dictionaries(st.text("pqrs", min_size=1, max_size=3), FIELD, max_size=3)
+INNER = {"type": "object", "properties": {"deep": {"type": "number"}}, "required": ["deep"]}
+
+
+@given(st.lists(FORM, min_size=2, max_size=4), st.booleans(), st.booleans(), st.data())
+@settings(deadline=None)
+def test_a_union_is_read_as_the_form_that_an_answer_has(
+    forms: list[dict[str, Any]], referred: bool, discriminated: bool, data: st.DataObject
+) -> None:
+    written = {
+        f"Form{number}": {
+            "type": "object",
+            "title": f"Form{number}",
+            "properties": {"kind": {"const": f"k{number}", "default": f"k{number}"}}
+            | {name: rule for name, (rule, _) in form.items()},
+            "required": list(form),
+            "additionalProperties": False,
+        }
+        for number, form in enumerate(forms)
+    }
+    referring = [{"$ref": f"#/$defs/{name}"} for name in written]
+    union: dict[str, Any] = {
+        "oneOf" if discriminated else "anyOf": referring if referred else [*written.values()]
+    }
+    if discriminated:
+        union["discriminator"] = {"propertyName": "kind", "mapping": {}}
+    form = ActionForm({**union, "$defs": {"Inner": INNER, **written, "Unused": {"type": "null"}}})
+    asked = json.loads(form.asked)
+    assert len(asked["oneOf"]) == len(forms)
+    assert "title" not in form.asked
+    assert "Unused" not in form.asked
+
+    number = data.draw(st.integers(0, len(forms) - 1))
+    values = {name: value for name, (_, value) in forms[number].items()}
+    assert form.read(json.dumps({"kind": f"k{number}", **values})).values == {"kind": f"k{number}", **values}
+    if sum(other.keys() == values.keys() for other in forms) == 1:  # then it needs no name
+        assert form.read(json.dumps(values or {"kind": f"k{number}"})).values["kind"] == f"k{number}"
+    with pytest.raises(ActionError) as caught:
+        form.read(json.dumps({"kind": "other", **values}))
+    assert "kind: 'other' is not one of ['k0', 'k1'" in caught.value.why
+    with pytest.raises(ActionError) as caught:
+        form.read(json.dumps({"kind": f"k{number}", **values, "more": 1}))
+    assert "'more' was unexpected" in caught.value.why
 
 
 def test_a_hook_reads_in_place_of_the_schemas_rules() -> None:
@@ -212,8 +310,9 @@ class Walk:
 class Scripted:
     """A model that gives these answers in turn."""
 
-    def __init__(self, *answers: str) -> None:
+    def __init__(self, *answers: str, asked: str | None = None) -> None:
         self.answers, self.asked = list(answers), list[Sequence[Message]]()
+        self.schema = Walk.form.asked if asked is None else asked
 
     async def complete(
         self,
@@ -221,7 +320,7 @@ class Scripted:
         sampling: SamplingParams,  # noqa: ARG002
         schema: str = "",
     ) -> Completion:
-        assert schema == Walk.form.asked
+        assert schema == self.schema
         self.asked.append(messages)
         return Completion(self.answers.pop(0), "stop", 1, 1, 0.0)
 

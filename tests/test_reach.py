@@ -93,7 +93,13 @@ def play(project: Project, environment: str, form: str = "", tasks: str = "", **
         return project.run(*command, API_BASE_URL=endpoint.url, MODEL_NAME="fake", **settings)
 
 
-FORMS = {"flat": NUMBER, "wrapped": NUMBER, "older": NUMBER}
+FORMS = {
+    "flat": NUMBER,
+    "wrapped": NUMBER,
+    "older": NUMBER,
+    "words": '"WORD".',
+    "union": '{"kind": "say", "number": NUMBER}',
+}
 
 
 @pytest.mark.parametrize("name", FORMS)

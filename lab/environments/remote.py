@@ -81,7 +81,12 @@ class Remote:
             self._http = self._application(server, refusal)
             return
         form = self._usable(schema)
-        self._form = await self._with_tools(form, client, place) if form.calls_tools else form
+        if form.may_call_tools:
+            form = await self._with_tools(form, client, place)
+        if form.is_empty and self._parse is None:
+            why = "its action has no fields, and the environment lists no tools"
+            raise no_schema(why, f"{self._where}/schema")
+        self._form = form
 
     def _application(self, server: Server, refusal: str) -> HttpServer:
         """The server's own HTTP application; `refusal` is why its WebSocket is not played."""

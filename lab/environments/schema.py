@@ -1,5 +1,6 @@
-"""A JSON Schema as environments publish it: references followed, unions taken apart."""
+"""A JSON Schema as environments publish it: references followed, unions taken apart, written for a model."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -45,3 +46,61 @@ def _options(schema: Schema, hops: int) -> Iterator[Schema]:
     for one in union:
         if isinstance(one, Mapping):
             yield from _options({**one, **defs}, hops - 1)
+
+
+def words(schema: Schema) -> list[str]:
+    """The texts that a schema allows, apart from null; empty if it allows others."""
+    found = list[str]()
+    for option in options(schema):
+        allowed = [option["const"]] if "const" in option else option.get("enum", [])
+        if option.get("type") != "null" and not (allowed and all(isinstance(one, str) for one in allowed)):
+            return []
+        found += allowed
+    return list(dict.fromkeys(found))
+
+
+def is_text(schema: Schema) -> bool:
+    """Whether every value is a text, or null."""
+    kinds = {option.get("type", "string" if words(option) else None) for option in options(schema)}
+    return "string" in kinds and kinds <= {"string", "null"}
+
+
+def only_value(schema: Schema) -> list[Any]:
+    """The only value that a schema allows, in a list; empty if it allows several."""
+    found = resolved(schema)
+    if "const" in found:
+        return [found["const"]]
+    allowed = found.get("enum", [])
+    return allowed if len(allowed) == 1 else []
+
+
+def compact(schema: Schema) -> str:
+    """The schema as a model reads it: without titles and without definitions that it does not use."""
+    shown = _without_titles({name: one for name, one in schema.items() if name not in _DEFS})
+    defs = {name: one for part in _DEFS for name, one in schema.get(part, {}).items()}
+    used = dict[str, Any]()
+    waiting = [shown]
+    while waiting:
+        text = json.dumps(waiting.pop(), ensure_ascii=False)
+        for name in defs.keys() - used.keys():
+            if f'/{name}"' in text:
+                used[name] = _without_titles(defs[name])
+                waiting.append(used[name])
+    if used:
+        shown["$defs"] = {name: used[name] for name in defs if name in used}
+    return json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
+
+
+def _without_titles(schema: Any) -> Any:  # noqa: ANN401  # of JSON
+    """Remove Pydantic's titles, which only repeat the fields' names and cost tokens."""
+    match schema:
+        case dict():
+            kept = {
+                name: value
+                for name, value in schema.items()
+                if not (name == "title" and isinstance(value, str))
+            }
+            return {name: _without_titles(value) for name, value in kept.items()}
+        case list():
+            return [_without_titles(one) for one in schema]
+    return schema
