@@ -239,7 +239,8 @@ NAMES = st.text("abc_", min_size=1, max_size=4)
 @given(st.dictionaries(NAMES, JSON, max_size=4), st.none() | st.integers(1, 5))
 def test_any_observation_is_text_with_every_field(observation: dict[str, Any], longest: int | None) -> None:
     seen = View(longest=longest).observed({**observation, "metadata": {"a": 1}}, None, False)
-    assert set(seen.fields) == set(observation)
+    assert {name for name in seen.fields if "." not in name} == set(observation)
+    assert seen.fields["metadata.a"] == "1"
     seen.text.encode()
     if len(observation) != 1:
         shown = {name: value for name, value in seen.fields.items() if value is not None}
@@ -254,6 +255,44 @@ def test_the_one_text_is_the_whole_and_a_cut_says_so() -> None:
     assert View(longest=3).observed({"board": "abcdef"}, 1, False).text == "abc [... 3 characters more]"
     assert View("board").observed({"board": "x o", "n": 1}, 1, False).text == "x o"
     assert View(render=lambda seen: f"<{seen['n']}>").observed({"n": 1, "m": 2}, 1, False).text == "<1>"
+
+
+NESTED = st.recursive(st.integers() | st.text("xyz"), lambda inner: st.dictionaries(NAMES, inner, max_size=3))
+
+
+@given(st.dictionaries(NAMES, NESTED, max_size=3))
+def test_a_value_in_an_object_has_a_name_with_dots(observation: dict[str, Any]) -> None:
+    def walk(name: str, value: object) -> None:
+        if name.count(".") <= 4:
+            assert seen.fields[name] == (value if isinstance(value, str) else json.dumps(value))
+            for inner, one in value.items() if isinstance(value, dict) else ():
+                walk(f"{name}.{inner}", one)
+
+    seen = View().observed({**observation, "metadata": observation}, 0, False)
+    for name, value in observation.items():
+        walk(name, value)
+        walk(f"metadata.{name}", value)
+    assert "metadata" not in seen.fields
+    template = PromptTemplate("t", "s", "?\n\n{observation.metadata.a.b}")
+    shown = chat(Candidate(template), TASK, Start(seen.text, seen.fields), ())[-1].content
+    inner = observation.get("a")
+    expected = seen.fields["a.b"] if isinstance(inner, dict) and "b" in inner else None
+    assert shown == ("?" if expected is None else f"?\n\n{expected}")
+
+
+def test_a_field_of_an_object_may_be_absent_at_any_step() -> None:
+    candidate = Candidate(PromptTemplate("t", "s", "?\n\nHint: {observation.metadata.hint}"))
+    step = Step(1, "a", "", 0.0, False, fields={})
+    assert chat(candidate, TASK, Start("", {"metadata.hint": "h"}), [step])[-1].content == "?"
+    assert chat(candidate, TASK, Start("", {"metadata.hint": "h"}), ())[-1].content == "?\n\nHint: h"
+
+
+def test_the_result_of_a_tool_is_its_text() -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    seen = View().observed({"result": {"content": parts, "data": 3}, "error": None}, 0, False)
+    assert (seen.fields["result"], seen.text) == ("one\ntwo", "result: one\ntwo")
+    picture = {"content": [{"type": "image", "data": "..."}]}
+    assert View().observed({"result": picture}, 0, False).text == json.dumps(picture)
 
 
 def test_a_hook_that_fails_is_told() -> None:

@@ -117,6 +117,15 @@ def test_tasks_are_what_an_application_is_reset_to(project: Project, url: str) -
     assert (done.returncode, "no argument 'begin'" in done.stderr) == (2, True)
 
 
+def test_a_template_shows_what_an_application_says_in_its_info(project: Project, url: str) -> None:
+    turn = "{observation.told}, after {observation.last}, last 7\\n\\nYou said: {observation.metadata.said}"
+    project.write("prompts/templates/count.toml", f'system = "Count."\nturn = "{turn}"')
+    done = play(project, f'url = "{url}/flat"', NUMBER)
+    assert done.returncode == 0, done.stderr
+    first, second, *_ = re.findall(r"\[user\]\n(.*?)\n\[action\]", done.stdout, re.DOTALL)
+    assert (first, second) == ("count up, after 0, last 7", "go on, after 0, last 7\n\nYou said: 8")
+
+
 def test_a_refused_step_costs_that_step_and_is_told_in_the_applications_words(
     project: Project, url: str
 ) -> None:

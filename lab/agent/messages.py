@@ -63,8 +63,10 @@ def _turn(
 ) -> Message:
     """The user message before step `index + 1`, with the same text in every later prompt."""
     last = steps[index - 1] if index else None
-    # Reset may show fewer fields than steps; a field that neither shows is an error in the template.
-    expected = dict.fromkeys(start.fields if last else candidate.template.fields)
+    # Reset may show fewer fields than steps; a field that neither shows is an error in the template, but
+    # for names in an object: metadata differs from step to step.
+    named = candidate.template.fields
+    expected = dict.fromkeys([*start.fields, *(name for name in named if "." in name)] if last else named)
     reward = f"{last.reward:.2f}" if last and candidate.context.show_rewards else None
     text = candidate.template.render_turn(
         {

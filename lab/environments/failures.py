@@ -5,6 +5,10 @@ from lab.errors import EnvError
 _REACHABLE = "check ENV_BASE_URL, and that the server is up"
 
 
+class UnpublishedError(EnvError):
+    """A server that does not say what its actions are: a `parse` hook has to know."""
+
+
 class RefusedError(EnvError):
     """A server that does not know us: it wants a token, or another one."""
 
@@ -61,17 +65,17 @@ def no_environment(where: str, why: str) -> EnvError:
     return EnvError(what, where=where, why=why, do="use the server's root URL, without /web or /docs")
 
 
-def older_protocol(where: str) -> EnvError:
+def older_protocol(where: str) -> UnpublishedError:
     """The error of a server that does not publish its actions, as OpenEnv 0.1.0 did not."""
     what = "The server speaks an older protocol of OpenEnv, which does not publish its actions."
     do = "rebuild it with openenv 0.2 or later, or add a parse hook, which knows them"
-    return EnvError(what, where=where, why="there is no /schema", do=do)
+    return UnpublishedError(what, where=where, why="there is no /schema", do=do)
 
 
-def no_schema(why: str, where: str) -> EnvError:
+def no_schema(why: str, where: str) -> UnpublishedError:
     """The error of a server whose action schema cannot be used."""
     do = "check that it is an OpenEnv server, or add a parse hook, which needs no schema"
-    return EnvError("The server publishes no usable action schema.", where=where, why=why, do=do)
+    return UnpublishedError("The server publishes no usable action schema.", where=where, why=why, do=do)
 
 
 def no_episodes(why: str, where: str) -> EnvError:

@@ -5,8 +5,9 @@ It owns the validation of results (a server may send anything), and how fields a
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from lab.environments.foreign import raised
@@ -18,8 +19,14 @@ Fields = Mapping[str, str | None]
 Render = Callable[[dict[str, Any]], Any]
 """A project's hook that writes an observation: its fields in, text out."""
 
-APART = ("done", "reward", "metadata")
-"""Fields of an observation that are not shown."""
+METADATA = "metadata"
+"""Field that templates show by its names only, `metadata.NAME`."""
+
+APART = ("done", "reward", METADATA)
+"""Fields of an observation that are not part of its text."""
+
+_MOST_NAMES, _DEEPEST = 200, 4
+"""Maximum number of nested names of an observation, and of dots in one."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class View:
     """How one environment's observations are shown.
 
     Attributes:
-        text: The field shown as the whole; empty for all fields.
+        text: The field shown as the whole, nested by dots; empty for all fields.
         longest: Maximum characters of a field; None for no limit.
         render: Hook that replaces the rules here.
     """
@@ -60,16 +67,21 @@ class View:
             why = f"observation {observation!r}, done {done!r}"
             raise EnvError("The environment's observation is malformed.", why=why)
         shown = {name: self._field(one) for name, one in observation.items() if name not in APART}
-        return Observed(self._whole(observation, shown), float(value), done, shown)
+        text = self._whole(observation, shown)
+        return Observed(text, float(value), done, {**self._nested(observation), **shown})
 
     def _whole(self, observation: dict[str, Any], shown: dict[str, str | None]) -> str:
         if self.render is not None:
             return self._rendered(self.render, observation)
         if self.text:
-            if not isinstance(observation.get(self.text), str):
-                why = f"its field {self.text} is {observation.get(self.text)!r}"
+            value: object = observation
+            for part in self.text.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if not isinstance(value, str):
+                why = f"its field {self.text} is {value!r}"
                 raise EnvError("The environment's observation is malformed.", why=why)
-            return shown.pop(self.text) or ""  # stored once, because it may be long
+            shown.pop(self.text, None)  # stored once, because it may be long
+            return self._field(value) or ""
         if len(shown) == 1:
             return next(iter(shown.values())) or ""
         return "\n".join(f"{name}: {value}" for name, value in shown.items() if value is not None)
@@ -85,13 +97,38 @@ class View:
             raise ConfigError("The render hook did not return text.", where="environment.hooks", why=why)
         return _unicode(text)
 
+    def _nested(self, observation: dict[str, Any]) -> dict[str, str | None]:
+        """The values in objects, by names with dots."""
+        objects = ((name, one) for name, one in observation.items() if isinstance(one, dict))
+        found = (pair for name, one in objects for pair in _leaves(name, one, _DEEPEST))
+        return {name: self._field(one) for name, one in islice(found, _MOST_NAMES)}
+
     def _field(self, value: object) -> str | None:
         if value is None:
             return None
-        text = _unicode(value if isinstance(value, str) else _json(value))
+        told = value if isinstance(value, str) else _tool_text(value)
+        text = _unicode(_json(value) if told is None else told)
         if self.longest is None or len(text) <= self.longest:
             return text
         return f"{text[: self.longest]} [... {len(text) - self.longest} characters more]"
+
+
+def _leaves(name: str, value: dict[Any, Any], levels: int) -> Iterator[tuple[str, object]]:
+    for key, inner in value.items():
+        yield f"{name}.{key}", inner
+        if isinstance(inner, dict) and levels > 1:
+            yield from _leaves(f"{name}.{key}", inner, levels - 1)
+
+
+def _tool_text(value: object) -> str | None:
+    """The text of an MCP tool's result; None for any other value."""
+    parts = value.get("content") if isinstance(value, dict) else None
+    if not isinstance(parts, list) or not parts:
+        return None
+    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+    if len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
+        return None
+    return "\n".join(map(str, texts))
 
 
 def _is_finite(value: float) -> bool:

@@ -15,6 +15,7 @@ from lab.environments.failures import failure, no_environment, no_episodes, no_s
 from lab.environments.http_session import HttpServer, HttpSession
 from lab.environments.observation import Observed, View
 from lab.environments.places import Place, Places
+from lab.environments.result import result_of
 from lab.environments.schema import Schema
 from lab.environments.server import Server, ask
 from lab.environments.wire import Wire
@@ -210,7 +211,8 @@ class RemoteSession:
             raise
         except Exception as error:  # OpenEnv raises what its transport raises
             raise failure(error, self._where) from error
-        return self._view.observed(result.observation, result.reward, result.done)
+        answer = {"observation": result.observation, "reward": result.reward, "done": result.done}
+        return self._view.observed(*result_of({**answer, "metadata": result.metadata}))
 
 
 def _error_frame(error: EnvError) -> str:
