@@ -14,7 +14,7 @@ from lab.errors import meant
 if TYPE_CHECKING:
     from typer._click import Command, Context
 
-COMMANDS = ("tune", "studies", "show", "play", "compare", "report", "check", "doctor")
+COMMANDS = ("init", "tune", "studies", "show", "play", "compare", "report", "check", "doctor")
 """Each is a module of `lab/` with an `app` of one command."""
 
 

@@ -108,6 +108,11 @@ class ActionForm:
         return self.is_empty or any({*kind.fields} >= {"tool_name", "arguments"} for kind in self._kinds)
 
     @property
+    def calls_tools(self) -> bool:
+        """Whether an action is a call of one of the environment's tools."""
+        return all(kind.given.get("type") == "call_tool" for kind in self._kinds)
+
+    @property
     def is_empty(self) -> bool:
         """Whether the schema names nothing that a model could choose."""
         return len(self._kinds) == 1 and not self.fields

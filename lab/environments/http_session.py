@@ -37,14 +37,14 @@ class HttpServer:
     ) -> None:
         self._wire, self._http, self._form, self._view, self._say = wire, http, form, view, say
         self._waiting = 0
-        several = bool(http.session_key)
-        self._alone: AbstractAsyncContextManager[Any] = nullcontext() if several else asyncio.Lock()
+        self._several = http.session_key in http.reset.named
+        self._alone: AbstractAsyncContextManager[Any] = nullcontext() if self._several else asyncio.Lock()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator["HttpSession"]:
         """One of its episodes at a time, where it does not tell them apart."""
         self._waiting += 1
-        if self._waiting == 2 and not self._http.session_key:
+        if self._waiting == 2 and not self._several:
             self._say("The environment's HTTP has no sessions, so its episodes are played one at a time.")
         async with self._alone, self._wire() as wire:
             yield HttpSession(wire, self._http, self._form, self._view)
@@ -71,7 +71,7 @@ class HttpSession:
             do = f"use {', '.join(reset.named)}" if reset.named else "remove it"
             raise ConfigError(what, where="tasks.reset", do=do)
         own: dict[str, Any] = {"seed": seed} if reset.open or "seed" in reset.named else {}
-        if key in reset.named or (key and reset.open):
+        if key in reset.named:
             own[key] = uuid.uuid4().hex
         reply = await self._send(reset, {**own, **arguments})
         self._raise_refusal(reply)
@@ -80,7 +80,8 @@ class HttpSession:
             error.do = "set what its reset requires in [[tasks]], as reset = { NAME = VALUE }"
             raise error
         body = self._body(reply)
-        self._key = {key: _given(key, body) or own.get(key)} if key else {}
+        name = _given(key, body) or own.get(key)
+        self._key = {key: name} if name else {}
         return self._seen(body)
 
     async def step(self, action: Values) -> Observed:
