@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,7 +71,6 @@ def init(
 
         python -m lab.init --example
     """
-
     from lab.experiment.draft import Draft  # here and not above, so that --help answers at once
 
     with manners(debug=debug):
@@ -83,6 +83,9 @@ def init(
         steps = max_steps or int(_number(_asked("How many steps has an episode at most?", "10")))
         if max_return is None:
             max_return = _number(_asked("Which sum of rewards is a full score?", "1"))
+        if not (steps >= 1 and 0 < max_return < inf):
+            do = "use 1 step or more, and a finite return above 0"
+            raise ConfigError("There is no episode of that kind.", where="max_steps, max_return", do=do)
         asyncio.run(_write(Draft(name, about, place_of(where), "hook", steps, max_return)))
 
 
@@ -155,6 +158,7 @@ async def _write(draft: "Draft") -> None:
     from lab.environments.config import EnvironmentConfig, choose_environment
     from lab.environments.failures import UnpublishedError
     from lab.experiment.draft import SCHEMA_FILE
+    from lab.experiment.environment_schema import refuse_credentials
     from lab.experiment.experiment import load_experiment
     from lab.experiment.json_schema import experiment_schema
     from lab.files import write_atomically
@@ -163,6 +167,7 @@ async def _write(draft: "Draft") -> None:
     read_surroundings(Path.cwd())
     _check_new(draft)
     key, value = draft.place
+    refuse_credentials(value, "WHERE", "ENV_BASE_URL")
     config = choose_environment(EnvironmentConfig(**{key: value}))
     try:
         looked = await _look(config)

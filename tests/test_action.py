@@ -126,7 +126,7 @@ def test_a_tool_call_is_asked_for_where_there_are_tools_only() -> None:
 
 
 WORDS = st.lists(st.text("abcdXY_-", min_size=1, max_size=5), min_size=2, max_size=5, unique_by=str.casefold)
-ENUM = st.sampled_from(["enum", "reference", "constants", "optional"])
+ENUM = st.sampled_from(["enum", "reference", "constants", "optional", "nullable", "together"])
 
 
 def words_schema(words: list[str], how: str) -> dict[str, Any]:
@@ -137,6 +137,8 @@ def words_schema(words: list[str], how: str) -> dict[str, Any]:
         "reference": {"$ref": "#/$defs/Word", "default": words[0]},
         "constants": {"anyOf": [{"const": word, "type": "string"} for word in words]},
         "optional": {"anyOf": [enum, {"type": "null"}]},
+        "nullable": {"type": ["string", "null"], "enum": words},
+        "together": {"allOf": [{"$ref": "#/$defs/Word"}], "default": words[0]},
     }[how]
     return {"properties": {"metadata": {"type": "object"}, "say": field}, "$defs": {"Word": enum}}
 

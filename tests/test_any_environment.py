@@ -468,6 +468,14 @@ class OfWord(Base):
         return super().step(action)
 
 
+class OfAsync(Base):
+    async def reset(self, seed: int | None = None, episode_id: str | None = None, **_: Any) -> Seen:
+        return super().reset()
+
+    async def step(self, action: Word, timeout_s: float | None = None, **_: Any) -> Seen:
+        return super().step(action)
+
+
 class OfList(Base):
     def step(self, action: Numbers, timeout_s: float | None = None, **_: Any) -> Seen:
         return super().step(action)
@@ -477,6 +485,7 @@ ANSWERS = {
     "OfUnion": ('{"kind": "stop"}', "Stop Stop(kind='stop')"),
     "OfRoot": ('{"kind": "turn", "way": "left", "by": [2]}', "Whole Whole(root=Turn(kind='turn', way="),
     "OfWord": ("'Right.'", "Word Word(way=<Way.right: 'right'>)"),
+    "OfAsync": ("left", "Word Word(way=<Way.left: 'left'>)"),
     "OfList": ('{"root": [1, 2]}', "Numbers Numbers(root=[1, 2])"),
 }
 

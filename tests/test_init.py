@@ -123,6 +123,7 @@ def test_nothing_that_exists_is_overwritten(project: Project) -> None:
         ("", 2, "No environment location given"),
         ("experiments/none.py:Hall", 2, "does not exist"),
         ("http://127.0.0.1:1", 4, "cannot be reached"),
+        ("http://user:word@127.0.0.1:1", 2, "must not contain a user and password"),
     ],
 )
 def test_a_place_without_an_environment_leaves_no_file(

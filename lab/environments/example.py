@@ -17,7 +17,7 @@ def example_answer(form: ActionForm) -> str:
     """An answer that is read as one of the form's actions, unless its limits are more than types."""
     if form.text_field is not None:
         return form.words[0] if form.words else TEXT
-    return json.dumps(example(json.loads(form.asked or "{}")), ensure_ascii=False)
+    return json.dumps(example(json.loads(form.asked)), ensure_ascii=False) if form.asked else "{}"
 
 
 def example(schema: Schema, levels: int = _DEEPEST) -> Any:  # noqa: ANN401  # of JSON
@@ -39,7 +39,8 @@ def example(schema: Schema, levels: int = _DEEPEST) -> Any:  # noqa: ANN401  # o
             forms = chosen.get("anyOf") or chosen.get("oneOf") or [{}]
             rules = {**chosen.get("properties", {}), **forms[0].get("properties", {})}
             wanted = [*chosen.get("required", []), *forms[0].get("required", [])]
-            return {name: example({**rules.get(name, {}), **defs}, levels - 1) for name in wanted}
+            chosen_names = wanted or [*rules]  # where all are optional, an empty action says little
+            return {name: example({**rules.get(name, {}), **defs}, levels - 1) for name in chosen_names}
         case "array":
             inner = example({**chosen.get("items", {}), **defs}, levels - 1)
             return [inner] * max(1, chosen.get("minItems", 1))

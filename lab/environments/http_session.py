@@ -36,18 +36,22 @@ class HttpServer:
         say: Callable[[str], None],
     ) -> None:
         self._wire, self._http, self._form, self._view, self._say = wire, http, form, view, say
-        self._waiting = 0
+        self._open, self._said = 0, False
         self._several = http.session_key in http.reset.named
         self._alone: AbstractAsyncContextManager[Any] = nullcontext() if self._several else asyncio.Lock()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator["HttpSession"]:
         """One of its episodes at a time, where it does not tell them apart."""
-        self._waiting += 1
-        if self._waiting == 2 and not self._several:
+        self._open += 1
+        if self._open > 1 and not (self._several or self._said):
+            self._said = True
             self._say("The environment's HTTP has no sessions, so its episodes are played one at a time.")
-        async with self._alone, self._wire() as wire:
-            yield HttpSession(wire, self._http, self._form, self._view)
+        try:
+            async with self._alone, self._wire() as wire:
+                yield HttpSession(wire, self._http, self._form, self._view)
+        finally:
+            self._open -= 1
 
 
 class HttpSession:
@@ -113,8 +117,7 @@ class HttpSession:
     async def _send(self, call: Operation, values: Mapping[str, Any]) -> Reply:
         query = {name: value for name, value in values.items() if name in call.query or call.method == "GET"}
         body = {name: value for name, value in values.items() if name not in query}
-        takes_body = call.method != "GET" and (call.open or bool(call.body) or bool(body))
-        return await self._wire.ask(call.method, call.path, body if takes_body else None, query or None)
+        return await self._wire.ask(call.method, call.path, None if call.method == "GET" else body, query)
 
     def _raise_refusal(self, reply: Reply) -> None:
         if error := refused_by(reply.status, reply.text, self._where, ""):

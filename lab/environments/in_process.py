@@ -248,4 +248,6 @@ class InProcessSession:
             with foreign():
                 return await own(self._environment, *args, **kwargs)
         call = getattr(self._environment, name)
-        return await self._thread.call(lambda: call(*args, **kwargs))
+        answer = await self._thread.call(lambda: call(*args, **kwargs))
+        with foreign():
+            return await answer if inspect.isawaitable(answer) else answer

@@ -16,19 +16,25 @@ _MOST_HOPS = 20
 def resolved(schema: Schema) -> Schema:
     """The schema that a reference names, with the same `$defs`; any other schema is returned as it is."""
     for _ in range(_MOST_HOPS):
-        reference = schema.get("$ref")
-        if not isinstance(reference, str) or not reference.startswith("#/"):
+        reference, together = schema.get("$ref"), schema.get("allOf")
+        if isinstance(reference, str) and reference.startswith("#/"):
+            target = _at(schema, reference)
+        elif isinstance(together, list) and len(together) == 1:  # a reference with a default
+            target = together[0]
+        else:
             return schema
-        target: Any = schema
-        for part in reference[2:].split("/"):
-            target = (
-                target.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(target, dict) else None
-            )
         if not isinstance(target, Mapping):
             return schema
-        beside = {name: one for name, one in schema.items() if name != "$ref"}
-        schema = {**target, **beside}
+        schema = {**target, **{name: one for name, one in schema.items() if name not in ("$ref", "allOf")}}
     return schema
+
+
+def _at(schema: Schema, reference: str) -> object:
+    target: object = schema
+    for part in reference[2:].split("/"):
+        name = part.replace("~1", "/").replace("~0", "~")
+        target = target.get(name) if isinstance(target, Mapping) else None
+    return target
 
 
 def options(schema: Schema) -> list[Schema]:
@@ -40,7 +46,8 @@ def _options(schema: Schema, hops: int) -> Iterator[Schema]:
     schema = resolved(schema)
     union = schema.get("oneOf") or schema.get("anyOf")
     if not isinstance(union, list) or not hops or "properties" in schema:
-        yield schema
+        kinds = schema.get("type")
+        yield from ({**schema, "type": kind} for kind in kinds) if isinstance(kinds, list) else [schema]
         return
     defs = {name: schema[name] for name in _DEFS if name in schema}
     for one in union:
@@ -53,6 +60,7 @@ def words(schema: Schema) -> list[str]:
     found = list[str]()
     for option in options(schema):
         allowed = [option["const"]] if "const" in option else option.get("enum", [])
+        allowed = [one for one in allowed if one is not None]
         if option.get("type") != "null" and not (allowed and all(isinstance(one, str) for one in allowed)):
             return []
         found += allowed

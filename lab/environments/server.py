@@ -64,7 +64,10 @@ async def _ask(config: EnvironmentConfig, headers: Mapping[str, str], timeout_s:
     for reply in (schema,) if schema.found else (schema, openapi):
         if error := refused_by(reply.status, reply.text, where, space):
             raise error
-    http = read_http_form(openapi.json(), action)
+    try:
+        http = read_http_form(openapi.json(), action)
+    except Exception:  # a foreign document may contain anything
+        http = None
     if action is None and http is None:
         why = f"/schema: {schema.text}; /openapi.json names no /reset and /step"
         raise no_environment(where, why)
