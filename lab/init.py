@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -168,7 +168,8 @@ async def _write(draft: "Draft") -> None:
     _check_new(draft)
     key, value = draft.place
     refuse_credentials(value, "WHERE", "ENV_BASE_URL")
-    config = choose_environment(EnvironmentConfig(**{key: value}))
+    located: dict[str, Any] = {key: value}
+    config = choose_environment(EnvironmentConfig(**located))
     try:
         looked = await _look(config)
     except UnpublishedError as error:

@@ -245,7 +245,7 @@ def test_any_observation_is_text_with_every_field(observation: dict[str, Any], l
     assert seen.fields["metadata.a"] == "1"
     seen.text.encode()
     if len(observation) != 1:
-        shown = {name: value for name, value in seen.fields.items() if value is not None}
+        shown = {name: seen.fields[name] for name in observation if seen.fields[name] is not None}
         assert seen.text == "\n".join(f"{name}: {value}" for name, value in shown.items())
     for value in seen.fields.values():
         if longest is not None and value is not None and len(value) > longest:

@@ -3,7 +3,7 @@
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jsonschema
@@ -135,11 +135,16 @@ def test_a_place_without_an_environment_leaves_no_file(
     assert set(project.folder.rglob("*.toml")) == before
 
 
+def has(question: str) -> Callable[[str], bool]:
+    """Whether a terminal shows a question."""
+    return lambda text: question in text
+
+
 def test_at_a_terminal_it_asks_for_what_no_flag_says(project: Project) -> None:
     command = ("-m", "lab.init", "experiments/hall.py:Hall", "--name", "asked")
     terminal = Terminal.start(project, *command, columns=100, lines=30)
     for question, answer in (("one sentence", "Be kind."), ("at most", "7"), ("full score", "3.5")):
-        terminal.read(lambda text, question=question: question in text)
+        terminal.read(has(question))
         terminal.type(f"{answer}\n")
     terminal.read()
     table = tomllib.loads((project.folder / "experiments/asked.toml").read_text())

@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab.environments.action import ActionForm, Values
+from lab.environments.action import ActionForm
+from lab.environments.answer import Values
 from lab.environments.config import EnvironmentConfig
 from lab.environments.container import container
 from lab.environments.hooks import load_hooks

@@ -23,7 +23,7 @@ def example_answer(form: ActionForm) -> str:
 def example(schema: Schema, levels: int = _DEEPEST) -> Any:  # noqa: ANN401  # of JSON
     """A value of the schema."""
     defs = {"$defs": schema.get("$defs", {})}
-    chosen = next((one for one in options(schema) if one.get("type") != "null"), {"type": "null"})
+    chosen: Any = next((one for one in options(schema) if one.get("type") != "null"), {"type": "null"})
     for allowed in (
         [chosen.get("const")],
         chosen.get("examples"),

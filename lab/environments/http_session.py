@@ -7,7 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from typing import Any
 
 from lab.addresses import shown_url
-from lab.environments.action import ActionError, ActionForm, Values, refused
+from lab.environments.action import ActionError, ActionForm, refused
+from lab.environments.answer import Values
 from lab.environments.failures import failed, refused_by
 from lab.environments.http_form import HttpForm, Operation
 from lab.environments.observation import Observed, View

@@ -15,8 +15,9 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from lab.environments.action import ActionError, ActionForm, Parse, Values, refused
+from lab.environments.action import ActionError, ActionForm, Parse, refused
 from lab.environments.action_class import action_classes, action_schema, made_action
+from lab.environments.answer import Values
 from lab.environments.config import EnvironmentConfig
 from lab.environments.factory import Factory
 from lab.environments.foreign import ForeignError, foreign, raised

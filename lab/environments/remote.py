@@ -9,7 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from lab.addresses import shown_url
-from lab.environments.action import ActionError, ActionForm, Parse, Values, refused
+from lab.environments.action import ActionError, ActionForm, Parse, refused
+from lab.environments.answer import Values
 from lab.environments.config import EnvironmentConfig
 from lab.environments.failures import failure, no_environment, no_episodes, no_schema, older_protocol
 from lab.environments.http_session import HttpServer, HttpSession
