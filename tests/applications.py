@@ -178,6 +178,25 @@ async def unnamed_step(request: Request) -> dict[str, Any]:
     return {"observation": unnamed_game.seen("go on"), "reward": reward, "done": done}
 
 
+anything, anything_game = FastAPI(), Count()
+main.mount("/anything", anything)
+
+
+class AnyStep(BaseModel):
+    action: dict[str, Any]
+
+
+@anything.post("/reset")
+def anything_reset() -> dict[str, Any]:
+    return {"observation": anything_game.begin(0)}
+
+
+@anything.post("/step")
+def anything_step(request: AnyStep) -> dict[str, Any]:
+    reward, done = anything_game.say(request.action["number"])
+    return {"observation": anything_game.seen("go on"), "reward": reward, "done": done}
+
+
 locked = FastAPI()
 main.mount("/locked", locked)
 

@@ -56,6 +56,14 @@ calls = 1000
 episodes = 2
 """
 
+HOOK = """
+from typing import Any
+
+
+def parse(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"number": int(text)}
+"""
+
 COUNT = """
 about = "Count."
 system = "Count up from the last number."
@@ -133,6 +141,15 @@ def test_a_refused_step_costs_that_step_and_is_told_in_the_applications_words(
     assert done.returncode == 0
     assert "Return 0.00 in 4 steps" in done.stdout
     assert "HTTP 400: there are no negative numbers here" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["unnamed", "anything", "oldest"])
+def test_a_hook_knows_the_actions_that_an_application_does_not_name(
+    project: Project, url: str, name: str
+) -> None:
+    project.write("experiments/reads.py", HOOK)
+    done = play(project, f'url = "{url}/{name}"\nhooks = "reads.py"', "NUMBER")
+    assert "Return 3.00 in 3 steps, score 1.000" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("name", "at_once"), [("flat", 1), ("wrapped", 3)])
@@ -214,6 +231,7 @@ TOLD = {
     "status-500": ("environment failed", ""),
     "oldest": ("an older protocol", "parse hook"),
     "unnamed": ("publishes no usable action schema", "parse hook"),
+    "anything": ("publishes no usable action schema", "parse hook"),
 }
 
 

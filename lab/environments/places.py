@@ -37,7 +37,7 @@ class Places:
 
     def __init__(self, where: str, say: Callable[[str], None]) -> None:
         self._where, self._say, self._said = where, say, False
-        self._used = self._inside = 0
+        self._used = self._inside = self._closing = 0
         self._most = inf
         self._refused_s, self._shut_s = -inf, inf
         self._changed = asyncio.Event()
@@ -73,10 +73,17 @@ class Places:
         self._most, self._shut_s = max(self._most, self._inside), inf
         self._tell()
 
+    def close(self, place: "Place") -> None:
+        """Record that the session is being closed: the server may let another one in at any time."""
+        self._inside -= place.inside
+        self._closing += place.inside
+        place.inside, place.closing = False, place.inside
+
     def leave(self, place: "Place") -> None:
         """Record that the session is closed."""
         self._inside -= place.inside
-        place.inside = False
+        self._closing -= place.closing
+        place.inside = place.closing = False
 
     def free(self, place: "Place") -> None:
         """Release the place for the next session in line."""
@@ -93,7 +100,7 @@ class Places:
         """
         now_s = time.monotonic()
         self.leave(place)
-        self._most, self._refused_s = max(1, self._inside), now_s
+        self._most, self._refused_s = max(1, self._inside + self._closing), now_s
         self.free(place)
         self._tell()
         if not self._inside:
@@ -106,7 +113,7 @@ class Places:
         await self.take(place)
 
     def _tell(self) -> None:
-        if self._most < inf and self._inside and not self._said:
+        if self._inside >= self._most and not (self._closing or self._said):  # else the number is not known
             self._said = True
             number = f"{self._inside} session{'s' if self._inside > 1 else ''}"
             self._say(
@@ -121,10 +128,11 @@ class Place:
     Attributes:
         used: Whether the session is open, or may be opened.
         inside: Whether the server has accepted the session.
+        closing: Whether the session is being closed.
     """
 
     def __init__(self, places: Places) -> None:
-        self.used = self.inside = False
+        self.used = self.inside = self.closing = False
         self._places, self._pause_s = places, FIRST_PAUSE_S
 
     async def ask(
@@ -151,6 +159,10 @@ class Place:
                 self._places.enter(self)
                 self._pause_s = FIRST_PAUSE_S
                 return answer
+
+    def closes(self) -> None:
+        """Record that the session is being closed."""
+        self._places.close(self)
 
     def closed(self) -> None:
         """Record that the session is closed; another one will use this place."""

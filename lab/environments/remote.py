@@ -69,7 +69,7 @@ class Remote:
             client = _client(server, self._config.step_timeout_s)
             place = await stack.enter_async_context(self._places.one())
             stack.push_async_callback(client.close)
-            stack.callback(place.closed)  # first: the server lets another in before the client is closed
+            stack.callback(place.closes)  # first: the server lets another in before the client is closed
             if self._form is None:
                 await self._choose(server, server.schema, client, place)
             if self._form is not None:
@@ -97,11 +97,11 @@ class Remote:
             raise no_environment(self._where, why)
         if server.http.stateless:
             raise no_episodes(refusal, self._where)
-        if not server.http.action and self._parse is None:
+        form, timeout_s = self._usable(server.http.action), self._config.step_timeout_s
+        if form.is_empty and self._parse is None:
             if server.http.older:
                 raise older_protocol(self._where)
             raise no_schema("/openapi.json does not name what /step takes", f"{self._where}/openapi.json")
-        form, timeout_s = self._usable(server.http.action), self._config.step_timeout_s
         return HttpServer(
             lambda: Wire(server.url, server.headers, timeout_s), server.http, form, self._view, self._say
         )

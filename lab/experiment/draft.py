@@ -35,7 +35,7 @@ from typing import Any
 
 
 def parse(text: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the body of /step: the JSON object in the answer. Say in the templates which fields it has."""
+    """Return an action's fields: the JSON object in the answer. Say in the templates which fields it has."""
     action = json.loads(text[text.find("{") : text.rfind("}") + 1] or "null")
     if not isinstance(action, dict):
         raise ValueError("write one JSON object")
