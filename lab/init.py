@@ -179,7 +179,7 @@ async def _write(draft: "Draft") -> None:
     else:
         draft = replace(draft, kind=_kind_of(looked.form))
     place = (key, _beside(value) if key == "python" else value)
-    draft = replace(draft, place=place, shown=_shown(looked.first))
+    draft = replace(draft, place=place, shown=_shown(looked.first), described=_described(looked.form))
     for file, text in draft.files.items():
         write_atomically(Path(file), text)
     write_atomically(Path("experiments") / SCHEMA_FILE, experiment_schema())
@@ -221,6 +221,13 @@ def _kind_of(form: "ActionForm") -> "Kind":
     if form.text_field is not None:
         return "text"
     return "tool" if form.calls_tools else "json"
+
+
+def _described(form: "ActionForm") -> str:
+    """What the environment says of its only field, where that is any text."""
+    if form.text_field is None or form.words:
+        return ""
+    return str(form.fields[form.text_field].get("description", ""))
 
 
 def _shown(first: "Observed") -> tuple[str, ...]:

@@ -25,10 +25,11 @@ from typing import Any
 
 from openenv.core.env_server.interfaces import Environment
 from openenv.core.env_server.types import Action, Observation, State
+from pydantic import Field
 
 
 class Talk(Action):
-    message: str
+    message: str = Field(description="What is said, such as {this}.")
 
 
 class Heard(Observation):
@@ -108,6 +109,7 @@ def test_an_experiment_is_written_for_any_kind_of_action_and_can_be_played(
         assert dry.returncode == 0, dry.stderr
     if kind == "text":
         assert "hint: be kind {always}" in played.stdout
+        assert "What is said, such as {this}." in played.stdout
 
 
 def test_nothing_that_exists_is_overwritten(project: Project) -> None:

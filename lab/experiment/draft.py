@@ -51,6 +51,7 @@ class Draft:
         place: Key and value of the environment's location, such as `("url", "http://127.0.0.1:8000")`.
         shown: Fields that templates show besides the observation's text, such as `metadata.hint`.
         max_return: Sum of rewards that is a full score.
+        described: What the environment says of an action that is one text, which has no schema to say it.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Draft:
     max_steps: int
     max_return: float
     shown: tuple[str, ...] = ()
+    described: str = ""
 
     @property
     def hooks(self) -> str:
@@ -82,10 +84,9 @@ class Draft:
         return {**texts, self.hooks: _HOOKS} if self.kind == "hook" else texts
 
     def _template(self, about: str, goal: str) -> str:
-        told = self.about.replace("{", "{{").replace("}", "}}")
-        system = "\n\n".join(
-            filter(None, [told, "You act in it, for up to {max_steps} steps.", goal, _ASK[self.kind]])
-        )
+        steps, described = "You act in it, for up to {max_steps} steps.", _literal(self.described)
+        parts = [_literal(self.about), steps, goal, described, _ASK[self.kind]]
+        system = "\n\n".join(filter(None, parts))
         fields = [f"{name.rpartition('.')[2]}: {{observation.{name}}}" for name in self.shown]
         parts = [
             "{observation}",
@@ -170,6 +171,11 @@ episodes = 16
 [tracking]
 traces = 1            # episodes of each trial that MLflow shows step by step
 """
+
+
+def _literal(text: str) -> str:
+    """A text as a template has it: braces are no placeholders."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def _quoted(text: str) -> str:
