@@ -109,7 +109,7 @@ def place_of(where: str) -> tuple[str, str]:
 
 def _name_of(where: str) -> str:
     kind, value = place_of(where)
-    last = re.split(r"[/:]", value.removesuffix("/"))[-1 if kind != "image" else 0]
+    last = re.split(r"[/:]", value.partition(":")[0] if kind == "image" else value)[-1]
     if kind == "url":
         last = value.split("://", 1)[-1].partition("/")[2].strip("/") or "environment"
     return re.sub(r"\W+", "_", last).strip("_").lower() or "environment"
