@@ -39,7 +39,7 @@ from typing import TypeVar
 
 from lab.agent.step import Step
 from lab.errors import ConfigError, LabError
-from lab.llm.settings import ModelChoice, choose_model, read_surroundings
+from lab.llm.settings import choose_model, read_surroundings
 from lab.submission.appearance import CLOSING_S, SEED, Appearance
 from lab.submission.child import Child, Message
 from lab.submission.contract import end_line, start_line, start_name, step_line
@@ -86,8 +86,7 @@ class Submission:
         self._signal, self._signal_s, self._ended = 0, 0.0, False
         self._tried(lambda: read_surroundings(ROOT, endpoint))
         self._frozen = frozen = self._tried(lambda: read_frozen(path))
-        tuned = ModelChoice(frozen.model.endpoint, frozen.model.name) if frozen else None
-        self._model = model = self._tried(lambda: choose_model(tuned)) if tuned else None
+        self._model = model = self._tried(lambda: choose_model(frozen.model.choice)) if frozen else None
         self._deadline_s = self._tried(deadline_s) or CLOSING_S
         self._child: Child | None = None
         if frozen and model and stdout is not None and self._error is None:

@@ -187,7 +187,7 @@ def _table(stage: "Stage", one: "Evaluation", other: "Evaluation", confidence: f
         *_settings(first, second),
         (one.measure, means[0], means[1]),
         _unjudged(one, other),
-        ("tokens an episode", f"{one.tokens:,.0f}", f"{other.tokens:,.0f}"),
+        ("tokens an episode", one.tokens_text, other.tokens_text),
         ("dollars an episode", _dollars(stage, one), _dollars(stage, other)),
         ("seconds a call", f"{one.latency_s:.2f}", f"{other.latency_s:.2f}"),
     ]

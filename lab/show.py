@@ -17,7 +17,7 @@ from lab.cli.command import Debug, command_line, manners, say
 from lab.cli.contenders import DEFAULT, experiment_path
 from lab.display.diff import demonstrations, differing, settings_of, text_diff
 from lab.errors import ConfigError, plain
-from lab.stats.format import MORE, UNKNOWN, number, p_text, price, recorded
+from lab.stats.format import MORE, UNKNOWN, number, p_text, price, recorded, token_notes
 from lab.submission.frozen import BEST, Evidence, FrozenPrompt, read_frozen
 from lab.submission.stdout import print_result
 
@@ -100,7 +100,7 @@ def _page(path: Path, frozen: FrozenPrompt, experiment: "Experiment | ConfigErro
     model, task = frozen.model, frozen.task
     yield f"{path}: template {candidate.template.name}, tuned on {model.name} at {model.endpoint},"
     yield f"for task {task.name} (environment {frozen.environment.shown})."
-    yield from _section("Evidence", _evidence(frozen.evidence))
+    yield from _section("Evidence", _evidence(frozen.evidence, bool(frozen.provenance.estimated_calls)))
     if isinstance(experiment, ConfigError):
         yield from _section("Against the baseline", [f"The baseline is unknown: {experiment.one_line}"])
     else:
@@ -119,7 +119,7 @@ def _section(title: str, lines: "Iterator[str] | list[str]") -> Iterator[str]:
     yield from (f"  {line}".rstrip() for line in lines)
 
 
-def _evidence(evidence: Evidence) -> Iterator[str]:
+def _evidence(evidence: Evidence, estimated: bool) -> Iterator[str]:
     if evidence.caution:
         yield evidence.caution
     yield _claim(evidence)
@@ -137,7 +137,8 @@ def _evidence(evidence: Evidence) -> Iterator[str]:
         yield f"{'return':<12}{number(evidence.frozen_return):<28}{number(evidence.baseline_return)}"
     else:
         yield f"{'score':<12}{evidence.frozen_score:<28.3f}{evidence.baseline_score:.3f}"
-    yield f"{'tokens':<12}{evidence.frozen_tokens:<28,.0f}{evidence.baseline_tokens:,.0f}"
+    mark = " (estimated)" if estimated else ""
+    yield f"{'tokens':<12}{evidence.frozen_tokens:<28,.0f}{evidence.baseline_tokens:,.0f}{mark}"
     for name, troubles in (("frozen", evidence.frozen_troubles), ("baseline", evidence.baseline_troubles)):
         if troubles:
             yield f"{name}: {troubles}"
@@ -181,9 +182,11 @@ def _provenance(frozen: FrozenPrompt) -> Iterator[str]:
     provenance = frozen.provenance
     trial = f"trial {provenance.trial}" if provenance.trial >= 0 else "the baseline"
     yield f"{trial} of study {provenance.study}, experiment {provenance.experiment}, {provenance.created}"
+    thinking, estimated = provenance.thinking_tokens or 0, provenance.estimated_calls or 0
+    notes = token_notes(provenance.calls, thinking, estimated)
     yield (
         f"{provenance.calls:,} calls, {provenance.prompt_tokens:,} tokens in,"
-        f" {provenance.completion_tokens:,} out, {price(provenance.dollars)},"
+        f" {provenance.completion_tokens:,} out{notes}, {price(provenance.dollars)},"
         f" {provenance.minutes:.1f} minutes"
     )
     yield ", ".join(provenance.versions)

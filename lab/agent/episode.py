@@ -37,6 +37,7 @@ class Tally:
         duration_s: See `Episode`.
         began: See `Episode`.
         times: Troubles of its steps.
+        estimated: Number of calls whose tokens are estimates.
     """
 
     seed: int
@@ -48,6 +49,7 @@ class Tally:
     duration_s: float
     began: float | None
     times: Times = ()
+    estimated: int = 0
 
     @property
     def episode_return(self) -> float:
@@ -124,6 +126,11 @@ class Episode:
         return len(self.completions)
 
     @property
+    def estimated(self) -> int:
+        """Number of calls whose tokens are estimates."""
+        return sum(completion.estimated for completion in self.completions)
+
+    @property
     def troubles(self) -> Troubles:
         """The troubles of its steps."""
         return troubles_of(self.steps)
@@ -141,6 +148,7 @@ class Episode:
             self.duration_s,
             self.began,
             self.troubles.times,
+            self.estimated,
         )
 
 

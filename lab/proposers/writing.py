@@ -11,7 +11,7 @@ PARENTS = 3
 """New texts start from the best few, in turn."""
 
 SAMPLING = SamplingParams(temperature=1.0, max_tokens=700)
-"""Of a proposal: room for a long text, and little sameness between two."""
+"""Of a proposal by default: room for a long text, and little sameness between two."""
 
 Texts = tuple[str, str]
 """System and turn text."""
@@ -20,14 +20,18 @@ Write = Callable[[Briefing, Rated, int], Awaitable[Texts]]
 """Writes new texts from a rated one; the number is the proposal's place in its round."""
 
 
-async def ask(model: Model, messages: Sequence[Message]) -> Completion:
+async def ask(model: Model, messages: Sequence[Message], sampling: SamplingParams) -> Completion:
     """The model's whole answer.
 
     Raises:
         ProposalRefusedError: it was cut off, and what there is of its text is not what was meant.
     """
-    completion = await model.complete(messages, SAMPLING)
+    completion = await model.complete(messages, sampling)
+    if completion.only_thought:
+        why = f"all {sampling.max_tokens} tokens went to thinking"
+        do = "raise proposals.max_tokens, or set proposals.reasoning_effort"
+        raise ProposalRefusedError("A proposal has no text.", why=f"{why}: {do}")
     if completion.finish_reason == "length":
-        why = f"it was cut off after {SAMPLING.max_tokens} tokens"
+        why = f"it was cut off after {sampling.max_tokens} tokens; raise proposals.max_tokens"
         raise ProposalRefusedError("A proposal is not whole.", why=why)
     return completion

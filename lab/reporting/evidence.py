@@ -10,7 +10,7 @@ from lab.agent.evaluation import Evaluation, Trial
 from lab.reporting.charts import holdout
 from lab.reporting.story import PHASES, Story, estimate
 from lab.search.trouble_words import troubles_brief
-from lab.stats.format import count, dollars, interval, mean, number, p_text, price, setting_text
+from lab.stats.format import count, dollars, interval, mean, number, p_text, price, setting_text, token_notes
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def settings(story: Story) -> list[Row]:
     base, own = story.experiment.baseline, story.chosen[1].candidate
     rows = [
         Row(name, setting_text(value), setting_text(own.settings[name]))
-        for name, value in base.settings.items()
+        for name, value in ((name, base.settings[name]) for name in {**base.settings, **own.settings})
+        if name != "stop"
     ]
     rows.append(Row("stop", setting_text(list(base.sampling.stop)), setting_text(list(own.sampling.stop))))
     return sorted(rows, key=lambda row: not row.differs)
@@ -92,7 +93,7 @@ def holdout_rows(story: Story) -> list[dict[str, str]]:
                 "difference_interval": interval(beside.difference, sign=True) if beside else "",
                 "p": p_text(beside.p_value).removeprefix("p = ") if beside else "",
                 "other": _other(evaluation),
-                "tokens": f"{evaluation.tokens:,.0f}",
+                "tokens": evaluation.tokens_text,
                 "unusable": troubles_brief(evaluation.troubles),
             }
         )
@@ -121,7 +122,7 @@ def _candidate_row(trial: Trial, free: Sequence[str]) -> dict[str, str]:
         "mean": mean(one),
         "interval": interval(one) if one.n > 1 else "none",
         "n": str(one.n),
-        "tokens": f"{trial.evaluation.tokens:,.0f}",
+        "tokens": trial.evaluation.tokens_text,
         "other": _other(trial.evaluation),
         "unusable": troubles_brief(trial.evaluation.troubles),
         "race": f"dropped{f', {trial.cut} cut' if trial.cut else ''}" if trial.dropped else "in the race",
@@ -154,10 +155,11 @@ def cost_rows(story: Story) -> list[tuple[str, str]]:
     """What the study cost."""
     spent, ended = story.cost.spent, [play for play in story.plays if play.earned is not None]
     broken = len(story.plays) - len(ended)
+    noted = (spent.calls, spent.thinking_tokens, spent.estimated)
     rows = [
         ("model calls answered", f"{spent.calls:,}"),
         ("tokens in", f"{spent.prompt_tokens:,}"),
-        ("tokens out", f"{spent.completion_tokens:,}"),
+        ("tokens out", f"{spent.completion_tokens:,}{token_notes(*noted)}"),
         ("money", _money(story)),
         ("minutes of work", number(story.cost.minutes)),
         ("whole episodes", f"{len(ended):,}"),

@@ -91,3 +91,16 @@ def setting_text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(repr, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def token_notes(calls: int, thinking_tokens: int, estimated: int) -> str:
+    """What more there is to say after a number of tokens, in parentheses; empty for nothing.
+
+    Args:
+        thinking_tokens: Those of the tokens out with which models thought.
+        estimated: Number of calls whose tokens are estimates.
+    """
+    thought = f"{thinking_tokens:,} of them thinking" if thinking_tokens else ""
+    whose = "estimated" if estimated >= calls else f"estimated for {count(estimated, 'call')}"
+    notes = ", ".join(filter(None, [thought, whose if estimated else ""]))
+    return f" ({notes})" if notes else ""

@@ -18,6 +18,7 @@ from lab.agent.step import Step
 from lab.environments.config import choose_environment
 from lab.environments.environment import open_environment
 from lab.errors import LabError
+from lab.llm.dialect import changed
 from lab.llm.launch import open_endpoint, opening_model
 from lab.llm.settings import ModelChoice
 from lab.llm.throttle import Patience
@@ -90,6 +91,7 @@ class Appearance:
             where = choose_environment(self.frozen.environment)
             environment = await stack.enter_async_context(open_environment(where, self.root))
             endpoint = await stack.enter_async_context(open_endpoint(opening, PATIENCE))
+            endpoint.learning.on_change = lambda dialect, why: say(f"Note: {changed(dialect, why)}")
             session = await stack.enter_async_context(environment.session())
             agent = Agent(self.frozen.candidate, endpoint, self.frozen.task)
             await play(agent, session, self._seed(), on_step=on_step, fall_back=True)

@@ -8,7 +8,7 @@ import re
 from lab.agent.evaluation import BASELINE
 from lab.errors import plain
 from lab.experiment.experiment import Experiment
-from lab.stats.format import MORE, number, p_text, price, recorded
+from lab.stats.format import MORE, number, p_text, price, recorded, token_notes
 from lab.submission.frozen import FrozenPrompt
 from lab.tracking.metrics import cut
 
@@ -72,8 +72,9 @@ def _figures(frozen: FrozenPrompt) -> str:
         others = [number(evidence.frozen_return), number(evidence.baseline_return)]
     else:
         other, others = "score", [f"{evidence.frozen_score:.3f}", f"{evidence.baseline_score:.3f}"]
+    mark = " (estimated)" if frozen.provenance.estimated_calls else ""
     rows = [
-        f"| | mean episode {evidence.judged}, {level} interval | {other} | tokens an episode |",
+        f"| | mean episode {evidence.judged}, {level} interval | {other} | tokens an episode{mark} |",
         "|---|---|---|---|",
         f"| frozen, {_name(frozen)} | {ours} | {others[0]} | {evidence.frozen_tokens:,.0f} |",
         f"| baseline | {theirs} | {others[1]} | {evidence.baseline_tokens:,.0f} |",
@@ -86,8 +87,9 @@ def _figures(frozen: FrozenPrompt) -> str:
 def _settings(experiment: Experiment, frozen: FrozenPrompt) -> str:
     """What differs from the baseline, first."""
     ours, theirs = frozen.candidate.settings, experiment.baseline.settings
-    changed = [name for name in ours if ours[name] != theirs[name]]
-    same = ", ".join(f"{name} {ours[name]}" for name in ours if name not in changed)
+    names = {**ours, **theirs}
+    changed = [name for name in names if ours[name] != theirs[name]]
+    same = ", ".join(f"{name} {ours[name]}" for name in names if name not in changed)
     rows = [f"| {name} | {ours[name]} | {theirs[name]} |" for name in changed]
     table = ["| setting | frozen | baseline |", "|---|---|---|", *rows, ""] if rows else []
     return "\n".join([*table, f"As in the baseline: {same}."])
@@ -95,8 +97,9 @@ def _settings(experiment: Experiment, frozen: FrozenPrompt) -> str:
 
 def _cost(frozen: FrozenPrompt) -> str:
     cost = frozen.provenance
+    notes = token_notes(cost.calls, cost.thinking_tokens or 0, cost.estimated_calls or 0)
     return (
-        f"{cost.calls:,} calls, {cost.prompt_tokens:,} tokens in, {cost.completion_tokens:,} out,"
+        f"{cost.calls:,} calls, {cost.prompt_tokens:,} tokens in, {cost.completion_tokens:,} out{notes},"
         f" {price(cost.dollars)}, {cost.minutes:.1f} minutes,"
         f" on {plain(frozen.model.name)} at {plain(frozen.model.endpoint)}."
     )

@@ -75,6 +75,8 @@ class Outcome:
             minutes=round(self.judged.minutes, 1),
             versions=[],
             dollars=None if self.spending.unpriced else round(self.spending.dollars, 4),
+            thinking_tokens=self.spending.thinking_tokens or None,
+            estimated_calls=self.spending.estimated or None,
         )
         candidate = self.verdict.frozen.candidate
         return frozen_prompt(self.experiment, self.model, candidate, self.evidence, provenance)
@@ -148,7 +150,7 @@ def frozen_prompt(
         candidate=candidate,
         environment=experiment.environment,
         task=experiment.task,
-        model=FrozenModel(model.shown, model.name),
+        model=FrozenModel.of(model),
         evidence=evidence,
         provenance=replace(provenance, versions=[f"{name} {version(name)}" for name in PACKAGES]),
     )

@@ -28,7 +28,11 @@ def result(outcome: Outcome, frozen_file: Path | None, untracked: Sequence[str] 
         "format": FORMAT,
         "study": outcome.study,
         "experiment": outcome.experiment.name,
-        "model": {"endpoint": outcome.model.shown, "name": outcome.model.name},
+        "model": {
+            "endpoint": outcome.model.shown,
+            "name": outcome.model.name,
+            "dialect": outcome.model.dialect.as_table(),
+        },
         "judged": outcome.judged.created,
         "verdict": {
             "outcome": outcome.evidence.outcome,
@@ -135,6 +139,8 @@ def _cost(outcome: Outcome) -> dict[str, Any]:
         "episodes": spent.episodes,
         "prompt_tokens": spent.prompt_tokens,
         "completion_tokens": spent.completion_tokens,
+        "thinking_tokens": spent.thinking_tokens,
+        "estimated_calls": spent.estimated,
         "dollars": None if spent.unpriced else spent.dollars,
         "minutes": outcome.judged.minutes,
     }

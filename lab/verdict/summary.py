@@ -8,7 +8,7 @@ from statistics import fmean
 from lab.agent.evaluation import Evaluation
 from lab.agent.task import OTHER
 from lab.search.trouble_words import troubles_text
-from lab.stats.format import estimate_text, number, p_text, recorded
+from lab.stats.format import estimate_text, number, p_text, recorded, token_notes
 from lab.stats.intervals import Estimate
 from lab.submission.frozen import BEST
 from lab.verdict.cautions import MOSTLY, lower_cautions, trouble_cautions
@@ -135,10 +135,11 @@ def _frozen(outcome: Outcome) -> str:
 def _cost_lines(outcome: Outcome) -> list[str]:
     verdict, spent = outcome.verdict, outcome.spending
     dollars = f", {spent.money}" if spent.dollars or spent.unpriced else ""
+    notes = token_notes(spent.calls, spent.thinking_tokens, spent.estimated)
     lines = [
         _other_line(verdict),
         f"Cost: {spent.calls:,} calls in {spent.episodes} whole episodes, {spent.prompt_tokens:,} tokens in,"
-        f" {spent.completion_tokens:,} out{dollars}, {outcome.judged.minutes:.1f} minutes.",
+        f" {spent.completion_tokens:,} out{notes}{dollars}, {outcome.judged.minutes:.1f} minutes.",
     ]
     if outcome.failures:
         told = ", ".join(f"{times} x {what.rstrip('.')}" for what, times in outcome.failures.items())

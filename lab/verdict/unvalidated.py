@@ -68,6 +68,8 @@ class Unvalidated:
             minutes=round(self.minutes, 1),
             versions=[],
             dollars=None if self.spending.unpriced else round(self.spending.dollars, 4),
+            thinking_tokens=self.spending.thinking_tokens or None,
+            estimated_calls=self.spending.estimated or None,
         )
         return frozen_prompt(self.experiment, self.model, self.best.candidate, self.evidence, provenance)
 
@@ -142,7 +144,11 @@ def unvalidated_result(study: Unvalidated, written_to: Path | None, untracked: S
         "format": 1,
         "study": study.study,
         "experiment": study.experiment.name,
-        "model": {"endpoint": study.model.shown, "name": study.model.name},
+        "model": {
+            "endpoint": study.model.shown,
+            "name": study.model.name,
+            "dialect": study.model.dialect.as_table(),
+        },
         "verdict": None,
         "reason": {"what": study.reason.what, "where": study.reason.where},
         "frozen_file": str(written_to) if written_to else None,
