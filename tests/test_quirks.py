@@ -191,6 +191,9 @@ def test_without_a_system_role_its_text_heads_the_first_user_message(project: Pr
         assert sum(map(system_of, endpoint.requests)) == 1
         assert done.err.count("system text in the first user message") == 1
         assert frozen(project)["candidate"]["template"]["name"] == "storyteller"
+        doctor = run(project, endpoint, "-m", "lab.doctor", "experiments/known.toml")
+    assert doctor.code == 0, doctor.out
+    assert re.search(r"^ok    dialect +.*system text in the first user message", doctor.out, re.MULTILINE)
 
 
 def test_an_outage_is_not_taken_for_a_refusal(project: Project) -> None:
