@@ -100,7 +100,8 @@ def _page(path: Path, frozen: FrozenPrompt, experiment: "Experiment | ConfigErro
     model, task = frozen.model, frozen.task
     yield f"{path}: template {candidate.template.name}, tuned on {model.name} at {model.endpoint},"
     yield f"for task {task.name} (environment {frozen.environment.shown})."
-    yield from _section("Evidence", _evidence(frozen.evidence, bool(frozen.provenance.estimated_calls)))
+    estimated = bool(frozen.provenance.estimated_calls)
+    yield from _section("Evidence", _evidence(frozen.evidence, estimated=estimated))
     if isinstance(experiment, ConfigError):
         yield from _section("Against the baseline", [f"The baseline is unknown: {experiment.one_line}"])
     else:
@@ -119,7 +120,7 @@ def _section(title: str, lines: "Iterator[str] | list[str]") -> Iterator[str]:
     yield from (f"  {line}".rstrip() for line in lines)
 
 
-def _evidence(evidence: Evidence, estimated: bool) -> Iterator[str]:
+def _evidence(evidence: Evidence, *, estimated: bool = False) -> Iterator[str]:
     if evidence.caution:
         yield evidence.caution
     yield _claim(evidence)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, Script, fake_endpoint
 from tests.project import Project
@@ -600,3 +601,10 @@ def test_the_same_study_through_all_of_these_ways_has_the_same_winner(project: P
     )
     assert odd.requests <= plain.requests * 1.05
     assert other["cost"]["thinking_tokens"] > 0
+    client = MlflowClient(f"sqlite:///{project.folder}/mlflow.db")
+    (experiment,) = [one for one in client.search_experiments() if one.name == "known"]
+    traces = client.search_traces(locations=[experiment.experiment_id], max_results=200)
+    calls = [span for trace in traces for span in trace.data.spans if span.name == "model"]
+    said = [span.outputs["choices"][0]["message"] for span in calls]
+    assert {message.get("reasoning_content") for message in said} == {None, "Well."}
+    assert not any("Well." in message["content"] for message in said)
