@@ -42,7 +42,7 @@ from typing import TypeVar
 
 from lab.agent.step import Step, own_score_of
 from lab.errors import ConfigError, LabError
-from lab.llm.settings import ModelChoice, choose_model, read_surroundings
+from lab.llm.settings import choose_model, read_surroundings
 from lab.submission.appearance import Appearance
 from lab.submission.child import Child, Message
 from lab.submission.contract import end_line, start_line, start_name, step_line
@@ -87,8 +87,7 @@ class Submission:
         self._signal, self._signal_s, self._stopping, self._ended = 0, 0.0, False, False
         self._tried(lambda: read_surroundings(ROOT, endpoint))
         self._frozen = frozen = self._tried(lambda: read_frozen(path))
-        tuned = ModelChoice(frozen.model.endpoint, frozen.model.name) if frozen else None
-        self._model = model = self._tried(lambda: choose_model(tuned)) if tuned else None
+        self._model = model = self._tried(lambda: choose_model(frozen.model.choice)) if frozen else None
         self._last_s = last_s = STARTED + (self._tried(deadline_s) or CLOSING_S)
         task = frozen.task if frozen else None
         self._turns, self._unknown = turns, _ = turns_of(task, os.environ.get("TEST_TASK", ""))

@@ -1,7 +1,8 @@
 """Addresses: URLs of endpoints and servers, without credentials for display; bounded reads from them."""
 
+import re
 from collections.abc import AsyncIterable
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 
 def shown_url(url: str) -> str:
@@ -11,6 +12,20 @@ def shown_url(url: str) -> str:
     except ValueError:  # a bracket that is not closed
         return "[malformed URL]"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+_SECRET = re.compile(r"key|token|secret|sig|pass|auth|code", re.IGNORECASE)
+"""Names of a query's parameters that hold credentials."""
+
+
+def without_secrets(url: str) -> str:
+    """`url` without user, password, fragment, and the parameters of its query that hold credentials."""
+    try:
+        query = parse_qsl(urlsplit(url).query)
+    except ValueError:
+        query = []
+    kept = urlencode([(name, value) for name, value in query if not _SECRET.search(name)])
+    return f"{shown_url(url)}?{kept}" if kept else shown_url(url)
 
 
 def is_url(text: str) -> bool:

@@ -194,7 +194,7 @@ def _table(stage: "Stage", one: "Evaluation", other: "Evaluation", confidence: f
         *_settings(first, second),
         (one.measure, means[0], means[1]),
         (one.other.measure, other_mean(one), other_mean(other)),
-        ("tokens per episode", f"{one.tokens:,.0f}", f"{other.tokens:,.0f}"),
+        ("tokens per episode", one.tokens_text, other.tokens_text),
         ("dollars per episode", _dollars(stage, one), _dollars(stage, other)),
         ("seconds per call", f"{one.latency_s:.2f}", f"{other.latency_s:.2f}"),
     ]

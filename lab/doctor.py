@@ -1,7 +1,7 @@
 """The command `python -m lab.doctor`: checks what a study needs, one line each, with what to do.
 
-It uses the same code as a study and changes nothing: it makes one model call, resets the environment, and
-plays two steps with the baseline's prompt.
+It uses the same code as a study and changes nothing: it calls the model with each free sampling setting at
+both ends, resets the environment, and plays two steps with the baseline's prompt.
 """
 
 import asyncio
@@ -20,7 +20,9 @@ from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
     from lab.experiment.experiment import Experiment as Loaded
+    from lab.llm.dialect import Dialect
     from lab.llm.settings import ModelChoice
+    from lab.study.rehearsal import OnDialect
 
 app = command_line()
 
@@ -29,9 +31,6 @@ PYTHONS = ((3, 11), (3, 14))
 
 FREE_BYTES = 500_000_000
 """Disk space required: 1,000 calls take a few megabytes; this is for many studies and MLflow's artifacts."""
-
-ANSWER_S = 60.0
-"""Time limit of the model's answer, in seconds: some endpoints load the model first."""
 
 DATABASE = Path("mlflow.db")
 """MLflow's default database, in the working directory."""
@@ -67,8 +66,9 @@ def doctor(
 ) -> None:
     """Check what a study needs, one line each: what is ok, what failed, and what to do.
 
-    Makes one call to a hosted model, opens and resets the environment, and plays two steps with the
-    baseline's prompt; the embedded model is started for them. No key is ever printed.
+    Calls a hosted model with each sampling setting that [space] frees at both ends, opens and resets the
+    environment, and plays two steps with the baseline's prompt; the embedded model is started for them. Says
+    what requests may hold, as far as the endpoint refused anything. No key is ever printed.
     Exit code: 0 if all checks pass, else that of the first failed one: 2 configuration, 3 endpoint or key,
     4 environment, 1 anything else.
 
@@ -92,7 +92,7 @@ def _failed(checks: int) -> str:
 
 async def _examine(path: Path, endpoint: str) -> list[LabError]:
     """Print each finding as it is made, and return the errors of failed checks."""
-    from lab.llm.settings import read_surroundings
+    from lab.llm.settings import choose_model, read_surroundings
 
     read_surroundings(Path.cwd(), endpoint)
     wrong: list[LabError] = []
@@ -108,11 +108,19 @@ async def _examine(path: Path, endpoint: str) -> list[LabError]:
     tell(_looked("experiment", lambda: _experiment(path, loaded)))
     tell(_looked("frozen", _frozen))
     if loaded:
-        asked = await _model(loaded[0])
+        learnt: list[tuple[Dialect, str]] = []
+        asked = await _model(loaded[0], lambda *change: learnt.append(change))
         for finding in asked:
             tell(finding)
-        async for finding in _environment(loaded[0], play=not any(found.wrong for found in asked)):
-            tell(finding)
+        if not any(found.wrong for found in asked):
+            model = choose_model(loaded[0].model)
+            model = replace(model, dialect=learnt[-1][0]) if learnt else model
+            async for finding in _environment(loaded[0], model, lambda *change: learnt.append(change)):
+                tell(finding)
+            tell(Finding("dialect", _dialect(loaded[0], learnt[-1][0] if learnt else model.dialect)))
+        else:
+            async for finding in _environment(loaded[0], None, lambda *_: None):
+                tell(finding)
     else:
         for about in ("endpoint", "key", "model", "environment", "steps"):
             tell(Finding(about, "skipped: needs a valid experiment file", looked=False))
@@ -186,9 +194,10 @@ def _frozen() -> str:
     return f"{BEST}: template {frozen.candidate.template.name}, of {frozen.provenance.study}"
 
 
-async def _model(experiment: "Loaded") -> list[Finding]:
-    """Check endpoint, key and model with one call."""
+async def _model(experiment: "Loaded", on_dialect: "OnDialect") -> list[Finding]:
+    """Check endpoint, key and model with the calls of `lab.study.rehearsal.try_ends`."""
     from lab.llm.settings import choose_model, hosted_endpoint
+    from lab.study.rehearsal import try_ends
 
     try:
         model = choose_model(experiment.model)
@@ -206,7 +215,8 @@ async def _model(experiment: "Loaded") -> list[Finding]:
     try:
         present = hosted_endpoint(model).api_key != "none"
         key = Finding("key", "present" if present else "none, and not needed on this machine")
-        return [endpoint, key, Finding("model", await _answer(model, experiment))]
+        taken_s = await try_ends(experiment, model, on_dialect)
+        return [endpoint, key, Finding("model", f"{model.name} answers in {taken_s:.1f} s")]
     except NoKeyError as error:
         return [endpoint, Finding("key", "", error), unasked]
     except (UnreachableError, OutageError) as error:
@@ -230,20 +240,16 @@ def _embedded(model: "ModelChoice") -> list[Finding]:
     ]
 
 
-async def _answer(model: "ModelChoice", experiment: "Loaded") -> str:
-    from lab.llm.client import Message
-    from lab.llm.launch import open_endpoint, opening_model
-    from lab.llm.sampling import SamplingParams
-
-    patience = replace(experiment.patience, attempts=1, timeout_s=ANSWER_S, whole_s=ANSWER_S)
-    with opening_model(model, os.environ) as opening:
-        async with open_endpoint(opening, patience) as endpoint:
-            done = await endpoint.complete([Message("user", "Say: ok.")], SamplingParams(max_tokens=4))
-    return f"{model.name} answers in {done.latency_s:.1f} s"
+def _dialect(experiment: "Loaded", dialect: "Dialect") -> str:
+    """What requests may hold, and what the study leaves out of its space for that."""
+    free = [name for name in dialect.omit if name in experiment.space.free]
+    return f"{dialect}; the study leaves {', '.join(free)} out of [space]" if free else str(dialect)
 
 
-async def _environment(experiment: "Loaded", *, play: bool) -> AsyncIterator[Finding]:
-    """Check the environment, and play two steps in it if the model passed."""
+async def _environment(
+    experiment: "Loaded", model: "ModelChoice | None", on_dialect: "OnDialect"
+) -> AsyncIterator[Finding]:
+    """Check the environment, and play two steps in it if there is a model."""
     from lab.environments.config import choose_environment
     from lab.environments.environment import open_environment
     from lab.study.rehearsal import rehearse
@@ -259,7 +265,10 @@ async def _environment(experiment: "Loaded", *, play: bool) -> AsyncIterator[Fin
             await session.reset(seed, setup.reset)
             yield Finding(about, f"{where.shown}: opened and reset")
             about = "steps"
-            yield Finding(about, await rehearse(experiment, session)) if play else unplayed
+            if model is None:
+                yield unplayed
+            else:
+                yield Finding(about, await rehearse(experiment, model, session, on_dialect))
     except LabError as error:
         yield Finding(about, "", error)
         if about == "environment":

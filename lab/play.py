@@ -14,6 +14,7 @@ from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, StudyName, com
 from lab.cli.contenders import Asked
 from lab.errors import plain
 from lab.search.trouble_words import troubles_text
+from lab.stats.format import token_notes
 from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class _Printing:
     def step(self, step: "Step") -> None:
         """Print an action and its result."""
         self.steps, self.returned = step.number, self.returned + step.reward
+        if step.completion and step.completion.thinking:
+            _say(f"[thinking]\n{step.completion.thinking}")
         _say(f"[action]\n{step.action}")
         if step.observation != step.action:
             _say(f"[observation]\n{step.observation}")
@@ -107,7 +110,8 @@ class _Printing:
 def _cost(completion: "Completion | None") -> str:
     if completion is None:
         return ""
-    tokens = f"{completion.prompt_tokens:,} tokens in, {completion.completion_tokens:,} out"
+    notes = token_notes(1, completion.thinking_tokens, completion.estimated)
+    tokens = f"{completion.prompt_tokens:,} tokens in, {completion.completion_tokens:,} out{notes}"
     tries = f" in {completion.attempts} attempts" if completion.attempts > 1 else ""
     return f"; {tokens}; {completion.latency_s:.2f} s{tries}; finish_reason={completion.finish_reason}"
 
@@ -126,10 +130,13 @@ def _sum(episode: "Episode", task: "Task") -> str:
     rewards = [step.reward for step in episode.steps]
     score = task.score_of(rewards, episode.own_score)
     seconds = sum(completion.latency_s for completion in episode.completions)
-    troubles = troubles_text(episode.troubles)
+    thought = sum(completion.thinking_tokens for completion in episode.completions)
+    guessed = sum(completion.estimated for completion in episode.completions)
+    troubles, notes = troubles_text(episode.troubles), token_notes(episode.calls, thought, guessed)
     return (
         f"\nReturn {episode.episode_return:.2f} in {len(rewards)} steps, score {score:.3f};"
-        f" {episode.prompt_tokens:,} tokens in, {episode.completion_tokens:,} out; {seconds:.1f} s of calls."
+        f" {episode.prompt_tokens:,} tokens in, {episode.completion_tokens:,} out{notes};"
+        f" {seconds:.1f} s of calls."
         f"{f' {troubles}.' if troubles else ''}"
     )
 

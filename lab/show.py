@@ -18,7 +18,7 @@ from lab.cli.command import Debug, command_line, manners, say
 from lab.cli.contenders import DEFAULT, experiment_path
 from lab.display.diff import demonstrations, differing, settings_of, text_diff
 from lab.errors import ConfigError, plain
-from lab.stats.format import price
+from lab.stats.format import price, token_notes
 from lab.submission.frozen import BEST, FrozenPrompt, read_frozen
 from lab.submission.stdout import print_result
 
@@ -125,7 +125,7 @@ def _evidence(frozen: FrozenPrompt) -> Iterator[str]:
 
     evidence = frozen.evidence
     yield claim(frozen)
-    rows = [("", "frozen", "baseline"), *evidence_rows(evidence)]
+    rows = [("", "frozen", "baseline"), *evidence_rows(frozen)]
     wide, middle = (max(len(row[place]) for row in rows) for place in (0, 1))
     yield from (f"{name:<{wide}}  {mine:<{middle}}  {its}" for name, mine, its in rows)
     for name, troubles in (("frozen", evidence.frozen_troubles), ("baseline", evidence.baseline_troubles)):
@@ -149,10 +149,12 @@ def _against(experiment: "Experiment", candidate: Candidate) -> Iterator[str]:
 def _provenance(frozen: FrozenPrompt) -> Iterator[str]:
     provenance = frozen.provenance
     origin = f"{trial_name(provenance.trial)} of study {provenance.study}"
+    thinking, estimated = provenance.thinking_tokens or 0, provenance.estimated_calls or 0
+    notes = token_notes(provenance.calls, thinking, estimated)
     yield f"{origin}, experiment {provenance.experiment}, {provenance.created}"
     yield (
         f"{provenance.calls:,} calls, {provenance.prompt_tokens:,} tokens in,"
-        f" {provenance.completion_tokens:,} out, {price(provenance.dollars)},"
+        f" {provenance.completion_tokens:,} out{notes}, {price(provenance.dollars)},"
         f" {provenance.minutes:.1f} minutes"
     )
     yield ", ".join(provenance.versions)

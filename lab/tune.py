@@ -176,7 +176,7 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> Ended:
         no_model = study.spending.used_up() is not None
         with (
             nullcontext() if wanted.worker else alone_on(opened.store, record.name),
-            nullcontext() if no_model else opening_model(model, os.environ) as opening,
+            nullcontext() if no_model else opening_model(study.model, os.environ) as opening,
             _closing(tracker, last),
         ):
             played = await study.run(opening)

@@ -48,12 +48,14 @@ class FakeEndpoint:
 
     Attributes:
         models: The answer to `/models`.
+        paths: The path of each request, with its query.
         heads: The headers of each request, with names in lower case.
     """
 
     url: str
     script: Script
     models: Reply
+    paths: list[str] = field(default_factory=list)
     requests: list[Body] = field(default_factory=list)
     heads: list[dict[str, str]] = field(default_factory=list)
     raw: list[bytes] = field(default_factory=list)
@@ -83,23 +85,34 @@ class FakeEndpoint:
 
 @contextmanager
 def fake_endpoint(
-    script: Script = lambda _: Reply(), port: int = 0, models: Reply | None = None
+    script: Script = lambda _: Reply(),
+    port: int = 0,
+    models: Reply | None = None,
+    route: Callable[[str], Reply | None] = lambda _: None,
 ) -> Iterator[FakeEndpoint]:
-    """Serve `script` on a loopback port, by default a free one, during the block."""
+    """Serve `script` on a loopback port, by default a free one, during the block.
+
+    Args:
+        route: Gives the answer to a request for a path; None leaves it to the script.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
             endpoint.heads.append({name.lower(): value for name, value in self.headers.items()})
-            body, reply = endpoint.answer(self.rfile.read(int(self.headers["Content-Length"])))
+            data = self.rfile.read(int(self.headers["Content-Length"]))
+            endpoint.paths.append(self.path)
+            refused = route(self.path)
+            body, reply = (json.loads(data), refused) if refused else endpoint.answer(data)
             self._send(
                 reply, json.dumps(_payload(body, reply)).encode() if reply.body is None else reply.body
             )
 
         def do_GET(self) -> None:
             listed = json.dumps({"object": "list", "data": MODELS}).encode()
-            self._send(endpoint.models, endpoint.models.body or listed)
+            answer = route(self.path) or endpoint.models
+            self._send(answer, answer.body or listed)
 
         def _send(self, reply: Reply, data: bytes) -> None:
             time.sleep(reply.delay_s)

@@ -96,7 +96,7 @@ TOLD = {
     "content null of an error": (
         Reply(body=b'{"choices": [{"finish_reason": "error", "message": {"content": null}}]}'),
         CallError,
-        "has no text",
+        "is an error",
     ),
     "no JSON": (Reply(body=b'{"choices": ['), CallError, "is not JSON"),
     "a page": (Reply(body=b"<html>busy</html>"), CallError, "is not JSON"),
@@ -312,11 +312,19 @@ def test_a_failed_attempt_is_made_again_and_counted() -> None:
     assert (outcome.text, outcome.attempts) == ("at last", 3)
 
 
-@pytest.mark.parametrize("status", [400, 401, 404])
+@pytest.mark.parametrize("status", [401, 404, 413])
 def test_an_error_that_no_retry_can_solve_is_requested_once(status: int) -> None:
     with fake_endpoint(lambda _: Reply(status=status)) as endpoint:
         failure(endpoint.url, Patience(attempts=5))
     assert len(endpoint.requests) == 1
+
+
+def test_after_a_refusal_without_a_reason_plainer_requests_are_tried_but_not_for_each_call() -> None:
+    with fake_endpoint(lambda _: Reply(status=400)) as endpoint:
+        outcomes = ask(endpoint.url, Patience(attempts=5), times=5)
+    assert all(isinstance(outcome, RequestError) for outcome in outcomes)
+    assert ["temperature" in body for body in endpoint.requests[:2]] == [True, False]
+    assert len(endpoint.requests) == 5 + 2
 
 
 def test_attempts_are_limited_but_not_by_an_endpoint_that_is_busy() -> None:

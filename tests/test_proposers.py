@@ -125,7 +125,7 @@ def test_an_answer_that_was_cut_off_is_refused(name: Name) -> None:
 
 @both
 def test_one_failed_call_costs_one_proposal(name: Name) -> None:
-    replies = iter([Reply(status=400), Reply(written(name, GOOD))])
+    replies = iter([Reply(status=413), Reply(written(name, GOOD))])
     lock = threading.Lock()
 
     def script(_: Body) -> Reply:
@@ -135,7 +135,7 @@ def test_one_failed_call_costs_one_proposal(name: Name) -> None:
     proposals = propose(name, script, count=2)
     assert len(proposals.accepted) == 1
     assert len(proposals.refused) == 1
-    assert "scripted 400" in proposals.refused[0]
+    assert "scripted 413" in proposals.refused[0]
 
 
 @both

@@ -56,6 +56,8 @@ class Agent:
         schema = "" if words_asked(start.schema) else start.schema  # a word needs no JSON
         completion = await self.model.complete(messages, self.candidate.sampling, schema)
         action = completion.text.strip()
+        if not action and completion.only_thought:
+            return Answer(FALLBACK_ACTION, _only_thought(completion), completion, "empty")
         if not action:
             return Answer(FALLBACK_ACTION, "the model's answer was empty", completion, "empty")
         return Answer(action, None, completion)
@@ -63,3 +65,9 @@ class Agent:
     def fallback(self, error: str) -> Answer:
         """The action of a step whose model call failed with `error`."""
         return Answer(FALLBACK_ACTION, error, None, "no_answer")
+
+
+def _only_thought(completion: Completion) -> str:
+    spent = f"{completion.thinking_tokens:,} tokens" if completion.thinking_tokens else "all tokens"
+    do = "raise max_tokens or lower reasoning_effort"
+    return f"the model was still thinking when its answer ended, after {spent}: {do}"

@@ -13,13 +13,11 @@ from typing import Any, Literal, get_args
 
 from lab.agent.template import PromptTemplate
 from lab.errors import ConfigError, unknown_key
-from lab.llm.sampling import SamplingParams, check_number
+from lab.llm.sampling import SamplingParams, Settings, check_number
+from lab.llm.sampling import Setting as Setting
 
 Layout = Literal["text", "turns"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
-
-Setting = str | float | int | bool
-"""The value of one setting; for a template, its name."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ class Candidate:
     def as_table(self) -> dict[str, Any]:
         """Plain values for a TOML or JSON file, in a fixed order; empty `demonstrations` are omitted."""
         table = asdict(self)
-        table["sampling"]["stop"] = list(self.sampling.stop)
+        table["sampling"] = self.sampling.as_table()
         table["demonstrations"] = [shown.as_table() for shown in self.demonstrations]
         if not self.demonstrations:
             del table["demonstrations"]
@@ -115,11 +113,10 @@ class Candidate:
         )
 
     @property
-    def settings(self) -> dict[str, Setting]:
+    def settings(self) -> Settings:
         """All settings except texts, flat, by their names in experiment files and in MLflow."""
-        sampling = {key: value for key, value in asdict(self.sampling).items() if key != "stop"}
-        own = {"template": self.template.name, **sampling, **asdict(self.context)}
-        return {**own, "demonstrations": len(self.demonstrations)}
+        own = {"template": self.template.name, **self.sampling.settings, **asdict(self.context)}
+        return Settings({**own, "demonstrations": len(self.demonstrations)})
 
     @cached_property
     def digest(self) -> str:

@@ -38,6 +38,7 @@ class Tally:
         began: See `Episode`.
         times: Troubles of its steps.
         own_score: See `Episode`.
+        estimated: Number of calls whose tokens are estimates.
     """
 
     seed: int
@@ -50,6 +51,7 @@ class Tally:
     began: float | None
     times: Times = ()
     own_score: float | None = None
+    estimated: int = 0
 
     @property
     def episode_return(self) -> float:
@@ -131,6 +133,11 @@ class Episode:
         return len(self.completions)
 
     @property
+    def estimated(self) -> int:
+        """Number of calls whose tokens are estimates."""
+        return sum(completion.estimated for completion in self.completions)
+
+    @property
     def troubles(self) -> Troubles:
         """The troubles of its steps."""
         return troubles_of(self.steps)
@@ -149,6 +156,7 @@ class Episode:
             self.began,
             self.troubles.times,
             self.own_score,
+            self.estimated,
         )
 
 

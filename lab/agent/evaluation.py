@@ -133,6 +133,12 @@ class Evaluation:
         return fmean(episode.prompt_tokens + episode.completion_tokens for episode in self.episodes)
 
     @property
+    def tokens_text(self) -> str:
+        """The same for people, marked if the endpoint does not report them."""
+        mark = " (estimated)" if any(episode.estimated for episode in self.episodes) else ""
+        return f"{self.tokens:,.0f}{mark}"
+
+    @property
     def latency_s(self) -> float:
         """Mean seconds of a call; 0 if none was answered."""
         return sum(episode.calls_s for episode in self.episodes) / max(self.calls, 1)

@@ -27,6 +27,9 @@ FALLBACK = ("empty", "no_answer")
 _OURS = re.compile(r"\AThe [a-z ]+: (?=.)")
 """The lab's prefix before the environment's own words."""
 
+STILL_THINKING = ", all tokens went to thinking"
+"""End of the reason if the token limit was reached before the model began its answer."""
+
 Times = tuple[tuple[str, str, int], ...]
 """(kind, reason, steps), most frequent first; the reason is empty if it was not kept."""
 
@@ -104,6 +107,7 @@ def _reason(step: "Step") -> str:
     """The reason, in the other side's words; for an empty answer, the finish_reason."""
     if step.trouble == "empty" and step.completion is not None and step.completion.finish_reason:
         reason = f"finish_reason={step.completion.finish_reason}"
+        reason += STILL_THINKING if step.completion.only_thought else ""
     else:
         reason = _OURS.sub("", step.error or "", count=1)
     line = plain(" ".join(reason[: 2 * LONGEST].split()))

@@ -19,6 +19,7 @@ from lab.environments.config import EnvironmentConfig, choose_environment
 from lab.environments.environment import Environment, open_environment
 from lab.errors import ConfigError, meant
 from lab.llm.client import Endpoint
+from lab.llm.dialect import changed
 from lab.llm.launch import open_endpoint, opening_model
 from lab.llm.settings import ModelChoice, choose_model, read_surroundings
 from lab.llm.throttle import Patience
@@ -99,6 +100,7 @@ class Stage:
                 open_environment(where, self.root, tell) as environment,
                 open_endpoint(opening, self.patience) as endpoint,
             ):
+                endpoint.learning.on_change = lambda dialect, why: say(changed(dialect, why))
                 yield endpoint, environment
 
 
@@ -132,7 +134,7 @@ async def set_stage(asked: Asked, *, need_experiment: bool, endpoint: str = "") 
     frozen = {name: read_frozen(file) for name, file in files.items()}
     first = next(iter(frozen.values()), None)
     if first and not (asked.experiment or asked.study or need_experiment) and set(names) == set(frozen):
-        model = choose_model(ModelChoice(first.model.endpoint, first.model.name))
+        model = choose_model(first.model.choice)
         alone = tuple(Contender(name, frozen[name].candidate) for name in names)
         return Stage(first.environment, Path.cwd(), first.task, model, Patience(), alone, None)
     path = asked.experiment or (experiment_path(first.provenance.experiment) if first else DEFAULT)

@@ -6,19 +6,21 @@ All comparisons of candidates use this module, so that "equal" means the same ev
 import difflib
 
 from lab.agent.candidate import Candidate, Setting
+from lab.llm.sampling import Settings
 
 Pair = tuple[Setting, Setting]
 
 
-def settings_of(candidate: Candidate) -> dict[str, Setting]:
+def settings_of(candidate: Candidate) -> Settings:
     """All settings except texts, in the order of `Candidate.settings`, then the stop strings."""
-    return {**candidate.settings, "stop": ", ".join(map(repr, candidate.sampling.stop)) or "none"}
+    return Settings({**candidate.settings, "stop": ", ".join(map(repr, candidate.sampling.stop)) or "none"})
 
 
 def differing(one: Candidate, other: Candidate) -> dict[str, Pair]:
     """The settings in which two candidates differ, with the value of each."""
     values, others = settings_of(one), settings_of(other)
-    return {name: (values[name], others[name]) for name in values if values[name] != others[name]}
+    names = {**values, **others}
+    return {name: (values[name], others[name]) for name in names if values[name] != others[name]}
 
 
 def text_diff(one: Candidate, other: Candidate, names: tuple[str, str]) -> list[str]:

@@ -14,7 +14,7 @@ from lab.agent.evaluation import BASELINE, Trial
 from lab.agent.troubles import total
 from lab.experiment.budget import Spending
 from lab.search.trouble_words import troubles_text
-from lab.stats.format import interval, mean, percent
+from lab.stats.format import interval, mean, percent, token_notes
 from lab.stats.intervals import Estimate
 
 PHASES = ("warm-up", "search", "confirmation", "holdout")
@@ -92,7 +92,8 @@ def _amounts(spent: Spending, width: int) -> list[Text]:
     limit = spent.budget
     told = [
         f"calls {spent.calls:,}{_of(limit.calls)}",
-        f"tokens {spent.tokens:,}{_of(limit.tokens)}",
+        f"tokens {spent.tokens:,}{_of(limit.tokens)}"
+        f"{token_notes(spent.calls, spent.thinking_tokens, spent.estimated)}",
         f"{spent.money if spent.calls else '$-'}{_of(limit.dollars, '.2f')}",
         f"minutes {spent.minutes:.1f}{_of(limit.minutes, 'g')}",
     ]

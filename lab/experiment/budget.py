@@ -6,7 +6,7 @@ ends the search but never the verdict: without a verdict, all episodes played fo
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from math import inf
 
 from lab.errors import BudgetError, CallError, LabError
@@ -49,6 +49,8 @@ class Spent:
         dollars: Cost of the calls with a known price.
         unpriced: Number of calls without a known price.
         useless: Number of calls with an unusable answer, which were repeated.
+        thinking_tokens: Those of the completion tokens with which models thought.
+        estimated: Number of calls whose tokens are estimates.
     """
 
     calls: int = 0
@@ -57,16 +59,12 @@ class Spent:
     dollars: float = 0.0
     unpriced: int = 0
     useless: int = 0
+    thinking_tokens: int = 0
+    estimated: int = 0
 
     def __add__(self, other: "Spent") -> "Spent":
-        return Spent(
-            self.calls + other.calls,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.dollars + other.dollars,
-            self.unpriced + other.unpriced,
-            self.useless + other.useless,
-        )
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Spent(*(one + more for one, more in pairs))
 
 
 @dataclass(frozen=True)
@@ -93,6 +91,8 @@ class Spending:
         dollars: Cost of the calls with a known price.
         unpriced: Number of calls without a known price.
         useless: Number of calls with an unusable answer, which were repeated.
+        thinking_tokens: Those of the completion tokens with which models thought.
+        estimated: Number of calls whose tokens are estimates, because the endpoint does not count them.
         in_flight: Number of calls without an answer yet.
         earlier_minutes: Working time of earlier processes, in minutes.
         recount: Function that counts again what other processes have spent.
@@ -106,6 +106,8 @@ class Spending:
     dollars: float = 0.0
     unpriced: int = 0
     useless: int = 0
+    thinking_tokens: int = 0
+    estimated: int = 0
     episodes: int = 0
     in_flight: int = 0
     earlier_minutes: float = 0.0
@@ -214,12 +216,9 @@ class Spending:
     def count_others(self, spent: Spent) -> None:
         """Set the totals spent by other processes, earlier or concurrent."""
         before, self._others = self._others, spent
-        self.calls += spent.calls - before.calls
-        self.prompt_tokens += spent.prompt_tokens - before.prompt_tokens
-        self.completion_tokens += spent.completion_tokens - before.completion_tokens
-        self.dollars += spent.dollars - before.dollars
-        self.unpriced += spent.unpriced - before.unpriced
-        self.useless += spent.useless - before.useless
+        for one in fields(Spent):
+            more = getattr(spent, one.name) - getattr(before, one.name)
+            setattr(self, one.name, getattr(self, one.name) + more)
 
     def count(self, calls: int, prompt_tokens: int, completion_tokens: int, prices: Prices) -> None:
         """Add answered calls."""
@@ -254,6 +253,8 @@ class Metered:
         finally:
             self.spending.in_flight -= 1
         self.spending.count(1, completion.prompt_tokens, completion.completion_tokens, self.prices)
+        self.spending.thinking_tokens += completion.thinking_tokens
+        self.spending.estimated += completion.estimated
         return completion
 
     def watch(self, throttle: Throttle, on_failure: Callable[[LabError], None]) -> None:

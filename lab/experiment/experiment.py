@@ -19,7 +19,8 @@ from lab.agent.template import FindTemplate, PromptTemplate, find_template
 from lab.environments.config import EnvironmentConfig
 from lab.errors import ConfigError, meant
 from lab.experiment.budget import FREE, UNKNOWN, Budget, Prices
-from lab.experiment.environment_schema import read_code, read_environment, read_task, refuse_credentials
+from lab.experiment.environment_schema import read_code, read_environment, read_task
+from lab.experiment.model_schema import read_model
 from lab.experiment.objective import Objective
 from lab.experiment.schema import (
     BaselineTable,
@@ -103,8 +104,9 @@ class Experiment:
     def source(self) -> Source:
         """The source from which `read_experiment` reads it again."""
         text = self.text
-        for url in filter(None, (self.model.endpoint, self.environment.url)):
-            text = text.replace(url, shown_url(url))
+        shown = {self.model.endpoint: self.model.shown, self.environment.url: shown_url(self.environment.url)}
+        for url, one in shown.items():
+            text = text.replace(url, one) if url else text
         return Source(self.file, text, self.space.templates, self.code)
 
     @property
@@ -187,7 +189,6 @@ def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) 
     baseline = _baseline(file.baseline, project.find)
     space = read_space(file.space, baseline, project.find)
     _check_tokens(baseline, space, task)
-    refuse_credentials(file.model.endpoint, "model.endpoint", "API_BASE_URL")
     prices = Prices(file.model.dollars_in, file.model.dollars_out)
     experiment = Experiment(
         name=path.stem,
@@ -195,7 +196,7 @@ def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) 
         seed=file.seed,
         environment=environment,
         task=task,
-        model=ModelChoice(file.model.endpoint, file.model.name),
+        model=read_model(file.model),
         patience=file.model.patience,
         baseline=baseline,
         space=space,

@@ -3,7 +3,6 @@
 It owns the error messages for keys. The file's meaning is `lab.experiment.experiment`'s.
 """
 
-from math import inf
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
@@ -15,37 +14,12 @@ from lab.agent.task import Measure
 from lab.errors import ConfigError, unknown_key
 from lab.experiment.budget import Prices
 from lab.experiment.environment_schema import EnvironmentTable, SetupTable, Table, TaskTable
+from lab.experiment.model_schema import ModelTable
 from lab.experiment.objective import Cost
 from lab.files import key_place
-from lab.llm.throttle import Patience
+from lab.llm.sampling import SamplingParams
 
 ProposerName = Literal["dspy", "gepa"]
-
-
-class ModelTable(Table):
-    """`[model]`: `endpoint` is a base URL or "embedded"; `API_BASE_URL` and `MODEL_NAME` override it.
-
-    Attributes:
-        dollars_in, dollars_out: Prices of a million prompt and completion tokens; unknown if not set.
-        timeout_s, attempts, whole_s, requests_per_minute, tokens_per_minute: See `lab.llm.throttle.Patience`.
-    """
-
-    endpoint: str
-    name: str
-    dollars_in: float | None = Field(default=None, ge=0)
-    dollars_out: float | None = Field(default=None, ge=0)
-    timeout_s: float = Field(default=Patience.timeout_s, gt=0)
-    attempts: int = Field(default=Patience.attempts, ge=1)
-    whole_s: float = Field(default=Patience.whole_s, gt=0)
-    requests_per_minute: float = Field(default=inf, gt=0)
-    tokens_per_minute: float = Field(default=inf, gt=0)
-
-    @property
-    def patience(self) -> Patience:
-        """Limits on calls to this endpoint."""
-        return Patience(
-            self.timeout_s, self.attempts, self.whole_s, self.requests_per_minute, self.tokens_per_minute
-        )
 
 
 class BaselineTable(Table):
@@ -58,6 +32,12 @@ class BaselineTable(Table):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     stop: list[str] = Field(default=[])
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    reasoning_effort: str = ""
+    seed: int = -1
+    extra: dict[str, Any] = Field(default={})
     history: int
     layout: Layout = "text"
     show_rewards: bool = True
@@ -116,6 +96,9 @@ class ProposalsTable(Table):
         proposer: The method that writes them.
         rounds: Number of rounds, evenly spaced through the search's budget.
         texts: Number of templates per round.
+        max_tokens: Maximum tokens of a text, thinking included; by default 700 for the embedded model, 4,000
+            for others.
+        reasoning_effort: How much a thinking model thinks before it writes; see `SamplingParams`.
         dollars_in, dollars_out: The proposing model's prices of a million prompt and completion tokens, if
             it is another one; unknown if not set.
     """
@@ -123,6 +106,8 @@ class ProposalsTable(Table):
     proposer: ProposerName
     rounds: int = Field(default=1, ge=1)
     texts: int = Field(default=4, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=32_768)
+    reasoning_effort: str = ""
     dollars_in: float | None = Field(default=None, ge=0)
     dollars_out: float | None = Field(default=None, ge=0)
 
@@ -131,6 +116,11 @@ class ProposalsTable(Table):
         """Names of all texts that may be proposed, in the order of their rounds."""
         rounds, texts = range(1, self.rounds + 1), range(self.texts)
         return [f"{self.proposer}-{number}-{place}" for number in rounds for place in texts]
+
+    def sampling(self, *, embedded: bool) -> SamplingParams:
+        """Sampling parameters of a proposal, for varied texts."""
+        most = self.max_tokens or (700 if embedded else 4000)
+        return SamplingParams(temperature=1.0, max_tokens=most, reasoning_effort=self.reasoning_effort)
 
     @property
     def prices(self) -> Prices:

@@ -4,6 +4,7 @@ It owns the syntax of that table (a value fixes a dimension, a list or {low, hig
 gives the rest), and the conversion between parameters and a Candidate. It does not judge candidates.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from lab.agent.candidate import Candidate, ContextSettings, Demonstration, Setting
 from lab.agent.template import FindTemplate, PromptTemplate
 from lab.errors import ConfigError, unknown_key
-from lab.llm.sampling import LIMITS, SamplingParams, check_number
+from lab.llm.sampling import EXTRA, LIMITS, UNLISTED, WHOLE, SamplingParams, check_number, extra_setting
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -82,6 +83,16 @@ class Space:
         inside = all(value in self.free[name] for name, value in params.items())
         return params if inside and self.candidate(params) == candidate else None
 
+    def without(self, names: Iterable[str]) -> "Space":
+        """The space with these settings fixed, at the start's value or, if that is outside, an end."""
+        fixed = {name: self.free[name] for name in names}
+        values = {
+            name: value if (value := self.start.settings[name]) in dimension else dimension.ends[0]
+            for name, dimension in fixed.items()
+        }
+        start = with_settings(self.start, values, self.templates, self.demonstrations)
+        return replace(self, free={k: v for k, v in self.free.items() if k not in fixed}, start=start)
+
     def widened(self, texts: Iterable[PromptTemplate], demonstrations: Sequence[Demonstration]) -> "Space":
         """The space with more templates, and with demonstrations if there were none."""
         templates = {**self.templates, **{text.name: text for text in texts}}
@@ -106,7 +117,7 @@ def with_settings(
     shown = int(check_number("demonstrations", merged.pop("demonstrations"), whole=True))
     template = templates[str(merged.pop("template"))]
     context = {name: merged.pop(name) for name in ("history", "layout", "show_rewards")}
-    sampling = SamplingParams(**merged, stop=candidate.sampling.stop)  # type: ignore[arg-type]
+    sampling = SamplingParams.of(merged)
     context_settings = ContextSettings(**context)  # type: ignore[arg-type]
     return Candidate(template, sampling, context_settings, tuple(demonstrations[:shown]))
 
@@ -124,10 +135,6 @@ def _distribution(dimension: Dimension) -> "BaseDistribution":
             return FloatDistribution(low, high, step=0.01 if hundredths else None)
 
 
-WHOLE = ("max_tokens", "history", "demonstrations")
-"""The integer settings."""
-
-
 def read_space(table: Mapping[str, object], baseline: Candidate, find: FindTemplate) -> Space:
     """The space of `table` around `baseline`, with the templates that `find` finds.
 
@@ -136,9 +143,13 @@ def read_space(table: Mapping[str, object], baseline: Candidate, find: FindTempl
     """
     dimensions: dict[str, Dimension] = {}
     templates = {baseline.template.name: baseline.template}
-    for name, value in table.items():
-        if name not in baseline.settings:
-            raise unknown_key(name, baseline.settings, where=f"space.{name}")
+    known = [*baseline.settings, *(name for name in (*UNLISTED, "stop") if name not in baseline.settings)]
+    for name, value in _flat(table):
+        if name.startswith(EXTRA) and name not in baseline.settings:
+            do = f"set baseline.{name} to the value in use today"
+            raise ConfigError(f"The baseline has no {name}.", where=f"space.{name}", do=do)
+        if name not in known or name == "extra":
+            raise unknown_key(name, known, where=f"space.{name}")
         try:
             dimensions[name] = _dimension(name, value)
             if name == "template":
@@ -147,16 +158,38 @@ def read_space(table: Mapping[str, object], baseline: Candidate, find: FindTempl
                 with_settings(baseline, {name: end}, templates)
         except ConfigError as error:
             raise ConfigError(error.what, where=f"space.{name}", why=error.why, do=error.do) from None
-    fixed = {name: dimensions[name].ends[0] for name, value in table.items() if _is_one(value)}
+    fixed = {name: dimensions[name].ends[0] for name, value in _flat(table) if _is_one(name, value)}
     free = {name: dimension for name, dimension in dimensions.items() if name not in fixed}
     return Space(free, with_settings(baseline, fixed, templates), templates)
 
 
-def _is_one(value: object) -> bool:
-    return not isinstance(value, list | dict)
+def _flat(table: Mapping[str, object]) -> list[tuple[str, object]]:
+    """The table's keys, and those of `extra` with their prefix."""
+    extra = table.get("extra")
+    others = extra.items() if isinstance(extra, Mapping) else ()
+    own = [(name, value) for name, value in table.items() if name != "extra" or not others]
+    return [*own, *((f"{EXTRA}{name}", value) for name, value in others)]
+
+
+def _is_one(name: str, value: object) -> bool:
+    """Whether a value fixes a setting, whose own value may be a list or a table."""
+    if name == "stop":
+        return not (isinstance(value, list) and any(isinstance(one, list) for one in value))
+    return not isinstance(value, list | dict) or (
+        name.startswith(EXTRA) and isinstance(value, dict) and not _is_range(value)
+    )
+
+
+def _is_range(value: Mapping[str, object]) -> bool:
+    return value.keys() == {"low", "high"}
 
 
 def _dimension(name: str, value: object) -> Dimension:
+    if name == "stop" or (name.startswith(EXTRA) and not (isinstance(value, dict) and _is_range(value))):
+        values = [value] if _is_one(name, value) else list(value)  # type: ignore[call-overload]
+        if not values or (name == "stop" and not all(isinstance(one, list) for one in values)):
+            raise ConfigError(f"{name} is {value!r}.", do="use a list of values; for stop, of lists")
+        return Choices(tuple(json.dumps(one) if name == "stop" else extra_setting(one) for one in values))
     match value:
         case str() | bool() | int() | float():
             return Choices((value,))
@@ -169,9 +202,10 @@ def _dimension(name: str, value: object) -> Dimension:
 
 
 def _range(name: str, low: float, high: float) -> Range:
-    if name not in LIMITS:
+    if name not in LIMITS and not name.startswith(EXTRA):
         raise ConfigError(f"{name} cannot be a range.", do="use a list of values")
     if not low < high:
         what = f"{name} has an empty range: low {low:g} is not below high {high:g}."
         raise ConfigError(what, do="use a low below high")
-    return Range(low, high) if name in WHOLE else Range(float(low), float(high))
+    is_whole = name in WHOLE or (name not in LIMITS and isinstance(low, int) and isinstance(high, int))
+    return Range(low, high) if is_whole else Range(float(low), float(high))

@@ -1,51 +1,39 @@
 """The Endpoint: one model behind an OpenAI-compatible API, hosted or embedded.
 
-It owns the client and the request's exact form. Parsing answers is `lab.llm.response`'s; errors are
-`lab.llm.failures`'s.
+It owns what becomes of an answer or an error. The connection is `lab.llm.transport`'s; the form of requests
+`lab.llm.request`'s, and what is learnt of it `lab.llm.learning`'s; parsing answers is `lab.llm.response`'s.
 """
 
 import asyncio
 import json
+import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
-from urllib.parse import unquote, urlsplit, urlunsplit
-from urllib.request import getproxies, proxy_bypass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol, cast
+from urllib.parse import urlsplit
 
 from lab.addresses import read_within, shown_url
-from lab.errors import CallError, ConfigError, EndpointError, LabError, OutageError, RequestError
-from lab.llm.failures import no_such_model, told, too_slow
-from lab.llm.response import MOST_BYTES, Answer, read_answer
+from lab.errors import BusyError, CallError, EndpointError, LabError, OutageError, RequestError, SlowError
+from lab.llm.dialect import OPENAI, Dialect
+from lab.llm.failures import NOT_FOUND, is_clear, no_such_model, refused, told, too_slow
+from lab.llm.learning import Learning, RefusedError
+from lab.llm.refusal import Refusal, read_refusal
+from lab.llm.request import Message as Message
+from lab.llm.request import Request, estimate
+from lab.llm.response import MOST_BYTES, Answer, read_answer, reported_usage
 from lab.llm.sampling import SamplingParams
 from lab.llm.throttle import Patience, Throttle
+from lab.llm.transport import open_client
 
 if TYPE_CHECKING:
-    import httpx2
     import openai
 
 MODELS_SHOWN, MODELS_TIMEOUT_S = 10, 10.0
 """Models listed in the error for an unknown model, and the timeout of asking for them, in seconds."""
 
-OPENAI = "api.openai.com"
-"""The host to which `OPENAI_ORG_ID` and `OPENAI_PROJECT_ID` apply."""
-
-MOST_ERROR_BYTES = 64_000
-"""Maximum bytes read of the body of an error or a redirect."""
-
-NEUTRAL = {"top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "stop": ()}
-"""The neutral value of each setting, which need not be sent."""
-
 SHORTEST_KEY = 8
 """Minimum length of a real key: placeholders such as `none` are words."""
-
-
-@dataclass(frozen=True)
-class Message:
-    """One chat message."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
 
 
 @dataclass(frozen=True)
@@ -53,10 +41,13 @@ class Completion:
     """The model's answer to one call, and what it cost.
 
     Attributes:
-        text: The answer, unchanged; empty if there was none.
-        prompt_tokens, completion_tokens: Tokens as the endpoint counts them; 0 if it does not.
+        text: The answer, without thinking; empty if there was none.
+        prompt_tokens, completion_tokens: Tokens as the endpoint counts them, thinking included.
         latency_s: Seconds from request to answer, including failed attempts and waits.
         attempts: Number of attempts.
+        thinking: The model's reasoning, as far as it is shown; it is never the action.
+        thinking_tokens: Tokens of it.
+        estimated: Whether a number of tokens is an estimate, because the endpoint does not count it.
     """
 
     text: str
@@ -65,6 +56,14 @@ class Completion:
     completion_tokens: int
     latency_s: float
     attempts: int = 1
+    thinking: str = ""
+    thinking_tokens: int = 0
+    estimated: bool = False
+
+    @property
+    def only_thought(self) -> bool:
+        """Whether the answer ended before the model had said anything."""
+        return not self.text.strip() and bool(self.thinking or self.thinking_tokens)
 
 
 class Model(Protocol):
@@ -84,35 +83,35 @@ class EndpointConfig:
     Attributes:
         base_url: Root URL of the API, including `/v1`.
         patience: Limits on attempts and time.
+        dialect: What its requests may hold, as far as known.
+        headers: Headers of each request, besides the key's.
+        known: Features that it is known to accept; see `lab.llm.request.Request.features`.
     """
 
     base_url: str
     model: str
     api_key: str = field(repr=False)
     patience: Patience = field(default_factory=Patience)
+    dialect: Dialect = OPENAI
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    known: frozenset[str] = frozenset()
 
 
 class Endpoint:
-    """Makes the calls. Use it as an async context manager, because it holds open connections."""
+    """Makes the calls. Use it as an async context manager, because it holds open connections.
+
+    Attributes:
+        learning: What the endpoint accepts; see `lab.llm.learning`.
+    """
 
     def __init__(self, config: EndpointConfig) -> None:
         import openai
 
-        _refuse_socks(config.base_url)
         self.config, self.throttle = config, Throttle(config.patience)
-        self._openai, self._takes_schema = openai, True
-        address, credentials = _split_credentials(config.base_url)
-        self._client = openai.AsyncOpenAI(
-            base_url=address,
-            api_key=config.api_key,
-            timeout=config.patience.timeout_s,
-            max_retries=0,  # attempts are `lab.llm.throttle`'s
-            # The client's own default looks at every open connection for each call.
-            http_client=openai.DefaultAioHttpClient(auth=credentials, event_hooks={"response": [_cut_error]}),
-            default_headers={"Accept-Encoding": "identity"},  # a small body may unpack to gigabytes
-        )
-        if urlsplit(address).hostname != OPENAI:  # the client takes them from the environment
-            self._client.organization = self._client.project = None
+        self.learning = Learning(config.dialect, config.known)
+        self._openai = openai
+        self._client = open_client(config.base_url, config.api_key, config.headers, config.patience.timeout_s)
+        self._clients = {"": self._client}
 
     async def __aenter__(self) -> "Endpoint":
         return self
@@ -132,136 +131,146 @@ class Endpoint:
             EndpointError: The key, the model or the host is wrong, so no call can succeed.
             CallError: Every attempt failed.
         """
-        started = time.perf_counter()
-        done = await self.throttle.make(lambda: self._attempt(messages, sampling, schema), _tokens)
-        answer, latency_s = done.answer, time.perf_counter() - started
-        tokens = (answer.prompt_tokens, answer.completion_tokens)
-        return Completion(answer.text, answer.finish_reason, *tokens, latency_s, done.attempts)
+        started, request = time.perf_counter(), Request(messages, sampling, schema)
+        done = await self.throttle.make(lambda: self._attempt(request), _tokens)
+        return replace(done.answer, latency_s=time.perf_counter() - started, attempts=done.attempts)
 
-    async def _attempt(self, messages: Sequence[Message], sampling: SamplingParams, schema: str) -> Answer:
+    async def _attempt(self, request: Request) -> Completion:
         try:
-            if not schema or not self._takes_schema:
-                return await self._answer(messages, sampling)
-            return await self._answer_in_form(messages, sampling, schema)
+            return _counted(request, await self.learning.ask(request, self._send))
         except RecursionError:
             why = "its error is nested too deeply"
             raise OutageError("The endpoint failed.", where=self.shown_url, why=why) from None
         except LabError as error:
-            if len(self.config.api_key) >= SHORTEST_KEY:  # an endpoint's own words may repeat it
-                error.why = error.why.replace(self.config.api_key, "[key]")
+            error.why = self._without_keys(error.why)
+            if isinstance(error, CallError) and error.answered == (0, 0):
+                error.answered = (request.estimated_tokens, 0)
             raise error from None
 
-    async def _answer_in_form(
-        self, messages: Sequence[Message], sampling: SamplingParams, schema: str
-    ) -> Answer:
-        """Send the schema; if the endpoint accepts the call only without it, omit it from then on."""
-        try:
-            return await self._answer(messages, sampling, schema)
-        except RequestError as error:
-            if error.answered is not None:  # its content filter withheld the answer; it accepted the schema
-                raise
-            answer = await self._answer(messages, sampling)
-            self._takes_schema = False
-            return answer
+    async def _send(self, request: Request, dialect: Dialect) -> Answer:
+        """Send a request once.
 
-    async def _answer(
-        self, messages: Sequence[Message], sampling: SamplingParams, schema: str = ""
-    ) -> Answer:
+        Raises:
+            RefusedError: The endpoint refused it; perhaps not a plainer one.
+            LabError: It failed otherwise.
+        """
         try:
             async with asyncio.timeout(self.config.patience.timeout_s):
-                body = await self._request(messages, sampling, schema)
+                body = await self._request(request, dialect)
         except TimeoutError:
             raise too_slow(self.shown_url) from None
         except LabError:
             raise
+        except self._openai.APIStatusError as error:
+            raise await self._refused(error, dialect) from error
         except Exception as error:  # the client lets through what the transport below it raises
-            if isinstance(error, self._openai.APIStatusError) and no_such_model(error):
-                raise await self._no_such_model(error) from error
             raise told(error, self.shown_url) from error
-        return read_answer(body, self.shown_url)
+        return read_answer(body, self.shown_url, dialect)
 
     @property
     def shown_url(self) -> str:
         """The base URL without credentials or query, fit for messages and files."""
-        return shown_url(self.config.base_url)
+        return shown_url(self.config.base_url).rstrip("/") + self.learning.dialect.path
 
-    async def _request(self, messages: Sequence[Message], sampling: SamplingParams, schema: str) -> bytes:
+    async def _request(self, request: Request, dialect: Dialect) -> bytes:
         # The client copies `extra_body` unchanged, but walks over everything else: a sixth of a call's CPU.
-        answering = self._client.chat.completions.with_streaming_response.create(
-            model=self.config.model, messages=[], extra_body=_asked(messages, sampling, schema)
+        answering = self._at(dialect.path).chat.completions.with_streaming_response.create(
+            model=self.config.model, messages=[], extra_body=request.body(dialect)
         )
-        async with answering as response:
-            body = await read_within(response.iter_bytes(), MOST_BYTES)
+        answered = False
+        try:
+            async with answering as response:
+                answered = True
+                body = await read_within(response.iter_bytes(), MOST_BYTES)
+        except Exception as error:
+            if not answered or isinstance(error, self._openai.APIStatusError):
+                raise
+            lost = told(error, self.shown_url)  # a model's answer was on its way, and is billed
+            if isinstance(lost, CallError):
+                lost.answered = (0, 0)
+            raise lost from error
         if body is None:
             why = f"more than {MOST_BYTES:,} bytes"
-            error = CallError("The model's answer is too long.", where=self.shown_url, why=why)
-            error.answered = (0, 0)
-            raise error
+            long = CallError("The model's answer is too long.", where=self.shown_url, why=why)
+            long.answered = (0, 0)
+            raise long
         return body
 
-    async def _no_such_model(self, error: "openai.APIStatusError") -> EndpointError:
-        """The error for an unknown model, with the models that exist."""
-        do = f"set MODEL_NAME to a model that {self.shown_url}/models lists"
+    def _at(self, path: str) -> "openai.AsyncOpenAI":
+        """The client for the base URL with `path` added."""
+        if path not in self._clients:
+            base_url = str(self._client.base_url).rstrip("/") + path
+            self._clients[path] = self._client.with_options(base_url=base_url)
+        return self._clients[path]
+
+    async def _refused(self, error: "openai.APIStatusError", dialect: Dialect) -> RefusedError | LabError:
+        """What to raise for an HTTP error."""
+        said = read_refusal(error.status_code, error.response.content)
+        refusal = replace(said, message=self._without_keys(said.message))
+        if refusal.status in NOT_FOUND or no_such_model(refusal):
+            return await self._not_found(refusal, dialect)
+        headers = cast("Mapping[str, str]", error.response.headers)
+        failed = refused(refusal, headers, self.shown_url, answered=self.throttle.answered)
+        if isinstance(failed, CallError):
+            failed.answered = reported_usage(error.response.content)
+        if isinstance(failed, BusyError | SlowError) or not isinstance(failed, CallError):
+            return failed
+        return RefusedError(failed, refusal, is_clear=is_clear(failed))
+
+    def _without_keys(self, text: str) -> str:
+        """An endpoint's own words, which may repeat what it was sent."""
+        for secret in (self.config.api_key, *(value for _, value in self.config.headers)):
+            if len(secret) >= SHORTEST_KEY:
+                text = text.replace(secret, "[key]")
+        return text
+
+    async def _not_found(self, refusal: Refusal, dialect: Dialect) -> RefusedError | LabError:
+        """The error for an unknown model, with the models that exist; or for a wrong address."""
+        where, do = self.shown_url, f"set MODEL_NAME to a model that {self.shown_url}/models lists"
         try:
             async with asyncio.timeout(MODELS_TIMEOUT_S):
-                async with self._client.models.with_streaming_response.list() as response:
+                async with self._at(dialect.path).models.with_streaming_response.list() as response:
                     body = await read_within(response.iter_bytes(), MOST_BYTES)
-            names = [str(model["id"]) for model in json.loads(body or b"")["data"][:MODELS_SHOWN]]
-            do = f"set MODEL_NAME to one of: {', '.join(names)}" if names else do
-        except Exception as none_listed:  # it is only for the message
+            names = [str(model["id"]) for model in json.loads(body or b"")["data"]]
+            do = f"set MODEL_NAME to one of: {', '.join(names[:MODELS_SHOWN])}" if names else do
+            if self.config.model in names and not no_such_model(refusal):
+                error = RequestError("The endpoint refused the request.", where=where, why=refusal.message)
+                return RefusedError(error, refusal, is_clear=False)
+        except Exception as none_listed:
+            if not no_such_model(refusal) and not self.throttle.answered:
+                return self._no_api(refusal, dialect)
             do = f"{do} ({type(none_listed).__name__})"
         what = f"The endpoint does not have {self.config.model!r}."
-        return EndpointError(what, where=self.shown_url, why=str(error), do=do)
+        return EndpointError(what, where=where, why=refusal.message, do=do)
+
+    def _no_api(self, refusal: Refusal, dialect: Dialect) -> RefusedError:
+        """The error for an address at which there is no API; with `/v1` it may be right."""
+        do = "set API_BASE_URL to the root of the API, such as https://host/v1"
+        what = "This is not the address of an OpenAI-compatible API."
+        error = EndpointError(what, where=self.shown_url, why=str(refusal), do=do)
+        has_version = re.search(r"/v\d", urlsplit(self.config.base_url).path) or dialect.path
+        elsewhere = None if has_version else replace(dialect, path="/v1")
+        return RefusedError(error, refusal, is_clear=True, elsewhere=elsewhere)
 
 
-async def _cut_error(response: "httpx2.Response") -> None:
-    """Read an error's body up to a limit: the client would read and unpack all of it."""
-    if response.is_success:
-        return
-    body = bytearray()
-    async for part in response.aiter_raw():
-        body += part
-        if len(body) >= MOST_ERROR_BYTES:
-            break
-    await response.aclose()
-    response._content = bytes(body[:MOST_ERROR_BYTES])  # there is no public way to set it
+def _counted(request: Request, answer: Answer) -> Completion:
+    """The answer with its tokens, estimated if the endpoint does not report them."""
+    prompt, completion, thinking = answer.prompt_tokens, answer.completion_tokens, answer.thinking_tokens
+    said = estimate(answer.text) + estimate(answer.thinking)
+    uncounted = not prompt or (not completion and said > 0)
+    if answer.thinking and not thinking:
+        thinking = min(estimate(answer.thinking), completion or said)
+    return Completion(
+        answer.text,
+        answer.finish_reason,
+        prompt or request.estimated_tokens,
+        completion or said,
+        latency_s=0.0,
+        thinking=answer.thinking,
+        thinking_tokens=thinking,
+        estimated=uncounted,
+    )
 
 
-def _asked(messages: Sequence[Message], sampling: SamplingParams, schema: str) -> dict[str, object]:
-    """A call's body, without the model and neutral settings: not all endpoints know them."""
-    asked: dict[str, object] = {"messages": [vars(message) for message in messages]}
-    asked |= {name: value for name, value in vars(sampling).items() if value != NEUTRAL.get(name)}
-    if schema:
-        json_schema = {"name": "action", "schema": json.loads(schema)}
-        asked["response_format"] = {"type": "json_schema", "json_schema": json_schema}
-    return asked
-
-
-def _tokens(answer: Answer) -> int:
+def _tokens(answer: Completion) -> int:
     return answer.prompt_tokens + answer.completion_tokens
-
-
-def _refuse_socks(url: str) -> None:
-    """Refuse a SOCKS proxy for `url`, which the client would treat as an HTTP proxy.
-
-    Raises:
-        ConfigError: A SOCKS proxy is set.
-    """
-    parts, proxies = urlsplit(url), getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all", "")
-    if proxy.startswith("socks") and not proxy_bypass(parts.hostname or ""):
-        where, do = (
-            f"{parts.scheme.upper()}_PROXY or ALL_PROXY",
-            "name an HTTP proxy, or the host in NO_PROXY",
-        )
-        raise ConfigError("Calls cannot go through a SOCKS proxy.", where=where, do=do)
-
-
-def _split_credentials(url: str) -> tuple[str, tuple[str, str] | None]:
-    """The address, and the user and password in it, which are sent instead of the key."""
-    parts = urlsplit(url)
-    address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return address, (
-        unquote(parts.username or ""),
-        unquote(parts.password or ""),
-    ) if "@" in parts.netloc else None

@@ -3,39 +3,61 @@
 It owns the classification; the retries and waits that follow are `lab.llm.throttle`'s.
 """
 
+import re
 import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, cast
+from math import inf, nan
+from typing import TYPE_CHECKING
 
 from lab.errors import (
     BusyError,
     CallError,
     EndpointError,
+    LabError,
     NoKeyError,
     OutageError,
     RequestError,
     SlowError,
     UnreachableError,
 )
+from lab.llm.refusal import Refusal
 
 if TYPE_CHECKING:
     import openai
 
-NO_KEY, NO_MODEL = (401, 403), 404
+NO_KEY, NOT_FOUND = (401, 403), (404, 405)
 BUSY = (429, 503, 529)
 """Too many requests, unavailable, and the "overloaded" of some hosts."""
 
 REFUSED = (400, 413, 422)
 TOO_SLOW = (408, 504)
-UNKNOWN_MODEL = ("model_not_found", "model_not_supported", "unknown model", "not supported by any provider")
-"""Phrases of endpoints that answer 400 for an unknown model."""
+_UNKNOWN_MODEL = re.compile(
+    r"model_not_found|model_not_supported|deployment_not_found|unknown model|not supported by any provider"
+    r"|\bmodel\b.{0,100}?(?:not found|not exist|is not available|not loaded|invalid model)|no such model"
+)
+"""Words of endpoints about a model that they do not have."""
 
-TOO_LONG = ("context_length_exceeded", "maximum context length", "context length", "too many tokens")
-FILTERED = ("content_filter", "content management policy", "content_policy")
-USED_UP = ("insufficient_quota", "billing", "credit")
+_WRONG_KEY = re.compile(
+    r"api.?key (?:is )?(?:not valid|invalid|expired)|invalid.{0,20}api.?key|api_key_invalid"
+)
+"""Words of endpoints that answer 400 to a wrong key."""
+
+_TOO_LONG = re.compile(
+    r"context_length_exceeded|context.?(?:length|window|size)|too many tokens"
+    r"|tokens?\b.{0,40}must be (?:at most|less|below|<)"
+)
+_FILTERED = re.compile(
+    r"content.?(?:filter|policy)|content management policy|moderat|flagged|safety (?:system|policy|filter)"
+)
+_USED_UP = re.compile(r"insufficient_quota|insufficient (?:funds|credits?|balance)|credit balance is too low")
+_LATER = re.compile(r"(?:again|retry|wait|reset).{0,20}?(\d+(?:\.\d+)?)\s*(ms|s|sec|m)?\b")
+"""A wait in words, and its unit."""
+
+LONGEST_SAID_S = 120.0
+"""Longest wait that is believed without a header, in seconds."""
 
 
 def told(error: Exception, where: str) -> EndpointError | CallError:
@@ -43,8 +65,6 @@ def told(error: Exception, where: str) -> EndpointError | CallError:
     import openai
 
     match error:
-        case openai.APIStatusError():
-            return _status(error, where)
         case openai.APIConnectionError():
             return _connection(error, where)
         case openai.OpenAIError():
@@ -57,61 +77,113 @@ def told(error: Exception, where: str) -> EndpointError | CallError:
             return OutageError("The connection to the endpoint was lost.", where=where, why=str(error))
 
 
-def no_such_model(error: "openai.APIStatusError") -> bool:
-    """Whether the error means that the model is unknown."""
-    words = f"{error.code or ''} {error}".lower()
-    return error.status_code == NO_MODEL or (error.status_code in REFUSED and _names(UNKNOWN_MODEL, words))
+def no_such_model(refusal: Refusal) -> bool:
+    """Whether the endpoint says that it does not have the model."""
+    return refusal.status in (*REFUSED, *NOT_FOUND) and bool(_UNKNOWN_MODEL.search(refusal.words))
 
 
-def too_slow(where: str) -> SlowError:
+def is_clear(error: LabError) -> bool:
+    """Whether a refusal is about something else than the form of the request."""
+    return not isinstance(error, RequestError | OutageError) or error.what in (_LONG, _FILTER)
+
+
+def too_slow(where: str, why: str = "") -> SlowError:
     """The error of an attempt that timed out."""
-    return SlowError("The model did not answer in time.", where=where)
+    return SlowError("The model did not answer in time.", where=where, why=why)
 
 
 def retry_after_s(headers: Mapping[str, str], now_s: float) -> float:
-    """Seconds to wait by the Retry-After header, 0 without one (RFC 9110, section 10.2.3).
+    """Seconds to wait by the headers, 0 without one.
+
+    `Retry-After` (RFC 9110, section 10.2.3) and `retry-after-ms` take precedence; else the limits of which
+    nothing is left are waited for, by OpenAI's `x-ratelimit-reset-*`.
 
     Args:
-        now_s: Current time in seconds since 1970: the header may contain a date.
+        now_s: Current time in seconds since 1970: a header may contain a date.
     """
+    if text := headers.get("retry-after-ms", "").strip():
+        return _bounded(_number(text) / 1000)
     text = headers.get("retry-after", "").strip()
     if not text:
-        return 0.0
+        return max((_reset_s(headers, name, now_s) for name in headers), default=0.0)
+    if (wait_s := _number(text)) == wait_s:
+        return _bounded(wait_s)
     try:
-        wait_s = float(text)
+        return _bounded(parsedate_to_datetime(text).timestamp() - now_s)
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+_RESET = "x-ratelimit-reset"
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _reset_s(headers: Mapping[str, str], name: str, now_s: float) -> float:
+    """The wait by one header of a limit; 0 if something is left of it."""
+    left = headers.get(name.lower().replace("-reset", "-remaining"), "0").strip()
+    if not name.lower().startswith(_RESET) or (_number(left) > 0):
+        return 0.0
+    text = headers[name].strip()
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smhd])", text)
+    if parts and "".join(map("".join, parts)) == text:
+        return _bounded(sum(float(number) * _UNITS[unit] for number, unit in parts))
+    wait_s = _number(text)
+    for since_1970 in (1e12, 1e9):  # in milliseconds, or in seconds
+        if wait_s > since_1970:
+            return _bounded(wait_s / (1000 if since_1970 == 1e12 else 1) - now_s)
+    return _bounded(wait_s)
+
+
+def _number(text: str) -> float:
+    """The number in a text; NaN if it is not one."""
+    try:
+        return float(text)
     except ValueError:
-        try:
-            wait_s = parsedate_to_datetime(text).timestamp() - now_s
-        except (ValueError, OverflowError):
-            return 0.0
-    return wait_s if 0 < wait_s < float("inf") else 0.0
+        return nan
 
 
-def _status(error: "openai.APIStatusError", where: str) -> EndpointError | CallError:
-    status, why = error.status_code, str(error)
-    words = f"{error.code or ''} {why}".lower()
-    if status in NO_KEY:
+def _bounded(wait_s: float) -> float:
+    return wait_s if 0 < wait_s < inf else 0.0
+
+
+def _said_s(words: str) -> float:
+    """Seconds to wait by the words of an error, such as "try again in 2s"; 0 without any."""
+    found = _LATER.search(words)
+    return min(float(found[1]) * _UNITS.get(found[2] or "s", 1.0), LONGEST_SAID_S) if found else 0.0
+
+
+_LONG = "Prompt and answer do not fit into the model's context."
+_FILTER = "The endpoint's content filter refused the prompt."
+
+
+def refused(
+    refusal: Refusal, headers: Mapping[str, str], where: str, *, answered: bool
+) -> EndpointError | CallError:
+    """The error for an HTTP error.
+
+    Args:
+        answered: Whether the endpoint has answered a call before: the key is right then.
+    """
+    status, why, words = refusal.status, refusal.message or f"status {refusal.status}", refusal.words
+    wait_s = retry_after_s(headers, time.time()) or _said_s(words)
+    if status in (*NO_KEY, *REFUSED) and _FILTERED.search(words):
+        return RequestError(_FILTER, where=where, why=why)
+    if (status in NO_KEY or (status == 400 and _WRONG_KEY.search(words))) and not answered:
         do = "set HF_TOKEN (or API_KEY) to a key for this endpoint"
         return NoKeyError("The endpoint refused the key.", where=where, why=why, do=do)
-    if status == 402 or (status == 429 and _names(USED_UP, words)):
+    if status == 402 or (status == 429 and _USED_UP.search(words) and not wait_s):
         do = "add credit, then run the same command to resume"
         return EndpointError("The endpoint's quota is used up.", where=where, why=why, do=do)
+    if status == 401:
+        return OutageError("The endpoint refused a key that it accepted before.", where=where, why=why)
     if status in TOO_SLOW:
-        return too_slow(where)
+        return too_slow(where, why)
     if status in BUSY:
-        wait_s = retry_after_s(cast("Mapping[str, str]", error.response.headers), time.time())
         return BusyError("The endpoint is busy.", where=where, why=why, retry_after_s=wait_s)
-    if status in REFUSED:
-        return RequestError(_refusal(words), where=where, why=why)
+    if status < 500:
+        too_long = status in REFUSED and _TOO_LONG.search(words)
+        return RequestError(_LONG if too_long else "The endpoint refused the request.", where=where, why=why)
     return OutageError("The endpoint failed.", where=where, why=why)
-
-
-def _refusal(words: str) -> str:
-    if _names(TOO_LONG, words):
-        return "Prompt and answer do not fit into the model's context."
-    if _names(FILTERED, words):
-        return "The endpoint's content filter refused the prompt."
-    return "The endpoint refused the request."
 
 
 def _connection(error: "openai.APIConnectionError", where: str) -> EndpointError | CallError:
@@ -156,7 +228,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while cause is not None:
         yield cause
         cause = cause.__cause__ or cause.__context__
-
-
-def _names(known: tuple[str, ...], words: str) -> bool:
-    return any(one in words for one in known)

@@ -64,7 +64,7 @@ def key_for(wanted: Endpoints, environ: Mapping[str, str], origins: Origins) -> 
         FILE: origins.file,
     }
     named_in = [place for place, held in places.items() if _names(held, wanted)]
-    allowed = places if _host(origins.confirmed) == _host(wanted.url) else named_in
+    allowed = places if host_of(origins.confirmed) == host_of(wanted.url) else named_in
     names = sorted(_known(wanted), key=lambda name: not _issued(name, wanted.url))
     found = [(place, name) for place, held in places.items() for name in names if held.get(name, "").strip()]
     follow = [one for one in found if one[0] in allowed] or [
@@ -84,16 +84,16 @@ def _known(wanted: Endpoints) -> list[str]:
 
 
 def _names(held: Mapping[str, str], wanted: Endpoints) -> bool:
-    return any(_host(held.get(variable, "")) == _host(wanted.url) for variable in wanted.variables)
+    return any(host_of(held.get(variable, "")) == host_of(wanted.url) for variable in wanted.variables)
 
 
 def _issued(name: str, url: str) -> bool:
-    issuer, (scheme, host, _) = ISSUERS.get(name), _host(url)
+    issuer, (scheme, host, _) = ISSUERS.get(name), host_of(url)
     return issuer is not None and scheme == "https" and f".{host}".endswith(f".{issuer}")
 
 
-def _host(url: str) -> tuple[str, str, str]:
-    """Scheme, host and port: a key is for one port of a host."""
+def host_of(url: str) -> tuple[str, str, str]:
+    """Scheme, host and port of a URL: a key is for one port of a host."""
     try:
         parts = urlsplit(url.strip())
     except ValueError:  # a bracket that is not closed

@@ -13,6 +13,11 @@ from lab.llm.settings import ModelChoice, hosted_endpoint
 from lab.llm.throttle import Patience
 from lab.local_model.child import LocalModelProcess
 
+EMBEDDED_TAKES = frozenset(
+    ("system", "temperature", "top_p", "max_tokens", "presence_penalty", "frequency_penalty", "stop", "seed")
+)
+"""Features of requests that `lab.local_model` accepts."""
+
 
 @dataclass(frozen=True)
 class OpeningModel:
@@ -45,6 +50,6 @@ async def open_endpoint(opening: OpeningModel, patience: Patience) -> AsyncItera
     """
     config = opening.coming
     if isinstance(config, LocalModelProcess):
-        config = EndpointConfig(await config.ready(), opening.model.name, "none")
+        config = EndpointConfig(await config.ready(), opening.model.name, "none", known=EMBEDDED_TAKES)
     async with await asyncio.to_thread(Endpoint, replace(config, patience=patience)) as endpoint:
         yield endpoint

@@ -1,13 +1,18 @@
 """The response: parses a model's answer from bytes whose fields may be missing or of any type.
 
-It owns the rules of a valid answer; an invalid one is a CallError with the reason.
+It owns the rules of a valid answer; an invalid one is a CallError with the reason. Where thinking stands is
+`lab.llm.thinking`'s.
 """
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from lab.errors import CallError, RequestError, plain
+from lab.errors import BusyError, CallError, RequestError, plain
+from lab.llm.dialect import OPENAI, Dialect
+from lab.llm.refusal import read_refusal
+from lab.llm.request import ACTION
+from lab.llm.thinking import is_thinking, split, thinking_of
 
 MOST_BYTES = 4_000_000
 """Maximum bytes of an answer; the longest a task may request, 32,768 tokens, has a tenth of that."""
@@ -18,42 +23,86 @@ MOST_TOKENS = 10_000_000
 MOST_REASON = 100
 """Characters kept of a finish_reason."""
 
+BUSY_CODES = (429, 503, 529)
+"""Codes of an error inside an answer that ask for fewer calls, as in `lab.llm.failures.BUSY`."""
+
 
 @dataclass(frozen=True)
 class Answer:
-    """The endpoint's answer; the tokens are 0 if it does not count them."""
+    """The endpoint's answer; the tokens are 0 if it does not count them.
+
+    Attributes:
+        completion_tokens: Tokens of text and thinking.
+        thinking: The model's reasoning, which is never the action; empty if it is not shown.
+        thinking_tokens: Tokens of it, if the endpoint counts them.
+        began_inside: Whether a closing tag showed that the text began inside the thinking.
+    """
 
     text: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    thinking: str = ""
+    thinking_tokens: int = 0
+    began_inside: bool = False
 
 
-def read_answer(body: bytes, where: str) -> Answer:
+class Usage(NamedTuple):
+    """Tokens of a call, as the endpoint counts them; 0 for what it does not count."""
+
+    prompt: int = 0
+    completion: int = 0
+    thinking: int = 0
+
+
+def read_answer(body: bytes, where: str, dialect: Dialect = OPENAI) -> Answer:
     """Parse an answer's body. An answer without content, as from a model that only thought, has empty text.
 
     Raises:
         CallError: The body is not a valid answer; `answered` has its tokens.
         RequestError: The endpoint's content filter withheld the answer.
     """
-    tokens = 0, 0
+    usage = Usage()
     try:
         table = _table(body, where)
-        usage = _field(table, "usage")
-        tokens = count(_field(usage, "prompt_tokens")), count(_field(usage, "completion_tokens"))
-        return Answer(*_said(table, where), *tokens)
+        usage = _usage(_field(table, "usage"))
+        text, reason, message = _said(table, where)
+        cut_off = reason == "length"
+        text, between, began = split(text, cut_off=cut_off, unopened=dialect.thinking == "unopened")
+        thinking = "\n".join(filter(None, [_clean(thinking_of(message)), between]))
+        return Answer(text, reason, usage.prompt, usage.completion, thinking, usage.thinking, began)
     except CallError as error:
-        error.answered = tokens
+        error.answered = usage[:2]
         raise
     except RecursionError:
         deep = CallError("The model's answer is nested too deeply.", where=where)
-        deep.answered = tokens
+        deep.answered = usage[:2]
         raise deep from None
 
 
 def count(value: object) -> int:
     """The reported number of tokens, or 0 if it is not a plausible count."""
     return value if type(value) is int and 0 <= value <= MOST_TOKENS else 0
+
+
+def reported_usage(body: bytes) -> tuple[int, int] | None:
+    """The tokens that a refused request was billed for, if the error says so."""
+    try:
+        usage = _usage(_field(json.loads(body), "usage"))
+    except (ValueError, RecursionError):
+        return None
+    return usage[:2] if any(usage) else None
+
+
+def _usage(table: Any) -> Usage:  # noqa: ANN401  # JSON
+    """Some endpoints count thinking among the completion's tokens, and some only in the total."""
+    prompt, completion = count(_field(table, "prompt_tokens")), count(_field(table, "completion_tokens"))
+    details = _field(table, "completion_tokens_details")
+    thinking = count(_field(details, "reasoning_tokens")) or count(_field(table, "reasoning_tokens"))
+    beside = count(_field(table, "total_tokens")) - prompt - completion
+    if prompt and beside > 0:
+        completion, thinking = completion + beside, max(thinking, beside)
+    return Usage(prompt, completion, min(thinking, completion))
 
 
 def _table(body: bytes, where: str) -> Any:  # noqa: ANN401  # JSON
@@ -64,22 +113,33 @@ def _table(body: bytes, where: str) -> Any:  # noqa: ANN401  # JSON
         raise CallError("The model's answer is not JSON.", where=where, why=why) from None
 
 
-def _said(table: Any, where: str) -> tuple[str, str]:  # noqa: ANN401  # JSON
-    """The answer's text and finish_reason."""
+def _said(table: Any, where: str) -> tuple[str, str, Any]:  # noqa: ANN401  # JSON
+    """The answer's text, its finish_reason, and the message that they are from."""
     choices = _field(table, "choices")
     if not isinstance(choices, list) or not choices:
-        why = str(_field(table, "error") or "")
-        raise CallError("The model's answer has no choices.", where=where, why=why)
+        raise _error("The model's answer has no choices.", _field(table, "error"), where)
     reason, message = _field(choices[0], "finish_reason"), _field(choices[0], "message")
     text = _text(_field(message, "content"))
+    text = text or _arguments(message) or text
     if reason == "content_filter" and not text:
         raise RequestError("The endpoint's content filter withheld the answer.", where=where)
-    ended = isinstance(message, dict) and isinstance(reason, str) and reason != "error"
-    if text is None and not ended:
+    if reason == "error" or _field(choices[0], "error"):
+        raise _error("The model's answer is an error.", _field(choices[0], "error"), where)
+    if text is None and not (isinstance(message, dict) and isinstance(reason, str)):
         raise CallError("The model's answer has no text.", where=where, why=f"finish_reason {reason!r}")
-    # JSON may contain a lone surrogate, which could be neither sent nor written.
-    clean = (text or "").encode("utf-8", "replace").decode("utf-8")
-    return clean, plain(reason)[:MOST_REASON] if isinstance(reason, str) else ""
+    return _clean(text or ""), plain(reason)[:MOST_REASON] if isinstance(reason, str) else "", message
+
+
+def _error(what: str, error: Any, where: str) -> CallError:  # noqa: ANN401  # JSON
+    """The error for an answer in which the endpoint reports one."""
+    why = read_refusal(200, json.dumps(error).encode()).message if error else ""
+    kind = BusyError if _field(error, "code") in BUSY_CODES else CallError
+    return kind(what, where=where, why=why)
+
+
+def _clean(text: str) -> str:
+    """`text` without lone surrogates, which JSON may contain and which can be neither sent nor written."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _field(table: Any, name: str) -> Any:  # noqa: ANN401  # of JSON
@@ -89,6 +149,14 @@ def _field(table: Any, name: str) -> Any:  # noqa: ANN401  # of JSON
 def _text(content: Any) -> str | None:  # noqa: ANN401  # of JSON
     """A message's content is a text, or a list of parts with texts."""
     if isinstance(content, list):
-        texts = [_field(part, "text") for part in content]
+        texts = [_field(part, "text") for part in content if not is_thinking(part)]
         return "".join(text for text in texts if isinstance(text, str)) or None
     return content if isinstance(content, str) else None
+
+
+def _arguments(message: Any) -> str | None:  # noqa: ANN401  # of JSON
+    """The arguments of the tool that stands for the action, in place of a text."""
+    calls = _field(message, "tool_calls")
+    function = _field(calls[0], "function") if isinstance(calls, list) and calls else None
+    arguments = _field(function, "arguments")
+    return arguments if _field(function, "name") == ACTION and isinstance(arguments, str) else None

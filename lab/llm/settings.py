@@ -5,20 +5,31 @@ Settings of the OpenEnv environment are read in `lab.environments.config`.
 """
 
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from lab.addresses import shown_url
+from lab.addresses import shown_url, without_secrets
 from lab.errors import ConfigError, NoKeyError
 from lab.files import read_bounded
 from lab.llm.client import EndpointConfig
-from lab.llm.keys import LOOPBACK, Endpoints, Origins, key_for
+from lab.llm.dialect import OPENAI, Dialect
+from lab.llm.keys import LOOPBACK, Endpoints, Origins, host_of, key_for
 
 EMBEDDED = "embedded"
 """The endpoint of the model that the lab starts itself: see `lab.local_model`."""
+
+VARIABLE = "env:"
+"""Prefix of a header's value that names a variable."""
+
+_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+"""A header's name (RFC 9110, section 5.1)."""
+
+_CLIENTS = ("host", "content-length", "content-type", "transfer-encoding", "accept-encoding", "connection")
+"""Headers that the client sets itself."""
 
 KEYS = ("HF_TOKEN", "API_KEY", "OPENAI_API_KEY")
 """Variables that may hold the endpoint's key; OpenAI's is only for its own host."""
@@ -29,10 +40,17 @@ _origins = Origins()
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A model's name and endpoint: a base URL, or `embedded`."""
+    """A model's name and endpoint: a base URL, or `embedded`.
+
+    Attributes:
+        dialect: What the endpoint's requests may hold, as far as known.
+        headers: Headers of each request; a value `env:NAME` stands for a variable.
+    """
 
     endpoint: str
     name: str
+    dialect: Dialect = OPENAI
+    headers: tuple[tuple[str, str], ...] = ()
 
     @property
     def embedded(self) -> bool:
@@ -42,7 +60,7 @@ class ModelChoice:
     @property
     def shown(self) -> str:
         """The endpoint without credentials, for messages and files."""
-        return EMBEDDED if self.embedded else shown_url(self.endpoint)
+        return EMBEDDED if self.embedded else without_secrets(self.endpoint)
 
 
 def read_surroundings(folder: Path, endpoint: str = "") -> None:
@@ -99,7 +117,7 @@ def choose_model(default: ModelChoice, environ: Mapping[str, str] = os.environ) 
         ConfigError: The URL is invalid, an endpoint is set without a model, or another model is set while
             the endpoint is the embedded one.
     """
-    endpoint = environ.get("API_BASE_URL") or default.endpoint
+    endpoint = (environ.get("API_BASE_URL") or default.endpoint).strip()
     name = environ.get("MODEL_NAME") or (default.name if endpoint == default.endpoint else "")
     if endpoint != EMBEDDED and not _is_endpoint(endpoint):
         do = "use a URL such as https://host/v1"
@@ -113,7 +131,11 @@ def choose_model(default: ModelChoice, environ: Mapping[str, str] = os.environ) 
         what, why = f"No endpoint is set for {name!r}.", f"the embedded model is {default.name}"
         do = "set API_BASE_URL to this model's endpoint, or unset MODEL_NAME"
         raise ConfigError(what, where="MODEL_NAME", why=why, do=do)
-    return ModelChoice(endpoint, name)
+    dialect = default.dialect if name == default.name else OPENAI
+    if endpoint == default.endpoint:
+        return ModelChoice(endpoint, name, dialect, default.headers)
+    here = not default.embedded and host_of(endpoint) == host_of(default.endpoint)
+    return ModelChoice(endpoint, name, replace(dialect, path=""), default.headers if here else ())
 
 
 def _is_endpoint(url: str) -> bool:
@@ -133,10 +155,43 @@ def hosted_endpoint(
         NoKeyError: No key is set, and the endpoint is not on this machine; or the key is malformed.
     """
     key = key_for(Endpoints(model.endpoint, KEYS, ("API_BASE_URL",)), environ, origins or _origins)
-    if not key and urlsplit(model.endpoint).hostname not in LOOPBACK:
+    headers = tuple((name, _header(model, name, environ, origins or _origins)) for name, _ in model.headers)
+    has_own = any(value.startswith(VARIABLE) for _, value in model.headers)
+    if not key and not has_own and urlsplit(model.endpoint).hostname not in LOOPBACK:
         where, do = shown_url(model.endpoint), "set HF_TOKEN (or API_KEY), in the environment or in .env"
         raise NoKeyError("No API key is set for the endpoint.", where=where, do=do)
-    return EndpointConfig(model.endpoint, model.name, key or "none")
+    return EndpointConfig(model.endpoint, model.name, key or "none", dialect=model.dialect, headers=headers)
+
+
+def check_headers(headers: Mapping[str, object], where: str) -> None:
+    """Check that all of `headers` can be sent with a request.
+
+    Raises:
+        ConfigError: One cannot.
+    """
+    for name, value in headers.items():
+        text = isinstance(value, str) and value.isascii() and value.isprintable()
+        if not text or not _NAME.fullmatch(name) or name.lower() in _CLIENTS:
+            do = f"use ASCII characters on one line, and none of {', '.join(_CLIENTS)}"
+            raise ConfigError(f"{name!r} is not a valid header.", where=f"{where}.{name}", do=do)
+
+
+def _header(model: ModelChoice, name: str, environ: Mapping[str, str], origins: Origins) -> str:
+    """The value of a header; that of a variable follows the rule for keys.
+
+    Raises:
+        NoKeyError: The variable is not set, or is not for this host.
+    """
+    value = dict(model.headers)[name]
+    if not value.startswith(VARIABLE):
+        return value
+    variable = value.removeprefix(VARIABLE)
+    found = key_for(Endpoints(model.endpoint, (variable,), ("API_BASE_URL",)), environ, origins)
+    if not found:
+        what = f"The header {name} needs {variable}, which is not set for this endpoint."
+        do = f"set {variable} and API_BASE_URL, both in the environment or both in .env"
+        raise NoKeyError(what, where=shown_url(model.endpoint), do=do)
+    return found
 
 
 def held_key(wanted: Endpoints, environ: Mapping[str, str] = os.environ) -> str:
@@ -174,7 +229,10 @@ def proposer_endpoint(
     variables = ("API_BASE_URL", "PROPOSER_BASE_URL") if same else ("PROPOSER_BASE_URL",)
     key = key_for(Endpoints(url, ("PROPOSER_API_KEY",), variables), environ, origins or _origins)
     key = key or (player.api_key if same else "none")
-    return EndpointConfig(url, name, key, player.patience)
+    if not same:
+        return EndpointConfig(url, name, key, player.patience)
+    dialect = player.dialect if name == player.model else OPENAI
+    return replace(player, model=name, api_key=key, dialect=dialect)
 
 
 def shown_proposer(environ: Mapping[str, str] = os.environ) -> str:

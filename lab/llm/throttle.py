@@ -83,6 +83,11 @@ class Throttle:
         self._fell_s = self._answered_s = -inf
         self._pace = _Pace(patience)
 
+    @property
+    def answered(self) -> bool:
+        """Whether any call was answered."""
+        return self._answered_s > -inf
+
     async def make(self, attempt: Callable[[], Awaitable[T]], tokens: Callable[[T], int]) -> Done[T]:
         """Make one call, with as many attempts as allowed.
 
@@ -145,7 +150,7 @@ class Throttle:
 
     def _is_final(self, error: LabError) -> bool:
         """Whether a retry is useless: a bad request, or an address that never answered."""
-        never = self._answered_s == -inf
+        never = not self.answered
         return isinstance(error, RequestError) or (isinstance(error, UnreachableError) and never)
 
     def _given_up(self, error: CallError | UnreachableError, number: int, began_s: float) -> LabError:

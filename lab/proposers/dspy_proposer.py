@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.errors import LabError
 from lab.llm.client import Message, Model
+from lab.llm.sampling import SamplingParams
 from lab.proposers.briefing import Briefing, Rated
 from lab.proposers.proposal import ProposalRefusedError, rules
 from lab.proposers.writing import Texts, Write, ask
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 SHOWN_TEXTS = 2
 
 
-def make_write(model: Model) -> Write:
+def make_write(model: Model, sampling: SamplingParams) -> Write:
     """A function that writes one text with DSPy; importing it takes about 2 s."""
     import dspy
 
@@ -31,7 +32,7 @@ def make_write(model: Model) -> Write:
         rules: str = dspy.InputField()
         system: str = dspy.OutputField(desc="the new system text, whole, ready to be used")
 
-    lm = dspy.LM("lab", engine=_NoEngine(), async_engine=_Engine(model), cache=False, num_retries=0)
+    lm = dspy.LM("lab", engine=_NoEngine(), async_engine=_Engine(model, sampling), cache=False, num_retries=0)
     predict = dspy.Predict(Rewrite)
 
     async def write(briefing: Briefing, parent: Rated, _: int) -> Texts:
@@ -71,13 +72,13 @@ def _own(error: BaseException) -> LabError:
 class _Engine:
     """DSPy's interface to the lab's model."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, model: Model, sampling: SamplingParams) -> None:
+        self._model, self._sampling = model, sampling
 
     async def complete(self, request: "lm15.Request") -> "lm15.Response":
         from dspy import lm15
 
-        completion = await ask(self._model, _messages(request))
+        completion = await ask(self._model, _messages(request), self._sampling)
         usage = lm15.Usage(input_tokens=completion.prompt_tokens, output_tokens=completion.completion_tokens)
         message = lm15.Message.assistant(completion.text or " ")
         return lm15.Response(None, request.model, message, "stop", usage)

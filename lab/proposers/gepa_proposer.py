@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from lab.agent.episode import Episode
 from lab.llm.client import Message, Model
+from lab.llm.sampling import SamplingParams
 from lab.proposers.briefing import Briefing, Rated
 from lab.proposers.proposal import rules
 from lab.proposers.writing import PARENTS, Texts, Write, ask
@@ -19,7 +20,7 @@ Part = str
 Record = dict[str, str]
 
 
-def make_write(model: Model) -> Write:
+def make_write(model: Model, sampling: SamplingParams) -> Write:
     """A function that writes one text with GEPA's instruction proposal."""
     from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
 
@@ -34,7 +35,7 @@ def make_write(model: Model) -> Write:
                 "prompt_template": f"{Signature.default_prompt_template}\n\n{rules(text)}",
             }
         )
-        completion = await ask(model, [Message("user", str(prompt))])
+        completion = await ask(model, [Message("user", str(prompt))], sampling)
         found = Signature.output_extractor(completion.text.strip())["new_instruction"]
         if part == "system":
             return found, parent.template.turn

@@ -44,6 +44,13 @@ class Proposals:
     refused: tuple[str, ...] = ()
     duplicates: int = 0
 
+    def __str__(self) -> str:
+        """The results for people, with the reason for each refused text."""
+        names = ", ".join(text.name for text in self.accepted) or "none"
+        counts = f"{len(self.refused)} refused, {self.duplicates} duplicates"
+        reasons = (f"  refused: {reason}" for reason in self.refused)
+        return "\n".join([f"{names} join the race; {counts}.", *reasons])
+
 
 def accept(name: str, parent: PromptTemplate, system: str, turn: str) -> PromptTemplate:
     """The proposed texts as a template.

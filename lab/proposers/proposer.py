@@ -11,9 +11,10 @@ from typing import Literal, Protocol
 from lab.agent.template import PromptTemplate
 from lab.errors import BudgetError, CallError, EndpointError
 from lab.llm.client import Model
+from lab.llm.sampling import SamplingParams
 from lab.proposers.briefing import Briefing, Rated
 from lab.proposers.proposal import ProposalRefusedError, Proposals, accept, without_duplicates
-from lab.proposers.writing import PARENTS, Write
+from lab.proposers.writing import PARENTS, SAMPLING, Write
 
 
 class Proposer(Protocol):
@@ -73,10 +74,12 @@ class RoundProposer:
             return error.one_line
 
 
-def make_proposer(name: Literal["dspy", "gepa"], model: Model) -> Proposer:
+def make_proposer(
+    name: Literal["dspy", "gepa"], model: Model, sampling: SamplingParams = SAMPLING
+) -> Proposer:
     """The proposer `name`, asking `model`."""
     if name == "dspy":
         from lab.proposers.dspy_proposer import make_write
     else:
         from lab.proposers.gepa_proposer import make_write
-    return RoundProposer(name, lambda: make_write(model))
+    return RoundProposer(name, lambda: make_write(model, sampling))

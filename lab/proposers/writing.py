@@ -11,7 +11,7 @@ PARENTS = 3
 """Number of best texts from which new ones start, round-robin."""
 
 SAMPLING = SamplingParams(temperature=1.0, max_tokens=700)
-"""Sampling of a proposal: room for a long text, and variety."""
+"""Default sampling of a proposal: room for a long text, and variety."""
 
 Texts = tuple[str, str]
 """System and turn text."""
@@ -20,14 +20,18 @@ Write = Callable[[Briefing, Rated, int], Awaitable[Texts]]
 """Writes new texts from a rated one; the number is the proposal's place in its round."""
 
 
-async def ask(model: Model, messages: Sequence[Message]) -> Completion:
+async def ask(model: Model, messages: Sequence[Message], sampling: SamplingParams) -> Completion:
     """Ask the model for a complete answer.
 
     Raises:
-        ProposalRefusedError: The answer was cut off, so its text is incomplete.
+        ProposalRefusedError: The answer was cut off or only thinking, so its text is missing or incomplete.
     """
-    completion = await model.complete(messages, SAMPLING)
+    completion = await model.complete(messages, sampling)
+    if completion.only_thought:
+        why = f"all {sampling.max_tokens} tokens went to thinking"
+        do = "raise proposals.max_tokens, or set proposals.reasoning_effort"
+        raise ProposalRefusedError("A proposed text is missing.", why=f"{why}: {do}")
     if completion.finish_reason == "length":
-        why = f"it was cut off after {SAMPLING.max_tokens} tokens"
+        why = f"it was cut off after {sampling.max_tokens} tokens; raise proposals.max_tokens"
         raise ProposalRefusedError("A proposed text is incomplete.", why=why)
     return completion

@@ -20,6 +20,7 @@ from lab.stats.format import (
     p_text,
     price,
     setting_text,
+    token_notes,
 )
 from lab.verdict.verdict import estimate
 from lab.verdict.words import other_mean
@@ -52,7 +53,7 @@ def settings(story: Story) -> list[Row]:
     if story.chosen is None:
         return []
     base, own = (settings_of(one) for one in (story.experiment.baseline, story.chosen[1].candidate))
-    rows = [Row(name, setting_text(base[name]), setting_text(own[name])) for name in base]
+    rows = [Row(name, setting_text(base[name]), setting_text(own[name])) for name in {**base, **own}]
     return sorted(rows, key=lambda row: not row.differs)
 
 
@@ -96,7 +97,7 @@ def _figures(evaluation: Evaluation, confidence: float) -> dict[str, str]:
         "interval": interval(one) if one.n > 1 else "none",
         "n": str(one.n),
         "other": other_mean(evaluation),
-        "tokens": f"{evaluation.tokens:,.0f}",
+        "tokens": evaluation.tokens_text,
         "unusable": troubles_brief(evaluation.troubles),
     }
 
@@ -143,10 +144,11 @@ def cost_rows(story: Story) -> list[tuple[str, str]]:
     """The study's cost: names and amounts."""
     spent, ended = story.cost.spent, [play for play in story.plays if play.earned is not None]
     broken = len(story.plays) - len(ended)
+    noted = (spent.calls, spent.thinking_tokens, spent.estimated)
     rows = [
         ("model calls answered", f"{spent.calls:,}"),
         ("tokens in", f"{spent.prompt_tokens:,}"),
-        ("tokens out", f"{spent.completion_tokens:,}"),
+        ("tokens out", f"{spent.completion_tokens:,}{token_notes(*noted)}"),
         ("cost in dollars", _money(story)),
         ("working minutes", number(story.cost.minutes)),
         ("whole episodes", f"{len(ended):,}"),

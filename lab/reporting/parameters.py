@@ -64,7 +64,7 @@ def key(templates: Sequence[str]) -> str:
 
 
 def _settings(tried: Sequence[Trial]) -> list[str]:
-    return list(tried[0].candidate.settings) if tried else []
+    return list(dict.fromkeys(name for trial in tried for name in trial.candidate.settings))
 
 
 def _slice(name: str, tried: Sequence[Trial], story: Story) -> str:

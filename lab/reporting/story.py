@@ -215,7 +215,8 @@ def _cost(past: PastStudy) -> Cost:
     if outcome:
         spending = outcome.spending
         tokens = (spending.prompt_tokens, spending.completion_tokens)
-        spent = Spent(spending.calls, *tokens, spending.dollars, spending.unpriced)
+        money, notes = (spending.dollars, spending.unpriced), (spending.thinking_tokens, spending.estimated)
+        spent = Spent(spending.calls, *tokens, *money, spending.useless, *notes)
     else:
         prices = experiment.prices_of(past.model)
         other = experiment.proposals.prices if experiment.proposals and past.proposer else prices

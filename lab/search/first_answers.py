@@ -9,7 +9,7 @@ from math import isclose
 
 from lab.agent.episode import FailedEpisode
 from lab.agent.step import Step
-from lab.agent.troubles import Troubles, total, troubles_of
+from lab.agent.troubles import STILL_THINKING, Troubles, total, troubles_of
 from lab.environments.config import EnvironmentConfig
 from lab.errors import LabError
 from lab.llm.settings import ModelChoice
@@ -30,6 +30,7 @@ _SEE = "python -m lab.play baseline shows each answer"
 
 _DO = {
     "length": "raise task.max_tokens and baseline.max_tokens, or use a model that needs fewer tokens",
+    "thinking": 'raise max_tokens (of the task and of candidates), or set reasoning_effort = "low"',
     "empty": f"use another model or prompt; {_SEE}",
     "no_action": f"use a prompt or a model that writes the requested action; {_SEE}",
     "refused": f"change the prompt or [environment] to the actions that the environment accepts; {_SEE}",
@@ -144,6 +145,7 @@ def unusable(troubles: Troubles, model: ModelChoice, environment: EnvironmentCon
     if kind == "refused":
         return RefusedError(what, where=environment.shown, why=why, do=_DO[kind])
     do = _DO["length"] if why == "finish_reason=length" else _DO.get(kind, _DO["empty"])
+    do = _DO["thinking"] if STILL_THINKING in why else do
     return UnusableError(what, where=f"{model.name} at {model.shown}", why=why, do=do)
 
 

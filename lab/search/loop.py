@@ -7,7 +7,7 @@ reports what a killed one did not.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
@@ -129,6 +129,15 @@ class Search:
                 episode.close()
         if self.stopped_by is not None:
             self._study.hand_over(self.running)
+
+    def leave_out(self, names: Collection[str]) -> str:
+        """Choose without these settings from now on; returns what that changes, in words."""
+        free = [name for name in names if name in self.space.free]
+        if not free:
+            return ""
+        self._race.widen(self.space.without(free))
+        rest = ", ".join(self.space.free) or "nothing: all candidates are equal"
+        return f"This endpoint has no {', '.join(free)}, free in [space]. Searched is {rest}."
 
     def end(self) -> None:
         """End the search for good; running trials end with the episodes they have."""

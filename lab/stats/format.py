@@ -91,3 +91,16 @@ def setting_text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(repr, value)) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def token_notes(calls: int, thinking_tokens: int, estimated: int) -> str:
+    """Notes on a number of tokens, in parentheses; empty if there are none.
+
+    Args:
+        thinking_tokens: Number of the completion tokens that are thinking.
+        estimated: Number of calls whose tokens are estimates.
+    """
+    thought = f"{thinking_tokens:,} of them thinking" if thinking_tokens else ""
+    whose = "estimated" if estimated >= calls else f"estimated for {count(estimated, 'call')}"
+    notes = ", ".join(filter(None, [thought, whose if estimated else ""]))
+    return f" ({notes})" if notes else ""

@@ -81,7 +81,7 @@ class Nothing:
 def _request(messages: Sequence[Message], sampling: SamplingParams, schema: str) -> str:
     asked: dict[str, object] = {
         "messages": [vars(message) for message in messages],
-        "sampling": vars(sampling),
+        "sampling": sampling.as_table(),
     }
     if schema:
         asked["schema"] = schema

@@ -70,6 +70,9 @@ calls = sql.Table(
     sql.Column("completion_tokens", sql.Integer, nullable=False),
     sql.Column("latency_s", sql.Float, nullable=False),
     sql.Column("attempts", sql.Integer, nullable=False),
+    sql.Column("thinking", sql.JSON),  # as `text`; null without thinking, and in earlier versions
+    sql.Column("thinking_tokens", sql.Integer),
+    sql.Column("estimated", sql.Boolean),
 )
 
 failures = sql.Table(
@@ -236,6 +239,16 @@ class Store:
             if self.shared:
                 connection.execute(sql.schema.CreateSchema(SCHEMA, if_not_exists=True))
             _tables.create_all(connection)
+            self._add_columns(connection)
+
+    def _add_columns(self, connection: sql.Connection) -> None:
+        """Add the columns of calls that an earlier version did not have."""
+        found = sql.inspect(connection).get_columns(calls.name, SCHEMA if self.shared else None)
+        missing = {column.name for column in calls.columns} - {column["name"] for column in found}
+        where = f"{SCHEMA}.{calls.name}" if self.shared else calls.name
+        for name in sorted(missing):
+            kind = calls.columns[name].type.compile(connection.dialect)
+            connection.execute(sql.text(f"ALTER TABLE {where} ADD COLUMN {name} {kind}"))
 
 
 def refused(what: str, where: str, error: Exception, *, shared: bool) -> LabError:

@@ -10,7 +10,7 @@ import secrets
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sql
@@ -210,12 +210,8 @@ class Record:
             "at": time.time(),
             "worker": self.worker,
             "request": request,
-            "text": completion.text,
-            "finish_reason": completion.finish_reason,
-            "prompt_tokens": completion.prompt_tokens,
-            "completion_tokens": completion.completion_tokens,
-            "latency_s": completion.latency_s,
-            "attempts": completion.attempts,
+            **vars(completion),
+            "thinking": completion.thinking or sql.null(),
         }
         if self.store.shared:  # in a thread, because a server's answer takes time
             await asyncio.to_thread(self.store.insert, calls, row)
@@ -253,7 +249,11 @@ class Record:
         made, tokens_in, tokens_out = map(sum, zip(*sums, strict=True))
         unpriced, (_, (useless, *_)) = 0 if prices.known else made, sums
         dollars = prices.dollars(tokens_in, tokens_out)
-        return Spent(made, tokens_in, tokens_out, dollars, unpriced, useless)
+        thought = sql.func.coalesce(sql.func.sum(calls.c.thinking_tokens), 0)
+        guessed = sql.func.count(sql.case((calls.c.estimated, 1)))
+        mine = (calls.c.study == self.name, calls.c.worker != self.worker, of_kind)
+        more = map(int, self.store.rows(sql.select(thought, guessed).where(*mine))[0])
+        return Spent(made, tokens_in, tokens_out, dollars, unpriced, useless, *more)
 
     def _sums(self, table: sql.Table, of_kind: sql.ColumnElement[bool]) -> list[int]:
         """Number of rows by other processes, and the sums of their tokens, without implausible counts."""
@@ -286,4 +286,6 @@ class Record:
 
 def _completion(row: sql.Row[Any]) -> Completion:
     tokens = (count(row.prompt_tokens), count(row.completion_tokens))  # an older record may contain anything
-    return Completion(row.text, row.finish_reason, *tokens, row.latency_s, row.attempts)
+    said = Completion(row.text, row.finish_reason, *tokens, row.latency_s, row.attempts)
+    thought = (row.thinking or "", count(row.thinking_tokens))
+    return replace(said, thinking=thought[0], thinking_tokens=thought[1], estimated=bool(row.estimated))

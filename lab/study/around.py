@@ -12,6 +12,7 @@ import typer
 from lab.environments.config import choose_environment
 from lab.errors import ConfigError
 from lab.experiment.experiment import Experiment, load_experiment
+from lab.llm.dialect import OPENAI
 from lab.llm.settings import ModelChoice, choose_model, read_surroundings, shown_proposer
 from lab.stats.format import count
 from lab.storage.record import Record
@@ -64,6 +65,8 @@ def first_lines(study: Study, record: Record, before: str | None) -> Iterator[st
         yield f"No calls left ({limit}): judging the recorded episodes. To continue, raise the limit."
         return
     yield Plan(experiment, model, choose_environment(experiment.environment), shown_proposer()).short
+    if model.dialect != OPENAI:
+        yield f"Requests are: {model.dialect}."
 
 
 @contextmanager

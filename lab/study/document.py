@@ -19,7 +19,7 @@ from lab.agent.template import PromptTemplate
 from lab.errors import ConfigError, LabError
 from lab.experiment.experiment import Experiment, Source, read_experiment
 from lab.experiment.space import Choices, Dimension, Range, Space
-from lab.llm.settings import ModelChoice
+from lab.llm.settings import ModelChoice, choose_model
 
 FORMAT = 4
 """Version of the document format; a study in another version cannot resume."""
@@ -170,7 +170,8 @@ def _kept(document: StudyDocument, root: Path) -> Kept:
     source = Source(**document.source, templates=templates, code=document.episodes["code"])
     experiment = read_experiment(source, root)
     model, proposer = document.episodes["model"], document.effort["proposals"]["model"]
-    return Kept(experiment, ModelChoice(str(model["endpoint"]), str(model["name"])), str(proposer))
+    environ = {"API_BASE_URL": str(model["endpoint"]), "MODEL_NAME": str(model["name"])}
+    return Kept(experiment, choose_model(experiment.model, environ), str(proposer))
 
 
 def may_become(before: StudyDocument, now: StudyDocument, reached: Reached) -> bool:

@@ -14,6 +14,7 @@ from lab.errors import BudgetError, LabError
 from lab.experiment.budget import Metered, Spending, out_of_budget
 from lab.experiment.experiment import Experiment
 from lab.llm.client import Endpoint, Model
+from lab.llm.dialect import Dialect
 from lab.llm.launch import OpeningModel, open_endpoint
 from lab.llm.settings import ModelChoice, proposer_endpoint
 from lab.proposers.proposer import Proposer, make_proposer
@@ -36,6 +37,7 @@ class PartsOf:
 
     Attributes:
         on_failure: Called with the error of every failed attempt, and whether a separate proposer made it.
+        on_dialect: Called with the endpoint's changed dialect, and the refusal that changed it.
         say: Called with a sentence for people when the environment's server makes episodes wait.
     """
 
@@ -44,6 +46,7 @@ class PartsOf:
     record: Record
     spending: Spending
     on_failure: Callable[[LabError, bool], None]
+    on_dialect: Callable[[Dialect, str], None]
     say: Callable[[str], None]
 
     @asynccontextmanager
@@ -59,6 +62,7 @@ class PartsOf:
                 yield Parts(environment, Nothing(self._no_budget), None)
                 return
             endpoint = await stack.enter_async_context(open_endpoint(opening, self.experiment.patience))
+            endpoint.learning.on_change = self.on_dialect
             model = Metered(endpoint, self.spending, self.experiment.prices_of(self.model))
             model.watch(endpoint.throttle, lambda error: self.on_failure(error, False))
             yield Parts(environment, model, await self._proposer(stack, endpoint, model))
@@ -80,7 +84,8 @@ class PartsOf:
             theirs = Metered(other, self.spending, proposals.prices)
             theirs.watch(other.throttle, lambda error: self.on_failure(error, True))
             model = theirs
-        return make_proposer(proposals.proposer, Recorded(model, self.record, PROPOSALS))
+        sampling = proposals.sampling(embedded=self.model.embedded and config == endpoint.config)
+        return make_proposer(proposals.proposer, Recorded(model, self.record, PROPOSALS), sampling)
 
     def _no_budget(self) -> BudgetError:
         return out_of_budget(self.spending.nearest_limit)

@@ -18,7 +18,6 @@ from lab.experiment.budget import FREE, Prices
 from lab.experiment.experiment import Experiment
 from lab.experiment.space import with_settings
 from lab.llm.settings import ModelChoice
-from lab.proposers.writing import SAMPLING
 from lab.stats.format import count
 
 LETTERS = 4
@@ -123,7 +122,14 @@ class Plan:
     @property
     def _tokens_out(self) -> float:
         played = (self._calls - self._proposed) * self._longest
-        return min(played + self._proposed * SAMPLING.max_tokens, self.experiment.budget.tokens)
+        return min(played + self._proposed * self._longest_proposal, self.experiment.budget.tokens)
+
+    @property
+    def _longest_proposal(self) -> int:
+        """Tokens of the longest text of a proposer."""
+        proposals = self.experiment.proposals
+        embedded = self.model.embedded and not self.proposer
+        return proposals.sampling(embedded=embedded).max_tokens if proposals else 0
 
     @property
     def _tokens_in(self) -> tuple[float, float]:
@@ -171,7 +177,7 @@ class Plan:
         each = round(self._tokens_in[1])
         played = int(self._calls) - self._proposed
         return prices.dollars(played * each, played * self._longest) + others.dollars(
-            self._proposed * each, self._proposed * SAMPLING.max_tokens
+            self._proposed * each, self._proposed * self._longest_proposal
         )
 
     def _texts(self) -> dict[str, Candidate]:

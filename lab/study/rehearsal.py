@@ -1,10 +1,11 @@
-"""A Rehearsal: the first two steps of an episode, played with the baseline's prompt as in a study.
+"""A Rehearsal: the calls of a study, before it makes them.
 
-It owns playing and describing them; the doctor reports the result.
+It owns the choice of calls: each free sampling setting at both ends, then the first two steps of an episode
+with the baseline's prompt. The doctor reports the result.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -15,8 +16,12 @@ from lab.agent.troubles import troubles_of
 from lab.environments.config import choose_environment
 from lab.environments.environment import Session
 from lab.experiment.experiment import Experiment
+from lab.experiment.space import with_settings
+from lab.llm.client import Message
+from lab.llm.dialect import Dialect
 from lab.llm.launch import open_endpoint, opening_model
-from lab.llm.settings import ModelChoice, choose_model
+from lab.llm.sampling import UNLISTED, SamplingParams
+from lab.llm.settings import ModelChoice
 from lab.search.first_answers import unusable
 from lab.search.trouble_words import TROUBLES
 from lab.stats.format import number
@@ -27,24 +32,62 @@ LONGEST = 40
 """Maximum characters of an action that are shown."""
 
 
+OnDialect = Callable[[Dialect, str], None]
+"""Called when the endpoint's dialect turns out to be another, with the reason."""
+
+ASK = [Message("system", "This is a test of the connection."), Message("user", "Say: ok.")]
+
+ANSWER_S = 60.0
+"""Time limit of an answer to it, in seconds: some endpoints load the model first."""
+
+
+def ends(experiment: Experiment) -> list[SamplingParams]:
+    """The start's sampling parameters, with all free ones at their first ends, then at their next ones."""
+    space, start = experiment.space, experiment.space.start
+    known = (*start.sampling.settings, *UNLISTED, "stop")
+    sampling = {name: one for name, one in space.free.items() if name in known}
+    several = max((len(one.ends) for one in sampling.values()), default=1)
+    settings = (
+        {name: one.ends[place % len(one.ends)] for name, one in sampling.items()} for place in range(several)
+    )
+    return [with_settings(start, one, space.templates, space.demonstrations).sampling for one in settings]
+
+
+async def try_ends(experiment: Experiment, model: ModelChoice, on_dialect: OnDialect) -> float:
+    """Call the model with each of `ends`; returns the seconds of the first answer.
+
+    Raises:
+        LabError: A call failed.
+    """
+    patience = replace(experiment.patience, attempts=1, timeout_s=ANSWER_S, whole_s=ANSWER_S)
+    with opening_model(model, os.environ) as opening:
+        async with open_endpoint(opening, patience) as endpoint:
+            endpoint.learning.on_change = on_dialect
+            answers = [await endpoint.complete(ASK, sampling) for sampling in ends(experiment)]
+    return answers[0].latency_s
+
+
 class _EnoughError(Exception):
     """Ends an episode after its first steps."""
 
 
-async def rehearse(experiment: Experiment, session: Session) -> str:
+async def rehearse(
+    experiment: Experiment, model: ModelChoice, session: Session, on_dialect: OnDialect
+) -> str:
     """Play two steps, and describe each; an embedded model is started for it.
 
     Raises:
         LabError: Model or environment failed, or none of the answers could be used.
     """
-    model = choose_model(experiment.model)
-    steps = await _played(experiment, model, session)
+    steps = await _played(experiment, model, session, on_dialect)
     if (troubles := troubles_of(steps)).unusable:
         raise unusable(troubles, model, choose_environment(experiment.environment))
     return "; ".join(map(_described, steps))
 
 
-async def _played(experiment: Experiment, model: ModelChoice, session: Session) -> Sequence[Step]:
+async def _played(
+    experiment: Experiment, model: ModelChoice, session: Session, on_dialect: OnDialect
+) -> Sequence[Step]:
     steps = list[Step]()
 
     def on_step(step: Step) -> None:
@@ -55,6 +98,7 @@ async def _played(experiment: Experiment, model: ModelChoice, session: Session) 
     patience = replace(experiment.patience, attempts=1)
     with opening_model(model, os.environ) as opening:
         async with open_endpoint(opening, patience) as endpoint:
+            endpoint.learning.on_change = on_dialect
             agent = Agent(experiment.baseline, endpoint, experiment.task)
             with suppress(_EnoughError):
                 await play(agent, session, experiment.seed, on_step=on_step)

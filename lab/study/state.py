@@ -5,13 +5,14 @@ this value, so that all agree.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.errors import LabError
 from lab.experiment.budget import Spending
 from lab.experiment.experiment import Experiment
+from lab.llm.dialect import Dialect
 from lab.llm.settings import ModelChoice, shown_proposer
 from lab.search.first_answers import read_stopped
 from lab.search.headroom import Headroom
@@ -68,6 +69,12 @@ def read_state(experiment: Experiment, record: Record, trials: StudyTrials) -> S
         judged=Judged(**judged) if judged else None,
         stopped=read_stopped(search),
     )
+
+
+def as_learnt(model: ModelChoice, trials: StudyTrials) -> ModelChoice:
+    """Return a study's model with the dialect that its endpoint was found to have."""
+    table = trials.search.fact("dialect")
+    return model if table is None else replace(model, dialect=Dialect.from_table(table))
 
 
 def _verdict(

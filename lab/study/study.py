@@ -9,7 +9,7 @@ import asyncio
 import gc
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 from lab.agent.evaluation import Evaluation, Trial
@@ -18,6 +18,7 @@ from lab.environments.environment import Environment
 from lab.errors import BudgetError, LabError
 from lab.experiment.experiment import Experiment
 from lab.llm.client import Model
+from lab.llm.dialect import Dialect, changed
 from lab.llm.launch import OpeningModel
 from lab.llm.settings import ModelChoice
 from lab.proposers.proposal import Proposals
@@ -32,7 +33,7 @@ from lab.storage.record import Record
 from lab.storage.trials import StudyTrials
 from lab.study.parts import PartsOf
 from lab.study.past_study import PastStudy, read_study
-from lab.study.state import spending_of
+from lab.study.state import as_learnt, spending_of
 from lab.study.unseen import Unseen
 from lab.tracking.tracker import Tracker
 from lab.verdict.outcome import Judged
@@ -57,8 +58,8 @@ class Study:
         view: ProgressView,
         tracker: Tracker,
     ) -> None:
-        self.experiment, self.model, self._record, self._trials = experiment, model, record, trials
-        self._view, self._tracker = view, tracker
+        self.experiment, self.model = experiment, as_learnt(model, trials)
+        self._record, self._trials, self._view, self._tracker = record, trials, view, tracker
         self.interrupted = False
         self._searching: asyncio.Task[None] | None = None
         self._search: Search | None = None
@@ -87,7 +88,7 @@ class Study:
             LabError: Endpoint, environment or disk failed, or the budget ended before a candidate had played.
         """
         known = (self.experiment, self.model, self._record, self.spending)
-        parts_of = PartsOf(*known, self._on_failure, self._view.say)
+        parts_of = PartsOf(*known, self._on_failure, self._on_dialect, self._view.say)
         async with parts_of.opened(opening) as parts:
             if not self._record.store.shared:
                 self._lead()
@@ -102,6 +103,7 @@ class Study:
                 self._record,
                 self._trials.search,
             )
+            self._leave_out(self.model.dialect)
             unseen = Unseen(self.experiment, player, self._record, self._trials, self._announce)
             title = f"{self._record.name} on {self.model.name} at {self.model.shown}"
             watched = Watched(title, self.spending, lambda: search.trials, self.experiment.search.episodes)
@@ -270,15 +272,23 @@ class Study:
         self._record.keep_failure(error, proposals=proposals)
         self._view.failed(error)
 
+    def _on_dialect(self, dialect: Dialect, why: str) -> None:
+        self.model = replace(self.model, dialect=dialect)
+        self._trials.search.state_fact("dialect", dialect.as_table())
+        self._view.say(changed(dialect, why))
+        self._leave_out(dialect)
+
+    def _leave_out(self, dialect: Dialect) -> None:
+        if self._search and (said := self._search.leave_out(dialect.omit)):
+            self._view.say(said)
+
     def _on_headroom(self, headroom: Headroom) -> None:
         self._view.phase("search")
         self._view.say(str(headroom))
         self._tracker.headroom(headroom)
 
     def _on_proposals(self, number: int, proposals: Proposals) -> None:
-        names = ", ".join(text.name for text in proposals.accepted) or "none"
-        refused = f"{len(proposals.refused)} refused, {proposals.duplicates} duplicates"
-        self._view.say(f"Round {number} of proposals: {names} join the race; {refused}.")
+        self._view.say(f"Round {number} of proposals: {proposals}")
         self._tracker.proposals(number, proposals)
 
 

@@ -21,6 +21,7 @@ from lab.environments.config import choose_environment
 from lab.environments.environment import Environment, Session, open_environment
 from lab.errors import LabError
 from lab.llm.client import Endpoint
+from lab.llm.dialect import changed
 from lab.llm.launch import open_endpoint, opening_model
 from lab.llm.settings import ModelChoice
 from lab.llm.throttle import Patience
@@ -112,6 +113,7 @@ class _Stage:
         where = choose_environment(self.appearance.frozen.environment)
         environment = await with_all(open_environment(where, self.appearance.root))
         endpoint = await with_all(open_endpoint(opening, PATIENCE))
+        endpoint.learning.on_change = lambda dialect, why: say(f"Note: {changed(dialect, why)}")
         await with_all(self._session)
         return environment, endpoint
 

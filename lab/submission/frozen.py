@@ -5,7 +5,7 @@ before START is printed, so only the standard library is used.
 """
 
 import tomllib
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -15,6 +15,8 @@ from lab.agent.task import Setup, Task
 from lab.environments.config import EnvironmentConfig
 from lab.errors import ConfigError, FrozenPromptError, unknown_key
 from lab.files import place, read_bounded
+from lab.llm.dialect import Dialect
+from lab.llm.settings import ModelChoice, check_headers
 
 FORMAT = 3
 
@@ -29,10 +31,33 @@ BEST = Path("prompts/best.toml")
 
 @dataclass(frozen=True)
 class FrozenModel:
-    """The model it was tuned on: a base URL (without credentials) or `embedded`, and the name."""
+    """The model it was tuned on: a base URL (without credentials) or `embedded`, and the name.
+
+    Attributes:
+        dialect: What its requests may hold, where that is not as OpenAI's; see `lab.llm.dialect.Dialect`.
+        headers: Headers of its requests; values `env:NAME` stand for variables.
+    """
 
     endpoint: str
     name: str
+    dialect: dict[str, Any] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: ModelChoice) -> "FrozenModel":
+        """The model of a study, as the file has it."""
+        return cls(model.shown, model.name, model.dialect.as_table(), dict(model.headers))
+
+    @property
+    def choice(self) -> ModelChoice:
+        """The model, to be called.
+
+        Raises:
+            ConfigError: The dialect or a header is invalid.
+        """
+        check_headers(self.headers, "model.headers")
+        dialect = Dialect.from_table(self.dialect, "model.dialect")
+        return ModelChoice(self.endpoint, self.name, dialect, tuple(self.headers.items()))
 
 
 @dataclass(frozen=True)
@@ -104,6 +129,8 @@ class Provenance:
         calls, prompt_tokens, completion_tokens, minutes, dollars: Cost of the whole study.
         versions: `name version` of the relevant packages.
         dollars: Cost in dollars; None if a price is unknown.
+        thinking_tokens: Number of the completion tokens that are thinking; None for none.
+        estimated_calls: Number of calls whose tokens are estimates; None for none.
     """
 
     created: str
@@ -116,6 +143,8 @@ class Provenance:
     minutes: float
     versions: list[str]
     dollars: float | None = None
+    thinking_tokens: int | None = None
+    estimated_calls: int | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +169,7 @@ class FrozenPrompt:
             "environment": self.environment.as_table(),
             "task": task,
             **({"tasks": tasks} if tasks else {}),
-            "model": asdict(self.model),
+            "model": {k: one for k, one in asdict(self.model).items() if one != {}},
             "evidence": {k: one for k, one in asdict(self.evidence).items() if one not in ("", None)},
             "provenance": {k: one for k, one in asdict(self.provenance).items() if one is not None},
         }
@@ -200,6 +229,8 @@ def _from_table(table: dict[str, Any]) -> FrozenPrompt:
     for name in table:
         if name not in known:
             raise unknown_key(name, known, where=name)
+    model = _record(FrozenModel, table["model"], "model")
+    _ = model.choice  # a damaged dialect is found here
     return FrozenPrompt(
         Candidate.from_table(table["candidate"]),
         _record(EnvironmentConfig, table["environment"], "environment"),
@@ -207,7 +238,7 @@ def _from_table(table: dict[str, Any]) -> FrozenPrompt:
             _record(Task, table["task"], "task"),
             tasks=tuple(_record(Setup, one, "tasks") for one in table.get("tasks", ())),
         ),
-        _record(FrozenModel, table["model"], "model"),
+        model,
         _record(Evidence, table["evidence"], "evidence"),
         _record(Provenance, table["provenance"], "provenance"),
     )

@@ -8,7 +8,7 @@ import re
 from lab.agent.evaluation import trial_name
 from lab.errors import plain
 from lab.experiment.experiment import Experiment
-from lab.stats.format import price
+from lab.stats.format import price, token_notes
 from lab.submission.frozen import FrozenPrompt
 from lab.tracking.metrics import cut
 from lab.verdict.words import claim, evidence_rows
@@ -52,7 +52,7 @@ def _figures(frozen: FrozenPrompt) -> str:
     rows = [
         f"| | frozen, {_name(frozen)} | baseline |",
         "|---|---|---|",
-        *(f"| {' | '.join(row)} |" for row in evidence_rows(evidence)),
+        *(f"| {' | '.join(row)} |" for row in evidence_rows(frozen)),
     ]
     troubles = {"frozen": evidence.frozen_troubles, "baseline": evidence.baseline_troubles}
     told = [_block(f"{name}: {text}") for name, text in troubles.items() if text]
@@ -62,8 +62,9 @@ def _figures(frozen: FrozenPrompt) -> str:
 def _settings(experiment: Experiment, frozen: FrozenPrompt) -> str:
     """The settings, those that differ from the baseline's first."""
     ours, theirs = frozen.candidate.settings, experiment.baseline.settings
-    changed = [name for name in ours if ours[name] != theirs[name]]
-    same = ", ".join(f"{name} {ours[name]}" for name in ours if name not in changed)
+    names = {**ours, **theirs}
+    changed = [name for name in names if ours[name] != theirs[name]]
+    same = ", ".join(f"{name} {ours[name]}" for name in names if name not in changed)
     rows = [f"| {name} | {ours[name]} | {theirs[name]} |" for name in changed]
     table = ["| setting | frozen | baseline |", "|---|---|---|", *rows, ""] if rows else []
     return "\n".join([*table, f"As in the baseline: {same}."])
@@ -71,8 +72,9 @@ def _settings(experiment: Experiment, frozen: FrozenPrompt) -> str:
 
 def _cost(frozen: FrozenPrompt) -> str:
     cost = frozen.provenance
+    notes = token_notes(cost.calls, cost.thinking_tokens or 0, cost.estimated_calls or 0)
     return (
-        f"{cost.calls:,} calls, {cost.prompt_tokens:,} tokens in, {cost.completion_tokens:,} out,"
+        f"{cost.calls:,} calls, {cost.prompt_tokens:,} tokens in, {cost.completion_tokens:,} out{notes},"
         f" {price(cost.dollars)}, {cost.minutes:.1f} minutes,"
         f" on {plain(frozen.model.name)} at {plain(frozen.model.endpoint)}."
     )

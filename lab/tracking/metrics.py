@@ -93,6 +93,8 @@ def outcome_figures(frozen: FrozenPrompt) -> dict[str, float]:
         "calls": cost.calls,
         "tokens_in": cost.prompt_tokens,
         "tokens_out": cost.completion_tokens,
+        **({"tokens_thinking": cost.thinking_tokens} if cost.thinking_tokens else {}),
+        **({"calls_estimated": cost.estimated_calls} if cost.estimated_calls else {}),
         "minutes": cost.minutes,
     }
     return figures if cost.dollars is None else {**figures, "dollars": cost.dollars}

@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lab.agent.candidate import Candidate
@@ -193,6 +193,8 @@ class _Writer:
             "mlflow.chat.tokenUsage": usage,
             "mlflow.message.format": "openai",
             "attempts": completion.attempts,
+            **({"thinking_tokens": completion.thinking_tokens} if completion.thinking_tokens else {}),
+            **({"tokens_estimated": True} if completion.estimated else {}),
         }
         return {**attributes, **self._costs(tokens_in, tokens_out)}
 
@@ -260,11 +262,13 @@ def _request(candidate: Candidate, task: Task, episode: Episode, step: Step) -> 
     """The request as sent, in the API's form, without the model."""
     messages = chat(candidate, task, episode.start, episode.steps[: step.number - 1])
     shown = [{"role": message.role, "content": _shown(message.content)} for message in messages]
-    return {"messages": shown, **asdict(candidate.sampling)}
+    return {"messages": shown, **candidate.sampling.as_table()}
 
 
 def _response(completion: Completion) -> dict[str, object]:
     message = {"role": "assistant", "content": _shown(completion.text)}
+    if completion.thinking:
+        message["reasoning_content"] = _shown(completion.thinking)
     return {"choices": [{"index": 0, "message": message, "finish_reason": completion.finish_reason}]}
 
 

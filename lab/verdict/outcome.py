@@ -79,8 +79,10 @@ class StudyResult(ABC):
             minutes=round(self.judged.minutes, 1),
             versions=[f"{name} {version(name)}" for name in PACKAGES],
             dollars=None if spent.unpriced else round(spent.dollars, 4),
+            thinking_tokens=spent.thinking_tokens or None,
+            estimated_calls=spent.estimated or None,
         )
-        model = FrozenModel(self.model.shown, self.model.name)
+        model = FrozenModel.of(self.model)
         environment, task = self.experiment.environment, self.experiment.task
         return FrozenPrompt(candidate, environment, task, model, self.evidence, provenance)
 

@@ -89,7 +89,11 @@ def _study(study: StudyResult) -> dict[str, Any]:
         "format": FORMAT,
         "study": study.study,
         "experiment": study.experiment.name,
-        "model": {"endpoint": study.model.shown, "name": study.model.name},
+        "model": {
+            "endpoint": study.model.shown,
+            "name": study.model.name,
+            "dialect": study.model.dialect.as_table(),
+        },
     }
 
 
@@ -173,6 +177,8 @@ def _cost(outcome: Outcome) -> dict[str, Any]:
         "episodes": spent.episodes,
         "prompt_tokens": spent.prompt_tokens,
         "completion_tokens": spent.completion_tokens,
+        "thinking_tokens": spent.thinking_tokens,
+        "estimated_calls": spent.estimated,
         "dollars": None if spent.unpriced else spent.dollars,
         "minutes": outcome.judged.minutes,
     }

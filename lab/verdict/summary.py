@@ -11,7 +11,7 @@ from statistics import fmean
 from lab.agent.evaluation import Evaluation
 from lab.agent.task import OTHER
 from lab.search.trouble_words import troubles_text
-from lab.stats.format import count, estimate_text, number, percent, recorded
+from lab.stats.format import count, estimate_text, number, percent, recorded, token_notes
 from lab.submission.frozen import BEST
 from lab.verdict.outcome import Outcome
 from lab.verdict.unvalidated import Unvalidated
@@ -121,11 +121,12 @@ def _mean(evaluation: Evaluation, task: str) -> str:
 def _cost_lines(outcome: Outcome) -> list[str]:
     verdict, spent = outcome.verdict, outcome.spending
     dollars = f", {spent.money}" if spent.dollars or spent.unpriced else ""
+    notes = token_notes(spent.calls, spent.thinking_tokens, spent.estimated)
     frozen, baseline = (other_mean(one) for one in (verdict.frozen, verdict.baseline))
     lines = [
         f"Mean {OTHER[verdict.measure]} {frozen}, baseline {baseline}.",
         f"Cost: {spent.calls:,} calls in {spent.episodes} whole episodes, {spent.prompt_tokens:,} tokens in,"
-        f" {spent.completion_tokens:,} out{dollars}, {outcome.judged.minutes:.1f} minutes.",
+        f" {spent.completion_tokens:,} out{notes}{dollars}, {outcome.judged.minutes:.1f} minutes.",
     ]
     if outcome.failures:
         told = ", ".join(f"{times} x {what.rstrip('.')}" for what, times in outcome.failures.items())

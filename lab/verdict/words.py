@@ -85,15 +85,17 @@ def finalist_figures(verdict: Verdict, one: Compared) -> str:
     return figures(verdict.value(one.unseen), one.difference, verdict.confidence, one.p_value)
 
 
-def evidence_rows(evidence: Evidence) -> list[tuple[str, str, str]]:
+def evidence_rows(frozen: FrozenPrompt) -> list[tuple[str, str, str]]:
     """A table of the evidence: in each row a figure's name, the frozen candidate's and the baseline's."""
-    frozen, baseline = (
+    evidence = frozen.evidence
+    ours, theirs = (
         f"{recorded(mean, ends, evidence.episodes)}, n = {evidence.episodes}"
         for mean, ends in (
             (evidence.frozen_mean, evidence.frozen_interval),
             (evidence.baseline_mean, evidence.baseline_interval),
         )
     )
+    mark = " (estimated)" if frozen.provenance.estimated_calls else ""
     other: Measure = "return" if evidence.judged == "score" else "score"
     values = (
         (evidence.frozen_return, evidence.baseline_return)
@@ -101,9 +103,9 @@ def evidence_rows(evidence: Evidence) -> list[tuple[str, str, str]]:
         else (evidence.frozen_score, evidence.baseline_score)
     )
     return [
-        (f"mean {evidence.judged}, {percent(evidence.confidence)} interval", frozen, baseline),
+        (f"mean {evidence.judged}, {percent(evidence.confidence)} interval", ours, theirs),
         (f"mean {other}", measure_text(other, values[0]), measure_text(other, values[1])),
-        ("tokens per episode", f"{evidence.frozen_tokens:,.0f}", f"{evidence.baseline_tokens:,.0f}"),
+        (f"tokens per episode{mark}", f"{evidence.frozen_tokens:,.0f}", f"{evidence.baseline_tokens:,.0f}"),
     ]
 
 

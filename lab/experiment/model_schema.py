@@ -1,0 +1,67 @@
+"""The table `[model]` of an experiment file: its keys, and the model that it chooses.
+
+It owns what may stand in the file of an endpoint: no credentials, only names of variables that hold them.
+"""
+
+import re
+from math import inf
+from typing import Any
+
+from pydantic import Field
+
+from lab.errors import ConfigError
+from lab.experiment.environment_schema import Table, refuse_credentials
+from lab.llm.dialect import Dialect
+from lab.llm.settings import VARIABLE, ModelChoice, check_headers
+from lab.llm.throttle import Patience
+
+_SECRET = re.compile(r"auth|key|token|secret|cookie|pass", re.IGNORECASE)
+"""Headers that hold credentials."""
+
+
+class ModelTable(Table):
+    """`[model]`: `endpoint` is a base URL or "embedded"; `API_BASE_URL` and `MODEL_NAME` override it.
+
+    Attributes:
+        dollars_in, dollars_out: Prices of a million prompt and completion tokens; unknown if not set.
+        headers: Headers of each request; `env:NAME` stands for a variable.
+        dialect: What requests may hold; see `lab.llm.dialect.Dialect`.
+        timeout_s, attempts, whole_s, requests_per_minute, tokens_per_minute: See `lab.llm.throttle.Patience`.
+    """
+
+    endpoint: str
+    name: str
+    dollars_in: float | None = Field(default=None, ge=0)
+    dollars_out: float | None = Field(default=None, ge=0)
+    headers: dict[str, str] = Field(default={})
+    dialect: dict[str, Any] = Field(default={})
+    timeout_s: float = Field(default=Patience.timeout_s, gt=0)
+    attempts: int = Field(default=Patience.attempts, ge=1)
+    whole_s: float = Field(default=Patience.whole_s, gt=0)
+    requests_per_minute: float = Field(default=inf, gt=0)
+    tokens_per_minute: float = Field(default=inf, gt=0)
+
+    @property
+    def patience(self) -> Patience:
+        """Limits on calls to this endpoint."""
+        return Patience(
+            self.timeout_s, self.attempts, self.whole_s, self.requests_per_minute, self.tokens_per_minute
+        )
+
+
+def read_model(table: ModelTable) -> ModelChoice:
+    """The model that a table chooses.
+
+    Raises:
+        ConfigError: A header or the dialect is invalid, or credentials stand in the file.
+    """
+    url = table.endpoint.strip()
+    refuse_credentials(url, "model.endpoint", "API_BASE_URL")
+    check_headers(table.headers, "model.headers")
+    for name, value in table.headers.items():
+        if _SECRET.search(name) and not value.startswith(VARIABLE):
+            do = f'use "{VARIABLE}NAME", and set the variable NAME in the environment or in .env'
+            where = f"model.headers.{name}"
+            raise ConfigError("An experiment file must not contain a key.", where=where, do=do)
+    headers = tuple((name.lower(), value) for name, value in table.headers.items())
+    return ModelChoice(url, table.name, Dialect.from_table(table.dialect, "model.dialect"), headers)
