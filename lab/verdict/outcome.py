@@ -110,7 +110,9 @@ class Outcome(StudyResult):
 
     @property
     def alike(self) -> float | None:
-        """The return of every episode, in reward, if all are the same; else None."""
+        """The return of every episode, in reward, if all are the same and nothing else decides; else None."""
+        if self.experiment.task.own_score and self.experiment.objective.maximise == "score":
+            return None
         unseen = [*(one.unseen for one in self.verdict.confirmed), *self.verdict.holdout.values()]
         played = [*(trial.evaluation for trial in self.trials), *unseen]
         returns = {round(value, 9) for one in played for value in one.returns.values()}
