@@ -107,15 +107,15 @@ _NAMES = {
 }
 """Patterns of the features that endpoints call by several names."""
 
-_REFUSING = re.compile(
+_REFUSING = (
     r"support|unknown|unrecogni|unexpected|not (?:permitted|allowed|enabled|available|implemented)"
     r"|extra_forbidden|deprecated|only the default|failed to|alternat|argument|parameter"
 )
-_OF_VALUE = re.compile(
+_OF_VALUE = (
     r"must be|at most|at least|less than|greater than|between|range|maximum|minimum|[<>]=?"
     r"|too (?:large|small|high|low)"
 )
-_WHOLLY = re.compile(r"unsupported_parameter|not support|extra_forbidden")
+_WHOLLY = r"unsupported_parameter|not support|extra_forbidden"
 
 
 def learnt(
@@ -149,7 +149,7 @@ def changed(dialect: Dialect, why: str) -> str:
 
 def is_of_value(told: Refusal) -> bool:
     """Whether a refusal is about a value that is out of range, and not about the parameter itself."""
-    return bool(_OF_VALUE.search(told.words)) and not _WHOLLY.search(told.words)
+    return bool(re.search(_OF_VALUE, told.words)) and not re.search(_WHOLLY, told.words)
 
 
 def plainer(dialect: Dialect, features: Collection[str], told: Refusal) -> Iterator[Dialect]:
@@ -172,7 +172,7 @@ def plainer(dialect: Dialect, features: Collection[str], told: Refusal) -> Itera
 def _named(features: Collection[str], told: Refusal) -> str | None:
     """The feature that a refusal is about: the one of its `param`, else the first in its words."""
     words = told.words
-    if is_of_value(told) or not (_REFUSING.search(words) or told.param):
+    if is_of_value(told) or not (re.search(_REFUSING, words) or told.param):
         return None
     for text in filter(None, (told.param, words)):
         places = {

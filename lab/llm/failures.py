@@ -34,26 +34,24 @@ BUSY = (429, 503, 529)
 
 REFUSED = (400, 413, 422)
 TOO_SLOW = (408, 504)
-_UNKNOWN_MODEL = re.compile(
+_UNKNOWN_MODEL = (
     r"model_not_found|model_not_supported|deployment_not_found|unknown model|not supported by any provider"
     r"|\bmodel\b.{0,100}?(?:not found|not exist|is not available|not loaded|invalid model)|no such model"
 )
 """Words of endpoints about a model that they do not have."""
 
-_WRONG_KEY = re.compile(
-    r"api.?key (?:is )?(?:not valid|invalid|expired)|invalid.{0,20}api.?key|api_key_invalid"
-)
+_WRONG_KEY = r"api.?key (?:is )?(?:not valid|invalid|expired)|invalid.{0,20}api.?key|api_key_invalid"
 """Words of endpoints that answer 400 to a wrong key."""
 
-_TOO_LONG = re.compile(
+_TOO_LONG = (
     r"context_length_exceeded|context.?(?:length|window|size)|too many tokens"
     r"|tokens?\b.{0,40}must be (?:at most|less|below|<)"
 )
-_FILTERED = re.compile(
+_FILTERED = (
     r"content.?(?:filter|policy)|content management policy|moderat|flagged|safety (?:system|policy|filter)"
 )
-_USED_UP = re.compile(r"insufficient_quota|insufficient (?:funds|credits?|balance)|credit balance is too low")
-_LATER = re.compile(r"(?:again|retry|wait|reset).{0,20}?(\d+(?:\.\d+)?)\s*(ms|s|sec|m)?\b")
+_USED_UP = r"insufficient_quota|insufficient (?:funds|credits?|balance)|credit balance is too low"
+_LATER = r"(?:again|retry|wait|reset).{0,20}?(\d+(?:\.\d+)?)\s*(ms|s|sec|m)?\b"
 """A wait in words, and its unit."""
 
 LONGEST_SAID_S = 120.0
@@ -79,7 +77,7 @@ def told(error: Exception, where: str) -> EndpointError | CallError:
 
 def no_such_model(refusal: Refusal) -> bool:
     """Whether the endpoint says that it does not have the model."""
-    return refusal.status in (*REFUSED, *NOT_FOUND) and bool(_UNKNOWN_MODEL.search(refusal.words))
+    return refusal.status in (*REFUSED, *NOT_FOUND) and bool(re.search(_UNKNOWN_MODEL, refusal.words))
 
 
 def is_clear(error: LabError) -> bool:
@@ -148,7 +146,7 @@ def _bounded(wait_s: float) -> float:
 
 def _said_s(words: str) -> float:
     """Seconds to wait by the words of an error, such as "try again in 2s"; 0 without any."""
-    found = _LATER.search(words)
+    found = re.search(_LATER, words)
     return min(float(found[1]) * _UNITS.get(found[2] or "s", 1.0), LONGEST_SAID_S) if found else 0.0
 
 
@@ -166,12 +164,12 @@ def refused(
     """
     status, why, words = refusal.status, refusal.message or f"status {refusal.status}", refusal.words
     wait_s = retry_after_s(headers, time.time()) or _said_s(words)
-    if status in (*NO_KEY, *REFUSED) and _FILTERED.search(words):
+    if status in (*NO_KEY, *REFUSED) and re.search(_FILTERED, words):
         return RequestError(_FILTER, where=where, why=why)
-    if (status in NO_KEY or (status == 400 and _WRONG_KEY.search(words))) and not answered:
+    if (status in NO_KEY or (status == 400 and re.search(_WRONG_KEY, words))) and not answered:
         do = "set HF_TOKEN (or API_KEY) to a key for this endpoint"
         return NoKeyError("The endpoint refused the key.", where=where, why=why, do=do)
-    if status == 402 or (status == 429 and _USED_UP.search(words) and not wait_s):
+    if status == 402 or (status == 429 and re.search(_USED_UP, words) and not wait_s):
         do = "add credit, then run the same command to resume"
         return EndpointError("The endpoint's quota is used up.", where=where, why=why, do=do)
     if status == 401:
@@ -181,7 +179,7 @@ def refused(
     if status in BUSY:
         return BusyError("The endpoint is busy.", where=where, why=why, retry_after_s=wait_s)
     if status < 500:
-        too_long = status in REFUSED and _TOO_LONG.search(words)
+        too_long = status in REFUSED and re.search(_TOO_LONG, words)
         return RequestError(_LONG if too_long else "The endpoint refused the request.", where=where, why=why)
     return OutageError("The endpoint failed.", where=where, why=why)
 

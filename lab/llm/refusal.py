@@ -3,7 +3,6 @@
 It owns finding the server's own sentence; what follows from it is `lab.llm.failures`'s.
 """
 
-import html
 import json
 import re
 from collections.abc import Iterator
@@ -124,6 +123,8 @@ def _plain_text(text: str) -> str:
     if not re.search(r"<\w+[^>]*>", text):
         return text
     title = re.search(r"<title[^>]*>(.*?)</title", text, re.DOTALL | re.IGNORECASE)
+    import html  # here, because START waits for the imports above
+
     return html.unescape(title[1] if title else re.sub(r"<[^>]*>", " ", text))
 
 

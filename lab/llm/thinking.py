@@ -15,7 +15,7 @@ _PARTS = ("thinking", "reasoning", "redacted_thinking")
 
 _OPEN = r"<(?:\w+:)?think(?:ing)?>|\[THINK\]|◁think▷"
 _CLOSE = r"</(?:\w+:)?think(?:ing)?>|\[/THINK\]|◁/think▷"
-_TAG = re.compile(f"(?P<open>{_OPEN})|{_CLOSE}")
+_TAG = f"(?P<open>{_OPEN})|{_CLOSE}"
 
 
 def thinking_of(message: Any) -> str:  # noqa: ANN401  # JSON
@@ -45,7 +45,7 @@ def split(text: str, *, cut_off: bool, unopened: bool) -> tuple[str, str, bool]:
         inside the thinking is empty.
     """
     said, thought, at, inside, began_inside = list[str](), list[str](), 0, False, False
-    for tag in _TAG.finditer(text):
+    for tag in re.finditer(_TAG, text):
         part = text[at : tag.start()]
         if not at and not tag["open"]:
             inside = began_inside = True
