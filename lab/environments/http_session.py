@@ -1,9 +1,9 @@
 """An environment's own HTTP application: `/reset` and `/step`, for servers without OpenEnv's WebSocket."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from secrets import token_hex
 from typing import Any
 
 from lab.addresses import shown_url
@@ -77,7 +77,7 @@ class HttpSession:
             raise ConfigError(what, where="tasks.reset", do=do)
         own: dict[str, Any] = {"seed": seed} if reset.open or "seed" in reset.named else {}
         if key in reset.named:
-            own[key] = token_hex(16)
+            own[key] = os.urandom(16).hex()
         reply = await self._send(reset, {**own, **arguments})
         self._raise_refusal(reply)
         if not reply.found:
