@@ -14,7 +14,7 @@ from lab.errors import meant
 if TYPE_CHECKING:
     from typer._click import Command, Context
 
-COMMANDS = ("tune", "studies", "show", "play", "compare", "report", "check", "doctor")
+COMMANDS = ("init", "tune", "studies", "show", "play", "compare", "report", "check", "doctor")
 """Modules of `lab/`, each with an `app` of one command."""
 
 

@@ -48,6 +48,10 @@ class Terminal:
         os.close(keyboard)
         return cls(process, screen)
 
+    def type(self, text: str) -> None:
+        """As a person at the keyboard."""
+        os.write(self._screen, text.encode())
+
     def resize(self, columns: int, lines: int) -> None:
         """Resize the window, as a user does."""
         _resize(self._screen, columns, lines)

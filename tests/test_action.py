@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from lab.agent.agent import FALLBACK_ACTION, Agent
 from lab.agent.candidate import Candidate
 from lab.agent.episode import Episode, Start
-from lab.agent.messages import ASK, chat
+from lab.agent.messages import ASK, ASK_WORD, chat
 from lab.agent.rollout import play
 from lab.agent.step import Step
 from lab.agent.task import Setup, Task
 from lab.agent.template import PromptTemplate
-from lab.environments.action import Action, ActionError, ActionForm
+from lab.environments.action import Action, ActionError, ActionForm, words_asked
 from lab.environments.observation import Observed, View
 from lab.errors import ConfigError, EnvError
 from lab.llm.client import Completion, Endpoint, EndpointConfig, Message
@@ -116,8 +116,108 @@ def test_the_requested_schema_omits_given_fields() -> None:
 
 def test_an_environment_with_tools_gets_tool_calls() -> None:
     form = ActionForm({"properties": {"metadata": {"type": "object"}}})
+    assert form.may_call_tools
     call = {"tool_name": "add", "arguments": {"a": 1}}
-    assert form.read(json.dumps(call)).values == {**call, "type": "call_tool"}
+    assert form.with_tools([{"name": "add"}]).read(json.dumps(call)).values == {**call, "type": "call_tool"}
+    own = {"tool_name": {"const": "look"}, "parameters": {"type": "object"}}
+    form = ActionForm({"oneOf": [{"properties": own}, {"properties": {"tool_name": {"const": "end"}}}]})
+    assert not form.may_call_tools
+    assert form.read('{"tool_name": "end"}').values == {"tool_name": "end"}
+
+
+WORDS = st.lists(st.text("abcdXY_-", min_size=1, max_size=5), min_size=2, max_size=5, unique_by=str.casefold)
+ENUM = st.sampled_from(["enum", "reference", "constants", "optional", "nullable", "together"])
+
+
+def words_schema(words: list[str], how: str) -> dict[str, Any]:
+    """One text field that allows these words, in the ways in which Pydantic writes that."""
+    enum = {"type": "string", "enum": words}
+    field = {
+        "enum": enum,
+        "reference": {"$ref": "#/$defs/Word", "default": words[0]},
+        "constants": {"anyOf": [{"const": word, "type": "string"} for word in words]},
+        "optional": {"anyOf": [enum, {"type": "null"}]},
+        "nullable": {"type": ["string", "null"], "enum": words},
+        "together": {"allOf": [{"$ref": "#/$defs/Word"}], "default": words[0]},
+    }[how]
+    return {"properties": {"metadata": {"type": "object"}, "say": field}, "$defs": {"Word": enum}}
+
+
+@given(WORDS, ENUM, st.sampled_from(["{}", " '{}'.", '"{}"\n', "\u201c{}.\u201d", "`{}`"]), st.data())
+def test_case_quotes_and_a_full_stop_around_a_word_are_ignored(
+    words: list[str], how: str, around: str, data: st.DataObject
+) -> None:
+    form = ActionForm(words_schema(words, how))
+    word = data.draw(st.sampled_from(words))
+    said = data.draw(st.sampled_from([word, word.upper(), word.lower(), word.title()]))
+    assert form.read(around.format(said)).values == {"say": word}
+    assert words_asked(form.asked) == tuple(words)
+    with pytest.raises(ActionError, match="is not a valid action") as caught:
+        form.read(f"I say {word}, of course")
+    assert ", ".join(words) in caught.value.why
+
+
+def test_the_words_are_shown_to_the_model_and_not_as_a_schema() -> None:
+    start = Start("?", schema=ActionForm(words_schema(["left", "right"], "enum")).asked)
+    plain, named = PromptTemplate("t", "Go.", "?"), PromptTemplate("t", "Say {schema}.", "?")
+    assert chat(Candidate(plain), TASK, start, ())[0].content == f"Go.\n\n{ASK_WORD}\nleft, right"
+    assert chat(Candidate(named), TASK, start, ())[0].content == "Say left, right."
+    model = Scripted("left", asked="")
+    asyncio.run(Agent(Candidate(plain), model, TASK).act(start, ()))
+
+
+FIELD = st.sampled_from(
+    [
+        ({"type": "integer"}, 3),
+        ({"type": "string", "enum": ["a", "b"]}, "b"),
+        ({"type": "array", "items": {"$ref": "#/$defs/Inner"}}, [{"deep": 1.5}]),
+        ({"$ref": "#/$defs/Inner"}, {"deep": 2.0}),
+        ({"anyOf": [{"type": "boolean"}, {"type": "null"}]}, None),
+    ]
+)
+FORM = st.dictionaries(st.text("pqrs", min_size=1, max_size=3), FIELD, max_size=3)
+INNER = {"type": "object", "properties": {"deep": {"type": "number"}}, "required": ["deep"]}
+
+
+@given(st.lists(FORM, min_size=2, max_size=4), st.booleans(), st.booleans(), st.data())
+@settings(deadline=None)
+def test_an_answer_to_a_union_is_parsed_as_the_form_that_it_matches(
+    forms: list[dict[str, Any]], referred: bool, discriminated: bool, data: st.DataObject
+) -> None:
+    written = {
+        f"Form{number}": {
+            "type": "object",
+            "title": f"Form{number}",
+            "properties": {"kind": {"const": f"k{number}", "default": f"k{number}"}}
+            | {name: rule for name, (rule, _) in form.items()},
+            "required": list(form),
+            "additionalProperties": False,
+        }
+        for number, form in enumerate(forms)
+    }
+    referring = [{"$ref": f"#/$defs/{name}"} for name in written]
+    union: dict[str, Any] = {
+        "oneOf" if discriminated else "anyOf": referring if referred else [*written.values()]
+    }
+    if discriminated:
+        union["discriminator"] = {"propertyName": "kind", "mapping": {}}
+    form = ActionForm({**union, "$defs": {"Inner": INNER, **written, "Unused": {"type": "null"}}})
+    asked = json.loads(form.asked)
+    assert len(asked["oneOf"]) == len(forms)
+    assert "title" not in form.asked
+    assert "Unused" not in form.asked
+
+    number = data.draw(st.integers(0, len(forms) - 1))
+    values = {name: value for name, (_, value) in forms[number].items()}
+    assert form.read(json.dumps({"kind": f"k{number}", **values})).values == {"kind": f"k{number}", **values}
+    if sum(other.keys() == values.keys() for other in forms) == 1:  # then it needs no name
+        assert form.read(json.dumps(values or {"kind": f"k{number}"})).values["kind"] == f"k{number}"
+    with pytest.raises(ActionError) as caught:
+        form.read(json.dumps({"kind": "other", **values}))
+    assert "kind: 'other' is not one of ['k0', 'k1'" in caught.value.why
+    with pytest.raises(ActionError) as caught:
+        form.read(json.dumps({"kind": f"k{number}", **values, "more": 1}))
+    assert "'more' was unexpected" in caught.value.why
 
 
 def test_a_hook_reads_in_place_of_the_schemas_rules() -> None:
@@ -141,10 +241,11 @@ NAMES = st.text("abc_", min_size=1, max_size=4)
 @given(st.dictionaries(NAMES, JSON, max_size=4), st.none() | st.integers(1, 5))
 def test_any_observation_is_text_with_every_field(observation: dict[str, Any], longest: int | None) -> None:
     seen = View(longest=longest).observed({**observation, "metadata": {"a": 1}}, None, False)
-    assert set(seen.fields) == set(observation)
+    assert {name for name in seen.fields if "." not in name} == set(observation)
+    assert seen.fields["metadata.a"] == "1"
     seen.text.encode()
     if len(observation) != 1:
-        shown = {name: value for name, value in seen.fields.items() if value is not None}
+        shown = {name: seen.fields[name] for name in observation if seen.fields[name] is not None}
         assert seen.text == "\n".join(f"{name}: {value}" for name, value in shown.items())
     for value in seen.fields.values():
         if longest is not None and value is not None and len(value) > longest:
@@ -156,6 +257,44 @@ def test_a_single_text_is_the_whole_and_a_cut_is_marked() -> None:
     assert View(longest=3).observed({"board": "abcdef"}, 1, False).text == "abc [... 3 characters more]"
     assert View("board").observed({"board": "x o", "n": 1}, 1, False).text == "x o"
     assert View(render=lambda seen: f"<{seen['n']}>").observed({"n": 1, "m": 2}, 1, False).text == "<1>"
+
+
+NESTED = st.recursive(st.integers() | st.text("xyz"), lambda inner: st.dictionaries(NAMES, inner, max_size=3))
+
+
+@given(st.dictionaries(NAMES, NESTED, max_size=3))
+def test_a_value_in_an_object_has_a_name_with_dots(observation: dict[str, Any]) -> None:
+    def walk(name: str, value: object) -> None:
+        if name.count(".") <= 4:
+            assert seen.fields[name] == (value if isinstance(value, str) else json.dumps(value))
+            for inner, one in value.items() if isinstance(value, dict) else ():
+                walk(f"{name}.{inner}", one)
+
+    seen = View().observed({**observation, "metadata": observation}, 0, False)
+    for name, value in observation.items():
+        walk(name, value)
+        walk(f"metadata.{name}", value)
+    assert "metadata" not in seen.fields
+    template = PromptTemplate("t", "s", "?\n\n{observation.metadata.a.b}")
+    shown = chat(Candidate(template), TASK, Start(seen.text, seen.fields), ())[-1].content
+    inner = observation.get("a")
+    expected = seen.fields["a.b"] if isinstance(inner, dict) and "b" in inner else None
+    assert shown == ("?" if expected is None else f"?\n\n{expected}")
+
+
+def test_a_field_of_an_object_may_be_absent_at_any_step() -> None:
+    candidate = Candidate(PromptTemplate("t", "s", "?\n\nHint: {observation.metadata.hint}"))
+    step = Step(1, "a", "", 0.0, False, fields={})
+    assert chat(candidate, TASK, Start("", {"metadata.hint": "h"}), [step])[-1].content == "?"
+    assert chat(candidate, TASK, Start("", {"metadata.hint": "h"}), ())[-1].content == "?\n\nHint: h"
+
+
+def test_the_result_of_a_tool_is_its_text() -> None:
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
+    seen = View().observed({"result": {"content": parts, "data": 3}, "error": None}, 0, False)
+    assert (seen.fields["result"], seen.text) == ("one\ntwo", "result: one\ntwo")
+    picture = {"content": [{"type": "image", "data": "..."}]}
+    assert View().observed({"result": picture}, 0, False).text == json.dumps(picture)
 
 
 def test_a_failing_hook_is_reported() -> None:
@@ -215,8 +354,9 @@ class Walk:
 class Scripted:
     """A model that gives these answers in order."""
 
-    def __init__(self, *answers: str) -> None:
+    def __init__(self, *answers: str, asked: str | None = None) -> None:
         self.answers, self.asked = list(answers), list[Sequence[Message]]()
+        self.schema = Walk.form.asked if asked is None else asked
 
     async def complete(
         self,
@@ -224,7 +364,7 @@ class Scripted:
         sampling: SamplingParams,  # noqa: ARG002
         schema: str = "",
     ) -> Completion:
-        assert schema == Walk.form.asked
+        assert schema == self.schema
         self.asked.append(messages)
         return Completion(self.answers.pop(0), "stop", 1, 1, 0.0)
 

@@ -396,4 +396,108 @@ def test_an_environment_with_tools_gets_calls_of_its_own_tools(project: Project,
     else:
         with server(str(file)) as url:
             result = asyncio.run(call(EnvironmentConfig(url=url)))
-    assert json.loads(result)["data"] == 3
+    assert result == "3"  # its text, and not the protocol's object around it
+
+
+ACTIONS = """
+from enum import Enum
+from typing import Annotated, Any, Literal, Union
+
+from openenv.core.env_server.interfaces import Environment
+from openenv.core.env_server.types import Observation, State
+from pydantic import BaseModel, Field, RootModel
+
+
+class Way(str, Enum):
+    left = "left"
+    right = "right"
+
+
+class Turn(BaseModel):
+    kind: Literal["turn"] = "turn"
+    way: Way
+    by: list[int] = [1]
+
+
+class Stop(BaseModel):
+    kind: Literal["stop"] = "stop"
+
+
+class Whole(RootModel[Annotated[Turn | Stop, Field(discriminator="kind")]]):
+    pass
+
+
+class Word(BaseModel):
+    way: Way
+
+
+class Numbers(RootModel[list[int]]):
+    pass
+
+
+class Seen(Observation):
+    told: str
+
+
+class Base(Environment[Any, Seen, State]):
+    SUPPORTS_CONCURRENT_SESSIONS = True
+
+    def reset(self, seed: int | None = None, episode_id: str | None = None, **_: Any) -> Seen:
+        return Seen(told="go")
+
+    def step(self, action: Any, timeout_s: float | None = None, **_: Any) -> Seen:
+        return Seen(told=f"{type(action).__name__} {action!r}", reward=1.0, done=True)
+
+    @property
+    def state(self) -> State:
+        return State()
+
+
+class OfUnion(Base):
+    def step(self, action: Union[Turn, Stop], timeout_s: float | None = None, **_: Any) -> Seen:
+        return super().step(action)
+
+
+class OfRoot(Base):
+    def step(self, action: Whole, timeout_s: float | None = None, **_: Any) -> Seen:
+        return super().step(action)
+
+
+class OfWord(Base):
+    def step(self, action: Word, timeout_s: float | None = None, **_: Any) -> Seen:
+        return super().step(action)
+
+
+class OfAsync(Base):
+    async def reset(self, seed: int | None = None, episode_id: str | None = None, **_: Any) -> Seen:
+        return super().reset()
+
+    async def step(self, action: Word, timeout_s: float | None = None, **_: Any) -> Seen:
+        return super().step(action)
+
+
+class OfList(Base):
+    def step(self, action: Numbers, timeout_s: float | None = None, **_: Any) -> Seen:
+        return super().step(action)
+"""
+
+ANSWERS = {
+    "OfUnion": ('{"kind": "stop"}', "Stop Stop(kind='stop')"),
+    "OfRoot": ('{"kind": "turn", "way": "left", "by": [2]}', "Whole Whole(root=Turn(kind='turn', way="),
+    "OfWord": ("'Right.'", "Word Word(way=<Way.right: 'right'>)"),
+    "OfAsync": ("left", "Word Word(way=<Way.left: 'left'>)"),
+    "OfList": ('{"root": [1, 2]}', "Numbers Numbers(root=[1, 2])"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_any_pydantic_model_is_an_action_in_process(project: Project, name: str) -> None:
+    project.write("experiments/actions.py", ACTIONS)
+    answer, told = ANSWERS[name]
+    text = EXPERIMENT.format(place=f'python = "actions.py:{name}"', judge="mean")
+    project.write("experiments/actions.toml", re.sub(r"distance = \d+", "", text))
+    with fake_endpoint(lambda _: Reply(answer)) as endpoint:
+        settings = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake"}
+        done = project.run("-m", "lab.play", "baseline", "experiments/actions.toml", **settings)
+    assert told in done.stdout, done.stdout + done.stderr
+    assert "Return 1.00 in 1 steps" in done.stdout

@@ -265,7 +265,7 @@ MISTAKES = {
     "an experiment": (("play", "baseline", "experiments/ecko.toml"), "did you mean experiments/echo.toml?"),
     "a key": (
         ("tune", "experiments/key.toml"),
-        "key.toml, line 34, space.temprature\n  try: did you mean temperature?",
+        "key.toml, line 35, space.temprature\n  try: did you mean temperature?",
     ),
     "a template": (("tune", "experiments/template.toml"), "did you mean lecturer?"),
     "syntax": (

@@ -167,7 +167,7 @@ def failure_of_play(say: Say) -> EnvError:
 
 
 def after_reset(frame: str | None) -> Say:
-    return lambda asked, _: observation() if asked["type"] == "reset" else frame
+    return lambda asked, _: observation() if asked["type"] in ("state", "reset") else frame
 
 
 def hang_up(asked: dict[str, Any], connection: ServerConnection) -> str | None:

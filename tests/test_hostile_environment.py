@@ -14,7 +14,7 @@ import pytest
 
 from lab.environments.environment import open_environment
 from lab.environments.observation import View
-from lab.environments.remote import MOST_BYTES
+from lab.environments.wire import MOST_BYTES
 from lab.errors import EnvError
 from lab.submission.frozen import ECHO
 from tests.fake_environment import MESSAGE, fake_environment, observation
@@ -36,6 +36,11 @@ def failure(url: str, answer_s: float = 20.0) -> EnvError:
     return caught.value
 
 
+def test_a_schema_that_is_too_long_is_reported() -> None:
+    with fake_environment(lambda *_: observation(), MESSAGE | {"description": "x" * MOST_BYTES}) as url:
+        assert "more than" in failure(url).why
+
+
 def nested(levels: int) -> object:
     value: object = {"type": "string"}
     for _ in range(levels):
@@ -46,7 +51,6 @@ def nested(levels: int) -> object:
 @pytest.mark.parametrize(
     ("action", "told"),
     [
-        (MESSAGE | {"description": "x" * MOST_BYTES}, "more than"),
         ({"properties": {"a": nested(LEVELS), "b": {}}}, "cannot be used: RecursionError"),
         ({"properties": "none"}, "cannot be used"),
         ({"properties": {"a": "text", "b": 1}}, "cannot be used"),

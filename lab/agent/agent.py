@@ -11,6 +11,7 @@ from lab.agent.episode import Start
 from lab.agent.messages import chat
 from lab.agent.step import Step, Trouble
 from lab.agent.task import Task
+from lab.environments.action import words_asked
 from lab.llm.client import Completion, Model
 
 FALLBACK_ACTION = "The model gave no answer for this step, so this sentence is sent in its place."
@@ -52,7 +53,8 @@ class Agent:
             CallError, EndpointError: The model call failed.
         """
         messages = chat(self.candidate, self.task, start, steps)
-        completion = await self.model.complete(messages, self.candidate.sampling, start.schema)
+        schema = "" if words_asked(start.schema) else start.schema  # a word needs no JSON
+        completion = await self.model.complete(messages, self.candidate.sampling, schema)
         action = completion.text.strip()
         if not action:
             return Answer(FALLBACK_ACTION, "the model's answer was empty", completion, "empty")

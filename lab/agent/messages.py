@@ -7,11 +7,15 @@ from lab.agent.episode import Start
 from lab.agent.step import Step
 from lab.agent.task import Task
 from lab.agent.template import FIELD
+from lab.environments.action import words_asked
 from lab.environments.observation import Fields
 from lab.llm.client import Message
 
 ASK = "Answer with one JSON object of this schema, and with nothing else:"
 """Precedes the action schema if a template does not contain {schema}."""
+
+ASK_WORD = "Answer with one of these words, and with nothing else:"
+"""Precedes the words of which an action is one, likewise."""
 
 
 def chat(candidate: Candidate, task: Task, start: Start, steps: Sequence[Step]) -> list[Message]:
@@ -31,9 +35,10 @@ def chat(candidate: Candidate, task: Task, start: Start, steps: Sequence[Step]) 
 
 
 def _system(candidate: Candidate, task: Task, start: Start) -> str:
-    template = candidate.template
-    text = template.render_system({"max_steps": str(task.max_steps), "schema": start.schema or None})
-    return text if not start.schema or template.names_schema else f"{text}\n\n{ASK}\n{start.schema}"
+    template, words = candidate.template, words_asked(start.schema)
+    asked = ", ".join(words) or start.schema
+    text = template.render_system({"max_steps": str(task.max_steps), "schema": asked or None})
+    return text if not asked or template.names_schema else f"{text}\n\n{ASK_WORD if words else ASK}\n{asked}"
 
 
 def _demonstrations(candidate: Candidate, task: Task) -> Iterator[Message]:
@@ -58,8 +63,10 @@ def _turn(
 ) -> Message:
     """The user message before step `index + 1`, with the same text in every later prompt."""
     last = steps[index - 1] if index else None
-    # Reset may show fewer fields than steps; a field that neither shows is an error in the template.
-    expected = dict.fromkeys(start.fields if last else candidate.template.fields)
+    # Reset may show fewer fields than steps; a field that neither shows is an error in the template, but
+    # for names in an object: metadata differs from step to step.
+    named = candidate.template.fields
+    expected = dict.fromkeys([*start.fields, *(name for name in named if "." in name)] if last else named)
     reward = f"{last.reward:.2f}" if last and candidate.context.show_rewards else None
     text = candidate.template.render_turn(
         {

@@ -154,7 +154,9 @@ def _segments(text: str) -> Iterator[tuple[str, str | None]]:
 
 
 def _is_name(field: str) -> bool:
-    return field.removeprefix(FIELD).isidentifier()
+    """Whether it is a placeholder's name: a plain one, or an observation field's, nested by dots."""
+    nested = field.startswith(FIELD)
+    return all(part.isidentifier() for part in (field.split(".") if nested else [field]))
 
 
 def _render(text: str, values: Values) -> str:

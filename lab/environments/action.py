@@ -1,23 +1,21 @@
 """An ActionForm: the fields of an environment's actions, and how a model's text becomes an action.
 
-It owns the parsing: an action with one text field is the answer itself; any other is requested as JSON,
-repaired, and validated against the schema. Every text yields an action or an ActionError with the reason.
+An action with one text field is the answer itself, or one of the words that the field allows; any other is
+requested as JSON, repaired, and validated against the schema, which may be a union of several forms. Every
+text yields an action or an ActionError with the reason.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
+from lab.environments.answer import Values, clean, json_object
 from lab.environments.foreign import raised
-from lab.errors import EnvError, LabError
-
-Schema = Mapping[str, Any]
-"""A JSON Schema."""
-
-Values = dict[str, Any]
-"""An action's fields, as the environment accepts them."""
+from lab.environments.object_form import ObjectForm
+from lab.environments.schema import Schema, compact, is_text, options, words
+from lab.errors import LabError
 
 Parse = Callable[[str, dict[str, Any]], Any]
 """A project's hook that parses an answer: text and schema in, the action's fields out."""
@@ -33,17 +31,14 @@ TOOL_CALL: Schema = {
 }
 """The action of OpenEnv's MCP environments, whose published schema has no fields."""
 
-_LIMITS = ("enum", "pattern", "minLength", "maxLength", "format", "anyOf")
+_LIMITS = ("enum", "const", "pattern", "minLength", "maxLength", "format", "anyOf", "oneOf", "$ref")
 """Schema keywords that constrain a text."""
 
 _MOST = 300
 """Maximum length of a reason, which the model reads."""
 
-_DEEPEST = 100
-"""Maximum nesting of an action: deeper JSON cannot always be validated or sent."""
-
-_LONGEST_REPAIR, _MOST_BRACES = 20_000, 200
-"""Maximum length and opening braces of a malformed answer: a longer one takes minutes to repair."""
+_AROUND = " \t\r\n.'\"`\u2018\u2019\u201c\u201d\u00ab\u00bb"
+"""Characters around a word that do not belong to it."""
 
 
 class ActionError(LabError):
@@ -78,9 +73,8 @@ class ActionForm:
 
     @cached_property
     def fields(self) -> dict[str, Any]:
-        """The fields that the model chooses: without metadata and constants."""
-        found = self._whole.get("properties", {})
-        return {name: rule for name, rule in found.items() if name not in self._given}
+        """The fields that the model chooses, without metadata and constants; empty for a union of forms."""
+        return self._kinds[0].fields if len(self._kinds) == 1 else {}
 
     @cached_property
     def text_field(self) -> str | None:
@@ -88,23 +82,40 @@ class ActionForm:
         if len(self.fields) != 1:
             return None
         name, rule = next(iter(self.fields.items()))
-        kinds = [option.get("type") for option in rule.get("anyOf", [rule])]
-        return name if "string" in kinds and set(kinds) <= {"string", "null"} else None
+        return name if is_text(self._kinds[0].rule(rule)) else None
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The words that the only field allows; empty if it is not a text, or allows any text."""
+        return words(self._kinds[0].rule(self.fields[self.text_field])) if self.text_field else []
 
     @cached_property
     def asked(self) -> str:
-        """The JSON Schema requested from the model; empty for plain text."""
-        if self.parse is not None or self.text_field is not None:
+        """The JSON Schema of the answer requested from the model; empty for plain text."""
+        if self.parse is not None or (self.text_field is not None and not self.words):
             return ""
-        required = [name for name in self._whole.get("required", []) if name in self.fields]
-        asked = {"type": "object", "properties": self.fields, "required": required}
-        asked |= {key: self._whole[key] for key in ("anyOf", "$defs") if key in self._whole}
-        return json.dumps(_without_titles(asked), ensure_ascii=False, separators=(",", ":"))
+        if self.words:
+            return compact({"type": "string", "enum": self.words})
+        if len(self._kinds) == 1:
+            return compact(self._kinds[0].asked)
+        defs = {name: one for kind in self._kinds for name, one in kind.schema.get("$defs", {}).items()}
+        forms = [{name: one for name, one in kind.whole.items() if name != "$defs"} for kind in self._kinds]
+        return compact({"oneOf": forms, "$defs": defs})
+
+    @property
+    def may_call_tools(self) -> bool:
+        """Whether an action may be a tool call, as in OpenEnv's MCP environments."""
+        return self.is_empty or any({*kind.fields} >= {"tool_name", "arguments"} for kind in self._kinds)
 
     @property
     def calls_tools(self) -> bool:
-        """Whether an action is a tool call, as in OpenEnv's MCP environments."""
-        return set(self.fields) >= {"tool_name", "arguments"}
+        """Whether an action is a call of one of the environment's tools."""
+        return all(kind.given.get("type") == "call_tool" for kind in self._kinds)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the schema has no field that the model could choose."""
+        return len(self._kinds) == 1 and not self.fields
 
     def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> "ActionForm":
         """A form for calls of these tools only: each with its name, description and input schema."""
@@ -127,23 +138,24 @@ class ActionForm:
             ActionError: It is not a valid action; the model also reads `why`.
             EnvError: The environment's schema is invalid.
         """
-        if self.parse is not None:
-            return self._checked(self._parsed(self.parse, text), text)
-        if self.text_field is not None:
-            return self._checked({self.text_field: text}, text)
-        found = _json_object(text)
-        return self._checked(found, json.dumps(found, ensure_ascii=False, separators=(",", ":")))
+        try:
+            if self.parse is not None:
+                return self._checked(self._parsed(self.parse, text), text)
+            if self.words:
+                word = _word(text, self.words)
+                return self._checked({self.text_field or "": word}, word)
+            if self.text_field is not None:
+                return self._checked({self.text_field: text}, text)
+            found = json_object(text)
+            return self._checked(found, json.dumps(found, ensure_ascii=False, separators=(",", ":")))
+        except ValueError as error:
+            raise ActionError("The answer is not a valid action", why=_shortened(str(error))) from error
 
     @cached_property
-    def _whole(self) -> dict[str, Any]:
-        properties = dict(self.schema.get("properties", {}))
-        properties.pop("metadata", None)
-        return {**self.schema, "properties": properties} if properties else dict(TOOL_CALL)
-
-    @cached_property
-    def _given(self) -> Values:
-        properties = self._whole.get("properties", {})
-        return {name: rule["const"] for name, rule in properties.items() if "const" in rule}
+    def _kinds(self) -> list["ObjectForm"]:
+        """The alternative forms of an action."""
+        found = [ObjectForm(one) for one in options(self.schema) if one.get("type", "object") == "object"]
+        return found or [ObjectForm(self.schema)]
 
     @cached_property
     def _is_any_text(self) -> bool:
@@ -154,123 +166,71 @@ class ActionForm:
         try:
             found = parse(text, json.loads(json.dumps(self.schema)))
         except BaseException as error:  # of the project's code, which may call sys.exit
-            why = str(error) if isinstance(error, ValueError) else raised(error)
-            raise _no_action(why) from error
+            raise ValueError(str(error) if isinstance(error, ValueError) else raised(error)) from error
         if not isinstance(found, dict):
-            raise _no_action(f"parse returned {type(found).__name__}, not a dict")
-        return _clean(found)
+            raise ValueError(f"parse returned {type(found).__name__}, not a dict")
+        return clean(found)
 
     def _checked(self, found: Values, shown: str) -> Action:
-        values = {**found, **self._given}
-        if not self._is_any_text or self.parse is not None:
-            self._check_schema(values)
-        try:
-            self.check(values)
-        except ValueError as error:
-            raise _no_action(str(error)) from error
+        any_text = self._is_any_text and self.parse is None
+        values = self._kinds[0].filled(found) if any_text else self._settled(found)
+        self.check(values)
         return Action(values, shown)
 
-    def _check_schema(self, values: Values) -> None:
-        import jsonschema
+    def _settled(self, found: Values) -> Values:
+        """The values with the constants of the form that they match.
 
-        try:
-            found = jsonschema.exceptions.best_match(self._validator.iter_errors(values))
-        except RecursionError:  # a self-referencing schema
-            raise _no_action("its JSON is nested too deeply") from None
-        except Exception as error:  # a foreign schema may make the library raise anything
-            what = "The environment's action schema cannot be used."
-            raise EnvError(what, why=f"{type(error).__name__}: {error}") from error
-        if found is not None:
-            where = ".".join(map(str, found.absolute_path))
-            raise _no_action(f"{where}: {found.message}" if where else found.message)
-
-    @cached_property
-    def _validator(self) -> Any:  # noqa: ANN401  # the library carries no types
-        import jsonschema
-        from referencing import Registry
-
-        kind = jsonschema.validators.validator_for(self._whole, jsonschema.Draft202012Validator)
-        return kind(self._whole, registry=Registry())  # else a foreign schema could fetch any URL
+        Raises:
+            ValueError: They match no form, or several.
+        """
+        meant = [kind for kind in self._kinds if kind.agrees(found)] if len(self._kinds) > 1 else self._kinds
+        if not meant:
+            raise ValueError(_disagreement(found, self._kinds))
+        wrong = [kind.mistake(kind.filled(found)) for kind in meant]
+        right = [kind.filled(found) for kind, why in zip(meant, wrong, strict=True) if not why]
+        if not right:
+            known = max(range(len(meant)), key=lambda number: len(meant[number].fields.keys() & found.keys()))
+            raise ValueError(wrong[known])
+        if any(other != right[0] for other in right):
+            raise ValueError(_disagreement(found, self._kinds))
+        return right[0]
 
 
-def _json_object(text: str) -> Values:
-    """The last JSON object in `text`, which may be malformed, fenced, or surrounded by other text."""
-    import json_repair
-
-    try:
-        found = (_whole_object(text) or json_repair.loads(_repairable(text))) if "{" in text else None
-    except ActionError:
-        raise
-    except Exception as error:  # RecursionError, or anything else that the repair raises
-        raise _no_action(f"its JSON cannot be read: {type(error).__name__}") from error
-    if isinstance(found, list):
-        found = next((one for one in reversed(found) if isinstance(one, dict)), None)
-    if not isinstance(found, dict):
-        raise _no_action("there is no JSON object in it")
-    return _clean(found)
+@lru_cache(maxsize=64)
+def words_asked(schema: str) -> tuple[str, ...]:
+    """The words that the form's `asked` allows as an answer; empty if the answer is not a word."""
+    found = json.loads(schema) if schema else {}
+    return tuple(found["enum"]) if found.get("type") == "string" else ()
 
 
-def _repairable(text: str) -> str:
-    if len(text) > _LONGEST_REPAIR or text.count("{") > _MOST_BRACES:
-        raise _no_action("its JSON is broken, and too long to be repaired")
-    return text
+def _word(text: str, known: Sequence[str]) -> str:
+    """The word that `text` is; case, quotes and a full stop are ignored."""
+    if text.strip() in known:
+        return text.strip()
+    bare = text.strip(_AROUND).casefold()
+    for word in known:
+        if bare == word.strip(_AROUND).casefold():
+            return word
+    raise ValueError(f"{text.strip()!r} is not one of these words: {', '.join(known)}")
 
 
-def _whole_object(text: str) -> Values | None:
-    """The last JSON object in `text`, if all are well-formed: those are read without repair."""
-    found, at = None, text.find("{")
-    while at >= 0:
-        try:
-            found, end = json.JSONDecoder().raw_decode(text, at)
-        except json.JSONDecodeError:
-            return None
-        at = text.find("{", end)
-    return found
-
-
-def _clean(found: dict[Any, Any]) -> Values:
-    """The values as plain JSON, without NaN and lone surrogates, which could be neither sent nor written."""
-    if _is_deep(found, _DEEPEST):
-        raise _no_action(f"its JSON is nested more than {_DEEPEST} levels deep")
-    try:
-        text = json.dumps(found, ensure_ascii=False, allow_nan=False)
-        # Through UTF-16, which joins two surrogates that the repair left apart into one character.
-        cleaned: Values = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise _no_action(f"it is not valid JSON: {error}") from error
-    return cleaned
-
-
-def _is_deep(value: object, levels: int) -> bool:
-    """Whether a JSON value is nested deeper than `levels`."""
-    if not isinstance(value, dict | list | tuple):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_is_deep(one, levels - 1) for one in inner)
-
-
-def _without_titles(schema: Any) -> Any:  # noqa: ANN401  # of JSON
-    """Remove Pydantic's titles, which only repeat the fields' names and cost tokens."""
-    match schema:
-        case dict():
-            kept = {
-                name: value
-                for name, value in schema.items()
-                if not (name == "title" and isinstance(value, str))
-            }
-            return {name: _without_titles(value) for name, value in kept.items()}
-        case list():
-            return [_without_titles(one) for one in schema]
-    return schema
+def _disagreement(found: Values, kinds: Sequence[ObjectForm]) -> str:
+    """The reason for values that match none, or several, of the forms."""
+    names = dict.fromkeys(name for kind in kinds for name in kind.given)
+    told = next((name for name in names if all(name in kind.given for kind in kinds)), None)
+    if told is None:
+        return f"it matches several of the {len(kinds)} forms, or none"
+    known = [kind.given[told] for kind in kinds]
+    return (
+        f"{told}: {found[told]!r} is not one of {known}"
+        if told in found
+        else f"{told} must be one of {known}"
+    )
 
 
 def refused(why: str) -> StepError:
     """The error of a step in which the environment raised; `why` is shortened, because the model reads it."""
     return StepError("The environment refused the action", why=_shortened(why))
-
-
-def _no_action(why: str) -> ActionError:
-    return ActionError("The answer is not a valid action", why=_shortened(why))
 
 
 def _shortened(why: str) -> str:

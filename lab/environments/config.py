@@ -7,7 +7,7 @@ the project. Opening is `lab.environments.environment`'s.
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,11 @@ STEP_TIMEOUT_S = 60.0
 
 _PYTHON = re.compile(r"[^:]+:[A-Za-z_]\w*")
 _SPACE = re.compile(r"[\w.-]+/[\w.-]+")
+_HEADER = re.compile(r"[!#$%&'*+.^`|~\w-]+", re.ASCII)
+_SECRET = re.compile("auth|cookie|key|pass|secret|token", re.IGNORECASE)
+
+FROM_VARIABLE = "env:"
+"""Prefix of a header's value that names a variable."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class EnvironmentConfig:
         hooks: A Python file with `render`, `parse` or `score`.
         longest: Maximum characters of a field that are shown; None for no limit.
         step_timeout_s: Time limit of a reset or a step, in seconds.
+        headers: HTTP headers for the server at `url` or of `space`; `env:NAME` is the value of a variable.
     """
 
     python: str = ""
@@ -49,6 +55,7 @@ class EnvironmentConfig:
     hooks: str = ""
     longest: int | None = None
     step_timeout_s: float = STEP_TIMEOUT_S
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (self.python or self.url or self.image or self.space):
@@ -67,6 +74,8 @@ class EnvironmentConfig:
         if not 0 < self.step_timeout_s < inf:
             what, do = f"step_timeout_s is {self.step_timeout_s:g}.", "use a number of seconds above 0"
             raise ConfigError(what, where="environment.step_timeout_s", do=do)
+        for name, value in self.headers.items():
+            _check_header(name, value)
 
     @property
     def address(self) -> str:
@@ -74,6 +83,11 @@ class EnvironmentConfig:
         if self.url or self.image or not self.space:
             return self.url
         return f"https://{re.sub('[^a-z0-9]+', '-', self.space.lower())}.hf.space"
+
+    @property
+    def is_space(self) -> bool:
+        """Whether it is played at its Space's own URL."""
+        return bool(self.space) and not (self.url or self.image)
 
     @property
     def shown(self) -> str:
@@ -96,6 +110,20 @@ class EnvironmentConfig:
         if self.url:
             table["url"] = shown_url(self.url)
         return table
+
+
+def _check_header(name: str, value: object) -> None:
+    """Check a header, and that the file holds no secret: it is stored and shown.
+
+    Raises:
+        ConfigError: The name or the value is invalid, or the value is a secret.
+    """
+    where = f"environment.headers.{name}"
+    if not _HEADER.fullmatch(name) or not isinstance(value, str) or not value.isprintable():
+        raise ConfigError("Invalid HTTP header.", where=where, do='write Name = "value"')
+    if _SECRET.search(name) and not value.startswith(FROM_VARIABLE):
+        do = f'set a variable, in the environment or in .env, and write {name} = "{FROM_VARIABLE}VARIABLE"'
+        raise ConfigError("An experiment file must not contain a key.", where=where, do=do)
 
 
 def within(root: Path, file: str) -> Path:

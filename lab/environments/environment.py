@@ -10,15 +10,18 @@ import importlib
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from lab.environments.action import ActionForm, Values
+from lab.environments.action import ActionForm
+from lab.environments.answer import Values
 from lab.environments.config import EnvironmentConfig
+from lab.environments.container import container
 from lab.environments.hooks import load_hooks
 from lab.environments.in_process import open_in_process
 from lab.environments.observation import Observed, View
-from lab.environments.remote import Remote, container
+from lab.environments.remote import Remote
 
 
 class Session(Protocol):
@@ -90,9 +93,9 @@ async def open_environment(
     await asyncio.to_thread(_import_openenv)
     if config.image and not config.url:
         async with container(config.image) as url:
-            yield Remote(url, view, hooks.parse, config.step_timeout_s, say)
+            yield Remote(replace(config, url=url, headers={}), view, hooks.parse, say)
     elif config.address:
-        yield Remote(config.address, view, hooks.parse, config.step_timeout_s, say)
+        yield Remote(config, view, hooks.parse, say)
     else:
         async with open_in_process(config, root, view, hooks.parse) as environment:
             yield environment

@@ -13,9 +13,11 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
-from lab.environments.action import ActionError, ActionForm, Parse, Values, refused
+from lab.environments.action import ActionError, ActionForm, Parse, refused
+from lab.environments.action_class import action_classes, action_schema, made_action
+from lab.environments.answer import Values
 from lab.environments.config import EnvironmentConfig
 from lab.environments.factory import Factory
 from lab.environments.foreign import ForeignError, foreign, raised
@@ -95,8 +97,11 @@ class InProcess:
     async def inspect(self) -> None:
         """Create the first session's instance, and read its action class and flags."""
         self._first = await asyncio.to_thread(self.make)
-        self._action = _action_class(self._first, self._python)
-        self.form = ActionForm(_schema(self._action, self._python), self._parse, self._check)
+        self._actions = action_classes(self._first, self._python)
+        self.form = ActionForm(action_schema(self._actions, self._python), self._parse, self._check)
+        self._has_tools = self.form.may_call_tools and callable(
+            getattr(self._first, "_handle_list_tools", None)
+        )
         if not getattr(self._first, "SUPPORTS_CONCURRENT_SESSIONS", False):
             self._alone = asyncio.Lock()
 
@@ -109,7 +114,7 @@ class InProcess:
             stack.push_async_callback(session.close)
             first, self._first = self._first, None
             await session.open(first)
-            if self.form.calls_tools and not self._knows_tools:
+            if self._has_tools and not self._knows_tools:
                 self.form, self._knows_tools = self.form.with_tools(await session.tools()), True
                 session.form = self.form
             yield session
@@ -121,7 +126,7 @@ class InProcess:
             ValueError: The values are not a valid action.
         """
         try:
-            return self._action.model_validate(values)
+            return made_action(self._actions, values)
         except ValueError:
             raise
         except BaseException as error:  # of foreign code: an action's class may have validators
@@ -259,41 +264,6 @@ class InProcessSession:
             with foreign():
                 return await own(self._environment, *args, **kwargs)
         call = getattr(self._environment, name)
-        return await self._thread.call(lambda: call(*args, **kwargs))
-
-
-def _action_class(environment: object, python: str) -> Any:  # noqa: ANN401  # a class of OpenEnv's Action
-    """The action class: from the Environment's type arguments, else from its step's annotation."""
-    from openenv.core.env_server.interfaces import Environment
-    from openenv.core.env_server.mcp_environment import MCPEnvironment
-    from openenv.core.env_server.mcp_types import CallToolAction
-    from openenv.core.env_server.types import Action
-
-    named: list[Any] = []
-    for cls in type(environment).__mro__:
-        for base in getattr(cls, "__orig_bases__", ()):
-            if inspect.isclass(get_origin(base)) and issubclass(get_origin(base), Environment):
-                named += get_args(base)[:1]
-    with suppress(Exception):  # an annotation may name something that does not exist at run time
-        named += [_annotated(type(environment))]
-    own = [one for one in named if inspect.isclass(one) and issubclass(one, Action) and one is not Action]
-    if own:
-        return own[0]
-    if isinstance(environment, MCPEnvironment):
-        return CallToolAction
-    do = "annotate its step's first argument with a subclass of OpenEnv's Action"
-    raise ConfigError("The environment declares no action class.", where=python, do=do)
-
-
-def _schema(action: Any, python: str) -> dict[str, Any]:  # noqa: ANN401
-    try:
+        answer = await self._thread.call(lambda: call(*args, **kwargs))
         with foreign():
-            schema: dict[str, Any] = action.model_json_schema()
-    except ForeignError as error:
-        what, do = "The environment's action has no JSON Schema.", "use field types that JSON supports"
-        raise ConfigError(what, where=python, why=str(error), do=do) from error
-    return schema
-
-
-def _annotated(cls: Any) -> Any:  # noqa: ANN401  # a class, and what annotates its step's first argument
-    return get_type_hints(cls.step)[list(inspect.signature(cls.step).parameters)[1]]
+            return await answer if inspect.isawaitable(answer) else answer

@@ -5,8 +5,9 @@ It owns the validation of results (a server may send anything), and how fields a
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from lab.environments.foreign import raised
@@ -21,8 +22,14 @@ Render = Callable[[dict[str, Any]], Any]
 Score = Callable[[list[dict[str, Any]], list[float]], Any]
 """A project's hook that scores an episode so far: observations and rewards of its steps in, a number out."""
 
-APART = ("done", "reward", "metadata")
-"""Fields of an observation that are not shown."""
+METADATA = "metadata"
+"""Field that templates show by its names only, `metadata.NAME`."""
+
+APART = ("done", "reward", METADATA)
+"""Fields of an observation that are not part of its text."""
+
+_MOST_NAMES, _DEEPEST = 200, 4
+"""Maximum number of nested names of an observation, and of dots in one."""
 
 ERRORS = ("last_action_error", "error")
 """Fields with the environment's own error of the last action, unless the declaration names another."""
@@ -50,7 +57,7 @@ class View:
     """How one environment's observations are shown.
 
     Attributes:
-        text: The field shown as the whole; empty for all fields.
+        text: The field shown as the whole, nested by dots; empty for all fields.
         longest: Maximum characters of a field; None for no limit.
         render: Hook that replaces the rules here.
         error: Field with the last action's error; empty for `ERRORS`.
@@ -79,17 +86,20 @@ class View:
             why = f"observation {observation!r}, done {done!r}"
             raise EnvError("The environment's observation is malformed.", why=why)
         shown = {name: self._field(one) for name, one in observation.items() if name not in APART}
-        error = self._last_error(observation)
-        return Observed(self._whole(observation, shown), value, done, shown, error, observation)
+        text, error = self._whole(observation, shown), self._last_error(observation)
+        fields = {**self._nested(observation), **shown}
+        return Observed(text, value, done, fields, error, observation)
 
     def _whole(self, observation: dict[str, Any], shown: dict[str, str | None]) -> str:
         if self.render is not None:
             return self._rendered(self.render, observation)
         if self.text:
-            if not isinstance(observation.get(self.text), str):
-                why = f"its field {self.text} is {observation.get(self.text)!r}"
+            value = nested(observation, self.text)
+            if not isinstance(value, str):
+                why = f"its field {self.text} is {value!r}"
                 raise EnvError("The environment's observation is malformed.", why=why)
-            return shown.pop(self.text) or ""  # stored once, because it may be long
+            shown.pop(self.text, None)  # stored once, because it may be long
+            return self._field(value) or ""
         if len(shown) == 1:
             return next(iter(shown.values())) or ""
         return "\n".join(f"{name}: {value}" for name, value in shown.items() if value is not None)
@@ -113,10 +123,16 @@ class View:
             raise ConfigError("The render hook did not return text.", where="environment.hooks", why=why)
         return _unicode(text)
 
+    def _nested(self, observation: dict[str, Any]) -> dict[str, str | None]:
+        """The values in objects, by names with dots."""
+        found = ((name, one) for name, one in _named(observation, _DEEPEST) if "." in name)
+        return {name: self._field(one) for name, one in islice(found, _MOST_NAMES)}
+
     def _field(self, value: object) -> str | None:
         if value is None:
             return None
-        text = _unicode(value if isinstance(value, str) else _json(value))
+        told = value if isinstance(value, str) else _tool_text(value)
+        text = _unicode(_json(value) if told is None else told)
         if self.longest is None or len(text) <= self.longest:
             return text
         return f"{text[: self.longest]} [... {len(text) - self.longest} characters more]"
@@ -124,10 +140,31 @@ class View:
 
 def nested(values: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401  # of foreign JSON
     """The value at a path of names, separated by dots; None if there is none."""
-    found: Any = values
-    for name in path.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
+    return next((one for name, one in _named(values, path.count(".")) if name == path), None)
+
+
+def _named(values: Mapping[str, Any], deepest: int) -> Iterator[tuple[str, Any]]:
+    """All values by name, with up to `deepest` dots for those in objects; outer ones first."""
+    level: list[tuple[str, Mapping[str, Any]]] = [("", values)]
+    for _ in range(deepest + 1):
+        inner = []
+        for before, outer in level:
+            for name, one in outer.items():
+                yield f"{before}{name}", one
+                if isinstance(one, Mapping):
+                    inner.append((f"{before}{name}.", one))
+        level = inner
+
+
+def _tool_text(value: object) -> str | None:
+    """The text of an MCP tool's result; None for any other value."""
+    parts = value.get("content") if isinstance(value, dict) else None
+    if not isinstance(parts, list) or not parts:
+        return None
+    texts = [part.get("text") for part in parts if isinstance(part, dict) and part.get("type") == "text"]
+    if len(texts) < len(parts) or not all(isinstance(text, str) for text in texts):
+        return None
+    return "\n".join(map(str, texts))
 
 
 def finite(value: Any) -> float | None:  # noqa: ANN401  # of a foreign environment

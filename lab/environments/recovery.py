@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from math import isclose
 from typing import TYPE_CHECKING, Any
 
-from lab.environments.action import ActionError, StepError, Values
+from lab.environments.action import ActionError, StepError
+from lab.environments.answer import Values
 from lab.environments.observation import Observed
 from lab.errors import BrokenError, EnvError
 

@@ -1,83 +1,120 @@
-"""An environment at a server, or in a container: played through OpenEnv's generic client and its schema.
+"""An environment at a server: played through OpenEnv's generic client, or through its own HTTP application.
 
-It owns the requests to the server, and the errors for its failures. The environment's own package is not
-needed.
+It owns the choice between the two, and the WebSocket's sessions. The environment's own package is not needed.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from lab.addresses import read_within, shown_url
-from lab.environments.action import ActionError, ActionForm, Parse, Values, refused
+from lab.addresses import shown_url
+from lab.environments.action import ActionError, ActionForm, Parse, refused
+from lab.environments.answer import Values
+from lab.environments.config import EnvironmentConfig
+from lab.environments.failures import failure, no_environment, no_episodes, no_schema, older_protocol
+from lab.environments.http_session import HttpServer, HttpSession
 from lab.environments.observation import Observed, View
 from lab.environments.places import Place, Places
+from lab.environments.result import result_of
+from lab.environments.schema import Schema
+from lab.environments.server import Server, ask
+from lab.environments.wire import Wire
 from lab.errors import EnvError, LabError
 
 if TYPE_CHECKING:
     from openenv.core.client_types import StepResult
     from openenv.core.generic_client import GenericEnvClient
 
-MOST_BYTES = 4_000_000
-"""Maximum bytes of a server's schema."""
-
 MOST_MESSAGE_MB = 16.0
 """Maximum size of an answer to a reset or a step, in MB."""
 
-STOP_GRACE_S = 5.0
-"""Seconds to wait, when stopped, for a container that is still starting."""
+_ERROR = "Server error: "
+"""Begins the text of an error frame, a RuntimeError of OpenEnv's client."""
 
 
 class Remote:
-    """An environment at `url`; its schema is requested with the first session.
+    """An environment at a declaration's URL; the first session determines what the server is.
 
     Args:
         say: Called once, when the server's session limit makes episodes wait.
     """
 
     def __init__(
-        self, url: str, view: View, parse: Parse | None, step_timeout_s: float, say: Callable[[str], None]
+        self, config: EnvironmentConfig, view: View, parse: Parse | None, say: Callable[[str], None]
     ) -> None:
-        self._url, self._view, self._parse = url.rstrip("/"), view, parse
-        self._step_timeout_s, self._places = step_timeout_s, Places(shown_url(self._url), say)
+        self._config, self._view, self._parse, self._say = config, view, parse, say
+        self._where = shown_url(config.address.rstrip("/"))
+        self._places = Places(self._where, say)
+        self._server: Server | None = None
         self._form: ActionForm | None = None
+        self._http: HttpServer | None = None
         self._asking = asyncio.Lock()
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator["RemoteSession"]:
-        """Open a WebSocket, once the server has a place for it.
+    async def session(self) -> AsyncIterator["RemoteSession | HttpSession"]:
+        """Open a session, once the server has a place for it.
 
         Raises:
-            EnvError: The server publishes no usable action schema.
+            EnvError: The server cannot be reached, or is not an environment; see `lab.environments.server`.
         """
-        from openenv.core.generic_client import GenericEnvClient
-
-        client = GenericEnvClient(
-            base_url=self._url,
-            message_timeout_s=self._step_timeout_s,
-            max_message_size_mb=MOST_MESSAGE_MB,
-        )
         async with AsyncExitStack() as stack:
             async with self._asking:
-                place = await stack.enter_async_context(self._places.one())
-                stack.push_async_callback(client.close)
-                stack.callback(place.close)
-                self._form = self._form or await self._published(client, place)
-            yield RemoteSession(client, place, shown_url(self._url), self._form, self._view)
+                session = await self._open(stack)
+            yield session
 
-    async def _published(self, client: "GenericEnvClient", place: Place) -> ActionForm:
-        form = ActionForm(await self._schema(), self._parse)
+    async def _open(self, stack: AsyncExitStack) -> "RemoteSession | HttpSession":
+        server = self._server = self._server or await ask(self._config, self._config.step_timeout_s)
+        if self._http is None and server.schema is not None:
+            client = _client(server, self._config.step_timeout_s)
+            place = await stack.enter_async_context(self._places.one())
+            stack.push_async_callback(client.close)
+            stack.callback(place.close)  # first: the server lets another in before the client is closed
+            if self._form is None:
+                await self._choose(server, server.schema, client, place)
+            if self._form is not None:
+                return RemoteSession(client, place, self._where, self._form, self._view)
+        self._http = self._http or self._application(server, "there is no /schema")
+        return await stack.enter_async_context(self._http.session())
+
+    async def _choose(self, server: Server, schema: Schema, client: "GenericEnvClient", place: Place) -> None:
+        """Set the action's form if the server's WebSocket speaks OpenEnv; else play its application."""
+        if refusal := await _not_openenv(client, place, self._where):
+            self._http = self._application(server, refusal)
+            return
+        form = self._usable(schema)
+        if form.may_call_tools:
+            form = await self._with_tools(form, client, place)
+        if form.is_empty and self._parse is None:
+            why = "its action has no fields, and the environment lists no tools"
+            raise no_schema(why, f"{self._where}/schema")
+        self._form = form
+
+    def _application(self, server: Server, refusal: str) -> HttpServer:
+        """The server's own HTTP application; `refusal` is why its WebSocket is not played."""
+        if server.http is None:
+            why = f"{refusal}; /openapi.json names no /reset and /step"
+            raise no_environment(self._where, why)
+        if server.http.stateless:
+            raise no_episodes(refusal, self._where)
+        form, timeout_s = self._usable(server.http.action), self._config.step_timeout_s
+        if form.is_empty and self._parse is None:
+            if server.http.older:
+                raise older_protocol(self._where)
+            raise no_schema("/openapi.json does not name what /step takes", f"{self._where}/openapi.json")
+        return HttpServer(
+            lambda: Wire(server.url, server.headers, timeout_s), server.http, form, self._view, self._say
+        )
+
+    def _usable(self, schema: Schema) -> ActionForm:
+        form = ActionForm(schema, self._parse)
         try:
-            if form.calls_tools:
-                form = await self._with_tools(form, client, place)
             form.asked  # noqa: B018  # computed here, where an unusable schema gets its error message
         except LabError:
             raise
         except Exception as error:  # a foreign schema may contain anything
-            raise _no_schema(f"it cannot be used: {type(error).__name__}", self._url) from error
+            why = f"it cannot be used: {type(error).__name__}"
+            raise no_schema(why, f"{self._where}/schema") from error
         return form
 
     async def _with_tools(self, form: ActionForm, client: "GenericEnvClient", place: Place) -> ActionForm:
@@ -90,31 +127,35 @@ class Remote:
         except Exception:  # a server may not list them
             return form
 
-    async def _schema(self) -> dict[str, Any]:
-        import httpx
 
-        url = self._url.replace("ws", "http", 1) if self._url.startswith("ws") else self._url
-        # No compression: a small body may unpack to gigabytes.
-        headers = {"Accept-Encoding": "identity"}
-        try:
-            async with (
-                asyncio.timeout(self._step_timeout_s),
-                httpx.AsyncClient(timeout=self._step_timeout_s, headers=headers) as client,
-                client.stream("GET", f"{url}/schema") as answer,
-            ):
-                body = await read_within(answer.raise_for_status().aiter_raw(), MOST_BYTES)
-            if body is None:
-                raise _no_schema(f"it has more than {MOST_BYTES:,} bytes", url)
-            schema = json.loads(body)["action"]
-        except (httpx.TimeoutException, TimeoutError) as error:
-            raise _failure(TimeoutError(str(error)), shown_url(self._url)) from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise _failure(ConnectionError(str(error)), shown_url(self._url)) from error
-        except (httpx.HTTPStatusError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise _no_schema(f"{type(error).__name__}: {error}", url) from error
-        if not isinstance(schema, dict):
-            raise _no_schema(f"its action is {schema!r}", url)
-        return schema
+def _client(server: Server, step_timeout_s: float) -> "GenericEnvClient":
+    from openenv.core.generic_client import GenericEnvClient
+
+    return GenericEnvClient(
+        base_url=server.url,
+        message_timeout_s=step_timeout_s,
+        max_message_size_mb=MOST_MESSAGE_MB,
+        headers=dict(server.headers),
+    )
+
+
+async def _not_openenv(client: "GenericEnvClient", place: Place, where: str) -> str:
+    """Why the server's WebSocket does not speak OpenEnv; empty if it does.
+
+    Asking for the state changes nothing. Other applications answer without `data`, where OpenEnv has it.
+
+    Raises:
+        EnvError: The server accepts no session, or did not answer in time.
+    """
+    try:
+        state = await place.ask(client.state, client.disconnect)
+    except EnvError:
+        raise
+    except TimeoutError as error:
+        raise failure(error, where) from error
+    except Exception as error:  # OpenEnv raises what its transport raises
+        return "" if str(error).startswith(_ERROR) else f"its WebSocket at /ws: {error}"
+    return "" if state else "its WebSocket at /ws has another protocol"
 
 
 class RemoteSession:
@@ -152,7 +193,7 @@ class RemoteSession:
             raise
         if self._socket is not socket:  # the client reconnects silently to a new session that was not reset
             why = "the connection was lost between two steps"
-            raise _failure(ConnectionError(why), self._where)
+            raise failure(ConnectionError(why), self._where)
         return seen
 
     async def state(self) -> Mapping[str, Any]:
@@ -165,9 +206,9 @@ class RemoteSession:
         try:
             state: Mapping[str, Any] = await self._client.state()
         except Exception as error:  # OpenEnv raises what its transport raises
-            raise _failure(error, self._where) from error
+            raise failure(error, self._where) from error
         if self._socket is not socket:
-            raise _failure(ConnectionError("the connection was lost after a step"), self._where)
+            raise failure(ConnectionError("the connection was lost after a step"), self._where)
         return state
 
     async def renew(self) -> None:
@@ -186,61 +227,16 @@ class RemoteSession:
         except EnvError:
             raise
         except Exception as error:  # OpenEnv raises what its transport raises
-            raise _failure(error, self._where) from error
-        return self.view.observed(result.observation, result.reward, result.done)
-
-
-@asynccontextmanager
-async def container(image: str) -> AsyncIterator[str]:
-    """Run a container of the image during the block; yields its URL.
-
-    Raises:
-        EnvError: It did not start.
-    """
-    starting = asyncio.create_task(asyncio.to_thread(_start_container, image))
-    try:
-        started = await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        with suppress(Exception):  # stop a container that is still starting, if it starts soon
-            started = await asyncio.wait_for(asyncio.shield(starting), STOP_GRACE_S)
-            await asyncio.to_thread(started.close)
-        raise
-    except Exception as error:
-        raise _docker_failure(error, image) from error
-    try:
-        yield started.url
-    finally:
-        await asyncio.to_thread(started.close)
-
-
-@dataclass(frozen=True)
-class _Container:
-    url: str
-    close: Callable[[], None]
-
-
-def _start_container(image: str) -> _Container:
-    """Start the container, in a thread: OpenEnv blocks until it is healthy, for at most half a minute."""
-    from openenv.core.generic_client import GenericEnvClient
-
-    async def start() -> "GenericEnvClient":
-        client: GenericEnvClient = await GenericEnvClient.from_docker_image(image)
-        await client.disconnect()  # frees its session for the episodes
-        return client
-
-    client = asyncio.run(start())
-
-    async def stop() -> None:
-        await client.close()
-
-    return _Container(str(client.base_url), lambda: asyncio.run(stop()))
+            raise failure(error, self._where) from error
+        answer = {"observation": result.observation, "reward": result.reward, "done": result.done}
+        return self.view.observed(*result_of({**answer, "metadata": result.metadata}))
 
 
 def _error_frame(error: EnvError) -> str:
     """The text of the server's error frame, a RuntimeError of OpenEnv's client; empty without one."""
-    text, begins = str(error.__cause__), "Server error: "
-    is_frame = isinstance(error.__cause__, RuntimeError) and text.startswith(begins)
-    return text.removeprefix(begins) if is_frame else ""
+    text = str(error.__cause__)
+    is_frame = isinstance(error.__cause__, RuntimeError) and text.startswith(_ERROR)
+    return text.removeprefix(_ERROR) if is_frame else ""
 
 
 def _refusal(why: str) -> ActionError:
@@ -248,29 +244,3 @@ def _refusal(why: str) -> ActionError:
     if "VALIDATION_ERROR" in why:  # OpenEnv's server validates an action before the environment gets it
         return ActionError(error.what, why=error.why)
     return error
-
-
-def _failure(error: Exception, where: str) -> EnvError:
-    """Translate an exception of OpenEnv or its transport into an EnvError."""
-    text = str(error) or f"no answer ({type(error).__name__})"
-    if isinstance(error, TimeoutError):
-        do = "check the server's log: it is up, but busy"
-        return EnvError("The environment did not answer in time.", where=where, why=text, do=do)
-    if isinstance(error, ConnectionError | OSError):
-        do = "check ENV_BASE_URL, and that the server is up"
-        return EnvError("The environment cannot be reached.", where=where, why=text, do=do)
-    return EnvError("The environment failed.", where=where, why=text)
-
-
-def _no_schema(why: str, url: str) -> EnvError:
-    what, do = "The server publishes no usable action schema.", "check that it is an OpenEnv server"
-    return EnvError(what, where=f"{shown_url(url)}/schema", why=why, do=do)
-
-
-def _docker_failure(error: Exception, image: str) -> EnvError:
-    what, where = "The environment's container did not start.", f"image {image}"
-    if "Docker is not available" in str(error):
-        do = "start Docker, or unset LOCAL_IMAGE_NAME and IMAGE_NAME to use the experiment's location"
-        return EnvError(what, where=where, why="no Docker engine is running", do=do)
-    why = str(getattr(error.__cause__, "stderr", "") or error)
-    return EnvError(what, where=where, why=why, do=f"docker build -t {image} .")

@@ -38,6 +38,7 @@ class EnvironmentTable(Table):
     hooks: str = ""
     longest: int | None = Field(default=None, ge=1)
     step_timeout_s: float = Field(default=STEP_TIMEOUT_S, gt=0, allow_inf_nan=False)
+    headers: dict[str, str] = Field(default={})
 
 
 class TaskTable(Table):

@@ -139,6 +139,15 @@ def hosted_endpoint(
     return EndpointConfig(model.endpoint, model.name, key or "none")
 
 
+def held_key(wanted: Endpoints, environ: Mapping[str, str] = os.environ) -> str:
+    """The key that this process's surroundings hold for a server; see `lab.llm.keys.key_for`.
+
+    Raises:
+        NoKeyError: A key is set, but the rule withholds it from this host; or the key is malformed.
+    """
+    return key_for(wanted, environ, _origins)
+
+
 def proposer_endpoint(
     player: EndpointConfig, environ: Mapping[str, str] = os.environ, origins: Origins | None = None
 ) -> EndpointConfig:

@@ -1,0 +1,141 @@
+"""An HttpForm: how to call `/reset`, `/step` and `/state` of an environment's own HTTP application.
+
+It is read from the server's OpenAPI document, which FastAPI publishes: most public submissions have their own
+application, and each has its own form of a step.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lab.environments.schema import Schema, options, resolved
+
+SESSION_KEYS = ("episode_id", "session_id")
+"""Arguments that identify an episode, at servers that play several concurrently."""
+
+_WRAPPER = "action"
+"""The field that holds the action in OpenEnv's form of a step."""
+
+_CONTROL = "Environment Control"
+"""OpenEnv's tag for `/reset` and `/step`."""
+
+_TITLE_0_1 = "Environment HTTP Server"
+"""OpenEnv 0.1's title of its application."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A call of an application.
+
+    Attributes:
+        named: Schemas of its arguments, by name.
+        required: Names of the required arguments.
+        query: Names of the arguments in the URL.
+        body: Schema of its JSON body; empty without one, or if it is not published.
+        open: Whether it accepts other arguments.
+    """
+
+    method: str
+    path: str
+    named: Mapping[str, Any]
+    required: tuple[str, ...]
+    query: frozenset[str]
+    body: Schema
+    open: bool
+
+
+@dataclass(frozen=True)
+class HttpForm:
+    """How to reset and to step, and what an action is.
+
+    Attributes:
+        state: The call that returns the environment's state; None if there is none.
+        action: Schema of an action's values; empty if the server does not publish it.
+        wrapped: Whether the values are sent as the field `action`, not as the body itself.
+        session_key: Argument that identifies the episode; empty if the server plays one at a time.
+        stateless: Whether each request has a separate environment, as in OpenEnv's own HTTP.
+        older: Whether it is OpenEnv 0.1, which has one environment and may not publish its actions.
+    """
+
+    reset: Operation
+    step: Operation
+    state: Operation | None
+    action: Schema
+    wrapped: bool
+    session_key: str
+    stateless: bool
+    older: bool
+
+
+def read_http_form(document: object, published: Schema | None) -> HttpForm | None:
+    """The form in an OpenAPI document; None if it has no `/reset` and `/step`.
+
+    Args:
+        published: The action's schema from `/schema`, which takes precedence.
+    """
+    if not isinstance(document, dict):
+        return None
+    read: dict[str, Any] = json.loads(json.dumps(document).replace("#/components/schemas/", "#/$defs/"))
+    paths, defs = read.get("paths", {}), read.get("components", {}).get("schemas", {})
+    reset, step, state = (_operation(f"/{name}", paths, defs) for name in ("reset", "step", "state"))
+    if reset is None or step is None:
+        return None
+    key = next((key for key in SESSION_KEYS if key in step.named), "")
+    inner = step.named.get(_WRAPPER)
+    wrapped = inner is not None and _holds_objects({**inner, "$defs": defs})
+    if published is not None:
+        wrapped = (wrapped or step.open) and _WRAPPER not in published.get("properties", {})
+        action = published
+    elif wrapped and inner is not None:
+        action = {**inner, "$defs": defs}
+    else:
+        action = _flat(step, key, defs)
+    stateless = "/mcp" in paths and _CONTROL in str(paths["/reset"])
+    older = read.get("info", {}).get("title") == _TITLE_0_1
+    return HttpForm(reset, step, state, action, wrapped or (older and step.open), key, stateless, older)
+
+
+def _operation(path: str, paths: Mapping[str, Any], defs: Mapping[str, Any]) -> Operation | None:
+    methods = paths.get(path, {})
+    method = next((method for method in ("post", "put", "get") if method in methods), None)
+    if method is None:
+        return None
+    found = methods[method]
+    parameters = [one for one in found.get("parameters", []) if one.get("in") == "query"]
+    content = found.get("requestBody", {}).get("content", {})
+    body = _object({**content.get("application/json", {}).get("schema", {}), "$defs": defs})
+    named = {one["name"]: one.get("schema", {}) for one in parameters} | body.get("properties", {})
+    required = [one["name"] for one in parameters if one.get("required")] + body.get("required", [])
+    says_nothing = not named and options(body) == [body]
+    return Operation(
+        method.upper(),
+        path,
+        named,
+        tuple(required),
+        frozenset(one["name"] for one in parameters),
+        body,
+        method != "get" and (says_nothing or bool(body.get("additionalProperties"))),
+    )
+
+
+def _object(schema: Schema) -> Schema:
+    """The object in a body's schema: an optional body is a union with null."""
+    whole = resolved(schema)
+    objects = [one for one in options(whole) if one.get("type") != "null"]
+    return objects[0] if len(objects) == 1 else whole
+
+
+def _holds_objects(schema: Schema) -> bool:
+    """Whether every value is an object, or may be anything."""
+    kinds = [one.get("type", "object") for one in options(schema)]
+    return all(kind in ("object", "null") for kind in kinds) and "object" in kinds
+
+
+def _flat(step: Operation, key: str, defs: Mapping[str, Any]) -> Schema:
+    """The schema of a step whose arguments are the action itself; empty if none are named."""
+    if not step.named:
+        return {} if step.open else step.body
+    fields = {name: rule for name, rule in step.named.items() if name != key}
+    required = [name for name in step.required if name in fields]
+    return {"type": "object", "properties": fields, "required": required, "$defs": defs}

@@ -1,0 +1,160 @@
+"""An environment's own HTTP application: `/reset` and `/step`, for servers without OpenEnv's WebSocket."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any
+
+from lab.addresses import shown_url
+from lab.environments.action import ActionError, ActionForm, refused
+from lab.environments.answer import Values
+from lab.environments.failures import failed, refused_by
+from lab.environments.http_form import HttpForm, Operation
+from lab.environments.observation import Observed, View
+from lab.environments.result import result_of
+from lab.environments.wire import Reply, Wire
+from lab.errors import ConfigError, EnvError
+
+_NOT_OURS = (401, 403, 404, 405, 408, 429)
+"""HTTP statuses of a step that do not depend on the action."""
+
+
+class HttpServer:
+    """An environment's own HTTP application.
+
+    Args:
+        wire: Opens a connection to it.
+        say: Called once, when episodes have to be played one at a time.
+    """
+
+    def __init__(
+        self,
+        wire: Callable[[], Wire],
+        http: HttpForm,
+        form: ActionForm,
+        view: View,
+        say: Callable[[str], None],
+    ) -> None:
+        self._wire, self._http, self._form, self._view, self._say = wire, http, form, view, say
+        self._open, self._said = 0, False
+        self._several = http.session_key in http.reset.named
+        self._alone: AbstractAsyncContextManager[Any] = nullcontext() if self._several else asyncio.Lock()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator["HttpSession"]:
+        """Open a session; one at a time unless the application identifies episodes."""
+        self._open += 1
+        if self._open > 1 and not (self._several or self._said):
+            self._said = True
+            self._say("The environment's HTTP has no sessions, so its episodes are played one at a time.")
+        try:
+            async with self._alone, self._wire() as wire:
+                yield HttpSession(wire, self._http, self._form, self._view)
+        finally:
+            self._open -= 1
+
+
+class HttpSession:
+    """One episode at a time."""
+
+    def __init__(self, wire: Wire, http: HttpForm, form: ActionForm, view: View) -> None:
+        self.form, self.view, self._wire, self._http = form, view, wire, http
+        self._key: dict[str, Any] = {}
+
+    async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
+        """Start a new episode; an application whose reset names no seed gets none.
+
+        Raises:
+            ConfigError: An argument is unknown to its reset.
+            EnvError: It could not be started.
+        """
+        reset, key = self._http.reset, self._http.session_key
+        unknown = [name for name in arguments if name not in reset.named and not reset.open]
+        if unknown:
+            what = f"The environment's reset has no argument {unknown[0]!r}."
+            do = f"use {', '.join(reset.named)}" if reset.named else "remove it"
+            raise ConfigError(what, where="tasks.reset", do=do)
+        own: dict[str, Any] = {"seed": seed} if reset.open or "seed" in reset.named else {}
+        if key in reset.named:
+            own[key] = uuid.uuid4().hex
+        reply = await self._send(reset, {**own, **arguments})
+        self._raise_refusal(reply)
+        if not reply.found:
+            error = failed(reply.text, self._where)
+            error.do = "set what its reset requires in [[tasks]], as reset = { NAME = VALUE }"
+            raise error
+        body = self._body(reply)
+        name = _given(key, body) or own.get(key)
+        self._key = {key: name} if name else {}
+        return self._seen(body)
+
+    async def step(self, action: Values) -> Observed:
+        """Send an action.
+
+        Raises:
+            ActionError: The application refuses it; StepError: the environment raised.
+            EnvError: The server did not answer, or without an observation.
+        """
+        values = {"action": action} if self._http.wrapped else action
+        reply = await self._send(self._http.step, {**values, **self._key})
+        if reply.status >= 500 and reply.status not in (502, 503, 504):
+            raise refused(reply.text)
+        if 400 <= reply.status < 500 and reply.status not in _NOT_OURS:
+            error = refused(reply.text)
+            raise ActionError(error.what, why=error.why)
+        self._raise_refusal(reply)
+        if not reply.found:
+            raise failed(reply.text, self._where)
+        return self._seen(self._body(reply))
+
+    async def state(self) -> Mapping[str, Any]:
+        """The environment's state, from the application's `/state`.
+
+        Raises:
+            EnvError: It has no `/state`, or does not answer with an object.
+        """
+        call, what = self._http.state, "The environment's state cannot be read."
+        if call is None:
+            raise EnvError(what, where=self._where, why="/openapi.json names no /state")
+        reply = await self._send(call, {name: one for name, one in self._key.items() if name in call.named})
+        self._raise_refusal(reply)
+        state = reply.json()
+        if not reply.found or not isinstance(state, dict):
+            raise EnvError(what, where=f"{self._where}{call.path}", why=reply.text)
+        return state
+
+    async def renew(self) -> None:
+        """Do nothing: the next reset replaces everything that is kept."""
+
+    @property
+    def _where(self) -> str:
+        return shown_url(self._wire.url)
+
+    async def _send(self, call: Operation, values: Mapping[str, Any]) -> Reply:
+        query = {name: value for name, value in values.items() if name in call.query or call.method == "GET"}
+        body = {name: value for name, value in values.items() if name not in query}
+        return await self._wire.ask(call.method, call.path, None if call.method == "GET" else body, query)
+
+    def _raise_refusal(self, reply: Reply) -> None:
+        if error := refused_by(reply.status, reply.text, self._where, ""):
+            raise error
+
+    def _body(self, reply: Reply) -> object:
+        try:
+            body: object = reply.read()
+        except (ValueError, RecursionError) as error:
+            raise failed(f"its answer is not JSON: {reply.text}", self._where) from error
+        return body
+
+    def _seen(self, body: object) -> Observed:
+        if isinstance(body, dict) and set(body) <= {"detail", "error", "message", "status"}:
+            raise failed(" ".join(str(told) for told in body.values()), self._where)
+        return self.view.observed(*result_of(body))
+
+
+def _given(key: str, body: object) -> str | None:
+    """The episode's identifier in the answer to its reset."""
+    places = [body, *(body.get(name) for name in ("info", "observation"))] if isinstance(body, dict) else []
+    found = (place[key] for place in places if isinstance(place, dict) and isinstance(place.get(key), str))
+    return next(found, None)

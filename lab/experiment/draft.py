@@ -1,0 +1,189 @@
+"""A Draft: the files of a new experiment, for an environment whose form of actions is known.
+
+It owns their texts. What an environment does not publish (its task, the length of an
+episode, the return of a full score) is passed in.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["text", "words", "json", "tool", "hook"]
+"""What an answer is: the action's text; one of some words; JSON; a tool call; input of a hook."""
+
+SCHEMA_FILE = "experiment.schema.json"
+"""The JSON Schema of experiment files, beside them."""
+
+_MAX_TOKENS: Mapping[Kind, int] = {"text": 150, "words": 8, "json": 200, "tool": 200, "hook": 200}
+
+_ASK: Mapping[Kind, str] = {
+    "text": "Your reply is sent as it is: write only what you want to send, without quotes or comments.",
+    "words": "Your reply is exactly one of these words, and nothing else: {schema}",
+    "json": "Your reply is one JSON object of this schema, and nothing else:\n{schema}",
+    "tool": (
+        "Each reply calls one tool: write its name and its arguments as one JSON object of this schema, and"
+        " nothing else:\n{schema}"
+    ),
+    "hook": "Your reply is one JSON object, and nothing else.",
+}
+
+_HOOKS = '''"""How a model's answer becomes an action, which the environment does not publish."""
+
+import json
+from typing import Any
+
+
+def parse(text: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return an action's fields: the JSON object in the answer. List its fields in the templates."""
+    action = json.loads(text[text.find("{") : text.rfind("}") + 1] or "null")
+    if not isinstance(action, dict):
+        raise ValueError("write one JSON object")
+    return action
+'''
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A new experiment.
+
+    Attributes:
+        place: Key and value of the environment's location, such as `("url", "http://127.0.0.1:8000")`.
+        shown: Fields that templates show besides the observation's text, such as `metadata.hint`.
+        max_return: Sum of rewards that is a full score.
+        described: The environment's description of an action that is one text.
+    """
+
+    name: str
+    about: str
+    place: tuple[str, str]
+    kind: Kind
+    max_steps: int
+    max_return: float
+    shown: tuple[str, ...] = ()
+    described: str = ""
+
+    @property
+    def hooks(self) -> str:
+        """Path of the hooks file, relative to the project's folder."""
+        return f"experiments/{self.name}_hooks.py"
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Texts by path, relative to the project's folder."""
+        goal = (
+            "Every step earns a reward, and you want the highest total. Look at what earlier steps earned,"
+            " and do more of what paid."
+        )
+        template = "prompts/templates/{}.toml".format
+        texts = {
+            f"experiments/{self.name}.toml": self._experiment(),
+            template(self.name): self._template("The task and the form of an answer, and nothing else.", ""),
+            template(f"{self.name}_goal"): self._template("States what is maximised.", goal),
+        }
+        return {**texts, self.hooks: _HOOKS} if self.kind == "hook" else texts
+
+    def _template(self, about: str, goal: str) -> str:
+        steps, described = "You act in it, for up to {max_steps} steps.", _literal(self.described)
+        parts = [_literal(self.about), steps, goal, described, _ASK[self.kind]]
+        system = "\n\n".join(filter(None, parts))
+        fields = [f"{name.rpartition('.')[2]}: {{observation.{name}}}" for name in self.shown]
+        parts = [
+            "{observation}",
+            *fields,
+            "Last reward: {reward}",
+            "Earlier steps:\n{history}",
+            "Your reply:",
+        ]
+        turn = "\n\n".join(parts)
+        return f"about = {_quoted(about)}\n\nsystem = {_block(system)}\n\nturn = {_block(turn)}\n"
+
+    def _experiment(self) -> str:
+        key, value = self.place
+        tokens, steps = _MAX_TOKENS[self.kind], self.max_steps
+        hooks = f'hooks = "{self.name}_hooks.py"' if self.kind == "hook" else '# hooks = "hooks.py"'
+        return f"""#:schema ./{SCHEMA_FILE}
+# Every key: docs/experiment.md. A line that begins with # shows a key that is not set.
+about = {_quoted(self.about)}
+seed = 0
+
+[environment]
+{key} = {_quoted(value)}
+{hooks:<21} # render(observation) writes {{observation}}; parse(text, schema) reads an answer
+# text = "FIELD"      # the field that {{observation}} shows; by default all of them
+# error = "FIELD"     # the field with the error of the last action
+# longest = 2000      # the most characters of a field that are shown
+# step_timeout_s = 60.0
+# headers = {{ "X-API-Key" = "env:MY_KEY" }}
+
+[task]
+name = {_quoted(self.name)}
+benchmark = {_quoted(self.name)}
+max_steps = {steps}
+max_tokens = {tokens}
+max_return = {self.max_return:g}        # the sum of rewards that is a score of 1
+# min_return = 0.0    # the sum of rewards that is a score of 0
+success_score = 0.5
+# score = "last"      # "sum" of the rewards by default, "last", "max", or its own: "metadata.FIELD"
+# max_step_reward = 1.0   # bounds of one step's reward, if known: hopeless episodes end early
+# min_step_reward = 0.0
+
+# [[tasks]]           # one for each task of the environment: what its reset is given
+# name = "easy"
+# reset = {{ task = "easy" }}
+
+[model]               # API_BASE_URL and MODEL_NAME override this
+endpoint = "embedded"
+name = "SmolLM2-135M-Instruct"
+
+[baseline]            # the candidate in use today
+template = {_quoted(self.name)}
+temperature = 0.7
+max_tokens = {tokens}
+history = 2
+
+[space]               # a value is fixed, a list is a choice, {{ low, high }} is a range
+template = [{_quoted(self.name)}, {_quoted(f"{self.name}_goal")}]
+temperature = {{ low = 0.0, high = 1.0 }}
+history = [0, 2, 4]
+layout = ["text", "turns"]
+show_rewards = [true, false]
+
+[budget]              # of the whole study: calls, tokens, dollars; and the minutes of its search
+calls = {200 * steps}
+
+[objective]
+# maximise = "score"  # by default the return, where task.score is "sum"
+
+[search]
+episodes = 8          # the most that a candidate plays
+in_flight = 16        # concurrent episodes
+
+# [proposals]         # new templates, written by a model
+# proposer = "gepa"
+
+[confirmation]        # the search's best candidates, on fresh seeds
+candidates = 4
+episodes = 8
+
+[verdict]             # the best of these against the baseline, on the sealed holdout
+episodes = 16
+
+[tracking]
+traces = 1            # episodes of each trial that MLflow shows step by step
+"""
+
+
+def _literal(text: str) -> str:
+    """A text for a template, with its braces escaped."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _quoted(text: str) -> str:
+    """A TOML string on one line."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _block(text: str) -> str:
+    """A TOML string of several lines."""
+    return '"""\n' + text.replace("\\", "\\\\").replace('"""', '\\"\\"\\"') + '"""'

@@ -1,0 +1,265 @@
+"""The command `python -m lab.init`: an experiment for an environment, given its location.
+
+It owns the questions, the inspection of the environment, and the output. The files' texts are in
+`lab.experiment.draft`.
+"""
+
+import asyncio
+import os
+import re
+import sys
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lab.addresses import is_url
+from lab.cli.command import Debug, command_line, manners, say
+from lab.errors import ConfigError, EnvError, LabError, plain
+from lab.submission.stdout import print_result
+
+if TYPE_CHECKING:
+    from lab.environments.action import ActionForm
+    from lab.environments.config import EnvironmentConfig
+    from lab.environments.observation import Observed
+    from lab.experiment.draft import Draft, Kind
+
+app = command_line()
+
+SHIPPED = Path(__file__).resolve().parents[1] / "experiments"
+
+MOST_SHOWN = 300
+"""Characters of an observation that are printed."""
+
+
+@app.command()
+def init(
+    where: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHERE",
+            help="A server's URL, a Space (owner/name), a class (file.py:Name or module:Name), or an image.",
+            show_default="asked for",
+        ),
+    ] = "",
+    name: Annotated[
+        str, typer.Option(help="The experiment's name.", show_default="from WHERE, asked for")
+    ] = "",
+    about: Annotated[str, typer.Option(help="The task, in one sentence.", show_default="asked for")] = "",
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, help="Maximum steps of an episode.", show_default="asked for, 10")
+    ] = None,
+    max_return: Annotated[
+        float | None,
+        typer.Option(help="The sum of rewards that is a full score.", show_default="asked for, 1"),
+    ] = None,
+    example: Annotated[bool, typer.Option("--example", help="List the experiments that ship.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Write an experiment for an environment: its file, templates, and a hooks file where one is needed.
+
+    Opens and resets the environment, reads the form of its actions, and plays one step with an example of
+    an action; no model is called. At a terminal, it asks for what no flag sets.
+
+    Examples:
+
+        python -m lab.init http://127.0.0.1:8000
+
+        python -m lab.init owner/space --name inbox --max-steps 8
+
+        python -m lab.init --example
+    """
+    from lab.experiment.draft import Draft  # here, so that --help is fast
+
+    with manners(debug=debug):
+        if example:
+            _list_examples()
+            return
+        where = where or _asked("Where is the environment? (URL, owner/space, file.py:Class, image)", "")
+        name = _checked(name or _asked("A name for the experiment?", _name_of(where)))
+        about = about or _asked("What is the task, in one sentence?", f"This is {name}, an environment.")
+        steps = max_steps or int(_number(_asked("The maximum number of steps in an episode?", "10")))
+        if max_return is None:
+            max_return = _number(_asked("The sum of rewards that is a full score?", "1"))
+        if not (steps >= 1 and 0 < max_return < inf):
+            do = "use 1 step or more, and a finite return above 0"
+            raise ConfigError(
+                "max_steps or max_return is out of range.", where="max_steps, max_return", do=do
+            )
+        asyncio.run(_write(Draft(name, about, place_of(where), "hook", steps, max_return)))
+
+
+def place_of(where: str) -> tuple[str, str]:
+    """The key and value of `[environment]` for a location.
+
+    Raises:
+        ConfigError: It is empty.
+    """
+    if not where:
+        do = "name a URL, a Space (owner/name), a class (file.py:Name or module:Name), or an image"
+        raise ConfigError("No environment location given.", where="WHERE", do=do)
+    if is_url(where):
+        return "url", where
+    if re.fullmatch(r".*\.py:\w+|[A-Za-z_][\w.]*:[A-Z]\w*", where):
+        return "python", where
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", where):
+        return "space", where
+    return "image", where
+
+
+def _name_of(where: str) -> str:
+    kind, value = place_of(where)
+    last = re.split(r"[/:]", value.partition(":")[0] if kind == "image" else value)[-1]
+    if kind == "url":
+        last = value.split("://", 1)[-1].partition("/")[2].strip("/") or "environment"
+    return re.sub(r"\W+", "_", last).strip("_").lower() or "environment"
+
+
+def _checked(name: str) -> str:
+    if not re.fullmatch(r"[\w.-]+", name):
+        do = "use letters, digits, - and _"
+        raise ConfigError(f"{name!r} is not a valid name for an experiment.", where="--name", do=do)
+    return name
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a number.", where="the answer", do="write a number") from None
+
+
+def _asked(question: str, usual: str) -> str:
+    """The answer at a terminal; the usual one elsewhere."""
+    if not sys.stdin.isatty():
+        return usual
+    return str(typer.prompt(question, default=usual or None, err=True))
+
+
+def _list_examples() -> None:
+    import tomllib
+
+    for path in sorted(SHIPPED.glob("*.toml")):
+        about = tomllib.loads(path.read_text(encoding="utf-8"))["about"]
+        print_result(f"{path.stem:<12} {about}")
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The result of an inspection: the form of actions, the first observation, and the result of one step."""
+
+    form: "ActionForm"
+    first: "Observed"
+    action: str
+    step: "Observed | LabError"
+
+
+async def _write(draft: "Draft") -> None:
+    from lab.environments.config import EnvironmentConfig, choose_environment
+    from lab.environments.failures import UnpublishedError
+    from lab.experiment.draft import SCHEMA_FILE
+    from lab.experiment.environment_schema import refuse_credentials
+    from lab.experiment.experiment import load_experiment
+    from lab.experiment.json_schema import experiment_schema
+    from lab.files import write_atomically
+    from lab.llm.settings import read_surroundings
+
+    read_surroundings(Path.cwd())
+    _check_new(draft)
+    key, value = draft.place
+    refuse_credentials(value, "WHERE", "ENV_BASE_URL")
+    located: dict[str, Any] = {key: value}
+    config = choose_environment(EnvironmentConfig(**located))
+    try:
+        looked = await _look(config)
+    except UnpublishedError as error:
+        say(f"{error.what} {draft.hooks} reads an answer as JSON: list its fields in the templates.")
+        write_atomically(Path(draft.hooks), draft.files[draft.hooks])
+        looked = await _look(replace(config, hooks=draft.hooks))
+    else:
+        draft = replace(draft, kind=_kind_of(looked.form))
+    place = (key, _beside(value) if key == "python" else value)
+    draft = replace(draft, place=place, shown=_shown(looked.first), described=_described(looked.form))
+    for file, text in draft.files.items():
+        write_atomically(Path(file), text)
+    write_atomically(Path("experiments") / SCHEMA_FILE, experiment_schema())
+    _tell(looked, list(draft.files), load_experiment(Path(f"experiments/{draft.name}.toml")).file)
+
+
+def _check_new(draft: "Draft") -> None:
+    for file in draft.files:
+        if Path(file).exists():
+            do = "choose another --name, or remove the file"
+            raise ConfigError("The file already exists.", where=file, do=do)
+
+
+def _beside(python: str) -> str:
+    """The path of a class, relative to the folder of experiments."""
+    file, _, name = python.rpartition(":")
+    return f"{os.path.relpath(file, 'experiments')}:{name}" if file.endswith(".py") else python
+
+
+async def _look(config: "EnvironmentConfig") -> Looked:
+    from lab.environments.environment import open_environment
+    from lab.environments.example import example_answer
+
+    async with open_environment(config, Path.cwd(), say) as environment, environment.session() as session:
+        first = await session.reset(0, {})
+        answer = example_answer(session.form)
+        try:
+            action = session.form.read(answer)
+            return Looked(session.form, first, action.shown, await session.step(action.values))
+        except EnvError:
+            raise
+        except LabError as error:
+            return Looked(session.form, first, answer, error)
+
+
+def _kind_of(form: "ActionForm") -> "Kind":
+    if form.words:
+        return "words"
+    if form.text_field is not None:
+        return "text"
+    return "tool" if form.calls_tools else "json"
+
+
+def _described(form: "ActionForm") -> str:
+    """The environment's description of its only field, if that is any text."""
+    if form.text_field is None or form.words:
+        return ""
+    return str(form.fields[form.text_field].get("description", ""))
+
+
+def _shown(first: "Observed") -> tuple[str, ...]:
+    """The names in the metadata, if the observation itself has no text."""
+    if first.text:
+        return ()
+    return tuple(name for name, value in first.fields.items() if name.startswith("metadata.") and value)
+
+
+def _tell(looked: Looked, files: list[str], experiment: str) -> None:
+    print_result(f"Wrote {', '.join(files)}.")
+    print_result(plain(f"\nObservation after reset:\n{_cut(looked.first.text)}"))
+    action = f"\nA step with the example {_cut(looked.action)}"
+    if isinstance(looked.step, LabError):
+        print_result(plain(f"{action}: {looked.step.one_line}"))
+    else:
+        done = ", done" if looked.step.done else ""
+        print_result(plain(f"{action}: reward {looked.step.reward:g}{done}\n{_cut(looked.step.text)}"))
+    print_result(
+        f"""
+Next:
+  python -m lab.doctor {experiment}            # plays two steps with the model
+  python -m lab.tune {experiment} --dry-run    # shows the prompts and what a study costs
+  python -m lab.tune {experiment}              # tunes, and freezes prompts/best.toml"""
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]} [... {len(text) - MOST_SHOWN} more]"
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,173 @@
+"""`lab.init`: from an environment's location to an experiment that can be tuned, without Python code."""
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from lab.experiment.draft import SCHEMA_FILE
+from lab.experiment.json_schema import experiment_schema
+from lab.experiment.schema import ExperimentFile
+from tests.echo_server import ROOT, server
+from tests.fake_endpoint import Reply, fake_endpoint
+from tests.project import Project
+from tests.terminal import Terminal
+from tests.test_any_environment import TOOLS
+
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.toml"))
+
+TALK = """
+from typing import Any
+
+from openenv.core.env_server.interfaces import Environment
+from openenv.core.env_server.types import Action, Observation, State
+from pydantic import Field
+
+
+class Talk(Action):
+    message: str = Field(description="What is said, such as {this}.")
+
+
+class Heard(Observation):
+    heard: str = ""
+
+
+class Hall(Environment[Talk, Heard, State]):
+    SUPPORTS_CONCURRENT_SESSIONS = True
+
+    def reset(self, seed: int | None = None, episode_id: str | None = None, **_: Any) -> Heard:
+        return Heard(metadata={"hint": "be kind {always}"})
+
+    def step(self, action: Talk, timeout_s: float | None = None, **_: Any) -> Heard:
+        return Heard(heard=action.message, reward=0.5, done=True)
+
+    @property
+    def state(self) -> State:
+        return State()
+"""
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with server(str(ROOT / "tests/applications.py"), cwd=ROOT) as url:
+        yield url
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    project = Project.make(tmp_path / "project")
+    project.write("experiments/hall.py", TALK)
+    project.write("experiments/sums.py", TOOLS)
+    return project
+
+
+CALL = '{"tool_name": "add", "arguments": {"a": 1, "b": 2}}'
+
+KINDS = {
+    "text": ("experiments/hall.py:Hall", "Hello.", "Your reply is sent as it is"),
+    "words": ("URL/words", "one", "exactly one of these words, and nothing else: one, two, three"),
+    "json": ("URL/union", '{"kind": "say", "number": 1}', "one JSON object of this schema"),
+    "tool": (
+        "experiments/sums.py:Tools",
+        '{"tool_name": "add", "arguments": {"a": 1, "b": 2}}',
+        "calls one tool",
+    ),
+    "hook": ("URL/unnamed", '{"number": 1}', "one JSON object, and nothing else"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_experiment_is_written_for_any_kind_of_action_and_can_be_played(
+    project: Project, url: str, kind: str
+) -> None:
+    where, answer, asked = KINDS[kind]
+    about = "Do what {is} asked."
+    flags = ("--name", "mine", "--about", about, "--max-steps", "2", "--max-return", "3")
+    made = project.run("-m", "lab.init", where.replace("URL", url), *flags)
+    assert made.returncode == 0, made.stderr
+    assert ("experiments/mine_hooks.py" in made.stdout) is (kind == "hook")
+    if kind != "hook":
+        assert re.search(r"A step with the example .*: reward [\d.]+", made.stdout), made.stdout
+    for command in re.findall(r"python -m (lab\.\w+ \S+)", made.stdout):
+        assert command.split()[1] == "experiments/mine.toml"
+    text = (project.folder / "experiments/mine.toml").read_text()
+    assert {f"[{name}]" for name in ExperimentFile.model_fields if name not in ("about", "seed")} <= set(
+        re.findall(r"\[[a-z]+\]", text)
+    )
+    with fake_endpoint(lambda _: Reply(answer)) as endpoint:
+        settings = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake"}
+        played = project.run("-m", "lab.play", "baseline", "experiments/mine.toml", **settings)
+        assert played.returncode == 0, played.stderr
+        assert about in played.stdout
+        assert asked in played.stdout
+        assert "-- The answer" not in played.stdout
+        dry = project.run("-m", "lab.tune", "experiments/mine.toml", "--dry-run", **settings)
+        assert dry.returncode == 0, dry.stderr
+    if kind == "text":
+        assert "hint: be kind {always}" in played.stdout
+        assert "What is said, such as {this}." in played.stdout
+
+
+def test_existing_files_are_not_overwritten(project: Project) -> None:
+    before = (project.folder / "experiments/echo.toml").read_text()
+    done = project.run("-m", "lab.init", "experiments/hall.py:Hall", "--name", "echo")
+    assert (done.returncode, "already exists" in done.stderr) == (2, True)
+    assert (project.folder / "experiments/echo.toml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "told"),
+    [
+        ("", 2, "No environment location given"),
+        ("experiments/none.py:Hall", 2, "does not exist"),
+        ("http://127.0.0.1:1", 4, "cannot be reached"),
+        ("http://user:word@127.0.0.1:1", 2, "must not contain a user and password"),
+    ],
+)
+def test_an_unusable_location_leaves_no_file(project: Project, where: str, code: int, told: str) -> None:
+    before = set(project.folder.rglob("*.toml"))
+    done = project.run("-m", "lab.init", *([where] if where else []), "--name", "none")
+    assert (done.returncode, told in done.stderr) == (code, True), done.stderr
+    assert set(project.folder.rglob("*.toml")) == before
+
+
+def has(question: str) -> Callable[[str], bool]:
+    """Whether a terminal shows a question."""
+    return lambda text: question in text
+
+
+def test_at_a_terminal_it_asks_for_what_no_flag_sets(project: Project) -> None:
+    command = ("-m", "lab.init", "experiments/hall.py:Hall", "--name", "asked")
+    terminal = Terminal.start(project, *command, columns=100, lines=30)
+    for question, answer in (("one sentence", "Be kind."), ("maximum number", "7"), ("full score", "3.5")):
+        terminal.read(has(question))
+        terminal.type(f"{answer}\n")
+    terminal.read()
+    table = tomllib.loads((project.folder / "experiments/asked.toml").read_text())
+    assert table["about"] == "Be kind."
+    assert (table["task"]["max_steps"], table["task"]["max_return"]) == (7, 3.5)
+
+
+def test_the_experiments_that_ship_are_listed(project: Project) -> None:
+    told = project.run("-m", "lab.init", "--example").stdout
+    assert [line.split()[0] for line in told.splitlines()] == [path.stem for path in EXPERIMENTS]
+
+
+def test_the_schema_that_ships_is_current() -> None:
+    shipped = (ROOT / "experiments" / SCHEMA_FILE).read_text()
+    assert shipped == experiment_schema(), "python -m lab.experiment.json_schema > experiments/" + SCHEMA_FILE
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_names_the_schema_and_validates_against_it(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith(f"#:schema ./{SCHEMA_FILE}\n")
+    schema, table = json.loads(experiment_schema()), tomllib.loads(text)
+    jsonschema.validate(table, schema)
+    table["task"]["max_stesp"] = 3
+    with pytest.raises(jsonschema.ValidationError, match="max_stesp"):
+        jsonschema.validate(table, schema)
