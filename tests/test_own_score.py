@@ -227,18 +227,17 @@ def test_it_is_tuned_by_that_score_and_the_return_is_kept(project: Project) -> N
 
     with fake_endpoint(script) as endpoint:
         settings = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake"}
+        plan = project.run("-m", "lab.tune", "experiments/lift.toml", "--dry-run", **settings).stdout
         done = project.run("-m", "lab.tune", "experiments/lift.toml", **settings)
         assert done.returncode == 0, done.stderr
+        played = project.run("-m", "lab.play", "frozen", "experiments/lift.toml", **settings)
     evidence = read_frozen(project.folder / "prompts/best.toml").evidence
     assert (evidence.outcome, evidence.judged) == ("winner", "score"), done.stdout
     assert evidence.frozen_return == evidence.baseline_return == 4.0
     assert evidence.baseline_score < 0.7 < evidence.frozen_score
     assert "cannot be told apart" not in done.stdout
-
-
-def test_a_task_says_where_its_score_comes_from() -> None:
-    told = "from the environment's metadata.grade: 0 gives 0 and 1 gives 1"
-    assert replace(TASK, score="metadata.grade").described("score") == told
+    assert "the environment's metadata.grade: 0 gives 0 and 1 gives 1" in " ".join(plan.split())
+    assert re.search(r"Return 4.00 in 4 steps, score (1.000|0.750)", played.stdout)
 
 
 @pytest.mark.parametrize(
