@@ -158,7 +158,7 @@ def _effects(values: Floats, which: Floats) -> tuple[Floats, Floats]:
     shares = played @ which / np.maximum(counts, 1)[:, None]
     means = np.nansum(values, axis=1) / np.maximum(counts, 1)
     left, right = which[places] - shares[rows], values[rows, places] - means[rows]
-    inverse = np.linalg.pinv(left.T @ left, hermitian=True)
+    inverse = np.linalg.pinv(left.T @ left, rcond=1e-10, hermitian=True)
     effects = inverse @ (left.T @ right)
     squares = float(np.sum((right - left @ effects) ** 2))
     df = max(len(rows) - len(np.unique(rows)) - (which.shape[1] - 1), 1)

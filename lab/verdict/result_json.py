@@ -92,7 +92,7 @@ def _study(study: StudyResult) -> dict[str, Any]:
         "model": {
             "endpoint": study.model.shown,
             "name": study.model.name,
-            "dialect": study.model.dialect.as_table(),
+            **({"dialect": dialect} if (dialect := study.model.dialect.as_table()) else {}),
         },
     }
 
