@@ -323,3 +323,20 @@ def test_a_baseline_that_the_endpoint_refused_is_tried_again_by_the_same_command
     assert done.returncode == 0, done.stderr
     assert count(project, "studies") == 1
     assert "returns more than the baseline" in done.stdout
+
+
+def test_a_confirmation_that_a_limit_cuts_short_ends(project: Project) -> None:
+    """Its last episodes are refused after all have been asked for, while others are still being played."""
+    write(project, ("in_flight = 6", "in_flight = 4"), text=TOKENS)
+
+    def script(body: Body) -> Reply:
+        reply = by_the_request(body)
+        reply.prompt_tokens += 40 if 1 <= confirmed(project) < 4 else 0
+        return reply
+
+    with fake_endpoint(script) as endpoint:
+        done = tune(project, endpoint)
+    assert confirmed(project) < 2 * 3
+    expected = 5 if "NOT VALIDATED" in done.stdout else 0
+    assert done.returncode == expected, done.stdout + done.stderr
+    assert ("Frozen: " in done.stdout) is (expected == 0)

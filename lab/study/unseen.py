@@ -132,7 +132,7 @@ class Unseen:
         """Play all unfinished episodes of these candidates in the phase; workers share them."""
         wanted = {one.digest: one for one in candidates.values()}
         self._enqueue(phase, candidates)
-        refused = False
+        refused = list[BudgetError]()
         async with asyncio.TaskGroup() as group:
             while True:
                 waiting = self._waiting(phase, wanted)
@@ -140,11 +140,10 @@ class Unseen:
                     await self._player.room()
                     if one := self._ask(phase, wanted):
                         trial, key = one
-                        play = self._episode(phase, trial, wanted[key[0]], key[1], later[key[1]])
+                        play = self._episode(phase, trial, wanted[key[0]], key[1], later[key[1]], refused)
                         group.create_task(play)
                         await asyncio.sleep(0)
-                    refused = self._player.stopped_by is not None
-                elif self._is_over(phase, wanted, refused=refused):
+                elif self._is_over(phase, wanted, refused=bool(refused)):
                     break
                 else:
                     await self._changed.wait()
@@ -195,12 +194,20 @@ class Unseen:
         )
 
     async def _episode(
-        self, phase: Phase, trial: optuna.Trial, candidate: Candidate, seed: int, later_calls: int
+        self,
+        phase: Phase,
+        trial: optuna.Trial,
+        candidate: Candidate,
+        seed: int,
+        later_calls: int,
+        refused: list[BudgetError],
     ) -> None:
+        """Play one episode, and add to `refused` if the budget has no room for it."""
         try:
             self._tell(phase, trial, await self._player.episode(candidate, seed, later_calls=later_calls))
         except BudgetError as error:  # its trial stays open or waiting until the limit is raised
             self._player.stopped_by = error
+            refused.append(error)
             if self._record.store.shared:
                 phase.study.hand_over([phase.running.pop(trial.number)])
                 phase.study.read()
