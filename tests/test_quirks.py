@@ -167,7 +167,7 @@ def test_a_value_that_is_out_of_range_fails_its_candidate_and_no_other(
     with fake_endpoint(script) as endpoint:
         done = run(project, endpoint, *TUNE, "--json")
         assert done.code == 0, done.err
-        assert json.loads(done.out)["model"]["dialect"] == {}
+        assert "dialect" not in json.loads(done.out)["model"]
         assert list(json.loads(done.out)["failures"]) == ["The endpoint refused the request."]
         project.write("experiments/known.toml", EXPERIMENT.replace("temperature = 0.7", "temperature = 0.9"))
         ended = run(project, endpoint, *TUNE, "--fresh")
@@ -204,7 +204,7 @@ def test_an_outage_is_not_mistaken_for_a_refusal(project: Project) -> None:
     with fake_endpoint(script) as endpoint:
         done = run(project, endpoint, *TUNE, "--json")
     assert done.code == 0, done.err
-    assert json.loads(done.out)["model"]["dialect"] == {}
+    assert "dialect" not in json.loads(done.out)["model"]
 
 
 THOUGHT = {
