@@ -44,7 +44,7 @@ def main(
     the second phase's. docs/contract.md lists them with their sources.
 
     With --project, what evaluators look for besides stdout: inference.py, openenv.yaml and Dockerfile; then
-    inference.py is run once as they run it, with an API_BASE_URL and API_KEY of its own, which lead to the
+    inference.py is run once as they run it, with an injected API_BASE_URL and API_KEY that lead to the
     endpoint that is set, or to the embedded model.
 
     Exit codes: 0 accepted by the given rules, by default by any; 1 not accepted; 2 no readable capture; with

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from lab.search.kernel import categorical, encoded, kernel
 from lab.search.points import Floats, at_random
-from lab.search.surrogate import Surrogate, categorical, encoded, kernel
+from lab.search.surrogate import Surrogate
 
 SPACE = {
     "template": CategoricalDistribution(["a", "b", "c"]),

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from lab.environments.foreign import ForeignError, foreign
@@ -68,8 +69,7 @@ def made_action(classes: Sequence[Any], values: Mapping[str, Any]) -> Any:  # no
     refused: ValueError | None = None
     for cls in classes:
         try:
-            bare = values[ROOT] if _is_bare(cls.model_json_schema()) else values
-            return cls.model_validate(bare)
+            return cls.model_validate(values[ROOT] if _is_bare_class(cls) else values)
         except ValueError as error:
             refused = error
     assert refused is not None
@@ -86,6 +86,12 @@ def _classes(annotation: Any) -> Iterator[Any]:  # noqa: ANN401  # of types
 
 def _is_model(cls: Any) -> bool:  # noqa: ANN401
     return all(callable(getattr(cls, name, None)) for name in ("model_validate", "model_json_schema"))
+
+
+@lru_cache(maxsize=64)
+def _is_bare_class(cls: Any) -> bool:  # noqa: ANN401
+    """As `_is_bare` of its schema, which takes longer to make than an action."""
+    return _is_bare(cls.model_json_schema())
 
 
 def _is_bare(schema: Schema) -> bool:

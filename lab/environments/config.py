@@ -14,6 +14,7 @@ from typing import Any
 
 from lab.addresses import shown_url
 from lab.errors import ConfigError
+from lab.llm.keys import VARIABLE, is_secret
 
 STEP_TIMEOUT_S = 60.0
 """Default time limit of a reset or a step, in seconds."""
@@ -21,10 +22,6 @@ STEP_TIMEOUT_S = 60.0
 _PYTHON = re.compile(r"[^:]+:[A-Za-z_]\w*")
 _SPACE = re.compile(r"[\w.-]+/[\w.-]+")
 _HEADER = re.compile(r"[!#$%&'*+.^`|~\w-]+", re.ASCII)
-_SECRET = re.compile("auth|cookie|key|pass|secret|token", re.IGNORECASE)
-
-FROM_VARIABLE = "env:"
-"""Prefix of a header's value that names a variable."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +118,8 @@ def _check_header(name: str, value: object) -> None:
     where = f"environment.headers.{name}"
     if not _HEADER.fullmatch(name) or not isinstance(value, str) or not value.isprintable():
         raise ConfigError("Invalid HTTP header.", where=where, do='write Name = "value"')
-    if _SECRET.search(name) and not value.startswith(FROM_VARIABLE):
-        do = f'set a variable, in the environment or in .env, and write {name} = "{FROM_VARIABLE}VARIABLE"'
+    if is_secret(name, value):
+        do = f'set a variable, in the environment or in .env, and write {name} = "{VARIABLE}VARIABLE"'
         raise ConfigError("An experiment file must not contain a key.", where=where, do=do)
 
 

@@ -50,7 +50,7 @@ class HttpForm:
     """How to reset and to step, and what an action is.
 
     Attributes:
-        state: The call that returns the environment's state; None if there is none.
+        state: The call that returns the environment's state; None without one.
         action: Schema of an action's values; empty if the server does not publish it.
         wrapped: Whether the values are sent as the field `action`, not as the body itself.
         session_key: Argument that identifies the episode; empty if the server plays one at a time.

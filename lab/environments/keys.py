@@ -8,10 +8,10 @@ import os
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from lab.environments.config import FROM_VARIABLE, EnvironmentConfig
+from lab.environments.config import EnvironmentConfig
 from lab.environments.wire import Wire
 from lab.errors import ConfigError, EnvError, NoKeyError
-from lab.llm.keys import LOOPBACK, Endpoints
+from lab.llm.keys import LOOPBACK, VARIABLE, Endpoints
 from lab.llm.settings import held_key
 
 URL_VARIABLE, SPACE_TOKEN = "ENV_BASE_URL", "HF_TOKEN"
@@ -31,9 +31,9 @@ def headers_of(config: EnvironmentConfig) -> dict[str, str]:
 
 
 def _value(header: str, value: str, url: str) -> str:
-    if not value.startswith(FROM_VARIABLE):
+    if not value.startswith(VARIABLE):
         return value
-    variable = value.removeprefix(FROM_VARIABLE)
+    variable = value.removeprefix(VARIABLE)
     try:
         key = held_key(Endpoints(url, (variable,), (URL_VARIABLE,)))
     except NoKeyError as error:

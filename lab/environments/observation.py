@@ -139,7 +139,7 @@ class View:
 
 
 def nested(values: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401  # of foreign JSON
-    """The value at a path of names, separated by dots; None if there is none."""
+    """The value at a path of names, separated by dots; None if it does not exist."""
     return next((one for name, one in _named(values, path.count(".")) if name == path), None)
 
 

@@ -3,7 +3,6 @@
 It owns what may stand in the file of an endpoint: no credentials, only names of variables that hold them.
 """
 
-import re
 from math import inf
 from typing import Any
 
@@ -12,11 +11,9 @@ from pydantic import Field
 from lab.errors import ConfigError
 from lab.experiment.environment_schema import Table, refuse_credentials
 from lab.llm.dialect import Dialect
-from lab.llm.settings import VARIABLE, ModelChoice, check_headers
+from lab.llm.keys import VARIABLE, is_secret
+from lab.llm.settings import ModelChoice, check_headers
 from lab.llm.throttle import Patience
-
-_SECRET = re.compile(r"auth|key|token|secret|cookie|pass", re.IGNORECASE)
-"""Headers that hold credentials."""
 
 
 class ModelTable(Table):
@@ -59,7 +56,7 @@ def read_model(table: ModelTable) -> ModelChoice:
     refuse_credentials(url, "model.endpoint", "API_BASE_URL")
     check_headers(table.headers, "model.headers")
     for name, value in table.headers.items():
-        if _SECRET.search(name) and not value.startswith(VARIABLE):
+        if is_secret(name, value):
             do = f'use "{VARIABLE}NAME", and set the variable NAME in the environment or in .env'
             where = f"model.headers.{name}"
             raise ConfigError("An experiment file must not contain a key.", where=where, do=do)

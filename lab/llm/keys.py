@@ -5,6 +5,7 @@ environment, or `.env`) name the host too, where the user named it with `--endpo
 issues such keys. Reading the surroundings is `lab.llm.settings`'.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -18,6 +19,17 @@ ISSUERS = {"HF_TOKEN": "huggingface.co", "OPENAI_API_KEY": "api.openai.com"}
 """The host that issues each key: over TLS, it and its subdomains always get the key."""
 
 ENVIRONMENT, FILE = "the environment", ".env"
+
+VARIABLE = "env:"
+"""Prefix of a header's value that names a variable."""
+
+_SECRET = r"(?i)auth|cookie|key|pass|secret|token"
+"""Names of headers that hold credentials."""
+
+
+def is_secret(header: str, value: str) -> bool:
+    """Whether a declared header contains a credential itself, and not the name of its variable."""
+    return bool(re.search(_SECRET, header)) and not value.startswith(VARIABLE)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,10 @@ from lab.errors import ConfigError, NoKeyError
 from lab.files import read_bounded
 from lab.llm.client import EndpointConfig
 from lab.llm.dialect import OPENAI, Dialect
-from lab.llm.keys import LOOPBACK, Endpoints, Origins, host_of, key_for
+from lab.llm.keys import LOOPBACK, VARIABLE, Endpoints, Origins, host_of, key_for
 
 EMBEDDED = "embedded"
 """The endpoint of the model that the lab starts itself: see `lab.local_model`."""
-
-VARIABLE = "env:"
-"""Prefix of a header's value that names a variable."""
 
 _NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 """A header's name (RFC 9110, section 5.1)."""

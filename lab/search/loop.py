@@ -193,7 +193,7 @@ class Search:
     # What is next
 
     def _begins_something(self, group: asyncio.TaskGroup) -> bool:
-        """Start the next round or trial if the budget has room; False if there is none to start."""
+        """Start the next round or trial if the budget has room; False once there is nothing to start."""
         if self._record.store.shared:
             self._look_whether_over()
         if self.all_begun.is_set() or self._over:

@@ -1,7 +1,7 @@
 """RaceSampler: an Optuna sampler for objectives that are the mean over many noisy instances.
 
-From the lab it uses only `points`, `returns` and `surrogate` of this room, and `lab.stats.moderated_t`. The
-caller plays the trials; `lab.search.pruner` prunes them.
+From the lab it uses only `points`, `kernel`, `returns` and `surrogate` of this room, and
+`lab.stats.moderated_t`. The caller plays the trials; `lab.search.pruner` prunes them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,9 +17,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from threadpoolctl import ThreadpoolController
 
+from lab.search.kernel import categorical, encoded
 from lab.search.points import Distributions, Floats, Params, at_random, contains, value_at
 from lab.search.returns import Lock, Returns
-from lab.search.surrogate import Shares, Surrogate, categorical, encoded
+from lab.search.surrogate import Shares, Surrogate
 
 FRESH = 128
 """New points drawn at random for each choice; as many again are variations of the best known ones."""

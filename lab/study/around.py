@@ -81,7 +81,7 @@ def untouched(out: Path) -> Iterator[None]:
 
 
 def from_before(out: Path) -> str:
-    """A sentence about the file at `out` from before this run; empty if there is none."""
+    """A sentence about the file at `out` from before this run; empty without a file."""
     if not out.exists():
         return ""
     try:

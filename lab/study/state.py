@@ -41,7 +41,7 @@ class StudyState:
 
     Attributes:
         trials: Trials of the search with the baseline, best first.
-        headroom: Result of the warm-up test; None if there is none yet.
+        headroom: Result of the warm-up test; None before it is known.
         leaders: Leaders in order of time.
         judged: Facts about the final verdict; None before it.
         verdict: The verdict on the holdout so far; None while too little was played.

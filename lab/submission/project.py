@@ -15,7 +15,7 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.files import read_bounded
 from lab.llm.client import EndpointConfig
-from lab.llm.settings import ModelChoice, choose_model, hosted_endpoint
+from lab.llm.settings import KEYS, ModelChoice, choose_model, hosted_endpoint
 from lab.submission.checker import LEAST_TASKS, Checked
 from lab.submission.frozen import BEST, read_frozen
 from lab.submission.relay import Relay, relaying
@@ -30,8 +30,6 @@ GRACE_S = 15.0
 
 NAMED = ("API_BASE_URL", "MODEL_NAME", "HF_TOKEN", "openai")
 """What some evaluators look for in the text of `inference.py`."""
-
-_KEYS = ("HF_TOKEN", "API_KEY", "OPENAI_API_KEY")
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def run(folder: Path, endpoint: EndpointConfig, limit_s: float = LIMIT_S) -> Run
     """Run `inference.py` with an injected `API_BASE_URL` and `API_KEY`; its stderr is this process's."""
     with relaying(endpoint) as calls:
         injected = {"API_BASE_URL": calls.url, "API_KEY": calls.key, "MODEL_NAME": endpoint.model}
-        kept = {name: value for name, value in os.environ.items() if name not in (*_KEYS, "TEST_TASK")}
+        kept = {name: value for name, value in os.environ.items() if name not in (*KEYS, "TEST_TASK")}
         began = time.monotonic()
         with subprocess.Popen(
             [sys.executable, SCRIPT],

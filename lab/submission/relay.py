@@ -1,7 +1,7 @@
 """A Relay: an endpoint on loopback that hands requests on to the real one, as an evaluator's proxy does.
 
-It has a key of its own and notes how it was called. The real endpoint gets the real key, whatever the caller
-sent.
+It has a separate key and records how it was called. The real endpoint gets the real key, whatever the
+caller sent.
 """
 
 import secrets
@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _at(base_url: str, path: str) -> str:
-    """The real address of a path below `/v1`; the base URL may have a query of its own."""
+    """The real address of a path below `/v1`; the base URL may have a separate query."""
     base, asked = urlsplit(base_url), urlsplit(path)
     below = base.path.rstrip("/") + asked.path.removeprefix("/v1")
     return urlunsplit((base.scheme, base.netloc, below, asked.query or base.query, ""))

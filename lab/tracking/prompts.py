@@ -47,7 +47,7 @@ def prompt_name(experiment: str) -> str:
 
 
 def _registered(client: "MlflowClient", name: str, frozen: FrozenPrompt) -> "PromptVersion | None":
-    """The version with this candidate and model; None if there is none."""
+    """The version with this candidate and model; None if it does not exist."""
     if client.get_prompt(name) is None:
         return None
     digest, token = frozen.candidate.digest, None
