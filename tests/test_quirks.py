@@ -571,15 +571,15 @@ def test_a_proposer_that_only_thinks_costs_its_texts_and_says_why(project: Proje
 
 def test_a_study_on_an_endpoint_with_all_of_these_quirks_has_the_same_winner(project: Project) -> None:
     """No max_tokens, no system role, thinking tags, no usage, rate limits, a moderated prompt."""
-    asked, refused, lock = [0], list[int](), threading.Lock()
+    asked, again, lock = [0], list[int](), threading.Lock()
 
     def strange(body: Body) -> Reply:
         with lock:
             asked[0] += 1
             number = asked[0]
         reply = odd_reply(body, number)
-        if reply.status != 200:
-            refused.append(number)
+        if reply.status in (400, 429):  # the same call is made again
+            again.append(number)
         return reply
 
     def odd_reply(body: Body, number: int) -> Reply:
@@ -605,7 +605,7 @@ def test_a_study_on_an_endpoint_with_all_of_these_quirks_has_the_same_winner(pro
         == other["candidate"]["settings"]["template"]
         == "storyteller"
     )
-    assert len(refused) <= odd.requests * 0.05
+    assert len(again) <= odd.requests * 0.05
     assert other["cost"]["thinking_tokens"] > 0
     client = MlflowClient(f"sqlite:///{project.folder}/mlflow.db")
     (experiment,) = [one for one in client.search_experiments() if one.name == "known"]
