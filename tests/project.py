@@ -1,6 +1,7 @@
 """A temporary project folder for a test: experiments, prompts, `inference.py`, and commands run in it."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,8 +22,11 @@ SETTINGS = (
     *("PROPOSER_MODEL_NAME", "PROPOSER_BASE_URL", "PROPOSER_API_KEY"),
 )
 
-MACHINE = {name: value for name, value in os.environ.items() if name not in SETTINGS}
-"""The environment variables at the start of the tests: tests and the lab change this process's."""
+MACHINE = {
+    **{name: value for name, value in os.environ.items() if name not in SETTINGS},
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+"""The environment variables at the start of the tests, which later change; commands contact no stranger."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,23 @@ class Project:
             process.wait()
             raise
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def run_line(self, line: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Run a line of a shell here; `python ARGUMENTS` alone is run as by `run`."""
+        if line.startswith("python ") and not set(line) & set("|&;<>$`"):
+            return self.run(*shlex.split(line)[1:], **settings)
+        environ = self.environ(**settings)
+        environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environ["PATH"]])
+        return subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line],
+            cwd=self.folder,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
 
     def write(self, name: str, text: str) -> Path:
         """Write a file below the folder."""

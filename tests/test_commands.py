@@ -21,7 +21,7 @@ from lab.cli.command import manners
 from lab.compare import claim, least_pairs
 from tests.echo_server import ROOT, free_port
 from tests.fake_endpoint import Body, Reply, fake_endpoint
-from tests.project import TIMEOUT_S, Project
+from tests.project import Project
 from tests.test_verdict import compared, evaluation
 
 HEAVY = {"mlflow", "optuna", "dspy", "gepa", "openenv", "openai", "scipy", "numpy", "sqlalchemy"}
@@ -60,20 +60,8 @@ class Documented:
 def documented(tmp_path_factory: pytest.TempPathFactory) -> Documented:
     project = Project.make(tmp_path_factory.mktemp("documented") / "project")
     with fake_endpoint(told_truth) as endpoint:
-        environ = project.environ(API_BASE_URL=endpoint.url, MODEL_NAME="big", HF_TOKEN=KEY)
-        environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environ["PATH"]])
-        runs = {
-            line: subprocess.run(
-                ["bash", "-c", line],
-                cwd=project.folder,
-                env=environ,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT_S,
-                check=False,
-            )
-            for line in DOCUMENTED
-        }
+        settings = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "big", "HF_TOKEN": KEY}
+        runs = {line: project.run_line(line, **settings) for line in DOCUMENTED}
     return Documented(project, runs)
 
 

@@ -96,19 +96,12 @@ def test_its_commands_run(page: Path, tmp_path: Path) -> None:
     here = [one for one in commands(page) if not runs_elsewhere(one) and one not in elsewhere]
     project = Project.make(tmp_path / "project", tracked=True)
     in_small(project)
-    bin_folder = Path(sys.executable).parent
     with fake_endpoint(talks) as endpoint:
         for command in here:
             if command.startswith("export "):
                 assert shlex.split(command)[1].partition("=")[2]
                 continue
-            environ = project.environ(API_BASE_URL=endpoint.url, MODEL_NAME="fake", HF_TOKEN="k")
-            environ["PATH"] = f"{bin_folder}:{environ['PATH']}"
-            done = subprocess.run(
-                ["bash", "-o", "pipefail", "-c", command],
-                cwd=project.folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                timeout=TIMEOUT_S, check=False,
-            )  # fmt: skip
+            done = project.run_line(command, API_BASE_URL=endpoint.url, MODEL_NAME="fake", HF_TOKEN="k")
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
 
 

@@ -19,10 +19,11 @@ from tests.fake_endpoint import Body, FakeEndpoint, Reply, Script, fake_endpoint
 from tests.project import Project
 from tests.test_any_environment import EXPERIMENT as VAULT_EXPERIMENT
 from tests.test_any_environment import GUESS, RECKON, VAULT
-from tests.test_resume import EXPERIMENT
+from tests.test_resume import EXPERIMENT as WHOLE
 
 KEY = "canary-key-0123456789"
 
+EXPERIMENT = WHOLE.replace("calls = 240", "calls = 150") + "\n[tracking]\ntraces = 0\n"
 FREE = EXPERIMENT.replace("temperature = { low", "{more}\ntemperature = { low")
 
 
@@ -486,7 +487,7 @@ def test_an_answer_that_is_an_error_is_a_failed_attempt_and_counts(project: Proj
 def test_tokens_that_are_not_reported_are_estimated_and_marked_and_the_budget_holds(
     project: Project, usage: object
 ) -> None:
-    text = EXPERIMENT.replace("calls = 240", "tokens = 30000").replace("max_steps = 4", "max_steps = 2")
+    text = WHOLE.replace("calls = 240", "tokens = 30000").replace("max_steps = 4", "max_steps = 2")
     project.write("experiments/known.toml", text)
     with fake_endpoint(lambda _: completion({"content": "characteristically long"}, usage=usage)) as endpoint:
         done = run(project, endpoint, *TUNE, "--json")
@@ -571,6 +572,7 @@ def test_a_proposer_that_only_thinks_costs_its_texts_and_says_why(project: Proje
 
 def test_a_study_on_an_endpoint_with_all_of_these_quirks_has_the_same_winner(project: Project) -> None:
     """No max_tokens, no system role, thinking tags, no usage, rate limits, a moderated prompt."""
+    project.write("experiments/known.toml", WHOLE)
     asked, again, lock = [0], list[int](), threading.Lock()
 
     def strange(body: Body) -> Reply:

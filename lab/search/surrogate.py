@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg.lapack import dpotrs, dtrtrs
 
 from lab.search.kernel import kernel
 from lab.search.points import Floats
@@ -104,16 +104,14 @@ class _Fit:
         within = variances.signal * kernel
         within[np.diag_indices_from(within)] += variances.own + noise / sums.counts + 1e-9 * scale
         self.root = _root_of(within)
-        left = solve_triangular(
-            self.root, np.column_stack([sums.groups, sums.means]), lower=True, check_finite=False
-        )
+        left = _solved(self.root, np.column_stack([sums.groups, sums.means]))
         groups, means = left[:, :-1], left[:, -1]
         prior, spread = _of_seeds(tasks, variances.seed, _TASK * scale)
         precision = groups.T @ groups + sums.precision / noise
         precision[1:, 1:] += prior
         right = groups.T @ means + sums.pulls / noise
         self.groups_root = _root_of(precision)
-        self.base: Floats = cho_solve((self.groups_root, True), right, check_finite=False)
+        self.base = _twice_solved(self.groups_root, right)
         self.score = -0.5 * (
             2 * float(np.log(np.diag(self.root)).sum() + np.log(np.diag(self.groups_root)).sum())
             + sums.spare * float(np.log(noise))
@@ -125,8 +123,7 @@ class _Fit:
 
     def solved(self, gaps: Floats) -> Floats:
         """Return `gaps` divided by the covariance of the candidates' means."""
-        solution: Floats = cho_solve((self.root, True), gaps, check_finite=False)
-        return solution
+        return _twice_solved(self.root, gaps)
 
 
 class Surrogate:
@@ -207,7 +204,7 @@ class Surrogate:
         """
         fit, count = self._fit, len(self._points)
         step = rng.standard_normal(len(fit.base))
-        base = solve_triangular(fit.groups_root, step, lower=True, trans="T", check_finite=False)
+        base = _solved(fit.groups_root, step, transposed=True)
         across = kernel(others, self._points, self._categorical)
         joint = np.empty((count + len(others),) * 2)
         joint[:count, :count], joint[count:, :count] = self._kernel, across
@@ -284,8 +281,20 @@ class Surrogate:
 
 def _root_of(matrix: Floats) -> Floats:
     """The lower Cholesky factor; only the matrix's lower triangle is read."""
-    root: Floats = cholesky(matrix, lower=True, check_finite=False)
-    return root
+    return np.linalg.cholesky(matrix).astype(float, copy=False)
+
+
+# LAPACK's own functions: for matrices this small, `scipy.linalg`'s checks take longer than the solution.
+def _solved(root: Floats, right: Floats, *, transposed: bool = False) -> Floats:
+    """Solve `root x = right` for a lower triangular root, or its transpose."""
+    solution: Floats = dtrtrs(root, right, lower=1, trans=int(transposed))[0]
+    return solution
+
+
+def _twice_solved(root: Floats, right: Floats) -> Floats:
+    """Solve `root root' x = right`."""
+    solution: Floats = dpotrs(root, right, lower=1)[0]
+    return solution
 
 
 def _of_seeds(tasks: NDArray[np.intp], variance: float, of_tasks: float) -> tuple[Floats, float]:

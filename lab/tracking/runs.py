@@ -2,11 +2,12 @@
 
 It owns what is written when, and that a rejected item affects no other. It blocks, and raises if nothing can
 be written; `lab.tracking.tracker` calls it. Metrics, traces, the registered prompt and the description have
-separate modules. An event that is repeated overwrites the earlier one.
+separate modules. An event that is repeated overwrites the earlier one; a run with all of its contents is left
+as it is.
 """
 
+import hashlib
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,10 +25,10 @@ from lab.search.trouble_words import troubles_text
 from lab.storage.record import Record
 from lab.submission.freeze import frozen_text
 from lab.submission.frozen import FrozenPrompt
+from lab.tracking.batch import Point, log
 from lab.tracking.description import description, unfinished
 from lab.tracking.metrics import (
     began_ms,
-    cut,
     ended_ms,
     episodes_json,
     interval_figures,
@@ -44,12 +45,19 @@ from lab.verdict.verdict import Verdict
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-MOST_PARAM, MOST_TAG = 6_000, 8_000
-"""Maximum characters of a parameter and of a run's tag in MLflow."""
+MOST_POINTS = 300
+"""Points of the race that are written together; a batch may have 1,000 metrics, and a point has three."""
+
+CONTENTS = "contents"
+"""The tag of a run that has all of its contents: a hash of them."""
 
 
 class MlflowStore:
-    """One study in MLflow, at `MLFLOW_TRACKING_URI` or MLflow's own default."""
+    """One study in MLflow, at `MLFLOW_TRACKING_URI` or MLflow's own default.
+
+    Attributes:
+        complete: Whether an earlier process wrote the study's outcome and report.
+    """
 
     def __init__(
         self,
@@ -64,7 +72,9 @@ class MlflowStore:
         self._missed = missed
         self._prices = experiment.prices_of(model)
         self._race, self._leader, self._drawn = dict[str, Trial](), "", 0
+        self._points = list[Point]()
         self._traced = dict[str, set[int]]()
+        self._contents, self._whole, self.complete = dict[str, str](), True, False
         self._experiment_id = active_experiment(self._client, experiment, say)
         self._runs, self._begun = dict[str, str](), set[str]()
         self._parent = self._parent_run()
@@ -88,15 +98,15 @@ class MlflowStore:
         self._drawn = max((point.step for point in drawn), default=0)
         return run
 
-    def trial(self, trial: Trial) -> None:
-        """Write a trial's child run after each rung: settings, metrics, first prompt, episodes so far.
+    def trial(self, trial: Trial, *, newest: bool) -> None:
+        """Write a trial's child run after a rung: settings, metrics, first prompt, episodes so far.
 
         The parent run gets the race by episodes: the leader's mean, and how many trials still compete.
+
+        Args:
+            newest: Whether no later rung of the trial is known. Of the others, only the race is written.
         """
         evaluation = trial.evaluation
-        tags = {"race": "dropped" if trial.dropped else "alive"}
-        traces = self._experiment.tracking.traces
-        self._write(trial.name, "search", evaluation, {"episodes_cut": trial.cut}, tags, traces)
         self._race[trial.name] = trial
         if trial.place == 1:
             self._leader = trial.name
@@ -108,7 +118,14 @@ class MlflowStore:
                 f"search_leader_{evaluation.measure}": self._race[self._leader].evaluation.mean,
                 "contenders": sum(not one.dropped for one in self._race.values()),
             }
-            self._log(self._parent, race, step=played, at_ms=ended_ms(evaluation))
+            self._points.append(Point(race, played, ended_ms(evaluation)))
+        if newest:
+            tags = {"race": "dropped" if trial.dropped else "alive"}
+            traces = self._experiment.tracking.traces
+            self._write(trial.name, "search", evaluation, {"episodes_cut": trial.cut}, tags, traces)
+        if self._points and (newest or len(self._points) >= MOST_POINTS):
+            log(self._client, self._parent, self._points, {}, {})
+            self._points.clear()
 
     def headroom(self, headroom: Headroom) -> None:
         """Write the warm-up test to the parent run."""
@@ -151,7 +168,13 @@ class MlflowStore:
         self._write(f"{kind}-{name}", kind, unseen, figures, {}, traces)
 
     def frozen(self, frozen: FrozenPrompt) -> None:
-        """Write the outcome to the parent run: the frozen prompt, its evidence, the cost."""
+        """Write the outcome to the parent run, unless it is there: frozen prompt, evidence, cost."""
+        text = frozen_text(frozen)
+        contents = _hash(text)
+        self.complete = self._contents.get(self._parent) == contents
+        if self.complete:
+            return
+        self._whole = True
         self._log(
             self._parent,
             outcome_figures(frozen),
@@ -161,7 +184,7 @@ class MlflowStore:
             tags={"outcome": frozen.evidence.outcome, "digest": frozen.candidate.digest},
         )
         with self._item("best.toml"):
-            self._client.log_text(self._parent, frozen_text(frozen), "best.toml")
+            self._client.log_text(self._parent, text, "best.toml")
         prompt = ""
         with self._item("the frozen prompt in the registry"):
             prompt = register(self._client, frozen, self._parent)
@@ -169,10 +192,14 @@ class MlflowStore:
         view = view_url(self._experiment_id, self._record.name)
         note = description(self._experiment, frozen, prompt, view)
         self._log(self._parent, tags={"mlflow.note.content": note})
+        if self._whole:
+            self._contents[self._parent] = contents
 
     def report(self, page: str) -> None:
-        """Write the report as an artifact of the parent run."""
+        """Write the report as an artifact of the parent run, which then has all of its contents."""
         self._client.log_text(self._parent, page, "report.html")
+        if contents := self._contents.get(self._parent):
+            self._log(self._parent, tags={CONTENTS: contents})
 
     def end(self, status: Status) -> None:
         """Close the parent run."""
@@ -188,7 +215,9 @@ class MlflowStore:
         traces: int,
     ) -> None:
         """Write a child run, which lasts from the start of its first episode to the end of its last one."""
-        whole = self._record.episodes_of(evaluation.candidate.digest, list(evaluation.values))
+        figures, ended = dict(more), ended_ms(evaluation)
+        if evaluation.episodes:
+            figures = {**run_figures(evaluation, self._experiment.verdict.confidence), **more}
         run = self._runs.get(name)
         if run is None:
             digest = {"digest": evaluation.candidate.digest}
@@ -196,18 +225,22 @@ class MlflowStore:
             run = self._runs[name] = self._create_run(name, known, began_ms(evaluation))
         if evaluation.troubles.troubled:
             tags = {**tags, "troubles": troubles_text(evaluation.troubles)}
+        failed = [broken.error.one_line for broken in evaluation.failed]
+        contents = _hash(repr((figures, tags, traces, ended, evaluation.values, failed)))
+        if self._contents.get(run) == contents:
+            return
+        self._whole = True
+        whole = self._record.episodes_of(evaluation.candidate.digest, list(evaluation.values))
         if name not in self._begun:  # by this process: an earlier one may have failed to write it
             self._begin(run, name, evaluation, whole)
-        figures, ended = dict[str, float](), ended_ms(evaluation)
-        if evaluation.episodes:
-            figures = run_figures(evaluation, self._experiment.verdict.confidence)
-        with self._item(f"the figures of {name}"):
-            self._log(run, {**figures, **more}, step=len(evaluation.episodes), at_ms=ended, tags=tags)
         with self._item(f"episodes.json of {name}"):
             self._client.log_text(run, episodes_json(whole, evaluation.task), "episodes.json")
-        self._client.set_terminated(run, end_time=ended)
         with self._item(f"the traces of {name}"):
             self._trace(run, name, evaluation, whole, traces)
+        with self._item(f"the figures of {name}"):
+            tags = {**tags, CONTENTS: contents} if self._whole else tags
+            self._log(run, figures, step=len(evaluation.episodes), at_ms=ended, tags=tags)
+        self._client.set_terminated(run, end_time=ended)
 
     def _begin(self, run: str, name: str, evaluation: Evaluation, whole: Sequence[Episode]) -> None:
         """Write what does not change as the candidate plays more episodes."""
@@ -248,6 +281,7 @@ class MlflowStore:
         while True:
             page = self._client.search_runs([self._experiment_id], query, page_token=token)
             runs |= {str(run.info.run_name): str(run.info.run_id) for run in page}
+            self._contents |= {str(run.info.run_id): run.data.tags.get(CONTENTS, "") for run in page}
             token = page.token
             if not token:
                 return runs
@@ -267,16 +301,9 @@ class MlflowStore:
         at_ms: int | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Log in one batch, with the time of the event, so that a repeated event gives the same point."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        now = at_ms or int(time.time() * 1000)
-        self._client.log_batch(
-            run,
-            [Metric(key, float(f"{value:.10g}"), now, step) for key, value in (metrics or {}).items()],
-            [Param(prefix + key, cut(str(value), MOST_PARAM)) for key, value in (params or {}).items()],
-            [RunTag(key, cut(value, MOST_TAG)) for key, value in (tags or {}).items()],
-        )
+        """Log with the time of the event, so that a repeated event gives the same point."""
+        named = {prefix + key: value for key, value in (params or {}).items()}
+        log(self._client, run, [Point(metrics or {}, step, at_ms)], named, tags or {})
 
     @contextmanager
     def _item(self, what: str) -> Iterator[None]:
@@ -286,6 +313,11 @@ class MlflowStore:
         except Exception as error:
             if is_gone(error):
                 raise
+            self._whole = False
             self._missed.add(what, error)
         else:
             self._missed.took(what)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

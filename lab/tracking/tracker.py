@@ -63,6 +63,7 @@ class Tracker:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._ending, self._until = threading.Event(), float("inf")
         self._at: _Job | None = None
+        self._newest = dict[str, Trial]()
         arguments = (experiment, model, record)
         self._thread = threading.Thread(target=self._run, args=arguments, name="tracking", daemon=True)
 
@@ -78,8 +79,13 @@ class Tracker:
             self._thread.start()
 
     def trial(self, trial: Trial) -> None:
-        """Write a trial that has ended a rung."""
-        self._tell(f"the run {trial.name}", lambda store: store.trial(trial))
+        """Write a trial that has ended a rung; its run is skipped if a later rung has ended by then."""
+        self._newest[trial.name] = trial
+
+        def write(store: MlflowStore) -> None:
+            store.trial(trial, newest=self._newest[trial.name] is trial)
+
+        self._tell(f"the run {trial.name}", write)
 
     def headroom(self, headroom: Headroom) -> None:
         """Write the result of the warm-up test."""
@@ -145,6 +151,8 @@ class Tracker:
                 self._missed.add(job.what, LATE)
 
     def _report(self, store: MlflowStore, make: Callable[[], str]) -> None:
+        if store.complete:
+            return
         try:
             page = make()
         except Exception as error:  # a failed report must not affect anything else
