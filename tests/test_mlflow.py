@@ -204,3 +204,21 @@ def test_no_text_means_something_else_in_mlflows_language(before: list[str], aft
     template = PromptTemplate("any", "Speak.", text)
     for values in (FIRST, LATER):
         assert rendered(text, values) == template.render_turn(values)
+
+
+def test_a_repeated_study_writes_only_the_run_that_was_deleted(tracked: Tracked) -> None:
+    def written() -> dict[Path, int]:
+        files = (tracked.project.folder / "mlruns").rglob("artifacts/*")
+        return {path: path.stat().st_mtime_ns for path in files if path.name != "experiment.toml"}
+
+    (deleted,) = [run for run in tracked.runs if run.info.run_name == "holdout-baseline"]
+    before = written()
+    tracked.client.delete_run(deleted.info.run_id)
+    code, _, err = tune(tracked.project, tracked.endpoint)
+    assert code == 0, err
+    (again,) = [run for run in tracked.runs if run.info.run_name == "holdout-baseline"]
+    assert again.info.run_id != deleted.info.run_id
+    assert again.data.metrics == deleted.data.metrics
+    assert len(tracked.traces(again)) == 8
+    changed = {path for path, at in written().items() if before.get(path) != at}
+    assert {path.parent.parent.name for path in changed} == {again.info.run_id}
