@@ -372,6 +372,8 @@ def test_a_report_that_cannot_be_made_is_a_warning_and_the_rest_is_written(
     warned: list[str] = []
 
     class Written:
+        complete = False
+
         def __init__(self, *_: object) -> None:
             pass
 
