@@ -265,6 +265,15 @@ def test_the_same_seed_gives_the_same_trials_also_in_threads() -> None:
     assert len({json.dumps(one) for one in run(2)}) == 20
 
 
+def test_threads_that_ask_before_either_trial_has_parameters_get_different_ones() -> None:
+    sampler = RaceSampler(seed=3)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.optimize(noisy(lambda trial: trial.suggest_float("x", 0, 1)), n_trials=12)
+    space = sampler.infer_relative_search_space(study, study.trials[-1])
+    asked = [sampler.sample_relative(study, study.trials[-1], space)["x"] for _ in range(20)]
+    assert len(set(asked)) == 20
+
+
 def test_they_need_nothing_else_of_the_lab() -> None:
     heavy = ("mlflow", "dspy", "openai", "openenv", "pydantic", "rich", "typer", "lab.llm", "lab.agent")
     code = f"import sys, lab.search; print([name for name in {heavy!r} if name in sys.modules])"

@@ -23,7 +23,7 @@ from tests.test_resume import EXPERIMENT as WHOLE
 
 KEY = "canary-key-0123456789"
 
-EXPERIMENT = WHOLE.replace("calls = 240", "calls = 150") + "\n[tracking]\ntraces = 0\n"
+EXPERIMENT = WHOLE.replace("calls = 240", "calls = 150")
 FREE = EXPERIMENT.replace("temperature = { low", "{more}\ntemperature = { low")
 
 
@@ -572,7 +572,7 @@ def test_a_proposer_that_only_thinks_costs_its_texts_and_says_why(project: Proje
 
 def test_a_study_on_an_endpoint_with_all_of_these_quirks_has_the_same_winner(project: Project) -> None:
     """No max_tokens, no system role, thinking tags, no usage, rate limits, a moderated prompt."""
-    project.write("experiments/known.toml", WHOLE)
+    project.write("experiments/known.toml", WHOLE.replace("traces = 0", "traces = 1"))
     asked, again, lock = [0], list[int](), threading.Lock()
 
     def strange(body: Body) -> Reply:

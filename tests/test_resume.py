@@ -64,6 +64,9 @@ episodes = 3
 
 [verdict]
 episodes = 6
+
+[tracking]
+traces = 0
 """
 
 

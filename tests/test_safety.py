@@ -71,7 +71,7 @@ def test_a_wrong_key_that_the_endpoint_repeats_is_not_printed(tmp_path: Path) ->
 
 def test_a_password_in_a_url_is_in_no_error_and_in_no_experiment_file(tmp_path: Path) -> None:
     """Libraries put the whole URL into their errors."""
-    project = Project.make(tmp_path / "project")
+    project = Project.make(tmp_path / "project", tracked=True)
     project.write("experiments/known.toml", EXPERIMENT)
     with fake_endpoint() as server:  # it has no schema of an environment
         url = server.url.replace("http://", f"http://user:{PASSWORD}@") + f"?token={KEY}"

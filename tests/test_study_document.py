@@ -49,7 +49,7 @@ FREE = {
     "in_flight": ("in_flight = 6", "in_flight = 32"),
     "about": ("one template is better", "another text"),
     "a comment": ("[space]", "# why not\n[space]"),
-    "tracking": ("[verdict]", "[tracking]\ntraces = 0\n\n[verdict]"),
+    "tracking": ("traces = 0", "traces = 3"),
     "a time limit": ("[task]", "step_timeout_s = 5.0\n\n[task]"),
 }
 WIDER = {

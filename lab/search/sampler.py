@@ -118,8 +118,10 @@ class RaceSampler(BaseSampler):
         with self._lock, _BLAS.limit(limits=1):
             if self._chosen is None:
                 self._choose(study, search_space, [], 0)
-            chosen, self._chosen = self._chosen, None
-            return chosen or at_random(search_space, 1, self._rng)[0]
+            chosen = self._chosen or at_random(search_space, 1, self._rng)[0]
+            self._chosen = None
+            self._tables[0].take(chosen)
+            return chosen
 
     def sample_independent(
         self,
@@ -231,6 +233,10 @@ class _Table:
                 self._known.add(tuple(params[name] for name in self.space))
             elif not trials[row].state.is_finished():
                 self._outside.append(row)  # its parameters are being sampled
+
+    def take(self, params: Params) -> None:
+        """Count the point as known: another thread may choose before the trial has its parameters."""
+        self._known.add(tuple(params[name] for name in self.space))
 
     def is_new(self, params: Params) -> bool:
         """Return whether no trial has these parameters."""
