@@ -4,17 +4,19 @@ It owns the rules between the file's tables; the rest of the lab sees only the r
 """
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
+from typing import Any
 
+import tomli_w
 from pydantic import ValidationError
 
 from lab.addresses import shown_url
-from lab.agent.candidate import Candidate, ContextSettings
-from lab.agent.task import Measure, Task
+from lab.agent.candidate import Candidate
+from lab.agent.task import Task
 from lab.agent.template import FindTemplate, PromptTemplate, find_template
 from lab.environments.config import EnvironmentConfig
 from lab.errors import ConfigError, meant
@@ -23,11 +25,8 @@ from lab.experiment.environment_schema import read_code, read_environment, read_
 from lab.experiment.model_schema import read_model
 from lab.experiment.objective import Objective
 from lab.experiment.schema import (
-    BaselineTable,
-    BudgetTable,
     ConfirmationTable,
     ExperimentFile,
-    ObjectiveTable,
     ProposalsTable,
     SearchTable,
     TrackingTable,
@@ -35,8 +34,8 @@ from lab.experiment.schema import (
     first_mistake,
 )
 from lab.experiment.space import Space, read_space
+from lab.experiment.tables import check_tokens, read_baseline, read_budget, read_objective
 from lab.files import key_place, place
-from lab.llm.sampling import SamplingParams
 from lab.llm.settings import ModelChoice
 from lab.llm.throttle import Patience
 
@@ -96,6 +95,49 @@ class Experiment:
     text: str
     code: Mapping[str, str]
 
+    @classmethod
+    def load(cls, path: Path | str) -> "Experiment":
+        """Read and check an experiment file.
+
+        Raises:
+            ConfigError: As `load_experiment`.
+        """
+        return load_experiment(Path(path))
+
+    @classmethod
+    def from_table(
+        cls,
+        table: Mapping[str, Any],
+        name: str,
+        *,
+        templates: Iterable[PromptTemplate] = (),
+        root: Path | str = ".",
+    ) -> "Experiment":
+        """The experiment of a Python dictionary with the keys of an experiment file.
+
+        Args:
+            name: The experiment's name, for its studies and in MLflow.
+            templates: Templates that `table` may name, besides the files in `prompts/templates`.
+            root: Project folder.
+
+        Raises:
+            ConfigError: As `load_experiment`; or a value cannot be written as TOML.
+        """
+        if not name or Path(name).name != name:
+            raise ConfigError(f"{name!r} is not an experiment's name.", where="name", do="use a file's name")
+        try:
+            text = tomli_w.dumps(table)
+        except (TypeError, ValueError) as error:
+            what, do = "The experiment cannot be written as TOML.", "leave out keys that are None"
+            raise ConfigError(what, where=name, why=str(error), do=do) from None
+        project = _project(Path(root).resolve(), "experiments", {one.name: one for one in templates})
+        return _read(Path("experiments", f"{name}.toml"), text, project)
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The file's content as a dictionary, from which `from_table` makes a changed experiment."""
+        return tomllib.loads(self.text)
+
     def prices_of(self, model: ModelChoice) -> Prices:
         """The prices of `model`: from the file; the embedded model is free if the file sets none."""
         return FREE if model.embedded and self.prices == UNKNOWN else self.prices
@@ -132,11 +174,14 @@ def load_experiment(path: Path) -> Experiment:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     folder = path.resolve().parent
-    root = folder.parent
-    project = _Project(
-        root, folder.name, partial(find_template, root / TEMPLATES), partial(read_code, root=root)
-    )
-    return _read(path, text, project)
+    return _read(path, text, _project(folder.parent, folder.name, {}))
+
+
+def _project(root: Path, folder: str, templates: Mapping[str, PromptTemplate]) -> "_Project":
+    def find(name: str) -> PromptTemplate:
+        return templates[name] if name in templates else find_template(root / TEMPLATES, name)
+
+    return _Project(root, folder, find, partial(read_code, root=root))
 
 
 def read_experiment(source: Source, root: Path) -> Experiment:
@@ -186,9 +231,9 @@ def _unreadable(path: Path, error: Exception) -> ConfigError:
 def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) -> Experiment:
     environment = read_environment(file.environment, project.folder)
     task = read_task(file.task, file.tasks)
-    baseline = _baseline(file.baseline, project.find)
+    baseline = read_baseline(file.baseline, project.find)
     space = read_space(file.space, baseline, project.find)
-    _check_tokens(baseline, space, task)
+    check_tokens(baseline, space, task)
     prices = Prices(file.model.dollars_in, file.model.dollars_out)
     experiment = Experiment(
         name=path.stem,
@@ -201,8 +246,8 @@ def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) 
         baseline=baseline,
         space=space,
         prices=prices,
-        budget=_budget(file.budget),
-        objective=_objective(file.objective, task, prices),
+        budget=read_budget(file.budget),
+        objective=read_objective(file.objective, task, prices),
         search=file.search,
         proposals=file.proposals,
         confirmation=file.confirmation,
@@ -235,37 +280,6 @@ def _check_turns(experiment: Experiment) -> None:
             raise ConfigError('judge = "worst" cannot be combined with a cost.', where="verdict.judge", do=do)
 
 
-def _baseline(table: BaselineTable, find: FindTemplate) -> Candidate:
-    sampling = table.model_dump(exclude={"template", "history", "layout", "show_rewards"})
-    try:
-        return Candidate(
-            find(table.template),
-            SamplingParams(**sampling),
-            ContextSettings(table.history, table.layout, table.show_rewards),
-        )
-    except ConfigError as error:
-        raise ConfigError(error.what, where=f"baseline.{error.where}", why=error.why, do=error.do) from None
-
-
-def _objective(table: ObjectiveTable, task: Task, prices: Prices) -> Objective:
-    if (table.cost is None) != (table.within is None):
-        absent, there = ("cost", "within") if table.cost is None else ("within", "cost")
-        do = f"set it, or remove {there}"
-        raise ConfigError(f"objective.{absent} is missing.", where=f"objective.{there}", do=do)
-    usual: Measure = "return" if task.score == "sum" else "score"
-    return Objective(
-        table.cost, table.within or 0.0, prices, table.maximise or usual, stated=table.maximise is not None
-    )
-
-
-def _budget(table: BudgetTable) -> Budget:
-    limits = table.model_dump(exclude_none=True)
-    if not limits:
-        do = f"set one of {', '.join(BudgetTable.model_fields)}"
-        raise ConfigError("The budget has no limit.", where="budget", do=do)
-    return Budget(**limits)
-
-
 def _check_budget(experiment: Experiment) -> None:
     kept, least = experiment.verdict_calls, experiment.search.headroom * experiment.task.max_steps
     if experiment.budget.calls < kept + least:
@@ -282,11 +296,3 @@ def _check_budget(experiment: Experiment) -> None:
     if not priced and (experiment.objective.cost == "dollars" or experiment.budget.dollars < inf):
         do = "set dollars_in and dollars_out, the prices of a million tokens"
         raise ConfigError("A dollar limit or cost is set, but the model has no prices.", where="model", do=do)
-
-
-def _check_tokens(baseline: Candidate, space: Space, task: Task) -> None:
-    ends = space.free["max_tokens"].ends if "max_tokens" in space.free else (space.start.sampling.max_tokens,)
-    for where, tokens in (("baseline", baseline.sampling.max_tokens), *(("space", end) for end in ends)):
-        if int(tokens) > task.max_tokens:
-            what = f"max_tokens is {tokens}, but the task allows {task.max_tokens}."
-            raise ConfigError(what, where=f"{where}.max_tokens", do=f"use at most {task.max_tokens}")
