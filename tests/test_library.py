@@ -1,6 +1,8 @@
 """The public API, used as a Python program or a notebook uses it, on a scripted endpoint."""
 
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from lab.submission.frozen import read_frozen
 from tests.echo_server import ROOT
 from tests.fake_endpoint import FakeEndpoint, fake_endpoint
 from tests.project import Project
+from tests.reference import PAGE, page
 from tests.test_commands import HEAVY
 from tests.test_endings import dearer_after
 from tests.test_resume import a_project, by_the_request, settings
@@ -182,6 +185,55 @@ def test_an_experiment_is_made_of_plain_objects(tmp_path: Path) -> None:
         lab.Experiment.from_table({**loaded.table, "seed": None}, "small", root=ROOT)
     with pytest.raises(lab.LabError, match="not an experiment's name"):
         lab.Experiment.from_table(loaded.table, "../small", root=tmp_path)
+
+
+NOTEBOOK = """
+import ast
+import asyncio
+import inspect
+import json
+import os
+from pathlib import Path
+
+os.chdir("docs")
+cells = json.loads(Path("notebook.ipynb").read_text())["cells"]
+names = {"__name__": "__main__"}
+
+
+async def run(tree, mode):
+    code = compile(tree, "cell", mode, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    value = eval(code, names)
+    return await value if inspect.iscoroutine(value) else value
+
+
+async def notebook():
+    for text in ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"):
+        *lines, last = ast.parse(text).body
+        is_shown = isinstance(last, ast.Expr)
+        await run(ast.Module(lines if is_shown else [*lines, last], []), "exec")
+        if is_shown:
+            value = await run(ast.Expression(last.value), "eval")
+            print(value._repr_html_() if hasattr(value, "_repr_html_") else value)
+
+
+asyncio.run(notebook())
+"""
+"""Runs the notebook's cells in order, in one namespace and a running event loop, as a kernel does."""
+
+
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    project = a_project(tmp_path / "project")
+    shutil.copy(ROOT / "docs/notebook.ipynb", project.write("docs/notebook.ipynb", ""))
+    with fake_endpoint(by_the_request) as endpoint:
+        done = run(project, endpoint, NOTEBOOK)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"<p><b>notebook-\d+-\d+</b>: ", done.stdout)
+    assert done.stdout.endswith("True\n")
+    assert (project.folder / ".lab/notebook.toml").exists()
+
+
+def test_the_reference_is_what_the_docstrings_say() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "python -m tests.reference writes it"
 
 
 UNFINISHED = """

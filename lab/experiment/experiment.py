@@ -62,7 +62,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Experiment:
-    """The file's content, as the lab's types.
+    """An experiment file's content, as the lab's types.
 
     Attributes:
         name: Name of the file without `.toml`, and of the MLflow experiment.
@@ -100,7 +100,7 @@ class Experiment:
         """Read and check an experiment file.
 
         Raises:
-            ConfigError: As `load_experiment`.
+            ConfigError: The file or a template is missing, or a key is unknown, missing or invalid.
         """
         return load_experiment(Path(path))
 
@@ -121,7 +121,7 @@ class Experiment:
             root: Project folder.
 
         Raises:
-            ConfigError: As `load_experiment`; or a value cannot be written as TOML.
+            ConfigError: As `load`; or a value cannot be written as TOML.
         """
         if not name or Path(name).name != name:
             raise ConfigError(f"{name!r} is not an experiment's name.", where="name", do="use a file's name")
