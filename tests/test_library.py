@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import lab
+from lab.environments.given import give
 from lab.submission.frozen import read_frozen
 from tests.echo_server import ROOT
 from tests.fake_endpoint import FakeEndpoint, fake_endpoint
@@ -185,6 +186,63 @@ def test_an_experiment_is_made_of_plain_objects(tmp_path: Path) -> None:
         lab.Experiment.from_table({**loaded.table, "seed": None}, "small", root=ROOT)
     with pytest.raises(lab.LabError, match="not an experiment's name"):
         lab.Experiment.from_table(loaded.table, "../small", root=tmp_path)
+
+
+GIVEN = """
+import asyncio
+import lab
+from lab.environments.echo.server.echo_environment import EchoEnvironment
+
+
+def experiment(pay):
+    class Mine(EchoEnvironment):
+        pass
+
+    def reward(action, observation):
+        assert observation.echoed_message == action.message
+        return pay * len(action.message)
+
+    known = lab.Experiment.load("experiments/known.toml")
+    return lab.Experiment.from_table(known.table, "given", environment=Mine, reward=reward)
+
+
+async def play():
+    async with lab.Agent.from_frozen("given.toml") as agent:
+        return await agent.play()
+
+
+study = lab.run_study(experiment(0.01), quiet=True)
+assert lab.run_study(experiment(0.01), quiet=True) == study
+assert all(4 <= one <= 10 for one in study.to_pandas()["return"].dropna()), study.to_pandas()
+frozen = study.freeze("given.toml")
+print(frozen.environment.python)
+print(asyncio.run(play()).episode_return)
+"""
+
+
+def test_an_environment_and_a_reward_are_given_as_python_objects(tmp_path: Path) -> None:
+    project = a_project(tmp_path / "project")
+    with fake_endpoint(by_the_request) as endpoint:
+        done = run(project, endpoint, GIVEN)
+        assert done.returncode == 0, done.stderr
+        name, returned = done.stdout.splitlines()
+        assert re.fullmatch(r"lab\.environments\.given:Mine_[0-9a-f]{8}", name)
+        assert 4 <= float(returned) <= 10
+        other = project.run("-m", "lab.play", "given.toml", **settings(endpoint))
+    assert other.returncode == 2
+    assert "only the program that passed this environment as a Python object can play it" in other.stderr
+
+
+def test_another_source_is_another_environment_and_a_reward_needs_a_class() -> None:
+    class Mine:
+        async def step(self, action: int) -> lab.Step:
+            return lab.Step(action, "", "", 0.0, done=False)
+
+    first, again, other = give(Mine), give(Mine), give(Mine, lambda _, seen: seen.reward)
+    assert first == again != other
+    table = lab.Experiment.load(ROOT / "experiments/echo.toml").table
+    with pytest.raises(lab.LabError, match="A reward needs the environment's class"):
+        lab.Experiment.from_table(table, "given", reward=lambda *_: 1.0)
 
 
 NOTEBOOK = """

@@ -19,6 +19,7 @@ from lab.agent.candidate import Candidate
 from lab.agent.task import Task
 from lab.agent.template import FindTemplate, PromptTemplate, find_template
 from lab.environments.config import EnvironmentConfig
+from lab.environments.given import Reward, give
 from lab.errors import ConfigError, meant
 from lab.experiment.budget import FREE, UNKNOWN, Budget, Prices
 from lab.experiment.environment_schema import read_code, read_environment, read_task
@@ -34,7 +35,7 @@ from lab.experiment.schema import (
     first_mistake,
 )
 from lab.experiment.space import Space, read_space
-from lab.experiment.tables import check_tokens, read_baseline, read_budget, read_objective
+from lab.experiment.tables import check_tokens, check_turns, read_baseline, read_budget, read_objective
 from lab.files import key_place, place
 from lab.llm.settings import ModelChoice
 from lab.llm.throttle import Patience
@@ -111,6 +112,8 @@ class Experiment:
         name: str,
         *,
         templates: Iterable[PromptTemplate] = (),
+        environment: Callable[[], object] | None = None,
+        reward: Reward | None = None,
         root: Path | str = ".",
     ) -> "Experiment":
         """The experiment of a Python dictionary with the keys of an experiment file.
@@ -118,6 +121,9 @@ class Experiment:
         Args:
             name: The experiment's name, for its studies and in MLflow.
             templates: Templates that `table` may name, besides the files in `prompts/templates`.
+            environment: Python object in place of `environment.python`: an OpenEnv Environment class, or a
+                function that returns an instance. Only this program can play it, also once it is frozen.
+            reward: Function of a step's action and observation that replaces the reward of the class.
             root: Project folder.
 
         Raises:
@@ -125,6 +131,9 @@ class Experiment:
         """
         if not name or Path(name).name != name:
             raise ConfigError(f"{name!r} is not an experiment's name.", where="name", do="use a file's name")
+        if environment is not None or reward is not None:
+            given = {"python": give(environment, reward)}
+            table = {**table, "environment": {**table.get("environment", {}), **given}}
         try:
             text = tomli_w.dumps(table)
         except (TypeError, ValueError) as error:
@@ -235,6 +244,7 @@ def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) 
     space = read_space(file.space, baseline, project.find)
     check_tokens(baseline, space, task)
     prices = Prices(file.model.dollars_in, file.model.dollars_out)
+    objective = read_objective(file.objective, task, prices)
     experiment = Experiment(
         name=path.stem,
         about=file.about,
@@ -247,7 +257,7 @@ def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) 
         space=space,
         prices=prices,
         budget=read_budget(file.budget),
-        objective=read_objective(file.objective, task, prices),
+        objective=objective,
         search=file.search,
         proposals=file.proposals,
         confirmation=file.confirmation,
@@ -259,25 +269,8 @@ def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) 
         code=project.code_of(environment),
     )
     _check_budget(experiment)
-    _check_turns(experiment)
+    check_turns(task, file.confirmation, file.verdict, objective)
     return experiment
-
-
-def _check_turns(experiment: Experiment) -> None:
-    """Check that confirmation and verdict play every task equally often, so that means are comparable."""
-    several = max(len(experiment.task.tasks), 1)
-    for name, table in (("confirmation", experiment.confirmation), ("verdict", experiment.verdict)):
-        if table.episodes % several:
-            what = f"episodes = {table.episodes} must be a multiple of the number of tasks ({several})."
-            do = f"use a multiple of {several}"
-            raise ConfigError(what, where=f"{name}.episodes", do=do)
-    if experiment.verdict.judge == "worst":
-        if several < 2 or experiment.verdict.episodes < 2 * several:
-            do = "add [[tasks]], and play at least two episodes of each"
-            raise ConfigError('judge = "worst" needs several tasks.', where="verdict.judge", do=do)
-        if experiment.objective.cost is not None:
-            do = 'remove cost and within, or use judge = "mean"'
-            raise ConfigError('judge = "worst" cannot be combined with a cost.', where="verdict.judge", do=do)
 
 
 def _check_budget(experiment: Experiment) -> None:

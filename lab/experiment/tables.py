@@ -9,7 +9,7 @@ from lab.agent.template import FindTemplate
 from lab.errors import ConfigError
 from lab.experiment.budget import Budget, Prices
 from lab.experiment.objective import Objective
-from lab.experiment.schema import BaselineTable, BudgetTable, ObjectiveTable
+from lab.experiment.schema import BaselineTable, BudgetTable, ConfirmationTable, ObjectiveTable, VerdictTable
 from lab.experiment.space import Space
 from lab.llm.sampling import SamplingParams
 
@@ -71,3 +71,26 @@ def check_tokens(baseline: Candidate, space: Space, task: Task) -> None:
         if int(tokens) > task.max_tokens:
             what = f"max_tokens is {tokens}, but the task allows {task.max_tokens}."
             raise ConfigError(what, where=f"{where}.max_tokens", do=f"use at most {task.max_tokens}")
+
+
+def check_turns(
+    task: Task, confirmation: ConfirmationTable, verdict: VerdictTable, objective: Objective
+) -> None:
+    """Check that confirmation and verdict play every task equally often, so that means are comparable.
+
+    Raises:
+        ConfigError: They do not, or the verdict's rule does not suit the tasks.
+    """
+    several = max(len(task.tasks), 1)
+    for name, table in (("confirmation", confirmation), ("verdict", verdict)):
+        if table.episodes % several:
+            what = f"episodes = {table.episodes} must be a multiple of the number of tasks ({several})."
+            do = f"use a multiple of {several}"
+            raise ConfigError(what, where=f"{name}.episodes", do=do)
+    if verdict.judge == "worst":
+        if several < 2 or verdict.episodes < 2 * several:
+            do = "add [[tasks]], and play at least two episodes of each"
+            raise ConfigError('judge = "worst" needs several tasks.', where="verdict.judge", do=do)
+        if objective.cost is not None:
+            do = 'remove cost and within, or use judge = "mean"'
+            raise ConfigError('judge = "worst" cannot be combined with a cost.', where="verdict.judge", do=do)
