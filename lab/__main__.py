@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
+from lab.cli.command import HELP, Version
 from lab.errors import meant
 
 if TYPE_CHECKING:
     from typer._click import Command, Context
 
-COMMANDS = ("init", "tune", "studies", "show", "play", "compare", "report", "check", "doctor")
+COMMANDS = ("init", "tune", "studies", "show", "play", "compare", "report", "export", "check", "doctor")
 """Modules of `lab/`, each with an `app` of one command."""
 
 
@@ -41,8 +42,8 @@ class _Commands(TyperGroup):
 app = typer.Typer(cls=_Commands, pretty_exceptions_enable=False, no_args_is_help=True)
 
 
-@app.callback()
-def lab() -> None:
+@app.callback(context_settings=HELP)
+def lab(version: Version = False) -> None:  # its callback prints it
     """Tune, show, play and compare the prompts of an agent that acts in an OpenEnv environment."""
 
 

@@ -4,10 +4,8 @@ It owns the flags, Ctrl-C, the exit code, and the output: results on stdout, pro
 """
 
 import asyncio
-import os
 import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,8 +20,9 @@ from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
     from lab.display.progress import ProgressView
+    from lab.study.past_study import PastStudy
     from lab.study.study import Study
-    from lab.tracking.tracker import Tracker
+    from lab.verdict.unvalidated import Unvalidated
 
 app = command_line()
 
@@ -126,66 +125,29 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> Ended:
     from lab.display.progress import ProgressView
     from lab.experiment.experiment import load_experiment
     from lab.files import check_writable
-    from lab.llm.launch import opening_model
-    from lab.llm.settings import choose_model, read_surroundings, shown_proposer
-    from lab.search.first_answers import read_stopped
-    from lab.storage.database import CALLS
-    from lab.storage.storage import Storage
-    from lab.study.around import first_lines, heading, untouched
-    from lab.study.document import document
-    from lab.study.past_study import read_study, tell
-    from lab.study.resume import alone, alone_on, open_study
-    from lab.study.state import spending_of
-    from lab.study.study import Study
-    from lab.tracking.tracker import Tracker
+    from lab.llm.settings import read_surroundings
+    from lab.study.around import untouched
+    from lab.study.running import Run
     from lab.verdict.unvalidated import Unvalidated
 
     read_surroundings(Path.cwd(), wanted.endpoint)
     storage = _storage(wanted)
     experiment = load_experiment(wanted.experiment)
     check_writable(wanted.out)
-    model = choose_model(experiment.model)
-    depends_on = document(experiment, model, shown_proposer())
     view = ProgressView(experiment.space.free, quiet=wanted.quiet)
-    with (
-        nullcontext() if storage else alone(experiment.name, CALLS.parent),
-        closing(Storage.at(storage)) as opened,
-        untouched(wanted.out),
-    ):
-        before = None if wanted.fresh else opened.store.latest(experiment.name)
-        record, trials = open_study(opened, experiment, depends_on, fresh=wanted.fresh)
-        if stopped := read_stopped(trials.search):
-            raise stopped
-        tracker = Tracker(experiment, model, record, view.say)
-        if trials.search.fact("judged") is not None:
-            if not wanted.worker:
-                tracker.lead()
-            spending = spending_of(experiment, model, record)
-            past = read_study(experiment, model, record, trials, tracker, spending)
-            tell(past)
-            for line in heading(past):
-                view.say(line)
-            with _closing(tracker, last):
-                ended = keep(past, wanted.out)
-            await tracker.finish("FINISHED")  # it reads the store, which is closed below
-            return replace(ended, untracked=tracker.missing)
-        study = Study(experiment, model, record, trials, view, tracker)
+
+    def kept(ended: "PastStudy | Unvalidated") -> Ended:
+        if isinstance(ended, Unvalidated):
+            return keep_unvalidated(ended, wanted.out, freeze=wanted.freeze_unvalidated)
+        return keep(ended, wanted.out)
+
+    def started(study: "Study") -> None:
         _on_signals(study, view, leave_at_once=wanted.worker)
-        for line in first_lines(study, record, before[0] if before else None):
-            view.say(line)
-        no_model = study.spending.used_up() is not None
-        with (
-            nullcontext() if wanted.worker else alone_on(opened.store, record.name),
-            nullcontext() if no_model else opening_model(study.model, os.environ) as opening,
-            _closing(tracker, last),
-        ):
-            played = await study.run(opening)
-            if isinstance(played, Unvalidated):
-                ended = keep_unvalidated(played, wanted.out, freeze=wanted.freeze_unvalidated)
-            else:
-                ended = keep(played, wanted.out)
-        await tracker.finish("KILLED" if ended.unvalidated else "FINISHED")
-    return replace(ended, untracked=tracker.missing)
+
+    run = Run(experiment, view, storage, wanted.fresh, wanted.worker)
+    with untouched(wanted.out):
+        ended, untracked = await run.result(kept, last, started)
+    return replace(ended, untracked=untracked)
 
 
 async def _replayed(wanted: _Wanted, study: str) -> Ended:
@@ -215,16 +177,6 @@ def _storage(wanted: _Wanted) -> str:
         what = "--worker requires --storage postgresql://..."
         raise ConfigError(what, where="--worker", do="use --storage postgresql://...")
     return storage
-
-
-@contextmanager
-def _closing(tracker: "Tracker", last: ExitStack) -> Iterator[None]:
-    """If the block raises, close the study's run in MLflow after the error has been printed."""
-    try:
-        yield
-    except BaseException as error:
-        last.callback(tracker.close, "FAILED" if isinstance(error, Exception) else "KILLED")
-        raise
 
 
 def _on_signals(study: "Study", view: "ProgressView", *, leave_at_once: bool) -> None:

@@ -1,5 +1,6 @@
 """The commands as a user runs them: help, completions, output, error messages."""
 
+import csv
 import json
 import os
 import random
@@ -8,12 +9,15 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from lab.__main__ import COMMANDS, app
 from lab.agent.evaluation import Evaluation
@@ -170,6 +174,26 @@ def test_show_says_that_the_baseline_is_gone(tmp_path: Path) -> None:
     done = project.run("-m", "lab.show")
     assert done.returncode == 0
     assert "The baseline is unknown: The experiment file does not exist." in done.stdout
+
+
+def test_export_prints_the_trials_and_the_episodes_as_csv(documented: Documented) -> None:
+    texts = [done.stdout for line, done in documented.runs.items() if line.startswith("python -m lab.export")]
+    trials, episodes = ([*csv.DictReader(text.splitlines())] for text in texts)
+    assert {row["trial"] for row in trials} >= {"baseline", "trial-001"}
+    assert [int(row["place"]) for row in trials] == [*range(1, len(trials) + 1)]
+    assert all(row["template"] and float(row["temperature"]) >= 0 for row in trials)
+    assert {row["phase"] for row in episodes} == {"search", "confirmation", "holdout"}
+    searched = Counter(row["trial"] for row in episodes if row["phase"] == "search")
+    assert searched == {row["trial"]: int(row["episodes"]) for row in trials if row["episodes"] != "0"}
+
+
+@pytest.mark.parametrize("command", ["lab", *(f"lab.{name}" for name in COMMANDS)])
+def test_every_command_has_a_version_and_a_short_help(command: str) -> None:
+    applied = app if command == "lab" else import_module(command).app
+    told = CliRunner().invoke(applied, ["--version"])
+    assert (told.exit_code, told.output) == (0, f"prompt-lab {version('prompt-lab')}\n")
+    helped = CliRunner().invoke(applied, ["-h"])
+    assert (helped.exit_code, "Usage: " in helped.output) == (0, True), helped.output
 
 
 def test_play_shows_each_step_with_its_messages(documented: Documented) -> None:

@@ -158,7 +158,7 @@ class Trial:
     """One candidate of the search.
 
     Attributes:
-        number: Optuna's number; BASELINE for the baseline.
+        number: Optuna's number; 0 for the baseline.
         place: Rank among all candidates at that time; 1 is the leader.
         dropped: Whether it was shown to be worse than another, and plays no more.
         cut: Number of episodes ended early for that reason.

@@ -8,10 +8,13 @@ its own module.
 import asyncio
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from importlib.metadata import version
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from typer.models import ArgumentInfo
@@ -20,6 +23,8 @@ from lab.errors import LabError, first_of, plain
 from lab.submission.stdout import take_stdout
 
 INTERRUPTED = 130
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _STOPS = (KeyboardInterrupt, asyncio.CancelledError)
 
@@ -98,9 +103,46 @@ def who(metavar: str) -> ArgumentInfo:
     return info
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"prompt-lab {version('prompt-lab')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version),
+]
+
+HELP = {"help_option_names": ["-h", "--help"]}
+"""Context settings of every command."""
+
+
+class _CommandLine(typer.Typer):
+    """An application whose commands have `-h` and `--version` besides their own options."""
+
+    def command(self, *args: Any, **kwargs: Any) -> Callable[[Function], Function]:  # noqa: ANN401  # Typer's
+        """Register a function as a command; it is not called for `--version`."""
+        add = super().command(*args, context_settings=HELP, **kwargs)
+
+        def register(function: Function) -> Function:
+            @wraps(function)
+            def run(*, version: bool, **options: object) -> object:  # noqa: ARG001
+                return function(**options)
+
+            own = signature(function)
+            option = Parameter("version", Parameter.KEYWORD_ONLY, default=False, annotation=Version)
+            run.__signature__ = own.replace(parameters=[*own.parameters.values(), option])  # type: ignore[attr-defined]
+            run.__annotations__ = {**function.__annotations__, "version": Version}
+            add(run)
+            return function
+
+        return register
+
+
 def command_line() -> typer.Typer:
     """A Typer application for one command, with the lab's error messages."""
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    return _CommandLine(add_completion=False, pretty_exceptions_enable=False)
 
 
 @contextmanager

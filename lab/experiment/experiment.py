@@ -4,30 +4,30 @@ It owns the rules between the file's tables; the rest of the lab sees only the r
 """
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
+from typing import Any
 
+import tomli_w
 from pydantic import ValidationError
 
 from lab.addresses import shown_url
-from lab.agent.candidate import Candidate, ContextSettings
-from lab.agent.task import Measure, Task
+from lab.agent.candidate import Candidate
+from lab.agent.task import Task
 from lab.agent.template import FindTemplate, PromptTemplate, find_template
 from lab.environments.config import EnvironmentConfig
+from lab.environments.given import Reward, give
 from lab.errors import ConfigError, meant
 from lab.experiment.budget import FREE, UNKNOWN, Budget, Prices
 from lab.experiment.environment_schema import read_code, read_environment, read_task
 from lab.experiment.model_schema import read_model
 from lab.experiment.objective import Objective
 from lab.experiment.schema import (
-    BaselineTable,
-    BudgetTable,
     ConfirmationTable,
     ExperimentFile,
-    ObjectiveTable,
     ProposalsTable,
     SearchTable,
     TrackingTable,
@@ -35,8 +35,8 @@ from lab.experiment.schema import (
     first_mistake,
 )
 from lab.experiment.space import Space, read_space
+from lab.experiment.tables import check_tokens, check_turns, read_baseline, read_budget, read_objective
 from lab.files import key_place, place
-from lab.llm.sampling import SamplingParams
 from lab.llm.settings import ModelChoice
 from lab.llm.throttle import Patience
 
@@ -63,7 +63,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Experiment:
-    """The file's content, as the lab's types.
+    """An experiment file's content, as the lab's types.
 
     Attributes:
         name: Name of the file without `.toml`, and of the MLflow experiment.
@@ -95,6 +95,57 @@ class Experiment:
     file: str
     text: str
     code: Mapping[str, str]
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Experiment":
+        """Read and check an experiment file.
+
+        Raises:
+            ConfigError: The file or a template is missing, or a key is unknown, missing or invalid.
+        """
+        return load_experiment(Path(path))
+
+    @classmethod
+    def from_table(
+        cls,
+        table: Mapping[str, Any],
+        name: str,
+        *,
+        templates: Iterable[PromptTemplate] = (),
+        environment: Callable[[], object] | None = None,
+        reward: Reward | None = None,
+        root: Path | str = ".",
+    ) -> "Experiment":
+        """The experiment of a Python dictionary with the keys of an experiment file.
+
+        Args:
+            name: The experiment's name, for its studies and in MLflow.
+            templates: Templates that `table` may name, besides the files in `prompts/templates`.
+            environment: Python object in place of `environment.python`: an OpenEnv Environment class, or a
+                function that returns an instance. Only this program can play it, also once it is frozen.
+            reward: Function of a step's action and observation that replaces the reward of the class.
+            root: Project folder.
+
+        Raises:
+            ConfigError: As `load`; or a value cannot be written as TOML.
+        """
+        if not name or Path(name).name != name:
+            raise ConfigError(f"{name!r} is not an experiment's name.", where="name", do="use a file's name")
+        if environment is not None or reward is not None:
+            given = {"python": give(environment, reward)}
+            table = {**table, "environment": {**table.get("environment", {}), **given}}
+        try:
+            text = tomli_w.dumps(table)
+        except (TypeError, ValueError) as error:
+            what, do = "The experiment cannot be written as TOML.", "leave out keys that are None"
+            raise ConfigError(what, where=name, why=str(error), do=do) from None
+        project = _project(Path(root).resolve(), "experiments", {one.name: one for one in templates})
+        return _read(Path("experiments", f"{name}.toml"), text, project)
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The file's content as a dictionary, from which `from_table` makes a changed experiment."""
+        return tomllib.loads(self.text)
 
     def prices_of(self, model: ModelChoice) -> Prices:
         """The prices of `model`: from the file; the embedded model is free if the file sets none."""
@@ -132,11 +183,14 @@ def load_experiment(path: Path) -> Experiment:
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     folder = path.resolve().parent
-    root = folder.parent
-    project = _Project(
-        root, folder.name, partial(find_template, root / TEMPLATES), partial(read_code, root=root)
-    )
-    return _read(path, text, project)
+    return _read(path, text, _project(folder.parent, folder.name, {}))
+
+
+def _project(root: Path, folder: str, templates: Mapping[str, PromptTemplate]) -> "_Project":
+    def find(name: str) -> PromptTemplate:
+        return templates[name] if name in templates else find_template(root / TEMPLATES, name)
+
+    return _Project(root, folder, find, partial(read_code, root=root))
 
 
 def read_experiment(source: Source, root: Path) -> Experiment:
@@ -186,10 +240,11 @@ def _unreadable(path: Path, error: Exception) -> ConfigError:
 def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) -> Experiment:
     environment = read_environment(file.environment, project.folder)
     task = read_task(file.task, file.tasks)
-    baseline = _baseline(file.baseline, project.find)
+    baseline = read_baseline(file.baseline, project.find)
     space = read_space(file.space, baseline, project.find)
-    _check_tokens(baseline, space, task)
+    check_tokens(baseline, space, task)
     prices = Prices(file.model.dollars_in, file.model.dollars_out)
+    objective = read_objective(file.objective, task, prices)
     experiment = Experiment(
         name=path.stem,
         about=file.about,
@@ -201,8 +256,8 @@ def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) 
         baseline=baseline,
         space=space,
         prices=prices,
-        budget=_budget(file.budget),
-        objective=_objective(file.objective, task, prices),
+        budget=read_budget(file.budget),
+        objective=objective,
         search=file.search,
         proposals=file.proposals,
         confirmation=file.confirmation,
@@ -214,56 +269,8 @@ def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) 
         code=project.code_of(environment),
     )
     _check_budget(experiment)
-    _check_turns(experiment)
+    check_turns(task, file.confirmation, file.verdict, objective)
     return experiment
-
-
-def _check_turns(experiment: Experiment) -> None:
-    """Check that confirmation and verdict play every task equally often, so that means are comparable."""
-    several = max(len(experiment.task.tasks), 1)
-    for name, table in (("confirmation", experiment.confirmation), ("verdict", experiment.verdict)):
-        if table.episodes % several:
-            what = f"episodes = {table.episodes} must be a multiple of the number of tasks ({several})."
-            do = f"use a multiple of {several}"
-            raise ConfigError(what, where=f"{name}.episodes", do=do)
-    if experiment.verdict.judge == "worst":
-        if several < 2 or experiment.verdict.episodes < 2 * several:
-            do = "add [[tasks]], and play at least two episodes of each"
-            raise ConfigError('judge = "worst" needs several tasks.', where="verdict.judge", do=do)
-        if experiment.objective.cost is not None:
-            do = 'remove cost and within, or use judge = "mean"'
-            raise ConfigError('judge = "worst" cannot be combined with a cost.', where="verdict.judge", do=do)
-
-
-def _baseline(table: BaselineTable, find: FindTemplate) -> Candidate:
-    sampling = table.model_dump(exclude={"template", "history", "layout", "show_rewards"})
-    try:
-        return Candidate(
-            find(table.template),
-            SamplingParams(**sampling),
-            ContextSettings(table.history, table.layout, table.show_rewards),
-        )
-    except ConfigError as error:
-        raise ConfigError(error.what, where=f"baseline.{error.where}", why=error.why, do=error.do) from None
-
-
-def _objective(table: ObjectiveTable, task: Task, prices: Prices) -> Objective:
-    if (table.cost is None) != (table.within is None):
-        absent, there = ("cost", "within") if table.cost is None else ("within", "cost")
-        do = f"set it, or remove {there}"
-        raise ConfigError(f"objective.{absent} is missing.", where=f"objective.{there}", do=do)
-    usual: Measure = "return" if task.score == "sum" else "score"
-    return Objective(
-        table.cost, table.within or 0.0, prices, table.maximise or usual, stated=table.maximise is not None
-    )
-
-
-def _budget(table: BudgetTable) -> Budget:
-    limits = table.model_dump(exclude_none=True)
-    if not limits:
-        do = f"set one of {', '.join(BudgetTable.model_fields)}"
-        raise ConfigError("The budget has no limit.", where="budget", do=do)
-    return Budget(**limits)
 
 
 def _check_budget(experiment: Experiment) -> None:
@@ -282,11 +289,3 @@ def _check_budget(experiment: Experiment) -> None:
     if not priced and (experiment.objective.cost == "dollars" or experiment.budget.dollars < inf):
         do = "set dollars_in and dollars_out, the prices of a million tokens"
         raise ConfigError("A dollar limit or cost is set, but the model has no prices.", where="model", do=do)
-
-
-def _check_tokens(baseline: Candidate, space: Space, task: Task) -> None:
-    ends = space.free["max_tokens"].ends if "max_tokens" in space.free else (space.start.sampling.max_tokens,)
-    for where, tokens in (("baseline", baseline.sampling.max_tokens), *(("space", end) for end in ends)):
-        if int(tokens) > task.max_tokens:
-            what = f"max_tokens is {tokens}, but the task allows {task.max_tokens}."
-            raise ConfigError(what, where=f"{where}.max_tokens", do=f"use at most {task.max_tokens}")

@@ -105,8 +105,8 @@ class PastStudy:
         return found
 
 
-@asynccontextmanager
-async def past_study(which: Which, say: Say = lambda _: None) -> AsyncIterator[PastStudy]:
+@contextmanager
+def reading(which: Which, say: Say = lambda _: None) -> Iterator[PastStudy]:
     """Read a study, finished or not.
 
     Args:
@@ -122,6 +122,13 @@ async def past_study(which: Which, say: Say = lambda _: None) -> AsyncIterator[P
         past = read_study(was.experiment, was.model, record, trials, tracker, spending)
         tell(past)
         yield replace(past, proposer=was.proposer)
+
+
+@asynccontextmanager
+async def past_study(which: Which, say: Say = lambda _: None) -> AsyncIterator[PastStudy]:
+    """As `reading`, for a block that awaits."""
+    with reading(which, say) as past:
+        yield past
 
 
 def read_study(

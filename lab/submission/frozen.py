@@ -5,14 +5,19 @@ before START is printed, so only the standard library is used.
 """
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from lab.agent.candidate import Candidate, check_keys
+from lab.agent.episode import Start
+from lab.agent.messages import chat
+from lab.agent.step import Step
 from lab.agent.task import Setup, Task
 from lab.environments.config import EnvironmentConfig
+from lab.environments.observation import Fields
 from lab.errors import ConfigError, FrozenPromptError, unknown_key
 from lab.files import place, read_bounded
 from lab.llm.dialect import Dialect
@@ -157,6 +162,20 @@ class FrozenPrompt:
     model: FrozenModel
     evidence: Evidence
     provenance: Provenance
+
+    def messages(
+        self, observation: str, steps: Sequence[Step] = (), *, fields: Fields | None = None, schema: str = ""
+    ) -> list[dict[str, str]]:
+        """The messages before step `len(steps) + 1`, as OpenAI's API takes them, for any client.
+
+        Args:
+            observation: Text of the episode's first observation.
+            steps: The episode so far.
+            fields: Fields of the first observation, with their texts, where the template names some.
+            schema: JSON Schema of the actions; empty for plain text.
+        """
+        start = Start(observation, fields or {}, schema)
+        return [asdict(message) for message in chat(self.candidate, self.task, start, steps)]
 
     def as_table(self) -> dict[str, Any]:
         """The file's content, provenance last."""

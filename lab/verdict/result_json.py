@@ -15,6 +15,7 @@ from lab.agent.troubles import FALLBACK, Troubles
 from lab.search.headroom import Headroom
 from lab.stats.intervals import Estimate
 from lab.verdict.outcome import Outcome, StudyResult, rounded
+from lab.verdict.rows import trial_row
 from lab.verdict.unvalidated import Unvalidated
 from lab.verdict.verdict import Compared, Confirmed, estimate
 from lab.verdict.words import claim, trouble_cautions
@@ -74,6 +75,7 @@ def unvalidated_result(study: Unvalidated, frozen_file: Path | None, untracked: 
             "episodes": len(best.evaluation.episodes),
             "baseline_return": study.baseline.mean_return if study.baseline else None,
         },
+        "trials": _trials(study.trials),
         "cost": {"calls": study.spending.calls, "minutes": study.judged.minutes},
         "untracked": None if untracked is None else list(untracked),
     }
@@ -118,6 +120,7 @@ def _trials(trials: Sequence[Trial]) -> dict[str, Any]:
             for trial in trials
             if trial.evaluation.troubles.troubled
         ],
+        "all": [{**trial_row(trial), "settings": trial.candidate.settings} for trial in trials],
     }
 
 

@@ -86,7 +86,7 @@ class Confirmed:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome.
+    """What the holdout says: the finalists compared with the baseline, and the winner.
 
     Attributes:
         winner: Best of the finalists that beat the baseline in value, or in cost by the objective's rule,
