@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.cli.command import Debug, EndpointUrl, Experiment, command_line, manners
-from lab.errors import ConfigError, LabError, NoKeyError, OutageError, UnreachableError, plain
+from lab.errors import ConfigError, LabError, MistakesError, NoKeyError, OutageError, UnreachableError, plain
 from lab.submission.frozen import BEST, read_frozen
 from lab.submission.stdout import print_result
 
@@ -55,6 +55,8 @@ class Finding:
     def __str__(self) -> str:
         if self.wrong is None:
             return f"{'ok' if self.looked else '-':<4}  {self.about:<12} {self.said}"
+        if isinstance(self.wrong, MistakesError):
+            return f"FAIL  {self.about:<12} {self.wrong}"
         text = self.wrong.one_line.replace(".: ", ". ", 1)
         do = f"; try: {self.wrong.do}" if self.wrong.do else ""
         return f"FAIL  {self.about:<12} {text}{do}"
