@@ -57,12 +57,14 @@ class PromptTemplate:
     @cached_property
     def fields(self) -> frozenset[str]:
         """The observation fields used by the turn text."""
-        return frozenset(name.removeprefix(FIELD) for name in _names(self.turn) if name.startswith(FIELD))
+        return frozenset(
+            name.removeprefix(FIELD) for name in placeholders(self.turn) if name.startswith(FIELD)
+        )
 
     @cached_property
     def names_schema(self) -> bool:
         """Whether the system text contains `{schema}`."""
-        return "schema" in _names(self.system)
+        return "schema" in placeholders(self.system)
 
     def render_system(self, values: Values) -> str:
         """The system message's text."""
@@ -157,8 +159,10 @@ Paragraph = tuple[tuple[str, str | None], ...]
 """(literal text, placeholder after it or None) in order."""
 
 
-def _names(text: str) -> set[str]:
-    return {field for paragraph in paragraphs(text) for _, field in paragraph if field is not None}
+def placeholders(text: str) -> list[str]:
+    """The placeholders of a template's text, in their order."""
+    named = (field for paragraph in paragraphs(text) for _, field in paragraph if field is not None)
+    return list(dict.fromkeys(named))
 
 
 @lru_cache(maxsize=4096)
