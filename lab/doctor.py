@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.cli.command import Debug, EndpointUrl, Experiment, command_line, manners
-from lab.errors import ConfigError, LabError, NoKeyError, OutageError, UnreachableError, plain
+from lab.errors import ConfigError, LabError, MistakesError, NoKeyError, OutageError, UnreachableError, plain
 from lab.submission.frozen import BEST, read_frozen
 from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
+    from lab.agent.episode import Start
+    from lab.agent.step import Step
     from lab.experiment.experiment import Experiment as Loaded
     from lab.llm.dialect import Dialect
     from lab.llm.settings import ModelChoice
@@ -45,16 +47,24 @@ class Finding:
     Attributes:
         wrong: Error of a failed check, or None.
         looked: False if the check was skipped because an earlier one failed.
+        warned: Whether it is a warning.
+        shown: A text below the line.
     """
 
     about: str
     said: str
     wrong: LabError | None = None
     looked: bool = True
+    warned: bool = False
+    shown: str = ""
 
     def __str__(self) -> str:
         if self.wrong is None:
-            return f"{'ok' if self.looked else '-':<4}  {self.about:<12} {self.said}"
+            mark = "warn" if self.warned else "ok" if self.looked else "-"
+            shown = "".join(f"\n      {line}" for line in self.shown.splitlines())
+            return f"{mark:<4}  {self.about:<12} {self.said}{shown}"
+        if isinstance(self.wrong, MistakesError):
+            return f"FAIL  {self.about:<12} {self.wrong}"
         text = self.wrong.one_line.replace(".: ", ". ", 1)
         do = f"; try: {self.wrong.do}" if self.wrong.do else ""
         return f"FAIL  {self.about:<12} {text}{do}"
@@ -68,7 +78,8 @@ def doctor(
 
     Calls a hosted model with each sampling setting that [space] frees at both ends, opens and resets the
     environment, and plays two steps with the baseline's prompt; the embedded model is started for them. Says
-    what requests may hold, as far as the endpoint refused anything. No key is ever printed.
+    what requests may hold, as far as the endpoint refused anything. Shows the baseline's prompt as it is
+    sent, and warns of templates with an empty message. No key is ever printed.
     Exit code: 0 if all checks pass, else that of the first failed one: 2 configuration, 3 endpoint or key,
     4 environment, 1 anything else.
 
@@ -122,7 +133,7 @@ async def _examine(path: Path, endpoint: str) -> list[LabError]:
             async for finding in _environment(loaded[0], None, lambda *_: None):
                 tell(finding)
     else:
-        for about in ("endpoint", "key", "model", "environment", "steps"):
+        for about in ("endpoint", "key", "model", "environment", "steps", "prompts"):
             tell(Finding(about, "skipped: needs a valid experiment file", looked=False))
     tell(_looked("MLflow store", lambda: _mlflow(path.stem)))
     tell(_looked("disk", _disk))
@@ -250,11 +261,13 @@ async def _environment(
     experiment: "Loaded", model: "ModelChoice | None", on_dialect: "OnDialect"
 ) -> AsyncIterator[Finding]:
     """Check the environment, and play two steps in it if there is a model."""
+    from lab.agent.episode import Start
+    from lab.agent.step import Step
     from lab.environments.config import choose_environment
     from lab.environments.environment import open_environment
-    from lab.study.rehearsal import rehearse
+    from lab.study.rehearsal import described, rehearse
 
-    about, unplayed = "environment", Finding("steps", "skipped", looked=False)
+    about = "environment"
     try:
         where = choose_environment(experiment.environment)
         setup, seed = experiment.task.setup(experiment.seed)
@@ -262,17 +275,34 @@ async def _environment(
             open_environment(where, experiment.root) as environment,
             environment.session() as session,
         ):
-            await session.reset(seed, setup.reset)
+            seen = await session.reset(seed, setup.reset)
+            start, steps = Start(seen.text, seen.fields, session.form.asked), list[Step]()
             yield Finding(about, f"{where.shown}: opened and reset")
-            about = "steps"
-            if model is None:
-                yield unplayed
-            else:
-                yield Finding(about, await rehearse(experiment, model, session, on_dialect))
+            try:
+                steps += await rehearse(experiment, model, session, on_dialect) if model else ()
+                yield Finding("steps", described(steps) if model else "skipped", looked=model is not None)
+            except LabError as error:
+                yield Finding("steps", "", error)
+            about = "prompts"
+            for finding in _prompts(experiment, start, steps):
+                yield finding
     except LabError as error:
         yield Finding(about, "", error)
-        if about == "environment":
-            yield unplayed
+        for other in ("steps", "prompts") if about == "environment" else ():
+            yield Finding(other, "skipped", looked=False)
+
+
+def _prompts(experiment: "Loaded", start: "Start", steps: "list[Step]") -> Iterator[Finding]:
+    """Check that no message of any template is empty, and show the baseline's prompt and those with one."""
+    from lab.study.prompts import candidates, empty_messages, prompt
+
+    empty, (baseline, *others) = empty_messages(experiment, start, steps), candidates(experiment)
+    said = empty.get(baseline) or f"of {len(others) + 1} templates; lab.tune --dry-run shows all"
+    shown = prompt(experiment, baseline, start)
+    yield Finding("prompts", said, warned=baseline in empty, shown=shown)
+    for name in filter(empty.get, others):
+        shown = prompt(experiment, name, start)
+        yield Finding("prompts", f"{name}: {empty[name]}", warned=True, shown=shown)
 
 
 def _mlflow(experiment: str) -> str:

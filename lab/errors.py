@@ -1,10 +1,12 @@
-"""Every expected failure of the lab: one base class, an exit code for each, and at most four lines of text.
+"""Every expected failure of the lab: one base class, an exit code for each, and at most four lines of text,
+or one for each of several mistakes.
 
 Low layers raise them; only the command lines and `inference.py` print them.
 """
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar
 
 MOST_CHARACTERS = 500
@@ -45,6 +47,58 @@ class ConfigError(LabError):
     """An invalid flag, variable, experiment file or template."""
 
     exit_code = 2
+
+
+def place(file: Path, line: int) -> str:
+    """`file:line`, which editors and terminals open; the file alone if the line is 0."""
+    return f"{file}:{line}" if line else str(file)
+
+
+class MistakeError(ConfigError):
+    """A mistake in a file that people write.
+
+    Attributes:
+        file: Path of the file.
+        line: Its line, from 1; 0 if unknown.
+        key: Key such as `search.episodes`; empty if there is none.
+    """
+
+    def __init__(self, error: ConfigError, file: Path, line: int = 0, key: str = "") -> None:
+        self.file, self.line, self.key = file, line, key
+        where = ", ".join(filter(None, [place(file, line), key]))
+        super().__init__(error.what, where=where, why=error.why, do=error.do)
+
+    @property
+    def told(self) -> str:
+        """`file:line: what is wrong; what to do`."""
+        name = self.key.rpartition(".")[2]
+        what = (self.what if name in self.what else f"{self.key}: {self.what}").removesuffix(".")
+        why = f" ({_one_line(self.why)})" if self.why else ""
+        do = f"; {_one_line(self.do)}" if self.do else ""
+        return f"{plain(place(self.file, self.line))}: {_one_line(what)}{why}{do}"
+
+
+class MistakesError(ConfigError):
+    """Several mistakes, each in one line, by file and line."""
+
+    def __init__(self, found: Iterable[MistakeError]) -> None:
+        ordered = sorted(found, key=lambda one: (one.file, one.line))
+        self.found = tuple({one.told: one for one in ordered}.values())
+        super().__init__(f"{len(self.found)} mistakes:")
+
+    def __str__(self) -> str:
+        return "\n".join([self.what, *(one.told for one in self.found)])
+
+    @property
+    def one_line(self) -> str:
+        """All of them in one line."""
+        return f"{self.what} {' | '.join(one.told for one in self.found)}"
+
+
+def all_of(found: Iterable[MistakeError]) -> MistakeError | MistakesError:
+    """The error for these mistakes, of which there is at least one."""
+    mistakes = MistakesError(found)
+    return mistakes if len(mistakes.found) > 1 else mistakes.found[0]
 
 
 class FrozenPromptError(ConfigError):
@@ -141,12 +195,17 @@ def _kept(text: str) -> str:
     return without_credentials(writable)
 
 
-def meant(name: str, known: Iterable[str], otherwise: str = "") -> str:
-    """What to try if `name` does not exist: the nearest known name, else `otherwise`."""
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that a misspelt one resembles; empty if none does."""
     import difflib
 
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {near[0]}?" if near else otherwise
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), "")
+
+
+def meant(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """What to try if `name` does not exist: the nearest known name, else `otherwise`."""
+    near = nearest(name, known)
+    return f"did you mean {near}?" if near else otherwise
 
 
 def unknown_key(name: str, known: Iterable[str], *, where: str) -> ConfigError:

@@ -6,17 +6,18 @@ import re
 import stat
 import tempfile
 import tomllib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from lab.errors import ConfigError, LabError
 
 
-def place(path: Path, error: Exception) -> str:
-    """The path, with the line of `error` if the TOML parser names it."""
+def toml_line(error: Exception) -> int:
+    """The line that the TOML parser names in its error, from 1; 0 if it names none."""
     # Before Python 3.14 only the message contains the line.
     line = re.search(r"\(at line (\d+)", str(error)) if isinstance(error, tomllib.TOMLDecodeError) else None
-    return f"{path}, line {line[1]}" if line else str(path)
+    return int(line[1]) if line else 0
 
 
 MOST_BYTES = 16 * 1024 * 1024
@@ -39,27 +40,35 @@ def read_bounded(path: Path) -> bytes:
     return data
 
 
-def key_place(path: Path, text: str, key: str) -> str:
-    """The place of a key such as `search.episodes` in a TOML file: its line, or its table's."""
-    line = _line_of(text, key)
-    return ", ".join(filter(None, [str(path), f"line {line}" if line else "", key]))
+def line_of(text: str, key: str) -> int:
+    """The line of a key such as `search.episodes` or `tasks.1.name` in a TOML file, else that of its table.
 
-
-def _line_of(text: str, key: str) -> int | None:
+    Returns:
+        The line, from 1; 0 if the file has neither.
+    """
     *tables, name = [part for part in key.split(".") if not part.isdecimal()] or [""]
-    table, within, in_string, header_line = ".".join(tables), "", False, None
+    table, index = ".".join(tables), next((int(part) for part in key.split(".") if part.isdecimal()), 0)
+    within, in_string, header_line, headers = "", False, 0, Counter[str]()
     for number, line in enumerate(text.splitlines(), 1):
-        was_in_string, in_string = in_string, in_string ^ bool(line.count('"""') % 2)
+        quotes = line.count('"""') + line.count("'''")
+        was_in_string, in_string = in_string, in_string ^ bool(quotes % 2)
         if was_in_string:
             continue
-        if header := re.match(r"\s*\[\[?\s*([\w.-]+)\s*\]", line):
-            within = header[1]
-            if within == key:
+        if header := re.match(r"\s*(\[?)\[\s*([\w.-]+)\s*\]", line):
+            headers[header[2]] += 1
+            within = header[2] if not header[1] or headers[header[2]] == index + 1 else ""
+            if within and within == ".".join([*tables, name]):
                 return number
-            header_line = number if within == table else header_line
+            header_line = number if within and within == table else header_line
         elif within == table and re.match(rf"\s*[\"']?{re.escape(name)}[\"']?\s*[=.]", line):
             return number
-    return header_line
+    return header_line or (line_of(text, ".".join(tables)) if tables else 0)
+
+
+def line_with(text: str, part: str, first: int) -> int:
+    """The first line from line `first` on that contains `part`; 0 if none does."""
+    lines = enumerate(text.splitlines(), 1)
+    return next((number for number, line in lines if number >= first and part in line), 0)
 
 
 def check_writable(path: Path) -> None:

@@ -277,15 +277,15 @@ MISTAKES = {
     "an experiment": (("play", "baseline", "experiments/ecko.toml"), "did you mean experiments/echo.toml?"),
     "a key": (
         ("tune", "experiments/key.toml"),
-        "key.toml, line 35, space.temprature\n  try: did you mean temperature?",
+        "key.toml:35, space.temprature\n  try: did you mean temperature?",
     ),
     "a template": (("tune", "experiments/template.toml"), "did you mean lecturer?"),
     "syntax": (
         ("compare", "baseline", "frozen", "experiments/syntax.toml"),
-        "experiments/syntax.toml, line 2",
+        "experiments/syntax.toml:2",
     ),
-    "a frozen key": (("show", "frozen.toml"), "frozen.toml, candidate.sampling.temprature"),
-    "frozen syntax": (("show", "syntax.toml"), "where: syntax.toml, line 1"),
+    "a frozen key": (("show", "frozen.toml"), "frozen.toml:19, candidate.sampling.temprature"),
+    "frozen syntax": (("show", "syntax.toml"), "where: syntax.toml:1"),
     "too many tokens": (("compare", "baseline", "frozen", "experiments/smoke.toml"), "the task allows 40"),
 }
 

@@ -1,6 +1,5 @@
 """Experiment files: they define the space; errors name file, key and allowed values."""
 
-import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -8,14 +7,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.agent.template import find_template
-from lab.errors import ConfigError
+from lab.errors import ConfigError, MistakeError, MistakesError
 from lab.experiment.experiment import load_experiment
 from lab.experiment.space import read_space
-from lab.files import key_place
+from lab.files import line_of
 from lab.llm.sampling import LIMITS
 from tests.echo_server import ROOT
 from tests.project import Project
@@ -76,7 +76,7 @@ def test_the_baseline_of_echo_is_the_reference_at_its_settings() -> None:
         (
             "[model]",
             '[[tasks]]\nname = "a"\nreset = { seed = 1 }\n[model]',
-            "tasks.reset",
+            "tasks.0.reset",
             "the study chooses them",
         ),
         (
@@ -140,14 +140,160 @@ def keys(table: dict[str, object], before: str = "") -> Iterator[str]:
             yield from keys(value, f"{before}{name}.")
 
 
+BROKEN = 'about = "x"\nsystem = "Go."\nturn = """\nNow {observaton}.\n\nThen { }."""\n'
+
+MISTAKES = {
+    "seed = 0": ("sede = 0", "sede", "did you mean seed?"),
+    "max_steps = 8": ('max_steps = "8"', '"8"', "input should be a valid integer"),
+    "success_score = 0.1": ('success_score = 0.1\nscore = "mean"', '"mean"', "use sum, last, max,"),
+    'name = "SmolLM2-135M-Instruct"': ("", "[model]", "model.name is missing; set it"),
+    "temperature = 0.7": ("temperature = 7", "temperature = 7", "use a number from 0 to 2"),
+    "history = 4": ("hystory = 4", "hystory", "did you mean history?"),
+    '"storyteller",': ('"storytellr",', '"storytellr"', "did you mean storyteller?"),
+    '"manual",': ('"missing_one",', '"missing_one"', "'missing_one' does not exist; "),
+    "top_p = {": ("topp = {", "topp", "did you mean top_p?"),
+    "presence_penalty = { low = 0.0,": (
+        "presence_penalty = { low = 3.0,",
+        "low = 3.0",
+        "use a low below high",
+    ),
+    "history = [0, 1]": ("history = [0, 9]", "[0, 9]", "use a whole number from 0 to 8"),
+    "minutes = 10": ("minutes = 0", "minutes = 0", "greater than 0"),
+    "candidates = 3": ("", None, ""),
+    "episodes = 6": ("episodes = 1", "episodes = 1 ", "greater than or equal to 2"),
+    "finalists = 1": ("finalists = 5", "finalists = 5", "use at most confirmation.candidates = "),
+    "confidence = 0.95": ("confidence = true", "confidence = true", "valid number"),
+    '"encyclopedia"': ('"broken"', None, ""),
+}
+"""By what it replaces in the file: a mistake, what its line then contains, and what is told.
+
+Without a mistake of its own: an absent key that has a default; a template, whose mistakes are in its file."""
+
+
+@given(st.sets(st.sampled_from(sorted(MISTAKES))))
+def test_any_set_of_mistakes_is_reported_whole_and_nothing_else(project: Project, chosen: set[str]) -> None:
+    project.write("prompts/templates/broken.toml", BROKEN)
+    text = ECHO.read_text() + " \n"
+    for old in chosen:
+        assert old in text
+        text = text.replace(old, MISTAKES[old][0], 1)
+    path = project.write("experiments/many.toml", text.replace("episodes = 1\n", "episodes = 1 \n"))
+    lines = path.read_text().splitlines()
+    expected = {
+        (f"{path}:{1 + next(i for i, line in enumerate(lines) if held in line + ' ')}: ", told)
+        for _, held, told in (MISTAKES[old] for old in chosen)
+        if held is not None
+    }
+    if '"encyclopedia"' in chosen:
+        broken = project.folder / "prompts/templates/broken.toml"
+        expected |= {(f"{broken}:4: ", "{observation}?"), (f"{broken}:6: ", "escape literal braces")}
+    found = mistakes_of(path)
+    assert len(found) == len(expected)
+    for place, told in expected:
+        assert any(one.startswith(place) and told in one for one in found), (place, told, found)
+
+
+def mistakes_of(path: Path) -> list[str]:
+    """The lines that are told about an experiment file."""
+    try:
+        load_experiment(path)
+    except MistakesError as error:
+        head, *lines = str(error).splitlines()
+        assert head == f"{len(lines)} mistakes:"
+        return lines
+    except MistakeError as error:
+        return [error.told]
+    return []
+
+
+TABLES = st.recursive(
+    st.booleans() | st.integers(-5, 300) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
+)
+KEYS = sorted(
+    {*keys(tomllib.loads(ECHO.read_text())), "tasks", "proposals", "objective", "other", "task.other"}
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), st.none() | TABLES, max_size=4))
+def test_any_values_in_an_experiment_are_an_experiment_or_mistakes(
+    project: Project, changes: dict[str, object]
+) -> None:
+    table = tomllib.loads(ECHO.read_text())
+    for key, value in changes.items():
+        *tables, name = key.split(".")
+        holder: object = table
+        for one in tables:
+            holder = holder.get(one) if isinstance(holder, dict) else None
+        if isinstance(holder, dict):
+            holder.pop(name, None)
+            holder |= {} if value is None else {name: value}
+    path = project.folder / "experiments/any.toml"
+    path.write_text(tomli_w.dumps(table))
+    mistakes_of(path)
+
+
+def test_the_command_line_reports_all_mistakes_of_the_files_at_once(project: Project) -> None:
+    project.write("prompts/templates/broken.toml", BROKEN)
+    text = ECHO.read_text()
+    for old in ("max_steps = 8", '"storyteller",', "top_p = {", "minutes = 10", '"encyclopedia"'):
+        text = text.replace(old, MISTAKES[old][0], 1)
+    project.write("experiments/many.toml", text)
+    done = project.run("-m", "lab.tune", "experiments/many.toml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "6 mistakes:",
+        "experiments/many.toml:12: task.max_steps is '8'; input should be a valid integer",
+        "experiments/many.toml:32: The template 'storytellr' does not exist; did you mean storyteller?",
+        "experiments/many.toml:36: Unknown key 'topp'; did you mean top_p?",
+        "experiments/many.toml:45: budget.minutes is 0; input should be greater than 0",
+        "prompts/templates/broken.toml:4: turn: Unknown placeholder {observaton};"
+        " did you mean {observation}?",
+        "prompts/templates/broken.toml:6: turn: A template's braces do not match ({ } must be a plain name);"
+        " escape literal braces as {{ and }}",
+    ]
+    found = project.run("-m", "lab.doctor", "experiments/many.toml")
+    assert found.returncode == 2
+    assert "FAIL  experiment   6 mistakes:\n" + "\n".join(done.stderr.splitlines()[1:]) in found.stdout
+
+
+EXTRA = {"[space]": "[space]\nextra = { model = [1] }", "history = 4": "history = 4\nextra = { model = 1 }"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"[search]": '[objective]\ncost = "time"\nwithin = 0.1\n[search]'}, "objective.cost is 'time'"),
+        ({"calls = 1000": "calls = 'many'", "minutes = 10": ""}, "budget.calls is 'many'"),
+        ({'python = "lab': 'python = 3 # "lab'}, "environment.python is 3"),
+        (EXTRA, "extra.model is not an unknown setting"),
+        ({'template = "reference"': "template = 3"}, "baseline.template is 3"),
+        ({"[baseline]": "[base]"}, "Unknown key 'base'"),
+        ({"[verdict]": "[judgement]"}, "Unknown key 'judgement'"),
+    ],
+)
+def test_what_only_follows_from_a_mistake_is_not_reported(
+    project: Project, changes: dict[str, str], told: str
+) -> None:
+    text = ECHO.read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new, 1)
+    found = mistakes_of(project.write("experiments/mine.toml", text))
+    own = [one for one in found if "is missing" not in one]  # of a table whose name does not resemble its own
+    assert len(own) == 1
+    assert told in own[0]
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("experiments/**/*.toml")), ids=lambda path: path.stem)
 def test_a_key_is_found_in_its_line(path: Path) -> None:
     text = path.read_text()
     lines, found = text.splitlines(), 0
     for key in keys(tomllib.loads(text)):
-        if line := re.search(r", line (\d+), ", key_place(path, text, key)):
+        if line := line_of(text, key):
             found += 1
-            at = lines[int(line[1]) - 1].strip()
+            at = lines[line - 1].strip()
             name = key.rpartition(".")[2]
             assert at.startswith((f"{name} =", f"{name}=", f"[{key}", f"[[{key}")) or f"{name} =" in at, (
                 key,
@@ -159,7 +305,7 @@ def test_a_key_is_found_in_its_line(path: Path) -> None:
 def test_the_line_of_a_mistake_is_reported(project: Project) -> None:
     path = changed(project, "calls = ", "calls = 'many' # ")
     (number,) = [n for n, line in enumerate(path.read_text().splitlines(), 1) if "many" in line]
-    with pytest.raises(ConfigError, match=f"line {number}, budget.calls"):
+    with pytest.raises(ConfigError, match=rf"mine\.toml:{number}, budget\.calls"):
         load_experiment(path)
 
 

@@ -266,6 +266,55 @@ def test_a_dry_run_says_by_how_much_a_dollar_limit_may_be_exceeded(tmp_path: Pat
     assert re.search(r"^Search +22 whole episodes", done.stdout, re.MULTILINE)  # 8 calls are the proposer's
 
 
+VANISHING = {
+    "storyteller": ("{schema}", "{step}", "its system message is empty: every paragraph names {schema}"),
+    "lecturer": (
+        "Go.",
+        "{history}\n\nBefore: {reward}",
+        "its turn message is empty at step 1: every paragraph names {history}, {reward}",
+    ),
+}
+"""Texts of which nothing is left in the echo environment, with what is said of them."""
+
+
+def test_a_template_whose_text_vanishes_is_warned_of_with_its_prompt(tmp_path: Path) -> None:
+    project = make(tmp_path)
+    for name, (system, turn, _) in VANISHING.items():
+        text = f'system = "{system}"\nturn = """\n{turn}"""\n'
+        project.write(f"prompts/templates/{name}.toml", text)
+    with fake_endpoint() as endpoint:
+        plan = project.run("-m", "lab.tune", "experiments/known.toml", "--dry-run", **at(endpoint))
+        elsewhere = {"ENV_BASE_URL": "http://127.0.0.1:9", **at(endpoint)}
+        unopened = project.run("-m", "lab.tune", "experiments/known.toml", "--dry-run", **elsewhere)
+        doctor = project.run("-m", "lab.doctor", "experiments/known.toml", **at(endpoint))
+    assert plan.returncode == doctor.returncode == 0, plan.stderr + doctor.stdout
+    for name, (_, _, said) in VANISHING.items():
+        assert f"Warning: template {name}: {said} without a value." in plan.stdout
+        assert f"warn  prompts      template {name}: {said} without a value\n" in doctor.stdout
+        assert f"\n      ===== template {name}: the first step\n" in doctor.stdout
+    assert "Last echoed message: Echo environment ready!" in doctor.stdout  # the baseline's prompt, as sent
+    assert unopened.stdout.count("Warning: ") == 1, "its actions may have a schema"
+
+
+def test_a_field_that_stays_empty_is_warned_of_by_the_doctor(tmp_path: Path) -> None:
+    project = make(tmp_path)
+    text = 'system = "Go."\nturn = "{observation.metadata.hint}"\n'
+    project.write("prompts/templates/lecturer.toml", text)
+    with fake_endpoint() as endpoint:
+        done = project.run("-m", "lab.doctor", "experiments/known.toml", **at(endpoint))
+        project.write("prompts/templates/lecturer.toml", text.replace("metadata.hint", "hint"))
+        wrong = project.run("-m", "lab.doctor", "experiments/known.toml", **at(endpoint))
+    named = "every paragraph names {observation.metadata.hint} without a value"
+    assert (
+        f"warn  prompts      template lecturer: its turn message is empty at step 1: {named}" in done.stdout
+    )
+    assert (
+        "FAIL  prompts      The observation has no {observation.hint}. template lecturer, turn"
+        in wrong.stdout
+    )
+    assert wrong.returncode == 2
+
+
 def test_the_embedded_model_is_free(tmp_path: Path) -> None:
     done = make(tmp_path).run("-m", "lab.tune", "experiments/smoke.toml", "--dry-run")
     assert re.search(r"^Cost +free$", done.stdout, re.MULTILINE), done.stderr

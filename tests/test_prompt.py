@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.agent.template import PromptTemplate, load_template
+from lab.agent.template import PromptTemplate, load_template, paragraphs
 from lab.errors import ConfigError
 
 TEMPLATES = sorted(Path("prompts/templates").glob("*.toml"))
@@ -58,7 +58,7 @@ def test_the_system_text_cannot_change_within_an_episode() -> None:
     ("content", "told"),
     [
         (b"system = 'a'", "keys about, system and turn"),
-        (b"system = 'a'\nturn = 'b'\nextra = 1", "keys about, system and turn"),
+        (b"system = 'a'\nturn = 'b'\nextra = 1", "keys are about, system, turn"),
         (b"system = 3\nturn = 'b'", "must be a non-empty string"),
         (b"system = ", "cannot be read"),
         (b"\xff\xfe", "cannot be read"),
@@ -71,6 +71,45 @@ def test_a_wrong_file_is_an_error_that_names_it(tmp_path: Path, content: bytes, 
         load_template(file)
     assert told in str(caught.value)
     assert "mine" in str(caught.value)
+
+
+def test_all_mistakes_of_a_template_are_reported_with_their_lines(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'about = "x"\nsystem = """\nOne {step}.\n\nTwo {max_stepz} of {max_steps}."""\ntrun = """Now\n'
+        '{ go\n{observaton} {observation.any.name}\n"""\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_template(file)
+    assert str(caught.value).replace(str(file), "mine.toml").splitlines() == [
+        "5 mistakes:",
+        "mine.toml:3: system: Unknown placeholder {step}; did you mean {max_steps}?",
+        "mine.toml:5: system: Unknown placeholder {max_stepz}; did you mean {max_steps}?",
+        "mine.toml:6: Unknown key 'trun'; did you mean turn?",
+        "mine.toml:7: turn: A template's braces do not match (expected '}' before end of string);"
+        " escape literal braces as {{ and }}",
+        "mine.toml:8: turn: Unknown placeholder {observaton}; did you mean {observation}?",
+    ]
+
+
+PIECES = st.text(alphabet="a \n\t{}!:.[]\r\x0b\u2028", max_size=20) | st.sampled_from(
+    ["{step}", "{a.b}", "{{"]
+)
+
+
+@given(st.lists(PIECES, max_size=6).map("".join))
+def test_a_text_is_refused_exactly_if_it_cannot_be_rendered(text: str) -> None:
+    try:
+        known = {name for part in paragraphs(text) for _, name in part if name} <= set(VALUES)
+    except ValueError:
+        known = False
+    try:
+        template = PromptTemplate("t", "s", text)
+    except ConfigError:
+        assert not known or not text.strip()
+    else:
+        assert known
+        template.render_turn(dict.fromkeys(VALUES, "x"))
 
 
 def test_an_absent_template_lists_the_existing_ones() -> None:

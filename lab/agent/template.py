@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from lab.errors import ConfigError, meant
-from lab.files import place
+from lab.errors import ConfigError, MistakeError, all_of, meant, nearest, unknown_key
+from lab.files import line_of, line_with, toml_line
+
+TEXTS = ("system", "turn")
+"""Keys of a template's texts."""
 
 SYSTEM_PLACEHOLDERS = frozenset({"max_steps", "schema"})
 """Placeholders of the system text: only values that are constant in an episode, for prefix caches."""
@@ -23,7 +26,7 @@ TURN_PLACEHOLDERS = frozenset({"step", "max_steps", "observation", "reward", "hi
 FIELD = "observation."
 """Prefix of the placeholder for an observation field."""
 
-KEYS = ("about", "system", "turn")
+KEYS = ("about", *TEXTS)
 """Keys of a template file."""
 
 Values = Mapping[str, str | None]
@@ -46,18 +49,22 @@ class PromptTemplate:
     turn: str
 
     def __post_init__(self) -> None:
-        self._check("system", self.system, SYSTEM_PLACEHOLDERS)
-        self._check("turn", self.turn, TURN_PLACEHOLDERS)
+        for key in TEXTS:
+            for _, _, error in _mistakes(key, getattr(self, key)):
+                where = f"template {self.name!r}, {key}"
+                raise ConfigError(error.what, where=where, why=error.why, do=error.do)
 
     @cached_property
     def fields(self) -> frozenset[str]:
         """The observation fields used by the turn text."""
-        return frozenset(name.removeprefix(FIELD) for name in _names(self.turn) if name.startswith(FIELD))
+        return frozenset(
+            name.removeprefix(FIELD) for name in placeholders(self.turn) if name.startswith(FIELD)
+        )
 
     @cached_property
     def names_schema(self) -> bool:
         """Whether the system text contains `{schema}`."""
-        return "schema" in _names(self.system)
+        return "schema" in placeholders(self.system)
 
     def render_system(self, values: Values) -> str:
         """The system message's text."""
@@ -66,25 +73,6 @@ class PromptTemplate:
     def render_turn(self, values: Values) -> str:
         """The text of one user message."""
         return _render(self.turn, values)
-
-    def _check(self, key: str, text: object, allowed: frozenset[str]) -> None:
-        where = f"template {self.name!r}, {key}"
-        if not isinstance(text, str) or not text.strip():
-            what = "A template's text must be a non-empty string."
-            raise ConfigError(what, where=where, do=f"write {key}")
-        try:
-            named = _names(text)
-        except ValueError as error:
-            do = "escape literal braces as {{ and }}"
-            raise ConfigError(
-                "A template's braces do not match.", where=where, why=str(error), do=do
-            ) from None
-        if key == "turn":
-            named = {name for name in named if not name.startswith(FIELD)}
-        if unknown := sorted(named - allowed):
-            do = f"use {', '.join(f'{{{name}}}' for name in sorted(allowed))}"
-            do = meant(unknown[0], allowed, do)
-            raise ConfigError(f"Unknown placeholder {{{unknown[0]}}}.", where=where, do=do)
 
 
 FindTemplate = Callable[[str], PromptTemplate]
@@ -100,7 +88,8 @@ def find_template(folder: Path, name: str) -> PromptTemplate:
     path = folder / f"{name}.toml"
     if not path.resolve().is_relative_to(folder.resolve()):
         do = f"copy it to {folder}, and use its file name without .toml"
-        raise ConfigError("A template is outside the project's templates folder.", where=str(path), do=do)
+        what = f"The template {name!r} is outside the project's templates folder."
+        raise ConfigError(what, do=do)
     return load_template(path)
 
 
@@ -108,32 +97,72 @@ def load_template(path: Path) -> PromptTemplate:
     """Read a template file: TOML with `about` (one line for people), `system` and `turn`.
 
     Raises:
-        ConfigError: The file is missing, not TOML, or its keys or texts are invalid.
+        ConfigError: The file is missing: without a place, which is where it is named.
+        MistakeError, MistakesError: The file is not TOML, or its keys or texts are invalid.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
     except FileNotFoundError:
         known = sorted(file.stem for file in path.parent.glob("*.toml"))
         do = meant(path.stem, known, f"name one of: {', '.join(known) or 'none'}")
-        raise ConfigError(f"The template {path.stem!r} does not exist.", where=str(path), do=do) from None
+        raise ConfigError(f"The template {path.stem!r} does not exist.", do=do) from None
     except (OSError, ValueError) as error:
-        raise ConfigError("A template cannot be read.", where=place(path, error), why=str(error)) from None
-    if set(table) - {"about"} != {"system", "turn"}:
-        why = f"its keys are {', '.join(sorted(table)) or 'none'}"
-        unknown = sorted(set(table) - set(KEYS))
-        do = meant(unknown[0], KEYS) if unknown else ""
-        raise ConfigError(
-            "A template must have the keys about, system and turn.", where=str(path), why=why, do=do
-        )
+        unread = ConfigError("A template cannot be read.", why=str(error))
+        raise MistakeError(unread, path, toml_line(error)) from None
+    if found := list(_placed(path, text, table)):
+        raise all_of(found)
     return PromptTemplate(path.stem, table["system"], table["turn"])
+
+
+def _placed(path: Path, text: str, table: Mapping[str, object]) -> Iterator[MistakeError]:
+    """The mistakes of a template's file."""
+    names = {key: key for key in TEXTS if key in table}
+    for name in table:
+        if name not in KEYS:
+            yield MistakeError(unknown_key(name, KEYS, where=name), path, line_of(text, name), name)
+            names = {nearest(name, TEXTS): name, **names}  # a misspelt key is not missing too
+    for key in TEXTS:
+        if key not in names:
+            do = "set it: a template has the keys about, system and turn"
+            yield MistakeError(ConfigError(f"{key} is missing.", do=do), path, 0, key)
+            continue
+        top = line_of(text, names[key]) or 1
+        for below, part, error in _mistakes(key, table[names[key]]):
+            yield MistakeError(error, path, line_with(text, part, top + below) or top, key)
+
+
+def _mistakes(key: str, text: object) -> Iterator[tuple[int, str, ConfigError]]:
+    """Each mistake of a text, after the number of lines above it, and what it stands in.
+
+    A placeholder is within one line, so each line can be checked by itself.
+    """
+    if not isinstance(text, str) or not text.strip():
+        yield 0, "", ConfigError("A template's text must be a non-empty string.", do=f"write {key}")
+        return
+    allowed = SYSTEM_PLACEHOLDERS if key == "system" else TURN_PLACEHOLDERS
+    for below, line in enumerate(text.split("\n")):
+        try:
+            named = {field for _, field in _segments(line) if field is not None}
+        except ValueError as error:
+            do = "escape literal braces as {{ and }}"
+            yield below, line, ConfigError("A template's braces do not match.", why=str(error), do=do)
+            continue
+        for name in sorted(named - allowed):
+            if key == "system" or not name.startswith(FIELD):
+                near, known = nearest(name, allowed), ", ".join(f"{{{one}}}" for one in sorted(allowed))
+                do = f"did you mean {{{near}}}?" if near else f"use {known}"
+                yield below, f"{{{name}}}", ConfigError(f"Unknown placeholder {{{name}}}.", do=do)
 
 
 Paragraph = tuple[tuple[str, str | None], ...]
 """(literal text, placeholder after it or None) in order."""
 
 
-def _names(text: str) -> set[str]:
-    return {field for paragraph in paragraphs(text) for _, field in paragraph if field is not None}
+def placeholders(text: str) -> list[str]:
+    """The placeholders of a template's text, in their order."""
+    named = (field for paragraph in paragraphs(text) for _, field in paragraph if field is not None)
+    return list(dict.fromkeys(named))
 
 
 @lru_cache(maxsize=4096)

@@ -104,7 +104,7 @@ def read_code(environment: EnvironmentConfig, root: Path) -> dict[str, str]:
     """The project's files that the declaration names: text by path.
 
     Raises:
-        ConfigError: A file is missing, or outside the project.
+        ConfigError: A file is missing, outside the project, or not text.
     """
     texts = dict[str, str]()
     for key, file in (("python", environment.python_file), ("hooks", environment.hooks)):
@@ -112,8 +112,12 @@ def read_code(environment: EnvironmentConfig, root: Path) -> dict[str, str]:
             if file:
                 texts[file] = within(root, file).read_text(encoding="utf-8")
         except ConfigError as error:
-            where = f"environment.{key}: {error.where}"
-            raise ConfigError(error.what, where=where, do=error.do) from None
+            where = f"environment.{key}"
+            raise ConfigError(error.what, where=where, why=f"it is {file}", do=error.do) from None
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                "The file cannot be read.", where=f"environment.{key}", why=str(error)
+            ) from None
     return texts
 
 
@@ -124,12 +128,13 @@ def read_task(table: TaskTable, setups: list[SetupTable]) -> Task:
         ConfigError: Two tasks have the same name, or one sets the seed.
     """
     names = [setup.name for setup in setups]
-    for setup in setups:
-        if names.count(setup.name) > 1:
+    for index, setup in enumerate(setups):
+        if setup.name in names[:index]:
             do = "give each task a different name"
-            raise ConfigError(f"Several tasks are named {setup.name!r}.", where="tasks.name", do=do)
+            where = f"tasks.{index}.name"
+            raise ConfigError(f"Several tasks are named {setup.name!r}.", where=where, do=do)
         if {"seed", "episode_id"} & set(setup.reset):
             what = "A task must not set seed or episode_id: the study chooses them."
-            raise ConfigError(what, where="tasks.reset", do="remove it")
+            raise ConfigError(what, where=f"tasks.{index}.reset", do="remove it")
     tasks = tuple(Setup(setup.name, setup.reset) for setup in setups)
     return Task(**table.model_dump(), tasks=tasks)

@@ -4,7 +4,7 @@ It owns the rules between the file's tables; the rest of the lab sees only the r
 """
 
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import ValidationError
 
 from lab.addresses import shown_url
 from lab.agent.candidate import Candidate
@@ -20,23 +19,24 @@ from lab.agent.task import Task
 from lab.agent.template import FindTemplate, PromptTemplate, find_template
 from lab.environments.config import EnvironmentConfig
 from lab.environments.given import Reward, give
-from lab.errors import ConfigError, meant
+from lab.errors import ConfigError, MistakeError, all_of, meant
+from lab.experiment.baseline import read_baseline
 from lab.experiment.budget import FREE, UNKNOWN, Budget, Prices
 from lab.experiment.environment_schema import read_code, read_environment, read_task
+from lab.experiment.mistakes import Mended
 from lab.experiment.model_schema import read_model
-from lab.experiment.objective import Objective
+from lab.experiment.objective import Objective, read_objective
 from lab.experiment.schema import (
+    BudgetTable,
     ConfirmationTable,
     ExperimentFile,
     ProposalsTable,
     SearchTable,
     TrackingTable,
     VerdictTable,
-    first_mistake,
 )
 from lab.experiment.space import Space, read_space
-from lab.experiment.tables import check_tokens, check_turns, read_baseline, read_budget, read_objective
-from lab.files import key_place, place
+from lab.files import toml_line
 from lab.llm.settings import ModelChoice
 from lab.llm.throttle import Patience
 
@@ -171,8 +171,9 @@ def load_experiment(path: Path) -> Experiment:
     """Read and check an experiment file.
 
     Raises:
-        ConfigError: The file or a template is missing, or a key is unknown, missing or invalid; the message
-            names file, line and key, and lists what is allowed.
+        ConfigError: The file is missing.
+        MistakeError, MistakesError: Keys or templates are unknown, missing or invalid; the message names the
+            file, line and key of each, and lists what is allowed.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -186,9 +187,13 @@ def load_experiment(path: Path) -> Experiment:
     return _read(path, text, _project(folder.parent, folder.name, {}))
 
 
-def _project(root: Path, folder: str, templates: Mapping[str, PromptTemplate]) -> "_Project":
+def _project(root: Path, folder: str, given: Mapping[str, PromptTemplate]) -> "_Project":
+    """The project at `root`; its templates' paths are shown from here."""
+    here = Path.cwd()
+    templates = (root.relative_to(here) if root.is_relative_to(here) else root) / TEMPLATES
+
     def find(name: str) -> PromptTemplate:
-        return templates[name] if name in templates else find_template(root / TEMPLATES, name)
+        return given[name] if name in given else find_template(templates, name)
 
     return _Project(root, folder, find, partial(read_code, root=root))
 
@@ -221,31 +226,35 @@ class _Project:
 
 def _read(path: Path, text: str, project: _Project) -> Experiment:
     try:
-        file = ExperimentFile.model_validate(tomllib.loads(text))
-        return _experiment(path, text, file, project)
-    except ValidationError as error:
-        raise first_mistake(path, text, error) from None
-    except (OSError, ValueError) as error:
+        file = Mended(path, text, tomllib.loads(text))
+    except ValueError as error:
         raise _unreadable(path, error) from None
-    except ConfigError as error:
-        where = error.where if error.where.startswith(str(path)) else key_place(path, text, error.where)
-        raise ConfigError(error.what, where=where, why=error.why, do=error.do) from None
+    baselines, others = (file.finder(project.find, f"{one}.template") for one in ("baseline", "space"))
+    experiment = file.read(lambda tables: _experiment(path, text, tables, project, baselines, others))
+    if experiment is not None:
+        for keys, rule in _RULES.items():
+            for broken in () if file.is_wrong(*keys) else rule(experiment):
+                file.note(broken)
+    if file.found:
+        raise all_of(file.found)
+    assert experiment is not None
+    return experiment
 
 
-def _unreadable(path: Path, error: Exception) -> ConfigError:
-    what, do = "The experiment cannot be read.", "fix that line; the file must be TOML in UTF-8"
-    return ConfigError(what, where=place(path, error), why=str(error), do=do)
+def _unreadable(path: Path, error: Exception) -> MistakeError:
+    do = "fix that line; the file must be TOML in UTF-8"
+    unread = ConfigError("The experiment cannot be read.", why=str(error), do=do)
+    return MistakeError(unread, path, toml_line(error))
 
 
-def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) -> Experiment:
+def _experiment(
+    path: Path, text: str, file: ExperimentFile, project: _Project, *find: FindTemplate
+) -> Experiment:
     environment = read_environment(file.environment, project.folder)
     task = read_task(file.task, file.tasks)
-    baseline = read_baseline(file.baseline, project.find)
-    space = read_space(file.space, baseline, project.find)
-    check_tokens(baseline, space, task)
+    baseline = read_baseline(file.baseline, find[0])
     prices = Prices(file.model.dollars_in, file.model.dollars_out)
-    objective = read_objective(file.objective, task, prices)
-    experiment = Experiment(
+    return Experiment(
         name=path.stem,
         about=file.about,
         seed=file.seed,
@@ -254,10 +263,10 @@ def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) 
         model=read_model(file.model),
         patience=file.model.patience,
         baseline=baseline,
-        space=space,
+        space=read_space(file.space, baseline, find[1]),
         prices=prices,
-        budget=read_budget(file.budget),
-        objective=objective,
+        budget=Budget(**file.budget.model_dump(exclude_none=True)),
+        objective=read_objective(file.objective, task, prices),
         search=file.search,
         proposals=file.proposals,
         confirmation=file.confirmation,
@@ -268,24 +277,84 @@ def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) 
         text=text,
         code=project.code_of(environment),
     )
-    _check_budget(experiment)
-    check_turns(task, file.confirmation, file.verdict, objective)
-    return experiment
 
 
-def _check_budget(experiment: Experiment) -> None:
+def _equal_turns(experiment: Experiment) -> Iterator[ConfigError]:
+    """Confirmation and verdict play every task equally often, so that means are comparable."""
+    several = max(len(experiment.task.tasks), 1)
+    for name, table in (("confirmation", experiment.confirmation), ("verdict", experiment.verdict)):
+        if table.episodes % several:
+            what = f"episodes = {table.episodes} must be a multiple of the number of tasks ({several})."
+            yield ConfigError(what, where=f"{name}.episodes", do=f"use a multiple of {several}")
+
+
+def _worst_judged(experiment: Experiment) -> Iterator[ConfigError]:
+    several = len(experiment.task.tasks)
+    if experiment.verdict.judge != "worst":
+        return
+    if several < 2 or experiment.verdict.episodes < 2 * several:
+        do = "add [[tasks]], and play at least two episodes of each"
+        yield ConfigError('judge = "worst" needs several tasks.', where="verdict.judge", do=do)
+    elif experiment.objective.cost is not None:
+        do = 'remove cost and within, or use judge = "mean"'
+        yield ConfigError('judge = "worst" cannot be combined with a cost.', where="verdict.judge", do=do)
+
+
+def _cost_and_tolerance(experiment: Experiment) -> Iterator[ConfigError]:
+    cost, within = experiment.objective.cost is not None, experiment.objective.within > 0
+    if cost != within:
+        absent, there = ("within", "cost") if cost else ("cost", "within")
+        do = f"set it, or remove {there}"
+        yield ConfigError(f"objective.{absent} is missing.", where=f"objective.{there}", do=do)
+
+
+def _limited(experiment: Experiment) -> Iterator[ConfigError]:
+    do = f"set one of {', '.join(BudgetTable.model_fields)}"
+    if experiment.budget == Budget():
+        yield ConfigError("The budget has no limit.", where="budget", do=do)
+
+
+def _enough_calls(experiment: Experiment) -> Iterator[ConfigError]:
     kept, least = experiment.verdict_calls, experiment.search.headroom * experiment.task.max_steps
     if experiment.budget.calls < kept + least:
         what = f"{experiment.budget.calls:g} calls are too few."
         why = f"confirmation and verdict need up to {kept}, the initial candidates {least}"
         do = f"use at least {kept + least}, or reduce their episodes"
-        raise ConfigError(what, where="budget.calls", why=why, do=do)
+        yield ConfigError(what, where="budget.calls", why=why, do=do)
+
+
+def _finalists_confirmed(experiment: Experiment) -> Iterator[ConfigError]:
     if experiment.verdict.finalists > experiment.confirmation.candidates:
         do = f"use at most confirmation.candidates = {experiment.confirmation.candidates}"
-        raise ConfigError(
-            "verdict.finalists exceeds confirmation.candidates.", where="verdict.finalists", do=do
-        )
+        what = "verdict.finalists exceeds confirmation.candidates."
+        yield ConfigError(what, where="verdict.finalists", do=do)
+
+
+def _dollars_priced(experiment: Experiment) -> Iterator[ConfigError]:
     priced = experiment.prices.known and experiment.prices != FREE
     if not priced and (experiment.objective.cost == "dollars" or experiment.budget.dollars < inf):
         do = "set dollars_in and dollars_out, the prices of a million tokens"
-        raise ConfigError("A dollar limit or cost is set, but the model has no prices.", where="model", do=do)
+        yield ConfigError("A dollar limit or cost is set, but the model has no prices.", where="model", do=do)
+
+
+def _tokens_allowed(experiment: Experiment) -> Iterator[ConfigError]:
+    space, most = experiment.space, experiment.task.max_tokens
+    ends = space.free["max_tokens"].ends if "max_tokens" in space.free else (space.start.sampling.max_tokens,)
+    own = experiment.baseline.sampling.max_tokens
+    for where, tokens in (("baseline", own), ("space", max(map(int, ends)))):
+        if tokens > most and (where == "baseline" or tokens != own):
+            what = f"max_tokens is {tokens}, but the task allows {most}."
+            yield ConfigError(what, where=f"{where}.max_tokens", do=f"use at most {most}")
+
+
+_RULES: Mapping[tuple[str, ...], Callable[[Experiment], Iterator[ConfigError]]] = {
+    ("tasks", "confirmation.episodes", "verdict.episodes"): _equal_turns,
+    ("tasks", "verdict.judge", "verdict.episodes", "objective.cost"): _worst_judged,
+    ("objective.cost", "objective.within"): _cost_and_tolerance,
+    ("budget",): _limited,
+    ("verdict.finalists", "confirmation.candidates"): _finalists_confirmed,
+    ("model.dollars_in", "model.dollars_out", "objective.cost", "budget.dollars"): _dollars_priced,
+    ("task.max_tokens", "baseline.max_tokens", "space.max_tokens"): _tokens_allowed,
+    ("budget.calls", "confirmation", "verdict", "search.headroom", "task.max_steps"): _enough_calls,
+}
+"""The rules between keys, in order, by the keys that they read: none is checked if one of these is wrong."""

@@ -10,11 +10,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from lab.agent.episode import Episode, Tally
 from lab.agent.evaluation import Evaluation
-from lab.agent.task import Measure
+from lab.agent.task import Measure, Task
 from lab.experiment.budget import FREE, Prices
+from lab.experiment.environment_schema import Table
 
 Floats = NDArray[np.float64]
 Cost = Literal["tokens", "dollars"]
@@ -69,3 +71,25 @@ class Objective:
             return []
         costs = [fmean(self.cost_of(episode) for episode in one.episodes) for one in evaluations]
         return self.order(np.array([one.mean for one in evaluations]), np.array(costs))
+
+
+class ObjectiveTable(Table):
+    """`[objective]`: the number that is maximised, and the cost; see `lab.experiment.objective.Objective`.
+
+    Attributes:
+        maximise: Return or score; by default the return if `task.score` is "sum", else the score.
+        cost: Unit of an episode's cost. Requires `within`.
+        within: Tolerance: the cheapest candidate whose value is within this share of the best is frozen.
+    """
+
+    maximise: Measure | None = None
+    cost: Cost | None = None
+    within: float | None = Field(default=None, gt=0, lt=1)
+
+
+def read_objective(table: ObjectiveTable, task: Task, prices: Prices) -> Objective:
+    """The objective that a table states."""
+    usual: Measure = "return" if task.score == "sum" else "score"
+    return Objective(
+        table.cost, table.within or 0.0, prices, table.maximise or usual, stated=table.maximise is not None
+    )

@@ -1,46 +1,20 @@
 """An ExperimentFile: the tables and keys that an experiment's TOML file may hold, and their limits.
 
-It owns the error messages for keys. The file's meaning is `lab.experiment.experiment`'s.
+The file's meaning is `lab.experiment.experiment`'s; errors are `lab.experiment.mistakes`'s.
 """
 
-from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
-from lab.agent.candidate import Layout
-from lab.agent.task import Measure
-from lab.errors import ConfigError, unknown_key
+from lab.experiment.baseline import BaselineTable
 from lab.experiment.budget import Prices
 from lab.experiment.environment_schema import EnvironmentTable, SetupTable, Table, TaskTable
 from lab.experiment.model_schema import ModelTable
-from lab.experiment.objective import Cost
-from lab.files import key_place
+from lab.experiment.objective import ObjectiveTable
 from lab.llm.sampling import SamplingParams
 
 ProposerName = Literal["dspy", "gepa"]
-
-
-class BaselineTable(Table):
-    """`[baseline]`: the candidate in use today; its values apply to settings that `[space]` does not list."""
-
-    template: str
-    temperature: float
-    top_p: float = 1.0
-    max_tokens: int
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    stop: list[str] = Field(default=[])
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    reasoning_effort: str = ""
-    seed: int = -1
-    extra: dict[str, Any] = Field(default={})
-    history: int
-    layout: Layout = "text"
-    show_rewards: bool = True
 
 
 class BudgetTable(Table):
@@ -50,20 +24,6 @@ class BudgetTable(Table):
     tokens: int | None = Field(default=None, ge=1)
     dollars: float | None = Field(default=None, gt=0)
     minutes: float | None = Field(default=None, gt=0)
-
-
-class ObjectiveTable(Table):
-    """`[objective]`: the number that is maximised, and the cost; see `lab.experiment.objective.Objective`.
-
-    Attributes:
-        maximise: Return or score; by default the return if `task.score` is "sum", else the score.
-        cost: Unit of an episode's cost. Requires `within`.
-        within: Tolerance: the cheapest candidate whose value is within this share of the best is frozen.
-    """
-
-    maximise: Measure | None = None
-    cost: Cost | None = None
-    within: float | None = Field(default=None, gt=0, lt=1)
 
 
 class SearchTable(Table):
@@ -185,30 +145,3 @@ class ExperimentFile(Table):
     confirmation: ConfirmationTable = ConfirmationTable()
     verdict: VerdictTable
     tracking: TrackingTable = TrackingTable()
-
-
-def first_mistake(path: Path, text: str, error: ValidationError) -> ConfigError:
-    """The most helpful error, with file, line and key, and what is allowed."""
-    # A misspelt key is also a missing one; the misspelling is more helpful.
-    mistake = min(error.errors(), key=lambda mistake: mistake["type"] != "extra_forbidden")
-    key = ".".join(map(str, mistake["loc"]))
-    where = key_place(path, text, key)
-    if mistake["type"] == "extra_forbidden":
-        return unknown_key(key, _keys_beside(mistake["loc"]), where=where)
-    if mistake["type"] == "missing":
-        return ConfigError(f"{key} is missing.", where=where, do="set it; docs/experiment.md lists every key")
-    what = f"{key} is {mistake['input']!r}." if not isinstance(mistake["input"], dict) else f"{key} is wrong."
-    return ConfigError(what, where=where, do=mistake["msg"].lower())
-
-
-def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
-    table: type[BaseModel] = ExperimentFile
-    for part in loc[:-1]:
-        if isinstance(part, int):
-            continue
-        annotation = table.model_fields[part].annotation
-        if isinstance(annotation, UnionType) or get_origin(annotation) is list:
-            annotation = get_args(annotation)[0]
-        assert isinstance(annotation, type)
-        table = annotation
-    return list(table.model_fields)

@@ -148,7 +148,9 @@ def read_space(table: Mapping[str, object], baseline: Candidate, find: FindTempl
         if name.startswith(EXTRA) and name not in baseline.settings:
             do = f"set baseline.{name} to the value in use today"
             raise ConfigError(f"The baseline has no {name}.", where=f"space.{name}", do=do)
-        if name not in known or name == "extra":
+        if name == "extra":
+            raise ConfigError(f"extra is {value!r}.", where="space.extra", do="use a table of settings")
+        if name not in known:
             raise unknown_key(name, known, where=f"space.{name}")
         try:
             dimensions[name] = _dimension(name, value)
@@ -166,9 +168,9 @@ def read_space(table: Mapping[str, object], baseline: Candidate, find: FindTempl
 def _flat(table: Mapping[str, object]) -> list[tuple[str, object]]:
     """The table's keys, and those of `extra` with their prefix."""
     extra = table.get("extra")
-    others = extra.items() if isinstance(extra, Mapping) else ()
-    own = [(name, value) for name, value in table.items() if name != "extra" or not others]
-    return [*own, *((f"{EXTRA}{name}", value) for name, value in others)]
+    others = extra if isinstance(extra, Mapping) else {}
+    own = [(name, value) for name, value in table.items() if name != "extra" or value is not others]
+    return [*own, *((f"{EXTRA}{name}", value) for name, value in others.items())]
 
 
 def _is_one(name: str, value: object) -> bool:

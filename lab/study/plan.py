@@ -5,20 +5,18 @@ writes. Prompt tokens are an estimate; all other figures are bounds.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
-from lab.agent.candidate import Candidate
 from lab.agent.episode import Start
 from lab.agent.messages import chat
 from lab.environments.config import EnvironmentConfig
 from lab.environments.environment import open_environment
-from lab.errors import plain
 from lab.experiment.budget import FREE, Prices
 from lab.experiment.experiment import Experiment
-from lab.experiment.space import with_settings
 from lab.llm.settings import ModelChoice
 from lab.stats.format import count
+from lab.study.prompts import candidates, empty_messages, prompt
 
 LETTERS = 4
 """Assumed characters per token: the endpoint's tokenizer is unknown."""
@@ -137,7 +135,7 @@ class Plan:
         task, opening = self.experiment.task, self.opening or Start("")
         letters = [
             sum(len(message.content) for message in chat(candidate, task, opening, ()))
-            for candidate in self._texts().values()
+            for candidate in candidates(self.experiment).values()
         ]
         space = self.experiment.space
         ends = space.free["history"].ends if "history" in space.free else ()
@@ -180,26 +178,15 @@ class Plan:
             self._proposed * each, self._proposed * self._longest_proposal
         )
 
-    def _texts(self) -> dict[str, Candidate]:
-        """The baseline, and a candidate for each other template, by their names."""
-        experiment, space = self.experiment, self.experiment.space
-        own = experiment.baseline.template.name
-        allowed = space.free["template"].ends if "template" in space.free else (space.start.template.name,)
-        others = {
-            f"template {name}": with_settings(space.start, {"template": name}, space.templates)
-            for name in allowed
-            if name != own
-        }
-        return {f"baseline, template {own}": experiment.baseline, **others}
-
     def _messages(self) -> Iterator[str]:
-        task = self.experiment.task
-        unknown = Start("<the environment's first observation; it is not opened for this plan>")
-        opening = self.opening or unknown
-        for name, candidate in self._texts().items():
-            messages = chat(candidate, task, opening, ())
-            text = "\n".join(f"--- {message.role}\n{message.content}" for message in messages)
-            yield plain(f"===== {name}: the first step\n{text}")
+        names = candidates(self.experiment)
+        fields = {field for one in names.values() for field in one.template.fields}
+        told = "<the environment's first observation; it is not opened for this plan>"
+        start = self.opening or Start(told, {name: f"<{name}>" for name in fields})
+        known = self.opening or replace(start, schema="{}")  # it may have one
+        for name, said in empty_messages(self.experiment, known).items():
+            yield f"Warning: {name}: {said}. Write a paragraph that always has a value."
+        yield from (prompt(self.experiment, name, start) for name in names)
 
 
 async def opening_of(experiment: Experiment, environment: EnvironmentConfig) -> Start | None:

@@ -73,8 +73,8 @@ class _EnoughError(Exception):
 
 async def rehearse(
     experiment: Experiment, model: ModelChoice, session: Session, on_dialect: OnDialect
-) -> str:
-    """Play two steps, and describe each; an embedded model is started for it.
+) -> Sequence[Step]:
+    """Play two steps; an embedded model is started for it.
 
     Raises:
         LabError: Model or environment failed, or none of the answers could be used.
@@ -82,7 +82,7 @@ async def rehearse(
     steps = await _played(experiment, model, session, on_dialect)
     if (troubles := troubles_of(steps)).unusable:
         raise unusable(troubles, model, choose_environment(experiment.environment))
-    return "; ".join(map(_described, steps))
+    return steps
 
 
 async def _played(
@@ -103,6 +103,11 @@ async def _played(
             with suppress(_EnoughError):
                 await play(agent, session, experiment.seed, on_step=on_step)
     return steps
+
+
+def described(steps: Sequence[Step]) -> str:
+    """The steps in one line."""
+    return "; ".join(map(_described, steps))
 
 
 def _described(step: Step) -> str:

@@ -18,8 +18,8 @@ from lab.agent.step import Step
 from lab.agent.task import Setup, Task
 from lab.environments.config import EnvironmentConfig
 from lab.environments.observation import Fields
-from lab.errors import ConfigError, FrozenPromptError, unknown_key
-from lab.files import place, read_bounded
+from lab.errors import ConfigError, FrozenPromptError, place, unknown_key
+from lab.files import line_of, read_bounded, toml_line
 from lab.llm.dialect import Dialect
 from lab.llm.settings import ModelChoice, check_headers
 
@@ -211,13 +211,14 @@ def _read(path: Path) -> FrozenPrompt:
     again = "python -m lab.tune"
     try:
         # A model's text may contain a lone surrogate, which `lab.files` writes in the same way.
-        table = tomllib.loads(read_bounded(path).decode("utf-8", "surrogatepass"))
+        text = read_bounded(path).decode("utf-8", "surrogatepass")
+        table = tomllib.loads(text)
     except FileNotFoundError:
         raise FrozenPromptError("The frozen prompt does not exist.", where=str(path), do=again) from None
     except (OSError, ValueError) as error:
         what = "The frozen prompt cannot be read."
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise FrozenPromptError(what, where=place(path, error), why=why, do=again) from None
+        raise FrozenPromptError(what, where=place(path, toml_line(error)), why=why, do=again) from None
     if "format" not in table:
         why = "the key format is missing"
         raise FrozenPromptError("The file is not a frozen prompt.", where=str(path), why=why, do=again)
@@ -231,7 +232,8 @@ def _read(path: Path) -> FrozenPrompt:
     try:
         frozen = _from_table(table)
     except ConfigError as error:
-        what, where = "The frozen prompt is damaged.", f"{path}, {error.where}"
+        what = "The frozen prompt is damaged."
+        where = f"{place(path, line_of(text, error.where))}, {error.where}"
         do = "; ".join(filter(None, [f"{again} writes a new one", error.do]))
         raise FrozenPromptError(what, where=where, why=error.what, do=do) from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
