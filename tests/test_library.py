@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,11 +18,11 @@ from lab.environments.given import give
 from lab.submission.frozen import read_frozen
 from tests.echo_server import ROOT
 from tests.fake_endpoint import FakeEndpoint, fake_endpoint
-from tests.project import Project
+from tests.project import TIMEOUT_S, Project
 from tests.reference import PAGE, page
 from tests.test_commands import HEAVY
 from tests.test_endings import dearer_after
-from tests.test_resume import a_project, by_the_request, settings
+from tests.test_resume import a_project, by_the_request, holding_after, settings
 
 PROGRAM = """
 import asyncio
@@ -243,6 +244,35 @@ def test_another_source_is_another_environment_and_a_reward_needs_a_class() -> N
     table = lab.Experiment.load(ROOT / "experiments/echo.toml").table
     with pytest.raises(lab.LabError, match="A reward needs the environment's class"):
         lab.Experiment.from_table(table, "given", reward=lambda *_: 1.0)
+
+
+INTERRUPTED = """
+import asyncio
+import lab
+
+
+async def cell():
+    return lab.run_study("experiments/known.toml", quiet=True)
+
+
+print(asyncio.new_event_loop().run_until_complete(cell()).claim)
+"""
+
+
+def test_ctrl_c_in_a_notebook_stops_the_study_and_the_same_cell_resumes(tmp_path: Path) -> None:
+    project = a_project(tmp_path / "project")
+    with fake_endpoint(by_the_request) as endpoint:
+        project.write("program.py", INTERRUPTED)
+        with holding_after(endpoint, 40) as reached:
+            process = project.start("-m", "program", **settings(endpoint))
+            assert reached.wait(TIMEOUT_S)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=TIMEOUT_S)
+        assert (process.returncode != 0, out) == (True, "")
+        assert err.rstrip().endswith("KeyboardInterrupt")
+        done = run(project, endpoint, INTERRUPTED)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Frozen: ")
 
 
 NOTEBOOK = """
