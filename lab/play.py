@@ -121,7 +121,8 @@ def _heading(stage: "Stage", seed: int) -> str:
 
     (contender,) = stage.contenders
     settings = " ".join(f"{name}={value}" for name, value in settings_of(contender.candidate).items())
-    where = f"{stage.model.name} at {stage.model.shown}"
+    model = stage.model.choice
+    where = f"{model.name} at {model.shown}"
     task = stage.task.setup(seed)[0].name
     return f"Playing {contender.name} on {where}, task {task}, seed {seed}:\n  {settings}"
 

@@ -18,9 +18,10 @@ from lab.agent.task import Measure, Task
 from lab.agent.template import FindTemplate, PromptTemplate, find_template
 from lab.environments.config import EnvironmentConfig
 from lab.errors import ConfigError, meant
-from lab.experiment.budget import FREE, UNKNOWN, Budget, Prices
+from lab.experiment.budget import FREE, Budget, Prices
 from lab.experiment.environment_schema import read_code, read_environment, read_task
-from lab.experiment.model_schema import read_model
+from lab.experiment.model_schema import read_model, read_models
+from lab.experiment.models import PricedModel
 from lab.experiment.objective import Objective
 from lab.experiment.schema import (
     BaselineTable,
@@ -72,6 +73,7 @@ class Experiment:
         file: Path of the file, relative to the root.
         text: Text of the file.
         code: The project's files for the environment: text by path relative to the root.
+        models: The models of the tables `[models.NAME]`, by name.
     """
 
     name: str
@@ -95,16 +97,19 @@ class Experiment:
     file: str
     text: str
     code: Mapping[str, str]
+    models: Mapping[str, PricedModel]
 
     def prices_of(self, model: ModelChoice) -> Prices:
         """The prices of `model`: from the file; the embedded model is free if the file sets none."""
-        return FREE if model.embedded and self.prices == UNKNOWN else self.prices
+        return PricedModel(model, prices=self.prices).prices
 
     @property
     def source(self) -> Source:
         """The source from which `read_experiment` reads it again."""
         text = self.text
-        shown = {self.model.endpoint: self.model.shown, self.environment.url: shown_url(self.environment.url)}
+        models = (self.model, *(one.choice for one in self.models.values()))
+        shown = {one.endpoint: one.shown for one in models}
+        shown[self.environment.url] = shown_url(self.environment.url)
         for url, one in shown.items():
             text = text.replace(url, one) if url else text
         return Source(self.file, text, self.space.templates, self.code)
@@ -212,6 +217,7 @@ def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) 
         tracking=file.tracking,
         text=text,
         code=project.code_of(environment),
+        models=read_models(file.models),
     )
     _check_budget(experiment)
     _check_turns(experiment)

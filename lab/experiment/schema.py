@@ -176,6 +176,7 @@ class ExperimentFile(Table):
     task: TaskTable
     tasks: list[SetupTable] = Field(default=[])
     model: ModelTable
+    models: dict[str, ModelTable] = Field(default={})
     baseline: BaselineTable
     space: dict[str, Any]
     budget: BudgetTable
@@ -203,11 +204,15 @@ def first_mistake(path: Path, text: str, error: ValidationError) -> ConfigError:
 
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
     table: type[BaseModel] = ExperimentFile
-    for part in loc[:-1]:
+    parts = iter(loc[:-1])
+    for part in parts:
         if isinstance(part, int):
             continue
         annotation = table.model_fields[part].annotation
-        if isinstance(annotation, UnionType) or get_origin(annotation) is list:
+        if get_origin(annotation) is dict:
+            next(parts)  # the name of one of the tables
+            annotation = get_args(annotation)[1]
+        elif isinstance(annotation, UnionType) or get_origin(annotation) is list:
             annotation = get_args(annotation)[0]
         assert isinstance(annotation, type)
         table = annotation
