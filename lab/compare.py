@@ -128,16 +128,22 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
     first = experiment.seed + COMPARISON
     seeds = range(first, first + count)
     most = 2 * count * stage.task.max_steps
-    names = " and ".join(contender.name for contender in stage.contenders)
-    played = stage.model.choice
-    told = f"Playing {names} on {played.name} at {played.shown}, {count} episodes each"
+    (one, here), (other, there) = (
+        (each.name, f" on {each.model.choice.name} at {each.model.choice.shown}") for each in stage.contenders
+    )
+    told = f"Playing {one}{here if here != there else ''} and {other}{there}, {count} episodes each"
     typer.echo(f"{told}: at most {most} calls.", err=True)
     spending = Spending()
-    async with stage.opened(say) as (endpoint, environment), _watched(spending, most):
-        model = Metered(endpoint, spending, stage.model.prices)
+    async with stage.opened(say) as (endpoints, environment), _watched(spending, most):
+        models = {
+            contender.candidate.model: Metered(endpoint, spending, contender.model.prices)
+            for contender, endpoint in zip(stage.contenders, endpoints, strict=True)
+        }
         measure = experiment.objective.maximise
         player = Player(
-            model, environment, stage.task, experiment.search.in_flight, spending, measure=measure
+            *(next(iter(models.values())), environment, stage.task, experiment.search.in_flight, spending),
+            measure=measure,
+            others=models,
         )
         async with asyncio.TaskGroup() as group:  # pair by pair: a slow or failing endpoint affects both
             pairs = [
@@ -147,8 +153,8 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
                 ]
                 for seed in seeds
             ]
-    one, other = zip(*pairs, strict=True)
-    return _together(one), _together(other)
+    first_played, second_played = zip(*pairs, strict=True)
+    return _together(first_played), _together(second_played)
 
 
 def _together(tasks: "Sequence[asyncio.Task[Evaluation]]") -> "Evaluation":
@@ -237,12 +243,12 @@ def _results(played: _Round) -> Iterator[Row]:
     from lab.verdict.verdict import estimate
     from lab.verdict.words import other_mean
 
-    (_, one), (_, other) = played.played
+    (first, one), (second, other) = played.played
     mine, its = (estimate(each, played.verdict.confidence) for each in (one, other))
     yield one.measure, f"{estimate_text(mine)}, n = {mine.n}", f"{estimate_text(its)}, n = {its.n}"
     yield one.other.measure, other_mean(one), other_mean(other)
     yield "tokens per episode", one.tokens_text, other.tokens_text
-    yield "dollars per episode", _dollars(played.stage, one), _dollars(played.stage, other)
+    yield "dollars per episode", _dollars(first, one), _dollars(second, other)
     yield "seconds per call", f"{one.latency_s:.2f}", f"{other.latency_s:.2f}"
     troubles = [troubles_brief(each.troubles) or "none" for each in (one, other)]
     if troubles != ["none", "none"]:
@@ -259,8 +265,8 @@ def _settings(first: "Contender", second: "Contender") -> Iterator[Row]:
         yield "texts", "differ", "from these"
 
 
-def _dollars(stage: "Stage", played: "Evaluation") -> str:
-    prices = stage.model.prices
+def _dollars(contender: "Contender", played: "Evaluation") -> str:
+    prices = contender.model.prices
     tokens_in = sum(episode.prompt_tokens for episode in played.episodes)
     tokens_out = sum(episode.completion_tokens for episode in played.episodes)
     return price(prices.dollars(tokens_in, tokens_out) / len(played.episodes) if prices.known else None)

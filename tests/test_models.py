@@ -1,16 +1,24 @@
 """Several models: candidates that are played on others, and the model as a dimension of the space."""
 
+import json
+import random
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
+from lab.agent.candidate import Candidate
 from lab.errors import NoKeyError
 from lab.llm.keys import Origins
 from lab.llm.settings import ModelChoice, hosted_endpoint
+from lab.submission.frozen import read_frozen
+from tests.echo_server import ROOT
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project
+from tests.test_resume import optuna_trials
 from tests.test_tune import EXPERIMENT
 
 OURS, THEIRS = "https://api.ours.example/v1", "https://api.theirs.example/v1"
@@ -183,3 +191,188 @@ def test_a_key_is_not_sent_to_the_host_of_another_model(
     with pytest.raises(NoKeyError) as told:
         key(OURS, environ, file)
     assert "MY_MODEL_" in str(told.value)
+
+
+TUNE = ("-m", "lab.tune", "experiments/models.toml")
+
+
+def varied(length: int) -> Reply:
+    return Reply("x" * random.randint(length - 10, length + 10))
+
+
+def small_can(body: Body) -> Reply:
+    """With the storyteller the small model returns almost as much as the large one."""
+    return varied(200 if "storyteller" in body["messages"][0]["content"] else 60)
+
+
+def large_can(body: Body) -> Reply:
+    return varied(206 if "storyteller" in body["messages"][0]["content"] else 120)
+
+
+def of_models(small: FakeEndpoint, large: FakeEndpoint, within: float = 0.1) -> str:
+    """A study over both models, whose baseline is the large one's."""
+    text = re.sub(r"\[model\].*?\n\n", "", EXPERIMENT, flags=re.DOTALL)
+    text = text.replace("[baseline]\n", '[baseline]\nmodel = "large"\n')
+    text = text.replace("[space]\n", '[space]\nmodel = ["small", "large"]\n')
+    text = text.replace("finalists = 2", "finalists = 1")
+    return f'{text}\n[objective]\ncost = "dollars"\nwithin = {within}\n{tables(small, large)}'
+
+
+@dataclass
+class Tuned:
+    """A finished study over two models: what was printed, and the requests of each endpoint by then."""
+
+    project: Project
+    small: FakeEndpoint
+    large: FakeEndpoint
+    out: str
+    err: str
+    requests: tuple[int, int]
+
+    def run(self, *command: str) -> str:
+        done = self.project.run(*command)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tuned]:
+    project = Project.make(tmp_path_factory.mktemp("models") / "project", tracked=True)
+    with fake_endpoint(small_can) as small, fake_endpoint(large_can) as large:
+        project.write("experiments/models.toml", of_models(small, large))
+        done = project.run(*TUNE)
+        assert done.returncode == 0, done.stderr
+        requests = (len(small.requests), len(large.requests))
+        yield Tuned(project, small, large, done.stdout, done.stderr, requests)
+
+
+def test_the_cheaper_model_within_reach_is_frozen(tuned: Tuned) -> None:
+    frozen = read_frozen(tuned.project.folder / "prompts/best.toml")
+    assert (frozen.candidate.model, frozen.candidate.template.name) == ("small", "storyteller")
+    assert (frozen.model.endpoint, frozen.model.name) == (tuned.small.url, "org/small-1b")
+    assert frozen.evidence.frozen_return == pytest.approx(80, abs=4)
+    assert re.search(r"^Frozen: trial-\d+ returns more than the baseline", tuned.out, re.MULTILINE)
+    assert re.search(r"^  baseline .* reference on large$", tuned.out, re.MULTILINE)
+    assert re.search(r"^  trial-\d+ .* storyteller on small$", tuned.out, re.MULTILINE)
+    assert f"org/large-70b at {tuned.large.url} and org/small-1b at {tuned.small.url}" in tuned.err
+
+
+def test_every_call_goes_to_its_model_at_its_price(tuned: Tuned) -> None:
+    assert (names(tuned.small), names(tuned.large)) == ({"org/small-1b"}, {"org/large-70b"})
+    result = json.loads(tuned.run(*TUNE, "--json"))
+    assert result["cost"]["calls"] == sum(tuned.requests)
+    of_small, of_large = (
+        15 * calls * price / 1e6 for calls, price in zip(tuned.requests, (10, 100), strict=True)
+    )
+    assert result["cost"]["dollars"] == pytest.approx(of_small + of_large, abs=1e-4)
+    assert (len(tuned.small.requests), len(tuned.large.requests)) == tuned.requests, "it repeats no call"
+
+
+def test_the_model_is_a_parameter_in_optuna_and_mlflow(tuned: Tuned) -> None:
+    trials = optuna_trials(tuned.project)
+    assert {trial.params["model"] for trial in trials} == {"small", "large"}
+    assert trials[0].params["model"] == "large"
+    client = MlflowClient(f"sqlite:///{tuned.project.folder}/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'models'")
+    runs = client.search_runs([experiment.experiment_id], "tags.kind = 'search'")
+    told = {(run.data.params["model"], run.data.tags["model"]) for run in runs}
+    assert told == {("small", "org/small-1b"), ("large", "org/large-70b")}
+
+
+def test_the_submission_plays_the_frozen_model(tuned: Tuned) -> None:
+    before = len(tuned.small.requests), len(tuned.large.requests)
+    told = tuned.run("inference.py")
+    assert "[START] task=echo env=test model=org/small-1b" in told
+    assert (len(tuned.small.requests), len(tuned.large.requests)) == (before[0] + 4, before[1])
+
+
+def test_each_candidate_is_compared_and_played_on_its_own_model(tuned: Tuned) -> None:
+    before = len(tuned.small.requests), len(tuned.large.requests)
+    told = tuned.run("-m", "lab.compare", "frozen", "baseline", "--episodes", "6")
+    assert re.search(r"^model +small +large$", told, re.MULTILINE)
+    assert re.search(r"^dollars per episode +\$0\.0006 +\$0\.0060$", told, re.MULTILINE)
+    assert (len(tuned.small.requests), len(tuned.large.requests)) == (before[0] + 24, before[1] + 24)
+    transfer = tuned.run("-m", "lab.compare", "frozen", "baseline", "--episodes", "6", "--model", "large")
+    assert not re.search(r"^model ", transfer, re.MULTILINE)
+    assert len(tuned.large.requests) == before[1] + 24 + 48
+    assert "Playing frozen on org/small-1b at" in tuned.run(
+        "-m", "lab.play", "frozen", "experiments/models.toml"
+    )
+
+
+def test_each_model_has_its_dialect(tmp_path: Path) -> None:
+    def no_system(body: Body) -> Reply:
+        if body["messages"][0]["role"] == "system":
+            return Reply(status=400, message="System role not supported")
+        return Reply("x" * (200 if "storyteller" in str(body["messages"]) else 60))
+
+    project = Project.make(tmp_path / "project", tracked=True)
+    with fake_endpoint(no_system) as small, fake_endpoint(large_can) as large:
+        text = of_models(small, large).replace("calls = 400", "calls = 200")
+        project.write("experiments/models.toml", text + "\n[tracking]\ntraces = 0\n")
+        done = project.run(*TUNE)
+        assert done.returncode == 0, done.stderr
+        again = project.run(*TUNE)
+    assert "small: Requests are adapted to the endpoint" in done.stderr
+    assert {body["messages"][0]["role"] for body in large.requests} == {"system"}
+    frozen = read_frozen(project.folder / "prompts/best.toml")
+    assert (frozen.candidate.model, frozen.model.dialect) == ("small", {"system": "user"})
+    assert again.stdout == done.stdout
+
+
+def test_the_model_is_part_of_a_candidate_only_where_it_is_named() -> None:
+    candidate = read_frozen(ROOT / "prompts/best.toml").candidate
+    assert "model" not in {*candidate.as_table(), *candidate.settings}
+    digests = {replace(candidate, model=name).digest for name in ("", "small", "large")}
+    assert len(digests) == 3
+    small = replace(candidate, model="small")
+    assert Candidate.from_table(small.as_table()) == small
+
+
+MISTAKES = {
+    "no model of the baseline": ('model = "large"\n', "", "space.model\n  try: set baseline.model"),
+    "an unknown one": ('["small", "large"]', '["smal", "large"]', "space.model\n  try: did you mean small?"),
+    "of the baseline": (
+        'model = "large"\n',
+        'model = "larg"\n',
+        "baseline.model\n  try: did you mean large?",
+    ),
+    "two": (
+        "[baseline]",
+        '[model]\nendpoint = "embedded"\nname = "m"\n[baseline]',
+        "The baseline has two models.",
+    ),
+    "no price": (
+        "dollars_in = 10.0\n",
+        "",
+        "the model has no prices.\n  where: experiments/models.toml, line",
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "told"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_in_a_space_of_models_is_named(
+    project: Project, endpoints: tuple[FakeEndpoint, FakeEndpoint], old: str, new: str, told: str
+) -> None:
+    text = of_models(*endpoints)
+    assert old in text
+    project.write("experiments/models.toml", text.replace(old, new, 1))
+    done = project.run(*TUNE)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) <= 4
+
+
+def test_a_model_without_a_key_is_told_before_any_call(
+    project: Project, endpoints: tuple[FakeEndpoint, FakeEndpoint]
+) -> None:
+    text = of_models(*endpoints).replace(endpoints[0].url, THEIRS)
+    project.write("experiments/models.toml", text)
+    done = project.run(*TUNE, HF_TOKEN="canary")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"set SMALL_API_KEY and SMALL_BASE_URL={THEIRS}" in done.stderr
+    assert not endpoints[1].requests
+    plan = project.run(*TUNE, "--dry-run")
+    assert f"org/large-70b at {endpoints[1].url} and org/small-1b at {THEIRS}" in plan.stdout
+    assert "at most about $" in plan.stdout

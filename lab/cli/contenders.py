@@ -7,7 +7,7 @@ file. It leaves playing and printing to the commands.
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,10 +38,11 @@ _TRIAL = re.compile(r"(trial-)?\d+")
 
 @dataclass(frozen=True)
 class Contender:
-    """A candidate, with the name given by the user."""
+    """A candidate, with the name given by the user, and the model that plays it."""
 
     name: str
     candidate: Candidate
+    model: PricedModel
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Stage:
     Attributes:
         root: Project folder, to which the environment's paths are relative.
         experiment: The experiment; None if only the frozen prompt is used.
+        model: The study's model.
     """
 
     environment: EnvironmentConfig
@@ -84,8 +86,8 @@ class Stage:
     @asynccontextmanager
     async def opened(
         self, tell: Callable[[str], None] = lambda _: None
-    ) -> AsyncIterator[tuple[Endpoint, Environment]]:
-        """Start model and environment, and stop them at the end.
+    ) -> AsyncIterator[tuple[Sequence[Endpoint], Environment]]:
+        """Start each contender's model, and the environment, and stop them at the end.
 
         Args:
             say: See `open_environment`.
@@ -93,14 +95,21 @@ class Stage:
         Raises:
             EndpointError, EnvError: One of them cannot be opened.
         """
-        with opening_model(self.model.choice, os.environ) as opening:
+        models = [contender.model for contender in self.contenders]
+        async with AsyncExitStack() as stack:
+            known = [models.index(model) for model in models]
+            coming = {
+                place: stack.enter_context(opening_model(models[place].choice, os.environ))
+                for place in dict.fromkeys(known)
+            }
             where = choose_environment(self.environment)
-            async with (
-                open_environment(where, self.root, tell) as environment,
-                open_endpoint(opening, self.model.patience) as endpoint,
-            ):
-                endpoint.learning.on_change = lambda dialect, why: say(changed(dialect, why))
-                yield endpoint, environment
+            environment = await stack.enter_async_context(open_environment(where, self.root, tell))
+            endpoints = dict[int, Endpoint]()
+            for place, opening in coming.items():
+                opened = open_endpoint(opening, models[place].patience)
+                endpoints[place] = await stack.enter_async_context(opened)
+                endpoints[place].learning.on_change = lambda dialect, why: say(changed(dialect, why))
+            yield [endpoints[place] for place in known], environment
 
 
 def experiment_path(name: str) -> Path:
@@ -134,15 +143,16 @@ async def set_stage(asked: Asked, *, need_experiment: bool, endpoint: str = "") 
     first = next(iter(frozen.values()), None)
     if first and not (asked.experiment or asked.study or need_experiment) and set(names) == set(frozen):
         model_alone = PricedModel(choose_model(first.model.choice))
-        alone = tuple(Contender(name, frozen[name].candidate) for name in names)
+        alone = tuple(Contender(name, frozen[name].candidate, model_alone) for name in names)
         return Stage(first.environment, Path.cwd(), first.task, model_alone, alone, None)
     path = asked.experiment or (experiment_path(first.provenance.experiment) if first else DEFAULT)
     experiment, model, tried = await _experiment(asked, path)
     known = {BASELINE: experiment.baseline, **{name: one.candidate for name, one in frozen.items()}, **tried}
-    contenders = tuple(Contender(name, known[name]) for name in names)
+    played = PricedModel(choose_model(model), experiment.patience, experiment.prices)
+    models = {**experiment.models, experiment.baseline.model: played}
+    contenders = tuple(Contender(name, known[name], models.get(known[name].model, played)) for name in names)
     for contender in contenders:
         _check_tokens(contender, experiment)
-    played = PricedModel(choose_model(model), experiment.patience, experiment.prices)
     where, root = experiment.environment, experiment.root
     return Stage(where, root, experiment.task, played, contenders, experiment)
 
@@ -160,7 +170,10 @@ def on_models(stage: Stage, names: Sequence[str]) -> dict[str, Stage]:
         model = stage.experiment.models.get(name) or _at_endpoint(stage, name)
         if not model.choice.embedded:
             hosted_endpoint(model.choice)  # before an episode is paid for
-        stages[name] = replace(stage, model=model)
+        alike = [
+            replace(one, candidate=replace(one.candidate, model=""), model=model) for one in stage.contenders
+        ]
+        stages[name] = replace(stage, contenders=tuple(alike))
     return stages
 
 

@@ -5,7 +5,7 @@ It owns the rules between the file's tables; the rest of the lab sees only the r
 
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -20,8 +20,8 @@ from lab.environments.config import EnvironmentConfig
 from lab.errors import ConfigError, meant
 from lab.experiment.budget import FREE, Budget, Prices
 from lab.experiment.environment_schema import read_code, read_environment, read_task
-from lab.experiment.model_schema import read_model, read_models
-from lab.experiment.models import PricedModel
+from lab.experiment.model_schema import read_model, read_models, usual_table
+from lab.experiment.models import PricedModel, others_of
 from lab.experiment.objective import Objective
 from lab.experiment.schema import (
     BaselineTable,
@@ -102,6 +102,24 @@ class Experiment:
     def prices_of(self, model: ModelChoice) -> Prices:
         """The prices of `model`: from the file; the embedded model is free if the file sets none."""
         return PricedModel(model, prices=self.prices).prices
+
+    @property
+    def others(self) -> Mapping[str, PricedModel]:
+        """The models of the space that the baseline does not play on, by name."""
+        return others_of(self.space, self.baseline, self.models)
+
+    def played_by(self, candidate: Candidate, usual: ModelChoice) -> PricedModel:
+        """The model that plays a candidate.
+
+        Args:
+            usual: The baseline's model.
+        """
+        return self.others.get(candidate.model) or PricedModel(usual, self.patience, self.prices)
+
+    def models_text(self, usual: ModelChoice) -> str:
+        """The baseline's model `usual`, and the others of the space, for people."""
+        choices = [usual, *(one.choice for one in self.others.values())]
+        return " and ".join(f"{one.name} at {one.shown}" for one in choices)
 
     @property
     def source(self) -> Source:
@@ -194,20 +212,22 @@ def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) 
     baseline = _baseline(file.baseline, project.find)
     space = read_space(file.space, baseline, project.find)
     _check_tokens(baseline, space, task)
-    prices = Prices(file.model.dollars_in, file.model.dollars_out)
+    usual, models = usual_table(file.model, file.models, baseline.model), read_models(file.models)
+    prices = Prices(usual.dollars_in, usual.dollars_out)
+    others = {name: one.prices for name, one in others_of(space, baseline, models).items()}
     experiment = Experiment(
         name=path.stem,
         about=file.about,
         seed=file.seed,
         environment=environment,
         task=task,
-        model=read_model(file.model),
-        patience=file.model.patience,
+        model=models[baseline.model].choice if baseline.model else read_model(usual),
+        patience=usual.patience,
         baseline=baseline,
         space=space,
         prices=prices,
         budget=_budget(file.budget),
-        objective=_objective(file.objective, task, prices),
+        objective=replace(_objective(file.objective, task, prices), others=others),
         search=file.search,
         proposals=file.proposals,
         confirmation=file.confirmation,
@@ -217,7 +237,7 @@ def _experiment(path: Path, text: str, file: ExperimentFile, project: _Project) 
         tracking=file.tracking,
         text=text,
         code=project.code_of(environment),
-        models=read_models(file.models),
+        models=models,
     )
     _check_budget(experiment)
     _check_turns(experiment)
@@ -242,12 +262,13 @@ def _check_turns(experiment: Experiment) -> None:
 
 
 def _baseline(table: BaselineTable, find: FindTemplate) -> Candidate:
-    sampling = table.model_dump(exclude={"template", "history", "layout", "show_rewards"})
+    sampling = table.model_dump(exclude={"template", "model", "history", "layout", "show_rewards"})
     try:
         return Candidate(
             find(table.template),
             SamplingParams(**sampling),
             ContextSettings(table.history, table.layout, table.show_rewards),
+            model=table.model,
         )
     except ConfigError as error:
         raise ConfigError(error.what, where=f"baseline.{error.where}", why=error.why, do=error.do) from None
@@ -284,10 +305,15 @@ def _check_budget(experiment: Experiment) -> None:
         raise ConfigError(
             "verdict.finalists exceeds confirmation.candidates.", where="verdict.finalists", do=do
         )
-    priced = experiment.prices.known and experiment.prices != FREE
-    if not priced and (experiment.objective.cost == "dollars" or experiment.budget.dollars < inf):
+    own = f"models.{experiment.baseline.model}" if experiment.baseline.model else "model"
+    usual = experiment.prices if not experiment.others else experiment.prices_of(experiment.model)
+    prices = {own: usual, **{f"models.{name}": one.prices for name, one in experiment.others.items()}}
+    unknown = next((where for where, one in prices.items() if not one.known), "")
+    unpriced = unknown or (own if set(prices.values()) == {FREE} else "")
+    if unpriced and (experiment.objective.cost == "dollars" or experiment.budget.dollars < inf):
         do = "set dollars_in and dollars_out, the prices of a million tokens"
-        raise ConfigError("A dollar limit or cost is set, but the model has no prices.", where="model", do=do)
+        what = "A dollar limit or cost is set, but the model has no prices."
+        raise ConfigError(what, where=unpriced, do=do)
 
 
 def _check_tokens(baseline: Candidate, space: Space, task: Task) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from lab.errors import ConfigError
+from lab.errors import ConfigError, meant
 from lab.experiment.budget import Prices
 from lab.experiment.environment_schema import Table, refuse_credentials
 from lab.experiment.models import PricedModel
@@ -69,6 +69,26 @@ def read_models(tables: Mapping[str, ModelTable]) -> dict[str, PricedModel]:
         check_endpoint(choice.endpoint, f"{where}.endpoint")
         models[name] = PricedModel(choice, table.patience, Prices(table.dollars_in, table.dollars_out))
     return models
+
+
+def usual_table(model: ModelTable | None, tables: Mapping[str, ModelTable], name: str) -> ModelTable:
+    """The table of the baseline's model: `[models.NAME]` if the baseline names one, else `[model]`.
+
+    Raises:
+        ConfigError: It does not exist, or there are both.
+    """
+    if not name:
+        if model is None:
+            do = "set it; docs/experiment.md lists every key"
+            raise ConfigError("model is missing.", where="model", do=do)
+        return model
+    if name not in tables:
+        do = meant(name, tables, "name a table [models.NAME]")
+        raise ConfigError(f"Unknown model {name!r}.", where="baseline.model", do=do)
+    if model is not None:
+        do = f"remove [model]: the baseline plays on [models.{name}]"
+        raise ConfigError("The baseline has two models.", where="model", do=do)
+    return tables[name]
 
 
 def read_model(table: ModelTable, where: str = "model") -> ModelChoice:

@@ -26,6 +26,7 @@ class BaselineTable(Table):
     """`[baseline]`: the candidate in use today; its values apply to settings that `[space]` does not list."""
 
     template: str
+    model: str = ""
     temperature: float
     top_p: float = 1.0
     max_tokens: int
@@ -175,7 +176,7 @@ class ExperimentFile(Table):
     environment: EnvironmentTable
     task: TaskTable
     tasks: list[SetupTable] = Field(default=[])
-    model: ModelTable
+    model: ModelTable | None = None
     models: dict[str, ModelTable] = Field(default={})
     baseline: BaselineTable
     space: dict[str, Any]

@@ -115,12 +115,14 @@ def _remember(file: Mapping[str, str | None], endpoint: str) -> None:
 
 
 def choose_model(default: ModelChoice, environ: Mapping[str, str] = os.environ) -> ModelChoice:
-    """The model of `API_BASE_URL` and `MODEL_NAME`, if set, else `default`.
+    """The model of `API_BASE_URL` and `MODEL_NAME`, if set, else `default`; they override no `[models.NAME]`.
 
     Raises:
         ConfigError: The URL is invalid, an endpoint is set without a model, or another model is set while
             the endpoint is the embedded one.
     """
+    if default.table:
+        return default
     endpoint = (environ.get("API_BASE_URL") or default.endpoint).strip()
     name = environ.get("MODEL_NAME") or (default.name if endpoint == default.endpoint else "")
     check_endpoint(endpoint, "API_BASE_URL")
