@@ -269,6 +269,22 @@ def test_every_call_goes_to_its_model_at_its_price(tuned: Tuned) -> None:
     assert (len(tuned.small.requests), len(tuned.large.requests)) == tuned.requests, "it repeats no call"
 
 
+def test_the_report_has_the_costs_by_model(tuned: Tuned) -> None:
+    tuned.run("-m", "lab.report", "experiments/models.toml", "--out", "report.html")
+    page = (tuned.project.folder / "report.html").read_text()
+    rows = re.findall(r'<tr><th scope="row">(small|large)</th><td>(.*?)</td>(.*?)</tr>', page)
+    told = {name: (model, re.findall(r'<td class="n">(.*?)</td>', cells)) for name, model, cells in rows}
+    for name, made, price_each in (
+        ("small", tuned.requests[0], "$0.0006"),
+        ("large", tuned.requests[1], "$0.0060"),
+    ):
+        model, (_, _, calls, tokens_in, tokens_out, _, each) = told[name]
+        assert model.startswith(f"org/{name}")
+        assert (calls, tokens_in, tokens_out) == (f"{made:,}", f"{made * 10:,}", f"{made * 5:,}")
+        assert each == price_each
+    assert "Everything was played with models org/large-70b at" in page
+
+
 def test_the_model_is_a_parameter_in_optuna_and_mlflow(tuned: Tuned) -> None:
     trials = optuna_trials(tuned.project)
     assert {trial.params["model"] for trial in trials} == {"small", "large"}
