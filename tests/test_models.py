@@ -258,6 +258,24 @@ def test_the_cheaper_model_within_reach_is_frozen(tuned: Tuned) -> None:
     assert f"org/large-70b at {tuned.large.url} and org/small-1b at {tuned.small.url}" in tuned.err
 
 
+def test_a_cheaper_model_that_returns_no_more_is_frozen_for_its_cost(tmp_path: Path) -> None:
+    project = Project.make(tmp_path / "project", tracked=True)
+    with fake_endpoint(small_can) as small, fake_endpoint(large_can) as large:
+        text = of_models(small, large).replace("calls = 400", "calls = 200")
+        text = text.replace('template = "reference"', 'template = "storyteller"')
+        project.write("experiments/models.toml", text)
+        done = project.run(*TUNE)
+    assert done.returncode == 0, done.stderr
+    frozen = read_frozen(project.folder / "prompts/best.toml")
+    assert (frozen.candidate.model, frozen.model.name) == ("small", "org/small-1b")
+    assert (frozen.evidence.outcome, frozen.evidence.difference < 0) == ("cheaper", True)
+    assert re.search(
+        r"Frozen: trial-\d+ costs less than the baseline on unseen episodes, by 0\.0054 \[0\.0054, 0\.0054\]"
+        r" dollars per episode; its return is within the objective's tolerance: ",
+        done.stdout,
+    ), done.stdout
+
+
 def test_every_call_goes_to_its_model_at_its_price(tuned: Tuned) -> None:
     assert (names(tuned.small), names(tuned.large)) == ({"org/small-1b"}, {"org/large-70b"})
     result = json.loads(tuned.run(*TUNE, "--json"))
