@@ -6,7 +6,7 @@ It owns the table and the claim; the test is `lab.verdict.verdict`'s, the figure
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +15,7 @@ from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, StudyName, com
 from lab.cli.contenders import Asked
 from lab.errors import plain
 from lab.search.trouble_words import troubles_brief, troubles_text
-from lab.stats.format import count, estimate_text, price
+from lab.stats.format import count, estimate_text, percent, price
 from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
@@ -37,6 +37,15 @@ def compare(
     b: Annotated[str, who("B")],
     experiment: ExperimentOrNone = None,
     study: StudyName = "",
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[,NAME]",
+            help="Models that play both candidates: NAMEs of the experiment's tables models.NAME, or models"
+            " at its endpoint.",
+            show_default="the study's",
+        ),
+    ] = "",
     episodes: Annotated[
         int | None,
         typer.Option(
@@ -52,6 +61,7 @@ def compare(
     --study), or the path of a frozen file.
     The test is the study's own: paired t interval and paired sign-flip test of the difference in return, or
     in score if the experiment maximises that.
+    With several models, the intervals and tests hold for all of them together.
     Exit code 0 means that both were played, whatever the result.
 
     Examples:
@@ -61,28 +71,53 @@ def compare(
         python -m lab.compare 12 7 experiments/smoke.toml --episodes 8
 
         python -m lab.compare 12 baseline --study smoke-20261126-003509
+
+        python -m lab.compare frozen baseline --model small,large
     """
     with manners(debug=debug):
-        asyncio.run(_compare(Asked((a, b), experiment, study), episodes, endpoint))
+        names = list(dict.fromkeys(name.strip() for name in model.split(","))) if model else []
+        asyncio.run(_compare(Asked((a, b), experiment, study), names, episodes, endpoint))
 
 
-async def _compare(asked: Asked, episodes: int | None, endpoint: str) -> None:
+@dataclass(frozen=True)
+class _Round:
+    """What both candidates did on one model.
+
+    Attributes:
+        label: Name of the model and a colon, if the user chose it; else empty.
+    """
+
+    label: str
+    stage: "Stage"
+    verdict: "Verdict"
+
+    @property
+    def played(self) -> "tuple[tuple[Contender, Evaluation], ...]":
+        """The contenders with their episodes."""
+        one, other = self.stage.contenders
+        return (one, self.verdict.finalists[0].unseen), (other, self.verdict.baseline)
+
+
+async def _compare(asked: Asked, models: Sequence[str], episodes: int | None, endpoint: str) -> None:
     # Here and not above, so that --help answers at once.
     from lab.agent.evaluation import Trial
-    from lab.cli.contenders import set_stage
+    from lab.cli.contenders import on_models, set_stage
     from lab.experiment.objective import Objective
     from lab.verdict.verdict import judge
 
     stage = await set_stage(asked, need_experiment=True, endpoint=endpoint)
     assert stage.experiment is not None
-    confidence = stage.experiment.verdict.confidence
-    count = episodes or stage.experiment.verdict.episodes
-    one, other = await _play(stage, stage.experiment, count)
-    maximise = stage.experiment.objective.maximise
-    verdict = judge((), other, [(Trial(0, one), one)], Objective(maximise=maximise), confidence)
-    if not verdict.finalists:
-        raise (*one.failed, *other.failed)[0].error
-    print_result("\n".join(plain(line) for line in _told(stage, verdict)))
+    table, objective = stage.experiment.verdict, Objective(maximise=stage.experiment.objective.maximise)
+    stages = on_models(stage, models) if models else {"": stage}
+    confidence = 1 - (1 - table.confidence) / len(stages)  # Bonferroni
+    rounds = list[_Round]()
+    for name, each in stages.items():
+        one, other = await _play(each, stage.experiment, episodes or table.episodes)
+        verdict = judge((), other, [(Trial(0, one), one)], objective, confidence)
+        if not verdict.finalists:
+            raise (*one.failed, *other.failed)[0].error
+        rounds.append(_Round(f"{name}: " if name else "", each, verdict))
+    print_result("\n".join(plain(line) for line in _told(rounds, table.confidence)))
 
 
 async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[Evaluation, Evaluation]":
@@ -93,15 +128,22 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
     first = experiment.seed + COMPARISON
     seeds = range(first, first + count)
     most = 2 * count * stage.task.max_steps
-    names = " and ".join(contender.name for contender in stage.contenders)
-    told = f"Playing {names} on {stage.model.name} at {stage.model.shown}, {count} episodes each"
+    (one, here), (other, there) = (
+        (each.name, f" on {each.model.choice.name} at {each.model.choice.shown}") for each in stage.contenders
+    )
+    told = f"Playing {one}{here if here != there else ''} and {other}{there}, {count} episodes each"
     typer.echo(f"{told}: at most {most} calls.", err=True)
     spending = Spending()
-    async with stage.opened(say) as (endpoint, environment), _watched(spending, most):
-        model = Metered(endpoint, spending, experiment.prices_of(stage.model))
+    async with stage.opened(say) as (endpoints, environment), _watched(spending, most):
+        models = {
+            contender.candidate.model: Metered(endpoint, spending, contender.model.prices)
+            for contender, endpoint in zip(stage.contenders, endpoints, strict=True)
+        }
         measure = experiment.objective.maximise
         player = Player(
-            model, environment, stage.task, experiment.search.in_flight, spending, measure=measure
+            *(next(iter(models.values())), environment, stage.task, experiment.search.in_flight, spending),
+            measure=measure,
+            others=models,
         )
         async with asyncio.TaskGroup() as group:  # pair by pair: a slow or failing endpoint affects both
             pairs = [
@@ -111,8 +153,8 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
                 ]
                 for seed in seeds
             ]
-    one, other = zip(*pairs, strict=True)
-    return _together(one), _together(other)
+    first_played, second_played = zip(*pairs, strict=True)
+    return _together(first_played), _together(second_played)
 
 
 def _together(tasks: "Sequence[asyncio.Task[Evaluation]]") -> "Evaluation":
@@ -144,25 +186,33 @@ async def _watched(spending: "Spending", most: int) -> AsyncIterator[None]:
             looking.cancel()
 
 
-def _told(stage: "Stage", verdict: "Verdict") -> Iterator[str]:
+def _told(rounds: Sequence[_Round], confidence: float) -> Iterator[str]:
+    yield from _table(rounds)
+    if len(rounds) > 1:
+        level = percent(confidence)
+        yield f"The intervals hold for all {len(rounds)} models together, at {level} confidence."
+    for one in rounds:
+        yield from (f"{one.label}{line}" for line in _told_of(one))
+
+
+def _told_of(played: _Round) -> Iterator[str]:
     from lab.verdict.words import at_limit
 
-    one, other = stage.contenders
-    (compared,) = verdict.finalists
-    yield from _table(stage, compared.unseen, verdict.baseline, verdict.confidence)
-    for contender, played in zip(stage.contenders, (compared.unseen, verdict.baseline), strict=True):
-        if played.failed:
-            why = played.failed[0].error.one_line
-            yield f"{contender.name}: {count(len(played.failed), 'episode')} failed, the first with: {why}"
-        if told := troubles_text(played.troubles):
+    (compared,), confidence = played.verdict.finalists, played.verdict.confidence
+    for contender, its in played.played:
+        if its.failed:
+            why = its.failed[0].error.one_line
+            yield f"{contender.name}: {count(len(its.failed), 'episode')} failed, the first with: {why}"
+        if told := troubles_text(its.troubles):
             yield f"{contender.name}: {told}."
+    one, other = played.stage.contenders
     if one.candidate == other.candidate:
-        noise = _figures(other.name, compared, verdict.confidence)
+        noise = _figures(other.name, compared, confidence)
         yield f"Both are the same candidate, so this is noise: {noise}."
     else:
-        yield claim(one.name, other.name, compared, verdict.confidence)
-        yield from _other(one.name, other.name, compared, verdict.confidence)
-    scores = (*compared.unseen.scores, *verdict.baseline.scores)
+        yield claim(one.name, other.name, compared, confidence)
+        yield from _other(one.name, other.name, compared, confidence)
+    scores = (*compared.unseen.scores, *played.verdict.baseline.scores)
     yield from at_limit(scores, compared.unseen.measure, "episode")
 
 
@@ -179,30 +229,30 @@ def _other(one: str, other: str, compared: "Compared", confidence: float) -> Ite
 Row = tuple[str, str, str]
 
 
-def _table(stage: "Stage", one: "Evaluation", other: "Evaluation", confidence: float) -> Iterator[str]:
-    """The settings that differ, and the results."""
+def _table(rounds: Sequence[_Round]) -> Iterator[str]:
+    """The settings that differ, and the results on each model."""
+    first, second = rounds[0].stage.contenders
+    rows: list[Row] = [("", first.name, second.name), *_settings(first, second)]
+    for one in rounds:
+        rows += [(f"{one.label}{name}", mine, its) for name, mine, its in _results(one)]
+    wide, middle = (max(len(row[place]) for row in rows) for place in (0, 1))
+    yield from (f"{name:<{wide}}  {mine:<{middle}}  {its}".rstrip() for name, mine, its in rows)
+
+
+def _results(played: _Round) -> Iterator[Row]:
     from lab.verdict.verdict import estimate
     from lab.verdict.words import other_mean
 
-    first, second = stage.contenders
-    means = [
-        f"{estimate_text(mean)}, n = {mean.n}"
-        for mean in (estimate(one, confidence), estimate(other, confidence))
-    ]
-    rows: list[Row] = [
-        ("", first.name, second.name),
-        *_settings(first, second),
-        (one.measure, means[0], means[1]),
-        (one.other.measure, other_mean(one), other_mean(other)),
-        ("tokens per episode", one.tokens_text, other.tokens_text),
-        ("dollars per episode", _dollars(stage, one), _dollars(stage, other)),
-        ("seconds per call", f"{one.latency_s:.2f}", f"{other.latency_s:.2f}"),
-    ]
-    troubles = [troubles_brief(played.troubles) for played in (one, other)]
-    if any(troubles):
-        rows.append(("unusable answers", troubles[0] or "none", troubles[1] or "none"))
-    wide, middle = (max(len(row[place]) for row in rows) for place in (0, 1))
-    yield from (f"{name:<{wide}}  {mine:<{middle}}  {its}".rstrip() for name, mine, its in rows)
+    (first, one), (second, other) = played.played
+    mine, its = (estimate(each, played.verdict.confidence) for each in (one, other))
+    yield one.measure, f"{estimate_text(mine)}, n = {mine.n}", f"{estimate_text(its)}, n = {its.n}"
+    yield one.other.measure, other_mean(one), other_mean(other)
+    yield "tokens per episode", one.tokens_text, other.tokens_text
+    yield "dollars per episode", _dollars(first, one), _dollars(second, other)
+    yield "seconds per call", f"{one.latency_s:.2f}", f"{other.latency_s:.2f}"
+    troubles = [troubles_brief(each.troubles) or "none" for each in (one, other)]
+    if troubles != ["none", "none"]:
+        yield "unusable answers", troubles[0], troubles[1]
 
 
 def _settings(first: "Contender", second: "Contender") -> Iterator[Row]:
@@ -215,9 +265,8 @@ def _settings(first: "Contender", second: "Contender") -> Iterator[Row]:
         yield "texts", "differ", "from these"
 
 
-def _dollars(stage: "Stage", played: "Evaluation") -> str:
-    assert stage.experiment is not None
-    prices = stage.experiment.prices_of(stage.model)
+def _dollars(contender: "Contender", played: "Evaluation") -> str:
+    prices = contender.model.prices
     tokens_in = sum(episode.prompt_tokens for episode in played.episodes)
     tokens_out = sum(episode.completion_tokens for episode in played.episodes)
     return price(prices.dollars(tokens_in, tokens_out) / len(played.episodes) if prices.known else None)

@@ -69,7 +69,7 @@ async def _play(asked: Asked, seed: int, url: str) -> None:
     stage = await set_stage(asked, need_experiment=False, endpoint=url)
     (contender,) = stage.contenders
     _say(_heading(stage, seed))
-    async with stage.opened() as (endpoint, environment), environment.session() as session:
+    async with stage.opened() as ((endpoint,), environment), environment.session() as session:
         printing = _Printing(endpoint, stage.task)
         agent = Agent(contender.candidate, printing, stage.task)
         episode = await play_episode(agent, session, seed, on_step=printing.step)
@@ -121,7 +121,8 @@ def _heading(stage: "Stage", seed: int) -> str:
 
     (contender,) = stage.contenders
     settings = " ".join(f"{name}={value}" for name, value in settings_of(contender.candidate).items())
-    where = f"{stage.model.name} at {stage.model.shown}"
+    model = contender.model.choice
+    where = f"{model.name} at {model.shown}"
     task = stage.task.setup(seed)[0].name
     return f"Playing {contender.name} on {where}, task {task}, seed {seed}:\n  {settings}"
 

@@ -41,6 +41,30 @@ def a_document(project: Path, *changes: tuple[str, str], model: str = "fake") ->
     return document(load_experiment(path), ModelChoice("http://127.0.0.1:1/v1", model), "")
 
 
+TWO = 'endpoint = "https://{}/v1"\nname = "m"\n\n'
+MODELS = (
+    (
+        '[model]\nendpoint = "embedded"\nname = "fake"\n',
+        f"[models.a]\n{TWO.format('a')}[models.b]\n{TWO.format('b')}",
+    ),
+    ("[baseline]", '[baseline]\nmodel = "a"'),
+    ("[space]", '[space]\nmodel = ["a", "b"]'),
+)
+
+
+def test_a_model_may_be_added_and_not_changed(project: Path) -> None:
+    alone, both = (a_document(project, *MODELS[:last]) for last in (2, 3))
+    moved = a_document(project, *MODELS, ("https://b/", "https://c/"))
+    priced = a_document(project, *MODELS, ('https://b/v1"', 'https://b/v1"\ndollars_in = 1.0'))
+    assert may_become(alone, both, SEARCHING)
+    assert not may_become(alone, both, CONFIRMING)
+    assert may_become(both, priced, HOLDOUT)
+    for now in (alone, moved):
+        assert not may_become(both, now, SEARCHING)
+    assert "+models.b.endpoint" in "\n".join(difference(alone, both))
+    assert read_document(both.as_json()) == both
+
+
 FREE = {
     "a budget": ("calls = 240", "calls = 300\ntokens = 100_000"),
     "a lower budget": ("calls = 240", "calls = 100"),

@@ -74,21 +74,26 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A template with sampling parameters, context settings and demonstrations."""
+    """A template with sampling parameters, context settings and demonstrations.
+
+    Attributes:
+        model: NAME of its table `[models.NAME]`; empty for the study's `[model]`.
+    """
 
     template: PromptTemplate
     sampling: SamplingParams = field(default_factory=SamplingParams)
     context: ContextSettings = field(default_factory=ContextSettings)
     demonstrations: tuple[Demonstration, ...] = ()
+    model: str = ""
 
     def as_table(self) -> dict[str, Any]:
-        """Plain values for a TOML or JSON file, in a fixed order; empty `demonstrations` are omitted."""
+        """Plain values for a TOML or JSON file, in a fixed order; empty `demonstrations` and `model` are
+        omitted.
+        """
         table = asdict(self)
         table["sampling"] = self.sampling.as_table()
         table["demonstrations"] = [shown.as_table() for shown in self.demonstrations]
-        if not self.demonstrations:
-            del table["demonstrations"]
-        return table
+        return {name: one for name, one in table.items() if one or name not in ("demonstrations", "model")}
 
     @classmethod
     def from_table(cls, table: dict[str, Any]) -> "Candidate":
@@ -105,17 +110,21 @@ class Candidate:
             ("context", ContextSettings),
         ):
             check_keys(part, table[name], f"candidate.{name}")
+        if not isinstance(table.get("model", ""), str):
+            raise TypeError(f"model is {table['model']!r}, but must be of type str")
         return cls(
             PromptTemplate(**table["template"]),
             SamplingParams(**table["sampling"]),
             ContextSettings(**table["context"]),
             tuple(Demonstration.from_table(entry) for entry in table.get("demonstrations", ())),
+            table.get("model", ""),
         )
 
     @property
     def settings(self) -> Settings:
         """All settings except texts, flat, by their names in experiment files and in MLflow."""
-        own = {"template": self.template.name, **self.sampling.settings, **asdict(self.context)}
+        model = {"model": self.model} if self.model else {}
+        own = {"template": self.template.name, **model, **self.sampling.settings, **asdict(self.context)}
         return Settings({**own, "demonstrations": len(self.demonstrations)})
 
     @cached_property

@@ -7,8 +7,8 @@ file. It leaves playing and printing to the commands.
 import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +18,11 @@ from lab.cli.command import say
 from lab.environments.config import EnvironmentConfig, choose_environment
 from lab.environments.environment import Environment, open_environment
 from lab.errors import ConfigError, meant
+from lab.experiment.models import PricedModel
 from lab.llm.client import Endpoint
-from lab.llm.dialect import changed
+from lab.llm.dialect import OPENAI, changed
 from lab.llm.launch import open_endpoint, opening_model
-from lab.llm.settings import ModelChoice, choose_model, read_surroundings
-from lab.llm.throttle import Patience
+from lab.llm.settings import ModelChoice, choose_model, hosted_endpoint, read_surroundings
 from lab.submission.frozen import BEST, read_frozen
 
 if TYPE_CHECKING:
@@ -38,10 +38,11 @@ _TRIAL = re.compile(r"(trial-)?\d+")
 
 @dataclass(frozen=True)
 class Contender:
-    """A candidate, with the name given by the user."""
+    """A candidate, with the name given by the user, and the model that plays it."""
 
     name: str
     candidate: Candidate
+    model: PricedModel
 
 
 @dataclass(frozen=True)
@@ -72,21 +73,21 @@ class Stage:
     Attributes:
         root: Project folder, to which the environment's paths are relative.
         experiment: The experiment; None if only the frozen prompt is used.
+        model: The study's model.
     """
 
     environment: EnvironmentConfig
     root: Path
     task: Task
-    model: ModelChoice
-    patience: Patience
+    model: PricedModel
     contenders: tuple[Contender, ...]
     experiment: "Experiment | None"
 
     @asynccontextmanager
     async def opened(
         self, tell: Callable[[str], None] = lambda _: None
-    ) -> AsyncIterator[tuple[Endpoint, Environment]]:
-        """Start model and environment, and stop them at the end.
+    ) -> AsyncIterator[tuple[Sequence[Endpoint], Environment]]:
+        """Start each contender's model, and the environment, and stop them at the end.
 
         Args:
             say: See `open_environment`.
@@ -94,14 +95,21 @@ class Stage:
         Raises:
             EndpointError, EnvError: One of them cannot be opened.
         """
-        with opening_model(self.model, os.environ) as opening:
+        models = [contender.model for contender in self.contenders]
+        async with AsyncExitStack() as stack:
+            known = [models.index(model) for model in models]
+            coming = {
+                place: stack.enter_context(opening_model(models[place].choice, os.environ))
+                for place in dict.fromkeys(known)
+            }
             where = choose_environment(self.environment)
-            async with (
-                open_environment(where, self.root, tell) as environment,
-                open_endpoint(opening, self.patience) as endpoint,
-            ):
-                endpoint.learning.on_change = lambda dialect, why: say(changed(dialect, why))
-                yield endpoint, environment
+            environment = await stack.enter_async_context(open_environment(where, self.root, tell))
+            endpoints = dict[int, Endpoint]()
+            for place, opening in coming.items():
+                opened = open_endpoint(opening, models[place].patience)
+                endpoints[place] = await stack.enter_async_context(opened)
+                endpoints[place].learning.on_change = lambda dialect, why: say(changed(dialect, why))
+            yield [endpoints[place] for place in known], environment
 
 
 def experiment_path(name: str) -> Path:
@@ -134,18 +142,52 @@ async def set_stage(asked: Asked, *, need_experiment: bool, endpoint: str = "") 
     frozen = {name: read_frozen(file) for name, file in files.items()}
     first = next(iter(frozen.values()), None)
     if first and not (asked.experiment or asked.study or need_experiment) and set(names) == set(frozen):
-        model = choose_model(first.model.choice)
-        alone = tuple(Contender(name, frozen[name].candidate) for name in names)
-        return Stage(first.environment, Path.cwd(), first.task, model, Patience(), alone, None)
+        model_alone = PricedModel(choose_model(first.model.choice))
+        alone = tuple(Contender(name, frozen[name].candidate, model_alone) for name in names)
+        return Stage(first.environment, Path.cwd(), first.task, model_alone, alone, None)
     path = asked.experiment or (experiment_path(first.provenance.experiment) if first else DEFAULT)
     experiment, model, tried = await _experiment(asked, path)
     known = {BASELINE: experiment.baseline, **{name: one.candidate for name, one in frozen.items()}, **tried}
-    contenders = tuple(Contender(name, known[name]) for name in names)
+    played = PricedModel(choose_model(model), experiment.patience, experiment.prices)
+    models = {**experiment.models, experiment.baseline.model: played}
+    contenders = tuple(Contender(name, known[name], models.get(known[name].model, played)) for name in names)
     for contender in contenders:
         _check_tokens(contender, experiment)
-    model = choose_model(model)
     where, root = experiment.environment, experiment.root
-    return Stage(where, root, experiment.task, model, experiment.patience, contenders, experiment)
+    return Stage(where, root, experiment.task, played, contenders, experiment)
+
+
+def on_models(stage: Stage, names: Sequence[str]) -> dict[str, Stage]:
+    """The stage on each of these models: of a table `[models.NAME]`, or by that name at the stage's endpoint.
+
+    Raises:
+        ConfigError: A name is empty, or there is no endpoint for it.
+        NoKeyError: There is no key for one of them.
+    """
+    assert stage.experiment is not None
+    stages = dict[str, Stage]()
+    for name in names:
+        model = stage.experiment.models.get(name) or _at_endpoint(stage, name)
+        if not model.choice.embedded:
+            hosted_endpoint(model.choice)  # before an episode is paid for
+        alike = [
+            replace(one, candidate=replace(one.candidate, model=""), model=model) for one in stage.contenders
+        ]
+        stages[name] = replace(stage, contenders=tuple(alike))
+    return stages
+
+
+def _at_endpoint(stage: Stage, name: str) -> PricedModel:
+    here = stage.model.choice
+    if name == here.name:
+        return stage.model
+    if not name or here.embedded:
+        assert stage.experiment is not None
+        known = ", ".join([here.name, *stage.experiment.models])
+        do = f"use one of {known}, add a table [models.NAME], or set API_BASE_URL to the model's endpoint"
+        raise ConfigError(f"Unknown model {name!r}.", where="--model", do=do)
+    other = replace(here, name=name, dialect=replace(OPENAI, path=here.dialect.path))
+    return PricedModel(other, stage.model.patience)
 
 
 def _is_frozen(name: str) -> bool:

@@ -15,6 +15,7 @@ class BaselineTable(Table):
     """`[baseline]`: the candidate in use today; its values apply to settings that `[space]` does not list."""
 
     template: str
+    model: str = ""
     temperature: float
     top_p: float = 1.0
     max_tokens: int
@@ -38,12 +39,13 @@ def read_baseline(table: BaselineTable, find: FindTemplate) -> Candidate:
     Raises:
         ConfigError: A value is out of range.
     """
-    sampling = table.model_dump(exclude={"template", "history", "layout", "show_rewards"})
+    sampling = table.model_dump(exclude={"template", "model", "history", "layout", "show_rewards"})
     try:
         return Candidate(
             find(table.template),
             SamplingParams(**sampling),
             ContextSettings(table.history, table.layout, table.show_rewards),
+            model=table.model,
         )
     except ConfigError as error:
         raise ConfigError(error.what, where=f"baseline.{error.where}", why=error.why, do=error.do) from None

@@ -5,7 +5,7 @@ It owns the rules between the file's tables; the rest of the lab sees only the r
 
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -21,10 +21,11 @@ from lab.environments.config import EnvironmentConfig
 from lab.environments.given import Reward, give
 from lab.errors import ConfigError, MistakeError, all_of, meant
 from lab.experiment.baseline import read_baseline
-from lab.experiment.budget import FREE, UNKNOWN, Budget, Prices
+from lab.experiment.budget import FREE, Budget, Prices
 from lab.experiment.environment_schema import read_code, read_environment, read_task
 from lab.experiment.mistakes import Mended
-from lab.experiment.model_schema import read_model
+from lab.experiment.model_schema import read_model, read_models, usual_table
+from lab.experiment.models import PricedModel, others_of
 from lab.experiment.objective import Objective, read_objective
 from lab.experiment.schema import (
     BudgetTable,
@@ -72,6 +73,7 @@ class Experiment:
         file: Path of the file, relative to the root.
         text: Text of the file.
         code: The project's files for the environment: text by path relative to the root.
+        models: The models of the tables `[models.NAME]`, by name.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Experiment:
     file: str
     text: str
     code: Mapping[str, str]
+    models: Mapping[str, PricedModel]
 
     @classmethod
     def load(cls, path: Path | str) -> "Experiment":
@@ -149,13 +152,33 @@ class Experiment:
 
     def prices_of(self, model: ModelChoice) -> Prices:
         """The prices of `model`: from the file; the embedded model is free if the file sets none."""
-        return FREE if model.embedded and self.prices == UNKNOWN else self.prices
+        return PricedModel(model, prices=self.prices).prices
+
+    @property
+    def others(self) -> Mapping[str, PricedModel]:
+        """The models of the space that the baseline does not play on, by name."""
+        return others_of(self.space, self.baseline, self.models)
+
+    def played_by(self, candidate: Candidate, usual: ModelChoice) -> PricedModel:
+        """The model that plays a candidate.
+
+        Args:
+            usual: The baseline's model.
+        """
+        return self.others.get(candidate.model) or PricedModel(usual, self.patience, self.prices)
+
+    def models_text(self, usual: ModelChoice) -> str:
+        """The baseline's model `usual`, and the others of the space, for people."""
+        choices = [usual, *(one.choice for one in self.others.values())]
+        return " and ".join(f"{one.name} at {one.shown}" for one in choices)
 
     @property
     def source(self) -> Source:
         """The source from which `read_experiment` reads it again."""
         text = self.text
-        shown = {self.model.endpoint: self.model.shown, self.environment.url: shown_url(self.environment.url)}
+        models = (self.model, *(one.choice for one in self.models.values()))
+        shown = {one.endpoint: one.shown for one in models}
+        shown[self.environment.url] = shown_url(self.environment.url)
         for url, one in shown.items():
             text = text.replace(url, one) if url else text
         return Source(self.file, text, self.space.templates, self.code)
@@ -253,20 +276,23 @@ def _experiment(
     environment = read_environment(file.environment, project.folder)
     task = read_task(file.task, file.tasks)
     baseline = read_baseline(file.baseline, find[0])
-    prices = Prices(file.model.dollars_in, file.model.dollars_out)
+    space = read_space(file.space, baseline, find[1])
+    usual, models = usual_table(file.model, file.models, baseline.model), read_models(file.models)
+    prices = Prices(usual.dollars_in, usual.dollars_out)
+    others = {name: one.prices for name, one in others_of(space, baseline, models).items()}
     return Experiment(
         name=path.stem,
         about=file.about,
         seed=file.seed,
         environment=environment,
         task=task,
-        model=read_model(file.model),
-        patience=file.model.patience,
+        model=models[baseline.model].choice if baseline.model else read_model(usual),
+        patience=usual.patience,
         baseline=baseline,
-        space=read_space(file.space, baseline, find[1]),
+        space=space,
         prices=prices,
         budget=Budget(**file.budget.model_dump(exclude_none=True)),
-        objective=read_objective(file.objective, task, prices),
+        objective=replace(read_objective(file.objective, task, prices), others=others),
         search=file.search,
         proposals=file.proposals,
         confirmation=file.confirmation,
@@ -276,6 +302,7 @@ def _experiment(
         tracking=file.tracking,
         text=text,
         code=project.code_of(environment),
+        models=models,
     )
 
 
@@ -331,10 +358,15 @@ def _finalists_confirmed(experiment: Experiment) -> Iterator[ConfigError]:
 
 
 def _dollars_priced(experiment: Experiment) -> Iterator[ConfigError]:
-    priced = experiment.prices.known and experiment.prices != FREE
-    if not priced and (experiment.objective.cost == "dollars" or experiment.budget.dollars < inf):
+    own = f"models.{experiment.baseline.model}" if experiment.baseline.model else "model"
+    usual = experiment.prices if not experiment.others else experiment.prices_of(experiment.model)
+    prices = {own: usual, **{f"models.{name}": one.prices for name, one in experiment.others.items()}}
+    unknown = next((where for where, one in prices.items() if not one.known), "")
+    unpriced = unknown or (own if set(prices.values()) == {FREE} else "")
+    if unpriced and (experiment.objective.cost == "dollars" or experiment.budget.dollars < inf):
         do = "set dollars_in and dollars_out, the prices of a million tokens"
-        yield ConfigError("A dollar limit or cost is set, but the model has no prices.", where="model", do=do)
+        what = "A dollar limit or cost is set, but the model has no prices."
+        yield ConfigError(what, where=unpriced, do=do)
 
 
 def _tokens_allowed(experiment: Experiment) -> Iterator[ConfigError]:
@@ -353,7 +385,7 @@ _RULES: Mapping[tuple[str, ...], Callable[[Experiment], Iterator[ConfigError]]] 
     ("objective.cost", "objective.within"): _cost_and_tolerance,
     ("budget",): _limited,
     ("verdict.finalists", "confirmation.candidates"): _finalists_confirmed,
-    ("model.dollars_in", "model.dollars_out", "objective.cost", "budget.dollars"): _dollars_priced,
+    ("model.dollars_in", "model.dollars_out", "models", "objective.cost", "budget.dollars"): _dollars_priced,
     ("task.max_tokens", "baseline.max_tokens", "space.max_tokens"): _tokens_allowed,
     ("budget.calls", "confirmation", "verdict", "search.headroom", "task.max_steps"): _enough_calls,
 }

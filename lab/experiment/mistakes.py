@@ -78,7 +78,8 @@ class Mended:
     def note(self, error: ConfigError) -> None:
         """Add a mistake, unless it only follows from another one at the same key, or below it."""
         key = error.where
-        if key.startswith(f"space.{EXTRA}") and self.is_wrong(key.replace("space", "baseline", 1)):
+        of_baseline = key.replace("space", "baseline", 1)
+        if key.startswith((f"space.{EXTRA}", "space.model")) and self.is_wrong(of_baseline):
             return
         if not any(one == key or one.startswith(f"{key}.") for one in self._wrong):
             self.found.append(MistakeError(error, self.path, line_of(self.text, key), key))
@@ -153,6 +154,8 @@ class Mended:
             table[name] = deepcopy(stand_ins[name])
         else:
             table.pop(name, None)
+        if key == "baseline.model":  # without it, the baseline needs [model]
+            self.table["model"] = deepcopy(_STAND_INS["model"])
         return table != before
 
     def _holder(self, key: str) -> tuple[dict[str, Any], str, dict[str, Any]]:
@@ -162,7 +165,9 @@ class Mended:
             name, dot, below = rest.partition(".")
             inner, (index, item, after) = table.get(name), below.partition(".")
             if isinstance(inner, dict) and dot:
-                table, rest, stand_ins = inner, below, stand_ins.get(name, {})
+                of_a_model = table is self.table.get("models")
+                stand_ins = _STAND_INS["model"] if of_a_model else stand_ins.get(name, {})
+                table, rest = inner, below
             elif isinstance(inner, list) and item and isinstance(inner[int(index)], dict):
                 table, rest, stand_ins = inner[int(index)], after, {"name": f"task-{index}"}
             else:
@@ -172,11 +177,15 @@ class Mended:
 
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
     table: type[BaseModel] = ExperimentFile
-    for part in loc[:-1]:
+    parts = iter(loc[:-1])
+    for part in parts:
         if isinstance(part, int):
             continue
         annotation = table.model_fields[part].annotation
-        if isinstance(annotation, UnionType) or get_origin(annotation) is list:
+        if get_origin(annotation) is dict:
+            next(parts)  # the name of one of the tables
+            annotation = get_args(annotation)[1]
+        elif isinstance(annotation, UnionType) or get_origin(annotation) is list:
             annotation = get_args(annotation)[0]
         assert isinstance(annotation, type)
         table = annotation

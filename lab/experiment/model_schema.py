@@ -1,23 +1,30 @@
-"""The table `[model]` of an experiment file: its keys, and the model that it chooses.
+"""The tables `[model]` and `[models.NAME]` of an experiment file: their keys, and the models that they name.
 
 It owns what may stand in the file of an endpoint: no credentials, only names of variables that hold them.
 """
 
+import re
+from collections.abc import Mapping
+from dataclasses import replace
 from math import inf
 from typing import Any
 
 from pydantic import Field
 
-from lab.errors import ConfigError
+from lab.errors import ConfigError, meant
+from lab.experiment.budget import Prices
 from lab.experiment.environment_schema import Table, refuse_credentials
+from lab.experiment.models import PricedModel
 from lab.llm.dialect import Dialect
 from lab.llm.keys import VARIABLE, is_secret
-from lab.llm.settings import ModelChoice, check_headers
+from lab.llm.settings import ModelChoice, check_endpoint, check_headers
 from lab.llm.throttle import Patience
 
 
 class ModelTable(Table):
-    """`[model]`: `endpoint` is a base URL or "embedded"; `API_BASE_URL` and `MODEL_NAME` override it.
+    """`[model]` or `[models.NAME]`: `endpoint` is a base URL or "embedded".
+
+    `API_BASE_URL` and `MODEL_NAME` override `[model]`, and no other.
 
     Attributes:
         dollars_in, dollars_out: Prices of a million prompt and completion tokens; unknown if not set.
@@ -46,19 +53,60 @@ class ModelTable(Table):
         )
 
 
-def read_model(table: ModelTable) -> ModelChoice:
+def read_models(tables: Mapping[str, ModelTable]) -> dict[str, PricedModel]:
+    """The models of the tables `[models.NAME]`, by name.
+
+    Raises:
+        ConfigError: As `read_model`, or a name or an endpoint is invalid.
+    """
+    models = dict[str, PricedModel]()
+    for name, table in tables.items():
+        where = f"models.{name}"
+        if not re.fullmatch(r"[\w.-]+", name):
+            do = "use letters, digits, dots and hyphens"
+            raise ConfigError(f"{name!r} is not a valid name of a model.", where=where, do=do)
+        choice = replace(read_model(table, where), table=name)
+        check_endpoint(choice.endpoint, f"{where}.endpoint")
+        models[name] = PricedModel(choice, table.patience, Prices(table.dollars_in, table.dollars_out))
+    return models
+
+
+def usual_table(model: ModelTable | None, tables: Mapping[str, ModelTable], name: str) -> ModelTable:
+    """The table of the baseline's model: `[models.NAME]` if the baseline names one, else `[model]`.
+
+    Raises:
+        ConfigError: It does not exist, or there are both.
+    """
+    if not name:
+        if model is None:
+            do = "set it; docs/experiment.md lists every key"
+            raise ConfigError("model is missing.", where="model", do=do)
+        return model
+    if name not in tables:
+        do = meant(name, tables, "name a table [models.NAME]")
+        raise ConfigError(f"Unknown model {name!r}.", where="baseline.model", do=do)
+    if model is not None:
+        do = f"remove [model]: the baseline plays on [models.{name}]"
+        raise ConfigError("The baseline has two models.", where="model", do=do)
+    return tables[name]
+
+
+def read_model(table: ModelTable, where: str = "model") -> ModelChoice:
     """The model that a table chooses.
+
+    Args:
+        where: Name of the table.
 
     Raises:
         ConfigError: A header or the dialect is invalid, or credentials stand in the file.
     """
     url = table.endpoint.strip()
-    refuse_credentials(url, "model.endpoint", "API_BASE_URL")
-    check_headers(table.headers, "model.headers")
+    refuse_credentials(url, f"{where}.endpoint", "API_BASE_URL")
+    check_headers(table.headers, f"{where}.headers")
     for name, value in table.headers.items():
         if is_secret(name, value):
             do = f'use "{VARIABLE}NAME", and set the variable NAME in the environment or in .env'
-            where = f"model.headers.{name}"
-            raise ConfigError("An experiment file must not contain a key.", where=where, do=do)
+            what = "An experiment file must not contain a key."
+            raise ConfigError(what, where=f"{where}.headers.{name}", do=do)
     headers = tuple((name.lower(), value) for name, value in table.headers.items())
-    return ModelChoice(url, table.name, Dialect.from_table(table.dialect, "model.dialect"), headers)
+    return ModelChoice(url, table.name, Dialect.from_table(table.dialect, f"{where}.dialect"), headers)

@@ -3,8 +3,8 @@
 It owns the rule for choosing the best candidate, for the search, the finalists and the frozen prompt.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Literal
 
@@ -30,6 +30,8 @@ class Objective:
         cost: Unit of an episode's cost; None if only the value counts.
         within: Tolerance for a cheaper candidate, as a share of the best value.
         maximise: The number that is an episode's value, for search and verdict.
+        prices: Prices of the baseline's model.
+        others: Prices of the other models of the space, by name.
         stated: Whether the experiment file sets `maximise`; otherwise it follows from the task.
     """
 
@@ -38,19 +40,21 @@ class Objective:
     prices: Prices = FREE
     maximise: Measure = "return"
     stated: bool = False
+    others: Mapping[str, Prices] = field(default_factory=dict)
 
     @property
     def insists_on_return(self) -> bool:
         """Whether the user accepts a lower score for a higher return."""
         return self.stated and self.maximise == "return"
 
-    def cost_of(self, episode: Episode | Tally) -> float:
-        """An episode's cost in this objective's unit; 0 if only the value counts."""
+    def cost_of(self, episode: Episode | Tally, model: str = "") -> float:
+        """The cost in this objective's unit of an episode that `model` played; 0 if only the value counts."""
         match self.cost:
             case "tokens":
                 return float(episode.prompt_tokens + episode.completion_tokens)
             case "dollars":
-                return self.prices.dollars(episode.prompt_tokens, episode.completion_tokens)
+                prices = self.others.get(model, self.prices)
+                return prices.dollars(episode.prompt_tokens, episode.completion_tokens)
             case None:
                 return 0.0
 
@@ -69,8 +73,12 @@ class Objective:
         """Indices of evaluations, best first, by their mean values and costs."""
         if not evaluations:
             return []
-        costs = [fmean(self.cost_of(episode) for episode in one.episodes) for one in evaluations]
-        return self.order(np.array([one.mean for one in evaluations]), np.array(costs))
+        costs = np.array([self.mean_cost(one) for one in evaluations])
+        return self.order(np.array([one.mean for one in evaluations]), costs)
+
+    def mean_cost(self, evaluation: Evaluation) -> float:
+        """The mean cost of an evaluation's episodes."""
+        return fmean(self.cost_of(one, evaluation.candidate.model) for one in evaluation.episodes)
 
 
 class ObjectiveTable(Table):

@@ -135,7 +135,8 @@ class ExperimentFile(Table):
     environment: EnvironmentTable
     task: TaskTable
     tasks: list[SetupTable] = Field(default=[])
-    model: ModelTable
+    model: ModelTable | None = None
+    models: dict[str, ModelTable] = Field(default={})
     baseline: BaselineTable
     space: dict[str, Any]
     budget: BudgetTable

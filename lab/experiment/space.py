@@ -117,9 +117,10 @@ def with_settings(
     shown = int(check_number("demonstrations", merged.pop("demonstrations"), whole=True))
     template = templates[str(merged.pop("template"))]
     context = {name: merged.pop(name) for name in ("history", "layout", "show_rewards")}
+    model = str(merged.pop("model", ""))
     sampling = SamplingParams.of(merged)
     context_settings = ContextSettings(**context)  # type: ignore[arg-type]
-    return Candidate(template, sampling, context_settings, tuple(demonstrations[:shown]))
+    return Candidate(template, sampling, context_settings, tuple(demonstrations[:shown]), model)
 
 
 def _distribution(dimension: Dimension) -> "BaseDistribution":
@@ -150,6 +151,9 @@ def read_space(table: Mapping[str, object], baseline: Candidate, find: FindTempl
             raise ConfigError(f"The baseline has no {name}.", where=f"space.{name}", do=do)
         if name == "extra":
             raise ConfigError(f"extra is {value!r}.", where="space.extra", do="use a table of settings")
+        if name == "model" and not baseline.model:
+            do = "set baseline.model to the model in use today, of a table [models.NAME]"
+            raise ConfigError("The baseline has no model.", where="space.model", do=do)
         if name not in known:
             raise unknown_key(name, known, where=f"space.{name}")
         try:

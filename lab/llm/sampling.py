@@ -58,7 +58,7 @@ class Settings(dict[str, Setting]):
     def __missing__(self, name: str) -> Setting:
         if name == "stop":
             return "[]"
-        neutral = "" if name.startswith(EXTRA) else NEUTRAL[name]
+        neutral = "" if name == "model" or name.startswith(EXTRA) else NEUTRAL[name]
         assert isinstance(neutral, str | float | int)
         return neutral
 

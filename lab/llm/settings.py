@@ -42,12 +42,14 @@ class ModelChoice:
     Attributes:
         dialect: What the endpoint's requests may hold, as far as known.
         headers: Headers of each request; a value `env:NAME` stands for a variable.
+        table: NAME of its table `[models.NAME]`; empty for `[model]`.
     """
 
     endpoint: str
     name: str
     dialect: Dialect = OPENAI
     headers: tuple[tuple[str, str], ...] = ()
+    table: str = ""
 
     @property
     def embedded(self) -> bool:
@@ -58,6 +60,11 @@ class ModelChoice:
     def shown(self) -> str:
         """The endpoint without credentials, for messages and files."""
         return EMBEDDED if self.embedded else without_secrets(self.endpoint)
+
+    @property
+    def variables(self) -> str:
+        """Prefix of the variables `NAME_API_KEY` and `NAME_BASE_URL` of a table; empty for `[model]`."""
+        return re.sub(r"\W", "_", self.table).upper()
 
 
 def read_surroundings(folder: Path, endpoint: str = "") -> None:
@@ -108,19 +115,17 @@ def _remember(file: Mapping[str, str | None], endpoint: str) -> None:
 
 
 def choose_model(default: ModelChoice, environ: Mapping[str, str] = os.environ) -> ModelChoice:
-    """The model of `API_BASE_URL` and `MODEL_NAME`, if set, else `default`.
+    """The model of `API_BASE_URL` and `MODEL_NAME`, if set, else `default`; they override no `[models.NAME]`.
 
     Raises:
         ConfigError: The URL is invalid, an endpoint is set without a model, or another model is set while
             the endpoint is the embedded one.
     """
+    if default.table:
+        return default
     endpoint = (environ.get("API_BASE_URL") or default.endpoint).strip()
     name = environ.get("MODEL_NAME") or (default.name if endpoint == default.endpoint else "")
-    if endpoint != EMBEDDED and not _is_endpoint(endpoint):
-        do = "use a URL such as https://host/v1"
-        raise ConfigError(
-            f"{shown_url(endpoint)!r} is not a valid endpoint URL.", where="API_BASE_URL", do=do
-        )
+    check_endpoint(endpoint, "API_BASE_URL")
     if not name:
         do = "set MODEL_NAME to a model of that endpoint"
         raise ConfigError("An endpoint is set, but no model.", where="MODEL_NAME", do=do)
@@ -135,12 +140,20 @@ def choose_model(default: ModelChoice, environ: Mapping[str, str] = os.environ) 
     return ModelChoice(endpoint, name, replace(dialect, path=""), default.headers if here else ())
 
 
-def _is_endpoint(url: str) -> bool:
+def check_endpoint(url: str, where: str) -> None:
+    """Check that `url` is `embedded`, or the URL of a server.
+
+    Raises:
+        ConfigError: It is not.
+    """
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # an unclosed bracket, or an invalid port
-        return False
+        valid = False
+    if not valid and url != EMBEDDED:
+        do = "use a URL such as https://host/v1"
+        raise ConfigError(f"{shown_url(url)!r} is not a valid endpoint URL.", where=where, do=do)
 
 
 def hosted_endpoint(
@@ -151,13 +164,35 @@ def hosted_endpoint(
     Raises:
         NoKeyError: No key is set, and the endpoint is not on this machine; or the key is malformed.
     """
-    key = key_for(Endpoints(model.endpoint, KEYS, ("API_BASE_URL",)), environ, origins or _origins)
+    key = _key_of(model, environ, origins or _origins)
     headers = tuple((name, _header(model, name, environ, origins or _origins)) for name, _ in model.headers)
     has_own = any(value.startswith(VARIABLE) for _, value in model.headers)
     if not key and not has_own and urlsplit(model.endpoint).hostname not in LOOPBACK:
-        where, do = shown_url(model.endpoint), "set HF_TOKEN (or API_KEY), in the environment or in .env"
+        names = f"{model.variables}_API_KEY" if model.table else "HF_TOKEN (or API_KEY)"
+        where, do = shown_url(model.endpoint), f"set {names}, in the environment or in .env"
         raise NoKeyError("No API key is set for the endpoint.", where=where, do=do)
     return EndpointConfig(model.endpoint, model.name, key or "none", dialect=model.dialect, headers=headers)
+
+
+def _key_of(model: ModelChoice, environ: Mapping[str, str], origins: Origins) -> str:
+    """The key for a model's endpoint: that of its table, else the one for `API_BASE_URL`.
+
+    Raises:
+        NoKeyError: As `key_for`.
+    """
+    usual = Endpoints(model.endpoint, KEYS, ("API_BASE_URL",))
+    if not model.table:
+        return key_for(usual, environ, origins)
+    own, place = f"{model.variables}_API_KEY", f"{model.variables}_BASE_URL"
+    if key := key_for(Endpoints(model.endpoint, (own,), (place, "API_BASE_URL")), environ, origins):
+        return key
+    try:
+        return key_for(usual, environ, origins)
+    except NoKeyError as error:
+        if not error.why:  # malformed, not withheld
+            raise
+        do = f"set {own} and {place}={model.shown}, both in the environment or both in .env"
+        raise NoKeyError(error.what, where=error.where, why=error.why, do=do) from None
 
 
 def check_headers(headers: Mapping[str, object], where: str) -> None:
@@ -183,10 +218,11 @@ def _header(model: ModelChoice, name: str, environ: Mapping[str, str], origins: 
     if not value.startswith(VARIABLE):
         return value
     variable = value.removeprefix(VARIABLE)
-    found = key_for(Endpoints(model.endpoint, (variable,), ("API_BASE_URL",)), environ, origins)
+    places = [*([f"{model.variables}_BASE_URL"] if model.table else []), "API_BASE_URL"]
+    found = key_for(Endpoints(model.endpoint, (variable,), places), environ, origins)
     if not found:
         what = f"The header {name} needs {variable}, which is not set for this endpoint."
-        do = f"set {variable} and API_BASE_URL, both in the environment or both in .env"
+        do = f"set {variable} and {places[0]}, both in the environment or both in .env"
         raise NoKeyError(what, where=shown_url(model.endpoint), do=do)
     return found
 
@@ -215,11 +251,7 @@ def proposer_endpoint(
     url = environ.get("PROPOSER_BASE_URL") or player.base_url
     same = url == player.base_url
     name = environ.get("PROPOSER_MODEL_NAME") or (player.model if same else "")
-    if not _is_endpoint(url):
-        do = "use a URL such as https://host/v1"
-        raise ConfigError(
-            f"{shown_url(url)!r} is not a valid endpoint URL.", where="PROPOSER_BASE_URL", do=do
-        )
+    check_endpoint(url, "PROPOSER_BASE_URL")
     if not name:
         do = "set PROPOSER_MODEL_NAME to a model of that endpoint"
         raise ConfigError("A proposer endpoint is set, but no model.", where="PROPOSER_MODEL_NAME", do=do)

@@ -74,8 +74,9 @@ def _of_the_search(story: Story) -> Iterator[Doubt]:
 
 def _of_what_was_played(story: Story) -> Iterator[Doubt]:
     yield Doubt(
-        f"Everything was played with one model, {story.model.name} at {story.model.shown}, and one"
-        f" environment, {story.experiment.environment.shown}.",
+        f"Everything was played with {'models' if story.experiment.others else 'one model,'}"
+        f" {story.experiment.models_text(story.model)}, and one environment,"
+        f" {story.experiment.environment.shown}.",
         "The results with the model that you will use, if it is another one or a later version.",
     )
     yield Doubt(

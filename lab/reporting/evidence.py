@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from statistics import fmean
 
 from lab.agent.candidate import Candidate
 from lab.agent.episode import Episode
 from lab.agent.evaluation import Evaluation, Trial
 from lab.display.diff import settings_of, text_lines
-from lab.reporting.story import CONFIDENCE, PHASES, Story
+from lab.reporting.story import CONFIDENCE, PHASES, ModelCost, Story
 from lab.search.trouble_words import troubles_brief
 from lab.stats.format import (
     count,
@@ -158,6 +159,29 @@ def cost_rows(story: Story) -> list[tuple[str, str]]:
         played = sum(play.phase == phase for play in ended)
         rows.append((f"whole episodes of the {phase}", f"{played:,}"))
     return rows
+
+
+def model_rows(story: Story) -> list[dict[str, str]]:
+    """The cost of the episodes by model; empty if all candidates play on one."""
+    return [_model_row(one) for one in story.models]
+
+
+def _model_row(one: ModelCost) -> dict[str, str]:
+    each = [
+        one.model.prices.dollars(played.prompt_tokens, played.completion_tokens) for played in one.episodes
+    ]
+    known = one.model.prices.known
+    return {
+        "name": one.name,
+        "model": f"{one.model.choice.name} at {one.model.choice.shown}",
+        "candidates": f"{one.candidates:,}",
+        "episodes": f"{len(one.episodes):,}",
+        "calls": f"{one.spent.calls:,}",
+        "tokens_in": f"{one.spent.prompt_tokens:,}",
+        "tokens_out": f"{one.spent.completion_tokens:,}",
+        "dollars": price(one.spent.dollars if known else None),
+        "each": price(fmean(each) if known else None) if each else "",
+    }
 
 
 def _money(story: Story) -> str:

@@ -62,6 +62,7 @@ def render(story: Story) -> str:
         episodes=evidence.extremes(story),
         difference=evidence.difference(base, chosen[1].candidate) if chosen else [],
         cost=evidence.cost_rows(story),
+        models=evidence.model_rows(story),
         troubles=trouble_words.troubles_text(story.troubles),
         long=LONG,
         number=words.number,

@@ -4,7 +4,7 @@ It owns the order of episodes and leaders, and which figures the report shows; i
 charts and the page.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -14,6 +14,7 @@ from lab.agent.task import Measure
 from lab.agent.troubles import Troubles
 from lab.experiment.budget import Spent
 from lab.experiment.experiment import Experiment
+from lab.experiment.models import PricedModel
 from lab.llm.settings import ModelChoice
 from lab.reporting.importance import importance
 from lab.search.headroom import Headroom
@@ -68,6 +69,24 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class ModelCost:
+    """What the episodes of one model cost, with its calls for candidates that failed or were cut.
+
+    Attributes:
+        name: Its name in the space.
+        model: The model, with its prices.
+        candidates: Number of candidates that played on it.
+        episodes: Its whole episodes.
+    """
+
+    name: str
+    model: PricedModel
+    candidates: int
+    spent: Spent
+    episodes: tuple[Tally, ...]
+
+
+@dataclass(frozen=True)
 class Story:
     """The content of the report.
 
@@ -80,6 +99,7 @@ class Story:
         failed: Candidates with failed episodes, and the errors.
         troubles: Troubles of all steps of the study.
         stopped: Error that stopped the study for good; empty if none did.
+        models: Costs by model, if the space has several.
         extremes: Best and worst episode of each candidate in `shown`; one if it has only one.
     """
 
@@ -97,6 +117,7 @@ class Story:
     failed: tuple[tuple[str, str], ...]
     troubles: Troubles = field(default_factory=Troubles)
     stopped: str = ""
+    models: tuple[ModelCost, ...] = ()
     extremes: Mapping[str, tuple[Episode, ...]] = field(default_factory=dict)
 
     @property
@@ -162,6 +183,7 @@ def tell(past: PastStudy) -> Story:
         ),
         troubles=record.troubles,
         stopped=past.state.stopped.one_line if past.state.stopped else "",
+        models=tuple(_models(past)),
     )
     return replace(story, extremes={name: _extremes(record, one) for name, one in story.shown.items()})
 
@@ -210,6 +232,22 @@ def _reigns(past: PastStudy, stretches: Sequence[tuple[float, float]]) -> list[R
     ]
 
 
+def _models(past: PastStudy) -> Iterator[ModelCost]:
+    experiment, record = past.experiment, past.record
+    if not experiment.others:
+        return
+    candidates = {
+        one.digest: one for one in (experiment.baseline, *(trial.candidate for trial in past.trials))
+    }
+    usual = PricedModel(past.model, experiment.patience, experiment.prices)
+    for name, model in {experiment.baseline.model: usual, **experiment.others}.items():
+        mine = [digest for digest, one in candidates.items() if one.model == name]
+        key = name if name in experiment.others else ""
+        spent = record.spent_elsewhere(model.prices, proposals=False, model=key, everywhere=True)
+        whole = (one for (digest, _), one in record.ended.items() if digest in mine)
+        yield ModelCost(name, model, len(mine), spent, tuple(one for one in whole if isinstance(one, Tally)))
+
+
 def _cost(past: PastStudy) -> Cost:
     experiment, record, outcome = past.experiment, past.record, past.outcome
     if outcome:
@@ -221,6 +259,8 @@ def _cost(past: PastStudy) -> Cost:
         prices = experiment.prices_of(past.model)
         other = experiment.proposals.prices if experiment.proposals and past.proposer else prices
         spent = record.spent_elsewhere(prices, proposals=False)
+        for name, one in experiment.others.items():
+            spent += record.spent_elsewhere(one.prices, proposals=False, model=name)
         spent += record.spent_elsewhere(other, proposals=True)
     worked = outcome.judged.minutes if outcome else record.earlier_minutes
     return Cost(spent, None if spent.unpriced else spent.dollars, worked)

@@ -284,7 +284,7 @@ class Search:
         ended = True
         match ending:
             case Tally() as tally:
-                cost = None if objective.cost is None else objective.cost_of(tally)
+                cost = None if objective.cost is None else objective.cost_of(tally, one.candidate.model)
                 value = task.value_of(tally.rewards, objective.maximise, tally.own_score)
                 ended = self._race.report(one, step, value, cost)
             case CutEpisode(bound=bound):

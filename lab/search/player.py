@@ -6,7 +6,7 @@ plays which seed.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from lab.agent.agent import Agent
 from lab.agent.candidate import Candidate
@@ -51,6 +51,7 @@ class Player:
             and once for an observation larger than `LARGE`.
         first: Called with each step; it may stop the study.
         measure: The number that evaluations are judged by.
+        others: Models of candidates that do not play on `model`, by their names in candidates.
     """
 
     def __init__(
@@ -65,11 +66,12 @@ class Player:
         say: Callable[[str], None] = lambda _: None,
         first: FirstAnswers | None = None,
         measure: Measure = "return",
+        others: Mapping[str, Model] | None = None,
     ) -> None:
         self.task, self.spending, self.first = task, spending, first
         self.owed_calls = 0
         self.stopped_by: BudgetError | None = None
-        self._model, self._environment = model, environment
+        self._model, self._others, self._environment = model, others or {}, environment
         self._record, self._baseline, self._say, self._measure = record, baseline, say, measure
         self._blame = Blame(environment, task, record)
         self._said_large, self._ended = False, asyncio.Event()
@@ -207,9 +209,12 @@ class Player:
         raise AssertionError("the last attempt returns or raises")
 
     def _model_for(self, candidate: Candidate, seed: int) -> Model:
+        other = self._others.get(candidate.model)
+        model = self._model if other is None else other
         if self._record is None:
-            return self._model
-        return Recorded(self._model, self._record, scope_of(candidate.digest, seed))
+            return model
+        name = "" if other is None else candidate.model
+        return Recorded(model, self._record, scope_of(candidate.digest, seed), name)
 
     def _look_at(self, episode: Episode) -> None:
         largest = max(map(len, (episode.opening, *(step.observation for step in episode.steps))))

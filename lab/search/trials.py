@@ -5,7 +5,6 @@ ended it; `reason`, if it failed; `begun`, its number of started episodes, if se
 """
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -102,9 +101,7 @@ class Standings:
         played = [one for one, evaluation in pairs if evaluation.episodes]
         evaluations = [evaluation for _, evaluation in pairs if evaluation.episodes]
         objective = self._experiment.objective
-        costs = np.array(
-            [fmean(objective.cost_of(episode) for episode in one.episodes) for one in evaluations]
-        )
+        costs = np.array([objective.mean_cost(one) for one in evaluations])
         order = objective.order(np.array([expected[one.number] for one in played]), costs)
         order.sort(key=lambda place: "dropped" in played[place].user_attrs)
         return [

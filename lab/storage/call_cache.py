@@ -19,10 +19,13 @@ class Recorded:
 
     A request that is repeated within a scope has an answer for each occurrence. Two scopes never share an
     answer.
+
+    Args:
+        name: Name of the model in the space, if it is not the baseline's.
     """
 
-    def __init__(self, model: Model, record: Record, scope: str) -> None:
-        self._model, self._record, self._scope = model, record, scope
+    def __init__(self, model: Model, record: Record, scope: str, name: str = "") -> None:
+        self._model, self._record, self._scope, self._name = model, record, scope, name
         self._kept = record.calls_of(scope)
         self._asked = Counter[str]()
 
@@ -42,7 +45,7 @@ class Recorded:
         if kept is not None:
             return kept
         completion = await self._model.complete(messages, sampling, schema)
-        await self._record.keep_call(key, request, completion)
+        await self._record.keep_call(key, request, completion, self._name)
         return completion
 
 

@@ -73,6 +73,7 @@ calls = sql.Table(
     sql.Column("thinking", sql.JSON),  # as `text`; null without thinking, and in earlier versions
     sql.Column("thinking_tokens", sql.Integer),
     sql.Column("estimated", sql.Boolean),
+    sql.Column("model", sql.Text),  # its name in the space, if it is not the baseline's
 )
 
 failures = sql.Table(
@@ -94,6 +95,7 @@ unusable = sql.Table(
     sql.Column("proposals", sql.Boolean, nullable=False),
     sql.Column("prompt_tokens", sql.Integer, nullable=False),
     sql.Column("completion_tokens", sql.Integer, nullable=False),
+    sql.Column("model", sql.Text),  # as in `calls`
 )
 
 
@@ -242,13 +244,14 @@ class Store:
             self._add_columns(connection)
 
     def _add_columns(self, connection: sql.Connection) -> None:
-        """Add the columns of calls that an earlier version did not have."""
-        found = sql.inspect(connection).get_columns(calls.name, SCHEMA if self.shared else None)
-        missing = {column.name for column in calls.columns} - {column["name"] for column in found}
-        where = f"{SCHEMA}.{calls.name}" if self.shared else calls.name
-        for name in sorted(missing):
-            kind = calls.columns[name].type.compile(connection.dialect)
-            connection.execute(sql.text(f"ALTER TABLE {where} ADD COLUMN {name} {kind}"))
+        """Add the columns that an earlier version did not have."""
+        for table in (calls, unusable):
+            found = sql.inspect(connection).get_columns(table.name, SCHEMA if self.shared else None)
+            missing = {column.name for column in table.columns} - {column["name"] for column in found}
+            where = f"{SCHEMA}.{table.name}" if self.shared else table.name
+            for name in sorted(missing):
+                kind = table.columns[name].type.compile(connection.dialect)
+                connection.execute(sql.text(f"ALTER TABLE {where} ADD COLUMN {name} {kind}"))
 
 
 def refused(what: str, where: str, error: Exception, *, shared: bool) -> LabError:

@@ -200,8 +200,12 @@ class Record:
         scopes = sql.select(calls.c.scope).where(calls.c.study == self.name).distinct()
         return any(row.scope not in ended for row in self.store.rows(scopes))
 
-    async def keep_call(self, key: CallKey, request: str, completion: Completion) -> None:
-        """Store an answered call; if two workers got an answer, the first stays."""
+    async def keep_call(self, key: CallKey, request: str, completion: Completion, model: str = "") -> None:
+        """Store an answered call; if two workers got an answer, the first stays.
+
+        Args:
+            model: Name of the model in the space, if it is not the baseline's.
+        """
         row = {
             "study": self.name,
             "scope": key.scope,
@@ -212,23 +216,26 @@ class Record:
             "request": request,
             **vars(completion),
             "thinking": completion.thinking or sql.null(),
+            "model": model or None,
         }
         if self.store.shared:  # in a thread, because a server's answer takes time
             await asyncio.to_thread(self.store.insert, calls, row)
         else:
             self.store.insert(calls, row)
 
-    def keep_failure(self, error: LabError, *, proposals: bool = False) -> None:
+    def keep_failure(self, error: LabError, *, proposals: bool = False, model: str = "") -> None:
         """Store a failed attempt at a call, with its tokens if it was answered.
 
         Args:
             proposals: Whether the call was to a separate proposing model.
+            model: See `keep_call`.
         """
         row = {"study": self.name, "at": time.time(), "what": plain(error.what), "why": plain(error.why)}
         self.store.insert(failures, row)
         if isinstance(error, CallError) and error.answered is not None:
             tokens = dict(zip(("prompt_tokens", "completion_tokens"), error.answered, strict=True))
             place = {"study": self.name, "worker": self.worker, "proposals": proposals}
+            place["model"] = model or None
             self.store.insert(unusable, {**place, **tokens})
 
     def failures(self) -> dict[str, int]:
@@ -242,26 +249,39 @@ class Record:
         )
         return {row.what: row.times for row in self.store.rows(query)}
 
-    def spent_elsewhere(self, prices: Prices, *, proposals: bool) -> Spent:
-        """The amounts that other processes spent on episodes, or on proposals."""
+    def spent_elsewhere(
+        self, prices: Prices, *, proposals: bool, model: str = "", everywhere: bool = False
+    ) -> Spent:
+        """The amounts that other processes spent on a model's episodes, or on proposals.
+
+        Args:
+            model: See `keep_call`.
+            everywhere: Whether to include this process.
+        """
         of_kind = (calls.c.scope == PROPOSALS) if proposals else (calls.c.scope != PROPOSALS)
-        sums = [self._sums(calls, of_kind), self._sums(unusable, unusable.c.proposals == proposals)]
+        kinds = ((calls, of_kind), (unusable, unusable.c.proposals == proposals))
+        which = [self._which(table, model, everywhere=everywhere) & kind for table, kind in kinds]
+        sums = [self._sums(table, one) for (table, _), one in zip(kinds, which, strict=True)]
         made, tokens_in, tokens_out = map(sum, zip(*sums, strict=True))
         unpriced, (_, (useless, *_)) = 0 if prices.known else made, sums
         dollars = prices.dollars(tokens_in, tokens_out)
         thought = sql.func.coalesce(sql.func.sum(calls.c.thinking_tokens), 0)
         guessed = sql.func.count(sql.case((calls.c.estimated, 1)))
-        mine = (calls.c.study == self.name, calls.c.worker != self.worker, of_kind)
-        more = map(int, self.store.rows(sql.select(thought, guessed).where(*mine))[0])
+        more = map(int, self.store.rows(sql.select(thought, guessed).where(which[0]))[0])
         return Spent(made, tokens_in, tokens_out, dollars, unpriced, useless, *more)
 
-    def _sums(self, table: sql.Table, of_kind: sql.ColumnElement[bool]) -> list[int]:
-        """Number of rows by other processes, and the sums of their tokens, without implausible counts."""
+    def _which(self, table: sql.Table, model: str, *, everywhere: bool) -> sql.ColumnElement[bool]:
+        """Whether a row is of this study and this model, and by another process."""
+        mine = (table.c.study == self.name) & (sql.func.coalesce(table.c.model, "") == model)
+        return mine if everywhere else mine & (table.c.worker != self.worker)
+
+    def _sums(self, table: sql.Table, which: sql.ColumnElement[bool]) -> list[int]:
+        """Number of rows, and the sums of their tokens, without implausible counts."""
         tokens = (table.c.prompt_tokens, table.c.completion_tokens)
         counted = (sql.case((each.between(0, MOST_TOKENS), each), else_=0) for each in tokens)
         query = sql.select(
             sql.func.count(), *(sql.func.coalesce(sql.func.sum(each), 0) for each in counted)
-        ).where(table.c.study == self.name, table.c.worker != self.worker, of_kind)
+        ).where(which)
         return list(map(int, self.store.rows(query)[0]))
 
     def _ending(self, seed: int, kind: str, stored: str) -> Ending:

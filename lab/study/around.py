@@ -45,7 +45,7 @@ def heading(past: PastStudy) -> Iterator[str]:
 
 
 def _title(experiment: Experiment, model: ModelChoice, record: Record) -> str:
-    return f"Study {record.name} on {model.name} at {model.shown}: {experiment.about}"
+    return f"Study {record.name} on {experiment.models_text(model)}: {experiment.about}"
 
 
 def first_lines(study: Study, record: Record, before: str | None) -> Iterator[str]:

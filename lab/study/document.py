@@ -92,22 +92,24 @@ def document(experiment: Experiment, model: ModelChoice, proposer: str) -> Study
     baseline = experiment.baseline.as_table()
     del baseline["template"]
     proposals = experiment.proposals.model_dump() if experiment.proposals else {}
+    others = {name: _model(one.choice) for name, one in experiment.others.items()}
     return StudyDocument(
         format=FORMAT,
         episodes=_plain(
             {
-                "model": {"name": model.name, "endpoint": model.shown},
+                "model": _model(model),
                 "environment": _without(experiment.environment.as_table(), "step_timeout_s", "error"),
                 "code": dict(experiment.code),
                 "task": _without(asdict(experiment.task), "score_bounds"),
                 "baseline": {"template": experiment.baseline.template.name, **baseline},
                 "seed": experiment.seed,
-                "objective": _without(asdict(experiment.objective), "prices"),
+                "objective": _without(asdict(experiment.objective), "prices", "others"),
             }
         ),
         templates={name: {"system": one.system, "turn": one.turn} for name, one in source.templates.items()},
         search=_plain(
             {
+                **({"models": others} if others else {}),
                 "space": _space(experiment.space),
                 "episodes": experiment.search.episodes,
                 "error_rate": experiment.search.error_rate,
@@ -194,14 +196,21 @@ def difference(before: StudyDocument, now: StudyDocument) -> list[str]:
 
 def _wider(before: Part, now: Part) -> bool:
     names = before["space"].keys() | now["space"].keys()
-    return now["episodes"] >= before["episodes"] and all(
-        _covers(_dimension(now["space"][name]), _dimension(before["space"][name])) for name in names
+    models, others = now.get("models", {}), before.get("models", {})
+    return (
+        now["episodes"] >= before["episodes"]
+        and all(models.get(name) == other for name, other in others.items())
+        and all(_covers(_dimension(now["space"][name]), _dimension(before["space"][name])) for name in names)
     )
 
 
 def _covers(now: Dimension, before: Dimension) -> bool:
     whole = isinstance(before, Choices) or isinstance(now, Range)
     return whole and all(end in now for end in before.ends)
+
+
+def _model(model: ModelChoice) -> dict[str, str]:
+    return {"name": model.name, "endpoint": model.shown}
 
 
 def _space(space: Space) -> dict[str, Any]:

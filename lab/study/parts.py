@@ -4,18 +4,20 @@ It owns what is opened if the budget allows no more calls: no model, and the env
 can still end with recorded answers.
 """
 
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lab.environments.config import choose_environment
 from lab.environments.environment import Environment, open_environment
 from lab.errors import BudgetError, LabError
 from lab.experiment.budget import Metered, Spending, out_of_budget
 from lab.experiment.experiment import Experiment
+from lab.experiment.models import PricedModel
 from lab.llm.client import Endpoint, Model
 from lab.llm.dialect import Dialect
-from lab.llm.launch import OpeningModel, open_endpoint
+from lab.llm.launch import OpeningModel, open_endpoint, opening_model
 from lab.llm.settings import ModelChoice, proposer_endpoint
 from lab.proposers.proposer import Proposer, make_proposer
 from lab.storage.call_cache import Nothing, Recorded
@@ -24,11 +26,16 @@ from lab.storage.record import PROPOSALS, Record
 
 @dataclass(frozen=True)
 class Parts:
-    """The opened parts; `proposer` is None if no texts are proposed."""
+    """The opened parts; `proposer` is None if no texts are proposed.
+
+    Attributes:
+        others: Models of the space that the baseline does not play on, by name.
+    """
 
     environment: Environment
     model: Model
     proposer: Proposer | None
+    others: Mapping[str, Model] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,9 @@ class PartsOf:
     """Opens the parts of one study, and closes them.
 
     Attributes:
-        on_failure: Called with the error of every failed attempt, and whether a separate proposer made it.
-        on_dialect: Called with the endpoint's changed dialect, and the refusal that changed it.
+        on_failure: Called with the error of every failed attempt, whether a separate proposer made it, and
+            the model's name if it is not the baseline's.
+        on_dialect: Called with the endpoint's changed dialect, the refusal that changed it, and that name.
         say: Called with a sentence for people when the environment's server makes episodes wait.
     """
 
@@ -45,8 +53,8 @@ class PartsOf:
     model: ModelChoice
     record: Record
     spending: Spending
-    on_failure: Callable[[LabError, bool], None]
-    on_dialect: Callable[[Dialect, str], None]
+    on_failure: Callable[[LabError, bool, str], None]
+    on_dialect: Callable[[Dialect, str, str], None]
     say: Callable[[str], None]
 
     @asynccontextmanager
@@ -61,11 +69,23 @@ class PartsOf:
             if opening is None:
                 yield Parts(environment, Nothing(self._no_budget), None)
                 return
-            endpoint = await stack.enter_async_context(open_endpoint(opening, self.experiment.patience))
-            endpoint.learning.on_change = self.on_dialect
-            model = Metered(endpoint, self.spending, self.experiment.prices_of(self.model))
-            model.watch(endpoint.throttle, lambda error: self.on_failure(error, False))
-            yield Parts(environment, model, await self._proposer(stack, endpoint, model))
+            others = dict[str, Model]()
+            for name, one in self.experiment.others.items():
+                other = stack.enter_context(opening_model(one.choice, os.environ))
+                _, others[name] = await self._model(stack, other, one, name)
+            usual = PricedModel(self.model, self.experiment.patience, self.experiment.prices)
+            endpoint, model = await self._model(stack, opening, usual, "")
+            yield Parts(environment, model, await self._proposer(stack, endpoint, model), others)
+
+    async def _model(
+        self, stack: AsyncExitStack, opening: OpeningModel, priced: PricedModel, name: str
+    ) -> tuple[Endpoint, Metered]:
+        """A model, with its endpoint; it has a name if the baseline does not play on it."""
+        endpoint = await stack.enter_async_context(open_endpoint(opening, priced.patience))
+        endpoint.learning.on_change = lambda dialect, why: self.on_dialect(dialect, why, name)
+        model = Metered(endpoint, self.spending, priced.prices)
+        model.watch(endpoint.throttle, lambda error: self.on_failure(error, False, name))
+        return endpoint, model
 
     async def _environment(self, stack: AsyncExitStack, *, may_call: bool) -> Environment:
         if not may_call and not self.record.has_unused_calls():
@@ -82,7 +102,7 @@ class PartsOf:
         if config != endpoint.config:
             other = await stack.enter_async_context(Endpoint(config))
             theirs = Metered(other, self.spending, proposals.prices)
-            theirs.watch(other.throttle, lambda error: self.on_failure(error, True))
+            theirs.watch(other.throttle, lambda error: self.on_failure(error, True, ""))
             model = theirs
         sampling = proposals.sampling(embedded=self.model.embedded and config == endpoint.config)
         return make_proposer(proposals.proposer, Recorded(model, self.record, PROPOSALS), sampling)

@@ -21,7 +21,7 @@ from lab.storage.storage import Storage, address_of, is_there
 from lab.storage.trials import StudyTrials, Trials
 from lab.study.document import Kept, kept
 from lab.study.resume import open_trials
-from lab.study.state import StudyState, as_learnt, outcome_of, read_state, spending_of
+from lab.study.state import StudyState, all_learnt, as_learnt, outcome_of, read_state, spending_of
 from lab.tracking.tracker import Tracker
 from lab.verdict.outcome import Outcome
 
@@ -144,7 +144,8 @@ def read_study(
     Args:
         spending: The amounts spent by all processes.
     """
-    state, model = read_state(experiment, record, trials), as_learnt(model, trials)
+    experiment, model = all_learnt(experiment, trials), as_learnt(model, trials)
+    state = read_state(experiment, record, trials)
     outcome = outcome_of(experiment, model, record, spending, state) if state.judged else None
     return PastStudy(experiment, model, state, outcome, record, trials.search, tracker)
 

@@ -64,7 +64,7 @@ class Plan:
         experiment, task = self.experiment, self.experiment.task
         search, proposals, sure = experiment.search, experiment.proposals, experiment.confirmation
         yield "Experiment", f"{experiment.name}: {experiment.about}"
-        yield "Model", f"{self.model.name} at {self.model.shown}"
+        yield "Model", experiment.models_text(self.model)
         yield "Environment", f"{self.environment.shown}; episodes of up to {task.max_steps} steps"
         measure = experiment.objective.maximise
         yield "Objective", f"the highest mean episode {measure}, {task.described(measure)}"
@@ -158,18 +158,21 @@ class Plan:
     @property
     def _money(self) -> str:
         budget, proposals = self.experiment.budget, self.experiment.proposals
-        prices = self.experiment.prices_of(self.model)
-        others = proposals.prices if proposals and self.proposer else prices
-        for where, one in (("model", prices), ("proposals", others)):
+        usual, own = self.experiment.prices_of(self.model), self.experiment.baseline.model
+        played = {f"models.{own}" if own else "model": usual}
+        played |= {f"models.{name}": one.prices for name, one in self.experiment.others.items()}
+        others = proposals.prices if proposals and self.proposer else usual
+        for where, one in (*played.items(), ("proposals", others)):
             if not one.known:
                 return f"{PRICE} [{where}]"
-        if prices == others == FREE:
+        if {*played.values(), others} == {FREE}:
             return "free"
         if budget.dollars < inf:
             return f"at most ${budget.dollars:.2f}"
         if self._calls == inf:
             return "unlimited"
-        return f"at most about ${self._dollars(prices, others):.2f}, as tokens in are an estimate"
+        most = max(self._dollars(prices, others) for prices in played.values())
+        return f"at most about ${most:.2f}, as tokens in are an estimate"
 
     def _dollars(self, prices: Prices, others: Prices) -> float:
         each = round(self._tokens_in[1])

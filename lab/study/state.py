@@ -77,6 +77,20 @@ def as_learnt(model: ModelChoice, trials: StudyTrials) -> ModelChoice:
     return model if table is None else replace(model, dialect=Dialect.from_table(table))
 
 
+def all_learnt(experiment: Experiment, trials: StudyTrials) -> Experiment:
+    """Return the experiment with the dialects that the endpoints of its other models were found to have."""
+    for name, table in (trials.search.fact("dialects") or {}).items():
+        experiment = with_dialect(experiment, name, Dialect.from_table(table))
+    return experiment
+
+
+def with_dialect(experiment: Experiment, name: str, dialect: Dialect) -> Experiment:
+    """Return the experiment with another dialect of the model `name`."""
+    one = experiment.models[name]
+    changed = replace(one, choice=replace(one.choice, dialect=dialect))
+    return replace(experiment, models={**experiment.models, name: changed})
+
+
 def _verdict(
     experiment: Experiment, record: Record, trials: StudyTrials, known: Mapping[int, Trial]
 ) -> Verdict | None:
@@ -120,6 +134,8 @@ def spending_of(
 
     def recount() -> None:
         played = record.spent_elsewhere(prices, proposals=False)
+        for name, one in experiment.others.items():
+            played += record.spent_elsewhere(one.prices, proposals=False, model=name)
         proposed = record.spent_elsewhere(other.prices if other else prices, proposals=True)
         spending.count_others(played + proposed)
         spending.episodes = record.episodes

@@ -14,10 +14,8 @@ from datetime import UTC, datetime
 
 from lab.agent.evaluation import Evaluation, Trial
 from lab.display.progress import ProgressView, Watched
-from lab.environments.environment import Environment
 from lab.errors import BudgetError, LabError
 from lab.experiment.experiment import Experiment
-from lab.llm.client import Model
 from lab.llm.dialect import Dialect, changed
 from lab.llm.launch import OpeningModel
 from lab.llm.settings import ModelChoice
@@ -31,9 +29,9 @@ from lab.search.player import Player
 from lab.storage.optuna_storage import BEAT_S
 from lab.storage.record import Record
 from lab.storage.trials import StudyTrials
-from lab.study.parts import PartsOf
+from lab.study.parts import Parts, PartsOf
 from lab.study.past_study import PastStudy, read_study
-from lab.study.state import as_learnt, spending_of
+from lab.study.state import all_learnt, as_learnt, spending_of, with_dialect
 from lab.study.unseen import Unseen
 from lab.tracking.tracker import Tracker
 from lab.verdict.outcome import Judged
@@ -58,7 +56,7 @@ class Study:
         view: ProgressView,
         tracker: Tracker,
     ) -> None:
-        self.experiment, self.model = experiment, as_learnt(model, trials)
+        self.experiment, self.model = all_learnt(experiment, trials), as_learnt(model, trials)
         self._record, self._trials, self._view, self._tracker = record, trials, view, tracker
         self.interrupted = False
         self._searching: asyncio.Task[None] | None = None
@@ -93,7 +91,7 @@ class Study:
             if not self._record.store.shared:
                 self._lead()
             gc.freeze()  # else each full collection walks all imported objects, which blocks for 0.1 s
-            player = self._player(parts.model, parts.environment)
+            player = self._player(parts)
             search = self._search = Search(
                 self.experiment,
                 player,
@@ -103,18 +101,18 @@ class Study:
                 self._record,
                 self._trials.search,
             )
-            self._leave_out(self.model.dialect)
+            self._leave_out()
             unseen = Unseen(self.experiment, player, self._record, self._trials, self._announce)
-            title = f"{self._record.name} on {self.model.name} at {self.model.shown}"
+            title = f"{self._record.name} on {self.experiment.models_text(self.model)}"
             watched = Watched(title, self.spending, lambda: search.trials, self.experiment.search.episodes)
             with self._view.watching(watched):
                 return await self._outcome(search, unseen, player)
 
-    def _player(self, model: Model, environment: Environment) -> Player:
+    def _player(self, parts: Parts) -> Player:
         one, record = self.experiment, self._record
         return Player(
-            model,
-            environment,
+            parts.model,
+            parts.environment,
             one.task,
             one.search.in_flight,
             self.spending,
@@ -123,6 +121,7 @@ class Study:
             self._view.say,
             FirstAnswers(record, self._trials.search, self.model, one.environment),
             one.objective.maximise,
+            parts.others,
         )
 
     def _rounds(self, proposer: Proposer | None) -> Rounds | None:
@@ -268,18 +267,26 @@ class Study:
         self._view.trial(trial)
         self._tracker.trial(trial)
 
-    def _on_failure(self, error: LabError, proposals: bool) -> None:
-        self._record.keep_failure(error, proposals=proposals)
+    def _on_failure(self, error: LabError, proposals: bool, model: str) -> None:
+        self._record.keep_failure(error, proposals=proposals, model=model)
         self._view.failed(error)
 
-    def _on_dialect(self, dialect: Dialect, why: str) -> None:
-        self.model = replace(self.model, dialect=dialect)
-        self._trials.search.state_fact("dialect", dialect.as_table())
-        self._view.say(changed(dialect, why))
-        self._leave_out(dialect)
+    def _on_dialect(self, dialect: Dialect, why: str, name: str) -> None:
+        facts = self._trials.search
+        if name:
+            self.experiment = with_dialect(self.experiment, name, dialect)
+            facts.state_fact("dialects", {**(facts.fact("dialects") or {}), name: dialect.as_table()})
+        else:
+            self.model = replace(self.model, dialect=dialect)
+            facts.state_fact("dialect", dialect.as_table())
+        self._view.say(f"{name}: {changed(dialect, why)}" if name else changed(dialect, why))
+        self._leave_out()
 
-    def _leave_out(self, dialect: Dialect) -> None:
-        if self._search and (said := self._search.leave_out(dialect.omit)):
+    def _leave_out(self) -> None:
+        """Leave out of the space what no model's endpoint accepts."""
+        others = [one.choice.dialect.omit for one in self.experiment.others.values()]
+        omitted = [name for name in self.model.dialect.omit if all(name in omit for omit in others)]
+        if self._search and (said := self._search.leave_out(omitted)):
             self._view.say(said)
 
     def _on_headroom(self, headroom: Headroom) -> None:

@@ -40,7 +40,7 @@ def description(experiment: Experiment, frozen: FrozenPrompt, prompt: str, view:
             f"\n\n---\n\n{cut(frozen.candidate.template.turn.strip(), SHOWN)}"
         ),
         "### Cost",
-        _cost(frozen),
+        _cost(experiment, frozen),
         "### Where to look next",
         _next(prompt, view),
     ]
@@ -70,13 +70,14 @@ def _settings(experiment: Experiment, frozen: FrozenPrompt) -> str:
     return "\n".join([*table, f"As in the baseline: {same}."])
 
 
-def _cost(frozen: FrozenPrompt) -> str:
+def _cost(experiment: Experiment, frozen: FrozenPrompt) -> str:
     cost = frozen.provenance
     notes = token_notes(cost.calls, cost.thinking_tokens or 0, cost.estimated_calls or 0)
+    where = f"{plain(frozen.model.name)} at {plain(frozen.model.endpoint)}"
     return (
         f"{cost.calls:,} calls, {cost.prompt_tokens:,} tokens in, {cost.completion_tokens:,} out{notes},"
         f" {price(cost.dollars)}, {cost.minutes:.1f} minutes,"
-        f" on {plain(frozen.model.name)} at {plain(frozen.model.endpoint)}."
+        f" on {'several models' if experiment.others else where}."
     )
 
 

@@ -70,7 +70,6 @@ class MlflowStore:
         self._client = open_client(say)
         self._experiment, self._model, self._record = experiment, model, record
         self._missed = missed
-        self._prices = experiment.prices_of(model)
         self._race, self._leader, self._drawn = dict[str, Trial](), "", 0
         self._points = list[Point]()
         self._traced = dict[str, set[int]]()
@@ -90,7 +89,11 @@ class MlflowStore:
         name = self._record.name  # it may contain characters that MLflow's filters do not allow
         run = self._found("tags.kind = 'study'").get(name)
         if run is None:
-            tags = {"mlflow.note.content": unfinished(self._experiment), "kind": "study", **self._model_tags}
+            tags = {
+                "mlflow.note.content": unfinished(self._experiment),
+                "kind": "study",
+                **_model_tags(self._model),
+            }
             return self._create_run(name, tags, round(self._record.began * 1000))
         self._client.update_run(run, status="RUNNING")
         self._runs = self._found(f"tags.`mlflow.parentRunId` = '{run}'")
@@ -221,7 +224,8 @@ class MlflowStore:
         run = self._runs.get(name)
         if run is None:
             digest = {"digest": evaluation.candidate.digest}
-            known = {"mlflow.parentRunId": self._parent, "kind": kind, **digest, **self._model_tags}
+            played_by = self._experiment.played_by(evaluation.candidate, self._model).choice
+            known = {"mlflow.parentRunId": self._parent, "kind": kind, **digest, **_model_tags(played_by)}
             run = self._runs[name] = self._create_run(name, known, began_ms(evaluation))
         if evaluation.troubles.troubled:
             tags = {**tags, "troubles": troubles_text(evaluation.troubles)}
@@ -261,7 +265,8 @@ class MlflowStore:
         first = sorted(whole, key=lambda episode: episode.seed)
         owed = [episode for episode in first if episode.seed not in done][: max(0, most - len(done))]
         failed = [broken for broken in evaluation.failed if broken.seed not in done]
-        traced = Traced(self._experiment_id, run, name, self._model.name, self._prices, evaluation)
+        model = self._experiment.played_by(evaluation.candidate, self._model)
+        traced = Traced(self._experiment_id, run, name, model.choice.name, model.prices, evaluation)
         log_traces(traced, owed, failed)
         done |= {one.seed for one in owed} | {broken.seed for broken in failed}
 
@@ -269,10 +274,6 @@ class MlflowStore:
     def _began_ms(self) -> int:
         """Start of the parent run in ms since 1970: the time of metrics without one."""
         return int(self._client.get_run(self._parent).info.start_time)
-
-    @property
-    def _model_tags(self) -> dict[str, str]:
-        return {"model": self._model.name, "endpoint": self._model.shown}
 
     def _found(self, query: str) -> dict[str, str]:
         """Run ids by run name."""
@@ -317,6 +318,10 @@ class MlflowStore:
             self._missed.add(what, error)
         else:
             self._missed.took(what)
+
+
+def _model_tags(model: ModelChoice) -> dict[str, str]:
+    return {"model": model.name, "endpoint": model.shown}
 
 
 def _hash(text: str) -> str:

@@ -82,7 +82,7 @@ class StudyResult(ABC):
             thinking_tokens=spent.thinking_tokens or None,
             estimated_calls=spent.estimated or None,
         )
-        model = FrozenModel.of(self.model)
+        model = FrozenModel.of(self.experiment.played_by(candidate, self.model).choice)
         environment, task = self.experiment.environment, self.experiment.task
         return FrozenPrompt(candidate, environment, task, model, self.evidence, provenance)
 

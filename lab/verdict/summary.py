@@ -105,7 +105,8 @@ def _holdout_lines(outcome: Outcome) -> list[str]:
         f" {percent(verdict.confidence)} interval:"
     ]
     for name, played in verdict.holdout.items():
-        lines.append(f"  {name:<9} {figures[name]}  {played.candidate.template.name}")
+        model = f" on {played.candidate.model}" if played.candidate.model else ""
+        lines.append(f"  {name:<9} {figures[name]}  {played.candidate.template.name}{model}")
         lines += [f"            {told}"] if (told := troubles_text(played.troubles)) else []
     return lines + [
         f"  task {task}: " + ", ".join(f"{name} {_mean(one, task)}" for name, one in verdict.holdout.items())

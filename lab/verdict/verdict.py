@@ -234,7 +234,8 @@ def _compared(
         return Compared(trial, unseen, difference, p_value, other)
     mine = {episode.seed: episode for episode in unseen.episodes}
     pairs = [(episode, mine[episode.seed]) for episode in baseline.episodes if episode.seed in mine]
-    savings = [objective.cost_of(base) - objective.cost_of(own) for base, own in pairs]
+    models = (baseline.candidate.model, unseen.candidate.model)
+    savings = [objective.cost_of(base, models[0]) - objective.cost_of(own, models[1]) for base, own in pairs]
     kept, other_kept = (
         t_interval(_gaps(own, base, objective), confidence, count)
         for own, base in ((unseen, baseline), (unseen.other, baseline.other))
