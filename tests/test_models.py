@@ -365,7 +365,11 @@ def test_the_model_is_part_of_a_candidate_only_where_it_is_named() -> None:
 
 
 MISTAKES = {
-    "no model of the baseline": ('model = "large"\n', "", "space.model\n  try: set baseline.model"),
+    "no model of the baseline": (
+        'model = "large"\n',
+        "",
+        "baseline.model\n  try: set it to the model in use today",
+    ),
     "an unknown one": ('["small", "large"]', '["smal", "large"]', "space.model\n  try: did you mean small?"),
     "of the baseline": (
         'model = "large"\n',
@@ -380,7 +384,7 @@ MISTAKES = {
     "no price": (
         "dollars_in = 10.0\n",
         "",
-        "the model has no prices.\n  where: experiments/models.toml, line",
+        "the model has no prices.\n  where: experiments/models.toml:",
     ),
 }
 

@@ -276,8 +276,8 @@ def _experiment(
     environment = read_environment(file.environment, project.folder)
     task = read_task(file.task, file.tasks)
     baseline = read_baseline(file.baseline, find[0])
-    space = read_space(file.space, baseline, find[1])
     usual, models = usual_table(file.model, file.models, baseline.model), read_models(file.models)
+    space = read_space(file.space, baseline, find[1])
     prices = Prices(usual.dollars_in, usual.dollars_out)
     others = {name: one.prices for name, one in others_of(space, baseline, models).items()}
     return Experiment(
@@ -385,7 +385,7 @@ _RULES: Mapping[tuple[str, ...], Callable[[Experiment], Iterator[ConfigError]]] 
     ("objective.cost", "objective.within"): _cost_and_tolerance,
     ("budget",): _limited,
     ("verdict.finalists", "confirmation.candidates"): _finalists_confirmed,
-    ("model.dollars_in", "model.dollars_out", "models", "objective.cost", "budget.dollars"): _dollars_priced,
+    ("model", "models", "baseline.model", "objective.cost", "budget.dollars"): _dollars_priced,
     ("task.max_tokens", "baseline.max_tokens", "space.max_tokens"): _tokens_allowed,
     ("budget.calls", "confirmation", "verdict", "search.headroom", "task.max_steps"): _enough_calls,
 }

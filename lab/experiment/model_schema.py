@@ -78,6 +78,9 @@ def usual_table(model: ModelTable | None, tables: Mapping[str, ModelTable], name
         ConfigError: It does not exist, or there are both.
     """
     if not name:
+        if model is None and tables:
+            do = "set it to the model in use today, of a table [models.NAME]"
+            raise ConfigError("The baseline has no model.", where="baseline.model", do=do)
         if model is None:
             do = "set it; docs/experiment.md lists every key"
             raise ConfigError("model is missing.", where="model", do=do)
