@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import itertools
 import json
 import socket
 import ssl
@@ -353,6 +354,30 @@ def test_concurrent_calls_start_apart() -> None:
     with fake_endpoint(script) as endpoint:
         asyncio.run(main(endpoint.url))
     assert max(asked) - min(asked) > 99 * APART_S / 2  # half of it, because the server adds delays
+
+
+def test_calls_that_waited_for_the_first_with_their_parameters_go_on_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only the first call of an endpoint is alone; 7 others wait for it, and then for each other."""
+    monkeypatch.setattr("lab.llm.learning.ALONE_S", 600.0)
+    numbers, others = itertools.count(), threading.Barrier(7, timeout=60)
+
+    def script(_: Body) -> Reply:
+        if next(numbers):
+            others.wait()
+        else:
+            time.sleep(0.2)
+        return Reply()
+
+    async def main(url: str) -> None:
+        async with Endpoint(EndpointConfig(url, "tuned", KEY)) as endpoint:
+            calls = (endpoint.complete([Message("user", "hello")], SamplingParams()) for _ in range(8))
+            await asyncio.gather(*calls)
+
+    with fake_endpoint(script) as endpoint:
+        asyncio.run(main(endpoint.url))
+        assert len(endpoint.requests) == 8
 
 
 def test_retry_after_is_obeyed_by_all_calls() -> None:

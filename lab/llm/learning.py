@@ -70,13 +70,17 @@ class Learning:
         Raises:
             LabError: As `send` does; of a refused request, the error of the last refusal.
         """
-        if request.features(self.dialect) <= self._tried:
-            return await self._ask(request, send)
-        async with self._alone():
-            try:
-                return await self._ask(request, send)
-            finally:
-                self._tried |= request.features(self.dialect)
+        if not self._knows(request):
+            async with self._alone():
+                if not self._knows(request):  # no other call has tried its features meanwhile
+                    try:
+                        return await self._ask(request, send)
+                    finally:
+                        self._tried |= request.features(self.dialect)
+        return await self._ask(request, send)
+
+    def _knows(self, request: Request) -> bool:
+        return request.features(self.dialect) <= self._tried
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
