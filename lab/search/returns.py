@@ -52,6 +52,8 @@ class Returns:
         self._values: Floats = np.full((64, 1), np.nan)
         self._rows, self.tasks, self._figure = 0, tasks, figure or reports
         self._unfinished, self._read = list[int](), dict[int, tuple[int, TrialState]]()
+        self._counts: NDArray[np.intp] | None = None
+        self._means: Floats | None = None
 
     def read(self, trials: Sequence[FrozenTrial], sign: float = 1.0) -> None:
         """Read all trials of a study, in the order of their numbers; values are multiplied by `sign`."""
@@ -71,6 +73,7 @@ class Returns:
             more = (max(grown[0], len(self._values)) if grown[0] else 0, grown[1])
             self._values = np.pad(self._values, [(0, more[0]), (0, more[1])], constant_values=np.nan)
         self._rows = rows
+        self._counts = self._means = None
         self._values[row] = np.nan
         for step, value in reported.items():
             self._values[row, step] = sign * value
@@ -82,9 +85,10 @@ class Returns:
 
     @property
     def counts(self) -> NDArray[np.intp]:
-        """Number of values of each row."""
-        counts: NDArray[np.intp] = np.isfinite(self.values).sum(axis=1)
-        return counts
+        """Number of values of each row; not a copy."""
+        if self._counts is None:
+            self._counts = np.isfinite(self.values).sum(axis=1)
+        return self._counts
 
     @property
     def level(self) -> Floats:
@@ -108,9 +112,10 @@ class Returns:
 
     @property
     def means(self) -> Floats:
-        """Mean of each row; 0 for an empty one."""
-        means: Floats = np.nansum(self.level, axis=1) / np.maximum(self.counts, 1)
-        return means
+        """Mean of each row; 0 for an empty one; not a copy: the pruner asks at every step of an episode."""
+        if self._means is None:
+            self._means = np.nansum(self.level, axis=1) / np.maximum(self.counts, 1)
+        return self._means
 
     def rival(self, row: int, least: int) -> int | None:
         """The other row with the highest mean among those with at least `least` values."""
