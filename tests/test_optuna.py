@@ -27,6 +27,7 @@ from tests.test_resume import (
     by_the_request,
     frozen,
     holding_after,
+    kill_after,
     optuna_trials,
     start,
     tune,
@@ -188,11 +189,7 @@ def test_trials_are_kept_wherever_optuna_keeps_them(project: Project, place: str
 def test_a_wider_space_continues_in_a_copy_of_the_trials(project: Project) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         project.write("experiments/known.toml", EXPERIMENT.replace('"storyteller", ', ""))
-        first = start(project, endpoint)
-        while len(endpoint.requests) < 60:
-            assert first.poll() is None
-        first.kill()
-        first.communicate()
+        kill_after(project, endpoint, 60)
         before = [trial for trial in load(project).trials if trial.intermediate_values]
         project.write("experiments/known.toml", EXPERIMENT)
         done = tune(project, endpoint)
@@ -301,11 +298,7 @@ def test_the_dashboard_shows_a_study_while_it_runs_and_afterwards(project: Proje
 def test_reading_a_study_writes_nothing_into_optunas_storage(project: Project) -> None:
     """Another process may be writing to it."""
     with fake_endpoint(by_the_request) as endpoint:
-        process = start(project, endpoint)
-        while len(endpoint.requests) < 40:
-            assert process.poll() is None
-        process.kill()
-        process.communicate()
+        kill_after(project, endpoint, 40)
         log = project.folder / ".lab/optuna.log"
         with log.open("a") as torn:
             torn.write('{"op_code":8,"worker_id":"of a killed pro')
