@@ -20,8 +20,11 @@ settings.register_profile("lab", deadline=None)  # a busy machine is no fault of
 settings.load_profile("lab")
 
 
+# Below nohup, or in the background of a shell, commands would ignore these.
 if hasattr(signal, "SIGHUP"):
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # where the tests run below nohup, commands would ignore it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
