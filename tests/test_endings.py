@@ -325,22 +325,23 @@ def test_a_baseline_that_the_endpoint_refused_is_tried_again_by_the_same_command
     assert "returns more than the baseline" in done.stdout
 
 
-def test_a_confirmation_that_a_limit_cuts_short_ends(project: Project) -> None:
-    """Its last episodes are refused after all have been asked for, while others are still being played."""
+@pytest.mark.parametrize(("dear", "tokens"), [(12, 60), (10_000, 400)])
+def test_a_confirmation_that_a_limit_cuts_short_ends(project: Project, dear: int, tokens: int) -> None:
+    """Some of its last episodes are refused, or all: after they were asked for, while others are played."""
+    left, lock = [dear], threading.Lock()
     write(project, ("in_flight = 6", "in_flight = 4"), text=TOKENS)
-    dear, lock = list[int](), threading.Lock()
 
     def script(body: Body) -> Reply:
         reply = by_the_request(body)
         with lock:
-            if len(dear) < 12 and confirmed(project):
-                dear.append(60)
-                reply.prompt_tokens += dear[-1]
+            if left[0] and confirmed(project):
+                left[0] -= 1
+                reply.prompt_tokens += tokens
         return reply
 
     with fake_endpoint(script) as endpoint:
         done = tune(project, endpoint)
-    assert confirmed(project) < 2 * 3
+    assert confirmed(project) < 2 * 3 + (tokens < 400)  # by chance, the first limit ends the holdout
     expected = 5 if "NOT VALIDATED" in done.stdout else 0
     assert done.returncode == expected, done.stdout + done.stderr
     assert ("Frozen: " in done.stdout) is (expected == 0)

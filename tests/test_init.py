@@ -96,7 +96,7 @@ def test_an_experiment_is_written_for_any_kind_of_action_and_can_be_played(
         assert command.split()[1] == "experiments/mine.toml"
     text = (project.folder / "experiments/mine.toml").read_text()
     assert {f"[{name}]" for name in ExperimentFile.model_fields if name not in ("about", "seed")} <= set(
-        re.findall(r"\[[a-z]+\]", text)
+        re.findall(r"\[[a-z]+\]", text.replace("[models.small]", "[models]"))
     )
     with fake_endpoint(lambda _: Reply(answer)) as endpoint:
         settings = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake"}

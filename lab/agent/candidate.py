@@ -87,9 +87,7 @@ class Candidate:
     model: str = ""
 
     def as_table(self) -> dict[str, Any]:
-        """Plain values for a TOML or JSON file, in a fixed order; empty `demonstrations` and `model` are
-        omitted.
-        """
+        """Plain values for a TOML or JSON file, in a fixed order; no empty `demonstrations` or `model`."""
         table = asdict(self)
         table["sampling"] = self.sampling.as_table()
         table["demonstrations"] = [shown.as_table() for shown in self.demonstrations]

@@ -136,6 +136,10 @@ success_score = 0.5
 endpoint = "embedded"
 name = "SmolLM2-135M-Instruct"
 
+# [models.small]      # several models in place of [model]: then set baseline.model and space.model
+# endpoint = "https://host/v1"
+# name = "NAME"
+
 [baseline]            # the candidate in use today
 template = {_quoted(self.name)}
 temperature = 0.7
