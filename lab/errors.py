@@ -60,7 +60,7 @@ class MistakeError(ConfigError):
     Attributes:
         file: Path of the file.
         line: Its line, from 1; 0 if unknown.
-        key: Key such as `search.episodes`; empty if there is none.
+        key: Key such as `search.episodes`; empty for the whole file.
     """
 
     def __init__(self, error: ConfigError, file: Path, line: int = 0, key: str = "") -> None:

@@ -61,6 +61,17 @@ def ask(url: str, patience: Patience = ONCE, times: int = 1) -> list[Completion 
     return asyncio.run(main())
 
 
+def ask_at_once(url: str, times: int) -> None:
+    """Concurrent calls of one client."""
+
+    async def main() -> None:
+        async with Endpoint(EndpointConfig(url, "tuned", KEY)) as endpoint:
+            calls = (endpoint.complete([Message("user", "hello")], SamplingParams()) for _ in range(times))
+            await asyncio.gather(*calls)
+
+    asyncio.run(main())
+
+
 def failure(url: str, patience: Patience = ONCE) -> LabError:
     (outcome,) = ask(url, patience)
     assert isinstance(outcome, LabError)
@@ -346,13 +357,8 @@ def test_concurrent_calls_start_apart() -> None:
         asked.append(time.monotonic())
         return Reply()
 
-    async def main(url: str) -> None:
-        async with Endpoint(EndpointConfig(url, "tuned", KEY)) as endpoint:
-            calls = (endpoint.complete([Message("user", "hello")], SamplingParams()) for _ in range(100))
-            await asyncio.gather(*calls)
-
     with fake_endpoint(script) as endpoint:
-        asyncio.run(main(endpoint.url))
+        ask_at_once(endpoint.url, 100)
     assert max(asked) - min(asked) > 99 * APART_S / 2  # half of it, because the server adds delays
 
 
@@ -370,13 +376,8 @@ def test_calls_that_waited_for_the_first_with_their_parameters_go_on_together(
             time.sleep(0.2)
         return Reply()
 
-    async def main(url: str) -> None:
-        async with Endpoint(EndpointConfig(url, "tuned", KEY)) as endpoint:
-            calls = (endpoint.complete([Message("user", "hello")], SamplingParams()) for _ in range(8))
-            await asyncio.gather(*calls)
-
     with fake_endpoint(script) as endpoint:
-        asyncio.run(main(endpoint.url))
+        ask_at_once(endpoint.url, 8)
         assert len(endpoint.requests) == 8
 
 

@@ -148,7 +148,7 @@ async def set_stage(asked: Asked, *, need_experiment: bool, endpoint: str = "") 
     path = asked.experiment or (experiment_path(first.provenance.experiment) if first else DEFAULT)
     experiment, model, tried = await _experiment(asked, path)
     known = {BASELINE: experiment.baseline, **{name: one.candidate for name, one in frozen.items()}, **tried}
-    played = PricedModel(choose_model(model), experiment.patience, experiment.prices)
+    played = experiment.priced(choose_model(model))
     models = {**experiment.models, experiment.baseline.model: played}
     contenders = tuple(Contender(name, known[name], models.get(known[name].model, played)) for name in names)
     for contender in contenders:

@@ -47,7 +47,7 @@ def __getattr__(name: str) -> object:
 
 
 def _source(one: object) -> str:
-    """The source of a class or a function; its name where there is none."""
+    """The source of a class or a function; its name if the source cannot be read."""
     try:
         return inspect.getsource(one)  # type: ignore[arg-type]
     except (OSError, TypeError):

@@ -5,7 +5,7 @@ It owns the rules between the file's tables; the rest of the lab sees only the r
 
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -152,7 +152,11 @@ class Experiment:
 
     def prices_of(self, model: ModelChoice) -> Prices:
         """The prices of `model`: from the file; the embedded model is free if the file sets none."""
-        return PricedModel(model, prices=self.prices).prices
+        return self.priced(model).prices
+
+    def priced(self, model: ModelChoice) -> PricedModel:
+        """The baseline's model `model`, with the file's limits and prices."""
+        return PricedModel(model, self.patience, self.prices)
 
     @property
     def others(self) -> Mapping[str, PricedModel]:
@@ -165,7 +169,7 @@ class Experiment:
         Args:
             usual: The baseline's model.
         """
-        return self.others.get(candidate.model) or PricedModel(usual, self.patience, self.prices)
+        return self.others.get(candidate.model) or self.priced(usual)
 
     def models_text(self, usual: ModelChoice) -> str:
         """The baseline's model `usual`, and the others of the space, for people."""
@@ -292,7 +296,7 @@ def _experiment(
         space=space,
         prices=prices,
         budget=Budget(**file.budget.model_dump(exclude_none=True)),
-        objective=replace(read_objective(file.objective, task, prices), others=others),
+        objective=read_objective(file.objective, task, prices, others),
         search=file.search,
         proposals=file.proposals,
         confirmation=file.confirmation,

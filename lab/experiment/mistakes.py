@@ -1,8 +1,8 @@
 """The mistakes of an experiment file, all of them in one reading, each with its file and line.
 
 After a mistake the file is read again with a value in its place that cannot cause another one, as compilers
-recover from errors. So mistakes are found wherever they are raised, and none is told that only follows from
-another.
+recover from errors. So mistakes are found wherever they are raised, and consequences of another mistake are
+left out.
 """
 
 from collections.abc import Callable, Iterable

@@ -95,9 +95,10 @@ class ObjectiveTable(Table):
     within: float | None = Field(default=None, gt=0, lt=1)
 
 
-def read_objective(table: ObjectiveTable, task: Task, prices: Prices) -> Objective:
-    """The objective that a table states."""
+def read_objective(
+    table: ObjectiveTable, task: Task, prices: Prices, others: Mapping[str, Prices]
+) -> Objective:
+    """The objective that a table states; the prices are those of `Objective`."""
     usual: Measure = "return" if task.score == "sum" else "score"
-    return Objective(
-        table.cost, table.within or 0.0, prices, table.maximise or usual, stated=table.maximise is not None
-    )
+    maximise, stated = table.maximise or usual, table.maximise is not None
+    return Objective(table.cost, table.within or 0.0, prices, maximise, stated, others)

@@ -53,7 +53,7 @@ class Study:
 
     @property
     def claim(self) -> str:
-        """The verdict in one sentence, or that there is none yet."""
+        """The verdict in one sentence; before the verdict, a sentence that says so."""
         if self._past.outcome is None:
             return f"The study {self.name} has no verdict yet."
         return claim(self._past.outcome.frozen_prompt())

@@ -20,6 +20,7 @@ from lab.reporting.importance import importance
 from lab.search.headroom import Headroom
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
 from lab.study.past_study import PastStudy
+from lab.study.state import spent_elsewhere
 from lab.verdict.outcome import Outcome
 
 CONFIDENCE = 0.95
@@ -239,7 +240,7 @@ def _models(past: PastStudy) -> Iterator[ModelCost]:
     candidates = {
         one.digest: one for one in (experiment.baseline, *(trial.candidate for trial in past.trials))
     }
-    usual = PricedModel(past.model, experiment.patience, experiment.prices)
+    usual = experiment.priced(past.model)
     for name, model in {experiment.baseline.model: usual, **experiment.others}.items():
         mine = [digest for digest, one in candidates.items() if one.model == name]
         key = name if name in experiment.others else ""
@@ -258,9 +259,6 @@ def _cost(past: PastStudy) -> Cost:
     else:
         prices = experiment.prices_of(past.model)
         other = experiment.proposals.prices if experiment.proposals and past.proposer else prices
-        spent = record.spent_elsewhere(prices, proposals=False)
-        for name, one in experiment.others.items():
-            spent += record.spent_elsewhere(one.prices, proposals=False, model=name)
-        spent += record.spent_elsewhere(other, proposals=True)
+        spent = spent_elsewhere(experiment, record, prices, other)
     worked = outcome.judged.minutes if outcome else record.earlier_minutes
     return Cost(spent, None if spent.unpriced else spent.dollars, worked)

@@ -73,7 +73,7 @@ class PartsOf:
             for name, one in self.experiment.others.items():
                 other = stack.enter_context(opening_model(one.choice, os.environ))
                 _, others[name] = await self._model(stack, other, one, name)
-            usual = PricedModel(self.model, self.experiment.patience, self.experiment.prices)
+            usual = self.experiment.priced(self.model)
             endpoint, model = await self._model(stack, opening, usual, "")
             yield Parts(environment, model, await self._proposer(stack, endpoint, model), others)
 

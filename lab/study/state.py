@@ -10,7 +10,7 @@ from typing import Any
 
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.errors import LabError
-from lab.experiment.budget import Spending
+from lab.experiment.budget import Prices, Spending, Spent
 from lab.experiment.experiment import Experiment
 from lab.llm.dialect import Dialect
 from lab.llm.settings import ModelChoice, shown_proposer
@@ -133,16 +133,25 @@ def spending_of(
     other = experiment.proposals if (shown_proposer() if proposer is None else proposer) else None
 
     def recount() -> None:
-        played = record.spent_elsewhere(prices, proposals=False)
-        for name, one in experiment.others.items():
-            played += record.spent_elsewhere(one.prices, proposals=False, model=name)
-        proposed = record.spent_elsewhere(other.prices if other else prices, proposals=True)
-        spending.count_others(played + proposed)
+        spending.count_others(spent_elsewhere(experiment, record, prices, other.prices if other else prices))
         spending.episodes = record.episodes
 
     spending.recount = recount
     recount()
     return spending
+
+
+def spent_elsewhere(experiment: Experiment, record: Record, prices: Prices, proposing: Prices) -> Spent:
+    """Return the amounts that other processes have spent on all models.
+
+    Args:
+        prices: Prices of the baseline's model.
+        proposing: Prices of the model that proposes texts.
+    """
+    spent = record.spent_elsewhere(prices, proposals=False)
+    for name, one in experiment.others.items():
+        spent += record.spent_elsewhere(one.prices, proposals=False, model=name)
+    return spent + record.spent_elsewhere(proposing, proposals=True)
 
 
 def outcome_of(
