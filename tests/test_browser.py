@@ -148,7 +148,7 @@ def test_the_parent_runs_page_tells_the_story(seen: Seen) -> None:
     seen.browser.shows(
         f"Frozen: trial-{seen.frozen.provenance.trial:03d} returns more than the baseline on unseen episodes",
         *(f"(+{evidence.difference:.1f} vs. baseline", "n = 8 episodes each", "frozen_return", "known (v1)"),
-        f"{seen.parent.data.metrics['frozen_return']:g}",
+        f"{seen.parent.data.metrics['frozen_return']:.10g}",
     )
     seen.browser.click("button, a, span", "Show more")
     seen.browser.shows("Frozen prompt", "price unknown", "Where to look next")
