@@ -1,7 +1,7 @@
-"""Commands of a test in processes that have already imported the lab's dependencies: 5 s less CPU each.
+"""Commands of a test in processes that have already imported the lab: 5 s less CPU each.
 
-A server, one for each pytest process, imports the dependencies and forks for every command. Each fork imports
-the lab itself, and ends like any interpreter, because it continues as the server's main program.
+A server, one for each pytest process, imports the lab's rooms and dependencies and forks for every command. A
+fork ends like any interpreter, because it continues as the server's main program.
 """
 
 import atexit
@@ -9,6 +9,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import signal
 import socket
@@ -153,12 +154,22 @@ def server(environ: Mapping[str, str]) -> Server | None:
 
 def _preload() -> None:
     """Import OpenEnv without gradio, as `lab.environments.environment` does."""
+    sys.path[0] = str(Path(__file__).parent.parent)
     sys.modules["gradio"] = None  # type: ignore[assignment]
-    for name in _PRELOADED:
+    for name in (*_PRELOADED, *_rooms()):
         importlib.import_module(name)
     del sys.modules["gradio"]
     assert threading.active_count() == 1, "a thread would be lost in a fork"
     gc.freeze()  # or each fork copies what a collection touches
+
+
+def _rooms() -> Iterable[str]:
+    """The modules in the lab's rooms, but for the embedded model's, which has a process of its own."""
+    lab = importlib.import_module("lab")
+    for room in pkgutil.iter_modules(lab.__path__, "lab."):
+        if room.ispkg and room.name != "lab.local_model":
+            path = importlib.import_module(room.name).__path__
+            yield from (module.name for module in pkgutil.walk_packages(path, f"{room.name}."))
 
 
 def _serve(requests: socket.socket) -> list[str]:
