@@ -49,6 +49,7 @@ def _found(story: Story) -> tuple[str, str, str]:
     base = verdict.value(one.unseen) - one.difference.mean
     worst = " of the worst task" if verdict.by == "worst" else ""
     about = f"mean {story.measure}{worst}, {one.trial.name} against the baseline"
+    about += ", in percent of the baseline's" if base > 0 else ""
     if verdict.winner is None:
         about = f"{about}; the baseline is frozen"
     return _share(one.difference, base), f"{sure} interval {_share_ends(one.difference, base)}, {n}", about
