@@ -41,8 +41,8 @@ def report(
 ) -> None:
     """Write a report about a study, by default the experiment's last one: one HTML file that works offline.
 
-    It shows the verdict with its evidence, the race, the effect of each parameter, episodes to read, the
-    prompt's difference from the baseline, the cost, and the reasons for doubt.
+    It shows the verdict with its evidence, the race, every candidate with its prompt and episodes, the effect
+    of each parameter, the cost, and the reasons for doubt.
 
     Examples:
 

@@ -1,13 +1,19 @@
 """The report: its figures equal the frozen file's, and no text of a model is active in it."""
 
 import asyncio
+import base64
+import hashlib
 import re
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
+from lab.agent.episode import FailedEpisode
+from lab.agent.evaluation import Trial
+from lab.errors import LabError
 from lab.reporting.page import render
 from lab.reporting.story import Story, tell
 from lab.stats.format import number
@@ -31,6 +37,9 @@ EVIL = (
     "<script>alert(1)</script></pre></td><img src=x onerror=alert(2)> \x1b[31m \x00 \u202e &amp; {{ 7*7 }} "
 )
 
+HARMLESS = "<script>x</script>\\x1b]0;t\\x07\\x00\\ud800\\u202e\\u2066"
+"""How the worst of texts is shown."""
+
 VOID = {"meta", "br", "img", "input", "link", "hr"}
 
 
@@ -41,11 +50,13 @@ class Page(HTMLParser):
     Attributes:
         tags: Name and attributes of each element.
         unclosed: Elements without a matching end tag.
+        script: The text of its scripts.
     """
 
     tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
     sections: dict[str, str] = field(default_factory=dict)
     unclosed: list[str] = field(default_factory=list)
+    script: str = ""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -66,8 +77,12 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if not self._open or self._open.pop() != tag:
             self.unclosed.append(tag)
+        if tag == "section":
+            self._section = ""
 
     def handle_data(self, data: str) -> None:
+        if self._open[-1:] == ["script"]:
+            self.script += data
         if self._section:
             self.sections[self._section] += data
 
@@ -140,7 +155,19 @@ def rendered(story: Story) -> Page:
     page.close()
     assert tuple(page.sections) == SECTIONS
     assert not page.unclosed
+    assert_only_our_script(page)
     return page
+
+
+def assert_only_our_script(page: Page) -> None:
+    """No text of the page is active: its only script is the lab's, and the policy allows no other."""
+    assert page.script == (files("lab.reporting") / "page.js").read_text(encoding="utf-8")
+    assert [attrs for tag, attrs in page.tags if tag == "script"] == [{}]
+    assert not {"img", "iframe", "object", "link"} & {tag for tag, _ in page.tags}
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+    digest = base64.b64encode(hashlib.sha256(page.script.encode()).digest()).decode()
+    policies = [attrs["content"] for tag, attrs in page.tags if tag == "meta" and "http-equiv" in attrs]
+    assert policies == [f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"]
 
 
 def judged(story: Story, **changes: object) -> Story:
@@ -243,13 +270,28 @@ def test_text_of_a_model_is_shown_and_never_active(reported: Reported) -> None:
             "code",
             "pre",
             "div",
-            "ul",
             "li",
             "dl",
             "dt",
         ),
         *("dd", "table", "caption", "thead", "tbody", "tr", "th", "td", "details", "summary", "figure"),
-        *("figcaption", "ins", "del", "svg", "desc", "text", "line", "polyline", "polygon", "rect", "circle"),
+        *(
+            "figcaption",
+            "ins",
+            "del",
+            "svg",
+            "desc",
+            "script",
+            "h4",
+            "ol",
+            "ul",
+            "text",
+            "line",
+            "polyline",
+            "polygon",
+            "rect",
+            "circle",
+        ),
     }
     assert {tag for tag, _ in reported.page.tags} <= allowed
     for _, attrs in reported.page.tags:
@@ -261,13 +303,7 @@ def test_text_of_a_model_is_shown_and_never_active(reported: Reported) -> None:
 
 
 def test_nothing_is_loaded(reported: Reported) -> None:
-    policies = [attrs for tag, attrs in reported.page.tags if tag == "meta" and "http-equiv" in attrs]
-    assert policies == [
-        {
-            "http-equiv": "Content-Security-Policy",
-            "content": "default-src 'none'; style-src 'unsafe-inline'",
-        }
-    ]
+    assert_only_our_script(reported.page)
     style = reported.html.split("<style>")[1].split("</style>")[0]
     assert "url(" not in style
     assert "@import" not in style
@@ -281,11 +317,30 @@ def test_mlflow_has_it_on_the_parent_run(reported: Reported) -> None:
 
 
 def test_without_a_significant_gain_no_gain_is_claimed(reported: Reported) -> None:
-    page = rendered(judged(reported.story, winner=None))
+    assert reported.story.outcome is not None
+    (one,) = reported.story.outcome.verdict.finalists
+    alike = replace(one, difference=Estimate(1.0, -2.0, 4.0, 6), p_value=0.5)
+    page = rendered(judged(reported.story, winner=None, finalists=(alike,)))
     verdict = page.sections["verdict"]
     assert "Frozen: the baseline. No candidate was shown to beat it on unseen episodes" in verdict
     assert "This does not prove that none is better." in verdict
+    assert "; the baseline is frozen" in verdict
+    assert "No candidate was shown to beat the baseline (p = 0.5, n = 6 unseen episodes each)" in verdict
+    assert "Yes" not in verdict
     assert "Nothing: the baseline itself is frozen." in page.sections["settings"]
+
+
+def test_a_gain_that_costs_score_is_no_gain_to_trust(reported: Reported) -> None:
+    assert reported.story.outcome is not None
+    winner = reported.story.outcome.verdict.winner
+    assert winner is not None
+    lower = replace(winner, other=Estimate(-0.2, -0.3, -0.1, 6))
+    refused = rendered(judged(reported.story, winner=None, finalists=(lower,), refused=(lower,)))
+    assert "The baseline is frozen. trial-" in refused.sections["verdict"]
+    assert "beats the baseline and is not frozen: the score of" in refused.sections["verdict"]
+    insisted = rendered(judged(reported.story, winner=lower, finalists=(lower,))).sections["verdict"]
+    assert "With caution: trial-" in insisted
+    assert "Yes: " not in insisted
 
 
 def test_a_cheaper_winner_is_not_called_a_better_one(reported: Reported) -> None:
@@ -294,10 +349,16 @@ def test_a_cheaper_winner_is_not_called_a_better_one(reported: Reported) -> None
     assert winner is not None
     less, kept = Estimate(-1.0, -3.0, 1.0, 6), Estimate(5.0, 2.0, 8.0, 6)
     cheaper = replace(winner, difference=less, p_value=0.4, kept=kept, saving=Estimate(50.0, 40.0, 60.0, 6))
-    verdict = rendered(judged(reported.story, winner=cheaper, finalists=(cheaper,))).sections["verdict"]
+    story = judged(reported.story, winner=cheaper, finalists=(cheaper,))
+    objective = replace(story.experiment.objective, cost="tokens", within=0.1)
+    story = replace(story, experiment=replace(story.experiment, objective=objective))
+    verdict = rendered(story).sections["verdict"]
     assert "costs less than the baseline on unseen episodes, by 50.0 [40.0, 60.0]" in verdict
     assert "its return is within the objective's tolerance" in verdict
     assert "(-1.00 vs. baseline" in verdict
+    assert story.baseline is not None
+    assert f"{-50 / story.baseline.tokens:+.0%}".replace("%", " %") in verdict
+    assert f"tokens per episode, {winner.trial.name} against the baseline" in verdict
 
 
 def test_a_study_of_which_nothing_is_known_yet_has_a_page(reported: Reported) -> None:
@@ -356,13 +417,54 @@ def test_foreign_words_are_harmless_wherever_they_come_in(reported: Reported) ->
         failures={bad: 1},
         failed=((bad, bad),),
         extremes={bad: (episode, episode)},
+        endings={candidate.digest: {0: whole.tally, 1: FailedEpisode(1, LabError(bad, do=bad))}},
+        texts={(candidate.digest, 0): episode},
     )
     page = rendered(planted)
-    assert not {"script", "img", "iframe", "object", "link"} & {tag for tag, _ in page.tags}
-    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
     assert all(char.isprintable() or char in "\n\u00a0" for char in page.text)
-    for section in ("episodes", "diff", "failures", "parameters", "candidates"):
-        assert "<script>x</script>\\x1b]0;t\\x07\\x00\\ud800\\u202e\\u2066" in page.sections[section]
+    details = page.sections["candidates"].split("The prompts and episodes of all")[1]
+    assert details.count(HARMLESS) >= 6 * len(trials)  # system, turn, opening, action, observation, errors
+    for section in ("episodes", "diff", "failures", "parameters", "candidates", "verdict"):
+        assert HARMLESS in page.sections[section]
+
+
+def test_without_a_model_no_interval_is_shown(reported: Reported) -> None:
+    """Not even that of two equal returns, which would look certain."""
+    trials = tuple(replace(trial, expected=None) for trial in reported.story.trials)
+    assert max(len(trial.evaluation.episodes) for trial in trials) > 1
+    page = rendered(replace(reported.story, trials=trials))
+    table = page.sections["candidates"].split("A name leads to its prompt and episodes.")[1]
+    assert "[" not in table.split("The prompts and episodes")[0]
+    assert "the mean of its own episodes, without an interval" in page.sections["candidates"]
+
+
+def test_the_page_of_a_large_study_stays_small(reported: Reported) -> None:
+    story, trials, endings = reported.story, list[Trial](), {}
+    for place in range(2000):
+        trial = story.trials[place % 20]
+        sampling = replace(trial.candidate.sampling, top_p=(place + 100) / 2100)
+        candidate = replace(trial.candidate, sampling=sampling)
+        evaluation = replace(trial.evaluation, candidate=candidate)
+        trials.append(replace(trial, number=place, evaluation=evaluation))
+        endings[candidate.digest] = story.endings[trial.candidate.digest]
+    html = render(replace(story, trials=tuple(trials), plays=story.plays * 50, endings=endings))
+    assert html.count('<details class="candidate">') == 2000
+    assert "The same prompt as" in html
+    assert "One in 4 candidates is drawn." in html
+    assert len(html) < 4_000_000
+
+
+def test_only_the_best_have_their_episodes_texts_if_there_are_many(
+    reported: Reported, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.reporting.texts.MOST", 10_000)
+    folder = reported.project.folder
+    with at(folder, monkeypatch, API_BASE_URL="http://127.0.0.1:9/v1", MODEL_NAME="fake", HF_TOKEN="k"):
+        details = rendered(asyncio.run(told(folder))).sections["candidates"]
+    assert "<script>alert(1)</script>" in details
+    assert details.count("(texts left out)") > 10
+    assert details.count("<script>alert(1)</script>") < 100
+    assert "(texts left out)" not in reported.page.sections["candidates"]
 
 
 def test_a_report_that_cannot_be_made_is_a_warning_and_the_rest_is_written(
@@ -407,6 +509,8 @@ def test_a_study_that_is_not_finished_is_reported_so_far_and_claims_nothing(tmp_
     assert tuple(page.sections) == SECTIONS
     assert "No verdict yet. So far" in page.sections["verdict"]
     assert "returns more" not in page.sections["verdict"]
+    assert "which leads the search; there is no verdict yet" in page.sections["verdict"]
+    assert "Not yet. The best of many candidates is overestimated" in page.sections["verdict"]
     assert re.search(r"cost in dollars\s*unknown", page.sections["cost"])
 
 

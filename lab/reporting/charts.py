@@ -1,11 +1,30 @@
-"""The charts of a study: race, candidates, cost against return, reward by step."""
+"""The charts of a study: race, candidates, cost against return, reward by step.
+
+They are drawn here and not by a library, because the page carries what draws it: Vega-Lite would add 832 KB
+(BSD-3), plotly.js in its basic build 1,192 KB (MIT), Bokeh 1,388 KB (BSD-3), and none shows a chart without
+scripts. The whole page of a small study has 250 KB.
+"""
 
 from collections.abc import Sequence
 from math import isfinite
 
 from lab.agent.evaluation import BASELINE, Trial
-from lab.reporting.story import CONFIDENCE, Play, Story
-from lab.reporting.svg import Frame, Scale, area, axes, box, chart, hint, label, line, mark, path, scale
+from lab.reporting.story import CONFIDENCE, Play, Story, expected_of
+from lab.reporting.svg import (
+    Frame,
+    Scale,
+    area,
+    axes,
+    box,
+    chart,
+    hint,
+    label,
+    line,
+    mark,
+    path,
+    sampled,
+    scale,
+)
 from lab.stats.format import count, estimate_text, number
 from lab.stats.intervals import Estimate, t_interval
 from lab.verdict.verdict import estimate
@@ -35,7 +54,7 @@ def race(story: Story) -> str:
         [*(play.ended for play in ended), 0.0], [*values, *(r.mean for r in story.reigns)], size, zero=True
     )
     parts = [axes(axis, "minutes of work", f"{story.measure} of an episode")]
-    for play in ended:
+    for play in sampled(ended):
         earned = play.earned or 0.0
         says = hint(f"{play.name or 'unnamed'}, {play.phase}, seed {play.seed}", (story.measure, earned))
         parts.append(
@@ -81,24 +100,26 @@ def lanes(story: Story) -> str:
 
 
 def candidates(story: Story) -> str:
-    """Mean value and interval of each candidate in the search, best first, with the holdout's."""
+    """Expected value and interval of each candidate, best first, with its own mean and the holdout's."""
     shown = _rows(story)
-    estimates = {trial.name: estimate(trial.evaluation, CONFIDENCE) for trial in shown}
+    estimates = {trial.name: expected_of(trial) for trial in shown}
     unseen = holdout(story)
-    known = _ends([*estimates.values(), *unseen.values()])
+    known = [*_ends([*estimates.values(), *unseen.values()]), *(trial.evaluation.mean for trial in shown)]
     height = TOP + ROW * len(shown) + BOTTOM
     x = scale(known, 110, WIDTH - 64)
     axis = Frame(WIDTH, height, x, scale([0.0, 1.0], height - BOTTOM, height - BOTTOM))
-    parts = [_x_axis(axis, f"mean {story.measure} of an episode")]
+    parts = [_x_axis(axis, f"expected mean {story.measure} of an episode")]
     for place, trial in enumerate(shown):
         y = TOP + ROW * place + ROW / 2
         style = f"{_colour(trial.name, story)}{' dropped' if trial.dropped else ''}"
         parts.append(label(104, y + 4, trial.name, anchor="end", style="tick"))
-        parts.append(_whisker(estimates[trial.name], x, y, 0, style, f"{trial.name}, search"))
+        parts.append(_whisker(estimates[trial.name], x, y, 0, style, f"{trial.name}, expected"))
+        own = x(trial.evaluation.mean)
+        parts.append(line(own, y - 6, own, y + 6, f"own {style}"))
         if trial.name in unseen:
             parts.append(_whisker(unseen[trial.name], x, y + 5, 3, "unseen", f"{trial.name}, holdout"))
-        parts.append(label(WIDTH - 58, y + 4, f"n = {estimates[trial.name].n}", style="tick"))
-    says = "; ".join(f"{name} {estimate_text(one)}" for name, one in list(estimates.items())[:5])
+        parts.append(label(WIDTH - 58, y + 4, f"n = {len(trial.evaluation.episodes)}", style="tick"))
+    says = "; ".join(f"{name} {number(one.mean)}" for name, one in list(estimates.items())[:5])
     return chart(
         "candidates-chart",
         (WIDTH, height),
@@ -117,25 +138,24 @@ def holdout(story: Story) -> dict[str, Estimate]:
 
 
 def pareto(story: Story) -> str:
-    """Mean value against mean tokens per episode, with the Pareto front."""
+    """Expected value against mean tokens per episode, with the Pareto front."""
     trials = list(story.trials)
-    xs, ys = [one.evaluation.tokens for one in trials], [one.evaluation.mean for one in trials]
+    xs, ys = [one.evaluation.tokens for one in trials], [expected_of(one).mean for one in trials]
     size = (WIDTH, HEIGHT)
     axis = frame(xs, ys, size)
     front = pareto_front(list(zip(xs, ys, strict=True)))
-    parts = [
-        axes(axis, "mean tokens per episode, prompt and completion", f"mean {story.measure} in the search")
-    ]
+    parts = [axes(axis, "mean tokens per episode, prompt and completion", f"expected mean {story.measure}")]
     corners: list[tuple[float, float]] = []
     for place in front:
         here = (axis.x(xs[place]), axis.y(ys[place]))
         corners += [(here[0], corners[-1][1]), here] if corners else [here]
     parts.append(path(corners, "front"))
     special = ("baseline", story.chosen[0] if story.chosen else "")
-    for place in sorted(range(len(trials)), key=lambda place: trials[place].name in special):  # on top
+    drawn = {*sampled(range(len(trials))), *front, *_told(front, story)}
+    for place in sorted(drawn, key=lambda place: (trials[place].name in special, place)):  # on top
         trial, told = trials[place], trials[place].name in special
         name = f"{trial.name} (n = {len(trial.evaluation.episodes)})"
-        says = hint(name, (story.measure, ys[place]), ("tokens", xs[place]))
+        says = hint(name, (f"expected {story.measure}", ys[place]), ("tokens", xs[place]))
         style = f"{_colour(trial.name, story)}{'' if told or place in front else ' faint'}"
         shape = 1 if trial.number == BASELINE else 0
         parts.append(mark(axis.x(xs[place]), axis.y(ys[place]), shape, style, says, 6.0 if told else 4.5))
@@ -212,9 +232,10 @@ def _shape(play: Play) -> int:
 
 
 def _whisker(one: Estimate, x: Scale, y: float, shape: int, style: str, name: str) -> str:
-    says = f"{name}: {estimate_text(one)}, n = {one.n}"
-    bar = "" if one.n < 2 else line(x(one.low), y, x(one.high), y, f"whisker {style}")
-    return bar + mark(x(one.mean), y, shape, f"{style}{' single' if one.n < 2 else ''}", says)
+    known = isfinite(one.high)
+    says = f"{name}: {estimate_text(one) if known else number(one.mean)}, n = {one.n}"
+    bar = line(x(one.low), y, x(one.high), y, f"whisker {style}") if known else ""
+    return bar + mark(x(one.mean), y, shape, f"{style}{'' if known else ' single'}", says)
 
 
 def _x_axis(axis: Frame, name: str) -> str:

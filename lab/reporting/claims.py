@@ -4,10 +4,11 @@ It owns the doubts about the search, the model and the environment; `lab.verdict
 """
 
 from collections.abc import Iterator
+from math import isfinite
 
-from lab.reporting.story import Story
+from lab.reporting.story import Story, expected_of
 from lab.search.trouble_words import troubles_text
-from lab.stats.format import count, number, p_text
+from lab.stats.format import count, interval, mean, p_text
 from lab.verdict.words import Doubt, alike, claim, doubts, trouble_cautions
 
 
@@ -21,10 +22,11 @@ def verdict(story: Story) -> str:
 def _so_far(story: Story) -> str:
     if story.chosen is None:
         return "No verdict yet: no episode has ended."
-    name, played = story.chosen
+    one = expected_of(story.trials[0])
+    ends = f", {interval(one)}" if isfinite(one.high) else ""
     return (
-        f"No verdict yet. So far {name} leads the search, with a mean {story.measure} of"
-        f" {number(played.mean)}, n = {count(len(played.episodes), 'episode')}. The best of"
+        f"No verdict yet. So far {story.trials[0].name} leads the search, with an expected mean"
+        f" {story.measure} of {mean(one)}{ends}, n = {count(one.n, 'episode')}. The best of"
         f" {count(len(story.trials), 'candidate')} is overestimated: only the holdout can show a gain."
     )
 
@@ -66,8 +68,9 @@ def _of_the_search(story: Story) -> Iterator[Doubt]:
     once = sum(len(trial.evaluation.episodes) == 1 for trial in story.trials)
     if once:
         yield Doubt(
-            f"{once} of {count(len(story.trials), 'candidate')} played a single episode of the search: their"
-            f" {story.measure}s have no interval, but slices and Pareto front include them.",
+            f"{once} of {count(len(story.trials), 'candidate')} played a single episode of the search: what"
+            " is expected of them rests on candidates with similar settings, and slices and Pareto front"
+            " include them.",
             "Whether a second study, with another seed, finds the same effects.",
         )
 

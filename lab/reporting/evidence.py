@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from math import isfinite
 from statistics import fmean
 
 from lab.agent.candidate import Candidate
 from lab.agent.episode import Episode
-from lab.agent.evaluation import Evaluation, Trial
+from lab.agent.evaluation import Trial
 from lab.display.diff import settings_of, text_lines
-from lab.reporting.story import CONFIDENCE, PHASES, ModelCost, Story
+from lab.reporting.story import PHASES, ModelCost, Story, expected_of
 from lab.search.trouble_words import troubles_brief
 from lab.stats.format import (
     count,
@@ -81,7 +82,19 @@ def holdout_rows(story: Story) -> list[dict[str, str]]:
     compared = {one.trial.name: one for one in verdict.finalists}
     rows = []
     for name, evaluation in verdict.holdout.items():
-        row = {"name": name, **_figures(evaluation, verdict.confidence), "difference": "", "p": ""}
+        one = estimate(evaluation, verdict.confidence)
+        row = {
+            "name": name,
+            "template": evaluation.candidate.template.name,
+            "mean": mean(one),
+            "interval": interval(one) if one.n > 1 else "none",
+            "n": str(one.n),
+            "other": other_mean(evaluation),
+            "tokens": evaluation.tokens_text,
+            "unusable": troubles_brief(evaluation.troubles),
+            "difference": "",
+            "p": "",
+        }
         if beside := compared.get(name):
             row["difference"] = estimate_text(beside.difference, sign=True)
             row["p"] = p_text(beside.p_value).removeprefix("p = ")
@@ -89,35 +102,31 @@ def holdout_rows(story: Story) -> list[dict[str, str]]:
     return rows
 
 
-def _figures(evaluation: Evaluation, confidence: float) -> dict[str, str]:
-    """The cells that a candidate has in every table."""
-    one = estimate(evaluation, confidence)
-    return {
-        "template": evaluation.candidate.template.name,
-        "mean": mean(one),
-        "interval": interval(one) if one.n > 1 else "none",
-        "n": str(one.n),
-        "other": other_mean(evaluation),
-        "tokens": evaluation.tokens_text,
-        "unusable": troubles_brief(evaluation.troubles),
-    }
-
-
 def candidate_rows(story: Story) -> list[dict[str, str]]:
-    """All candidates of the search, best first."""
-    return [_candidate_row(trial, list(story.experiment.space.free)) for trial in story.trials]
+    """All candidates of the search, best first; without their settings."""
+    return [_candidate_row(trial) for trial in story.trials]
 
 
-def _candidate_row(trial: Trial, free: Sequence[str]) -> dict[str, str]:
-    settings = " ".join(
-        f"{name}={setting_text(trial.candidate.settings[name])}" for name in free if name != "template"
-    )
+def _candidate_row(trial: Trial) -> dict[str, str]:
+    played, one = trial.evaluation, expected_of(trial)
     return {
+        "place": str(trial.place),
         "name": trial.name,
-        **_figures(trial.evaluation, CONFIDENCE),
+        "expected": mean(one),
+        "interval": interval(one) if isfinite(one.high) else "none",
+        "mean": number(played.mean),
+        "n": str(len(played.episodes)),
+        "other": other_mean(played),
+        "tokens": played.tokens_text,
+        "unusable": troubles_brief(played.troubles),
         "race": f"dropped{f', {trial.cut} cut' if trial.cut else ''}" if trial.dropped else "in the race",
-        "settings": settings,
     }
+
+
+def setting_cells(story: Story) -> list[list[str]]:
+    """The free settings of each candidate, in the order of `candidate_rows` and of the space."""
+    free, tried = story.experiment.space.free, (trial.candidate.settings for trial in story.trials)
+    return [[setting_text(values[name]) for name in free] for values in tried]
 
 
 @dataclass(frozen=True)

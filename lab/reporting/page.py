@@ -1,18 +1,23 @@
-"""The page: a Story as one HTML file without scripts or external resources.
+"""The page: a Story as one HTML file without external resources.
 
 Every text in it is escaped, with control characters made visible, whatever its source; charts escape their
-own text.
+own text. The page is whole without scripts; its content security policy allows only the lab's, by its digest.
 """
 
+import base64
+import hashlib
 from functools import lru_cache
 from importlib.resources import files
 from itertools import zip_longest
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from lab.agent.task import OTHER
+from lab.display.diff import text_lines
 from lab.errors import plain
-from lab.reporting import charts, claims, evidence, parameters
-from lab.reporting.story import Story, tell
+from lab.reporting import charts, claims, details, evidence, parameters, summary
+from lab.reporting.story import Story, expected_of, tell
+from lab.reporting.svg import one_in
 from lab.search import trouble_words
 from lab.stats import format as words
 from lab.study.past_study import PastStudy
@@ -20,8 +25,8 @@ from lab.study.past_study import PastStudy
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-LONG = 400
-"""Length in characters from which a text is folded."""
+LONGEST = 2_000
+"""Maximum characters of a text in a candidate's episodes."""
 
 
 def report(past: PastStudy) -> str:
@@ -37,11 +42,17 @@ def render(story: Story) -> str:
         return Markup(svg)  # trusted: its text is escaped when drawn
 
     template = _environment().get_template("page.html")
-    chosen = story.chosen
+    chosen, script = story.chosen, _part("page.js")
     base = story.experiment.baseline
     return template.render(
         story=story,
-        style=drawn(_style()),
+        style=drawn(_part("page.css")),
+        script=drawn(script),
+        script_digest=_digest(script),
+        summary=summary.summary(story),
+        prompt=[(part, "\n".join(lines)) for part, lines in text_lines(chosen[1].candidate).items() if lines]
+        if chosen
+        else [],
         measure=story.measure,
         other=OTHER[story.measure],
         chosen=chosen[0] if chosen else None,
@@ -51,6 +62,11 @@ def render(story: Story) -> str:
         settings=evidence.settings(story),
         holdout=evidence.holdout_rows(story),
         candidates=evidence.candidate_rows(story),
+        cells=evidence.setting_cells(story),
+        free=list(story.experiment.space.free),
+        details=details.details(story),
+        modelled=any(isfinite(expected_of(trial).high) for trial in story.trials),
+        one_in=one_in,
         race=drawn(charts.race(story)),
         lanes=drawn(charts.lanes(story)),
         forest=drawn(charts.candidates(story)),
@@ -64,7 +80,8 @@ def render(story: Story) -> str:
         cost=evidence.cost_rows(story),
         models=evidence.model_rows(story),
         troubles=trouble_words.troubles_text(story.troubles),
-        long=LONG,
+        cut=_cut,
+        longest=LONGEST,
         number=words.number,
         zip_longest=zip_longest,
     )
@@ -89,5 +106,16 @@ def _environment() -> "Environment":
     )
 
 
-def _style() -> str:
-    return (files("lab.reporting") / "page.css").read_text(encoding="utf-8")
+def _part(name: str) -> str:
+    return (files("lab.reporting") / name).read_text(encoding="utf-8")
+
+
+def _digest(script: str) -> str:
+    """The source of a script in a content security policy."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def _cut(text: str) -> str:
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[:LONGEST]} [... {len(text) - LONGEST:,} more characters]"

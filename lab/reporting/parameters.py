@@ -5,7 +5,7 @@ from html import escape
 
 from lab.agent.evaluation import Trial
 from lab.experiment.space import Range
-from lab.reporting.story import Story
+from lab.reporting.story import Story, expected_of
 from lab.reporting.svg import (
     COLOURS,
     SHAPES,
@@ -18,6 +18,7 @@ from lab.reporting.svg import (
     label,
     line,
     mark,
+    sampled,
     scale,
 )
 from lab.stats.format import percent, setting_text
@@ -44,9 +45,12 @@ def importance(story: Story) -> str:
 
 def slices(story: Story) -> list[str]:
     """A chart for each parameter with more than one value, the most important first."""
-    tried = list(story.trials)
+    tried = sampled(story.trials)
+    settings = [trial.candidate.settings for trial in tried]
     names = [
-        name for name in _settings(tried) if len({trial.candidate.settings[name] for trial in tried}) > 1
+        name
+        for name in dict.fromkeys(name for one in settings for name in one)
+        if len({one[name] for one in settings}) > 1
     ]
     order = list(story.importance)
     names.sort(key=lambda name: order.index(name) if name in order else len(order))
@@ -63,10 +67,6 @@ def key(templates: Sequence[str]) -> str:
     return f'<ul class="legend">{"".join(entries)}</ul>'
 
 
-def _settings(tried: Sequence[Trial]) -> list[str]:
-    return list(dict.fromkeys(name for trial in tried for name in trial.candidate.settings))
-
-
 def _slice(name: str, tried: Sequence[Trial], story: Story) -> str:
     numeric = isinstance(story.experiment.space.free.get(name), Range)
     return _scatter(name, tried, story) if numeric else _strips(name, tried, story)
@@ -74,12 +74,12 @@ def _slice(name: str, tried: Sequence[Trial], story: Story) -> str:
 
 def _scatter(name: str, tried: Sequence[Trial], story: Story) -> str:
     values = [float(trial.candidate.settings[name]) for trial in tried]
-    means = [trial.evaluation.mean for trial in tried]
+    means = [expected_of(trial).mean for trial in tried]
     across, up = scale(values, LEFT, WIDTH - RIGHT), scale(means, HEIGHT - BOTTOM, TOP)
-    parts = [axes(Frame(WIDTH, HEIGHT, across, up), name, f"mean {story.measure}")]
+    parts = [axes(Frame(WIDTH, HEIGHT, across, up), name, f"expected {story.measure}")]
     for trial, value in zip(tried, values, strict=True):
-        parts.append(_point(trial, name, across(value), up(trial.evaluation.mean), story))
-    says = f"Mean {story.measure} in the search against {name}, a mark for each of {len(tried)} candidates."
+        parts.append(_point(trial, name, across(value), up(expected_of(trial).mean), story))
+    says = f"Expected {story.measure} against {name}, a mark for each of {len(tried)} candidates."
     return chart(f"slice-{escape(name)}", (WIDTH, HEIGHT), name, says, parts)
 
 
@@ -88,14 +88,14 @@ def _strips(name: str, tried: Sequence[Trial], story: Story) -> str:
     found = dict.fromkeys(trial.candidate.settings[name] for trial in tried)
     rows = {value: place for place, value in enumerate(found)}
     height = TOP + ROW * len(rows) + BOTTOM
-    across = scale([trial.evaluation.mean for trial in tried], 110, WIDTH - RIGHT)
+    across = scale([expected_of(trial).mean for trial in tried], 110, WIDTH - RIGHT)
     bottom = height - BOTTOM
     parts = [label(104, TOP - 12, name, anchor="end", style="name")]
     for tick in across.ticks:
         parts.append(line(across(tick), TOP, across(tick), bottom + 4, "grid"))
         parts.append(label(across(tick), bottom + 17, f"{tick:,.6g}", anchor="middle", style="tick"))
     parts.append(
-        label((110 + WIDTH) / 2, bottom + 34, f"mean {story.measure}", anchor="middle", style="name")
+        label((110 + WIDTH) / 2, bottom + 34, f"expected {story.measure}", anchor="middle", style="name")
     )
     for value, place in rows.items():
         parts.append(
@@ -104,8 +104,8 @@ def _strips(name: str, tried: Sequence[Trial], story: Story) -> str:
     for trial in tried:
         apart = (trial.number % 5 - 2) * 2.5  # or equal returns would hide each other
         y = TOP + ROW * rows[trial.candidate.settings[name]] + ROW / 2 + apart
-        parts.append(_point(trial, name, across(trial.evaluation.mean), y, story))
-    says = f"Mean {story.measure} in the search for each {name}, a mark for each of {len(tried)} candidates."
+        parts.append(_point(trial, name, across(expected_of(trial).mean), y, story))
+    says = f"Expected {story.measure} for each {name}, a mark for each of {len(tried)} candidates."
     return chart(f"slice-{escape(name)}", (WIDTH, height), name, says, parts)
 
 
@@ -114,7 +114,7 @@ def _point(trial: Trial, name: str, x: float, y: float, story: Story) -> str:
     place = story.templates.index(template)
     says = hint(
         f"{trial.name}, {template}, {name} {trial.candidate.settings[name]}",
-        (story.measure, trial.evaluation.mean),
+        (f"expected {story.measure}", expected_of(trial).mean),
         ("episodes", len(trial.evaluation.episodes)),
     )
     return mark(x, y, place % SHAPES, f"c{place % COLOURS}", says, 4.0)

@@ -7,8 +7,9 @@ charts and the page.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import inf
 
-from lab.agent.episode import Episode, FailedEpisode, Tally
+from lab.agent.episode import Ending, Episode, FailedEpisode, Tally
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.agent.task import Measure
 from lab.agent.troubles import Troubles
@@ -17,14 +18,16 @@ from lab.experiment.experiment import Experiment
 from lab.experiment.models import PricedModel
 from lab.llm.settings import ModelChoice
 from lab.reporting.importance import importance
+from lab.reporting.texts import endings_of, texts_of
 from lab.search.headroom import Headroom
-from lab.storage.record import CONFIRMATION, HOLDOUT, Record
+from lab.stats.intervals import Estimate
+from lab.storage.record import CONFIRMATION, HOLDOUT, EpisodeKey, Record
 from lab.study.past_study import PastStudy
 from lab.study.state import spent_elsewhere
 from lab.verdict.outcome import Outcome
 
 CONFIDENCE = 0.95
-"""Confidence level of a single candidate's interval in the search."""
+"""Confidence level of an interval of a step's reward."""
 
 PHASES = ("search", "confirmation", "holdout")
 
@@ -102,6 +105,8 @@ class Story:
         stopped: Error that stopped the study for good; empty if none did.
         models: Costs by model, if the space has several.
         extremes: Best and worst episode of each candidate in `shown`; one if it has only one.
+        endings: How each candidate's episodes ended, by its digest, in the order of seeds.
+        texts: The episodes of the best candidates, as far as there is room for them.
     """
 
     experiment: Experiment
@@ -120,6 +125,8 @@ class Story:
     stopped: str = ""
     models: tuple[ModelCost, ...] = ()
     extremes: Mapping[str, tuple[Episode, ...]] = field(default_factory=dict)
+    endings: Mapping[str, Mapping[int, Ending]] = field(default_factory=dict)
+    texts: Mapping[EpisodeKey, Episode] = field(default_factory=dict)
 
     @property
     def measure(self) -> Measure:
@@ -159,6 +166,13 @@ class Story:
         return list(dict.fromkeys(trial.candidate.template.name for trial in self.trials))
 
 
+def expected_of(trial: Trial) -> Estimate:
+    """The estimate that the search ranks a trial by; see `Trial.expected`."""
+    if trial.expected is not None:
+        return trial.expected
+    return Estimate(trial.evaluation.mean, -inf, inf, len(trial.evaluation.episodes))
+
+
 def tell(past: PastStudy) -> Story:
     """The story of a study."""
     record, experiment = past.record, past.experiment
@@ -185,8 +199,12 @@ def tell(past: PastStudy) -> Story:
         troubles=record.troubles,
         stopped=past.state.stopped.one_line if past.state.stopped else "",
         models=tuple(_models(past)),
+        endings=endings_of(record),
     )
-    return replace(story, extremes={name: _extremes(record, one) for name, one in story.shown.items()})
+    extremes = {name: _extremes(record, one) for name, one in story.shown.items()}
+    candidates = [*story.shown.values(), *(trial.evaluation for trial in story.trials)]
+    texts = texts_of(record, story.endings, [one.candidate.digest for one in candidates])
+    return replace(story, extremes=extremes, texts=texts)
 
 
 def _extremes(record: Record, evaluation: Evaluation) -> tuple[Episode, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, isfinite, log10
+from typing import TypeVar
 
 from lab.errors import plain
 from lab.stats.format import number
@@ -16,6 +17,11 @@ COLOURS = 8
 """Classes `c0` to `c7`."""
 
 SHAPES = 5
+
+MOST_MARKS = 500
+"""Number of marks above which a chart draws one in two, in three, and so on."""
+
+Item = TypeVar("Item")
 
 _MOST = 1e100
 """Maximum absolute value drawn, so that no difference overflows."""
@@ -70,6 +76,16 @@ class Frame:
     height: int
     x: Scale
     y: Scale
+
+
+def sampled(items: Sequence[Item]) -> Sequence[Item]:
+    """The items to draw a mark for, evenly spaced if there are too many."""
+    return items[:: one_in(len(items))]
+
+
+def one_in(amount: int) -> int:
+    """Of how many items one is drawn."""
+    return max(ceil(amount / MOST_MARKS), 1)
 
 
 def chart(name: str, size: tuple[int, int], title: str, says: str, parts: Iterable[str]) -> str:

@@ -1,29 +1,16 @@
 """Intervals and tests: the only place where an uncertainty is computed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import fsum, inf, sqrt
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
+from lab.stats.estimate import Estimate as Estimate
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its two-sided interval.
-
-    Attributes:
-        n: Number of values.
-    """
-
-    mean: float
-    low: float
-    high: float
-    n: int
 
 
 def t_interval(values: Sequence[float], confidence: float, comparisons: int = 1) -> Estimate:
