@@ -40,6 +40,7 @@ async def notebook():
 
 study = asyncio.run(notebook())
 assert lab.run_study("experiments/known.toml", quiet=True) == lab.load_study(study.name) == study
+assert lab.load_study("experiments/known.toml") == study
 frozen, frame, best = study.freeze("mine.toml"), study.to_pandas(), study.best
 episodes = study.episodes(best)
 assert lab.load_frozen("mine.toml") == frozen
