@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,7 +21,7 @@ from lab.experiment.experiment import load_experiment
 from lab.experiment.schema import ExperimentFile
 from tests.echo_server import ROOT
 from tests.fake_endpoint import Body, Reply, fake_endpoint
-from tests.project import TIMEOUT_S, Project
+from tests.project import Project
 from tests.test_commands import DOCUMENTED
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,28 +48,35 @@ ELSEWHERE = {
 }
 """Prefixes of commands that are not run here, with the reason."""
 
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"(?:`([\w/.]+)`:\n\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Block:
+    """A fenced text.
+
+    Attributes:
+        file: The path that introduces it, as in "`experiments/nim.py`:"; empty without one.
+    """
+
+    file: str
     language: str
     text: str
 
+    @property
+    def runs(self) -> list[str]:
+        """Its commands, one per line, without comments; in a transcript, those after a prompt; a snippet."""
+        if self.language == "python" and not self.file:
+            return [self.text]
+        lines = self.text.splitlines() if self.language in ("sh", "console") else []
+        if self.language == "console":
+            lines = [line[2:] for line in lines if line[:2] == "$ "]
+        found = (line.partition("  #")[0].strip() for line in lines)
+        return [line for line in found if line and not line.startswith("#")]
 
-def blocks(page: Path, *languages: str) -> list[Block]:
-    found = [Block(language, text) for language, text in FENCE.findall(page.read_text(encoding="utf-8"))]
-    return [block for block in found if block.language in languages]
 
-
-def commands(page: Path) -> list[str]:
-    """A page's commands, one per line, without comments; in a transcript, those after a prompt."""
-    lines = [line for block in blocks(page, "sh") for line in block.text.splitlines()]
-    shown = [
-        line[2:] for block in blocks(page, "console") for line in block.text.splitlines() if line[:2] == "$ "
-    ]
-    found = (line.partition("  #")[0].strip() for line in [*lines, *shown])
-    return [line.replace(".venv/bin/python", "python") for line in found if line and not line.startswith("#")]
+def blocks(page: Path) -> list[Block]:
+    return [Block(*found) for found in FENCE.findall(page.read_text(encoding="utf-8"))]
 
 
 def talks(body: Body) -> Reply:
@@ -91,25 +96,35 @@ def runs_elsewhere(command: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_its_commands_run(page: Path, tmp_path: Path) -> None:
+def test_its_commands_and_snippets_run(page: Path, tmp_path: Path) -> None:
+    """In the page's order, in one project; a text that is introduced by a path is that file."""
     elsewhere = DOCUMENTED if page.name == "commands.md" else []  # test_commands runs them, in order
-    here = [one for one in commands(page) if not runs_elsewhere(one) and one not in elsewhere]
+    here = [one for block in blocks(page) for one in block.runs]
     project = Project.make(tmp_path / "project", tracked=True)
+    for block in blocks(page):
+        if block.file:
+            project.write(block.file, block.text)
     in_small(project)
     with fake_endpoint(talks) as endpoint:
-        for command in here:
-            if command.startswith("export "):
-                assert shlex.split(command)[1].partition("=")[2]
+        settings = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake", "HF_TOKEN": "k"}
+        for one in here:
+            if runs_elsewhere(one) or one in elsewhere:
                 continue
-            done = project.run_line(command, API_BASE_URL=endpoint.url, MODEL_NAME="fake", HF_TOKEN="k")
-            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+            if one.startswith("export "):
+                assert shlex.split(one)[1].partition("=")[2]
+                continue
+            snippet = "\n" in one
+            done = project.run("-c", one, **settings) if snippet else project.run_line(one, **settings)
+            assert done.returncode == 0, f"{one}\n{done.stdout}{done.stderr}"
+            if "lab.init" in one:
+                in_small(project)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_its_toml_is_a_template_an_experiment_or_a_part_of_one(page: Path, tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project")
     echo = tomllib.loads((project.folder / "experiments/echo.toml").read_text())
-    parts = [tomllib.loads(block.text) for block in blocks(page, "toml")]
+    parts = [tomllib.loads(block.text) for block in blocks(page) if block.language == "toml"]
     for part in parts:
         if "turn" in part:
             for name in re.findall(r"prompts/templates/(\w+)\.toml|\"(letter)\"", page.read_text()):
@@ -122,15 +137,6 @@ def test_its_toml_is_a_template_an_experiment_or_a_part_of_one(page: Path, tmp_p
             if "model" in whole["baseline"]:
                 del whole["model"]
             load_experiment(project.write("experiments/part.toml", tomli_w.dumps(whole)))
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_its_python_runs(page: Path) -> None:
-    for block in blocks(page, "python"):
-        done = subprocess.run(
-            [sys.executable, "-c", block.text], cwd=ROOT, capture_output=True, timeout=TIMEOUT_S, check=False
-        )
-        assert done.returncode == 0, done.stderr.decode()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

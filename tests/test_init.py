@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from lab.experiment.draft import SCHEMA_FILE
+from lab.experiment.experiment import load_experiment
 from lab.experiment.json_schema import experiment_schema
 from lab.experiment.schema import ExperimentFile
 from tests.echo_server import ROOT, server
@@ -110,6 +111,15 @@ def test_an_experiment_is_written_for_any_kind_of_action_and_can_be_played(
     if kind == "text":
         assert "hint: be kind {always}" in played.stdout
         assert "What is said, such as {this}." in played.stdout
+
+
+def test_an_episode_of_one_step_has_no_settings_for_earlier_steps(project: Project) -> None:
+    made = project.run("-m", "lab.init", "experiments/hall.py:Hall", "--name", "mine", "--max-steps", "1")
+    assert made.returncode == 0, made.stderr
+    experiment = load_experiment(project.folder / "experiments/mine.toml")
+    assert set(experiment.space.free) == {"template", "temperature"}
+    texts = (project.folder / "prompts/templates/mine_goal.toml").read_text()
+    assert not {"{history}", "{reward}", "{max_steps}"} & set(re.findall(r"{\w+}", texts))
 
 
 def test_existing_files_are_not_overwritten(project: Project) -> None:

@@ -40,6 +40,7 @@ async def notebook():
 
 study = asyncio.run(notebook())
 assert lab.run_study("experiments/known.toml", quiet=True) == lab.load_study(study.name) == study
+assert lab.load_study("experiments/known.toml") == study
 frozen, frame, best = study.freeze("mine.toml"), study.to_pandas(), study.best
 episodes = study.episodes(best)
 assert lab.load_frozen("mine.toml") == frozen
@@ -168,9 +169,33 @@ asyncio.run(main())
     asked = [body["messages"] for body in ran.endpoint.requests[before:]]
     frozen = read_frozen(ran.project.folder / "mine.toml")
     assert asked[0] == frozen.messages("ready")
+    assert ran.endpoint.requests[before] == {
+        "model": frozen.model.name,
+        "messages": frozen.messages("ready"),
+        **frozen.parameters,
+    }
     second = lab.Step(1, by_the_request(ran.endpoint.requests[before]).text or "", "so it was", 3.0, False)
     assert asked[1] == frozen.messages("ready", [second])
     assert "Last reward: 3.00" in asked[1][-1]["content"] or "reward 3.00" in asked[1][-1]["content"]
+
+
+def test_a_gain_on_the_holdout_overrules_a_warm_up_test_that_saw_none(ran: Ran) -> None:
+    """The study has a winner; its result with such a warm-up test gives no advice to widen the space."""
+    program = """
+from dataclasses import replace
+from pathlib import Path
+
+from lab.search.headroom import headroom
+from lab.study.past_study import Which, reading
+from lab.verdict.summary import summary
+
+with reading(Which(Path("experiments/known.toml"))) as past:
+    blind = replace(past.outcome, headroom=headroom([1.0, 3.0, 2.0], [2.0, 1.0, 3.0]))
+    kept = replace(blind, verdict=replace(blind.verdict, winner=None))
+    print(*("Warm-up test" in summary(one, None, None) for one in (blind, kept)))
+"""
+    done = run(ran.project, ran.endpoint, program)
+    assert done.stdout == "False True\n", done.stderr
 
 
 def test_an_experiment_is_made_of_plain_objects(tmp_path: Path) -> None:

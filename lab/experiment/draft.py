@@ -28,6 +28,16 @@ _ASK: Mapping[Kind, str] = {
     "hook": "Your reply is one JSON object, and nothing else.",
 }
 
+_GOAL = (
+    "Every step earns a reward, and you want the highest total. Look at what earlier steps earned, and do"
+    " more of what paid."
+)
+
+_EARLIER = """history = [0, 2, 4]
+layout = ["text", "turns"]
+show_rewards = [true, false]
+"""
+
 _HOOKS = '''"""How a model's answer becomes an action, which the environment does not publish."""
 
 import json
@@ -71,10 +81,7 @@ class Draft:
     @property
     def files(self) -> dict[str, str]:
         """Texts by path, relative to the project's folder."""
-        goal = (
-            "Every step earns a reward, and you want the highest total. Look at what earlier steps earned,"
-            " and do more of what paid."
-        )
+        goal = _GOAL if self.max_steps > 1 else "Your reply earns a reward, and you want the highest."
         template = "prompts/templates/{}.toml".format
         texts = {
             f"experiments/{self.name}.toml": self._experiment(),
@@ -84,23 +91,18 @@ class Draft:
         return {**texts, self.hooks: _HOOKS} if self.kind == "hook" else texts
 
     def _template(self, about: str, goal: str) -> str:
-        steps, described = "You act in it, for up to {max_steps} steps.", _literal(self.described)
-        parts = [_literal(self.about), steps, goal, described, _ASK[self.kind]]
+        steps = ["An episode has up to {max_steps} steps."] if self.max_steps > 1 else []
+        parts = [_literal(self.about), *steps, goal, _literal(self.described), _ASK[self.kind]]
         system = "\n\n".join(filter(None, parts))
         fields = [f"{name.rpartition('.')[2]}: {{observation.{name}}}" for name in self.shown]
-        parts = [
-            "{observation}",
-            *fields,
-            "Last reward: {reward}",
-            "Earlier steps:\n{history}",
-            "Your reply:",
-        ]
-        turn = "\n\n".join(parts)
+        earlier = ["Last reward: {reward}", "Earlier steps:\n{history}"] if self.max_steps > 1 else []
+        turn = "\n\n".join(["{observation}", *fields, *earlier, "Your reply:"])
         return f"about = {_quoted(about)}\n\nsystem = {_block(system)}\n\nturn = {_block(turn)}\n"
 
     def _experiment(self) -> str:
         key, value = self.place
         tokens, steps = _MAX_TOKENS[self.kind], self.max_steps
+        history, earlier = (2, _EARLIER) if steps > 1 else (0, "")  # one step has none before it
         hooks = f'hooks = "{self.name}_hooks.py"' if self.kind == "hook" else '# hooks = "hooks.py"'
         return f"""#:schema ./{SCHEMA_FILE}
 # Every key: docs/experiment.md. A line that begins with # shows a key that is not set.
@@ -144,15 +146,12 @@ name = "SmolLM2-135M-Instruct"
 template = {_quoted(self.name)}
 temperature = 0.7
 max_tokens = {tokens}
-history = 2
+history = {history}
 
 [space]               # a value is fixed, a list is a choice, {{ low, high }} is a range
 template = [{_quoted(self.name)}, {_quoted(f"{self.name}_goal")}]
 temperature = {{ low = 0.0, high = 1.0 }}
-history = [0, 2, 4]
-layout = ["text", "turns"]
-show_rewards = [true, false]
-
+{earlier}
 [budget]              # of the whole study: calls, tokens, dollars; and the minutes of its search
 calls = {200 * steps}
 

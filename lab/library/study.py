@@ -129,17 +129,19 @@ class Study:
         return f"<p><b>{_html(self.name)}</b>: {_html(self.claim)}</p>{table}"
 
 
-def load_study(name: str, *, storage: str = "") -> Study:
-    """Read a study from its record, finished or not, without a call; `lab studies` lists the names.
+def load_study(name: Path | str, *, storage: str = "") -> Study:
+    """Read a study from its record, finished or not, without a call.
 
     Args:
+        name: A study's name, as `lab studies` lists it; or an experiment file's path, for its last study.
         storage: Address of the storage, such as `postgresql://...`; by default that of `LAB_STORAGE`, or the
             file `.lab/calls.db`.
 
     Raises:
         ConfigError: There is no such study, or it was written by another version of the lab.
     """
-    with reading(Which(Path(), name, storage)) as past:
+    of_file = Path(name).suffix == ".toml"
+    with reading(Which(Path(name), "" if of_file else str(name), storage)) as past:
         return Study(past, past.record.name)
 
 

@@ -21,6 +21,7 @@ from lab.environments.observation import Fields
 from lab.errors import ConfigError, FrozenPromptError, place, unknown_key
 from lab.files import line_of, read_bounded, toml_line
 from lab.llm.dialect import Dialect
+from lab.llm.request import Request
 from lab.llm.settings import ModelChoice, check_headers
 
 FORMAT = 3
@@ -176,6 +177,12 @@ class FrozenPrompt:
         """
         start = Start(observation, fields or {}, schema)
         return [asdict(message) for message in chat(self.candidate, self.task, start, steps)]
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """The request's other parameters, such as the temperature, in the form that its endpoint takes."""
+        body = Request((), self.candidate.sampling).body(self.model.choice.dialect)
+        return {name: value for name, value in body.items() if name != "messages"}
 
     def as_table(self) -> dict[str, Any]:
         """The file's content, provenance last."""

@@ -87,8 +87,9 @@ def untracked_lines(untracked: Sequence[str] | None, experiment: Path) -> list[s
 
 
 def _search_lines(outcome: Outcome) -> list[str]:
-    """What the search showed against there being anything to gain."""
-    lines = [str(outcome.headroom)] if outcome.headroom and not outcome.headroom.found else []
+    """What the search showed against there being anything to gain; a gain on the holdout refutes it."""
+    refuted = outcome.verdict.winner is not None
+    lines = [str(outcome.headroom)] if outcome.headroom and not (outcome.headroom.found or refuted) else []
     if outcome.alike is not None:
         check = "Check the environment's rewards, and whether an episode is long enough to earn any."
         lines.append(f"{alike(outcome.alike)} {check}")
