@@ -285,6 +285,34 @@ def test_every_call_goes_to_its_model_at_its_price(tuned: Tuned) -> None:
     )
     assert result["cost"]["dollars"] == pytest.approx(of_small + of_large, abs=1e-4)
     assert (len(tuned.small.requests), len(tuned.large.requests)) == tuned.requests, "it repeats no call"
+    by_model = {one["name"]: one for one in result["cost"]["models"]}
+    for name, calls, dollars in zip(("small", "large"), tuned.requests, (of_small, of_large), strict=True):
+        one = by_model[name]
+        assert (one["calls"], one["prompt_tokens"], one["completion_tokens"]) == (
+            calls,
+            calls * 10,
+            calls * 5,
+        )
+        assert one["dollars"] == pytest.approx(dollars, abs=1e-4)
+    assert by_model["large"]["dollars_per_episode"] == pytest.approx(0.006)
+    assert sum(one["episodes"] for one in by_model.values()) == result["cost"]["episodes"]
+
+
+def test_the_verdicts_share_of_the_dollars_is_reserved_at_the_prices_of_its_models(tmp_path: Path) -> None:
+    """A call of the baseline costs ten times one of the search: at the average, its holdout had no room."""
+    project = Project.make(tmp_path / "project", tracked=True)
+    with fake_endpoint(small_can) as small, fake_endpoint(large_can) as large:
+        text = of_models(small, large).replace('["small", "large"]', '"small"')
+        text = text.replace("calls = 400", "dollars = 0.11")
+        project.write("experiments/models.toml", f"{text}\n[tracking]\ntraces = 0\n")
+        done = project.run(*TUNE, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["verdict"]["limit"] is None
+    assert result["verdict"]["pairs"] == result["verdict"]["planned_pairs"] == 8
+    assert [one["episodes"] for one in result["confirmed"]] == [4, 4, 4]
+    assert 0.075 < result["cost"]["dollars"] <= 0.11
+    assert 32 < len(large.requests) <= 48  # 32 of them in the holdout
 
 
 def test_the_report_has_the_costs_by_model(tuned: Tuned) -> None:
@@ -353,6 +381,49 @@ def test_each_model_has_its_dialect(tmp_path: Path) -> None:
     frozen = read_frozen(project.folder / "prompts/best.toml")
     assert (frozen.candidate.model, frozen.model.dialect) == ("small", {"system": "user"})
     assert again.stdout == done.stdout
+
+
+REFUSALS = {
+    "the key": (
+        Reply(status=401, message="no such key"),
+        "FAIL  key          small: The endpoint refused the key. {url}: no such key;"
+        " try: set SMALL_API_KEY to a key for this endpoint\n",
+    ),
+    "the model": (
+        Reply(status=404, message="no such model"),
+        "FAIL  model        small: The endpoint does not have 'org/small-1b'. {url}: no such model;"
+        " try: set models.small.name to one of: big, small\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("refusal", "told"), REFUSALS.values(), ids=REFUSALS)
+def test_the_doctor_checks_each_model_with_the_calls_of_a_study(
+    project: Project, endpoints: tuple[FakeEndpoint, FakeEndpoint], refusal: Reply, told: str
+) -> None:
+    def no_system(body: Body) -> Reply:
+        is_system = body["messages"][0]["role"] == "system"
+        return Reply(status=400, message="System role not supported") if is_system else Reply("x" * 99)
+
+    small, large = endpoints
+    small.script, large.script = lambda _: refusal, no_system
+    project.write("experiments/models.toml", of_models(small, large))
+    done = project.run("-m", "lab.doctor", "experiments/models.toml")
+    assert done.returncode == 3, done.stdout
+    assert told.format(url=small.url) in done.stdout
+    assert re.search(r"^ok    model +large: org/large-70b answers in ", done.stdout, re.MULTILINE)
+    assert re.search(r"^ok    steps +large: step 1: 'x+ ", done.stdout, re.MULTILINE)
+    assert re.search(r"^ok    dialect +large: system text in the first user message$", done.stdout, re.M)
+    assert re.search(r"^-     steps +small: skipped$", done.stdout, re.MULTILINE)
+    assert done.stdout.endswith("\n1 check failed.\n")
+    sent = {body["temperature"] for body in large.requests}
+    assert {0.5, 1.0} <= sent, "both ends of the range"
+    assert len(small.requests) <= 2
+    small.script = small_truth
+    well = project.run("-m", "lab.doctor", "experiments/models.toml")
+    assert well.returncode == 0, well.stdout
+    assert re.search(r"^ok    dialect +small: as OpenAI's$", well.stdout, re.MULTILINE)
+    assert well.stdout.endswith("\nAll checks passed.\n")
 
 
 def test_the_model_is_part_of_a_candidate_only_where_it_is_named() -> None:
