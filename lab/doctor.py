@@ -166,9 +166,10 @@ async def _models(experiment: "Loaded") -> AsyncIterator[Finding]:
             yield finding
     async for finding in _environment(experiment, models):
         yield finding
+    left_out = [name for name in experiment.space.free if all(model.lacks(name) for model in models)]
     for model in models:
         if model.answers:
-            yield model.dialect()
+            yield model.dialect(left_out)
 
 
 async def _environment(experiment: "Loaded", models: "Sequence[ModelCheck]") -> AsyncIterator[Finding]:

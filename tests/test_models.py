@@ -364,13 +364,15 @@ def test_each_candidate_is_compared_and_played_on_its_own_model(tuned: Tuned) ->
 
 
 def test_each_model_has_its_dialect(tmp_path: Path) -> None:
-    def no_system(body: Body) -> Reply:
+    def picky(body: Body) -> Reply:
         if body["messages"][0]["role"] == "system":
             return Reply(status=400, message="System role not supported")
+        if "temperature" in body:
+            return Reply(status=400, message="Unsupported parameter: temperature")
         return Reply("x" * (200 if "storyteller" in str(body["messages"]) else 60))
 
     project = Project.make(tmp_path / "project", tracked=True)
-    with fake_endpoint(no_system) as small, fake_endpoint(large_can) as large:
+    with fake_endpoint(picky) as small, fake_endpoint(large_can) as large:
         text = of_models(small, large).replace("calls = 400", "calls = 200")
         project.write("experiments/models.toml", text + "\n[tracking]\ntraces = 0\n")
         done = project.run(*TUNE)
@@ -378,8 +380,11 @@ def test_each_model_has_its_dialect(tmp_path: Path) -> None:
         again = project.run(*TUNE)
     assert "small: Requests are adapted to the endpoint" in done.stderr
     assert {body["messages"][0]["role"] for body in large.requests} == {"system"}
+    assert len({body["temperature"] for body in large.requests}) > 2
+    assert "Searched is" not in done.stderr, "the other endpoint has a temperature"
     frozen = read_frozen(project.folder / "prompts/best.toml")
-    assert (frozen.candidate.model, frozen.model.dialect) == ("small", {"system": "user"})
+    learnt = {"system": "user", "omit": ["temperature"]}
+    assert (frozen.candidate.model, frozen.model.dialect) == ("small", learnt)
     assert again.stdout == done.stdout
 
 
@@ -397,14 +402,15 @@ REFUSALS = {
 }
 
 
+def no_system(body: Body) -> Reply:
+    is_system = body["messages"][0]["role"] == "system"
+    return Reply(status=400, message="System role not supported") if is_system else Reply("x" * 99)
+
+
 @pytest.mark.parametrize(("refusal", "told"), REFUSALS.values(), ids=REFUSALS)
 def test_the_doctor_checks_each_model_with_the_calls_of_a_study(
     project: Project, endpoints: tuple[FakeEndpoint, FakeEndpoint], refusal: Reply, told: str
 ) -> None:
-    def no_system(body: Body) -> Reply:
-        is_system = body["messages"][0]["role"] == "system"
-        return Reply(status=400, message="System role not supported") if is_system else Reply("x" * 99)
-
     small, large = endpoints
     small.script, large.script = lambda _: refusal, no_system
     project.write("experiments/models.toml", of_models(small, large))
@@ -416,14 +422,31 @@ def test_the_doctor_checks_each_model_with_the_calls_of_a_study(
     assert re.search(r"^ok    dialect +large: system text in the first user message$", done.stdout, re.M)
     assert re.search(r"^-     steps +small: skipped$", done.stdout, re.MULTILINE)
     assert done.stdout.endswith("\n1 check failed.\n")
-    sent = {body["temperature"] for body in large.requests}
-    assert {0.5, 1.0} <= sent, "both ends of the range"
+    assert {0.5, 1.0} <= {body["temperature"] for body in large.requests}, "both ends of the range"
     assert len(small.requests) <= 2
-    small.script = small_truth
-    well = project.run("-m", "lab.doctor", "experiments/models.toml")
-    assert well.returncode == 0, well.stdout
-    assert re.search(r"^ok    dialect +small: as OpenAI's$", well.stdout, re.MULTILINE)
-    assert well.stdout.endswith("\nAll checks passed.\n")
+
+
+def test_the_doctor_says_what_is_left_out_of_the_space_because_no_model_has_it(
+    project: Project, endpoints: tuple[FakeEndpoint, FakeEndpoint]
+) -> None:
+    def picky(body: Body) -> Reply:
+        refused = "temperature" in body
+        return Reply(status=400, message="Unsupported parameter: temperature") if refused else Reply("x" * 99)
+
+    small, large = endpoints
+    large.script = picky
+    project.write("experiments/models.toml", of_models(small, large))
+    one = project.run("-m", "lab.doctor", "experiments/models.toml")
+    small.script = picky
+    both = project.run("-m", "lab.doctor", "experiments/models.toml")
+    assert one.returncode == both.returncode == 0, one.stdout + both.stdout
+    assert one.stdout.endswith("\nAll checks passed.\n")
+    dialects = [re.findall(r"^ok    dialect +(.*)$", done.stdout, re.MULTILINE) for done in (one, both)]
+    lacking = "without temperature; the study leaves temperature out of [space]"
+    assert dialects == [
+        ["large: without temperature", "small: as OpenAI's"],
+        [f"large: {lacking}", f"small: {lacking}"],
+    ]
 
 
 def test_the_model_is_part_of_a_candidate_only_where_it_is_named() -> None:

@@ -46,12 +46,17 @@ class ModelCheck:
             return Finding("steps", "", error, of=self._of)
         return Finding("steps", described(self.steps), of=self._of)
 
-    def dialect(self) -> Finding:
+    def dialect(self, left_out: Sequence[str]) -> Finding:
         """What requests may hold, and what the study leaves out of its space for that."""
-        dialect, space = self._model.choice.dialect, self._experiment.space
-        free = [name for name in dialect.omit if name in space.free]
-        left_out = f"; the study leaves {', '.join(free)} out of [space]" if free else ""
-        return Finding("dialect", f"{dialect}{left_out}", of=self._of)
+        dialect = self._model.choice.dialect
+        out = [name for name in dialect.omit if name in left_out]
+        more = f"; the study leaves {', '.join(out)} out of [space]" if out else ""
+        return Finding("dialect", f"{dialect}{more}", of=self._of)
+
+    def lacks(self, name: str) -> bool:
+        """Whether its endpoint does not accept a setting, or no candidate of the study plays on it."""
+        usual = self._experiment.baseline.model
+        return self._of not in (usual, *self._experiment.others) or name in self._model.choice.dialect.omit
 
     async def _calls(self) -> list[Finding]:
         try:
