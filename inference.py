@@ -91,6 +91,7 @@ class Submission:
         self._last_s = last_s = STARTED + (self._tried(deadline_s) or CLOSING_S)
         task = frozen.task if frozen else None
         self._turns, self._unknown = turns, _ = turns_of(task, os.environ.get("TEST_TASK", ""))
+        self._dialect = model.dialect.as_table() if model else {}
         self._child: Child | None = None
         self._spare = list[Child]()
         if frozen and model and stdout is not None and self._error is None:
@@ -136,7 +137,7 @@ class Submission:
             self._note()
         if self._child is None and self._spare and not self._stopping:
             self._child = self._spare.pop(0)
-            self._child.start(number)
+            self._child.start({"turn": number, "dialect": self._dialect})
         elif self._child is None and not self._stopping and self._error is None:
             self.say(f"{turn.name} is not played: {CHILDREN} processes were taken down before.")
         if self._child is not None:
@@ -174,6 +175,9 @@ class Submission:
 
     def _hear(self, message: Message) -> bool:
         """Print a step of the child; returns whether the episode is over."""
+        if "dialect" in message:
+            self._dialect = message["dialect"]
+            return False
         if "exit_code" in message:
             self._exit_code, self._goes_on, self._heard = message["exit_code"], message["goes_on"], True
             return True

@@ -15,8 +15,9 @@ from lab.agent.candidate import Candidate
 from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
 from lab.environments.environment import Environment
 from lab.errors import BudgetError, CallError, LabError
-from lab.experiment.budget import FREE, Budget, Metered, Spending
+from lab.experiment.budget import FREE, Budget, Spending
 from lab.experiment.experiment import Experiment
+from lab.experiment.metered import Metered
 from lab.llm.client import Message, Model
 from lab.llm.sampling import SamplingParams
 from lab.search.player import Played, Player

@@ -24,7 +24,8 @@ from lab.agent.candidate import Candidate
 from lab.agent.task import Task
 from lab.agent.template import PromptTemplate
 from lab.environments.environment import open_environment
-from lab.experiment.budget import FREE, Metered, Spending
+from lab.experiment.budget import FREE, Spending
+from lab.experiment.metered import Metered
 from lab.llm.client import Endpoint, EndpointConfig
 from lab.llm.throttle import Patience
 from lab.search.player import Player

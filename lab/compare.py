@@ -121,7 +121,8 @@ async def _compare(asked: Asked, models: Sequence[str], episodes: int | None, en
 
 
 async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[Evaluation, Evaluation]":
-    from lab.experiment.budget import Metered, Spending
+    from lab.experiment.budget import Spending
+    from lab.experiment.metered import Metered
     from lab.search.player import Player
     from lab.storage.record import COMPARISON
 

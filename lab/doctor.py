@@ -1,6 +1,6 @@
 """The command `python -m lab.doctor`: checks what a study needs, one line each, with what to do.
 
-It uses the same code as a study and changes nothing: it calls the model with each free sampling setting at
+It uses the same code as a study and changes nothing: it calls each model with each free sampling setting at
 both ends, resets the environment, and plays two steps with the baseline's prompt.
 """
 
@@ -8,23 +8,21 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.cli.command import Debug, EndpointUrl, Experiment, command_line, manners
-from lab.errors import ConfigError, LabError, MistakesError, NoKeyError, OutageError, UnreachableError, plain
+from lab.cli.finding import Finding, looked
+from lab.errors import ConfigError, LabError, plain
 from lab.submission.frozen import BEST, read_frozen
 from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
     from lab.agent.episode import Start
     from lab.agent.step import Step
+    from lab.cli.model_check import ModelCheck
     from lab.experiment.experiment import Experiment as Loaded
-    from lab.llm.dialect import Dialect
-    from lab.llm.settings import ModelChoice
-    from lab.study.rehearsal import OnDialect
 
 app = command_line()
 
@@ -40,45 +38,16 @@ DATABASE = Path("mlflow.db")
 PINS = Path(__file__).resolve().parents[1] / "constraints.txt"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check, printed as one line.
-
-    Attributes:
-        wrong: Error of a failed check, or None.
-        looked: False if the check was skipped because an earlier one failed.
-        warned: Whether it is a warning.
-        shown: A text below the line.
-    """
-
-    about: str
-    said: str
-    wrong: LabError | None = None
-    looked: bool = True
-    warned: bool = False
-    shown: str = ""
-
-    def __str__(self) -> str:
-        if self.wrong is None:
-            mark = "warn" if self.warned else "ok" if self.looked else "-"
-            shown = "".join(f"\n      {line}" for line in self.shown.splitlines())
-            return f"{mark:<4}  {self.about:<12} {self.said}{shown}"
-        if isinstance(self.wrong, MistakesError):
-            return f"FAIL  {self.about:<12} {self.wrong}"
-        text = self.wrong.one_line.replace(".: ", ". ", 1)
-        do = f"; try: {self.wrong.do}" if self.wrong.do else ""
-        return f"FAIL  {self.about:<12} {text}{do}"
-
-
 @app.command()
 def doctor(
     experiment: Experiment = Path("experiments/echo.toml"), endpoint: EndpointUrl = "", debug: Debug = False
 ) -> None:
     """Check what a study needs, one line each: what is ok, what failed, and what to do.
 
-    Calls a hosted model with each sampling setting that [space] frees at both ends, opens and resets the
+    Calls each hosted model with each sampling setting that [space] frees at both ends, opens and resets the
     environment, and plays two steps with the baseline's prompt; the embedded model is started for them. Says
-    what requests may hold, as far as the endpoint refused anything. Shows the baseline's prompt as it is
+    what requests may hold, as far as an endpoint refused anything. Checks of [models.NAME] start with its
+    name. Shows the baseline's prompt as it is
     sent, and warns of templates with an empty message. No key is ever printed.
     Exit code: 0 if all checks pass, else that of the first failed one: 2 configuration, 3 endpoint or key,
     4 environment, 1 anything else.
@@ -103,7 +72,7 @@ def _failed(checks: int) -> str:
 
 async def _examine(path: Path, endpoint: str) -> list[LabError]:
     """Print each finding as it is made, and return the errors of failed checks."""
-    from lab.llm.settings import choose_model, read_surroundings
+    from lab.llm.settings import read_surroundings
 
     read_surroundings(Path.cwd(), endpoint)
     wrong: list[LabError] = []
@@ -113,38 +82,20 @@ async def _examine(path: Path, endpoint: str) -> list[LabError]:
         if finding.wrong:
             wrong.append(finding.wrong)
 
-    tell(_looked("Python", _python))
-    tell(_looked("packages", _packages))
+    tell(looked("Python", _python))
+    tell(looked("packages", _packages))
     loaded: list[Loaded] = []
-    tell(_looked("experiment", lambda: _experiment(path, loaded)))
-    tell(_looked("frozen", _frozen))
+    tell(looked("experiment", lambda: _experiment(path, loaded)))
+    tell(looked("frozen", _frozen))
     if loaded:
-        learnt: list[tuple[Dialect, str]] = []
-        asked = await _model(loaded[0], lambda *change: learnt.append(change))
-        for finding in asked:
+        async for finding in _models(loaded[0]):
             tell(finding)
-        if not any(found.wrong for found in asked):
-            model = choose_model(loaded[0].model)
-            model = replace(model, dialect=learnt[-1][0]) if learnt else model
-            async for finding in _environment(loaded[0], model, lambda *change: learnt.append(change)):
-                tell(finding)
-            tell(Finding("dialect", _dialect(loaded[0], learnt[-1][0] if learnt else model.dialect)))
-        else:
-            async for finding in _environment(loaded[0], None, lambda *_: None):
-                tell(finding)
     else:
         for about in ("endpoint", "key", "model", "environment", "steps", "prompts"):
             tell(Finding(about, "skipped: needs a valid experiment file", looked=False))
-    tell(_looked("MLflow store", lambda: _mlflow(path.stem)))
-    tell(_looked("disk", _disk))
+    tell(looked("MLflow store", lambda: _mlflow(path.stem)))
+    tell(looked("disk", _disk))
     return wrong
-
-
-def _looked(about: str, look: Callable[[], str]) -> Finding:
-    try:
-        return Finding(about, look())
-    except LabError as error:
-        return Finding(about, "", error)
 
 
 def _python() -> str:
@@ -205,67 +156,27 @@ def _frozen() -> str:
     return f"{BEST}: template {frozen.candidate.template.name}, of {frozen.provenance.study}"
 
 
-async def _model(experiment: "Loaded", on_dialect: "OnDialect") -> list[Finding]:
-    """Check endpoint, key and model with the calls of `lab.study.rehearsal.try_ends`."""
-    from lab.llm.settings import choose_model, hosted_endpoint
-    from lab.study.rehearsal import try_ends
+async def _models(experiment: "Loaded") -> AsyncIterator[Finding]:
+    """Check every model, and the environment with each."""
+    from lab.cli.model_check import checks_of
 
-    try:
-        model = choose_model(experiment.model)
-    except ConfigError as error:
-        wrong = "model" if error.where == "MODEL_NAME" else "endpoint"
-        return [
-            Finding(name, "", error) if name == wrong else Finding(name, "skipped", looked=False)
-            for name in ("endpoint", "key", "model")
-        ]
-    if model.embedded:
-        return _embedded(model)
-    endpoint = Finding("endpoint", model.shown)
-    unasked = Finding("model", f"{model.name}, skipped", looked=False)
-    present = False
-    try:
-        present = hosted_endpoint(model).api_key != "none"
-        key = Finding("key", "present" if present else "none, and not needed on this machine")
-        taken_s = await try_ends(experiment, model, on_dialect)
-        return [endpoint, key, Finding("model", f"{model.name} answers in {taken_s:.1f} s")]
-    except NoKeyError as error:
-        return [endpoint, Finding("key", "", error), unasked]
-    except (UnreachableError, OutageError) as error:
-        untried = Finding("key", f"{key.said}, not tested" if present else key.said, looked=False)
-        return [Finding("endpoint", "", error), untried, unasked]
-    except LabError as error:
-        return [endpoint, key, Finding("model", "", error)]
+    models = list(checks_of(experiment))
+    for model in models:
+        for finding in await model.calls():
+            yield finding
+    async for finding in _environment(experiment, models):
+        yield finding
+    left_out = [name for name in experiment.space.free if all(model.lacks(name) for model in models)]
+    for model in models:
+        if model.answers:
+            yield model.dialect(left_out)
 
 
-def _embedded(model: "ModelChoice") -> list[Finding]:
-    from lab.local_model.weights import check_runtime, find_weights
-
-    def installed() -> str:
-        check_runtime()
-        return f"{model.name}, weights in {find_weights()}"
-
-    return [
-        Finding("endpoint", "embedded, started by each command"),
-        Finding("key", "not needed"),
-        _looked("model", installed),
-    ]
-
-
-def _dialect(experiment: "Loaded", dialect: "Dialect") -> str:
-    """What requests may hold, and what the study leaves out of its space for that."""
-    free = [name for name in dialect.omit if name in experiment.space.free]
-    return f"{dialect}; the study leaves {', '.join(free)} out of [space]" if free else str(dialect)
-
-
-async def _environment(
-    experiment: "Loaded", model: "ModelChoice | None", on_dialect: "OnDialect"
-) -> AsyncIterator[Finding]:
-    """Check the environment, and play two steps in it if there is a model."""
+async def _environment(experiment: "Loaded", models: "Sequence[ModelCheck]") -> AsyncIterator[Finding]:
+    """Check the environment, and play two steps in it with each model."""
     from lab.agent.episode import Start
-    from lab.agent.step import Step
     from lab.environments.config import choose_environment
     from lab.environments.environment import open_environment
-    from lab.study.rehearsal import described, rehearse
 
     about = "environment"
     try:
@@ -276,15 +187,12 @@ async def _environment(
             environment.session() as session,
         ):
             seen = await session.reset(seed, setup.reset)
-            start, steps = Start(seen.text, seen.fields, session.form.asked), list[Step]()
+            start = Start(seen.text, seen.fields, session.form.asked)
             yield Finding(about, f"{where.shown}: opened and reset")
-            try:
-                steps += await rehearse(experiment, model, session, on_dialect) if model else ()
-                yield Finding("steps", described(steps) if model else "skipped", looked=model is not None)
-            except LabError as error:
-                yield Finding("steps", "", error)
+            for model in models:
+                yield await model.play(session)
             about = "prompts"
-            for finding in _prompts(experiment, start, steps):
+            for finding in _prompts(experiment, start, models[0].steps):
                 yield finding
     except LabError as error:
         yield Finding(about, "", error)

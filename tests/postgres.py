@@ -39,6 +39,17 @@ def postgres() -> Iterator[Postgres]:
             server.cleanup()
 
 
+def change(address: str, *statements: str) -> None:
+    """Execute and commit statements."""
+    engine = sql.create_engine(sql.make_url(address).set(drivername="postgresql+psycopg"))
+    try:
+        with engine.begin() as connection:
+            for statement in statements:
+                connection.execute(sql.text(statement))
+    finally:
+        engine.dispose()
+
+
 def rows(address: str, query: str) -> list[tuple[object, ...]]:
     """The rows of a query."""
     engine = sql.create_engine(sql.make_url(address).set(drivername="postgresql+psycopg"))

@@ -16,7 +16,8 @@ import pytest
 
 from lab.environments.action import ActionError, ActionForm
 from lab.errors import BudgetError, CallError, LabError, RequestError
-from lab.experiment.budget import FREE, Budget, Metered, Prices, Spending
+from lab.experiment.budget import FREE, Budget, Prices, Spending
+from lab.experiment.metered import Metered
 from lab.llm.client import Completion, Endpoint, EndpointConfig, Message
 from lab.llm.response import MOST_TOKENS, read_answer
 from lab.llm.sampling import SamplingParams

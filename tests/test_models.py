@@ -285,6 +285,34 @@ def test_every_call_goes_to_its_model_at_its_price(tuned: Tuned) -> None:
     )
     assert result["cost"]["dollars"] == pytest.approx(of_small + of_large, abs=1e-4)
     assert (len(tuned.small.requests), len(tuned.large.requests)) == tuned.requests, "it repeats no call"
+    by_model = {one["name"]: one for one in result["cost"]["models"]}
+    for name, calls, dollars in zip(("small", "large"), tuned.requests, (of_small, of_large), strict=True):
+        one = by_model[name]
+        assert (one["calls"], one["prompt_tokens"], one["completion_tokens"]) == (
+            calls,
+            calls * 10,
+            calls * 5,
+        )
+        assert one["dollars"] == pytest.approx(dollars, abs=1e-4)
+    assert by_model["large"]["dollars_per_episode"] == pytest.approx(0.006)
+    assert sum(one["episodes"] for one in by_model.values()) == result["cost"]["episodes"]
+
+
+def test_the_verdicts_share_of_the_dollars_is_reserved_at_the_prices_of_its_models(tmp_path: Path) -> None:
+    """A call of the baseline costs ten times one of the search: at the average, its holdout had no room."""
+    project = Project.make(tmp_path / "project", tracked=True)
+    with fake_endpoint(small_can) as small, fake_endpoint(large_can) as large:
+        text = of_models(small, large).replace('["small", "large"]', '"small"')
+        text = text.replace("calls = 400", "dollars = 0.11")
+        project.write("experiments/models.toml", f"{text}\n[tracking]\ntraces = 0\n")
+        done = project.run(*TUNE, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["verdict"]["limit"] is None
+    assert result["verdict"]["pairs"] == result["verdict"]["planned_pairs"] == 8
+    assert [one["episodes"] for one in result["confirmed"]] == [4, 4, 4]
+    assert 0.075 < result["cost"]["dollars"] <= 0.11
+    assert 32 < len(large.requests) <= 48  # 32 of them in the holdout
 
 
 def test_the_report_has_the_costs_by_model(tuned: Tuned) -> None:
@@ -336,13 +364,15 @@ def test_each_candidate_is_compared_and_played_on_its_own_model(tuned: Tuned) ->
 
 
 def test_each_model_has_its_dialect(tmp_path: Path) -> None:
-    def no_system(body: Body) -> Reply:
+    def picky(body: Body) -> Reply:
         if body["messages"][0]["role"] == "system":
             return Reply(status=400, message="System role not supported")
+        if "temperature" in body:
+            return Reply(status=400, message="Unsupported parameter: temperature")
         return Reply("x" * (200 if "storyteller" in str(body["messages"]) else 60))
 
     project = Project.make(tmp_path / "project", tracked=True)
-    with fake_endpoint(no_system) as small, fake_endpoint(large_can) as large:
+    with fake_endpoint(picky) as small, fake_endpoint(large_can) as large:
         text = of_models(small, large).replace("calls = 400", "calls = 200")
         project.write("experiments/models.toml", text + "\n[tracking]\ntraces = 0\n")
         done = project.run(*TUNE)
@@ -350,9 +380,73 @@ def test_each_model_has_its_dialect(tmp_path: Path) -> None:
         again = project.run(*TUNE)
     assert "small: Requests are adapted to the endpoint" in done.stderr
     assert {body["messages"][0]["role"] for body in large.requests} == {"system"}
+    assert len({body["temperature"] for body in large.requests}) > 2
+    assert "Searched is" not in done.stderr, "the other endpoint has a temperature"
     frozen = read_frozen(project.folder / "prompts/best.toml")
-    assert (frozen.candidate.model, frozen.model.dialect) == ("small", {"system": "user"})
+    learnt = {"system": "user", "omit": ["temperature"]}
+    assert (frozen.candidate.model, frozen.model.dialect) == ("small", learnt)
     assert again.stdout == done.stdout
+
+
+REFUSALS = {
+    "the key": (
+        Reply(status=401, message="no such key"),
+        "FAIL  key          small: The endpoint refused the key. {url}: no such key;"
+        " try: set SMALL_API_KEY to a key for this endpoint\n",
+    ),
+    "the model": (
+        Reply(status=404, message="no such model"),
+        "FAIL  model        small: The endpoint does not have 'org/small-1b'. {url}: no such model;"
+        " try: set models.small.name to one of: big, small\n",
+    ),
+}
+
+
+def no_system(body: Body) -> Reply:
+    is_system = body["messages"][0]["role"] == "system"
+    return Reply(status=400, message="System role not supported") if is_system else Reply("x" * 99)
+
+
+@pytest.mark.parametrize(("refusal", "told"), REFUSALS.values(), ids=REFUSALS)
+def test_the_doctor_checks_each_model_with_the_calls_of_a_study(
+    project: Project, endpoints: tuple[FakeEndpoint, FakeEndpoint], refusal: Reply, told: str
+) -> None:
+    small, large = endpoints
+    small.script, large.script = lambda _: refusal, no_system
+    project.write("experiments/models.toml", of_models(small, large))
+    done = project.run("-m", "lab.doctor", "experiments/models.toml")
+    assert done.returncode == 3, done.stdout
+    assert told.format(url=small.url) in done.stdout
+    assert re.search(r"^ok    model +large: org/large-70b answers in ", done.stdout, re.MULTILINE)
+    assert re.search(r"^ok    steps +large: step 1: 'x+ ", done.stdout, re.MULTILINE)
+    assert re.search(r"^ok    dialect +large: system text in the first user message$", done.stdout, re.M)
+    assert re.search(r"^-     steps +small: skipped$", done.stdout, re.MULTILINE)
+    assert done.stdout.endswith("\n1 check failed.\n")
+    assert {0.5, 1.0} <= {body["temperature"] for body in large.requests}, "both ends of the range"
+    assert len(small.requests) <= 2
+
+
+def test_the_doctor_says_what_is_left_out_of_the_space_because_no_model_has_it(
+    project: Project, endpoints: tuple[FakeEndpoint, FakeEndpoint]
+) -> None:
+    def picky(body: Body) -> Reply:
+        refused = "temperature" in body
+        return Reply(status=400, message="Unsupported parameter: temperature") if refused else Reply("x" * 99)
+
+    small, large = endpoints
+    large.script = picky
+    project.write("experiments/models.toml", of_models(small, large))
+    one = project.run("-m", "lab.doctor", "experiments/models.toml")
+    small.script = picky
+    both = project.run("-m", "lab.doctor", "experiments/models.toml")
+    assert one.returncode == both.returncode == 0, one.stdout + both.stdout
+    assert one.stdout.endswith("\nAll checks passed.\n")
+    dialects = [re.findall(r"^ok    dialect +(.*)$", done.stdout, re.MULTILINE) for done in (one, both)]
+    lacking = "without temperature; the study leaves temperature out of [space]"
+    assert dialects == [
+        ["large: without temperature", "small: as OpenAI's"],
+        [f"large: {lacking}", f"small: {lacking}"],
+    ]
 
 
 def test_the_model_is_part_of_a_candidate_only_where_it_is_named() -> None:

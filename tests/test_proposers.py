@@ -16,7 +16,8 @@ from lab.agent.step import Step
 from lab.agent.task import Task
 from lab.agent.template import PromptTemplate
 from lab.errors import BudgetError, EndpointError
-from lab.experiment.budget import FREE, Budget, Metered, Spending
+from lab.experiment.budget import FREE, Budget, Spending
+from lab.experiment.metered import Metered
 from lab.llm.client import Completion, Endpoint, EndpointConfig, Message
 from lab.llm.sampling import SamplingParams
 from lab.llm.throttle import Patience

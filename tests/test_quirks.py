@@ -316,12 +316,18 @@ def test_a_rate_limit_is_waited_for_whatever_its_message_mentions(
     assert told["cost"]["calls"] == len(endpoint.requests) - 1
 
 
-def test_a_quota_that_is_used_up_ends_the_study(project: Project) -> None:
-    said = {"error": {"message": "You exceeded your current quota.", "code": "insufficient_quota"}}
-    with fake_endpoint(lambda _: refusal(429, said)) as endpoint:
+USED_UP = [
+    refusal(429, {"error": {"message": "You exceeded your quota.", "code": "insufficient_quota"}}),
+    refusal(402, {"detail": "You exceeded your quota."}),
+]
+
+
+@pytest.mark.parametrize("reply", USED_UP)
+def test_a_quota_that_is_used_up_ends_the_study(project: Project, reply: Reply) -> None:
+    with fake_endpoint(lambda _: reply) as endpoint:
         done = run(project, endpoint, *TUNE)
     assert done.code == 3
-    assert "You exceeded your current quota." in done.err
+    assert "You exceeded your quota." in done.err
     assert done.requests <= 6
 
 
@@ -483,11 +489,15 @@ def test_an_answer_that_is_an_error_is_a_failed_attempt_and_counts(project: Proj
     assert told["cost"]["prompt_tokens"] > 10 * (len(endpoint.requests) * 9 // 10)
 
 
-@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}])
+ZERO = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+
+@pytest.mark.parametrize(("usage", "limit"), [(None, "tokens = 30000"), (ZERO, "dollars = 0.03")])
 def test_tokens_that_are_not_reported_are_estimated_and_marked_and_the_budget_holds(
-    project: Project, usage: object
+    project: Project, usage: object, limit: str
 ) -> None:
-    text = WHOLE.replace("calls = 240", "tokens = 30000").replace("max_steps = 4", "max_steps = 2")
+    text = WHOLE.replace("calls = 240", limit).replace("max_steps = 4", "max_steps = 2")
+    text = text.replace('name = "fake"', 'name = "fake"\ndollars_in = 1.0\ndollars_out = 1.0')
     project.write("experiments/known.toml", text)
     with fake_endpoint(lambda _: completion({"content": "characteristically long"}, usage=usage)) as endpoint:
         done = run(project, endpoint, *TUNE, "--json")

@@ -19,7 +19,7 @@ from lab.llm.sampling import SamplingParams
 from lab.submission.checker import check
 from lab.submission.contract import end_line, start_line, step_line
 from lab.submission.freeze import freeze
-from lab.submission.frozen import FrozenModel, FrozenPrompt
+from lab.submission.frozen import FrozenModel, FrozenPrompt, read_frozen
 from lab.submission.turns import share_of, turns_of
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project
@@ -121,6 +121,33 @@ def test_every_task_is_played_with_a_start_and_an_end_each(project: Project) -> 
         ("true", "2", "1.000", "10.00,10.00"),
     ]
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["learnt", "frozen"])
+def test_what_the_endpoint_refuses_is_learnt_once_though_the_process_is_taken_down_twice(
+    project: Project, known: bool
+) -> None:
+    dialect = {"token_limit": "max_completion_tokens", "system": "user"} if known else {}
+    path = project.folder / "prompts/best.toml"
+    tuned = read_frozen(path)
+    freeze(replace(tuned, model=replace(tuned.model, dialect=dialect)), path)
+    refused = list[Body]()
+
+    def picky(body: Body) -> Reply:
+        if "max_tokens" in body or body["messages"][0]["role"] == "system":
+            refused.append(body)
+            message = "Unsupported: max_tokens" if "max_tokens" in body else "System role not supported"
+            return Reply(status=400, message=message)
+        level, step = asked(body)
+        return Reply("leave" if level < 2 and step == 2 else "go")
+
+    with fake_endpoint(picky) as endpoint:
+        done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="m")
+    ends = [checked(text)[2].groups() for text in episodes(done.stdout)]
+    assert [steps for _, steps, *_ in ends] == ["1", "1", "2"], done.stderr
+    assert len(refused) == (0 if known else 2)
+    assert len(endpoint.requests) == len(refused) + 6
+    assert done.stderr.count("Requests are adapted") == len(refused)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import BudgetError
-from lab.experiment.budget import FREE, UNKNOWN, Budget, Metered, Prices, Spending
+from lab.experiment.budget import BASELINES, FREE, UNKNOWN, Budget, Calls, Prices, Spending
+from lab.experiment.metered import Metered
 from lab.llm.client import Completion, Message
 from lab.llm.sampling import SamplingParams
 
 ASK = [Message("user", "?")]
 IN_FLIGHT = 8
+
+
+def calls(number: int) -> Calls:
+    """Calls of the baseline's model."""
+    return Calls({BASELINES: number})
 
 
 class SlowModel:
@@ -87,7 +93,7 @@ def test_time_ends_the_search_and_forbids_no_call() -> None:
     assert spending.time_is_up
     assert spending.used_up() is None
     asyncio.run(Metered(SlowModel(), spending, Prices()).complete(ASK, SamplingParams()))
-    assert spending.room_for(owed_calls=30, later_calls=50)
+    assert spending.room_for(calls(30), calls(50))
 
 
 def test_the_remainder_of_each_limit_is_shown() -> None:
@@ -122,15 +128,15 @@ def test_reserved_calls_are_not_spent(budget: Budget, fits: bool) -> None:
     for _ in range(10):
         spending.count(1, 100, 50, Prices())
     clock.now = 60.0
-    assert spending.room_for(owed_calls=30, later_calls=50) is fits
+    assert spending.room_for(calls(30), calls(50)) is fits
 
 
 @pytest.mark.parametrize(("useless", "fits"), [(0, True), (2, True), (4, False)])
 def test_answers_of_no_use_are_expected_again(useless: int, fits: bool) -> None:
     """10 made, 80 needed: with 2 of 10 useless that is 105 calls, with 4 of 10 it is 147."""
     spending = Spending(Budget(calls=120), Clock(), calls=10, useless=useless)
-    assert spending.room_for(owed_calls=30, later_calls=50) is fits
-    assert (spending.progress(50) == pytest.approx(10 / 70)) is (useless == 0)
+    assert spending.room_for(calls(30), calls(50)) is fits
+    assert (spending.progress(calls(50)) == pytest.approx(10 / 70)) is (useless == 0)
 
 
 def test_calls_in_flight_have_had_their_time_when_the_verdicts_is_estimated() -> None:
@@ -144,11 +150,11 @@ def test_calls_in_flight_have_had_their_time_when_the_verdicts_is_estimated() ->
 def test_progress_is_that_of_the_limit_which_is_nearest() -> None:
     clock = Clock()
     spending = Spending(Budget(calls=150, minutes=100), clock)
-    assert spending.progress(50) == 0.0
+    assert spending.progress(calls(50)) == 0.0
     for _ in range(25):
         spending.count(1, 1, 1, Prices())
     clock.now = 60.0
-    assert spending.progress(50) == pytest.approx(0.25)
+    assert spending.progress(calls(50)) == pytest.approx(0.25)
 
 
 def test_calls_without_a_price_are_never_shown_as_free() -> None:

@@ -1,5 +1,6 @@
 """Several workers on one study, on a real PostgreSQL server."""
 
+import asyncio
 import re
 import signal
 import sqlite3
@@ -8,16 +9,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from lab.errors import CallError
+from lab.experiment.budget import FREE
+from lab.llm.client import Completion
 from lab.storage.database import Store
+from lab.storage.record import CallKey, Record
 from lab.storage.storage import Storage
 from lab.study.listing import listing
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
-from tests.postgres import Postgres, postgres, rows
+from tests.postgres import Postgres, change, postgres, rows
 from tests.project import TIMEOUT_S, Project
 from tests.test_resume import a_project, but_for_mlflow, by_the_request, settings
 
@@ -149,6 +154,35 @@ def test_a_worker_that_leaves_leaves_its_work_to_the_others(server: Postgres, tm
     assert left.returncode == 130
     assert done.returncode == 0, done.stderr
     assert len(shared.endpoint.requests) <= shared.count("lab.calls") + 6
+
+
+def test_a_database_of_an_earlier_version_is_migrated_by_the_first_worker(server: Postgres) -> None:
+    """Its calls are read as before, and new ones with thinking and a model are stored."""
+    address = server.database()
+    key, old = CallKey("scope", "k", 0), Completion("text", "stop", 1, 2, 0.5)
+    with closing(Store(address)) as store:
+        record = Record(store, store.begin("known", ""), "")
+        asyncio.run(record.keep_call(key, "{}", old))
+        empty = CallError("The answer is empty.")
+        empty.answered = (3, 4)
+        record.keep_failure(empty)
+    columns = ("calls drop thinking", "calls drop thinking_tokens", "calls drop estimated")
+    models = ("calls drop model", "unusable drop model")
+    change(address, *(f"alter table lab.{one}" for one in (*columns, *models)))
+    with closing(Store(address)) as first, closing(Store(address)):  # the second finds them there
+        record = Record(first, record.name, "")
+        assert record.calls_of("scope") == {key: old}
+        new = replace(old, thinking="Hm.", thinking_tokens=1, estimated=True)
+        asyncio.run(record.keep_call(CallKey("scope", "k", 1), "{}", new, "small"))
+        assert record.calls_of("scope")[CallKey("scope", "k", 1)] == new
+        spent = [
+            record.spent_elsewhere(FREE, proposals=False, model=name, everywhere=True)
+            for name in ("", "small")
+        ]
+    assert [(one.calls, one.tokens, one.useless, one.estimated) for one in spent] == [
+        (2, 10, 1, 0),
+        (1, 3, 0, 1),
+    ]
 
 
 def test_a_study_is_listed_as_at_work_while_a_worker_is(server: Postgres) -> None:

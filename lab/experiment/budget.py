@@ -5,14 +5,10 @@ ends the search but never the verdict: without a verdict, all episodes played fo
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import astuple, dataclass, field, fields
 from math import inf
-
-from lab.errors import BudgetError, CallError, LabError
-from lab.llm.client import Completion, Message, Model
-from lab.llm.sampling import SamplingParams
-from lab.llm.throttle import Throttle
 
 _MARGIN = 1.25
 """Assumed cost of a verdict's episode relative to the search's average: the best candidates write more."""
@@ -37,8 +33,17 @@ class Prices:
 
 FREE, UNKNOWN = Prices(0.0, 0.0), Prices()
 
+Calls = Counter[str]
+"""Numbers of calls by model: its name in the space, or one of these."""
+
+BASELINES, PROPOSERS, ANY = "", "the proposer's", "any"
+"""The baseline's model; the one that proposes texts; and one that is not known yet."""
+
 HARD = ("calls", "tokens", "dollars")
 """The limits that also apply to the verdict."""
+
+COSTS = ("tokens", "dollars")
+"""Those of them that a call's cost is measured by."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,15 @@ class Spent:
     def __add__(self, other: "Spent") -> "Spent":
         pairs = zip(astuple(self), astuple(other), strict=True)
         return Spent(*(one + more for one, more in pairs))
+
+    def __sub__(self, other: "Spent") -> "Spent":
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Spent(*(one - less for one, less in pairs))
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion tokens together."""
+        return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True)
@@ -96,6 +110,8 @@ class Spending:
         in_flight: Number of calls without an answer yet.
         earlier_minutes: Working time of earlier processes, in minutes.
         recount: Function that counts again what other processes have spent.
+        by_model: The same totals by model; see `Calls`.
+        prices: Prices of the models that may play.
     """
 
     budget: Budget = field(default_factory=Budget)
@@ -112,10 +128,12 @@ class Spending:
     in_flight: int = 0
     earlier_minutes: float = 0.0
     recount: Callable[[], None] = lambda: None
+    by_model: dict[str, Spent] = field(default_factory=dict)
+    prices: Mapping[str, Prices] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._began_s = self.clock()
-        self._others = Spent()
+        self._others: Mapping[str, Spent] = {}
 
     @property
     def tokens(self) -> int:
@@ -175,118 +193,71 @@ class Spending:
         limits = (self.budget.calls, self.budget.tokens, self.budget.dollars, self.budget.minutes)
         return ", ".join(part for part, limit in zip(parts, limits, strict=True) if limit < inf)
 
-    def room_for(self, owed_calls: int, later_calls: int) -> bool:
+    def room_for(self, owed: Calls, later: Calls) -> bool:
         """Whether the calls due now fit besides those reserved for later.
 
-        Future calls are assumed to cost the average so far, reserved ones a quarter more, and to be repeated
-        as often as calls with unusable answers have been.
+        Future calls are assumed to cost their model's average so far, reserved ones a quarter more, and to be
+        repeated as often as calls with unusable answers have been.
         """
-        owed, later = self._with_repeats(owed_calls), self._with_repeats(later_calls)
-        if self.calls + owed + later > self.budget.calls:
+        due = self._with_repeats(owed.total()) + self._with_repeats(later.total())
+        if self.calls + due > self.budget.calls:
             return False
-        if self.calls == 0:
-            return True
-        coming = owed + later * _MARGIN
-        return all(
-            getattr(self, name) + coming * each < getattr(self.budget, name)
-            for name, each in self._for_each_call.items()
+        return self.calls == 0 or all(
+            getattr(self, name) + self._cost(name, owed) + self._cost(name, later) * _MARGIN
+            < getattr(self.budget, name)
+            for name in COSTS
         )
 
-    def progress(self, later_calls: int) -> float:
+    def progress(self, later: Calls) -> float:
         """The share of the nearest limit that is used, without the calls reserved for later."""
         if self.calls == 0:
             return 0.0
-        later = self._with_repeats(later_calls)
-        shares = [self.calls / max(self.budget.calls - later, 1), self.minutes / self.budget.minutes]
-        for name, each in self._for_each_call.items():
-            kept = each * later * _MARGIN
-            shares.append(getattr(self, name) / max(getattr(self.budget, name) - kept, 1e-9))
+        kept = self._with_repeats(later.total())
+        shares = [self.calls / max(self.budget.calls - kept, 1), self.minutes / self.budget.minutes]
+        for name in COSTS:
+            left = getattr(self.budget, name) - self._cost(name, later) * _MARGIN
+            shares.append(getattr(self, name) / max(left, 1e-9))
         return max(shares)
+
+    def dearest(self, models: Iterable[str]) -> str:
+        """The model whose average call costs the most: in dollars, and in tokens if none has a price."""
+        return max(models, key=lambda model: [self._each(name, model) for name in ("dollars", "tokens")])
 
     def _with_repeats(self, calls: int) -> float:
         """The number of calls for this many usable answers: a quarter more repeats than so far."""
         repeats = self.useless / max(self.calls - self.useless, 1)
         return calls * (1 + repeats * _MARGIN)
 
-    @property
-    def _for_each_call(self) -> dict[str, float]:
-        """The average cost of a call so far."""
-        return {"tokens": self.tokens / self.calls, "dollars": self.dollars / self.calls}
+    def _cost(self, name: str, calls: Calls) -> float:
+        """The tokens or dollars of these calls and their repeats."""
+        return sum(self._with_repeats(number) * self._each(name, model) for model, number in calls.items())
 
-    def count_others(self, spent: Spent) -> None:
-        """Set the totals spent by other processes, earlier or concurrent."""
-        before, self._others = self._others, spent
+    def _each(self, name: str, model: str) -> float:
+        """The average tokens or dollars of a model's call so far; of all calls, at its price, if none."""
+        spent = self.by_model.get(model) or Spent()
+        if spent.calls:
+            return float(getattr(spent, name)) / spent.calls
+        if name == "dollars" and model in self.prices:
+            whole = self.prices[model].dollars(self.prompt_tokens, self.completion_tokens)
+        else:
+            whole = getattr(self, name)
+        return whole / max(self.calls, 1)
+
+    def count_others(self, spent: Mapping[str, Spent]) -> None:
+        """Set the totals spent by other processes, earlier or concurrent, by model."""
+        for model, now in spent.items():
+            self._add(model, now - self._others.get(model, Spent()))
+        self._others = spent
+
+    def count(
+        self, calls: int, prompt_tokens: int, completion_tokens: int, prices: Prices, model: str = BASELINES
+    ) -> None:
+        """Add a model's answered calls."""
+        dollars = prices.dollars(prompt_tokens, completion_tokens)
+        unpriced = 0 if prices.known else calls
+        self._add(model, Spent(calls, prompt_tokens, completion_tokens, dollars, unpriced))
+
+    def _add(self, model: str, more: Spent) -> None:
+        self.by_model[model] = self.by_model.get(model, Spent()) + more
         for one in fields(Spent):
-            more = getattr(spent, one.name) - getattr(before, one.name)
-            setattr(self, one.name, getattr(self, one.name) + more)
-
-    def count(self, calls: int, prompt_tokens: int, completion_tokens: int, prices: Prices) -> None:
-        """Add answered calls."""
-        self.calls += calls
-        self.prompt_tokens += prompt_tokens
-        self.completion_tokens += completion_tokens
-        self.dollars += prices.dollars(prompt_tokens, completion_tokens)
-        self.unpriced += 0 if prices.known else calls
-
-
-@dataclass(frozen=True)
-class Metered:
-    """A model whose calls are counted, and refused when the budget is used up."""
-
-    model: Model
-    spending: Spending
-    prices: Prices
-
-    async def complete(
-        self, messages: Sequence[Message], sampling: SamplingParams, schema: str = ""
-    ) -> Completion:
-        """Ask the model once; see `Endpoint.complete`.
-
-        Raises:
-            BudgetError: A limit is reached. Calls in flight at that time are still answered and counted.
-        """
-        if (limit := self.spending.used_up()) or self._last_is_in_flight():
-            raise out_of_budget(limit or f"budget.calls = {self.spending.budget.calls:g}")
-        self.spending.in_flight += 1
-        try:
-            completion = await self.model.complete(messages, sampling, schema)
-        finally:
-            self.spending.in_flight -= 1
-        self.spending.count(1, completion.prompt_tokens, completion.completion_tokens, self.prices)
-        self.spending.thinking_tokens += completion.thinking_tokens
-        self.spending.estimated += completion.estimated
-        return completion
-
-    def watch(self, throttle: Throttle, on_failure: Callable[[LabError], None]) -> None:
-        """Count attempts with unusable answers, and prevent retries beyond the budget.
-
-        Args:
-            throttle: The endpoint's throttle.
-            on_failure: Called with the error of every failed attempt.
-        """
-
-        def failed(error: LabError) -> None:
-            if isinstance(error, CallError) and error.answered is not None:
-                self.spending.count(1, *error.answered, self.prices)
-                self.spending.useless += 1
-            on_failure(error)
-
-        throttle.on_failure, throttle.before_retry = failed, self._check_retry
-
-    def _check_retry(self) -> None:
-        spending, budget = self.spending, self.spending.budget
-        if spending.calls + spending.in_flight > budget.calls:  # this call is one of those in flight
-            raise out_of_budget(f"budget.calls = {budget.calls:g}")
-        for name in ("tokens", "dollars"):
-            if getattr(spending, name) >= getattr(budget, name):
-                raise out_of_budget(f"budget.{name} = {getattr(budget, name):g}")
-
-    def _last_is_in_flight(self) -> bool:
-        return self.spending.calls + self.spending.in_flight >= self.spending.budget.calls
-
-
-def out_of_budget(limit: str) -> BudgetError:
-    """The error of a call that is refused because `limit` is reached."""
-    return BudgetError(
-        "The budget is used up.", where=limit, do="raise the limit, and run the same command again to resume"
-    )
+            setattr(self, one.name, getattr(self, one.name) + getattr(more, one.name))

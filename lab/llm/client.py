@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from lab.addresses import read_within, shown_url
 from lab.errors import BusyError, CallError, EndpointError, LabError, OutageError, RequestError, SlowError
 from lab.llm.dialect import OPENAI, Dialect
-from lab.llm.failures import NOT_FOUND, is_clear, no_such_model, refused, told, too_slow
+from lab.llm.failures import NOT_FOUND, USUAL, Settings, is_clear, no_such_model, refused, told, too_slow
 from lab.llm.learning import Learning, RefusedError
 from lab.llm.refusal import Refusal, read_refusal
 from lab.llm.request import Message as Message
@@ -86,6 +86,7 @@ class EndpointConfig:
         dialect: What its requests may hold, as far as known.
         headers: Headers of each request, besides the key's.
         known: Features that it is known to accept; see `lab.llm.request.Request.features`.
+        settings: What the user sets to choose it.
     """
 
     base_url: str
@@ -95,6 +96,7 @@ class EndpointConfig:
     dialect: Dialect = OPENAI
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     known: frozenset[str] = frozenset()
+    settings: Settings = USUAL
 
 
 class Endpoint:
@@ -164,7 +166,7 @@ class Endpoint:
         except self._openai.APIStatusError as error:
             raise await self._refused(error, dialect) from error
         except Exception as error:  # the client lets through what the transport below it raises
-            raise told(error, self.shown_url) from error
+            raise told(error, self.shown_url, self.config.settings) from error
         return read_answer(body, self.shown_url, dialect)
 
     @property
@@ -185,7 +187,9 @@ class Endpoint:
         except Exception as error:
             if not answered or isinstance(error, self._openai.APIStatusError):
                 raise
-            lost = told(error, self.shown_url)  # a model's answer was on its way, and is billed
+            lost = told(
+                error, self.shown_url, self.config.settings
+            )  # a model's answer was on its way, and is billed
             if isinstance(lost, CallError):
                 lost.answered = (0, 0)
             raise lost from error
@@ -210,7 +214,8 @@ class Endpoint:
         if refusal.status in NOT_FOUND or no_such_model(refusal):
             return await self._not_found(refusal, dialect)
         headers = cast("Mapping[str, str]", error.response.headers)
-        failed = refused(refusal, headers, self.shown_url, answered=self.throttle.answered)
+        place = (self.shown_url, self.config.settings)
+        failed = refused(refusal, headers, *place, answered=self.throttle.answered)
         if isinstance(failed, CallError):
             failed.answered = reported_usage(error.response.content)
         if isinstance(failed, BusyError | SlowError) or not isinstance(failed, CallError):
@@ -226,13 +231,14 @@ class Endpoint:
 
     async def _not_found(self, refusal: Refusal, dialect: Dialect) -> RefusedError | LabError:
         """The error for an unknown model, with the models that exist; or for a wrong address."""
-        where, do = self.shown_url, f"set MODEL_NAME to a model that {self.shown_url}/models lists"
+        where, name = self.shown_url, self.config.settings.model
+        do = f"set {name} to a model that {where}/models lists"
         try:
             async with asyncio.timeout(MODELS_TIMEOUT_S):
                 async with self._at(dialect.path).models.with_streaming_response.list() as response:
                     body = await read_within(response.iter_bytes(), MOST_BYTES)
             names = [str(model["id"]) for model in json.loads(body or b"")["data"]]
-            do = f"set MODEL_NAME to one of: {', '.join(names[:MODELS_SHOWN])}" if names else do
+            do = f"set {name} to one of: {', '.join(names[:MODELS_SHOWN])}" if names else do
             if self.config.model in names and not no_such_model(refusal):
                 error = RequestError("The endpoint refused the request.", where=where, why=refusal.message)
                 return RefusedError(error, refusal, is_clear=False)
@@ -245,7 +251,7 @@ class Endpoint:
 
     def _no_api(self, refusal: Refusal, dialect: Dialect) -> RefusedError:
         """The error for an address at which there is no API; with `/v1` it may be right."""
-        do = "set API_BASE_URL to the root of the API, such as https://host/v1"
+        do = f"set {self.config.settings.url} to the root of the API, such as https://host/v1"
         what = "This is not the address of an OpenAI-compatible API."
         error = EndpointError(what, where=self.shown_url, why=str(refusal), do=do)
         has_version = re.search(r"/v\d", urlsplit(self.config.base_url).path) or dialect.path

@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from math import inf, nan
 from typing import TYPE_CHECKING
@@ -58,17 +59,29 @@ LONGEST_SAID_S = 120.0
 """Longest wait that is believed without a header, in seconds."""
 
 
-def told(error: Exception, where: str) -> EndpointError | CallError:
+@dataclass(frozen=True)
+class Settings:
+    """What a user sets to choose an endpoint, in the words of errors: its key, its model, and its URL."""
+
+    key: str = "HF_TOKEN (or API_KEY)"
+    model: str = "MODEL_NAME"
+    url: str = "API_BASE_URL"
+
+
+USUAL = Settings()
+
+
+def told(error: Exception, where: str, settings: Settings) -> EndpointError | CallError:
     """Translate an exception of the client, or of its transport, into a LabError."""
     import openai
 
     match error:
         case openai.APIConnectionError():
-            return _connection(error, where)
+            return _connection(error, where, settings)
         case openai.OpenAIError():
             return CallError("The model call failed.", where=where, why=str(error))
         case UnicodeError() if "idna" in str(error):
-            return _no_such_host(str(error), where)
+            return _no_such_host(str(error), where, settings)
         case _ if "Timeout" in type(error).__name__:
             return too_slow(where)
         case _:
@@ -155,7 +168,7 @@ _FILTER = "The endpoint's content filter refused the prompt."
 
 
 def refused(
-    refusal: Refusal, headers: Mapping[str, str], where: str, *, answered: bool
+    refusal: Refusal, headers: Mapping[str, str], where: str, settings: Settings, *, answered: bool
 ) -> EndpointError | CallError:
     """The error for an HTTP error.
 
@@ -167,7 +180,7 @@ def refused(
     if status in (*NO_KEY, *REFUSED) and re.search(_FILTERED, words):
         return RequestError(_FILTER, where=where, why=why)
     if (status in NO_KEY or (status == 400 and re.search(_WRONG_KEY, words))) and not answered:
-        do = "set HF_TOKEN (or API_KEY) to a key for this endpoint"
+        do = f"set {settings.key} to a key for this endpoint"
         return NoKeyError("The endpoint refused the key.", where=where, why=why, do=do)
     if status == 402 or (status == 429 and re.search(_USED_UP, words) and not wait_s):
         do = "add credit, then run the same command to resume"
@@ -184,17 +197,19 @@ def refused(
     return OutageError("The endpoint failed.", where=where, why=why)
 
 
-def _connection(error: "openai.APIConnectionError", where: str) -> EndpointError | CallError:
+def _connection(
+    error: "openai.APIConnectionError", where: str, settings: Settings
+) -> EndpointError | CallError:
     import aiohttp
 
-    do = "check API_BASE_URL, and that the server is up"
+    do = f"check {settings.url}, and that the server is up"
     causes = list(_causes(error))
     why = next((str(cause) for cause in causes if str(cause)), str(error))
     connecting = any(isinstance(cause, aiohttp.ClientConnectorError) for cause in causes)
     for cause in causes:
         match cause:
             case socket.gaierror():
-                return _no_such_host(why, where)
+                return _no_such_host(why, where, settings)
             case TimeoutError():
                 return too_slow(where)
             case ConnectionRefusedError():
@@ -214,10 +229,9 @@ def _connection(error: "openai.APIConnectionError", where: str) -> EndpointError
     return UnreachableError("The endpoint cannot be reached.", where=where, why=why, do=do)
 
 
-def _no_such_host(why: str, where: str) -> UnreachableError:
-    return UnreachableError(
-        "The endpoint's host name cannot be resolved.", where=where, why=why, do="check API_BASE_URL"
-    )
+def _no_such_host(why: str, where: str, settings: Settings) -> UnreachableError:
+    what, do = "The endpoint's host name cannot be resolved.", f"check {settings.url}"
+    return UnreachableError(what, where=where, why=why, do=do)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -17,6 +17,7 @@ from lab.errors import ConfigError, NoKeyError
 from lab.files import read_bounded
 from lab.llm.client import EndpointConfig
 from lab.llm.dialect import OPENAI, Dialect
+from lab.llm.failures import USUAL, Settings
 from lab.llm.keys import LOOPBACK, VARIABLE, Endpoints, Origins, host_of, key_for
 
 EMBEDDED = "embedded"
@@ -65,6 +66,14 @@ class ModelChoice:
     def variables(self) -> str:
         """Prefix of the variables `NAME_API_KEY` and `NAME_BASE_URL` of a table; empty for `[model]`."""
         return re.sub(r"\W", "_", self.table).upper()
+
+    @property
+    def settings(self) -> Settings:
+        """What the user sets to choose it."""
+        if not self.table:
+            return USUAL
+        table = f"models.{self.table}"
+        return Settings(f"{self.variables}_API_KEY", f"{table}.name", f"{table}.endpoint")
 
 
 def read_surroundings(folder: Path, endpoint: str = "") -> None:
@@ -168,10 +177,16 @@ def hosted_endpoint(
     headers = tuple((name, _header(model, name, environ, origins or _origins)) for name, _ in model.headers)
     has_own = any(value.startswith(VARIABLE) for _, value in model.headers)
     if not key and not has_own and urlsplit(model.endpoint).hostname not in LOOPBACK:
-        names = f"{model.variables}_API_KEY" if model.table else "HF_TOKEN (or API_KEY)"
-        where, do = shown_url(model.endpoint), f"set {names}, in the environment or in .env"
+        where, do = shown_url(model.endpoint), f"set {model.settings.key}, in the environment or in .env"
         raise NoKeyError("No API key is set for the endpoint.", where=where, do=do)
-    return EndpointConfig(model.endpoint, model.name, key or "none", dialect=model.dialect, headers=headers)
+    return EndpointConfig(
+        model.endpoint,
+        model.name,
+        key or "none",
+        dialect=model.dialect,
+        headers=headers,
+        settings=model.settings,
+    )
 
 
 def _key_of(model: ModelChoice, environ: Mapping[str, str], origins: Origins) -> str:
@@ -258,10 +273,12 @@ def proposer_endpoint(
     variables = ("API_BASE_URL", "PROPOSER_BASE_URL") if same else ("PROPOSER_BASE_URL",)
     key = key_for(Endpoints(url, ("PROPOSER_API_KEY",), variables), environ, origins or _origins)
     key = key or (player.api_key if same else "none")
+    settings = Settings("PROPOSER_API_KEY", "PROPOSER_MODEL_NAME", "PROPOSER_BASE_URL")
     if not same:
-        return EndpointConfig(url, name, key, player.patience)
-    dialect = player.dialect if name == player.model else OPENAI
-    return replace(player, model=name, api_key=key, dialect=dialect)
+        return EndpointConfig(url, name, key, player.patience, settings=settings)
+    if name == player.model:
+        return replace(player, api_key=key)
+    return replace(player, model=name, api_key=key, dialect=OPENAI, settings=settings)
 
 
 def shown_proposer(environ: Mapping[str, str] = os.environ) -> str:

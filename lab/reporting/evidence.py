@@ -4,13 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from math import isfinite
-from statistics import fmean
 
 from lab.agent.candidate import Candidate
 from lab.agent.episode import Episode
 from lab.agent.evaluation import Trial
 from lab.display.diff import settings_of, text_lines
-from lab.reporting.story import PHASES, ModelCost, Story, expected_of
+from lab.reporting.story import PHASES, Story, expected_of
 from lab.search.trouble_words import troubles_brief
 from lab.stats.format import (
     count,
@@ -24,6 +23,7 @@ from lab.stats.format import (
     setting_text,
     token_notes,
 )
+from lab.verdict.model_cost import ModelCost
 from lab.verdict.verdict import estimate
 from lab.verdict.words import other_mean
 
@@ -176,10 +176,6 @@ def model_rows(story: Story) -> list[dict[str, str]]:
 
 
 def _model_row(one: ModelCost) -> dict[str, str]:
-    each = [
-        one.model.prices.dollars(played.prompt_tokens, played.completion_tokens) for played in one.episodes
-    ]
-    known = one.model.prices.known
     return {
         "name": one.name,
         "model": f"{one.model.choice.name} at {one.model.choice.shown}",
@@ -188,8 +184,8 @@ def _model_row(one: ModelCost) -> dict[str, str]:
         "calls": f"{one.spent.calls:,}",
         "tokens_in": f"{one.spent.prompt_tokens:,}",
         "tokens_out": f"{one.spent.completion_tokens:,}",
-        "dollars": price(one.spent.dollars if known else None),
-        "each": price(fmean(each) if known else None) if each else "",
+        "dollars": price(one.dollars),
+        "each": price(one.dollars_per_episode) if one.episodes else "",
     }
 
 

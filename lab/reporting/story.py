@@ -4,7 +4,7 @@ It owns the order of episodes and leaders, and which figures the report shows; i
 charts and the page.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf
@@ -15,7 +15,6 @@ from lab.agent.task import Measure
 from lab.agent.troubles import Troubles
 from lab.experiment.budget import Spent
 from lab.experiment.experiment import Experiment
-from lab.experiment.models import PricedModel
 from lab.llm.settings import ModelChoice
 from lab.reporting.importance import importance
 from lab.reporting.texts import endings_of, texts_of
@@ -24,6 +23,7 @@ from lab.stats.intervals import Estimate
 from lab.storage.record import CONFIRMATION, HOLDOUT, EpisodeKey, Record
 from lab.study.past_study import PastStudy
 from lab.study.state import spent_elsewhere
+from lab.verdict.model_cost import ModelCost, costs_by_model
 from lab.verdict.outcome import Outcome
 
 CONFIDENCE = 0.95
@@ -70,24 +70,6 @@ class Cost:
     spent: Spent
     dollars: float | None
     minutes: float
-
-
-@dataclass(frozen=True)
-class ModelCost:
-    """What the episodes of one model cost, with its calls for candidates that failed or were cut.
-
-    Attributes:
-        name: Its name in the space.
-        model: The model, with its prices.
-        candidates: Number of candidates that played on it.
-        episodes: Its whole episodes.
-    """
-
-    name: str
-    model: PricedModel
-    candidates: int
-    spent: Spent
-    episodes: tuple[Tally, ...]
 
 
 @dataclass(frozen=True)
@@ -198,7 +180,7 @@ def tell(past: PastStudy) -> Story:
         ),
         troubles=record.troubles,
         stopped=past.state.stopped.one_line if past.state.stopped else "",
-        models=tuple(_models(past)),
+        models=tuple(costs_by_model(experiment, past.model, record, past.trials)),
         endings=endings_of(record),
     )
     extremes = {name: _extremes(record, one) for name, one in story.shown.items()}
@@ -251,22 +233,6 @@ def _reigns(past: PastStudy, stretches: Sequence[tuple[float, float]]) -> list[R
     ]
 
 
-def _models(past: PastStudy) -> Iterator[ModelCost]:
-    experiment, record = past.experiment, past.record
-    if not experiment.others:
-        return
-    candidates = {
-        one.digest: one for one in (experiment.baseline, *(trial.candidate for trial in past.trials))
-    }
-    usual = experiment.priced(past.model)
-    for name, model in {experiment.baseline.model: usual, **experiment.others}.items():
-        mine = [digest for digest, one in candidates.items() if one.model == name]
-        key = name if name in experiment.others else ""
-        spent = record.spent_elsewhere(model.prices, proposals=False, model=key, everywhere=True)
-        whole = (one for (digest, _), one in record.ended.items() if digest in mine)
-        yield ModelCost(name, model, len(mine), spent, tuple(one for one in whole if isinstance(one, Tally)))
-
-
 def _cost(past: PastStudy) -> Cost:
     experiment, record, outcome = past.experiment, past.record, past.outcome
     if outcome:
@@ -277,6 +243,6 @@ def _cost(past: PastStudy) -> Cost:
     else:
         prices = experiment.prices_of(past.model)
         other = experiment.proposals.prices if experiment.proposals and past.proposer else prices
-        spent = spent_elsewhere(experiment, record, prices, other)
+        spent = sum(spent_elsewhere(experiment, record, prices, other).values(), Spent())
     worked = outcome.judged.minutes if outcome else record.earlier_minutes
     return Cost(spent, None if spent.unpriced else spent.dollars, worked)

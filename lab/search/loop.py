@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
 from lab.agent.evaluation import BASELINE, Trial
 from lab.errors import BudgetError
+from lab.experiment.budget import ANY, Calls
 from lab.experiment.experiment import Experiment
 from lab.experiment.space import Space
 from lab.proposers.rounds import Found, Rounds
@@ -25,6 +26,7 @@ from lab.search.headroom import Headroom
 from lab.search.player import Played, Player
 from lab.search.points import spread_out
 from lab.search.race import OpenTrial, Race
+from lab.search.reserve import Reserve
 from lab.search.running import Hopeless
 from lab.search.trials import Standings, distributions_of, expected, number_of
 from lab.storage.record import Record
@@ -71,6 +73,7 @@ class Search:
         self._standings = Standings(experiment, record.ended)
         self._over, self._unstarted = False, set[Playing]()
         self._leader: int | None = None
+        self._reserve = Reserve(experiment, player)
         self.all_begun, self._changed = asyncio.Event(), asyncio.Event()
         self.stopped_by: BudgetError | None = None
         self.wake()
@@ -105,7 +108,9 @@ class Search:
         """
         if not self._over:
             self._begin_study()
-        for trial in self.trials:
+        trials = self.trials
+        self._reserve.look_at(trials)
+        for trial in trials:
             self._on_trial(trial)
         try:
             async with asyncio.TaskGroup() as group:
@@ -232,11 +237,11 @@ class Search:
         """Whether the budget has room for this many episodes besides those already due."""
         if self._player.spending.time_is_up and self._has_rival:
             return False
-        elsewhere = self._race.elsewhere() + episodes
-        owed = self._player.owed_calls + elsewhere * self._experiment.task.max_steps
+        more = (self._race.elsewhere() + episodes) * self._experiment.task.max_steps
         if self._rounds is not None:
-            owed += self._rounds.owed_calls
-        return self._player.spending.room_for(owed, self._experiment.verdict_calls)
+            more += self._rounds.owed_calls
+        owed = self._player.owed_calls + Calls({ANY: more})
+        return self._player.spending.room_for(owed, self._reserve.calls)
 
     @property
     def _has_rival(self) -> bool:
@@ -245,7 +250,7 @@ class Search:
         return any(number_of(one) != BASELINE for one in begun)
 
     def _progress(self) -> float:
-        return self._player.spending.progress(self._experiment.verdict_calls)
+        return self._player.spending.progress(self._reserve.calls)
 
     # Playing
 
@@ -302,6 +307,7 @@ class Search:
     def _publish(self, one: OpenTrial) -> None:
         """Publish a trial that has ended a rung, and store the leader if it has changed."""
         trials = self.trials
+        self._reserve.look_at(trials)
         if found := next((trial for trial in trials if trial.number == one.number), None):
             self._on_trial(found)
         if trials and trials[0].number != self._leader:

@@ -17,7 +17,8 @@ from lab.agent.step import Step
 from lab.agent.task import Measure, Task
 from lab.environments.environment import Environment
 from lab.errors import BrokenError, BudgetError, CallError, EnvError, RequestError
-from lab.experiment.budget import Spending, out_of_budget
+from lab.experiment.budget import BASELINES, Calls, Spending
+from lab.experiment.metered import out_of_budget
 from lab.llm.client import Model
 from lab.search.blame import Blame
 from lab.search.first_answers import FirstAnswers
@@ -69,7 +70,7 @@ class Player:
         others: Mapping[str, Model] | None = None,
     ) -> None:
         self.task, self.spending, self.first = task, spending, first
-        self.owed_calls = 0
+        self.owed_calls = Calls()
         self.stopped_by: BudgetError | None = None
         self._model, self._others, self._environment = model, others or {}, environment
         self._record, self._baseline, self._say, self._measure = record, baseline, say, measure
@@ -77,7 +78,7 @@ class Player:
         self._said_large, self._ended = False, asyncio.Event()
         self._in_flight, self._owed, self._running = in_flight, 0, set[Running]()
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
-        self._owe(0)
+        self._room.set()
 
     async def room(self) -> None:
         """Wait until one more episode can start at once."""
@@ -89,7 +90,7 @@ class Player:
         seed: int,
         hopeless: Hopeless | None = None,
         *,
-        later_calls: int | None = None,
+        later: Calls | None = None,
     ) -> Coroutine[None, None, Played | Ending]:
         """Play one episode.
 
@@ -97,8 +98,8 @@ class Player:
 
         Args:
             hopeless: Called after each step if the task bounds a step's reward.
-            later_calls: Start it only if the budget has room for all of its steps and this many later calls;
-                None to start it anyway.
+            later: Start it only if the budget has room for all of its steps and these later calls; None to
+                start it anyway.
 
         Returns:
             The episode, or with a record its ending, because the record keeps the texts.
@@ -108,15 +109,20 @@ class Player:
             EnvError: The environment failed in every attempt, and this candidate is not to blame.
             BudgetError: The budget is used up.
         """
-        self._owe(1)
+        model = self.model_of(candidate)
+        self._owe(1, model)
 
         def on_step(step: Step) -> None:
-            self.owed_calls -= 1
+            self.owed_calls[model] -= 1
             self._blame.look_at(candidate.digest, seed, step)
             if self.first is not None:
                 self.first.step(candidate.digest, step)
 
-        return self._episode(candidate, seed, Running(self.task, hopeless, later_calls, on_step))
+        return self._episode(candidate, seed, Running(self.task, hopeless, later, model, on_step))
+
+    def model_of(self, candidate: Candidate) -> str:
+        """The model that plays a candidate; see `lab.experiment.budget.Calls`."""
+        return candidate.model if candidate.model in self._others else BASELINES
 
     async def evaluate(self, candidate: Candidate, seeds: Sequence[int]) -> Evaluation:
         """Play one whole episode of `candidate` on each of the environment's `seeds`.
@@ -133,7 +139,7 @@ class Player:
 
     async def _if_affordable(self, candidate: Candidate, seed: int) -> Played | Ending | None:
         try:
-            return await self.episode(candidate, seed, later_calls=0)
+            return await self.episode(candidate, seed, later=Calls())
         except BudgetError as error:
             self.stopped_by = error
             return None
@@ -145,8 +151,8 @@ class Player:
                     return await self._attempts(candidate, seed, running)
             return await self._once(self._record, candidate, seed, running)
         finally:
-            self.owed_calls += running.calls
-            self._owe(-1)
+            self.owed_calls[running.model] += running.calls
+            self._owe(-1, running.model)
 
     async def _once(self, record: Record, candidate: Candidate, seed: int, running: Running) -> Ending:
         """Play an episode unless it is on record."""
@@ -209,11 +215,10 @@ class Player:
         raise AssertionError("the last attempt returns or raises")
 
     def _model_for(self, candidate: Candidate, seed: int) -> Model:
-        other = self._others.get(candidate.model)
-        model = self._model if other is None else other
+        name = self.model_of(candidate)
+        model = self._others.get(name, self._model)
         if self._record is None:
             return model
-        name = "" if other is None else candidate.model
         return Recorded(model, self._record, scope_of(candidate.digest, seed), name)
 
     def _look_at(self, episode: Episode) -> None:
@@ -223,9 +228,9 @@ class Player:
             size = f"An observation has {largest:,} characters, and each is stored whole."
             self._say(f"{size} To cut it, set longest under [environment] in the experiment file.")
 
-    def _owe(self, change: int) -> None:
+    def _owe(self, change: int, model: str) -> None:
         self._owed += change
-        self.owed_calls += change * self.task.max_steps
+        self.owed_calls[model] += change * self.task.max_steps
         if self._owed < self._in_flight:
             self._room.set()
         else:

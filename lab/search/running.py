@@ -8,7 +8,7 @@ from collections.abc import Callable
 from lab.agent.step import Step
 from lab.agent.task import Task
 from lab.agent.troubles import Troubles, troubles_of
-from lab.experiment.budget import Spending
+from lab.experiment.budget import Calls, Spending
 
 Hopeless = Callable[[float], bool]
 """Whether an episode whose return is at most this number can end early."""
@@ -33,8 +33,8 @@ class Running:
 
     Args:
         hopeless: Called after each step; None for an episode that is always played to its end.
-        later_calls: Play it only if the budget has room for it and this many later calls; None to play it
-            anyway.
+        later: Play it only if the budget has room for it and these later calls; None to play it anyway.
+        model: The model that plays it; see `lab.experiment.budget.Calls`.
         on_step: Called with each step.
     """
 
@@ -42,11 +42,12 @@ class Running:
         self,
         task: Task,
         hopeless: Hopeless | None,
-        later_calls: int | None,
+        later: Calls | None,
+        model: str,
         on_step: Callable[[Step], None],
     ) -> None:
-        self.calls = 0
-        self._task, self._hopeless, self._later, self._on_step = task, hopeless, later_calls, on_step
+        self.calls, self.model = 0, model
+        self._task, self._hopeless, self._later, self._on_step = task, hopeless, later, on_step
         self._kept, self._steps = 0, list[Step]()
 
     @property
@@ -71,7 +72,9 @@ class Running:
             kept: Number of its calls on record.
         """
         self._kept = kept
-        owed = sum(one.left for one in running) + self.left
+        owed = Calls()
+        for one in (*running, self):
+            owed[one.model] += one.left
         return self._later is None or spending.room_for(owed, self._later)
 
     def begin(self) -> None:

@@ -7,13 +7,14 @@ can still end with recorded answers.
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lab.environments.config import choose_environment
 from lab.environments.environment import Environment, open_environment
 from lab.errors import BudgetError, LabError
-from lab.experiment.budget import Metered, Spending, out_of_budget
+from lab.experiment.budget import PROPOSERS, Spending
 from lab.experiment.experiment import Experiment
+from lab.experiment.metered import Metered, out_of_budget
 from lab.experiment.models import PricedModel
 from lab.llm.client import Endpoint, Model
 from lab.llm.dialect import Dialect
@@ -83,7 +84,7 @@ class PartsOf:
         """A model, with its endpoint; it has a name if the baseline does not play on it."""
         endpoint = await stack.enter_async_context(open_endpoint(opening, priced.patience))
         endpoint.learning.on_change = lambda dialect, why: self.on_dialect(dialect, why, name)
-        model = Metered(endpoint, self.spending, priced.prices)
+        model = Metered(endpoint, self.spending, priced.prices, name)
         model.watch(endpoint.throttle, lambda error: self.on_failure(error, False, name))
         return endpoint, model
 
@@ -94,16 +95,15 @@ class PartsOf:
         opened = open_environment(where, self.experiment.root, self.say)
         return await stack.enter_async_context(opened)
 
-    async def _proposer(self, stack: AsyncExitStack, endpoint: Endpoint, model: Model) -> Proposer | None:
+    async def _proposer(self, stack: AsyncExitStack, endpoint: Endpoint, model: Metered) -> Proposer | None:
         proposals = self.experiment.proposals
         if proposals is None:
             return None
-        config = proposer_endpoint(endpoint.config)
+        model, config = replace(model, name=PROPOSERS), proposer_endpoint(endpoint.config)
         if config != endpoint.config:
             other = await stack.enter_async_context(Endpoint(config))
-            theirs = Metered(other, self.spending, proposals.prices)
-            theirs.watch(other.throttle, lambda error: self.on_failure(error, True, ""))
-            model = theirs
+            model = Metered(other, self.spending, proposals.prices, PROPOSERS)
+            model.watch(other.throttle, lambda error: self.on_failure(error, True, ""))
         sampling = proposals.sampling(embedded=self.model.embedded and config == endpoint.config)
         return make_proposer(proposals.proposer, Recorded(model, self.record, PROPOSALS), sampling)
 

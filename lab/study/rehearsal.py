@@ -16,12 +16,12 @@ from lab.agent.troubles import troubles_of
 from lab.environments.config import choose_environment
 from lab.environments.environment import Session
 from lab.experiment.experiment import Experiment
+from lab.experiment.models import PricedModel
 from lab.experiment.space import with_settings
 from lab.llm.client import Message
 from lab.llm.dialect import Dialect
 from lab.llm.launch import open_endpoint, opening_model
 from lab.llm.sampling import UNLISTED, SamplingParams
-from lab.llm.settings import ModelChoice
 from lab.search.first_answers import unusable
 from lab.search.trouble_words import TROUBLES
 from lab.stats.format import number
@@ -53,14 +53,14 @@ def ends(experiment: Experiment) -> list[SamplingParams]:
     return [with_settings(start, one, space.templates, space.demonstrations).sampling for one in settings]
 
 
-async def try_ends(experiment: Experiment, model: ModelChoice, on_dialect: OnDialect) -> float:
+async def try_ends(experiment: Experiment, model: PricedModel, on_dialect: OnDialect) -> float:
     """Call the model with each of `ends`; returns the seconds of the first answer.
 
     Raises:
         LabError: A call failed.
     """
-    patience = replace(experiment.patience, attempts=1, timeout_s=ANSWER_S, whole_s=ANSWER_S)
-    with opening_model(model, os.environ) as opening:
+    patience = replace(model.patience, attempts=1, timeout_s=ANSWER_S, whole_s=ANSWER_S)
+    with opening_model(model.choice, os.environ) as opening:
         async with open_endpoint(opening, patience) as endpoint:
             endpoint.learning.on_change = on_dialect
             answers = [await endpoint.complete(ASK, sampling) for sampling in ends(experiment)]
@@ -72,7 +72,7 @@ class _EnoughError(Exception):
 
 
 async def rehearse(
-    experiment: Experiment, model: ModelChoice, session: Session, on_dialect: OnDialect
+    experiment: Experiment, model: PricedModel, session: Session, on_dialect: OnDialect
 ) -> Sequence[Step]:
     """Play two steps; an embedded model is started for it.
 
@@ -81,12 +81,12 @@ async def rehearse(
     """
     steps = await _played(experiment, model, session, on_dialect)
     if (troubles := troubles_of(steps)).unusable:
-        raise unusable(troubles, model, choose_environment(experiment.environment))
+        raise unusable(troubles, model.choice, choose_environment(experiment.environment))
     return steps
 
 
 async def _played(
-    experiment: Experiment, model: ModelChoice, session: Session, on_dialect: OnDialect
+    experiment: Experiment, model: PricedModel, session: Session, on_dialect: OnDialect
 ) -> Sequence[Step]:
     steps = list[Step]()
 
@@ -95,8 +95,8 @@ async def _played(
         if len(steps) == STEPS:
             raise _EnoughError
 
-    patience = replace(experiment.patience, attempts=1)
-    with opening_model(model, os.environ) as opening:
+    patience = replace(model.patience, attempts=1)
+    with opening_model(model.choice, os.environ) as opening:
         async with open_endpoint(opening, patience) as endpoint:
             endpoint.learning.on_change = on_dialect
             agent = Agent(experiment.baseline, endpoint, experiment.task)

@@ -10,7 +10,7 @@ from typing import Any
 
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.errors import LabError
-from lab.experiment.budget import Prices, Spending, Spent
+from lab.experiment.budget import BASELINES, PROPOSERS, Prices, Spending, Spent
 from lab.experiment.experiment import Experiment
 from lab.llm.dialect import Dialect
 from lab.llm.settings import ModelChoice, shown_proposer
@@ -21,6 +21,7 @@ from lab.stats.intervals import Estimate
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
 from lab.storage.trials import StudyTrials, Trials
 from lab.study.unseen import seeds_of
+from lab.verdict.model_cost import costs_by_model
 from lab.verdict.outcome import Judged, Outcome
 from lab.verdict.verdict import Verdict, confirm, judge
 
@@ -128,8 +129,12 @@ def spending_of(
     Args:
         proposer: Name of a separate proposing model; None to read it from the environment variables.
     """
-    spending = Spending(experiment.budget, earlier_minutes=record.earlier_minutes)
     prices = experiment.prices_of(model)
+    spending = Spending(
+        experiment.budget,
+        earlier_minutes=record.earlier_minutes,
+        prices={BASELINES: prices, **{name: one.prices for name, one in experiment.others.items()}},
+    )
     other = experiment.proposals if (shown_proposer() if proposer is None else proposer) else None
 
     def recount() -> None:
@@ -141,17 +146,24 @@ def spending_of(
     return spending
 
 
-def spent_elsewhere(experiment: Experiment, record: Record, prices: Prices, proposing: Prices) -> Spent:
-    """Return the amounts that other processes have spent on all models.
+def spent_elsewhere(
+    experiment: Experiment, record: Record, prices: Prices, proposing: Prices
+) -> dict[str, Spent]:
+    """Return the amounts that other processes have spent, by model; see `lab.experiment.budget.Calls`.
 
     Args:
         prices: Prices of the baseline's model.
         proposing: Prices of the model that proposes texts.
     """
-    spent = record.spent_elsewhere(prices, proposals=False)
-    for name, one in experiment.others.items():
-        spent += record.spent_elsewhere(one.prices, proposals=False, model=name)
-    return spent + record.spent_elsewhere(proposing, proposals=True)
+    others = {
+        name: record.spent_elsewhere(one.prices, proposals=False, model=name)
+        for name, one in experiment.others.items()
+    }
+    return {
+        BASELINES: record.spent_elsewhere(prices, proposals=False),
+        **others,
+        PROPOSERS: record.spent_elsewhere(proposing, proposals=True),
+    }
 
 
 def outcome_of(
@@ -172,4 +184,5 @@ def outcome_of(
         state.headroom,
         record.failures(),
         record.troubles,
+        tuple(costs_by_model(experiment, model, record, state.trials)),
     )

@@ -228,7 +228,7 @@ class Study:
             more, limit = self.spending.minutes_for(unseen.calls_left()), self.spending.budget.minutes
             about = f"the verdict will take about {max(more, 1):.0f} more minutes"
             self._view.say(f"The search's {limit:g} minutes are over; {about}.")
-        return await unseen.baseline()
+        return await unseen.baseline(search.best(self.experiment.confirmation.candidates))
 
     async def _beat(self, search: Search, unseen: Unseen, player: Player) -> None:
         """Exchange heartbeats and news with other workers, on a shared storage."""

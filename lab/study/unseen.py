@@ -17,6 +17,7 @@ from lab.agent.candidate import Candidate
 from lab.agent.episode import Ending, Episode, FailedEpisode, Tally
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.errors import BudgetError
+from lab.experiment.budget import BASELINES, Calls
 from lab.experiment.experiment import Experiment
 from lab.search.player import Played, Player
 from lab.search.trials import evaluation
@@ -56,7 +57,6 @@ class Unseen:
         self._announce = announce
         self.confirmation = Phase(seeds_of(experiment, CONFIRMATION), trials.confirmation)
         self.holdout = Phase(seeds_of(experiment, HOLDOUT), trials.holdout)
-        self._pair_calls = experiment.verdict.finalists * experiment.task.max_steps
         self._changed = asyncio.Event()
 
     def beat(self) -> None:
@@ -73,15 +73,20 @@ class Unseen:
         for phase in (self.confirmation, self.holdout):
             phase.study.hand_over(list(phase.running.values()))
 
-    async def baseline(self) -> Evaluation:
+    async def baseline(self, best: Sequence[Trial]) -> Evaluation:
         """Play the baseline on the holdout.
+
+        Args:
+            best: The search's best candidates, of which some will be finalists.
 
         Raises:
             LabError: All of its episodes failed.
         """
-        each, baseline = self._pair_calls, self._experiment.baseline
+        baseline = self._experiment.baseline
         self._retry(baseline)
-        later = {seed: (place + 1) * each for place, seed in enumerate(self.holdout.seeds)}
+        later = {
+            seed: self._finalists_calls(best, place + 1) for place, seed in enumerate(self.holdout.seeds)
+        }
         await self._play(self.holdout, {BASELINE: baseline}, later)
         evaluation = self._evaluation(baseline, self.holdout)
         if evaluation.failed and not evaluation.episodes:
@@ -91,7 +96,7 @@ class Unseen:
     async def confirmed(self, best: Sequence[Trial]) -> tuple[Confirmed, ...]:
         """Play the search's best candidates on fresh seeds."""
         self._announce("confirmation", f"Confirming {_names(best)} on fresh seeds.")
-        kept = self._experiment.verdict.episodes * self._pair_calls
+        kept = self._finalists_calls(best, self._experiment.verdict.episodes)
         played = await self._played(best, self.confirmation, dict.fromkeys(self.confirmation.seeds, kept))
         return confirm(played, self._experiment.verdict.confidence)
 
@@ -110,7 +115,7 @@ class Unseen:
         """
         table, objective = self._experiment.verdict, self._experiment.objective
         self._announce("holdout", f"Playing the sealed holdout with {_names(last)}.")
-        played = await self._played(last, self.holdout, dict.fromkeys(self.holdout.seeds, 0))
+        played = await self._played(last, self.holdout, dict.fromkeys(self.holdout.seeds, Calls()))
         verdict = judge(confirmed, await baseline, played, objective, table.confidence, table.judge)
         return verdict if verdict.finalists else None
 
@@ -120,14 +125,20 @@ class Unseen:
         done = sum(seed >= first for _, seed in self._record.ended) * self._experiment.task.max_steps
         return max(self._experiment.verdict_calls - done, 0)
 
+    def _finalists_calls(self, best: Sequence[Trial], episodes: int) -> Calls:
+        """Maximum calls of all finalists for this many episodes, on the dearest of the models of `best`."""
+        models = [self._player.model_of(one.candidate) for one in best] or [BASELINES]
+        table, steps = self._experiment.verdict, self._experiment.task.max_steps
+        return Calls({self._player.spending.dearest(models): episodes * table.finalists * steps})
+
     async def _played(
-        self, trials: Sequence[Trial], phase: Phase, later: Mapping[int, int]
+        self, trials: Sequence[Trial], phase: Phase, later: Mapping[int, Calls]
     ) -> list[tuple[Trial, Evaluation]]:
         await self._play(phase, {trial.number: trial.candidate for trial in trials}, later)
         return [(trial, self._evaluation(trial.candidate, phase)) for trial in trials]
 
     async def _play(
-        self, phase: Phase, candidates: Mapping[int, Candidate], later: Mapping[int, int]
+        self, phase: Phase, candidates: Mapping[int, Candidate], later: Mapping[int, Calls]
     ) -> None:
         """Play all unfinished episodes of these candidates in the phase; workers share them."""
         wanted = {one.digest: one for one in candidates.values()}
@@ -199,12 +210,12 @@ class Unseen:
         trial: optuna.Trial,
         candidate: Candidate,
         seed: int,
-        later_calls: int,
+        later: Calls,
         refused: list[BudgetError],
     ) -> None:
         """Play one episode, and add to `refused` if the budget has no room for it."""
         try:
-            self._tell(phase, trial, await self._player.episode(candidate, seed, later_calls=later_calls))
+            self._tell(phase, trial, await self._player.episode(candidate, seed, later=later))
         except BudgetError as error:  # its trial stays open or waiting until the limit is raised
             self._player.stopped_by = error
             refused.append(error)

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from lab.environments.config import choose_environment
 from lab.environments.environment import Environment, Session, open_environment
 from lab.errors import LabError
 from lab.llm.client import Endpoint
-from lab.llm.dialect import changed
+from lab.llm.dialect import Dialect, changed
 from lab.llm.launch import open_endpoint, opening_model
 from lab.llm.settings import ModelChoice
 from lab.llm.throttle import Patience
-from lab.submission.child import Tell
+from lab.submission.child import Message, Tell
 from lab.submission.frozen import FrozenPrompt
 from lab.submission.turns import CLOSING_S, Turn, share_of
 
@@ -51,19 +51,22 @@ class Appearance:
     turns: Sequence[Turn]
     last_s: float
 
-    def play(self, first: int, tell: Tell) -> None:
-        """Play the turns from number `first` on, and send each step, and each turn's exit code.
+    def play(self, start: Message, tell: Tell) -> None:
+        """Play the turns from number `start["turn"]` on, and send each step, and each turn's exit code.
 
-        With the exit code comes whether another turn follows in this process.
+        With the exit code comes whether another turn follows in this process. What the endpoint turns out to
+        accept is sent too, and is in the `start` of the process that plays on after this one was taken down.
         """
         try:
-            asyncio.Runner().run(self._play(first, tell))
+            dialect = Dialect.from_table(start["dialect"])
+            learnt = replace(self, model=replace(self.model, dialect=dialect))
+            asyncio.Runner().run(learnt._play(start["turn"], tell))
         except BaseException as error:  # of a task of foreign code, which ended the event loop
             say(f"The episode failed: {type(error).__name__}: {error}")
             tell({"exit_code": 1, "goes_on": False})
 
     async def _play(self, first: int, tell: Tell) -> None:
-        stage = _Stage(self)
+        stage = _Stage(self, tell)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stage.stop)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for number, turn in enumerate(self.turns[first:], first):
@@ -80,8 +83,9 @@ class Appearance:
 class _Stage:
     """The environment and model that the episodes share: opened by the first, and again after a failure."""
 
-    def __init__(self, appearance: Appearance) -> None:
+    def __init__(self, appearance: Appearance, tell: Tell) -> None:
         self.appearance, self.stopping = appearance, False
+        self._model, self._tell = appearance.model, tell
         self._playing: asyncio.Task[Any] | None = None
         self._shared, self._session = AsyncExitStack(), AsyncExitStack()
         self._opened: tuple[Environment, Endpoint] | None = None
@@ -109,13 +113,18 @@ class _Stage:
 
     async def _open(self) -> tuple[Environment, Endpoint]:
         with_all = self._shared.enter_async_context
-        opening = self._shared.enter_context(opening_model(self.appearance.model, os.environ))
+        opening = self._shared.enter_context(opening_model(self._model, os.environ))
         where = choose_environment(self.appearance.frozen.environment)
         environment = await with_all(open_environment(where, self.appearance.root))
         endpoint = await with_all(open_endpoint(opening, PATIENCE))
-        endpoint.learning.on_change = lambda dialect, why: say(f"Note: {changed(dialect, why)}")
+        endpoint.learning.on_change = self._on_dialect
         await with_all(self._session)
         return environment, endpoint
+
+    def _on_dialect(self, dialect: Dialect, why: str) -> None:
+        say(f"Note: {changed(dialect, why)}")
+        self._model = replace(self._model, dialect=dialect)
+        self._tell({"dialect": dialect.as_table()})
 
     async def leave(self, *, everything: bool) -> None:
         """Close the session, or everything; also if closing the session fails."""

@@ -22,8 +22,8 @@ Tell = Callable[[Message], None]
 Hear = Callable[[Message], bool]
 """Handles a message; returns whether to stop listening."""
 
-Work = Callable[[int, Tell], None]
-"""What a child runs: gets the number that it was started with, and a function that sends a message."""
+Work = Callable[[Message, Tell], None]
+"""What a child runs: gets the message that it was started with, and a function that sends one."""
 
 REAP_S = 1.0
 """Seconds to wait for a killed child to end."""
@@ -60,10 +60,10 @@ class Child:
         os.close(gate)
         os.set_blocking(self._pipe, False)
 
-    def start(self, number: int) -> None:
-        """Let the child begin its work with `number`."""
+    def start(self, message: Message) -> None:
+        """Let the child begin its work with `message`."""
         with suppress(BrokenPipeError):  # it has ended, as `listen` finds out
-            os.write(self._gate, b"%d\n" % number)
+            os.write(self._gate, f"{json.dumps(message)}\n".encode())
 
     async def listen(self, hear: Hear, last_s: float) -> None:
         """Handle each message as it arrives, until `hear` says so or the child ends. May be called again.
@@ -158,8 +158,10 @@ def _work(work: Work, gate: int, pipe: int, parent: int) -> NoReturn:
                 file.write(f"{json.dumps(message)}\n")
                 file.flush()
 
-            if number := os.read(gate, 32):
-                work(int(number), tell)
+            with open(gate, encoding="utf-8") as opened:
+                started = opened.readline()
+            if started:
+                work(json.loads(started), tell)
             sys.stderr.flush()
     finally:
         os._exit(0)

@@ -17,6 +17,7 @@ from lab.search.trouble_words import troubles_text
 from lab.stats.format import estimate_text
 from lab.stats.intervals import Estimate, t_interval
 from lab.submission.frozen import Evidence, FrozenModel, FrozenPrompt, Provenance
+from lab.verdict.model_cost import ModelCost
 from lab.verdict.verdict import Compared, Verdict, estimate
 from lab.verdict.words import cautions, shortfall
 
@@ -95,12 +96,14 @@ class Outcome(StudyResult):
         headroom: Result of the warm-up test; None if it was not made.
         failures: Number of failed attempts at calls, by what happened.
         troubles: Troubles of all steps of the study.
+        models: Costs by model, if the space has several.
     """
 
     verdict: Verdict
     headroom: Headroom | None
     failures: Mapping[str, int]
     troubles: Troubles
+    models: tuple[ModelCost, ...]
 
     @property
     def chosen(self) -> tuple[int, Candidate]:

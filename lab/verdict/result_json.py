@@ -14,6 +14,7 @@ from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.agent.troubles import FALLBACK, Troubles
 from lab.search.headroom import Headroom
 from lab.stats.intervals import Estimate
+from lab.verdict.model_cost import ModelCost
 from lab.verdict.outcome import Outcome, StudyResult, rounded
 from lab.verdict.rows import trial_row
 from lab.verdict.unvalidated import Unvalidated
@@ -184,6 +185,24 @@ def _cost(outcome: Outcome) -> dict[str, Any]:
         "estimated_calls": spent.estimated,
         "dollars": None if spent.unpriced else spent.dollars,
         "minutes": outcome.judged.minutes,
+        "models": [_model_cost(one) for one in outcome.models],
+    }
+
+
+def _model_cost(one: ModelCost) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "model": one.model.choice.name,
+        "endpoint": one.model.choice.shown,
+        "candidates": one.candidates,
+        "episodes": len(one.episodes),
+        "calls": one.spent.calls,
+        "prompt_tokens": one.spent.prompt_tokens,
+        "completion_tokens": one.spent.completion_tokens,
+        "thinking_tokens": one.spent.thinking_tokens,
+        "estimated_calls": one.spent.estimated,
+        "dollars": one.dollars,
+        "dollars_per_episode": one.dollars_per_episode,
     }
 
 
