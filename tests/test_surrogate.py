@@ -55,6 +55,38 @@ def test_what_is_expected_is_the_posterior_mean_of_the_joint_normal(seed: int) -
     assert ours - ours.mean() == pytest.approx(means - means.mean(), abs=1e-2 * float(np.nanstd(values)))
 
 
+@settings(max_examples=25)
+@given(st.integers(0, 10_000))
+def test_intervals_have_the_width_of_the_joint_normals(seed: int) -> None:
+    points, values = played(seed)
+    model = Surrogate(points, values, MASK)
+    low, high = model.intervals(0.95)
+    assert (low + high) / 2 == pytest.approx(model.expected())
+    _, covariance = dense(model, points, values)
+    # They differ in the level that all candidates share: on these seeds, or on any.
+    own = ((high - low) / 2 / 1.96) ** 2
+    assert own - own.mean() == pytest.approx(
+        covariance.diagonal() - covariance.diagonal().mean(), abs=0.05 * float(own.max())
+    )
+
+
+def test_intervals_cover_the_true_means_at_their_level() -> None:
+    covered = list[bool]()
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        points = encoded(SPACE, at_random(SPACE, 16, rng))
+        effects, truth = (
+            rng.normal(0, 20, 4),
+            100 * points[:, 0] - 40 * points[:, 1] ** 2 + rng.normal(0, 5, 16),
+        )
+        values = truth[:, None] + effects + rng.normal(0, 25, (16, 4))
+        for row in values:
+            row[int(rng.integers(1, 5)) :] = np.nan
+        low, high = Surrogate(points, values, MASK).intervals(0.95)
+        covered += [*((low <= truth + effects.mean()) & (truth + effects.mean() <= high))]
+    assert 0.9 <= np.mean(covered) <= 0.99, np.mean(covered)
+
+
 def test_draws_have_the_posteriors_mean_and_covariance() -> None:
     points, values = played(1)
     model, rng = Surrogate(points, values, MASK), np.random.default_rng(0)

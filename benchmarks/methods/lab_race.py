@@ -79,7 +79,7 @@ def play(
 
 def leader(race: Race) -> int | None:
     """Number of the unpruned trial with the highest expected mean; None if none has one."""
-    means, known = expected(race.study), race.study.known
+    means, known = np.array([one.mean for one in expected(race.study)]), race.study.known
     able = [one.number for one in known if np.isfinite(means[one.number]) and "dropped" not in one.user_attrs]
     return max(able, key=lambda number: float(means[number])) if able else None
 

@@ -12,6 +12,7 @@ from lab.agent.candidate import Candidate
 from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
 from lab.agent.task import OTHER, Measure, Task
 from lab.agent.troubles import Troubles, total
+from lab.stats.estimate import Estimate
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,8 @@ class Trial:
         place: Rank among all candidates at that time; 1 is the leader.
         dropped: Whether it was shown to be worse than another, and plays no more.
         cut: Number of episodes ended early for that reason.
+        expected: What the search ranks by: its mean value by the search's model, with the model's interval;
+            its own mean, unbounded, without a model.
     """
 
     number: int
@@ -169,6 +172,7 @@ class Trial:
     place: int = 1
     dropped: bool = False
     cut: int = 0
+    expected: Estimate | None = None
 
     @property
     def candidate(self) -> Candidate:

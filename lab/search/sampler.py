@@ -163,6 +163,16 @@ class RaceSampler(BaseSampler):
             self._tables[0].read(trials, 1.0)
             return self._tables[0].expected()
 
+    def intervals(self, trials: Sequence[FrozenTrial], confidence: float) -> tuple[Floats, Floats]:
+        """Return the ends of the model's interval of each trial's mean; infinite outside the model.
+
+        Args:
+            trials: As in `expected`.
+        """
+        self.expected(trials)
+        with self._lock, _BLAS.limit(limits=1):
+            return self._tables[0].intervals(confidence)
+
     def _choose(self, study: Study, space: Distributions, idle: Sequence[int], playing: int) -> int | None:
         trials = study.get_trials(deepcopy=False)
         values_table, costs_table = self._read(study, space, trials)
@@ -271,6 +281,15 @@ class _Table:
             means[left] = surrogate.pulled(means[left], counts[left].astype(float))
             means[rows] = surrogate.expected()
         return means
+
+    def intervals(self, confidence: float) -> tuple[Floats, Floats]:
+        """Return the ends of the model's interval of each trial's mean; infinite outside the model."""
+        highs = np.full(len(self._returns.values), np.inf)
+        lows, fitted = -highs, self._fitted()
+        if fitted is not None:
+            rows, surrogate = fitted
+            lows[rows], highs[rows] = surrogate.intervals(confidence)
+        return lows, highs
 
     def _fitted(self) -> "Fitted | None":
         if self._fit[0] != self.moves:

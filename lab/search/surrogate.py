@@ -5,6 +5,7 @@ posterior and its draws; the kernel is `lab.search.kernel`'s, and the sampler de
 """
 
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,6 +181,24 @@ class Surrogate:
     def expected(self) -> Floats:
         """Return each played candidate's expected mean return."""
         return self._returned(self._level + self._effects(self._fit.solved(self._gaps)))
+
+    def intervals(self, confidence: float) -> tuple[Floats, Floats]:
+        """Return the ends of each played candidate's interval of its mean return, on the seeds played so far.
+
+        They are the posterior's: the variances count as known.
+        """
+        fit, within = self._fit, self.variances.signal * self._kernel
+        within[np.diag_indices_from(within)] += self.variances.own
+        known = _solved(fit.root, within)
+        seeds = self._groups.shape[1] - 1
+        level = np.append(1.0, np.full(seeds, 1 / max(seeds, 1)))[:, None] - self._groups.T @ fit.solved(
+            within
+        )
+        variances = np.diag(within) - (known**2).sum(axis=0)
+        variances += (_solved(fit.groups_root, level) ** 2).sum(axis=0)
+        half = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt(np.maximum(variances, 0.0))
+        middle = self._level + self._effects(fit.solved(self._gaps))
+        return self._returned(middle - half), self._returned(middle + half)
 
     def pulled(self, means: Floats, counts: Floats) -> Floats:
         """Return the expected means of candidates that are not in the model: none is better than its median.

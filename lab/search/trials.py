@@ -5,6 +5,7 @@ ended it; `reason`, if it failed; `begun`, its number of started episodes, if se
 """
 
 from collections.abc import Mapping, Sequence
+from math import inf, nan
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,12 @@ from lab.experiment.experiment import Experiment
 from lab.experiment.space import Space
 from lab.search.points import Floats
 from lab.search.sampler import RaceSampler
+from lab.stats.intervals import Estimate
 from lab.storage.record import EpisodeKey
 from lab.storage.trials import Trials
+
+CONFIDENCE = 0.95
+"""Confidence level of the search model's intervals, which are for display only."""
 
 _CANDIDATE = TypeAdapter(Candidate)
 
@@ -94,7 +99,7 @@ class Standings:
         self._candidates = dict[int, Candidate]()
         self._evaluations = dict[int, tuple[tuple[int, bool], Evaluation]]()
 
-    def ranked(self, trials: Sequence[FrozenTrial], expected: Floats) -> list[Trial]:
+    def ranked(self, trials: Sequence[FrozenTrial], expected: Sequence[Estimate]) -> list[Trial]:
         """Return the trials that have played, by descending expected mean, with dropped ones last."""
         able = [one for one in trials if one.intermediate_values and one.state is not TrialState.FAIL]
         pairs = [(one, self._evaluation(one)) for one in able]
@@ -102,7 +107,7 @@ class Standings:
         evaluations = [evaluation for _, evaluation in pairs if evaluation.episodes]
         objective = self._experiment.objective
         costs = np.array([objective.mean_cost(one) for one in evaluations])
-        order = objective.order(np.array([expected[one.number] for one in played]), costs)
+        order = objective.order(np.array([expected[one.number].mean for one in played]), costs)
         order.sort(key=lambda place: "dropped" in played[place].user_attrs)
         return [
             Trial(
@@ -111,6 +116,7 @@ class Standings:
                 rank,
                 "dropped" in played[place].user_attrs,
                 len(evaluations[place].cut),
+                expected[played[place].number],
             )
             for rank, place in enumerate(order, 1)
         ]
@@ -152,10 +158,11 @@ def first_two(trials: Sequence[FrozenTrial]) -> Floats:
     return values
 
 
-def expected(study: Trials) -> Floats:
-    """Return each trial's expected mean by number: the model's, or its own without a model."""
-    sampler = study.study.sampler
+def expected(study: Trials) -> list[Estimate]:
+    """Return each trial's expected mean by number: the model's, with its interval, or its own without."""
+    sampler, known = study.study.sampler, study.known
+    values = [list(trial.intermediate_values.values()) for trial in known]
     if isinstance(sampler, RaceSampler):
-        return sampler.expected(study.known)
-    values = [list(trial.intermediate_values.values()) for trial in study.known]
-    return np.array([sum(one) / len(one) if one else np.nan for one in values])
+        figures = zip(sampler.expected(known), *sampler.intervals(known, CONFIDENCE), values, strict=True)
+        return [Estimate(float(mean), float(low), float(high), len(one)) for mean, low, high, one in figures]
+    return [Estimate(sum(one) / len(one) if one else nan, -inf, inf, len(one)) for one in values]

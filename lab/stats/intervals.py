@@ -1,29 +1,16 @@
 """Intervals and tests: the only place where an uncertainty is computed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import fsum, inf, sqrt
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
+from lab.stats.estimate import Estimate as Estimate
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean with its two-sided interval.
-
-    Attributes:
-        n: Number of values.
-    """
-
-    mean: float
-    low: float
-    high: float
-    n: int
 
 
 def t_interval(values: Sequence[float], confidence: float, comparisons: int = 1) -> Estimate:
@@ -50,6 +37,30 @@ def t_interval(values: Sequence[float], confidence: float, comparisons: int = 1)
     tail = (1 - confidence) / comparisons / 2
     half = float(t.isf(tail, n - 1)) * stdev(values) / sqrt(n)
     return Estimate(mean, mean - half, mean + half, n)
+
+
+def welch_interval(
+    own: Sequence[float], other: Sequence[float], confidence: float, comparisons: int = 1
+) -> Estimate:
+    """The difference of two means, own minus other, with Welch's interval (Biometrika 34, 1947).
+
+    It holds for values that are not paired, and whose variances may differ.
+
+    Args:
+        comparisons: See `t_interval`.
+
+    Returns:
+        The estimate, with the number of all values; an unbounded interval if one of the two has fewer than
+        two.
+    """
+    n, mean = len(own) + len(other), fmean(own) - fmean(other)
+    if min(len(own), len(other)) < 2:
+        return Estimate(mean, -inf, inf, n)
+    tail = (1 - confidence) / comparisons / 2
+    mine, theirs = (dict(enumerate(values)) for values in (own, other))
+    low, _ = _one_sided(mine, theirs, tail, paired=False)
+    minus_high, _ = _one_sided(theirs, mine, tail, paired=False)
+    return Estimate(mean, low, -minus_high, n)
 
 
 Returns = Mapping[int, float]

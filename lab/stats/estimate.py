@@ -1,0 +1,17 @@
+"""An Estimate: a mean with its interval, without the numerical libraries that compute one."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its two-sided interval.
+
+    Attributes:
+        n: Number of values.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
