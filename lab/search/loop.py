@@ -86,6 +86,12 @@ class Search:
         return [one.trial for one in self._race.open.values()]
 
     @property
+    def numbers(self) -> dict[str, int]:
+        """The number of each trial, by its candidate's digest."""
+        known = self._study.known
+        return {one.user_attrs["digest"]: number_of(one) for one in known if "digest" in one.user_attrs}
+
+    @property
     def trials(self) -> list[Trial]:
         """All trials with a completed episode, best first."""
         if self._record.store.shared:

@@ -79,6 +79,11 @@ class Player:
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
         self._owe(0)
 
+    @property
+    def playing(self) -> list[Running]:
+        """The episodes of the record that this process is playing."""
+        return list(self._running)
+
     async def room(self) -> None:
         """Wait until one more episode can start at once."""
         await self._room.wait()
@@ -116,7 +121,8 @@ class Player:
             if self.first is not None:
                 self.first.step(candidate.digest, step)
 
-        return self._episode(candidate, seed, Running(self.task, hopeless, later_calls, on_step))
+        running = Running(candidate, seed, self.task, hopeless, later_calls, on_step)
+        return self._episode(candidate, seed, running)
 
     async def evaluate(self, candidate: Candidate, seeds: Sequence[int]) -> Evaluation:
         """Play one whole episode of `candidate` on each of the environment's `seeds`.
