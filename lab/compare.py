@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, StudyName, command_line, manners, say, who
+from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, command_line, manners, say, who
 from lab.cli.contenders import Asked
+from lab.cli.side_by_side import side_by_side
 from lab.errors import plain
 from lab.search.trouble_words import troubles_brief, troubles_text
 from lab.stats.format import count, estimate_text, percent, price
@@ -27,16 +28,26 @@ if TYPE_CHECKING:
 
 app = command_line()
 
+StudyNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--study",
+        metavar="NAME",
+        help="Name of the candidates' study; two or more are shown side by side. `lab studies` lists them.",
+        show_default="the experiment's last one",
+    ),
+]
+
 LOOK_S = 0.25
 """Seconds between two updates of the progress."""
 
 
 @app.command()
 def compare(
-    a: Annotated[str, who("A")],
-    b: Annotated[str, who("B")],
+    a: Annotated[str, who("A")] = "",
+    b: Annotated[str, who("B")] = "",
     experiment: ExperimentOrNone = None,
-    study: StudyName = "",
+    study: StudyNames = None,
     model: Annotated[
         str,
         typer.Option(
@@ -53,9 +64,14 @@ def compare(
         ),
     ] = None,
     endpoint: EndpointUrl = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With several studies, print one JSON document, for programs.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Play two candidates head to head on fresh episodes, paired by seed, and print what the test shows.
+
+    With two or more --study and no candidates: show these studies side by side, from their records.
 
     A and B are frozen, baseline, the number or name of a trial of the experiment's last study (or of
     --study), or the path of a frozen file.
@@ -73,10 +89,21 @@ def compare(
         python -m lab.compare 12 baseline --study smoke-20261126-003509
 
         python -m lab.compare frozen baseline --model small,large
+
+        python -m lab.compare --study smoke-20261126-003509 --study smoke-20261125-101500
     """
+    studies = list(dict.fromkeys(study or []))
+    if len(studies) > 1 and (a or experiment or model or episodes or endpoint):
+        raise typer.BadParameter("with several --study, only --json may be given: nothing is played")
+    if len(studies) < 2 and (as_json or not b):
+        one = "--json requires" if as_json else "name two candidates, A and B, or use"
+        raise typer.BadParameter(f"{one} two or more --study; python -m lab.studies lists them")
     with manners(debug=debug):
+        if len(studies) > 1:
+            print_result(side_by_side(studies, as_json=as_json))
+            return
         names = list(dict.fromkeys(name.strip() for name in model.split(","))) if model else []
-        asyncio.run(_compare(Asked((a, b), experiment, study), names, episodes, endpoint))
+        asyncio.run(_compare(Asked((a, b), experiment, "".join(studies)), names, episodes, endpoint))
 
 
 @dataclass(frozen=True)
