@@ -1,31 +1,40 @@
 """The command `python -m lab.compare`: two candidates head to head, on seeds that no study plays.
 
-It owns the table and the claim; the test is `lab.verdict.verdict`'s, the figures are `lab.verdict.words`'.
+It owns the flags and the playing; the table and the claim are `lab.cli.head_to_head`'s, and studies side by
+side are `lab.cli.side_by_side`'s.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, StudyName, command_line, manners, say, who
+from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, command_line, manners, say, who
 from lab.cli.contenders import Asked
+from lab.cli.side_by_side import side_by_side
 from lab.errors import plain
-from lab.search.trouble_words import troubles_brief, troubles_text
-from lab.stats.format import count, estimate_text, percent, price
 from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
     from lab.agent.evaluation import Evaluation
-    from lab.cli.contenders import Contender, Stage
+    from lab.cli.contenders import Stage
     from lab.experiment.budget import Spending
     from lab.experiment.experiment import Experiment
-    from lab.verdict.verdict import Compared, Verdict
 
 app = command_line()
+
+StudyNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--study",
+        metavar="NAME",
+        help="Name of the candidates' study; two or more are shown side by side. `lab studies` lists them.",
+        show_default="the experiment's last one",
+    ),
+]
 
 LOOK_S = 0.25
 """Seconds between two updates of the progress."""
@@ -33,10 +42,10 @@ LOOK_S = 0.25
 
 @app.command()
 def compare(
-    a: Annotated[str, who("A")],
-    b: Annotated[str, who("B")],
+    a: Annotated[str, who("A")] = "",
+    b: Annotated[str, who("B")] = "",
     experiment: ExperimentOrNone = None,
-    study: StudyName = "",
+    study: StudyNames = None,
     model: Annotated[
         str,
         typer.Option(
@@ -53,9 +62,14 @@ def compare(
         ),
     ] = None,
     endpoint: EndpointUrl = "",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With several studies, print one JSON document, for programs.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Play two candidates head to head on fresh episodes, paired by seed, and print what the test shows.
+
+    With two or more --study and no candidates: show these studies side by side, from their records.
 
     A and B are frozen, baseline, the number or name of a trial of the experiment's last study (or of
     --study), or the path of a frozen file.
@@ -73,35 +87,28 @@ def compare(
         python -m lab.compare 12 baseline --study smoke-20261126-003509
 
         python -m lab.compare frozen baseline --model small,large
+
+        python -m lab.compare --study A --study B
     """
+    studies = list(dict.fromkeys(study or []))
+    if len(studies) > 1 and (a or experiment or model or episodes or endpoint):
+        raise typer.BadParameter("with several --study, only --json may be given: nothing is played")
+    if len(studies) < 2 and (as_json or not b):
+        one = "--json requires" if as_json else "name two candidates, A and B, or use"
+        raise typer.BadParameter(f"{one} two or more --study; python -m lab.studies lists them")
     with manners(debug=debug):
+        if len(studies) > 1:
+            print_result(side_by_side(studies, as_json=as_json))
+            return
         names = list(dict.fromkeys(name.strip() for name in model.split(","))) if model else []
-        asyncio.run(_compare(Asked((a, b), experiment, study), names, episodes, endpoint))
-
-
-@dataclass(frozen=True)
-class _Round:
-    """What both candidates did on one model.
-
-    Attributes:
-        label: Name of the model and a colon, if the user chose it; else empty.
-    """
-
-    label: str
-    stage: "Stage"
-    verdict: "Verdict"
-
-    @property
-    def played(self) -> "tuple[tuple[Contender, Evaluation], ...]":
-        """The contenders with their episodes."""
-        one, other = self.stage.contenders
-        return (one, self.verdict.finalists[0].unseen), (other, self.verdict.baseline)
+        asyncio.run(_compare(Asked((a, b), experiment, "".join(studies)), names, episodes, endpoint))
 
 
 async def _compare(asked: Asked, models: Sequence[str], episodes: int | None, endpoint: str) -> None:
     # Here and not above, so that --help answers at once.
     from lab.agent.evaluation import Trial
     from lab.cli.contenders import on_models, set_stage
+    from lab.cli.head_to_head import Round, told
     from lab.experiment.objective import Objective
     from lab.verdict.verdict import judge
 
@@ -110,14 +117,14 @@ async def _compare(asked: Asked, models: Sequence[str], episodes: int | None, en
     table, objective = stage.experiment.verdict, Objective(maximise=stage.experiment.objective.maximise)
     stages = on_models(stage, models) if models else {"": stage}
     confidence = 1 - (1 - table.confidence) / len(stages)  # Bonferroni
-    rounds = list[_Round]()
+    rounds = list[Round]()
     for name, each in stages.items():
         one, other = await _play(each, stage.experiment, episodes or table.episodes)
         verdict = judge((), other, [(Trial(0, one), one)], objective, confidence)
         if not verdict.finalists:
             raise (*one.failed, *other.failed)[0].error
-        rounds.append(_Round(f"{name}: " if name else "", each, verdict))
-    print_result("\n".join(plain(line) for line in _told(rounds, table.confidence)))
+        rounds.append(Round(f"{name}: " if name else "", each, verdict))
+    print_result("\n".join(plain(line) for line in told(rounds, table.confidence)))
 
 
 async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[Evaluation, Evaluation]":
@@ -185,122 +192,6 @@ async def _watched(spending: "Spending", most: int) -> AsyncIterator[None]:
             yield
         finally:
             looking.cancel()
-
-
-def _told(rounds: Sequence[_Round], confidence: float) -> Iterator[str]:
-    yield from _table(rounds)
-    if len(rounds) > 1:
-        level = percent(confidence)
-        yield f"The intervals hold for all {len(rounds)} models together, at {level} confidence."
-    for one in rounds:
-        yield from (f"{one.label}{line}" for line in _told_of(one))
-
-
-def _told_of(played: _Round) -> Iterator[str]:
-    from lab.verdict.words import at_limit
-
-    (compared,), confidence = played.verdict.finalists, played.verdict.confidence
-    for contender, its in played.played:
-        if its.failed:
-            why = its.failed[0].error.one_line
-            yield f"{contender.name}: {count(len(its.failed), 'episode')} failed, the first with: {why}"
-        if told := troubles_text(its.troubles):
-            yield f"{contender.name}: {told}."
-    one, other = played.stage.contenders
-    if one.candidate == other.candidate:
-        noise = _figures(other.name, compared, confidence)
-        yield f"Both are the same candidate, so this is noise: {noise}."
-    else:
-        yield claim(one.name, other.name, compared, confidence)
-        yield from _other(one.name, other.name, compared, confidence)
-    scores = (*compared.unseen.scores, *played.verdict.baseline.scores)
-    yield from at_limit(scores, compared.unseen.measure, "episode")
-
-
-def _other(one: str, other: str, compared: "Compared", confidence: float) -> Iterator[str]:
-    """A line on the number that is not judged, if it shows the opposite."""
-    from lab.verdict.words import better, figures
-
-    gap, unseen = compared.other, compared.unseen.other
-    if compared.difference.mean > 0 > gap.high or compared.difference.mean < 0 < gap.low:
-        told = figures(unseen.mean, gap, confidence, versus=other)
-        yield f"However: {one} {better(unseen.measure, gap.mean)} than {other}: {told}."
-
-
-Row = tuple[str, str, str]
-
-
-def _table(rounds: Sequence[_Round]) -> Iterator[str]:
-    """The settings that differ, and the results on each model."""
-    first, second = rounds[0].stage.contenders
-    rows: list[Row] = [("", first.name, second.name), *_settings(first, second)]
-    for one in rounds:
-        rows += [(f"{one.label}{name}", mine, its) for name, mine, its in _results(one)]
-    wide, middle = (max(len(row[place]) for row in rows) for place in (0, 1))
-    yield from (f"{name:<{wide}}  {mine:<{middle}}  {its}".rstrip() for name, mine, its in rows)
-
-
-def _results(played: _Round) -> Iterator[Row]:
-    from lab.verdict.verdict import estimate
-    from lab.verdict.words import other_mean
-
-    (first, one), (second, other) = played.played
-    mine, its = (estimate(each, played.verdict.confidence) for each in (one, other))
-    yield one.measure, f"{estimate_text(mine)}, n = {mine.n}", f"{estimate_text(its)}, n = {its.n}"
-    yield one.other.measure, other_mean(one), other_mean(other)
-    yield "tokens per episode", one.tokens_text, other.tokens_text
-    yield "dollars per episode", _dollars(first, one), _dollars(second, other)
-    yield "seconds per call", f"{one.latency_s:.2f}", f"{other.latency_s:.2f}"
-    troubles = [troubles_brief(each.troubles) or "none" for each in (one, other)]
-    if troubles != ["none", "none"]:
-        yield "unusable answers", troubles[0], troubles[1]
-
-
-def _settings(first: "Contender", second: "Contender") -> Iterator[Row]:
-    from lab.display.diff import differing, text_diff
-
-    pairs = differing(first.candidate, second.candidate)
-    for name, (mine, its) in pairs.items():
-        yield name, str(mine), str(its)
-    if "template" not in pairs and text_diff(first.candidate, second.candidate, ("", "")):
-        yield "texts", "differ", "from these"
-
-
-def _dollars(contender: "Contender", played: "Evaluation") -> str:
-    prices = contender.model.prices
-    tokens_in = sum(episode.prompt_tokens for episode in played.episodes)
-    tokens_out = sum(episode.completion_tokens for episode in played.episodes)
-    return price(prices.dollars(tokens_in, tokens_out) / len(played.episodes) if prices.known else None)
-
-
-def claim(one: str, other: str, compared: "Compared", confidence: float) -> str:
-    """What the test shows about two candidates, in a sentence.
-
-    Args:
-        compared: `one` against `other`; a difference is claimed only if interval and test agree.
-    """
-    from lab.verdict.words import better
-
-    gap, told = compared.difference, _figures(other, compared, confidence)
-    if compared.p_value <= 1 - confidence and (gap.low > 0 or gap.high < 0):
-        return f"{one} {better(compared.unseen.measure, gap.mean)} than {other}: {told}."
-    few = least_pairs(confidence)
-    more = f" Fewer than {few} pairs cannot show one: use --episodes {few} or more." if gap.n < few else ""
-    return f"No difference between {one} and {other} is shown: {told}.{more}"
-
-
-def _figures(other: str, compared: "Compared", confidence: float) -> str:
-    from lab.verdict.words import figures
-
-    return figures(compared.unseen.mean, compared.difference, confidence, compared.p_value, other)
-
-
-def least_pairs(confidence: float) -> int:
-    """Minimum number of pairs for a significant sign-flip test: 2 of 2^n patterns are the most extreme."""
-    pairs = 2
-    while 2 / 2**pairs > 1 - confidence:
-        pairs += 1
-    return pairs
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ It owns the table; the states are `lab.study.listing`'s.
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.cli.command import Debug, Storage, command_line, manners
+from lab.cli.side_by_side import aligned
 from lab.errors import plain
 from lab.submission.stdout import print_result
 
@@ -25,12 +25,22 @@ COLUMNS = ("study", "experiment", "began (UTC)", "state", "trials", "episodes", 
 
 @app.command()
 def studies(
+    experiment: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="EXPERIMENT",
+            help="An experiment file: show what its last studies found.",
+            show_default="all studies",
+        ),
+    ] = None,
     storage: Storage = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array, for programs.")] = False,
     debug: Debug = False,
 ) -> None:
     """List all studies, latest first: experiment, start, state, trials, completed episodes, calls.
 
+    With an EXPERIMENT: how its last studies went: what was frozen, its holdout return beside the baseline's,
+    cost, and whether the holdout is that of the latest study.
     A study is searching or judging while a process works on it; unfinished if none does and it can resume;
     finished; or stopped by an error that would occur again.
     show, report, play, compare and tune --replay accept a study's name: --study NAME.
@@ -40,13 +50,19 @@ def studies(
         python -m lab.studies
 
         python -m lab.studies --json
+
+        python -m lab.studies experiments/echo.toml
     """
     with manners(debug=debug):
+        if experiment is not None:
+            print_result(_history(experiment.stem, storage, as_json=as_json))
+            return
         listed = _listed(storage)
         if as_json:
             print_result(json.dumps([asdict(one) for one in listed], indent=2))
         elif listed:
-            print_result("\n".join(plain(line) for line in _table(listed)))
+            rows = [COLUMNS, *(_row(one) for one in listed)]
+            print_result("\n".join(plain(line) for line in aligned(rows, words=4)))
         else:
             print_result("No study is recorded. Start one with python -m lab.tune.")
 
@@ -67,13 +83,18 @@ def _listed(storage: str) -> "list[Listed]":
         return listing(opened)
 
 
-def _table(listed: "list[Listed]") -> Iterator[str]:
-    rows = [COLUMNS, *(_row(one) for one in listed)]
-    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        words = [f"{cell:<{width}}" for cell, width in zip(row[:4], wide[:4], strict=True)]
-        figures = [f"{cell:>{width}}" for cell, width in zip(row[4:], wide[4:], strict=True)]
-        yield "  ".join([*words, *figures])
+def _history(experiment: str, storage: str, *, as_json: bool) -> str:
+    from lab.cli.side_by_side import history_document, history_rows
+    from lab.llm.settings import read_surroundings
+    from lab.study.results import history
+
+    read_surroundings(Path.cwd())
+    past = history(experiment, storage)
+    if as_json:
+        return history_document(past)
+    if not past:
+        return "No study of this experiment is recorded. Start one with python -m lab.tune."
+    return "\n".join(plain(line) for line in aligned(history_rows(past), words=5))
 
 
 def _row(one: "Listed") -> tuple[str, ...]:

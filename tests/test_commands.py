@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from lab.__main__ import COMMANDS, app
 from lab.agent.evaluation import Evaluation
 from lab.cli.command import manners
-from lab.compare import claim, least_pairs
+from lab.cli.head_to_head import claim, least_pairs
 from tests.echo_server import ROOT, free_port
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project

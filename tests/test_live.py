@@ -6,6 +6,8 @@ import re
 import signal
 import threading
 import tomllib
+from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -16,11 +18,12 @@ from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.agent.step import Step
 from lab.agent.task import Task
 from lab.agent.template import PromptTemplate
-from lab.display.screen import PHASES, Standing, rungs, screen
+from lab.display.race_table import Playing
+from lab.display.screen import PHASES, Progress, Standing, screen
 from lab.experiment.budget import FREE, Budget, Spending
 from lab.llm.client import Completion
 from lab.llm.sampling import SamplingParams
-from lab.stats.intervals import t_interval
+from lab.stats.intervals import Estimate
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import TIMEOUT_S, Project
 from tests.terminal import Terminal
@@ -65,6 +68,8 @@ def test_a_terminal_shows_the_race_survives_a_resize_and_is_given_back(tmp_path:
     assert "At most 240 calls" in before
     for told in (*PHASES, "baseline", "of 240", "price unknown", "calls/s", "in flight", "left", "template"):
         assert told in live
+    for planned in (12, 24):  # confirmation and holdout have been seen in progress
+        assert any(0 < int(done) < planned for done in re.findall(rf"(\d+)/{planned}\b", live)), planned
     assert COLOURED.search(live)
     assert MODEL_TEXT not in terminal.text
     # The lines that matter come after it, the terminal is as it was, and no line a trial is in between.
@@ -89,10 +94,11 @@ def test_ctrl_c_gives_the_terminal_back_and_no_color_is_obeyed(tmp_path: Path) -
             *("-m", "lab.tune", "experiments/known.toml"),
             **{"columns": 80, "lines": 24, "NO_COLOR": "1", **at(endpoint)},  # type: ignore[arg-type]
         )
-        terminal.read(lambda text: "trial-0" in text)  # any earlier, and nothing is there to be judged
+        # Any earlier, and nothing is there to be judged.
+        terminal.read(lambda text: re.search(r"[2-9] played: ", text) is not None)
         pressed.set()
         terminal.process.send_signal(signal.SIGINT)
-        terminal.read(lambda text: "Ctrl-C again stops" in text)  # the line is cut to the width
+        terminal.read(lambda text: "Ctrl-C again stops" in text)
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.close() == 130
         answering.set()
@@ -332,7 +338,10 @@ def test_a_dry_run_refuses_flags_that_it_would_ignore(tmp_path: Path, other: str
 TASK = Task("echo", "test", max_steps=1, max_tokens=150, max_return=120.0, success_score=0.1)
 
 
-def trial(number: int, returns: list[float], *, dropped: bool = False) -> Trial:
+def trial(
+    number: int, returns: list[float], *, dropped: bool = False, ends: tuple[float, float] = (-inf, inf)
+) -> Trial:
+    """A trial of these returns, with their mean as its estimate, and the model's interval if it has one."""
     template = PromptTemplate(f"text-{number % 3}", "a", "b")
     sampling = SamplingParams(temperature=(number % 10) / 10)
     answer = Completion(MODEL_TEXT, "stop", 1, 1, 0.1)
@@ -340,15 +349,25 @@ def trial(number: int, returns: list[float], *, dropped: bool = False) -> Trial:
         Episode(seed, MODEL_TEXT, (Step(1, MODEL_TEXT, MODEL_TEXT, value, done=True, completion=answer),))
         for seed, value in enumerate(returns)
     )
-    return Trial(number, Evaluation(Candidate(template, sampling), TASK, episodes), number + 2, dropped)
+    played = Evaluation(Candidate(template, sampling), TASK, episodes)
+    expected = Estimate(played.mean, *ends, len(returns))
+    return Trial(number, played, number + 2, dropped, expected=expected)
 
 
-def standing(trials: list[Trial]) -> Standing:
+SAID = "A line that was said, long enough to be cut off in any terminal that is narrow."
+
+
+def standing(trials: list[Trial], playing: Sequence[Playing] = ()) -> Standing:
     spending = Spending(Budget(calls=1000, tokens=1_000_000, minutes=10))
     spending.count(100, 10_000, 2_000, FREE)
-    race = [(one, t_interval(list(one.evaluation.returns.values()), 0.95)) for one in trials]
-    said = ["A line that was said, long enough to be cut off in any terminal that is narrow. " * 3] * 4
-    return Standing("study on a model", "search", race, rungs(8), spending, 2.5, (3, "It is busy."), said)
+    phases = [
+        Progress("search", 1.0),
+        Progress("confirmation", 0.5, 0.25, (5, 12)),
+        Progress("holdout", 0.0, 2.0, (0, 24)),
+    ]
+    said = [f"{number}: {SAID}" for number in range(4)]
+    known = (trials, playing, spending, 2.5, (3, "It is busy."), said)
+    return Standing("study on a model", "confirmation", phases, *known)
 
 
 def test_the_screen_fits_any_size_and_keeps_the_baseline_and_the_incumbent() -> None:
@@ -367,20 +386,72 @@ def test_the_screen_fits_any_size_and_keeps_the_baseline_and_the_incumbent() -> 
     assert MODEL_TEXT not in shown
 
 
-def test_the_screen_shows_intervals_from_two_episodes_on_and_only_settings_that_differ() -> None:
-    shown = screen(standing([trial(1, [10.0, 12.0, 14.0]), trial(2, [5.0])]), 100, 24).plain
+def test_the_screen_shows_the_models_interval_and_only_settings_that_differ() -> None:
+    played = [trial(1, [10.0, 12.0, 14.0], ends=(9.0, 15.0)), trial(2, [5.0, 5.1])]
+    shown = screen(standing(played, [Playing(2, played[1].candidate, 3, 8)]), 100, 24).plain
     head, first, second = _rows(shown)
-    assert head.split() == ["trial", "return", "95", "%", "interval", "n", "rung", "template", "temperature"]
-    assert re.fullmatch(r"  trial-001 +12\.0 +\[7\.0, 17\.0\] +3 +2/4 +text-1 +0\.1 *", first)
-    assert re.fullmatch(r"  trial-002 +5\.00 +1 +1/4 +text-2 +0\.2 *", second)
+    assert head.split() == ["trial", "return", "95", "%", "interval", "n", "steps", "template", "temperature"]
+    assert re.fullmatch(r"  trial-001 +12\.0 +\[9\.0, 15\.0\] +3 +text-1 +0\.1 *", first)
+    assert re.fullmatch(r"  trial-002 +5\.05 +2 +3/8 +text-2 +0\.2 *", second)
+    assert "by the search model's estimate" in " ".join(shown.split())
+
+
+def test_without_a_model_no_interval_is_drawn() -> None:
+    shown = screen(standing([trial(1, [288.9, 291.5]), trial(2, [5.0])]), 100, 24).plain
+    assert re.search(r"trial-001 +290\.2 +2 +text-1", shown)
+    assert "interval" not in shown
+    assert "best first, by the mean so far" in " ".join(shown.split())
 
 
 def _rows(shown: str) -> list[str]:
     lines = shown.splitlines()
-    first = next(place for place, line in enumerate(lines) if "95 % interval" in line)
+    first = next(place for place, line in enumerate(lines) if "return" in line)
     return lines[first : first + 3]
 
 
-@pytest.mark.parametrize(("most", "expected"), [(1, (1,)), (2, (1, 2)), (6, (1, 2, 4, 6)), (8, (1, 2, 4, 8))])
-def test_rungs_double_up_to_the_most(most: int, expected: tuple[int, ...]) -> None:
-    assert rungs(most) == expected
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_the_newest_message_is_whole_and_each_phase_has_its_bar_and_time_left(width: int) -> None:
+    shown = screen(standing([trial(1, [10.0], ends=(9.0, 11.0))]), width, 24).plain
+    assert f"3: {SAID}" in " ".join(shown.split())
+    searched, confirmed, held_out = (
+        next(line for line in shown.splitlines() if line.startswith(phase)) for phase in PHASES
+    )
+    assert re.fullmatch(r"search +━+ done", searched)
+    assert re.fullmatch(r"confirmation ━+─+ 5/12( episodes)?, (about )?15 s left", confirmed)
+    assert re.fullmatch(r"holdout +─+ 0/24( episodes)?, (about )?2 min left", held_out)
+    assert re.search(r"trial-001 +10\.0 +\[9\.0, 11\.0\]", shown)
+
+
+def test_steps_are_shown_from_the_first_second_at_any_width(tmp_path: Path) -> None:
+    project, answering, asked = make(tmp_path), threading.Event(), threading.Event()
+
+    def held(body: Body) -> Reply:  # one answer, and then none
+        if asked.is_set():
+            answering.wait(TIMEOUT_S)
+        asked.set()
+        return storyteller_is_best(body)
+
+    def shows(*texts: str) -> str:
+        """A whole frame with all these texts that was drawn from now on."""
+        seen = len(terminal.text)
+
+        def frames(text: str) -> list[str]:
+            drawn = [re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", one) for one in text[seen:].split("\x1b[H")[1:-1]]
+            return [one for one in drawn if all(text in one for text in texts)]
+
+        terminal.read(lambda text: bool(frames(text)))
+        return frames(terminal.text)[-1]
+
+    with fake_endpoint(held) as endpoint:
+        terminal = Terminal.start(
+            project, *("-m", "lab.tune", "experiments/known.toml"), columns=80, lines=24, **at(endpoint)
+        )
+        for columns in (80, 120, 40):
+            terminal.resize(columns, 24)
+            frame = shows("1/4", "0/4", "no episode has ended yet")
+            assert frame.count("trial-0") >= 4, frame
+            words = "".join(frame.split())
+            assert "upto12episodesarereservedforconfirmationand24fortheholdout." in words, frame
+        terminal.process.send_signal(signal.SIGINT)  # nothing is there to be judged: it stops
+        answering.set()
+        assert terminal.close() == 130

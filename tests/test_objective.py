@@ -19,7 +19,7 @@ from lab.agent.evaluation import Evaluation, Trial
 from lab.agent.step import Step
 from lab.agent.task import Measure, Scoring, Setup, Task
 from lab.agent.template import PromptTemplate
-from lab.compare import _other, claim
+from lab.cli.head_to_head import claim, other_claim
 from lab.errors import ConfigError
 from lab.experiment.experiment import load_experiment
 from lab.experiment.objective import Objective
@@ -365,10 +365,10 @@ def test_show_words_a_file_by_what_was_judged_and_an_older_one_by_the_return() -
 def test_compare_names_the_number_and_says_if_the_other_one_disagrees() -> None:
     (compared,) = judged(BY_SCORE, TALKER, CLOSER).finalists
     assert claim("a", "b", compared, 0.95).startswith("a scores higher than b: 0.990 (+0.590 vs. b, +148 %;")
-    (told,) = _other("a", "b", compared, 0.95)
+    (told,) = other_claim("a", "b", compared, 0.95)
     assert told.startswith("However: a returns less than b: 0.990 (-0.610 vs. b, -38 %; 95 % interval")
     (compared,) = judged(BY_SCORE, [[0.4]] * 8, CLOSER).finalists
-    assert [*_other("a", "b", compared, 0.95)] == []
+    assert [*other_claim("a", "b", compared, 0.95)] == []
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,14 @@ def test_two_trials_are_compared_as_their_study_did_though_the_file_has_changed(
     assert "changed" not in older.stderr
 
 
+def test_no_difference_is_shown_between_studies_of_different_tasks(told: Told) -> None:
+    done = command(told.project, "compare", "--study", told.older, "--study", told.last)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(
+        "The studies differ in environment, task or judged number: no difference is shown.\n"
+    )
+
+
 def test_an_older_study_prints_its_result_again_unchanged(told: Told) -> None:
     before, asked = frozen(told.project), len(told.endpoint.requests)
     replayed = command(

@@ -13,15 +13,12 @@ from rich.text import Text
 
 from lab.agent.evaluation import Trial
 from lab.display import live
-from lab.display.screen import MESSAGES, PHASES, Standing, rungs, screen
+from lab.display.race_table import Playing
+from lab.display.screen import MESSAGES, PHASES, Progress, Standing, screen
 from lab.errors import LabError, plain
 from lab.experiment.budget import Spending
 from lab.search.trouble_words import troubles_brief
 from lab.stats.format import number
-from lab.stats.intervals import Estimate, t_interval
-
-CONFIDENCE = 0.95
-"""Confidence level of each interval on the screen; they are for display only."""
 
 LATE_S = 20.0
 """Seconds over which the rate of calls is computed."""
@@ -34,13 +31,15 @@ class Watched:
     Attributes:
         title: Study and model.
         race: Returns the trials, best first.
-        most: Maximum episodes of a candidate in the search.
+        playing: Returns the episodes that are being played.
+        phases: Returns how far each phase is.
     """
 
     title: str
     spending: Spending
     race: Callable[[], list[Trial]]
-    most: int
+    playing: Callable[[], list[Playing]]
+    phases: Callable[[], list[Progress]]
 
 
 class ProgressView:
@@ -117,7 +116,8 @@ class ProgressView:
             title=board.watched.title,
             phase=self._phase,
             race=board.race(),
-            rungs=rungs(board.watched.most),
+            playing=board.watched.playing(),
+            phases=board.watched.phases(),
             spending=board.watched.spending,
             calls_per_s=board.calls_per_s(time.monotonic()),
             failed=self._failed,
@@ -131,15 +131,13 @@ class _Board:
 
     def __init__(self, watched: Watched) -> None:
         self.watched, self.stale = watched, True
-        self._race: list[tuple[Trial, Estimate | None]] = []
-        self._estimates: dict[tuple[int, int], Estimate] = {}
+        self._race = list[Trial]()
         self._counts = deque[tuple[float, int]]()
 
-    def race(self) -> list[tuple[Trial, Estimate | None]]:
-        """The trials, best first, with their mean values."""
+    def race(self) -> list[Trial]:
+        """The trials, best first."""
         if self.stale:
-            self.stale = False
-            self._race = [(trial, self._estimate(trial)) for trial in self.watched.race()]
+            self.stale, self._race = False, self.watched.race()
         return self._race
 
     def calls_per_s(self, now: float) -> float | None:
@@ -149,12 +147,3 @@ class _Board:
             self._counts.popleft()
         (first, before), (last, calls) = self._counts[0], self._counts[-1]
         return (calls - before) / (last - first) if last - first > 1 else None
-
-    def _estimate(self, trial: Trial) -> Estimate | None:
-        values = list(trial.evaluation.values.values())
-        if not values:
-            return None
-        key = (trial.number, len(values))
-        if key not in self._estimates:
-            self._estimates[key] = t_interval(values, CONFIDENCE)
-        return self._estimates[key]

@@ -3,34 +3,59 @@
 It owns the layout, as a pure function; drawing is `lab.display.live`'s. Model text never appears on it.
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-from rich.cells import set_cell_size
+from rich.console import Console
 from rich.text import Text
 
-from lab.agent.evaluation import BASELINE, Trial
+from lab.agent.evaluation import Trial
 from lab.agent.troubles import total
+from lab.display.race_table import Playing, is_modelled, table
 from lab.experiment.budget import Spending
 from lab.search.trouble_words import troubles_text
-from lab.stats.format import interval, mean, percent, token_notes
-from lab.stats.intervals import Estimate
+from lab.stats.format import count, percent, token_notes
 
-PHASES = ("warm-up", "search", "confirmation", "holdout")
+PHASES = ("search", "confirmation", "holdout")
 
 MESSAGES = 4
-"""Maximum number of recent messages shown."""
+"""Lines of recent messages; the newest may take more, because it is not cut."""
 
 ROOMY = 16
 """Minimum lines for showing more than the race."""
 
+WIDE = 60
+"""Minimum cells for the units after a bar."""
+
 BETWEEN = "   "
 
-BAR, SHORT, GAP = 24, 7, 2
-"""Widths in cells: of the bar, of a setting's short name, between columns."""
+BAR = 24
+"""Width of a bar, at most, in cells."""
 
-Cells = list[str]
+AFTER_BAR, AFTER_SHORT_BAR = 40, 23
+"""Cells that are kept for the text after a bar, in a wide terminal and in others."""
+
+_CONSOLE = Console(file=io.StringIO())
+"""Rich asks for one to wrap text; nothing is printed to it."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a phase is.
+
+    Attributes:
+        name: One of PHASES.
+        share: Share that is done, in [0, 1].
+        minutes_left: Estimated minutes to its end; None if unknown.
+        episodes: Numbers of ended and of planned episodes; None if their number is not planned.
+    """
+
+    name: str
+    share: float
+    minutes_left: float | None = None
+    episodes: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -39,9 +64,10 @@ class Standing:
 
     Attributes:
         title: Study and model.
-        phase: One of PHASES.
-        race: Trials, best first, with mean value and 95 % interval; None before one is complete.
-        rungs: Numbers of episodes after which a candidate is compared.
+        phase: The current one of PHASES.
+        phases: How far each phase is, in their order.
+        race: Trials, best first.
+        playing: The episodes that are being played.
         calls_per_s: Recent rate of calls per second; None if unknown yet.
         failed: Number of failed attempts at calls, and the last error.
         messages: Recent messages, oldest first.
@@ -49,8 +75,9 @@ class Standing:
 
     title: str
     phase: str
-    race: Sequence[tuple[Trial, Estimate | None]]
-    rungs: Sequence[int]
+    phases: Sequence[Progress]
+    race: Sequence[Trial]
+    playing: Sequence[Playing]
     spending: Spending
     calls_per_s: float | None
     failed: tuple[int, str]
@@ -59,61 +86,80 @@ class Standing:
 
 def screen(standing: Standing, width: int, height: int) -> Text:
     """The whole screen, at most `height` lines of `width` cells; the race gets the remaining room."""
-    head = [Text(standing.title, style="bold"), *_pace(standing, width)]
-    foot = [_counted(standing)]
-    if height >= ROOMY:
-        head[1:1] = [_phases(standing.phase), *_amounts(standing.spending, width)]
-        foot += _failed(*standing.failed)
-        foot += _troubled([trial for trial, _ in standing.race])
-        foot += [Text(line, style="dim") for said in standing.messages for line in said.splitlines()][
-            -MESSAGES:
-        ]
-    lines = [*head, *_table(standing, width, height - len(head) - len(foot) - 1), *foot]
+    is_roomy = height >= ROOMY
+    head = _wrapped([Text(standing.title, style="bold")], width)
+    head += _phases(standing, width, only_current=not is_roomy)
+    foot = _wrapped([_counted(standing)], width)
+    if is_roomy:
+        head += [*_amounts(standing, width), Text()]
+        foot += _wrapped([*_failed(*standing.failed), *_troubled(standing.race)], width)
+        foot += [Text(), *_messages(standing.messages, width, height // 3)]
+    room = height - len(head) - len(foot) - 1
+    lines = [*head, *table(standing.race, standing.playing, width, room), *foot]
     for line in lines:
         line.truncate(width, overflow="ellipsis")
     return Text("\n", no_wrap=True).join(lines[:height])
 
 
-def rungs(most: int) -> tuple[int, ...]:
-    """The rounds of the race: 1, 2, 4, ... and `most` episodes."""
-    doubled = [1 << power for power in range(most.bit_length())]
-    return (*(count for count in doubled if count < most), most)
+def _wrapped(texts: Sequence[Text], width: int) -> list[Text]:
+    """The texts on as many lines as they need."""
+    return [line for text in texts for line in text.wrap(_CONSOLE, width)]
 
 
-def _phases(now: str) -> Text:
-    reached, line = PHASES.index(now), Text()
-    for place, phase in enumerate(PHASES):
-        line.append(" > " if place else "", style="dim")
-        line.append(phase, style="bold reverse" if place == reached else "" if place < reached else "dim")
-    return line
+def _messages(said: Sequence[str], width: int, most: int) -> list[Text]:
+    """The newest message without a cut, at most `most` lines of it, below the starts of older ones."""
+    *older, newest = [Text(line) for one in said for line in one.splitlines()] or [Text()]
+    last = _wrapped([newest], width)[:most]
+    room = max(MESSAGES - len(last), 0)
+    return [*(Text(line.plain, style="dim") for line in older[len(older) - room :] if room), *last]
 
 
-def _amounts(spent: Spending, width: int) -> list[Text]:
-    limit = spent.budget
+def _phases(standing: Standing, width: int, *, only_current: bool) -> list[Text]:
+    """A line with a bar for each phase."""
+    now = PHASES.index(standing.phase)
+    named, is_wide = max(map(len, PHASES)), width >= WIDE
+    bar = max(min(width - named - 2 - (AFTER_BAR if is_wide else AFTER_SHORT_BAR), BAR), 0)
+    lines = []
+    for one in standing.phases:
+        place = PHASES.index(one.name)
+        if only_current and place != now:
+            continue
+        style = "bold" if place == now else "dim" if place > now else ""
+        is_over = place < now
+        done = bar if is_over and one.episodes is None else min(round(bar * one.share), bar)
+        line = Text(f"{one.name:<{named}} ", style=style)
+        line.append("━" * done, style="green").append("─" * (bar - done), style="dim")
+        counted = "done" if is_over else percent(min(one.share, 1.0))
+        if one.episodes is not None:
+            counted = "{:,}/{:,}".format(*one.episodes) + (" episodes" if is_wide else "")
+        line.append(f" {counted}{_left(one, is_over=is_over, is_wide=is_wide)}")
+        lines.append(line)
+    return lines
+
+
+def _left(one: Progress, *, is_over: bool, is_wide: bool) -> str:
+    if is_over or one.minutes_left is None or one.share >= 1:
+        return ""
+    return f", {'about ' if is_wide else ''}{_minutes(one.minutes_left)} left"
+
+
+def _amounts(standing: Standing, width: int) -> list[Text]:
+    """What was spent, and how fast."""
+    spent = standing.spending
+    limit, rate = spent.budget, standing.calls_per_s
     told = [
         f"calls {spent.calls:,}{_of(limit.calls)}",
         f"tokens {spent.tokens:,}{_of(limit.tokens)}"
         f"{token_notes(spent.calls, spent.thinking_tokens, spent.estimated)}",
         f"{spent.money if spent.calls else '$-'}{_of(limit.dollars, '.2f')}",
         f"minutes {spent.minutes:.1f}{_of(limit.minutes, 'g')}",
+        f"{'-' if rate is None else f'{rate:.1f}'} calls/s, {spent.in_flight} in flight",
     ]
     return _flowing([Text(part) for part in told], width)
 
 
 def _of(limit: float, form: str = ",.0f") -> str:
     return "" if limit == inf else f" of {limit:{form}}"
-
-
-def _pace(standing: Standing, width: int) -> list[Text]:
-    """The progress towards the nearest limit, as a bar and as text."""
-    spent = standing.spending
-    left = spent.minutes_left()
-    share = 0.0 if left is None else spent.minutes / max(spent.minutes + left, 1e-9)
-    done = round(BAR * share)
-    drawn = Text().append("━" * done, style="green").append("─" * (BAR - done), style="dim")
-    drawn.append(f" {share:.0%}" + ("" if left is None else f", about {_minutes(left)} left"))
-    rate = "-" if standing.calls_per_s is None else f"{standing.calls_per_s:.1f}"
-    return _flowing([drawn, Text(f"{rate} calls/s, {spent.in_flight} in flight")], width)
 
 
 def _flowing(parts: Sequence[Text], width: int) -> list[Text]:
@@ -142,74 +188,18 @@ def _troubled(trials: Sequence[Trial]) -> list[Text]:
     return [Text(f"In the search, {told}", style="yellow")] if told else []
 
 
-def _table(standing: Standing, width: int, room: int) -> list[Text]:
-    shown = _shown(standing.race, room)
-    if not shown:
-        return [Text("No episode has ended yet.", style="dim")]
-    figures = _figures(shown, standing.rungs)
-    taken = sum(len(column[0]) + GAP for column in figures)
-    columns = [*figures, *_settings([trial for trial, _ in shown], width - taken)]
-    lines = []
-    for place, cells in enumerate(zip(*columns, strict=True)):
-        trial = shown[place - 1][0] if place else None
-        style = "bold underline" if trial is None else _style(trial)
-        lines.append(Text((" " * GAP).join(cells), style=style))
-    return lines
-
-
-def _shown(race: Sequence[tuple[Trial, Estimate | None]], room: int) -> list[tuple[Trial, Estimate | None]]:
-    """The best trials, and always the baseline."""
-    shown = list(race[: max(room, 1)])
-    for one in race[room:]:
-        if one[0].number == BASELINE:
-            shown[-1] = one
-    return shown
-
-
-def _style(trial: Trial) -> str:
-    if trial.dropped:
-        return "dim"
-    return "bold green" if trial.place == 1 else "cyan" if trial.number == BASELINE else ""
-
-
-def _figures(shown: Sequence[tuple[Trial, Estimate | None]], rungs: Sequence[int]) -> list[Cells]:
-    trials = [trial for trial, _ in shown]
-    marks = ["x" if trial.dropped else "*" if trial.place == 1 else " " for trial in trials]
-    names = [f"{mark} {trial.name}" for mark, trial in zip(marks, trials, strict=True)]
-    means = [mean(estimate) if estimate else "cut" for _, estimate in shown]
-    spans = [interval(estimate) if estimate and estimate.n > 1 else "" for _, estimate in shown]
-    counts = [str(estimate.n if estimate else 0) for _, estimate in shown]
-    reached = [sum(rung <= len(trial.evaluation.episodes) for rung in rungs) for trial in trials]
-    shares = [trial.evaluation.troubles.share for trial in trials]
-    unusable = [_column("unusable", [percent(share) if share else "" for share in shares], right=True)]
-    return [
-        _column("  trial", names),
-        _column(trials[0].evaluation.measure, means, right=True),
-        _column("95 % interval", spans, right=True),
-        _column("n", counts, right=True),
-        *(unusable if any(shares) else []),
-        _column("rung", [f"{rung}/{len(rungs)}" for rung in reached], right=True),
-    ]
-
-
-def _settings(trials: Sequence[Trial], room: int) -> list[Cells]:
-    """A column for each setting in which those that are shown differ; long names are cut where they must."""
-    settings = [trial.candidate.settings for trial in trials]
-    differ = [name for name in settings[0] if len({row[name] for row in settings}) > 1]
-    cells = {name: [str(row[name]) for row in settings] for name in differ}
-    whole = [_column(name, cells[name]) for name in differ]
-    if sum(len(column[0]) + GAP for column in whole) <= room + GAP:
-        return whole
-    return [_column(name[: max(SHORT, *map(len, cells[name]))], cells[name]) for name in differ]
-
-
-def _column(head: str, cells: Sequence[str], *, right: bool = False) -> Cells:
-    wide = max(len(head), *map(len, cells))
-    return [cell.rjust(wide) if right else set_cell_size(cell, wide) for cell in (head, *cells)]
-
-
 def _counted(standing: Standing) -> Text:
-    dropped = sum(trial.dropped for trial, _ in standing.race)
-    tried = len(standing.race)
-    counted = f"{tried} played: {tried - dropped} still in the race, {dropped} dropped (x)"
-    return Text(f"{counted}; best first, by the search's model", style="dim")
+    """How many have played, what is being played, and what the order means."""
+    race, playing = standing.race, standing.playing
+    dropped = sum(trial.dropped for trial in race)
+    now = f"{sum(one.steps for one in playing)}/{sum(one.most for one in playing)} steps"
+    told = ["no episode has ended yet"]
+    if race:
+        told = [f"{len(race)} played: {len(race) - dropped} still in the race, {dropped} dropped (x)"]
+    if playing:
+        told.append(f"now {now} of {count(len(playing), 'episode')}")
+    if any(map(is_modelled, race)):
+        told.append("best first, by the search model's estimate (interval: the model's)")
+    elif race:
+        told.append("best first, by the mean so far")
+    return Text("; ".join(told), style="dim")

@@ -89,6 +89,12 @@ class Search:
         return [one.trial for one in self._race.open.values()]
 
     @property
+    def numbers(self) -> dict[str, int]:
+        """The number of each trial, by its candidate's digest."""
+        known = self._study.known
+        return {one.user_attrs["digest"]: number_of(one) for one in known if "digest" in one.user_attrs}
+
+    @property
     def trials(self) -> list[Trial]:
         """All trials with a completed episode, best first."""
         if self._record.store.shared:
@@ -98,6 +104,11 @@ class Search:
     def best(self, count: int) -> list[Trial]:
         """The `count` best trials, without the baseline."""
         return [trial for trial in self.trials if trial.number != BASELINE][:count]
+
+    @property
+    def progress(self) -> float:
+        """The share of the search's budget that is used; see `Spending.progress`."""
+        return self._player.spending.progress(self._reserve.calls)
 
     async def run(self) -> None:
         """Play until only the verdict's share of the budget is left, and no worker is playing.
@@ -204,7 +215,7 @@ class Search:
         if self.all_begun.is_set() or self._over:
             return False
         rounds = self._rounds
-        if rounds and rounds.due(self._progress()) and self._has_room(1) and rounds.begin():
+        if rounds and rounds.due(self.progress) and self._has_room(1) and rounds.begin():
             group.create_task(self._renew(rounds))
             return True
         move = self._race.next()
@@ -248,9 +259,6 @@ class Search:
         """Whether a trial besides the baseline has started: without one there is nothing to judge."""
         begun = (one for one in self._study.known if one.state is not TrialState.WAITING)
         return any(number_of(one) != BASELINE for one in begun)
-
-    def _progress(self) -> float:
-        return self._player.spending.progress(self._reserve.calls)
 
     # Playing
 

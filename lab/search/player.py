@@ -80,6 +80,11 @@ class Player:
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
         self._room.set()
 
+    @property
+    def playing(self) -> list[Running]:
+        """The episodes of the record that this process is playing."""
+        return list(self._running)
+
     async def room(self) -> None:
         """Wait until one more episode can start at once."""
         await self._room.wait()
@@ -118,7 +123,8 @@ class Player:
             if self.first is not None:
                 self.first.step(candidate.digest, step)
 
-        return self._episode(candidate, seed, Running(self.task, hopeless, later, model, on_step))
+        running = Running(candidate, seed, self.task, hopeless, later, model, on_step)
+        return self._episode(candidate, seed, running)
 
     def model_of(self, candidate: Candidate) -> str:
         """The model that plays a candidate; see `lab.experiment.budget.Calls`."""

@@ -5,6 +5,7 @@ It owns the room that the episode takes in the budget. Reacting to its steps is 
 
 from collections.abc import Callable
 
+from lab.agent.candidate import Candidate
 from lab.agent.step import Step
 from lab.agent.task import Task
 from lab.agent.troubles import Troubles, troubles_of
@@ -29,6 +30,7 @@ class Running:
     """One episode.
 
     Attributes:
+        candidate, seed: What plays, on which seed.
         calls: Number of calls made, over all attempts.
 
     Args:
@@ -40,13 +42,15 @@ class Running:
 
     def __init__(
         self,
+        candidate: Candidate,
+        seed: int,
         task: Task,
         hopeless: Hopeless | None,
         later: Calls | None,
         model: str,
         on_step: Callable[[Step], None],
     ) -> None:
-        self.calls, self.model = 0, model
+        self.candidate, self.seed, self.calls, self.model = candidate, seed, 0, model
         self._task, self._hopeless, self._later, self._on_step = task, hopeless, later, on_step
         self._kept, self._steps = 0, list[Step]()
 
@@ -54,6 +58,11 @@ class Running:
     def is_optional(self) -> bool:
         """Whether it is played only if the budget has room for all of it."""
         return self._later is not None
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of this attempt that were played."""
+        return len(self._steps)
 
     @property
     def left(self) -> int:

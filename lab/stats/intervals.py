@@ -39,6 +39,30 @@ def t_interval(values: Sequence[float], confidence: float, comparisons: int = 1)
     return Estimate(mean, mean - half, mean + half, n)
 
 
+def welch_interval(
+    own: Sequence[float], other: Sequence[float], confidence: float, comparisons: int = 1
+) -> Estimate:
+    """The difference of two means, own minus other, with Welch's interval (Biometrika 34, 1947).
+
+    It holds for values that are not paired, and whose variances may differ.
+
+    Args:
+        comparisons: See `t_interval`.
+
+    Returns:
+        The estimate, with the number of all values; an unbounded interval if one of the two has fewer than
+        two.
+    """
+    n, mean = len(own) + len(other), fmean(own) - fmean(other)
+    if min(len(own), len(other)) < 2:
+        return Estimate(mean, -inf, inf, n)
+    tail = (1 - confidence) / comparisons / 2
+    mine, theirs = (dict(enumerate(values)) for values in (own, other))
+    low, _ = _one_sided(mine, theirs, tail, paired=False)
+    minus_high, _ = _one_sided(theirs, mine, tail, paired=False)
+    return Estimate(mean, low, -minus_high, n)
+
+
 Returns = Mapping[int, float]
 """Returns of one task's episodes, by seed."""
 

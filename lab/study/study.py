@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 from lab.agent.evaluation import Evaluation, Trial
-from lab.display.progress import ProgressView, Watched
+from lab.display.progress import ProgressView
 from lab.errors import BudgetError, LabError
 from lab.experiment.experiment import Experiment
 from lab.llm.dialect import Dialect, changed
@@ -33,6 +33,7 @@ from lab.study.parts import Parts, PartsOf
 from lab.study.past_study import PastStudy, read_study
 from lab.study.state import all_learnt, as_learnt, spending_of, with_dialect
 from lab.study.unseen import Unseen
+from lab.study.watching import watching
 from lab.tracking.tracker import Tracker
 from lab.verdict.outcome import Judged
 from lab.verdict.unvalidated import Unvalidated
@@ -104,7 +105,7 @@ class Study:
             self._leave_out()
             unseen = Unseen(self.experiment, player, self._record, self._trials, self._announce)
             title = f"{self._record.name} on {self.experiment.models_text(self.model)}"
-            watched = Watched(title, self.spending, lambda: search.trials, self.experiment.search.episodes)
+            watched = watching(title, self.experiment, search, unseen, player)
             with self._view.watching(watched):
                 return await self._outcome(search, unseen, player)
 
@@ -290,7 +291,6 @@ class Study:
             self._view.say(said)
 
     def _on_headroom(self, headroom: Headroom) -> None:
-        self._view.phase("search")
         self._view.say(str(headroom))
         self._tracker.headroom(headroom)
 

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from lab.agent.candidate import Candidate
 from lab.agent.episode import Ending, Episode, FailedEpisode, Tally
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
+from lab.display.screen import Progress
 from lab.errors import BudgetError
 from lab.experiment.budget import BASELINES, Calls
 from lab.experiment.experiment import Experiment
@@ -29,12 +30,19 @@ Announce = Callable[[str, str], None]
 """Called with a phase's name and a sentence about it."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Phase:
-    """Confirmation or holdout: its seeds, its Optuna study, and the trials that this process plays."""
+    """Confirmation or holdout.
 
+    Attributes:
+        candidates: Number of candidates that play it.
+        running: The trials that this process plays.
+    """
+
+    name: str
     seeds: range
     study: Trials
+    candidates: int
     running: dict[int, optuna.Trial] = field(default_factory=dict)
 
 
@@ -55,8 +63,15 @@ class Unseen:
     ) -> None:
         self._experiment, self._player, self._record = experiment, player, record
         self._announce = announce
-        self.confirmation = Phase(seeds_of(experiment, CONFIRMATION), trials.confirmation)
-        self.holdout = Phase(seeds_of(experiment, HOLDOUT), trials.holdout)
+        self.confirmation = Phase(
+            "confirmation",
+            seeds_of(experiment, CONFIRMATION),
+            trials.confirmation,
+            experiment.confirmation.candidates,
+        )
+        self.holdout = Phase(
+            "holdout", seeds_of(experiment, HOLDOUT), trials.holdout, experiment.verdict.finalists + 1
+        )
         self._changed = asyncio.Event()
 
     def beat(self) -> None:
@@ -95,6 +110,7 @@ class Unseen:
 
     async def confirmed(self, best: Sequence[Trial]) -> tuple[Confirmed, ...]:
         """Play the search's best candidates on fresh seeds."""
+        self.confirmation.candidates = len(best)
         self._announce("confirmation", f"Confirming {_names(best)} on fresh seeds.")
         kept = self._finalists_calls(best, self._experiment.verdict.episodes)
         played = await self._played(best, self.confirmation, dict.fromkeys(self.confirmation.seeds, kept))
@@ -114,10 +130,24 @@ class Unseen:
             None if the baseline and a finalist have fewer than two seeds in common.
         """
         table, objective = self._experiment.verdict, self._experiment.objective
+        self.holdout.candidates = len(last) + 1
         self._announce("holdout", f"Playing the sealed holdout with {_names(last)}.")
         played = await self._played(last, self.holdout, dict.fromkeys(self.holdout.seeds, Calls()))
         verdict = judge(confirmed, await baseline, played, objective, table.confidence, table.judge)
         return verdict if verdict.finalists else None
+
+    def progress(self) -> list[Progress]:
+        """Return how far both phases are."""
+        spent, playing = self._player.spending, self._player.playing
+        found = list[Progress]()
+        for phase in (self.confirmation, self.holdout):
+            planned = phase.candidates * len(phase.seeds)
+            ended = sum(seed in phase.seeds for _, seed in self._record.ended)
+            steps = sum(one.steps for one in playing if one.seed in phase.seeds)
+            played = ended + steps / self._experiment.task.max_steps
+            left = spent.minutes / spent.episodes * max(planned - played, 0.0) if spent.episodes else None
+            found.append(Progress(phase.name, played / planned, left, (ended, planned)))
+        return found
 
     def calls_left(self) -> int:
         """Maximum calls that these phases still need."""

@@ -1,0 +1,207 @@
+"""Results: what several studies found, as values to compare: one study each, or two on their holdouts.
+
+It owns whether two holdouts are the same, and the difference between what two studies froze. A study is read
+by `lab.study.past_study`; tables and sentences are the callers'.
+"""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lab.agent.evaluation import Evaluation
+from lab.errors import LabError
+from lab.experiment.experiment import Experiment
+from lab.stats.intervals import Estimate, sign_flip_p, t_interval, welch_interval
+from lab.storage.record import HOLDOUT
+from lab.study.listing import Listed, listing
+from lab.study.past_study import PastStudy, Which, open_storage, reading
+from lab.study.unseen import seeds_of
+from lab.verdict.words import claim
+
+LAST = 10
+"""Studies of an experiment that `history` reads."""
+
+Holdout = Literal["same", "overlapping", "other", "incomparable"]
+"""A holdout beside another: the same seeds; some of them; none; or another environment, task or measure."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a study with a verdict found.
+
+    Attributes:
+        model: The models that played, for people.
+        outcome: `winner`, `cheaper` or `baseline`: see `Evidence`.
+        claim: The verdict in one sentence.
+        frozen: Name of the trial that was frozen.
+        played: Its holdout episodes.
+        frozen_value, baseline_value: Mean holdout values; each interval holds separately.
+        difference: The frozen candidate's value minus the baseline's, paired by seed.
+        seeds: The holdout's seeds, as planned.
+        tokens: Prompt and completion tokens of the whole study.
+        dollars: Cost of the whole study; None if a price is unknown.
+        minutes: Working time.
+    """
+
+    study: str
+    experiment: Experiment
+    model: str
+    outcome: str
+    claim: str
+    frozen: str
+    played: Evaluation
+    frozen_value: Estimate
+    baseline_value: Estimate
+    difference: Estimate
+    p_value: float
+    confidence: float
+    seeds: range
+    calls: int
+    tokens: int
+    dollars: float | None
+    minutes: float
+
+
+@dataclass(frozen=True)
+class Between:
+    """What two studies froze, compared by their holdout episodes.
+
+    Attributes:
+        holdout: Whether the holdouts are the same.
+        difference: `one`'s mean value minus `other`'s: paired over the common seeds if there are two or more,
+            else Welch's interval; None if they are incomparable. It holds for all comparisons together.
+        p_value: Of the paired sign-flip test, corrected likewise; None if they are not paired.
+    """
+
+    one: Result
+    other: Result
+    holdout: Holdout
+    difference: Estimate | None
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class Past:
+    """A study of an experiment, and what it found.
+
+    Attributes:
+        result: None without a verdict.
+        holdout: Its holdout beside that of the latest study with a verdict; None without one.
+    """
+
+    listed: Listed
+    result: Result | None
+    holdout: Holdout | None
+
+
+def result_of(past: PastStudy) -> Result:
+    """What a study found.
+
+    Raises:
+        LabError: It has no verdict.
+    """
+    outcome = past.finished()
+    verdict, evidence, spent = outcome.verdict, outcome.evidence, outcome.spending
+    return Result(
+        study=outcome.study,
+        experiment=outcome.experiment,
+        model=outcome.experiment.models_text(outcome.model),
+        outcome=evidence.outcome,
+        claim=claim(outcome.frozen_prompt()),
+        frozen=verdict.winner.trial.name if verdict.winner else "baseline",
+        played=verdict.frozen,
+        frozen_value=_estimate(evidence.frozen_mean, evidence.frozen_interval, evidence.episodes),
+        baseline_value=_estimate(evidence.baseline_mean, evidence.baseline_interval, evidence.episodes),
+        difference=_estimate(evidence.difference, evidence.difference_interval, evidence.episodes),
+        p_value=evidence.p_value,
+        confidence=verdict.confidence,
+        seeds=seeds_of(outcome.experiment, HOLDOUT),
+        calls=spent.calls,
+        tokens=spent.tokens,
+        dollars=None if spent.unpriced else spent.dollars,
+        minutes=outcome.judged.minutes,
+    )
+
+
+def _estimate(mean: float, ends: Sequence[float], n: int) -> Estimate:
+    low, high = ends
+    return Estimate(mean, low, high, n)
+
+
+def holdout_of(one: Result, other: Result) -> Holdout:
+    """How the holdout of `one` is related to that of `other`."""
+    places = [
+        (each.experiment.environment, each.experiment.task, each.played.measure) for each in (one, other)
+    ]
+    if places[0] != places[1]:
+        return "incomparable"
+    if one.seeds == other.seeds:
+        return "same"
+    return "overlapping" if set(one.seeds) & set(other.seeds) else "other"
+
+
+def against(one: Result, other: Result, comparisons: int = 1) -> Between:
+    """Compare what two studies froze; the interval has the higher of their confidence levels.
+
+    Args:
+        comparisons: Number of comparisons for which intervals and p-values hold together (Bonferroni).
+    """
+    holdout, confidence = holdout_of(one, other), max(one.confidence, other.confidence)
+    mine, theirs = one.played.values, other.played.values
+    if holdout == "incomparable":
+        return Between(one, other, holdout, None, None)
+    gaps = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
+    if len(gaps) > 1:
+        p_value = min(1.0, sign_flip_p(gaps) * comparisons)
+        return Between(one, other, holdout, t_interval(gaps, confidence, comparisons), p_value)
+    gap = welch_interval([*mine.values()], [*theirs.values()], confidence, comparisons)
+    return Between(one, other, holdout, gap, None)
+
+
+def compared(results: Sequence[Result]) -> list[Between]:
+    """Compare what each study froze with what the first did."""
+    first, *others = results
+    return [against(one, first, len(others)) for one in others]
+
+
+def read_results(names: Sequence[str], storage: str = "") -> list[Result]:
+    """What these studies found.
+
+    Raises:
+        LabError: One does not exist, is damaged, or has no verdict.
+    """
+    found = list[Result]()
+    for name in names:
+        with reading(Which(Path(), name, storage)) as past:
+            found.append(result_of(past))
+    return found
+
+
+def history(experiment: str, storage: str = "", last: int = LAST) -> list[Past]:
+    """How the last studies of an experiment went, latest first; `experiment` is its name.
+
+    A study whose result cannot be read has none.
+    """
+    opened = open_storage(storage)
+    if opened is None:
+        return []
+    with closing(opened):
+        studies = [one for one in listing(opened) if one.experiment == experiment][:last]
+    results = [_result(one, storage) for one in studies]
+    latest = next((one for one in results if one), None)
+    return [
+        Past(listed, result, holdout_of(result, latest) if result and latest else None)
+        for listed, result in zip(studies, results, strict=True)
+    ]
+
+
+def _result(listed: Listed, storage: str) -> Result | None:
+    if listed.state != "finished":
+        return None
+    try:
+        (found,) = read_results([listed.name], storage)
+    except LabError:
+        return None
+    return found
