@@ -104,6 +104,7 @@ def play(project: Project, environment: str, form: str = "", tasks: str = "", **
 FORMS = {
     "flat": NUMBER,
     "wrapped": NUMBER,
+    "limited": NUMBER,
     "older": NUMBER,
     "words": '"WORD".',
     "union": '{"kind": "say", "number": NUMBER}',
