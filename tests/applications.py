@@ -324,7 +324,14 @@ def chosen_reset(difficulty: Literal["easy", "hard", "mad"] | None = None) -> di
     return {"observation": chosen_game.begin(50 if difficulty == "hard" else 0), "info": {"score": 0.5}}
 
 
-chosen.post("/step")(listed_step)
+class ChosenStep(BaseModel):
+    number: int = Field(json_schema_extra={"default": "1"})
+
+
+@chosen.post("/step")
+def chosen_step(request: ChosenStep) -> dict[str, Any]:
+    reward, done = chosen_game.say(request.number)
+    return {"observation": chosen_game.seen("go on"), "reward": reward, "done": done}
 
 
 open_, open_game = FastAPI(), Count()

@@ -126,6 +126,7 @@ OFFERED = {
 def test_the_tasks_are_those_that_the_server_offers_and_plays(project: Project, url: str, name: str) -> None:
     made = project.run("-m", "lab.init", f"{url}/{name}", "--name", "offered", "--max-return", "3")
     assert made.returncode == 0, made.stderr
+    assert re.search(r"A step with the example .*: reward [\d.]+", made.stdout), made.stdout
     table = tomllib.loads((project.folder / "experiments/offered.toml").read_text())
     assert table.get("tasks") == OFFERED[name], made.stdout
     assert "score" not in table["task"], "--max-return is a sum of rewards"
