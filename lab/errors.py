@@ -81,13 +81,14 @@ class MistakeError(ConfigError):
 class MistakesError(ConfigError):
     """Several mistakes, each in one line, by file and line."""
 
-    def __init__(self, found: Iterable[MistakeError]) -> None:
+    def __init__(self, found: Iterable[MistakeError], do: str = "") -> None:
         ordered = sorted(found, key=lambda one: (one.file, one.line))
         self.found = tuple({one.told: one for one in ordered}.values())
-        super().__init__(f"{len(self.found)} mistakes:")
+        super().__init__(f"{len(self.found)} mistakes:", do=do)
 
     def __str__(self) -> str:
-        return "\n".join([self.what, *(one.told for one in self.found)])
+        tries = [f"  try: {self.do}"] if self.do else []
+        return "\n".join([self.what, *(one.told for one in self.found), *tries])
 
     @property
     def one_line(self) -> str:
@@ -103,6 +104,10 @@ def all_of(found: Iterable[MistakeError]) -> MistakeError | MistakesError:
 
 class FrozenPromptError(ConfigError):
     """A frozen prompt that is missing, damaged, or changed since it was frozen."""
+
+
+class FrozenMistakesError(MistakesError, FrozenPromptError):
+    """A frozen prompt that is damaged in several places."""
 
 
 class EndpointError(LabError):

@@ -1,14 +1,14 @@
 """The command `python -m lab.init`: an experiment for an environment, given its location.
 
-It owns the questions, the inspection of the environment, and the output. The files' texts are in
-`lab.experiment.draft`.
+It owns the questions and the output. What an environment shows is in `lab.experiment.inspection`, the files'
+texts are in `lab.experiment.draft`.
 """
 
 import asyncio
 import os
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,14 +17,12 @@ import typer
 
 from lab.addresses import is_url
 from lab.cli.command import Debug, command_line, manners, say
-from lab.errors import ConfigError, EnvError, LabError, plain
+from lab.errors import ConfigError, LabError, plain
 from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
-    from lab.environments.action import ActionForm
-    from lab.environments.config import EnvironmentConfig
-    from lab.environments.observation import Observed
-    from lab.experiment.draft import Draft, Kind
+    from lab.experiment.draft import Draft
+    from lab.experiment.inspection import Inspection
 
 app = command_line()
 
@@ -60,8 +58,9 @@ def init(
 ) -> None:
     """Write an experiment for an environment: its file, templates, and a hooks file where one is needed.
 
-    Opens and resets the environment, reads the form of its actions, and plays one step with an example of
-    an action; no model is called. At a terminal, it asks for what no flag sets.
+    Opens and resets the environment, reads the form of its actions, plays one step with an example of an
+    action, and looks for its tasks and its own score; no model is called. At a terminal, it asks for what no
+    flag sets.
 
     Examples:
 
@@ -79,16 +78,33 @@ def init(
             return
         where = where or _asked("Where is the environment? (URL, owner/space, file.py:Class, image)", "")
         name = _checked(name or _asked("A name for the experiment?", _name_of(where)))
+        found, draft = _inspected(Draft(name, place_of(where)))
         about = about or _asked("What is the task, in one sentence?", f"This is {name}, an environment.")
-        steps = max_steps or int(_number(_asked("The maximum number of steps in an episode?", "10")))
+        usual = str(found.max_steps or 10)
+        steps = max_steps or int(_number(_asked("The maximum number of steps in an episode?", usual)))
+        own_score = "" if max_return else found.own_score
         if max_return is None:
-            max_return = _number(_asked("The sum of rewards that is a full score?", "1"))
+            question = "The sum of rewards that is a full score?"
+            max_return = 1.0 if own_score else _number(_asked(question, "1"))
         if not (steps >= 1 and 0 < max_return < inf):
             do = "use 1 step or more, and a finite return above 0"
             raise ConfigError(
                 "max_steps or max_return is out of range.", where="max_steps, max_return", do=do
             )
-        asyncio.run(_write(Draft(name, about, place_of(where), "hook", steps, max_return)))
+        key, value = draft.place
+        draft = replace(
+            draft,
+            place=(key, _beside(value) if key == "python" else value),
+            about=about,
+            max_steps=steps,
+            max_return=max_return,
+            shown=found.shown,
+            described=found.described,
+            tasks=found.tasks,
+            takes=found.listed.takes,
+            own_score=own_score,
+        )
+        _tell(found, draft, _written(draft))
 
 
 def place_of(where: str) -> tuple[str, str]:
@@ -146,23 +162,12 @@ def _list_examples() -> None:
         print_result(f"{path.stem:<12} {about}")
 
 
-@dataclass(frozen=True)
-class Looked:
-    """The result of an inspection: the form of actions, the first observation, and the result of one step."""
-
-    form: "ActionForm"
-    first: "Observed"
-    action: str
-    step: "Observed | LabError"
-
-
-async def _write(draft: "Draft") -> None:
+def _inspected(draft: "Draft") -> "tuple[Inspection, Draft]":
+    """What the environment shows, and the draft of its kind; writes the hooks file where one is needed."""
     from lab.environments.config import EnvironmentConfig, choose_environment
     from lab.environments.failures import UnpublishedError
-    from lab.experiment.draft import SCHEMA_FILE
     from lab.experiment.environment_schema import refuse_credentials
-    from lab.experiment.experiment import load_experiment
-    from lab.experiment.json_schema import experiment_schema
+    from lab.experiment.inspection import inspect
     from lab.files import write_atomically
     from lab.llm.settings import read_surroundings
 
@@ -173,19 +178,25 @@ async def _write(draft: "Draft") -> None:
     located: dict[str, Any] = {key: value}
     config = choose_environment(EnvironmentConfig(**located))
     try:
-        looked = await _look(config)
+        found = asyncio.run(inspect(config, say))
     except UnpublishedError as error:
         say(f"{error.what} {draft.hooks} reads an answer as JSON: list its fields in the templates.")
         write_atomically(Path(draft.hooks), draft.files[draft.hooks])
-        looked = await _look(replace(config, hooks=draft.hooks))
-    else:
-        draft = replace(draft, kind=_kind_of(looked.form))
-    place = (key, _beside(value) if key == "python" else value)
-    draft = replace(draft, place=place, shown=_shown(looked.first), described=_described(looked.form))
+        return asyncio.run(inspect(replace(config, hooks=draft.hooks), say)), draft
+    return found, replace(draft, kind=found.kind)
+
+
+def _written(draft: "Draft") -> str:
+    """Write the files; the experiment's path, once it is read back."""
+    from lab.experiment.draft import SCHEMA_FILE
+    from lab.experiment.experiment import load_experiment
+    from lab.experiment.json_schema import experiment_schema
+    from lab.files import write_atomically
+
     for file, text in draft.files.items():
         write_atomically(Path(file), text)
     write_atomically(Path("experiments") / SCHEMA_FILE, experiment_schema())
-    _tell(looked, list(draft.files), load_experiment(Path(f"experiments/{draft.name}.toml")).file)
+    return load_experiment(Path(f"experiments/{draft.name}.toml")).file
 
 
 def _check_new(draft: "Draft") -> None:
@@ -201,53 +212,19 @@ def _beside(python: str) -> str:
     return f"{os.path.relpath(file, 'experiments')}:{name}" if file.endswith(".py") else python
 
 
-async def _look(config: "EnvironmentConfig") -> Looked:
-    from lab.environments.environment import open_environment
-    from lab.environments.example import example_answer
-
-    async with open_environment(config, Path.cwd(), say) as environment, environment.session() as session:
-        first = await session.reset(0, {})
-        answer = example_answer(session.form)
-        try:
-            action = session.form.read(answer)
-            return Looked(session.form, first, action.shown, await session.step(action.values))
-        except EnvError:
-            raise
-        except LabError as error:
-            return Looked(session.form, first, answer, error)
-
-
-def _kind_of(form: "ActionForm") -> "Kind":
-    if form.words:
-        return "words"
-    if form.text_field is not None:
-        return "text"
-    return "tool" if form.calls_tools else "json"
-
-
-def _described(form: "ActionForm") -> str:
-    """The environment's description of its only field, if that is any text."""
-    if form.text_field is None or form.words:
-        return ""
-    return str(form.fields[form.text_field].get("description", ""))
-
-
-def _shown(first: "Observed") -> tuple[str, ...]:
-    """The names in the metadata, if the observation itself has no text."""
-    if first.text:
-        return ()
-    return tuple(name for name, value in first.fields.items() if name.startswith("metadata.") and value)
-
-
-def _tell(looked: Looked, files: list[str], experiment: str) -> None:
-    print_result(f"Wrote {', '.join(files)}.")
-    print_result(plain(f"\nObservation after reset:\n{_cut(looked.first.text)}"))
-    action = f"\nA step with the example {_cut(looked.action)}"
-    if isinstance(looked.step, LabError):
-        print_result(plain(f"{action}: {looked.step.one_line}"))
+def _tell(found: "Inspection", draft: "Draft", experiment: str) -> None:
+    print_result(f"Wrote {', '.join(draft.files)}.")
+    print_result(plain(f"\nObservation after reset:\n{_cut(found.first.text)}"))
+    action = f"\nA step with the example {_cut(found.action)}"
+    if isinstance(found.step, LabError):
+        print_result(plain(f"{action}: {found.step.one_line}"))
     else:
-        done = ", done" if looked.step.done else ""
-        print_result(plain(f"{action}: reward {looked.step.reward:g}{done}\n{_cut(looked.step.text)}"))
+        done = ", done" if found.step.done else ""
+        print_result(plain(f"{action}: reward {found.step.reward:g}{done}\n{_cut(found.step.text)}"))
+    listed = len(found.listed.tasks)
+    of = f", of {listed} listed" if listed > len(found.tasks) else ""
+    print_result(plain(f"\nTasks: {', '.join(found.tasks) or 'none listed'}{of}."))
+    print_result(f"Score: {draft.own_score or 'the sum of rewards'}, {draft.max_return:g} is a full score.")
     print_result(
         f"""
 Next:

@@ -135,6 +135,26 @@ def test_a_damaged_file_is_an_error_that_names_it(file: Path, old: str, new: str
     assert "python -m lab.tune" in str(caught.value)
 
 
+def test_all_mistakes_are_reported_at_once_each_with_its_line(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    wrong = {
+        "max_steps": 'max_steps = "8"',
+        "success_score": "succes_score = 0.1",
+        "p_value": 'p_value = "low"',
+    }
+    at = {name: next(n for n, line in enumerate(lines) if line.startswith(f"{name} =")) for name in wrong}
+    for name, line in at.items():
+        lines[line] = wrong[name]
+    file.write_text("\n".join(lines))
+    with pytest.raises(FrozenPromptError) as caught:
+        read_frozen(file)
+    told = str(caught.value).splitlines()
+    assert told[0] == "3 mistakes:"
+    for name, line in at.items():
+        assert any(one.startswith(f"{file}:{line + 1}: ") for one in told), (name, told)
+    assert told[-1] == "  try: python -m lab.tune writes a new one"
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.mktemp("bytes") / "best.toml"

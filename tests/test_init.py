@@ -14,7 +14,7 @@ from lab.experiment.experiment import load_experiment
 from lab.experiment.json_schema import experiment_schema
 from lab.experiment.schema import ExperimentFile
 from tests.echo_server import ROOT, server
-from tests.fake_endpoint import Reply, fake_endpoint
+from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project
 from tests.terminal import Terminal
 from tests.test_any_environment import TOOLS
@@ -120,6 +120,54 @@ def test_an_episode_of_one_step_has_no_settings_for_earlier_steps(project: Proje
     assert set(experiment.space.free) == {"template", "temperature"}
     texts = (project.folder / "prompts/templates/mine_goal.toml").read_text()
     assert not {"{history}", "{reward}", "{max_steps}"} & set(re.findall(r"{\w+}", texts))
+
+
+OFFERED = {
+    "listed": [
+        {"name": name, "reset": {"task_id": name}} for name in ("from_zero", "from_ten", "from_twenty")
+    ],
+    "chosen": [{"name": name, "reset": {"difficulty": name}} for name in ("easy", "hard")],
+    "open": [{"name": name, "reset": {"task_id": name}} for name in ("1", "2")],
+    "deaf": None,
+}
+
+
+@pytest.mark.parametrize("name", OFFERED)
+def test_the_tasks_are_those_that_the_server_offers_and_plays(project: Project, url: str, name: str) -> None:
+    made = project.run("-m", "lab.init", f"{url}/{name}", "--name", "offered", "--max-return", "3")
+    assert made.returncode == 0, made.stderr
+    assert re.search(r"A step with the example .*: reward [\d.]+", made.stdout), made.stdout
+    table = tomllib.loads((project.folder / "experiments/offered.toml").read_text())
+    assert table.get("tasks") == OFFERED[name], made.stdout
+    assert "score" not in table["task"], "--max-return is a sum of rewards"
+
+
+def test_what_init_writes_is_tuned_and_accepted_by_the_second_phase(tmp_path: Path, url: str) -> None:
+    project = Project.make(tmp_path / "project", tracked=True)
+    made = project.run("-m", "lab.init", f"{url}/listed", "--name", "listed")
+    assert "Tasks: from_zero, from_ten, from_twenty, of 4 listed." in made.stdout, made.stderr
+    path = project.folder / "experiments/listed.toml"
+    table = tomllib.loads(path.read_text())
+    assert (table["task"]["score"], table["task"]["max_steps"]) == ("state.score", 4)
+    smaller = {r"^episodes = (\d+)": "episodes = 3", r"^candidates = 4": "candidates = 1"}
+    text = path.read_text().replace("calls = 800", "calls = 100")
+    for pattern, less in smaller.items():
+        text = re.sub(pattern, less, text, flags=re.MULTILINE)
+    path.write_text(text)
+
+    def script(body: Body) -> Reply:
+        last = int(re.findall(r"last: (\d+)", body["messages"][-1]["content"])[-1])
+        return Reply(f'{{"number": {last + 1}}}')
+
+    with fake_endpoint(script) as endpoint:
+        settings = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake"}
+        tuned = project.run("-m", "lab.tune", "experiments/listed.toml", "--quiet", **settings)
+        assert tuned.returncode == 0, tuned.stderr
+        played = project.run("inference.py", **settings)
+    assert played.stdout.count("score=0.750") == 3, played.stdout + played.stderr
+    (project.folder / "played.txt").write_text(played.stdout)
+    checked = project.run("-m", "lab.check", "played.txt", "--rules", "phase2")
+    assert checked.returncode == 0, checked.stdout
 
 
 def test_existing_files_are_not_overwritten(project: Project) -> None:

@@ -13,7 +13,7 @@ import pytest
 from lab.environments.config import EnvironmentConfig
 from lab.environments.environment import Environment, open_environment
 from lab.environments.keys import space_headers
-from lab.errors import EnvError
+from lab.errors import EnvError, LabError
 from tests.echo_server import ROOT, server
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.fake_environment import fake_environment
@@ -104,6 +104,7 @@ def play(project: Project, environment: str, form: str = "", tasks: str = "", **
 FORMS = {
     "flat": NUMBER,
     "wrapped": NUMBER,
+    "limited": NUMBER,
     "older": NUMBER,
     "words": '"WORD".',
     "union": '{"kind": "say", "number": NUMBER}',
@@ -139,6 +140,21 @@ def test_a_refused_step_counts_and_is_reported_in_the_applications_words(project
     assert done.returncode == 0
     assert "Return 0.00 in 4 steps" in done.stdout
     assert "HTTP 400: there are no negative numbers here" in done.stdout
+
+
+def test_a_server_that_closes_the_connection_after_an_exception_is_still_reached(url: str) -> None:
+    async def steps() -> list[str]:
+        environment = EnvironmentConfig(url=f"{url}/older")
+        async with open_environment(environment) as opened, opened.session() as session:
+            await session.reset(0, {})
+            told = []
+            for _ in range(10):
+                with pytest.raises(LabError) as caught:
+                    await session.step({"number": -1})
+                told.append(caught.value.why)
+            return told
+
+    assert set(asyncio.run(steps())) == {"HTTP 500: Internal Server Error"}
 
 
 def test_the_error_of_a_step_may_be_a_field_of_its_info(url: str) -> None:

@@ -22,6 +22,7 @@ from lab.environments.hooks import load_hooks
 from lab.environments.in_process import open_in_process
 from lab.environments.observation import Observed, View
 from lab.environments.remote import Remote
+from lab.environments.task_list import TaskList
 
 
 class Session(Protocol):
@@ -67,16 +68,27 @@ class Session(Protocol):
 
 
 class Environment(Protocol):
-    """An opened environment."""
+    """Opens sessions."""
 
     def session(self) -> AbstractAsyncContextManager[Session]:
         """Open a separate session; many may be open concurrently."""
 
 
+class Opened(Environment, Protocol):
+    """An environment that was opened at its place, which can be asked about itself."""
+
+    async def tasks(self) -> TaskList:
+        """The tasks that it lists.
+
+        Raises:
+            EnvError: Its server cannot be reached, or is not an environment.
+        """
+
+
 @asynccontextmanager
 async def open_environment(
     config: EnvironmentConfig, root: Path | None = None, say: Callable[[str], None] = lambda _: None
-) -> AsyncIterator[Environment]:
+) -> AsyncIterator[Opened]:
     """Open the environment, and close it (with its container) at the end.
 
     Args:

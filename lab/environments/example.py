@@ -1,6 +1,8 @@
 """An example: the smallest value that a JSON Schema allows, as far as its types say."""
 
 import json
+from collections.abc import Mapping
+from types import UnionType
 from typing import Any
 
 from lab.environments.action import ActionForm
@@ -8,6 +10,15 @@ from lab.environments.schema import Schema, options
 
 _DEEPEST = 8
 """Maximum nesting: a schema may refer to itself."""
+
+_TYPES: Mapping[str, type | UnionType] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "number": int | float,
+}
 
 TEXT = "Hello."
 """The example of a text."""
@@ -30,7 +41,7 @@ def example(schema: Schema, levels: int = _DEEPEST) -> Any:  # noqa: ANN401  # o
         chosen.get("enum"),
         [chosen.get("default")],
     ):
-        if allowed and allowed[0] is not None:
+        if allowed and allowed[0] is not None and _is_of(chosen.get("type"), allowed[0]):
             return allowed[0]
     if not levels:
         return None
@@ -51,3 +62,8 @@ def example(schema: Schema, levels: int = _DEEPEST) -> Any:  # noqa: ANN401  # o
         case "string":
             return TEXT.ljust(chosen.get("minLength", 0), ".")[: chosen.get("maxLength")]
     return None
+
+
+def _is_of(kind: object, value: object) -> bool:
+    """Whether a value has the type that its schema names; a schema's own default may have another."""
+    return not isinstance(kind, str) or isinstance(value, _TYPES.get(kind, object))

@@ -19,6 +19,12 @@ from lab.errors import ConfigError, EnvError
 _NOT_OURS = (401, 403, 404, 405, 408, 429)
 """HTTP statuses of a step that do not depend on the action."""
 
+_TOO_MANY = 429
+"""HTTP status of a request beyond the application's rate limit, which has not reached the environment."""
+
+_WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Seconds before each repetition of such a request: a minute in all, as most limits are per minute."""
+
 
 class HttpServer:
     """An environment's own HTTP application.
@@ -82,7 +88,10 @@ class HttpSession:
         self._raise_refusal(reply)
         if not reply.found:
             error = failed(reply.text, self._where)
-            error.do = "set what its reset requires in [[tasks]], as reset = { NAME = VALUE }"
+            if reply.status == _TOO_MANY:
+                error.do = "raise the rate limit of its application"
+            else:
+                error.do = "set what its reset requires in [[tasks]], as reset = { NAME = VALUE }"
             raise error
         body = self._body(reply)
         name = _given(key, body) or own.get(key)
@@ -134,7 +143,14 @@ class HttpSession:
     async def _send(self, call: Operation, values: Mapping[str, Any]) -> Reply:
         query = {name: value for name, value in values.items() if name in call.query or call.method == "GET"}
         body = {name: value for name, value in values.items() if name not in query}
-        return await self._wire.ask(call.method, call.path, None if call.method == "GET" else body, query)
+        for wait_s in (*_WAITS_S, None):
+            reply = await self._wire.ask(
+                call.method, call.path, None if call.method == "GET" else body, query
+            )
+            if reply.status != _TOO_MANY or wait_s is None:
+                break
+            await asyncio.sleep(wait_s)
+        return reply
 
     def _raise_refusal(self, reply: Reply) -> None:
         if error := refused_by(reply.status, reply.text, self._where, ""):

@@ -23,6 +23,7 @@ from lab.environments.factory import Factory
 from lab.environments.foreign import ForeignError, foreign, raised
 from lab.environments.hooks import load_named
 from lab.environments.observation import Observed, View
+from lab.environments.task_list import SET_BY_THE_LAB, TaskList
 from lab.errors import ConfigError, EnvError
 
 
@@ -98,6 +99,7 @@ class InProcess:
         """Create the first session's instance, and read its action class and flags."""
         self._first = await asyncio.to_thread(self.make)
         self._actions = action_classes(self._first, self._python)
+        self._takes = reset_arguments(self._first)
         self.form = ActionForm(action_schema(self._actions, self._python), self._parse, self._check)
         self._has_tools = self.form.may_call_tools and callable(
             getattr(self._first, "_handle_list_tools", None)
@@ -118,6 +120,10 @@ class InProcess:
                 self.form, self._knows_tools = self.form.with_tools(await session.tools()), True
                 session.form = self.form
             yield session
+
+    async def tasks(self) -> TaskList:
+        """No tasks, but the names of its reset's arguments: a class lists none."""
+        return TaskList(takes=self._takes)
 
     def action(self, values: Values) -> Any:  # noqa: ANN401  # an OpenEnv Action
         """The environment's action object.
@@ -140,6 +146,13 @@ class InProcess:
 
     def _check(self, values: Values) -> None:
         self.action(values)
+
+
+def reset_arguments(environment: object) -> tuple[str, ...]:
+    """The names of the arguments of an instance's reset, without those that the lab sets."""
+    takes = inspect.signature(getattr(environment, "reset")).parameters.values()  # noqa: B009  # foreign
+    named = (one.name for one in takes if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL))
+    return tuple(name for name in named if name not in SET_BY_THE_LAB)
 
 
 class InProcessSession:

@@ -19,6 +19,7 @@ from lab.environments.places import Place, Places
 from lab.environments.result import result_of
 from lab.environments.schema import Schema
 from lab.environments.server import Server, ask
+from lab.environments.task_list import TaskList, read_tasks
 from lab.environments.wire import Wire
 from lab.errors import EnvError, LabError
 
@@ -63,8 +64,30 @@ class Remote:
                 session = await self._open(stack)
             yield session
 
+    async def tasks(self) -> TaskList:
+        """The tasks that the server lists at `/tasks`, or that its reset allows.
+
+        Raises:
+            EnvError: The server cannot be reached, or is not an environment.
+        """
+        server = await self._asked()
+        async with Wire(server.url, server.headers, self._config.step_timeout_s) as wire:
+            listed = await wire.ask("GET", "/tasks")
+        found = listed.json() if listed.found else None
+        if server.http is None:
+            return read_tasks(found, {}, takes_any=True)
+        reset = server.http.reset
+        defs = {"$defs": reset.body.get("$defs", {})}
+        return read_tasks(
+            found, {name: {**one, **defs} for name, one in reset.named.items()}, takes_any=reset.open
+        )
+
+    async def _asked(self) -> Server:
+        self._server = self._server or await ask(self._config, self._config.step_timeout_s)
+        return self._server
+
     async def _open(self, stack: AsyncExitStack) -> "RemoteSession | HttpSession":
-        server = self._server = self._server or await ask(self._config, self._config.step_timeout_s)
+        server = await self._asked()
         if self._http is None and server.schema is not None:
             client = _client(server, self._config.step_timeout_s)
             place = await stack.enter_async_context(self._places.one())

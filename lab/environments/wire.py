@@ -74,16 +74,19 @@ class Wire:
         self._client: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
-        import httpx
-
-        # No compression: a small body may unpack to gigabytes.
-        headers = {"Accept-Encoding": "identity", **self.headers}
-        self._client = httpx.AsyncClient(timeout=self._timeout_s, headers=headers)
+        self._connect()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._client is not None
         await self._client.aclose()
+
+    def _connect(self) -> None:
+        import httpx
+
+        # No compression: a small body may unpack to gigabytes.
+        headers = {"Accept-Encoding": "identity", **self.headers}
+        self._client = httpx.AsyncClient(timeout=self._timeout_s, headers=headers)
 
     async def ask(
         self, method: str, path: str, body: object = None, query: Mapping[str, Any] | None = None
@@ -106,6 +109,9 @@ class Wire:
             raise failure(TimeoutError(str(error)), shown_url(self.url)) from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise failure(ConnectionError(str(error)), shown_url(self.url)) from error
+        if answer.status_code >= 500:  # a server may close the connection after that, without saying so
+            await self._client.aclose()
+            self._connect()
         if read is None:
             why = f"it has more than {MOST_BYTES:,} bytes"
             raise EnvError("The server's answer is too long.", where=f"{shown_url(self.url)}{path}", why=why)

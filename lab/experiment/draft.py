@@ -5,9 +5,10 @@ episode, the return of a full score) is passed in.
 """
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 Kind = Literal["text", "words", "json", "tool", "hook"]
 """What an answer is: the action's text; one of some words; JSON; a tool call; input of a hook."""
@@ -62,16 +63,22 @@ class Draft:
         shown: Fields that templates show besides the observation's text, such as `metadata.hint`.
         max_return: Sum of rewards that is a full score.
         described: The environment's description of an action that is one text.
+        tasks: Arguments of reset by the task's name; empty for a single task.
+        takes: Names of the arguments of the environment's reset, as far as it publishes them.
+        own_score: The environment's own score, as `[task] score` names it; empty for the sum of rewards.
     """
 
     name: str
-    about: str
     place: tuple[str, str]
-    kind: Kind
-    max_steps: int
-    max_return: float
+    kind: Kind = "hook"
+    about: str = ""
+    max_steps: int = 10
+    max_return: float = 1.0
     shown: tuple[str, ...] = ()
     described: str = ""
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    takes: tuple[str, ...] = ()
+    own_score: str = ""
 
     @property
     def hooks(self) -> str:
@@ -90,6 +97,25 @@ class Draft:
         }
         return {**texts, self.hooks: _HOOKS} if self.kind == "hook" else texts
 
+    def _tasks(self) -> str:
+        """The tables of the tasks, or an example of one."""
+        if not self.tasks:
+            takes = f"; its reset takes {', '.join(self.takes)}" if self.takes else ""
+            name = self.takes[0] if self.takes else "task"
+            return f"""# [[tasks]]           # one for each task of the environment{takes}
+# name = "easy"       # evaluators want three tasks
+# reset = {{ {name} = "easy" }}"""
+        tables = [
+            f"[[tasks]]\nname = {_quoted(name)}\nreset = {{ {', '.join(map(_pair, reset.items()))} }}"
+            for name, reset in self.tasks.items()
+        ]
+        return "\n\n".join(tables)
+
+    def _whole(self, episodes: int) -> int:
+        """The number of episodes, rounded up to a multiple of the number of tasks."""
+        tasks = len(self.tasks) or 1
+        return -(-episodes // tasks) * tasks
+
     def _template(self, about: str, goal: str) -> str:
         steps = ["An episode has up to {max_steps} steps."] if self.max_steps > 1 else []
         parts = [_literal(self.about), *steps, goal, _literal(self.described), _ASK[self.kind]]
@@ -104,6 +130,7 @@ class Draft:
         tokens, steps = _MAX_TOKENS[self.kind], self.max_steps
         history, earlier = (2, _EARLIER) if steps > 1 else (0, "")  # one step has none before it
         hooks = f'hooks = "{self.name}_hooks.py"' if self.kind == "hook" else '# hooks = "hooks.py"'
+        score = f"score = {_quoted(self.own_score)}" if self.own_score else '# score = "last"'
         return f"""#:schema ./{SCHEMA_FILE}
 # Every key: docs/experiment.md. A line that begins with # shows a key that is not set.
 about = {_quoted(self.about)}
@@ -123,16 +150,15 @@ name = {_quoted(self.name)}
 benchmark = {_quoted(self.name)}
 max_steps = {steps}
 max_tokens = {tokens}
-max_return = {self.max_return:g}        # the sum of rewards that is a score of 1
-# min_return = 0.0    # the sum of rewards that is a score of 0
+max_return = {self.max_return:g}        # the sum of rewards (or own score) that is a score of 1
+# min_return = 0.0    # the one that is a score of 0
 success_score = 0.5
-# score = "last"      # "sum" of the rewards by default, "last", "max", or its own: "metadata.FIELD"
+score_bounds = "open" # prints 0.001 to 0.999, which all evaluators accept; "closed" prints 0 and 1 too
+{score:<21} # "sum" of the rewards by default, "last", "max", or its own: "metadata.FIELD"
 # max_step_reward = 1.0   # bounds of one step's reward, if known: hopeless episodes end early
 # min_step_reward = 0.0
 
-# [[tasks]]           # one for each task of the environment: what its reset is given
-# name = "easy"
-# reset = {{ task = "easy" }}
+{self._tasks()}
 
 [model]               # API_BASE_URL and MODEL_NAME override this
 endpoint = "embedded"
@@ -159,7 +185,7 @@ calls = {200 * steps}
 # maximise = "score"  # by default the return, where task.score is "sum"
 
 [search]
-episodes = 8          # the most that a candidate plays
+episodes = {self._whole(8):<10} # the most that a candidate plays
 in_flight = 16        # concurrent episodes
 
 # [proposals]         # new templates, written by a model
@@ -167,10 +193,10 @@ in_flight = 16        # concurrent episodes
 
 [confirmation]        # the search's best candidates, on fresh seeds
 candidates = 4
-episodes = 8
+episodes = {self._whole(8)}
 
 [verdict]             # the best of these against the baseline, on the sealed holdout
-episodes = 16
+episodes = {self._whole(16)}
 
 [tracking]
 traces = 1            # episodes of each trial that MLflow shows step by step
@@ -185,6 +211,13 @@ def _literal(text: str) -> str:
 def _quoted(text: str) -> str:
     """A TOML string on one line."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _pair(argument: tuple[str, Any]) -> str:
+    """A key and its value, a text or a number, in TOML."""
+    name, value = argument
+    key = name if re.fullmatch(r"[\w-]+", name, re.ASCII) else _quoted(name)
+    return f"{key} = {_quoted(value)}" if isinstance(value, str) else f"{key} = {json.dumps(value)}"
 
 
 def _block(text: str) -> str:

@@ -8,21 +8,21 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
-from lab.agent.candidate import Candidate, check_keys
+from lab.agent.candidate import Candidate
 from lab.agent.episode import Start
 from lab.agent.messages import chat
 from lab.agent.step import Step
 from lab.agent.task import Setup, Task
 from lab.environments.config import EnvironmentConfig
 from lab.environments.observation import Fields
-from lab.errors import ConfigError, FrozenPromptError, place, unknown_key
+from lab.errors import ConfigError, FrozenMistakesError, FrozenPromptError, MistakeError, place
 from lab.files import line_of, read_bounded, toml_line
 from lab.llm.dialect import Dialect
 from lab.llm.request import Request
 from lab.llm.settings import ModelChoice, check_headers
+from lab.submission.records import Records
 
 FORMAT = 3
 
@@ -236,64 +236,48 @@ def _read(path: Path) -> FrozenPrompt:
         raise FrozenPromptError(
             "The frozen prompt has an unsupported format.", where=str(path), why=why, do=again
         )
-    try:
-        frozen = _from_table(table)
-    except ConfigError as error:
-        what = "The frozen prompt is damaged."
-        where = f"{place(path, line_of(text, error.where))}, {error.where}"
-        do = "; ".join(filter(None, [f"{again} writes a new one", error.do]))
-        raise FrozenPromptError(what, where=where, why=error.what, do=do) from None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        what, why = "The frozen prompt is damaged.", f"{type(error).__name__}: {error}"
-        raise FrozenPromptError(what, where=str(path), why=why, do=again) from None
+    records = Records()
+    frozen = _from_table(table, records)
+    if frozen is None:
+        raise _damaged(path, text, records.found)
     if frozen.candidate.digest != table.get("digest"):
         why = "the digest does not match: [candidate] was changed after it was frozen"
         raise FrozenPromptError("The frozen prompt was changed.", where=str(path), why=why, do=again)
     return frozen
 
 
-def _from_table(table: dict[str, Any]) -> FrozenPrompt:
-    known = ["format", "digest", "tasks", *(one.name for one in fields(FrozenPrompt))]
-    for name in table:
-        if name not in known:
-            raise unknown_key(name, known, where=name)
-    model = _record(FrozenModel, table["model"], "model")
-    _ = model.choice  # a damaged dialect is found here
-    return FrozenPrompt(
-        Candidate.from_table(table["candidate"]),
-        _record(EnvironmentConfig, table["environment"], "environment"),
-        replace(
-            _record(Task, table["task"], "task"),
-            tasks=tuple(_record(Setup, one, "tasks") for one in table.get("tasks", ())),
-        ),
-        model,
-        _record(Evidence, table["evidence"], "evidence"),
-        _record(Provenance, table["provenance"], "provenance"),
+def _damaged(path: Path, text: str, found: list[ConfigError]) -> ConfigError:
+    """The error for the mistakes in a file."""
+    again = "python -m lab.tune writes a new one"
+    if len(found) > 1:
+        mistakes = (MistakeError(one, path, line_of(text, one.where), one.where) for one in found)
+        return FrozenMistakesError(mistakes, do=again)
+    error = found[0]
+    where = f"{place(path, line_of(text, error.where))}, {error.where}"
+    do = "; ".join(filter(None, [again, error.do]))
+    return FrozenPromptError("The frozen prompt is damaged.", where=where, why=error.what, do=do)
+
+
+def _from_table(table: dict[str, Any], records: Records) -> FrozenPrompt | None:
+    """The frozen prompt of a file's content; None if it has mistakes, which `records` notes."""
+    records.check_names(table, ["format", "digest", "tasks", *(one.name for one in fields(FrozenPrompt))])
+    candidate = records.made(lambda: Candidate.from_table(table["candidate"]), "candidate")
+    environment = records.read(EnvironmentConfig, table.get("environment"), "environment")
+    task = records.read(Task, table.get("task"), "task")
+    setups = records.made(
+        lambda: [records.read(Setup, one, "tasks") for one in table.get("tasks", ())], "tasks"
     )
+    model = records.read(FrozenModel, table.get("model"), "model")
+    if model is not None:
+        records.made(lambda: model.choice, "model")  # a damaged dialect is found here
+    evidence = records.read(Evidence, table.get("evidence"), "evidence")
+    provenance = records.read(Provenance, table.get("provenance"), "provenance")
+    if records.found or not (candidate and environment and task and model and evidence and provenance):
+        return None
+    task = replace(task, tasks=tuple(one for one in setups or () if one))
+    return FrozenPrompt(candidate, environment, task, model, evidence, provenance)
 
 
 def _from_format_2(table: dict[str, Any]) -> dict[str, Any]:
     task = {name: value for name, value in table.get("task", {}).items() if name != "environment"}
     return {**table, "format": FORMAT, "environment": ECHO.as_table(), "task": task}
-
-
-Record = TypeVar("Record", EnvironmentConfig, Task, Setup, FrozenModel, Evidence, Provenance)
-
-
-def _record(cls: type[Record], table: dict[str, Any], where: str) -> Record:
-    check_keys(cls, table, where)
-    record = cls(**table)
-    for name, hint in get_type_hints(cls).items():
-        value = getattr(record, name)
-        kinds = _kinds(hint)
-        if not isinstance(value, kinds) and not (float in kinds and isinstance(value, int)):
-            raise TypeError(f"{name} is {value!r}, but must be of type {kinds[0].__name__}")
-    return record
-
-
-def _kinds(hint: Any) -> tuple[type, ...]:  # noqa: ANN401  # a type's annotation
-    if get_origin(hint) is UnionType:
-        return tuple(kind for option in get_args(hint) for kind in _kinds(option))
-    if get_origin(hint) is Literal:
-        return (str,)
-    return (get_origin(hint) or hint,)

@@ -1,0 +1,81 @@
+"""A TaskList: the tasks that an environment offers, read from what its server lists and what its reset takes.
+
+Submissions list their tasks at `/tasks`, in forms of their own. Whether a task can be played is left to
+whoever resets it.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lab.environments.schema import Schema, options
+
+_ARGUMENTS = ("task_id", "task_name", "task", "task_type", "scenario_id", "scenario", "difficulty", "level")
+"""Usual names of the reset argument that chooses a task, the most specific first."""
+
+_IDENTIFIERS = {"task_id": "task_id", "id": "task_id", "task_name": "task_name", "name": "task_name"}
+"""Usual names of the identifier in a listed task, and the argument that it probably belongs to."""
+
+SET_BY_THE_LAB = ("seed", "episode_id", "session_id")
+"""Arguments of reset that are not a task's."""
+
+
+@dataclass(frozen=True)
+class TaskList:
+    """The tasks of an environment.
+
+    Attributes:
+        tasks: Arguments of reset by the task's name; empty if none are listed.
+        takes: Names of the arguments that its reset publishes, without those that the lab sets.
+        guessed: Whether the argument's name is a guess, because reset takes any.
+    """
+
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    takes: tuple[str, ...] = ()
+    guessed: bool = False
+
+
+def read_tasks(listed: object, takes: Mapping[str, Schema], *, takes_any: bool) -> TaskList:
+    """The tasks in a server's list, else those that an argument of its reset allows.
+
+    Args:
+        listed: What the server answers at `/tasks`; anything, None without an answer.
+        takes: Schemas of reset's arguments, by name.
+        takes_any: Whether reset accepts other arguments too.
+    """
+    takes = {name: schema for name, schema in takes.items() if name not in SET_BY_THE_LAB}
+    entries = list(_entries(listed))
+    argument = next((name for name in _ARGUMENTS if name in takes), "")
+    guessed = not argument and takes_any
+    if guessed:
+        keys = {key for entry in entries for key in entry}
+        argument = next((name for key, name in _IDENTIFIERS.items() if key in keys), "")
+    if argument and not entries:
+        allowed = (one.get("enum", []) for one in options(takes.get(argument, {})))
+        entries = [{argument: value} for values in allowed for value in values]
+    tasks = dict[str, Mapping[str, Any]]()
+    for entry in entries if argument else []:
+        value = next((entry[key] for key in (argument, *_IDENTIFIERS) if key in entry), None)
+        if isinstance(value, str | int) and {argument: value} not in tasks.values():
+            tasks.setdefault(_name(value, entry, argument), {argument: value})
+    return TaskList(tasks, tuple(takes), guessed)
+
+
+def _entries(listed: object) -> Iterator[Mapping[str, Any]]:
+    """The listed tasks as objects: a list of objects or identifiers, or an object by identifier."""
+    if isinstance(listed, dict):
+        listed = listed.get("tasks", listed)
+    if isinstance(listed, dict):
+        listed = [{"id": key, **one} for key, one in listed.items() if isinstance(one, dict)]
+    for one in listed if isinstance(listed, list) else []:
+        if isinstance(one, dict):
+            yield one
+        elif isinstance(one, str):
+            yield {"id": one}
+
+
+def _name(value: str | int, entry: Mapping[str, Any], argument: str) -> str:
+    """A name for `[[tasks]]`, without blanks."""
+    told = value if isinstance(value, str) else entry.get("name", f"{argument}_{value}")
+    return re.sub(r"[^\w.-]+", "_", str(told)).strip("_") or argument

@@ -1,0 +1,77 @@
+"""Records: the tables of a frozen file as dataclasses, with every mistake in them.
+
+The file is read before START is printed, so only the standard library is used.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, fields
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from lab.errors import ConfigError, unknown_key
+
+Record = TypeVar("Record")
+
+
+class Records:
+    """Reads tables, and notes what is wrong with them.
+
+    Attributes:
+        found: The mistakes so far, each with its key.
+    """
+
+    def __init__(self) -> None:
+        self.found = list[ConfigError]()
+        self._strange = False
+
+    def read(self, cls: type[Record], table: object, where: str) -> Record | None:
+        """The dataclass `cls` of a table's values; None if it has mistakes."""
+        if not isinstance(table, dict):
+            if not self._strange:  # else one of those is this table, with another name
+                self.found.append(ConfigError(f"The table [{where}] is missing.", where=where))
+            return None
+        wrong = list(_mistakes(cls, table, where))
+        self.found += wrong
+        return None if wrong else self.made(lambda: cls(**table), where)
+
+    def made(self, make: Callable[[], Record], where: str) -> Record | None:
+        """What `make` returns; None if it raises."""
+        try:
+            return make()
+        except ConfigError as error:
+            self.found.append(error)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            self.found.append(ConfigError(f"{type(error).__name__}: {error}", where=where))
+        return None
+
+    def check_names(self, table: dict[str, Any], known: list[str]) -> None:
+        """Note each key of the whole file that is unknown."""
+        self.found += [unknown_key(name, known, where=name) for name in table if name not in known]
+        self._strange = bool(self.found)
+
+
+def _mistakes(cls: type, table: dict[str, Any], where: str) -> Iterator[ConfigError]:
+    """Unknown and missing keys, and values of a wrong type; an unknown key may be the missing one."""
+    required = {one.name: one.default is one.default_factory is MISSING for one in fields(cls)}
+    hints = get_type_hints(cls)
+    for name, value in table.items():
+        if name not in required:
+            yield unknown_key(name, list(required), where=f"{where}.{name}")
+        elif not _fits(value, _kinds(hints[name])):
+            kind = _kinds(hints[name])[0].__name__
+            yield ConfigError(f"{name} is {value!r}, but must be of type {kind}.", where=f"{where}.{name}")
+    for name in required if table.keys() <= required.keys() else ():
+        if required[name] and name not in table:
+            yield ConfigError(f"{name} is missing.", where=f"{where}.{name}")
+
+
+def _fits(value: object, kinds: tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) or (float in kinds and isinstance(value, int))
+
+
+def _kinds(hint: Any) -> tuple[type, ...]:  # noqa: ANN401  # a type's annotation
+    if get_origin(hint) is UnionType:
+        return tuple(kind for option in get_args(hint) for kind in _kinds(option))
+    if get_origin(hint) is Literal:
+        return (str,)
+    return (get_origin(hint) or hint,)
