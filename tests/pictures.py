@@ -15,7 +15,7 @@ from tests.project import Project
 
 
 def take(project: Path, experiment: str, folder: Path) -> None:
-    """The study's run, its trials, the holdout and the prompts compared, an episode's first model call, the report."""
+    """The study's run, its trials, the holdout and the prompts compared, a model call, the report."""
     with mlflow_ui(Project(project)) as origin, browsing(origin) as browser:
         client = mlflow.MlflowClient(origin)
         found = client.get_experiment_by_name(experiment)

@@ -212,6 +212,21 @@ def test_from_the_landing_page_to_a_trials_prompt_in_three_clicks(seen: Seen) ->
     seen.without_complaint()
 
 
+def test_with_a_tracking_server_the_result_ends_with_the_urls_of_its_pages(seen: Seen) -> None:
+    done = seen.project.run(
+        *("-m", "lab.tune", "experiments/known.toml"),
+        **{"API_BASE_URL": seen.endpoint.url, "MODEL_NAME": "fake", "HF_TOKEN": "k"},
+        **{"MLFLOW_TRACKING_URI": seen.browser.origin},
+    )
+    assert done.returncode == 0, done.stderr
+    urls = dict(line.strip().split(": ", 1) for line in done.stdout.split("In MLflow:\n")[1].splitlines())
+    assert urls["The study"] == f"{seen.browser.origin}{seen.experiment}/runs/{seen.parent.info.run_id}"
+    (holdout,) = [url for text, url in urls.items() if "side by side" in text]
+    replace(seen.browser, origin="").open(holdout)
+    seen.browser.shows("Comparing", "holdout-baseline")
+    assert "mlflow ui" not in done.stdout
+
+
 def test_the_holdouts_of_winner_and_baseline_are_compared_row_by_row(seen: Seen) -> None:
     """The rows are the dataset's; each has both candidates' returns, as assessments."""
     evidence = seen.frozen.evidence
