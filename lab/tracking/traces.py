@@ -1,6 +1,6 @@
 """Traces: episodes in MLflow, each step with its model call and the environment's answer.
 
-It owns their ids and their form; `lab.tracking.runs` chooses the episodes. Durations were measured; a step
+It owns their ids and their form; `lab.tracking.child_runs` chooses them. Durations were measured; a step
 starts at the end of the one before, so gaps between them are not shown.
 
 They use the client of MLflow's own exporter, not `start_span` and `end_span`, which write each span from
@@ -103,10 +103,7 @@ class _Writer:
         return self._span("episode", "AGENT", self._began_ns, {"seed": broken.seed}, None, error=error)
 
     def info(self, response: str, episode: Episode | None) -> "TraceInfo":
-        """The row in MLflow's table of traces; its assessments are columns there.
-
-        Runs are compared by equal requests, so the request is only what all candidates have in common.
-        """
+        """The row in MLflow's table; equal requests are compared, so they hold only what candidates share."""
         from mlflow.entities import TraceInfo, TraceLocation, TraceState
 
         traced = self._traced
@@ -137,7 +134,7 @@ class _Writer:
         """Return, score and success; their ids depend on the trace's, so that a repeated one is replaced."""
         from mlflow.entities import AssessmentSource, Feedback
 
-        task = self._traced.evaluation.task
+        task, at = self._traced.evaluation.task, self._clock_ns // 1_000_000
         score = task.score_of(episode.rewards, episode.own_score)
         judged: dict[str, float | bool] = {
             "return": round(episode.episode_return, 6),
@@ -145,7 +142,6 @@ class _Writer:
             "success": score >= task.success_score,
         }
         source = AssessmentSource(source_type="CODE", source_id="environment")
-        at = self._clock_ns // 1_000_000
         for place, (name, value) in enumerate(judged.items()):
             feedback = Feedback(name, value, None, source, self.trace_id, None, None, at, at)
             feedback.assessment_id = f"a-{self._id.hex()}" + (f"-{place}" if place else "")
