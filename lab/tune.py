@@ -146,8 +146,8 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> Ended:
 
     run = Run(experiment, view, storage, wanted.fresh, wanted.worker)
     with untouched(wanted.out):
-        ended, untracked = await run.result(kept, last, started)
-    return replace(ended, untracked=untracked)
+        ended, tracker = await run.result(kept, last, started)
+    return replace(ended, untracked=tracker.missing, urls=tracker.urls)
 
 
 async def _replayed(wanted: _Wanted, study: str) -> Ended:

@@ -46,7 +46,7 @@ UNAVOIDABLE = (
 """Console errors that the shown page does not cause; no others are ignored."""
 
 NO_GUIDES = """
-for (const key of ["assistant.fab.autoOpenedOnFirstLoad_v1", "detectIssues.guidanceDismissed_v1"]) {
+for (const key of ["assistant.fab.autoOpenedOnFirstLoad_v1", "detectIssues.guidanceShown_v1"]) {
     try { localStorage.setItem(`mlflow.${key}`, "true"); } catch { /* about:blank keeps nothing */ }
 }
 """
@@ -91,6 +91,11 @@ class Browser:
             return False
 
         self.wait(clicked, f"a click on {css} {text!r}")
+
+    def follow(self, text: str) -> None:
+        """Click a link, also one that opens a tab: MLflow's descriptions have those."""
+        self.click("a", text)
+        self.driver.switch_to.window(self.driver.window_handles[-1])
 
     def wait(self, look: Callable[[], Found | None], what: str) -> Found:
         """Wait until `look` finds something, and return it."""

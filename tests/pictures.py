@@ -15,7 +15,7 @@ from tests.project import Project
 
 
 def take(project: Path, experiment: str, folder: Path) -> None:
-    """The parent run's page, the table of its trials, a holdout episode's first model call, the report."""
+    """The study's run, its trials, the holdout and the prompts compared, a model call, the report."""
     with mlflow_ui(Project(project)) as origin, browsing(origin) as browser:
         client = mlflow.MlflowClient(origin)
         found = client.get_experiment_by_name(experiment)
@@ -31,6 +31,15 @@ def take(project: Path, experiment: str, folder: Path) -> None:
         browser.open(f"{page}/runs?viewStateShareKey={parent.info.run_name}")
         browser.shows("trial-0", "return_mean", "history")
         browser.picture(folder / "mlflow-runs.png")
+        browser.open(f"{page}/runs/{parent.info.run_id}")
+        browser.follow("side by side")
+        browser.shows("Comparing", "seed")
+        browser.picture(folder / "mlflow-holdout.png")
+        browser.open(f"{page}/prompts/{parent.data.tags['prompt'].rpartition('/')[0]}?promptVersion=2")
+        browser.shows("Viewing version 2")
+        browser.click("label, button", "Compare")
+        browser.shows("Comparing version")
+        browser.picture(folder / "mlflow-prompt.png")
         digest = parent.data.tags["digest"]
         traces = client.search_traces(
             locations=[found.experiment_id],

@@ -113,13 +113,15 @@ def look(project: Project, endpoint: FakeEndpoint, browser: Browser) -> Seen:
 
 def test_the_studys_view_is_a_table_of_its_trials_best_first(seen: Seen) -> None:
     seen.browser.open(f"{seen.experiment}/runs?viewStateShareKey={seen.parent.info.run_name}")
-    best = max(seen.children, key=lambda run: run.data.metrics["return_mean"])
+    search = [run for run in seen.children if run.data.tags["kind"] == "search"]
+    best = max(search, key=lambda run: run.data.metrics["return_mean"])
     text = seen.browser.shows(
-        f"{len(seen.children)} matching runs",
-        *("return_mean", "return_low", "temperature", "template", "storyteller", "trial-0"),
+        f"{len(search)} matching runs",
+        *("return_mean", "episodes", "temperature", "template", "storyteller", "trial-0"),
         str(best.info.run_name),
     )
     assert "max_tokens" not in text  # what is the same for all is no column
+    assert "holdout-" not in text
     seen.picture("mlflow-runs.png")
     seen.without_complaint()
 
@@ -147,7 +149,7 @@ def test_the_parent_runs_page_tells_the_story(seen: Seen) -> None:
     seen.browser.open(f"{seen.experiment}/runs/{seen.parent.info.run_id}")
     seen.browser.shows(
         f"Frozen: trial-{seen.frozen.provenance.trial:03d} returns more than the baseline on unseen episodes",
-        *(f"(+{evidence.difference:.1f} vs. baseline", "n = 8 episodes each", "frozen_return", "known (v1)"),
+        *(f"(+{evidence.difference:.1f} vs. baseline", "n = 8 episodes each", "frozen_return", "known (v2)"),
         f"{seen.parent.data.metrics['frozen_return']:.10g}",
     )
     seen.browser.click("button, a, span", "Show more")
@@ -184,9 +186,64 @@ def test_the_frozen_prompt_is_in_the_registry(seen: Seen) -> None:
     sampling = seen.frozen.candidate.sampling
     seen.browser.open("/#/prompts/known")
     seen.browser.shows(
-        *("Version 1", "@ frozen", "You are a storyteller.", "{% if history %}", "Tell chapter {{step}}"),
+        *(
+            "Version 1",
+            "Version 2",
+            "@ baseline",
+            "@ frozen",
+            "You are a storyteller.",
+            "{% if history %}",
+            "Tell chapter {{step}}",
+        ),
         *(f"Temperature: {sampling.temperature:g}", "Max Tokens: 150", "Model: fake"),
     )
+    seen.without_complaint()
+
+
+def test_from_the_landing_page_to_a_trials_prompt_in_three_clicks(seen: Seen) -> None:
+    seen.browser.open("/")
+    seen.browser.shows("Recent Experiments")
+    seen.browser.follow("known")
+    seen.browser.follow("All trials, best first")
+    seen.browser.shows("matching runs")
+    seen.browser.follow("trial-")
+    seen.browser.shows("Description", "You are a storyteller.", "Tell chapter {step}")
+    seen.picture("mlflow-trial.png")
+    seen.without_complaint()
+
+
+def test_with_a_tracking_server_the_result_ends_with_the_urls_of_its_pages(seen: Seen) -> None:
+    done = seen.project.run(
+        *("-m", "lab.tune", "experiments/known.toml"),
+        **{"API_BASE_URL": seen.endpoint.url, "MODEL_NAME": "fake", "HF_TOKEN": "k"},
+        **{"MLFLOW_TRACKING_URI": seen.browser.origin},
+    )
+    assert done.returncode == 0, done.stderr
+    urls = dict(line.strip().split(": ", 1) for line in done.stdout.split("In MLflow:\n")[1].splitlines())
+    assert urls["The study"] == f"{seen.browser.origin}{seen.experiment}/runs/{seen.parent.info.run_id}"
+    (holdout,) = [url for text, url in urls.items() if "side by side" in text]
+    replace(seen.browser, origin="").open(holdout)
+    seen.browser.shows("Comparing", "holdout-baseline")
+    assert "mlflow ui" not in done.stdout
+
+
+def test_the_holdouts_of_winner_and_baseline_are_compared_row_by_row(seen: Seen) -> None:
+    """The rows are the dataset's; each has both candidates' returns, as assessments."""
+    evidence = seen.frozen.evidence
+    seen.browser.open(f"{seen.experiment}/runs/{seen.parent.info.run_id}")
+    seen.browser.follow("side by side")
+    winner = f"holdout-trial-{seen.frozen.provenance.trial:03d}"
+    seen.browser.shows("Comparing", winner, "holdout-baseline", f"{evidence.episodes} of {evidence.episodes}")
+    seen.browser.shows("return", '"seed": 1000', "in 4 steps")
+    seen.picture("mlflow-holdout.png")
+    seen.without_complaint()
+
+
+def test_both_prompt_versions_are_compared(seen: Seen) -> None:
+    seen.browser.open(f"{seen.experiment}/prompts/known?promptVersion=2")
+    seen.browser.shows("Viewing version 2")
+    seen.browser.click("label, button", "Compare")
+    seen.browser.shows("Comparing version", "storyteller")
     seen.picture("mlflow-prompt.png")
     seen.without_complaint()
 

@@ -26,7 +26,10 @@ from tests.project import Project
 from tests.test_tune import EXPERIMENT, storyteller_is_best, tune
 
 PRICED = EXPERIMENT.replace('name = "fake"', 'name = "fake"\ndollars_in = 10.0\ndollars_out = 20.0')
-TABLES = ("runs", "metrics", "params", "tags", "trace_info", "spans", "assessments", "model_versions")
+TABLES = (
+    *("runs", "metrics", "params", "tags", "trace_info", "spans", "assessments", "model_versions"),
+    *("evaluation_datasets", "evaluation_dataset_records", "inputs", "experiment_tags"),
+)
 
 
 @dataclass(frozen=True)
@@ -97,10 +100,11 @@ def test_a_trace_is_the_episode_with_its_messages_tokens_rewards_and_times(track
         assert [span.inputs["action"] for span in spans.values() if span.name == "environment"] == [
             span.outputs["choices"][0]["message"]["content"] for span in models
         ]
-        (returned,) = [one.value for one in trace.info.assessments if isinstance(one, Feedback)]
-        assert isinstance(returned, float)
-        assert returned == pytest.approx(sum(rewards))
-        returns.append(returned)
+        judged = {one.name: one.value for one in trace.info.assessments if isinstance(one, Feedback)}
+        assert judged["return"] == pytest.approx(sum(rewards))
+        assert judged["score"] == pytest.approx(min(1.0, sum(rewards) / 120), abs=1e-6)
+        assert judged["success"] is True
+        returns.append(sum(rewards))
         assert all(inside(span, spans) for span in spans.values())
         assert all(length_s(span) >= 0.05 for span in models)  # the endpoint waits so long
     assert sum(returns) / len(returns) == pytest.approx(run.data.metrics["return_mean"])
@@ -120,7 +124,7 @@ def length_s(span: Span) -> float:
 
 def test_a_repeated_study_adds_nothing(tracked: Tracked) -> None:
     before = tracked.counts()
-    assert before["model_versions"] == 1
+    assert before["model_versions"] == before["evaluation_datasets"] + 1 == 2
     code, _, err = tune(tracked.project, tracked.endpoint)
     assert code == 0, err
     assert "this is its result again" in err
@@ -147,12 +151,74 @@ def test_the_registered_prompt_renders_what_the_lab_sends(tracked: Tracked) -> N
 def test_the_parent_run_opens_with_the_verdict_and_links_the_prompt(tracked: Tracked) -> None:
     (parent,) = [run for run in tracked.runs if run.data.tags["kind"] == "study"]
     told, evidence = parent.data.tags["mlflow.note.content"], tracked.frozen.evidence
-    assert told.startswith(f"**Frozen: trial-{tracked.frozen.provenance.trial:03d} returns more than the")
+    assert told.startswith(f"[All trials, best first](#/experiments/{tracked.experiment}/runs?viewState")
+    assert f"\n\n**Frozen: trial-{tracked.frozen.provenance.trial:03d} returns more than the" in told
+    assert parent.data.metrics["return_mean"] == pytest.approx(evidence.frozen_return)
     assert f"(+{evidence.difference:.1f} vs. baseline" in told
     assert f"${tracked.frozen.provenance.dollars:.2f}" in told
     linked = json.loads(parent.data.tags["mlflow.linkedPrompts"])
-    assert linked == [{"name": "known", "version": "1"}]
-    assert parent.data.tags["prompt"] == "known/1"
+    assert linked == [{"name": "known", "version": "1"}, {"name": "known", "version": "2"}]
+    assert parent.data.tags["prompt"] == "known/2"
+
+
+def test_baseline_and_frozen_prompt_are_versions_with_configuration_and_message(tracked: Tracked) -> None:
+    evidence = tracked.frozen.evidence
+    for number, alias, mean in (
+        (1, "baseline", evidence.baseline_return),
+        (2, "frozen", evidence.frozen_return),
+    ):
+        prompt = tracked.client.get_prompt_version_by_alias("known", alias)
+        assert prompt.version == number
+        assert prompt.commit_message is not None
+        assert f"return {mean:g}" in prompt.commit_message
+        assert prompt.model_config is not None
+        assert prompt.model_config["max_tokens"] == 150
+
+
+def test_the_holdouts_of_baseline_and_winner_are_evaluation_runs_on_one_dataset(tracked: Tracked) -> None:
+    compared = [run for run in tracked.runs if run.data.tags.get("mlflow.runType") == "genai_evaluate"]
+    winner = f"holdout-trial-{tracked.frozen.provenance.trial:03d}"
+    assert {run.info.run_name for run in compared} == {winner, "holdout-baseline"}
+    (dataset,) = tracked.client.search_datasets([tracked.experiment])
+    with closing(sqlite3.connect(tracked.project.folder / "mlflow.db")) as database:
+        rows = [
+            json.loads(one) for (one,) in database.execute("select inputs from evaluation_dataset_records")
+        ]
+    for run in compared:
+        assert run.inputs is not None
+        assert [one.dataset.name for one in run.inputs.dataset_inputs] == [dataset.name]
+        played = [json.loads(trace.info.request_preview or "") for trace in tracked.traces(run)]
+        assert sorted(map(str, played)) == sorted(map(str, rows))
+    (won,) = [run for run in compared if run.info.run_name == winner]
+    low, high = tracked.frozen.evidence.difference_interval
+    told = [won.data.metrics[name] for name in ("difference_low", "difference", "difference_high")]
+    assert told == pytest.approx([low, tracked.frozen.evidence.difference, high])
+
+
+def test_a_trials_run_describes_its_prompt_and_how_far_it_came(tracked: Tracked) -> None:
+    search = [run for run in tracked.runs if run.data.tags["kind"] == "search"]
+    for run in search:
+        template = load_template(ROOT / f"prompts/templates/{run.data.params['template']}.toml")
+        assert template.system.strip() in run.data.tags["mlflow.note.content"]
+    places = {run.info.run_name: run.data.tags.get("race") for run in search}
+    assert places[f"trial-{tracked.frozen.provenance.trial:03d}"] == "winner"
+    assert sorted(place for place in places.values() if place not in (None, "dropped")) == [
+        *("confirmed", "finalist", "winner")
+    ]
+
+
+def test_a_store_without_datasets_gets_the_same_runs(tracked: Tracked) -> None:
+    """MLflow's folders take no spans either, which is told; the dataset is no failure."""
+    folder = tracked.project.folder / "folder"
+    done = tracked.project.run(
+        *("-m", "lab.report", "experiments/known.toml", "--mlflow"),
+        **{"API_BASE_URL": tracked.endpoint.url, "MODEL_NAME": "fake"},
+        **{"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_TRACKING_URI": str(folder)},
+    )
+    assert "dataset" not in done.stderr
+    assert "the traces of" in done.stderr
+    named = [path.read_text() for path in folder.glob("*/*/tags/mlflow.runName")]
+    assert {"holdout-baseline", "baseline"} <= set(named)
 
 
 def rendered(text: str, values: Mapping[str, str | None]) -> str:

@@ -3,7 +3,8 @@
 It owns these steps; the result's text is `lab.verdict`'s.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -27,12 +28,14 @@ class Ended:
         out: The frozen file; None if nothing was frozen.
         not_written: The error that prevented freezing; None if there was none.
         untracked: Items that MLflow rejected, a line for each reason; None if nothing was sent to it.
+        urls: Pages of the study on an MLflow server, by what they show.
     """
 
     outcome: "Outcome | Unvalidated"
     out: Path | None
     not_written: LabError | None = None
     untracked: list[str] | None = None
+    urls: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def unvalidated(self) -> bool:
@@ -82,7 +85,7 @@ def shown(ended: Ended, experiment: Path, *, as_json: bool) -> str:
     if isinstance(outcome, Outcome):
         if as_json:
             return result(outcome, out, ended.untracked)
-        return summary(outcome, out, ended.untracked, experiment)
+        return summary(outcome, out, ended.untracked, experiment, ended.urls)
     if as_json:
         return unvalidated_result(outcome, out, ended.untracked)
     text = unvalidated_summary(outcome, out, f"python -m lab.tune {quote(str(experiment))}")

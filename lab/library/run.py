@@ -60,8 +60,8 @@ async def run_study_async(
         raise ConfigError(what, where=chosen.name, do=do)
     view = ProgressView(chosen.space.free, quiet=quiet)
     with ExitStack() as last:
-        name, untracked = await Run(chosen, view, address_of(storage), fresh).result(_named, last)
-    for line in untracked or ():
+        name, tracker = await Run(chosen, view, address_of(storage), fresh).result(_named, last)
+    for line in tracker.missing or ():
         view.say(f"MLflow rejected: {line}")
     return load_study(name, storage=storage)
 

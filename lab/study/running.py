@@ -51,7 +51,7 @@ class Run:
         keep: Callable[[PastStudy | Unvalidated], Kept],
         last: ExitStack,
         on_start: Callable[[Study], None] = lambda _: None,
-    ) -> tuple[Kept, list[str] | None]:
+    ) -> tuple[Kept, Tracker]:
         """Play the study to its end; a finished one is read again without a call.
 
         Args:
@@ -60,7 +60,7 @@ class Run:
             on_start: Called with the study before its first call.
 
         Returns:
-            What `keep` returned, and what MLflow rejected: see `Tracker.missing`.
+            What `keep` returned, and the tracker, which says what MLflow rejected.
 
         Raises:
             LabError: As `Study.run`; or the study cannot resume, or another process is working on it.
@@ -88,7 +88,7 @@ class Run:
                 with _closing(tracker, last):
                     kept = keep(past)
                 await tracker.finish("FINISHED")  # it reads the store, which is closed below
-                return kept, tracker.missing
+                return kept, tracker
             study = Study(experiment, model, record, trials, self.view, tracker)
             on_start(study)
             for line in first_lines(study, record, before[0] if before else None):
@@ -97,7 +97,7 @@ class Run:
                 played = await self._played(study, opened.store, record.name)
                 kept = keep(played)
             await tracker.finish("KILLED" if isinstance(played, Unvalidated) else "FINISHED")
-        return kept, tracker.missing
+        return kept, tracker
 
     async def _played(self, study: Study, store: Store, name: str) -> PastStudy | Unvalidated:
         no_model = study.spending.used_up() is not None

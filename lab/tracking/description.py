@@ -1,10 +1,12 @@
-"""The Description of a study's run in MLflow, in Markdown: the verdict, and where to look next.
+"""The Descriptions of runs in MLflow, in Markdown: a study's links and verdict, a trial's prompt.
 
-It shows the frozen prompt's figures and computes none; a model's words are shown unchanged, in a code block.
+They show the frozen prompt's figures and compute none; a model's words are shown unchanged, in a code block.
 """
 
 import re
+from collections.abc import Mapping
 
+from lab.agent.candidate import Candidate
 from lab.agent.evaluation import trial_name
 from lab.errors import plain
 from lab.experiment.experiment import Experiment
@@ -17,34 +19,45 @@ SHOWN = 1_900
 """Characters shown of one text: MLflow takes 8,000 of a description."""
 
 
-def unfinished(experiment: Experiment) -> str:
-    """The description before there is a verdict."""
-    return f"{experiment.about}\n\nNo verdict yet.\n"
+Links = Mapping[str, str]
+"""URLs by what they show, relative to MLflow's page."""
 
 
-def description(experiment: Experiment, frozen: FrozenPrompt, prompt: str, view: str) -> str:
-    """The description after the verdict.
+def unfinished(experiment: Experiment, links: Links) -> str:
+    """A study's description before there is a verdict."""
+    return f"{_linked(links)}\n\n{experiment.about}\n\nNo verdict yet.\n"
+
+
+def description(experiment: Experiment, frozen: FrozenPrompt, prompt: str, links: Links) -> str:
+    """A study's description after the verdict.
 
     Args:
         prompt: The registered prompt, as `name/version`; empty if MLflow rejected it.
-        view: URL of the study's table of runs.
     """
     parts = [
+        _linked(links),
         f"**{claim(frozen)}**",
         cut(experiment.about, SHOWN),
         _figures(frozen),
         "### Frozen prompt",
         _settings(experiment, frozen),
-        _block(
-            f"{cut(frozen.candidate.template.system.strip(), SHOWN)}"
-            f"\n\n---\n\n{cut(frozen.candidate.template.turn.strip(), SHOWN)}"
-        ),
+        prompt_note(frozen.candidate),
         "### Cost",
         _cost(experiment, frozen),
         "### Where to look next",
-        _next(prompt, view),
+        _next(prompt),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def prompt_note(candidate: Candidate) -> str:
+    """A trial's description: its prompt, with placeholders."""
+    template = candidate.template
+    return _block(f"{cut(template.system.strip(), SHOWN)}\n\n---\n\n{cut(template.turn.strip(), SHOWN)}")
+
+
+def _linked(links: Links) -> str:
+    return " · ".join(f"[{text}]({url})" for text, url in links.items())
 
 
 def _figures(frozen: FrozenPrompt) -> str:
@@ -81,17 +94,17 @@ def _cost(experiment: Experiment, frozen: FrozenPrompt) -> str:
     )
 
 
-def _next(prompt: str, view: str) -> str:
+def _next(prompt: str) -> str:
     lines = [
         "- **Artifacts**: `report.html`, all results; `best.toml`, which `python inference.py` plays;"
         " `experiment.toml`. Each child run has `prompt.txt` and `episodes.json`.",
-        f"- **[Child runs]({view})**, best first: `kind` is search, confirmation or holdout. The best of many"
-        " is overestimated in the search, but not on the holdout.",
+        "- **Trials** are the search's: the best of many is overestimated there, but not on the holdout.",
         "- **Traces** of a run: its episodes step by step, with messages, tokens and rewards.",
     ]
     if prompt:
         lines.append(
             f"- **Prompts**: `{prompt}`, alias `frozen`, is the frozen prompt with its model configuration."
+            " Alias `baseline` is what it is compared with."
         )
     return "\n".join(lines)
 

@@ -80,6 +80,7 @@ def outcome_figures(frozen: FrozenPrompt) -> dict[str, float]:
     """Metrics of the parent run; without a cost if a price is unknown."""
     evidence, cost = frozen.evidence, frozen.provenance
     figures = {
+        f"{evidence.judged}_mean": evidence.frozen_mean,  # as in child runs, of the holdout
         "frozen_return": evidence.frozen_return,
         "baseline_return": evidence.baseline_return,
         "frozen_score": evidence.frozen_score,

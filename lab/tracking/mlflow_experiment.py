@@ -1,18 +1,16 @@
-"""The experiment in MLflow: opens the store, finds, restores or creates the experiment, saves a study's view.
+"""The experiment in MLflow: opens the store, finds, restores or creates the experiment.
 
 It owns MLflow's settings in this process: its timeouts and retries, and that it prints nothing.
 """
 
-import json
 import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lab.agent.task import OTHER
 from lab.experiment.experiment import Experiment
 from lab.tracking.database import prepare
-from lab.tracking.metrics import cut, safe_name
+from lab.tracking.metrics import cut
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,29 +53,3 @@ def _create(client: "MlflowClient", experiment: Experiment) -> str:
         "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
     }
     return client.create_experiment(experiment.name, tags=tags)
-
-
-def save_view(
-    client: "MlflowClient", experiment: Experiment, experiment_id: str, study: str, parent: str
-) -> None:
-    """Save a view of MLflow's table of runs: the study's runs, best first."""
-    judged = experiment.objective.maximise
-    ends = (f"{judged}_{end}" for end in ("mean", "low", "high"))
-    figures = (*ends, f"{OTHER[judged]}_mean", "episodes", "tokens_per_episode")
-    view = {
-        "searchFilter": f"tags.`mlflow.parentRunId` = '{parent}'",
-        "orderByKey": f"metrics.`{judged}_mean`",
-        "orderByAsc": False,
-        "selectedColumns": [
-            *(f"tags.`{tag}`" for tag in ("kind", "race")),
-            *(f"metrics.`{figure}`" for figure in figures),
-            *(f"params.`{setting}`" for setting in experiment.space.free),
-        ],
-    }
-    tag = f"mlflow.sharedViewState.{safe_name(study)}"
-    client.set_experiment_tag(experiment_id, tag, json.dumps(view))
-
-
-def view_url(experiment_id: str, study: str) -> str:
-    """The relative URL of that view in MLflow."""
-    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={safe_name(study)}"

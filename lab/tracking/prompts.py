@@ -1,4 +1,4 @@
-"""The Registry: the frozen prompt in MLflow's Prompt Registry, under the experiment's name.
+"""The Registry: baseline and frozen prompt in MLflow's Prompt Registry, under the experiment's name.
 
 It owns the form there: a chat prompt with Jinja's placeholders and conditions, which MLflow fills in one
 pass, and the model's configuration. The lab plays the frozen file; this is for people, and for programs that
@@ -6,9 +6,15 @@ read prompts from MLflow.
 """
 
 import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from lab.agent.candidate import Candidate
+from lab.agent.task import Task
 from lab.agent.template import FIELD, Paragraph, paragraphs
+from lab.stats.format import count
 from lab.submission.frozen import FrozenPrompt
 from lab.tracking.metrics import safe_name
 
@@ -16,8 +22,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import PromptVersion
 
-ALIAS = "frozen"
-"""Alias of the version that was frozen last."""
+BASELINE, FROZEN = "baseline", "frozen"
+"""Aliases of the versions that were compared last."""
 
 WITHOUT_VALUE = frozenset({"history", "reward", "schema"})
 """Placeholders that may have no value, like observation fields; a paragraph with one is then left out."""
@@ -28,17 +34,70 @@ GAP = "\n\n"
 _BRACE = re.compile(r"\{(?=[{%#]|\Z)")
 
 
-def register(client: "MlflowClient", frozen: FrozenPrompt, run: str) -> str:
-    """Register `frozen` unless it is registered, set the alias, and link it to `run`.
+@dataclass(frozen=True)
+class Version:
+    """A candidate to register.
 
-    Returns:
-        `name/version`.
+    Attributes:
+        alias: What refers to the version that was registered last with it.
+        message: The commit message.
     """
-    name = prompt_name(frozen.provenance.experiment)
-    version = _registered(client, name, frozen) or _new(client, name, frozen)
-    client.set_prompt_alias(name, ALIAS, version.version)
-    client.link_prompt_version_to_run(run, version)
-    return f"{name}/{version.version}"
+
+    candidate: Candidate
+    model: str
+    task: Task
+    alias: str
+    message: str
+    tags: Mapping[str, str]
+
+
+class Prompt:
+    """A prompt of the registry; the same candidate on the same model is one version of it."""
+
+    def __init__(self, client: "MlflowClient", experiment: str) -> None:
+        self._client, self.name = client, prompt_name(experiment)
+
+    def register(self, version: Version, runs: Iterable[str]) -> str:
+        """Register a version unless it is registered, set its alias, and link it to `runs`.
+
+        Returns:
+            `name/version`.
+        """
+        key = (version.candidate.digest, version.model)
+        if key not in self._known:
+            self._known[key] = self._new(version)
+        registered = self._known[key]
+        self._client.set_prompt_alias(self.name, version.alias, registered.version)
+        for run in runs:
+            self._client.link_prompt_version_to_run(run, registered)
+        return f"{self.name}/{registered.version}"
+
+    @cached_property
+    def _known(self) -> "dict[tuple[str, str], PromptVersion]":
+        """The registered versions by digest and model."""
+        known = dict[tuple[str, str], "PromptVersion"]()
+        if self._client.get_prompt(self.name) is None:
+            return known
+        token: str | None = None
+        while True:
+            page = self._client.search_prompt_versions(self.name, page_token=token)
+            for version in page:
+                known.setdefault((version.tags.get("digest", ""), version.tags.get("model", "")), version)
+            token = page.token
+            if not token:
+                return known
+
+    def _new(self, version: Version) -> "PromptVersion":
+        digest = {"digest": version.candidate.digest, "model": version.model}
+        template = {"template": version.candidate.template.name}
+        registered: PromptVersion = self._client.register_prompt(
+            self.name,
+            _messages(version.candidate, version.task),
+            commit_message=version.message,
+            tags={**digest, **template, **version.tags},
+            model_config=_model_config(version),
+        )
+        return registered
 
 
 def prompt_name(experiment: str) -> str:
@@ -46,48 +105,31 @@ def prompt_name(experiment: str) -> str:
     return safe_name(experiment)
 
 
-def _registered(client: "MlflowClient", name: str, frozen: FrozenPrompt) -> "PromptVersion | None":
-    """The version with this candidate and model; None if it does not exist."""
-    if client.get_prompt(name) is None:
-        return None
-    digest, token = frozen.candidate.digest, None
-    while True:
-        page = client.search_prompt_versions(name, page_token=token)
-        for version in page:
-            if (version.tags.get("digest"), version.tags.get("model")) == (digest, frozen.model.name):
-                found: PromptVersion = version
-                return found
-        token = page.token
-        if not token:
-            return None
+def baseline_version(frozen: FrozenPrompt, baseline: Candidate, model: str) -> Version:
+    """The baseline that a frozen prompt is compared with."""
+    evidence, study = frozen.evidence, frozen.provenance.study
+    mean = f"{evidence.judged} {evidence.baseline_mean:g}"
+    message = f"{study}: the baseline, holdout {mean}, {count(evidence.episodes, 'episode')}"
+    return Version(baseline, model, frozen.task, BASELINE, message, {"study": study})
 
 
-def _new(client: "MlflowClient", name: str, frozen: FrozenPrompt) -> "PromptVersion":
-    evidence, provenance = frozen.evidence, frozen.provenance
-    version: PromptVersion = client.register_prompt(
-        name,
-        _messages(frozen),
-        commit_message=(
-            f"{provenance.study}: holdout return {evidence.frozen_return:g},"
-            f" baseline {evidence.baseline_return:g}, {evidence.episodes} episodes each"
-        ),
-        tags={
-            "digest": frozen.candidate.digest,
-            "model": frozen.model.name,
-            "template": frozen.candidate.template.name,
-            "outcome": evidence.outcome,
-            "study": provenance.study,
-        },
-        model_config=_model_config(frozen),
+def frozen_version(frozen: FrozenPrompt) -> Version:
+    """The frozen prompt."""
+    evidence, study = frozen.evidence, frozen.provenance.study
+    low, high = evidence.difference_interval
+    message = (
+        f"{study}: holdout {evidence.judged} {evidence.frozen_mean:g}, {evidence.difference:+g}"
+        f" [{low:+g}, {high:+g}] vs. baseline, {count(evidence.episodes, 'episode')} each"
     )
-    return version
+    tags = {"outcome": evidence.outcome, "study": study}
+    return Version(frozen.candidate, frozen.model.name, frozen.task, FROZEN, message, tags)
 
 
-def _model_config(frozen: FrozenPrompt) -> dict[str, object]:
+def _model_config(version: Version) -> dict[str, object]:
     """The candidate's settings by MLflow's names, or the lab's if MLflow has none."""
-    sampling, context = frozen.candidate.sampling, frozen.candidate.context
+    sampling, context = version.candidate.sampling, version.candidate.context
     return {
-        "model_name": frozen.model.name,
+        "model_name": version.model,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
@@ -100,11 +142,11 @@ def _model_config(frozen: FrozenPrompt) -> dict[str, object]:
     }
 
 
-def _messages(frozen: FrozenPrompt) -> list[dict[str, str]]:
+def _messages(candidate: Candidate, task: Task) -> list[dict[str, str]]:
     """The messages before a step (system, demonstrations, turn), with their placeholders."""
-    template, max_steps = frozen.candidate.template, str(frozen.task.max_steps)
+    template, max_steps = candidate.template, str(task.max_steps)
     messages = [{"role": "system", "content": jinja(template.system)}]
-    for shown in frozen.candidate.demonstrations:
+    for shown in candidate.demonstrations:
         values = {"step": str(shown.step), "max_steps": max_steps, "observation": shown.observation}
         asked = template.render_turn({**values, "reward": None, "history": None})
         messages.append({"role": "user", "content": _literal(asked)})

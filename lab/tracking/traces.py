@@ -1,6 +1,6 @@
 """Traces: episodes in MLflow, each step with its model call and the environment's answer.
 
-It owns their ids and their form; `lab.tracking.runs` chooses the episodes. Durations were measured; a step
+It owns their ids and their form; `lab.tracking.child_runs` chooses them. Durations were measured; a step
 starts at the end of the one before, so gaps between them are not shown.
 
 They use the client of MLflow's own exporter, not `start_span` and `end_span`, which write each span from
@@ -25,6 +25,7 @@ from lab.errors import plain
 from lab.experiment.budget import Prices
 from lab.llm.client import Completion
 from lab.stats.format import number
+from lab.tracking.holdout import row
 from lab.tracking.metrics import cut
 
 if TYPE_CHECKING:
@@ -60,11 +61,11 @@ def log_traces(traced: Traced, episodes: list[Episode], failed: list[FailedEpiso
     for episode in episodes:
         written = _Writer(traced, episode.seed, _began_ns(episode))
         spans += written.episode(episode)
-        client.start_trace(written.info(_opening(episode.opening), _summary(episode), episode.episode_return))
+        client.start_trace(written.info(_summary(episode), episode))
     for broken in failed:
         written = _Writer(traced, broken.seed, time.time_ns())
         spans.append(written.failed(broken))
-        client.start_trace(written.info("", _shown(broken.error.one_line), None))
+        client.start_trace(written.info(_shown(broken.error.one_line), None))
     if spans:
         client.log_spans(traced.experiment_id, spans)
 
@@ -101,8 +102,8 @@ class _Writer:
         error = _shown(broken.error.one_line)
         return self._span("episode", "AGENT", self._began_ns, {"seed": broken.seed}, None, error=error)
 
-    def info(self, request: str, response: str, episode_return: float | None) -> "TraceInfo":
-        """The row in MLflow's table of traces; the return is an assessment, which gets a column there."""
+    def info(self, response: str, episode: Episode | None) -> "TraceInfo":
+        """The row in MLflow's table; equal requests are compared, so they hold only what candidates share."""
         from mlflow.entities import TraceInfo, TraceLocation, TraceState
 
         traced = self._traced
@@ -112,7 +113,7 @@ class _Writer:
             request_time=self._began_ns // 1_000_000,
             execution_duration=(self._clock_ns - self._began_ns) // 1_000_000,
             state=TraceState.ERROR if self._failed else TraceState.OK,
-            request_preview=request,
+            request_preview=json.dumps(row(traced.evaluation.task, self._seed), ensure_ascii=False),
             response_preview=response,
             trace_metadata={
                 "mlflow.sourceRun": traced.run,
@@ -126,19 +127,25 @@ class _Writer:
                 "digest": traced.evaluation.candidate.digest,
                 "model": traced.model,
             },
-            assessments=[] if episode_return is None else [self._assessment(episode_return)],
+            assessments=[] if episode is None else [*self._assessments(episode)],
         )
 
-    def _assessment(self, episode_return: float) -> "Feedback":
+    def _assessments(self, episode: Episode) -> "Iterator[Feedback]":
+        """Return, score and success; their ids depend on the trace's, so that a repeated one is replaced."""
         from mlflow.entities import AssessmentSource, Feedback
 
+        task, at = self._traced.evaluation.task, self._clock_ns // 1_000_000
+        score = task.score_of(episode.rewards, episode.own_score)
+        judged: dict[str, float | bool] = {
+            "return": round(episode.episode_return, 6),
+            "score": round(score, 6),
+            "success": score >= task.success_score,
+        }
         source = AssessmentSource(source_type="CODE", source_id="environment")
-        at = self._clock_ns // 1_000_000
-        feedback = Feedback(
-            "return", round(episode_return, 6), None, source, self.trace_id, None, None, at, at
-        )
-        feedback.assessment_id = f"a-{self._id.hex()}"
-        return feedback
+        for place, (name, value) in enumerate(judged.items()):
+            feedback = Feedback(name, value, None, source, self.trace_id, None, None, at, at)
+            feedback.assessment_id = f"a-{self._id.hex()}" + (f"-{place}" if place else "")
+            yield feedback
 
     def _step(self, episode: Episode, index: int) -> "Iterator[Span]":
         step, began_ns = episode.steps[index], self._clock_ns
@@ -274,10 +281,6 @@ def _response(completion: Completion) -> dict[str, object]:
 
 def _began_ns(episode: Episode) -> int:
     return round((time.time() if episode.began is None else episode.began) * SECOND)
-
-
-def _opening(text: str) -> str:
-    return _shown(text)[:200]
 
 
 def _summary(episode: Episode) -> str:

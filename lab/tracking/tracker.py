@@ -53,6 +53,9 @@ class Tracker:
 
     A resumed study's repeated events find their runs there and add none. Nothing is written before `lead`:
     only one of several workers writes, and a replay contacts no server.
+
+    Attributes:
+        urls: URLs of the study's pages by what they show; empty without a tracking server.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Tracker:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._ending, self._until = threading.Event(), float("inf")
         self._at: _Job | None = None
+        self.urls = dict[str, str]()
         self._newest = dict[str, Trial]()
         arguments = (experiment, model, record)
         self._thread = threading.Thread(target=self._run, args=arguments, name="tracking", daemon=True)
@@ -172,6 +176,7 @@ class Tracker:
         store = self._opened(lambda: MlflowStore(experiment, model, record, self._missed, self._warn))
         gc.freeze()  # as in `lab.study.study`: MLflow doubles the number of imported objects
         while store is not None and self._at is not None and self._write(store, self._at):
+            self.urls = store.urls
             self._at = self._jobs.get()
 
     def _opened(self, open_store: Callable[[], MlflowStore]) -> MlflowStore | None:

@@ -3,7 +3,7 @@
 It owns the layout; the sentences about the verdict are `lab.verdict.words`'.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from statistics import fmean
@@ -24,6 +24,7 @@ def summary(
     path: Path | None,
     untracked: Sequence[str] | None,
     experiment: Path = Path("EXPERIMENT"),
+    urls: Mapping[str, str] | None = None,
 ) -> str:
     """The result for people: what was frozen, its gain, its cost, what to do next.
 
@@ -31,6 +32,7 @@ def summary(
         path: Path of the frozen file; None if it could not be written.
         untracked: What MLflow rejected, one line per reason; None if nothing was sent to it.
         experiment: The experiment file.
+        urls: Pages of the study on an MLflow server, by what they show; without one, `mlflow ui` serves them.
     """
     lines = [
         claim(outcome.frozen_prompt()),
@@ -38,7 +40,7 @@ def summary(
         *_search_lines(outcome),
         *_holdout_lines(outcome),
         *_cost_lines(outcome),
-        *(_next_lines(path, untracked) if path else []),
+        *(_next_lines(path, untracked, urls or {}) if path else []),
         *untracked_lines(untracked, experiment),
     ]
     return "\n".join(lines)
@@ -139,11 +141,13 @@ def _cost_lines(outcome: Outcome) -> list[str]:
     return [*lines, *at_limit(scores, verdict.measure)]
 
 
-def _next_lines(path: Path, untracked: Sequence[str] | None) -> list[str]:
+def _next_lines(path: Path, untracked: Sequence[str] | None, urls: Mapping[str, str]) -> list[str]:
     play = "python inference.py"
     if path.resolve() != BEST.resolve():
         play += f" {quote(str(path))}"
     lines = [f"Written to {path}. Next:", f"  {play}   plays it and prints what an evaluator reads"]
-    if untracked is not None and not untracked:
+    if urls:
+        lines += ["In MLflow:", *(f"  {text}: {url}" for text, url in urls.items())]
+    elif untracked is not None and not untracked:
         lines.append(f"  {'mlflow ui':<{len(play)}}   shows every trial, prompt and episode")
     return lines
