@@ -20,6 +20,19 @@ settings.register_profile("lab", deadline=None)  # a busy machine is no fault of
 settings.load_profile("lab")
 
 
+LONG = (
+    *("tune", "quirks", "real_environments", "main_job", "submission_faults", "docs", "optuna", "workers"),
+    *("several_tasks", "endings", "browser", "tracking_faults", "inference", "local_model", "resume"),
+)
+"""Test modules that take more than a minute, longest first; the module's name is without `test_`."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin the longest modules first: a worker plays a whole module, and the last one would play alone."""
+    place = {f"test_{name}": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+
+
 # Below nohup, or in the background of a shell, commands would ignore these.
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -25,8 +25,9 @@ SETTINGS = (
 MACHINE = {
     **{name: value for name, value in os.environ.items() if name not in SETTINGS},
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PYTHONPATH": str(ROOT),
 }
-"""The environment variables at the start of the tests, which later change; commands contact no stranger."""
+"""The environment variables of a command; those of the tests change. Commands contact no stranger."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class Project:
     """A folder like the project's root; it uses the lab under test.
 
     Attributes:
-        forks: Whether commands may be forks of a process that has imported the lab's dependencies.
+        forks: Whether commands may be forks of a process that has imported the lab.
+        tracks: Whether MLflow has a store that it can open; each study writes to it for a second or more.
     """
 
     folder: Path
     forks: bool = True
+    tracks: bool = True
 
     @classmethod
     def make(cls, folder: Path, *, tracked: bool = False) -> "Project":
@@ -59,14 +62,20 @@ class Project:
         """The same folder, in which every command starts a new interpreter with all its imports."""
         return replace(self, forks=False)
 
+    @property
+    def untracked(self) -> "Project":
+        """The same folder, in which a study reports that MLflow took nothing."""
+        return replace(self, tracks=False)
+
     def environ(self, **settings: str) -> dict[str, str]:
         """The environment variables of a command: the test's settings and none of this machine's."""
-        return {**MACHINE, "PYTHONPATH": str(ROOT), **settings}
+        nowhere = {} if self.tracks else {"MLFLOW_TRACKING_URI": "sqlite:////dev/null/none.db"}
+        return {**MACHINE, **nowhere, **settings}
 
     def start(self, *command: str, **settings: str) -> "subprocess.Popen[str]":
         """Start `python *command` here with pipes; a module runs in a fork, see `tests.commands`."""
         environ = self.environ(**settings)
-        if self.forks and (forks := server(self.environ())) and forks.serves(command, environ, SETTINGS):
+        if self.forks and (forks := server(MACHINE)) and forks.serves(command, environ, SETTINGS):
             return forks.start(command, self.folder, environ)
         return subprocess.Popen(
             [sys.executable, *command],

@@ -36,7 +36,7 @@ TOKENS = EXPERIMENT.replace("calls = 240", "tokens = 3600")
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    return a_project(tmp_path / "project")
+    return a_project(tmp_path / "project").untracked
 
 
 def write(project: Project, *changes: tuple[str, str], text: str = EXPERIMENT) -> None:
@@ -212,7 +212,7 @@ def test_the_inputs_of_episodes_must_not_change(
 @pytest.fixture(scope="module")
 def broken_off(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, FakeEndpoint]:
     """A study killed after about 20 calls; its endpoint is gone."""
-    project = a_project(tmp_path_factory.mktemp("broken") / "project")
+    project = a_project(tmp_path_factory.mktemp("broken") / "project").untracked
     with fake_endpoint(by_the_request) as endpoint:
         kill_after(project, endpoint, 20)
     return project, endpoint

@@ -38,7 +38,7 @@ async def read(folder: Path) -> tuple[list[str], Outcome | None]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    return a_project(tmp_path / "project")
+    return a_project(tmp_path / "project").untracked
 
 
 def test_a_finished_study_is_read_back_completely(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,7 +273,7 @@ HOSTILE = [
 
 def test_a_study_at_a_hostile_endpoint_ends_and_counts_all_that_was_answered(tmp_path: Path) -> None:
     """Its replay from the record does so as well. The endpoint recovers at the end."""
-    project = Project.make(tmp_path / "project")
+    project = Project.make(tmp_path / "project").untracked
     project.write("experiments/known.toml", EXPERIMENT)
     numbers, lock, statuses = count(), threading.Lock(), Counter[int]()
 

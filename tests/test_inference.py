@@ -37,7 +37,7 @@ END = re.compile(r"\[END\] success=(true|false) steps=(\d+) score=(\d\.\d{3}) re
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """A project with a prompt frozen on the model `tuned` at an endpoint that does not answer."""
-    project = Project.make(tmp_path / "project")
+    project = Project.make(tmp_path / "project").untracked
     template = PromptTemplate(
         "mine", "Be long.", "Step {step}: {observation}\n\nReward {reward}\n\n{history}"
     )

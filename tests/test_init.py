@@ -143,7 +143,7 @@ def test_the_tasks_are_those_that_the_server_offers_and_plays(project: Project, 
 
 
 def test_what_init_writes_is_tuned_and_accepted_by_the_second_phase(tmp_path: Path, url: str) -> None:
-    project = Project.make(tmp_path / "project", tracked=True)
+    project = Project.make(tmp_path / "project", tracked=True).untracked
     made = project.run("-m", "lab.init", f"{url}/listed", "--name", "listed")
     assert "Tasks: from_zero, from_ten, from_twenty, of 4 listed." in made.stdout, made.stderr
     path = project.folder / "experiments/listed.toml"

@@ -259,7 +259,7 @@ def test_the_cheaper_model_within_reach_is_frozen(tuned: Tuned) -> None:
 
 
 def test_a_cheaper_model_that_returns_no_more_is_frozen_for_its_cost(tmp_path: Path) -> None:
-    project = Project.make(tmp_path / "project", tracked=True)
+    project = Project.make(tmp_path / "project", tracked=True).untracked
     with fake_endpoint(small_can) as small, fake_endpoint(large_can) as large:
         text = of_models(small, large).replace("calls = 400", "calls = 200")
         text = text.replace('template = "reference"', 'template = "storyteller"')
@@ -300,7 +300,7 @@ def test_every_call_goes_to_its_model_at_its_price(tuned: Tuned) -> None:
 
 def test_the_verdicts_share_of_the_dollars_is_reserved_at_the_prices_of_its_models(tmp_path: Path) -> None:
     """A call of the baseline costs ten times one of the search: at the average, its holdout had no room."""
-    project = Project.make(tmp_path / "project", tracked=True)
+    project = Project.make(tmp_path / "project", tracked=True).untracked
     with fake_endpoint(small_can) as small, fake_endpoint(large_can) as large:
         text = of_models(small, large).replace('["small", "large"]', '"small"')
         text = text.replace("calls = 400", "dollars = 0.11")
@@ -371,7 +371,7 @@ def test_each_model_has_its_dialect(tmp_path: Path) -> None:
             return Reply(status=400, message="Unsupported parameter: temperature")
         return Reply("x" * (200 if "storyteller" in str(body["messages"]) else 60))
 
-    project = Project.make(tmp_path / "project", tracked=True)
+    project = Project.make(tmp_path / "project", tracked=True).untracked
     with fake_endpoint(picky) as small, fake_endpoint(large_can) as large:
         text = of_models(small, large).replace("calls = 400", "calls = 200")
         project.write("experiments/models.toml", text + "\n[tracking]\ntraces = 0\n")

@@ -203,10 +203,11 @@ def test_if_the_return_is_maximised_the_verdict_starts_with_the_lower_score(tmp_
     assert json.loads(document)["verdict"]["claim"] == first
     assert first.startswith(f"{won.evidence.caution} Frozen: trial-")
     notes = mlflow(project, "select value from tags where key = 'mlflow.note.content'")
-    assert any(note.startswith(f"**{first}") for note in notes)
+    assert any(f"\n\n**{first}" in note for note in notes)
     (report,) = project.folder.glob("mlruns/**/report.html")
     page = report.read_text(encoding="utf-8")
-    assert page.index('class="claim">Caution: the score of trial-') < page.index("returns more than")
+    assert page.index("With caution: trial-") < page.index("returns more than")
+    assert 'class="claim">Caution: the score of trial-' in page
 
 
 def test_a_gain_in_return_that_costs_score_is_refused_unless_requested(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def load_module(name):
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    return a_project(tmp_path / "project")
+    return a_project(tmp_path / "project").untracked
 
 
 def load(project: Project, part: str = "") -> optuna.Study:

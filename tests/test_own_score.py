@@ -92,7 +92,7 @@ TASK = Task("lift", "house", 4, 20, 1.0, 0.5)
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    project = Project.make(tmp_path / "project", tracked=True)
+    project = Project.make(tmp_path / "project", tracked=True).untracked
     project.write("experiments/lift.py", ENVIRONMENT)
     project.write("experiments/lift_hooks.py", HOOKS)
     return project

@@ -8,7 +8,7 @@ import re
 import threading
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ PLAY = ("-m", "lab.play", "baseline", "experiments/known.toml")
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    project = Project.make(tmp_path / "project", tracked=True)
+    project = Project.make(tmp_path / "project", tracked=True).untracked
     project.write("experiments/known.toml", EXPERIMENT)
     return project
 
@@ -193,7 +193,7 @@ def test_without_a_system_role_its_text_heads_the_first_user_message(project: Pr
         assert sum(map(system_of, endpoint.requests)) == 1
         assert done.err.count("system text in the first user message") == 1
         assert frozen(project)["candidate"]["template"]["name"] == "storyteller"
-        doctor = run(project, endpoint, "-m", "lab.doctor", "experiments/known.toml")
+        doctor = run(replace(project, tracks=True), endpoint, "-m", "lab.doctor", "experiments/known.toml")
     assert doctor.code == 0, doctor.out
     assert re.search(r"^ok    dialect +.*system text in the first user message", doctor.out, re.MULTILINE)
 
@@ -582,6 +582,7 @@ def test_a_proposer_that_only_thinks_costs_its_texts_and_says_why(project: Proje
 
 def test_a_study_on_an_endpoint_with_all_of_these_quirks_has_the_same_winner(project: Project) -> None:
     """No max_tokens, no system role, thinking tags, no usage, rate limits, a moderated prompt."""
+    project = replace(project, tracks=True)
     project.write("experiments/known.toml", WHOLE.replace("traces = 0", "traces = 1"))
     asked, again, lock = [0], list[int](), threading.Lock()
 

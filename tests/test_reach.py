@@ -79,7 +79,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    project = Project.make(tmp_path / "project")
+    project = Project.make(tmp_path / "project").untracked
     project.write("prompts/templates/count.toml", COUNT)
     return project
 

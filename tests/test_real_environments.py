@@ -289,9 +289,9 @@ def in_small(project: Project, name: str, **tables: dict[str, Any]) -> str:
     several, steps = len(table.get("tasks", [1])), table["task"]["max_steps"]
     confirmed, judged = several * -(-2 // several), several * -(-EPISODES // several)
     small = {
-        "baseline": {**table["baseline"], "max_tokens": min(table["baseline"]["max_tokens"], 40)},
+        "baseline": {**table["baseline"], "max_tokens": min(table["baseline"]["max_tokens"], 16)},
         "space": {key: value for key, value in table["space"].items() if key != "max_tokens"},
-        "budget": {"calls": (confirmed + 2 * judged) * steps + 60},
+        "budget": {"calls": (confirmed + 2 * judged) * steps + 50},
         "search": {"episodes": 2, "headroom": 4, "in_flight": 16},
         "confirmation": {"candidates": 1, "episodes": confirmed},
         "verdict": {"episodes": judged},
@@ -301,7 +301,7 @@ def in_small(project: Project, name: str, **tables: dict[str, Any]) -> str:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    return Project.make(tmp_path / "project", tracked=True)
+    return Project.make(tmp_path / "project", tracked=True).untracked
 
 
 @pytest.mark.parametrize("name", BETTER)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -475,6 +476,7 @@ def test_a_report_that_cannot_be_made_is_a_warning_and_the_rest_is_written(
 
     class Written:
         complete = False
+        urls: ClassVar = dict[str, str]()
 
         def __init__(self, *_: object) -> None:
             pass

@@ -56,7 +56,7 @@ def hostile(body: Body) -> Reply:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A finished study with its report, `page.html`."""
-    project = a_project(tmp_path_factory.mktemp("page") / "project")
+    project = a_project(tmp_path_factory.mktemp("page") / "project").untracked
     with fake_endpoint(hostile) as endpoint:
         done = project.run("-m", "lab.tune", "experiments/known.toml", **settings(endpoint))
         assert done.returncode == 0, done.stderr

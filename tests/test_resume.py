@@ -78,7 +78,7 @@ def a_project(folder: Path) -> Project:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    return a_project(tmp_path / "project")
+    return a_project(tmp_path / "project").untracked
 
 
 def by_the_request(body: Body) -> Reply:

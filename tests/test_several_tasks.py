@@ -82,7 +82,7 @@ SETUPS = tuple(Setup(f"level-{level}", {"level": level}) for level in range(3))
 
 def frozen_project(folder: Path, task: Task, error: str = "") -> Project:
     """A project whose frozen prompt plays `task` in the environment above."""
-    project = Project.make(folder)
+    project = Project.make(folder).untracked
     project.write("levels.py", ENVIRONMENT)
     candidate = Candidate(PromptTemplate("mine", "Act.", "Step {step}: {observation}"), SamplingParams())
     levels = EnvironmentConfig(python="levels.py:Levels", text="heard", error=error)

@@ -38,7 +38,7 @@ class Several:
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
-    project = a_project(tmp_path_factory.mktemp("several") / "project")
+    project = a_project(tmp_path_factory.mktemp("several") / "project").untracked
     names = list[str]()
     with fake_endpoint(by_the_request) as endpoint:
         for text in (SHORT, PRICED.replace('"storyteller", ', ""), f"seed = 7\n{SHORT}"):

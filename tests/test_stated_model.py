@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class Studied:
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studied]:
-    project = Project.make(tmp_path_factory.mktemp("stated") / "project", tracked=True)
+    project = Project.make(tmp_path_factory.mktemp("stated") / "project", tracked=True).untracked
     text = EXPERIMENT.replace("[baseline]\n", f"{STATED}\n{BASELINE}").replace("[space]\n", SPACE)
     project.write("experiments/known.toml", text)
 
@@ -103,7 +103,7 @@ def test_the_submission_sends_the_settings_that_won(studied: Studied) -> None:
 
 
 def test_an_unfinished_study_goes_on_in_the_dialect_that_it_has_learnt(tmp_path: Path) -> None:
-    project = Project.make(tmp_path / "project", tracked=True)
+    project = Project.make(tmp_path / "project", tracked=True).untracked
     project.write("experiments/known.toml", EXPERIMENT.replace("calls = 150", "tokens = 200"))
     picky = refusal(400, "Unsupported parameter: max_tokens")
     with fake_endpoint(lambda body: picky if "max_tokens" in body else truth(body)) as endpoint:
@@ -119,7 +119,7 @@ def test_an_unfinished_study_goes_on_in_the_dialect_that_it_has_learnt(tmp_path:
 
 def vault(folder: Path, dialect: str) -> Project:
     """A project whose environment takes actions by a schema."""
-    project = Project.make(folder)
+    project = Project.make(folder).untracked
     project.write("experiments/vault.py", VAULT)
     project.write("prompts/templates/guess.toml", GUESS)
     project.write("prompts/templates/reckon.toml", RECKON)
@@ -149,7 +149,7 @@ def test_the_doctor_sends_the_schema_and_shows_that_it_is_refused(tmp_path: Path
         return refusal(500, "no grammar") if "response_format" in body else Reply(ACTION)
 
     with fake_endpoint(script) as endpoint:
-        done = run(project, endpoint, "-m", "lab.doctor", "experiments/known.toml")
+        done = run(replace(project, tracks=True), endpoint, "-m", "lab.doctor", "experiments/known.toml")
     assert done.code == 0, done.out
     assert sum("response_format" in body for body in endpoint.requests) == 1
     assert "ok    dialect      no schema\n" in done.out
@@ -159,7 +159,7 @@ def test_the_doctor_sends_the_schema_and_shows_that_it_is_refused(tmp_path: Path
 def test_a_model_without_an_endpoint_is_refused_at_once_where_the_embedded_one_plays(
     tmp_path: Path, command: tuple[str, ...]
 ) -> None:
-    project = Project.make(tmp_path / "project")
+    project = Project.make(tmp_path / "project").untracked
     project.write("experiments/known.toml", EXPERIMENT)
     done = project.run(*command, MODEL_NAME="gpt-9")
     assert done.returncode == 2

@@ -189,7 +189,7 @@ def project(tmp_path: Path) -> Project:
 def a_project(
     folder: Path, place: str = LADDER_HERE, temperature: str = "[0.5, 0.7, 0.9]", calls: int = 110
 ) -> Project:
-    project = Project.make(folder)
+    project = Project.make(folder).untracked
     project.write("experiments/ladder.py", LADDER)
     text = EXPERIMENT.format(place=place, temperature=temperature, calls=calls)
     project.write("experiments/ladder.toml", text)

@@ -177,11 +177,11 @@ def test_the_claim_is_the_same_sentence_wherever_it_is_shown(told: Told) -> None
     assert command(told.project, "report", FILE, "--out", "page.html").returncode == 0
     assert claim in read(told.project.folder / "page.html").sections["verdict"]
     notes = rows(told.project, "select value from tags where key = 'mlflow.note.content'", "mlflow.db")
-    assert [str(note).startswith(f"**{claim}**\n") for (note,) in notes].count(True) == 1
+    assert [f"\n\n**{claim}**\n" in str(note) for (note,) in notes].count(True) == 1
 
 
 def test_changed_code_of_an_environment_is_reported_before_it_is_played(tmp_path: Path) -> None:
-    project = a_project(tmp_path / "project")
+    project = a_project(tmp_path / "project").untracked
     code = (
         "from lab.environments.echo.server.echo_environment import EchoEnvironment\n\n\n"
         "class Mine(EchoEnvironment):\n    pass\n"
@@ -207,7 +207,7 @@ def test_changed_code_of_an_environment_is_reported_before_it_is_played(tmp_path
 
 
 def test_calls_of_another_proposing_model_keep_its_prices_without_its_variables(tmp_path: Path) -> None:
-    project = a_project(tmp_path / "project")
+    project = a_project(tmp_path / "project").untracked
     proposals = '[proposals]\nproposer = "gepa"\ndollars_in = 12.5\ndollars_out = 0.0\n\n[verdict]'
     prices = 'name = "fake"\ndollars_in = 1.0\ndollars_out = 1.0'
     text = EXPERIMENT.replace("[verdict]", proposals).replace('name = "fake"', prices)
@@ -280,7 +280,7 @@ def test_without_a_study_the_list_is_empty_and_nothing_is_made(tmp_path: Path) -
 
 
 def test_a_study_at_work_is_listed_as_such_and_as_unfinished_once_it_was_killed(tmp_path: Path) -> None:
-    project = a_project(tmp_path / "project")
+    project = a_project(tmp_path / "project").untracked
     with fake_endpoint(by_the_request) as endpoint:
         with holding_after(endpoint, 40) as reached:
             process = start(project, endpoint)

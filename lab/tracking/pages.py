@@ -78,9 +78,10 @@ class Pages:
 
 
 def on_server(uri: str, links: Mapping[str, str]) -> dict[str, str]:
-    """The links as URLs of a tracking server, without its password; empty if the URI names no server."""
+    """The links as URLs of a tracking server, without its password and query; empty without a server."""
     parts = urlsplit(uri)
     if parts.scheme not in ("http", "https"):
         return {}
-    server = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
+    server = shown.geturl().rstrip("/")
     return {text: f"{server}/{link}" for text, link in links.items()}
