@@ -1,7 +1,8 @@
 """Commands of a test in processes that have already imported the lab: 5 s less CPU each.
 
 A server, one for each pytest process, imports the lab's rooms and dependencies and forks for every command. A
-fork ends like any interpreter, because it continues as the server's main program.
+fork ends like any interpreter, because it continues as the server's main program; but its memory is not torn
+down.
 """
 
 import atexit
@@ -224,7 +225,31 @@ def _become(wanted: dict[str, Any], fds: list[int]) -> list[str]:
     return command
 
 
+def _run(module: str, codes: list[int]) -> None:
+    """Run a module as the main program; `codes` gets its exit code unless it ends otherwise."""
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as error:
+        codes.append(error.code & 0xFF if isinstance(error.code, int) else int(error.code is not None))
+        raise
+    except Exception:
+        codes.append(1)
+        raise
+    codes.append(0)
+
+
+def _leave(codes: list[int]) -> None:
+    """The last exit handler of a fork: tearing down its modules would copy most of the server's memory."""
+    with suppress(Exception):  # whatever cannot be flushed is the interpreter's to report
+        if codes:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(codes[0])
+
+
 if __name__ == "__main__":
+    _codes = list[int]()
+    atexit.register(_leave, _codes)  # before all others, which run first
     _preload()
     _, _module, *sys.argv[1:] = _serve(socket.socket(fileno=int(sys.argv[1])))
-    runpy.run_module(_module, run_name="__main__", alter_sys=True)
+    _run(_module, _codes)

@@ -21,10 +21,11 @@ settings.load_profile("lab")
 
 
 LONG = (
-    *("tune", "quirks", "real_environments", "main_job", "submission_faults", "docs", "optuna", "workers"),
-    *("several_tasks", "endings", "browser", "tracking_faults", "inference", "local_model", "resume"),
+    *("real_environments", "quirks", "main_job", "tune", "docs", "submission_faults", "optuna"),
+    *("several_tasks", "race", "workers", "headroom", "endings", "browser", "tracking_faults"),
+    *("inference", "local_model", "resume"),
 )
-"""Test modules that take more than a minute, longest first; the module's name is without `test_`."""
+"""The longest test modules, in turn one that computes and one that waits; names are without `test_`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -363,7 +363,7 @@ def test_a_real_server_with_one_session_is_played_to_the_end_despite_error_frame
             "-m", "lab.tune", "experiments/ladder.toml", ENV_BASE_URL=url, **settings(endpoint.url)
         )
     assert tuned.returncode == 0, tuned.stderr
-    assert tuned.stderr.count("accepts 1 session at a time") == 1
+    assert tuned.stderr.count("accepted 1 session at once") == 1
     assert "max_concurrent_envs" in tuned.stderr
     assert read_frozen(project.folder / "prompts/best.toml").candidate.template.name == "steady"
     asked = [message["content"] for body in endpoint.requests for message in body["messages"]]

@@ -71,10 +71,15 @@ episodes = 8
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
+def tracked(tmp_path: Path) -> Project:
     project = Project.make(tmp_path / "project", tracked=True)
     project.write("experiments/known.toml", EXPERIMENT)
     return project
+
+
+@pytest.fixture
+def project(tracked: Project) -> Project:
+    return tracked.untracked
 
 
 def storyteller_is_best(body: Body) -> Reply:
@@ -282,7 +287,8 @@ def test_ctrl_c_once_ends_the_search_and_freezes_the_best(project: Project) -> N
     assert frozen(project).evidence.episodes == 8
 
 
-def test_ctrl_c_twice_stops_at_once_and_keeps_every_finished_trial(project: Project) -> None:
+def test_ctrl_c_twice_stops_at_once_and_keeps_every_finished_trial(tracked: Project) -> None:
+    project = tracked
     project.write("experiments/known.toml", EXPERIMENT.replace("calls = 400", "calls = 100_000"))
     before = project.write("prompts/best.toml", "what was there").read_bytes()
     code, out, err = interrupted(project, endless_storyteller, presses=2)
@@ -292,8 +298,8 @@ def test_ctrl_c_twice_stops_at_once_and_keeps_every_finished_trial(project: Proj
     shown = len(set(re.findall(r"^. (trial-\d+|baseline)", err, re.MULTILINE)))
     kept = sum(bool(trial.intermediate_values) for trial in optuna_trials(project))
     with sqlite3.connect(project.folder / "mlflow.db") as database:
-        tracked = database.execute("select count(*) from runs where name like 'trial-%' or name = 'baseline'")
-        assert tracked.fetchone()[0] == shown
+        runs = database.execute("select count(*) from runs where name like 'trial-%' or name = 'baseline'")
+        assert runs.fetchone()[0] == shown
     assert kept >= shown  # what is in the middle of a rung is kept as well
 
 
@@ -376,7 +382,8 @@ def storyteller_is_far_better(body: Body) -> Reply:
     return Reply("x" * random.randint(length - 2, length + 2))
 
 
-def test_episodes_that_can_no_longer_matter_are_ended_in_the_middle(project: Project) -> None:
+def test_episodes_that_can_no_longer_matter_are_ended_in_the_middle(tracked: Project) -> None:
+    project = tracked
     text = EXPERIMENT.replace("success_score = 0.1", "success_score = 0.1\nmax_step_reward = 21.0")
     text = text.replace("in_flight = 12", "in_flight = 2").replace("headroom = 5", "headroom = 20")
     project.write("experiments/known.toml", text)
@@ -390,8 +397,9 @@ def test_episodes_that_can_no_longer_matter_are_ended_in_the_middle(project: Pro
     assert cut > 0
 
 
-def test_equal_candidates_are_reported_before_the_budget_is_spent(project: Project) -> None:
+def test_equal_candidates_are_reported_before_the_budget_is_spent(tracked: Project) -> None:
     """With traces disabled, MLflow has none."""
+    project = tracked
     project.write("experiments/known.toml", EXPERIMENT + "\n[tracking]\ntraces = 0\n")
     with fake_endpoint(lambda _: Reply("always the same")) as endpoint:
         code, out, err = tune(project, endpoint)
