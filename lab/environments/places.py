@@ -119,8 +119,8 @@ class Places:
             self._said = True
             number = f"{self._peak} session{'s' if self._peak > 1 else ''}"
             self._say(
-                f"The environment's server accepted {number} at once and refused more: episodes wait for a free"
-                " session. To play more at once, raise max_concurrent_envs in its create_app."
+                f"The environment's server accepted {number} at once and refused more: episodes wait for a"
+                " free session. To play more at once, raise max_concurrent_envs in its create_app."
             )
 
 
