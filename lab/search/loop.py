@@ -99,6 +99,7 @@ class Search:
         """All trials with a completed episode, best first."""
         if self._record.store.shared:
             self._record.refresh()
+            self._study.read()  # the sampler may have read trials of other workers since
         return self._standings.ranked(self._study.known, expected(self._study))
 
     def best(self, count: int) -> list[Trial]:
