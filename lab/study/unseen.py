@@ -29,6 +29,9 @@ from lab.verdict.verdict import Confirmed, Verdict, confirm, finalists, judge
 Announce = Callable[[str, str], None]
 """Called with a phase's name and a sentence about it."""
 
+LEFT_S = 3
+"""Seconds for which a worker without room lets others take up what it has handed over."""
+
 
 @dataclass
 class Phase:
@@ -185,7 +188,8 @@ class Unseen:
                         group.create_task(play)
                         await asyncio.sleep(0)
                 elif self._is_over(phase, wanted, refused=bool(refused)):
-                    break
+                    if not waiting or await self._is_left(phase, wanted):
+                        break
                 else:
                     await self._changed.wait()
                     self._changed.clear()
@@ -223,6 +227,15 @@ class Unseen:
             for one in phase.study.in_state(TrialState.WAITING, *left)
             if one.user_attrs.get("digest") in wanted and one.number not in phase.running
         ]
+
+    async def _is_left(self, phase: Phase, wanted: Mapping[str, Candidate]) -> bool:
+        """Whether no other worker takes up what waits, for which this one's budget has no room."""
+        for _ in range(LEFT_S if self._record.store.shared else 0):
+            await asyncio.sleep(1)
+            phase.study.read()
+            if not self._is_over(phase, wanted, refused=True):
+                return False
+        return True
 
     def _is_over(self, phase: Phase, wanted: Mapping[str, Candidate], *, refused: bool) -> bool:
         """Whether nothing is being played, and nothing waits for which the budget has room."""
