@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lab.cli.side_by_side import aligned
 from lab.search.trouble_words import troubles_brief, troubles_text
 from lab.stats.format import count, estimate_text, percent, price
 
@@ -85,8 +86,7 @@ def _table(rounds: Sequence[Round]) -> Iterator[str]:
     rows: list[Row] = [("", first.name, second.name), *_settings(first, second)]
     for one in rounds:
         rows += [(f"{one.label}{name}", mine, its) for name, mine, its in _results(one)]
-    wide, middle = (max(len(row[place]) for row in rows) for place in (0, 1))
-    yield from (f"{name:<{wide}}  {mine:<{middle}}  {its}".rstrip() for name, mine, its in rows)
+    yield from aligned(rows, words=len(rows[0]))
 
 
 def _results(played: Round) -> Iterator[Row]:

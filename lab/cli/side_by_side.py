@@ -7,7 +7,6 @@ It owns the rows, the documents' keys, and the sentence about two holdouts; the 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import plain
@@ -117,7 +116,7 @@ def _with_n(one: "Estimate") -> str:
 
 
 def _gain(one: "Result") -> str:
-    """The difference from the baseline, which is none if the baseline was frozen."""
+    """The difference from the baseline; 0 if the baseline was frozen."""
     return "0" if one.outcome == "baseline" else estimate_text(one.difference, sign=True)
 
 
@@ -203,5 +202,4 @@ def _between(one: "Between") -> dict[str, Any]:
 
 
 def _estimate(one: "Estimate") -> dict[str, Any]:
-    bounded = isfinite(one.low) and isfinite(one.high)
-    return {"mean": one.mean, "interval": [one.low, one.high] if bounded else None, "n": one.n}
+    return {"mean": one.mean, "interval": [one.low, one.high] if one.bounded else None, "n": one.n}

@@ -6,7 +6,6 @@ search model's estimate with its interval, or the mean so far, without one, befo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 from rich.cells import set_cell_size
 from rich.text import Text
@@ -104,7 +103,7 @@ def table(race: Sequence[Trial], playing: Sequence[Playing], width: int, room: i
 
 def is_modelled(trial: Trial) -> bool:
     """Whether a trial has the search model's interval."""
-    return trial.expected is not None and isfinite(trial.expected.high)
+    return trial.expected is not None and trial.expected.bounded
 
 
 def _width(columns: Sequence[Cells]) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lab.errors import BudgetError, CallError, LabError
-from lab.experiment.budget import BASELINES, Prices, Spending
+from lab.experiment.budget import BASELINES, COSTS, Prices, Spending
 from lab.llm.client import Completion, Message, Model
 from lab.llm.sampling import SamplingParams
 from lab.llm.throttle import Throttle
@@ -64,7 +64,7 @@ class Metered:
         spending, budget = self.spending, self.spending.budget
         if spending.calls + spending.in_flight > budget.calls:  # this call is one of those in flight
             raise out_of_budget(f"budget.calls = {budget.calls:g}")
-        for name in ("tokens", "dollars"):
+        for name in COSTS:
             if getattr(spending, name) >= getattr(budget, name):
                 raise out_of_budget(f"budget.{name} = {getattr(budget, name):g}")
 

@@ -232,10 +232,9 @@ def _shape(play: Play) -> int:
 
 
 def _whisker(one: Estimate, x: Scale, y: float, shape: int, style: str, name: str) -> str:
-    known = isfinite(one.high)
-    says = f"{name}: {estimate_text(one) if known else number(one.mean)}, n = {one.n}"
-    bar = line(x(one.low), y, x(one.high), y, f"whisker {style}") if known else ""
-    return bar + mark(x(one.mean), y, shape, f"{style}{'' if known else ' single'}", says)
+    says = f"{name}: {estimate_text(one) if one.bounded else number(one.mean)}, n = {one.n}"
+    bar = line(x(one.low), y, x(one.high), y, f"whisker {style}") if one.bounded else ""
+    return bar + mark(x(one.mean), y, shape, f"{style}{'' if one.bounded else ' single'}", says)
 
 
 def _x_axis(axis: Frame, name: str) -> str:

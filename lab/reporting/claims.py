@@ -4,7 +4,6 @@ It owns the doubts about the search, the model and the environment; `lab.verdict
 """
 
 from collections.abc import Iterator
-from math import isfinite
 
 from lab.reporting.story import Story, expected_of
 from lab.search.trouble_words import troubles_text
@@ -23,7 +22,7 @@ def _so_far(story: Story) -> str:
     if story.chosen is None:
         return "No verdict yet: no episode has ended."
     one = expected_of(story.trials[0])
-    ends = f", {interval(one)}" if isfinite(one.high) else ""
+    ends = f", {interval(one)}" if one.bounded else ""
     return (
         f"No verdict yet. So far {story.trials[0].name} leads the search, with an expected mean"
         f" {story.measure} of {mean(one)}{ends}, n = {count(one.n, 'episode')}. The best of"

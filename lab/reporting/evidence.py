@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from math import isfinite
 
 from lab.agent.candidate import Candidate
 from lab.agent.episode import Episode
@@ -113,7 +112,7 @@ def _candidate_row(trial: Trial) -> dict[str, str]:
         "place": str(trial.place),
         "name": trial.name,
         "expected": mean(one),
-        "interval": interval(one) if isfinite(one.high) else "none",
+        "interval": interval(one) if one.bounded else "none",
         "mean": number(played.mean),
         "n": str(len(played.episodes)),
         "other": other_mean(played),

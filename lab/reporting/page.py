@@ -9,7 +9,6 @@ import hashlib
 from functools import lru_cache
 from importlib.resources import files
 from itertools import zip_longest
-from math import isfinite
 from typing import TYPE_CHECKING
 
 from lab.agent.task import OTHER
@@ -65,7 +64,7 @@ def render(story: Story) -> str:
         cells=evidence.setting_cells(story),
         free=list(story.experiment.space.free),
         details=details.details(story),
-        modelled=any(isfinite(expected_of(trial).high) for trial in story.trials),
+        modelled=any(expected_of(trial).bounded for trial in story.trials),
         one_in=one_in,
         race=drawn(charts.race(story)),
         lanes=drawn(charts.lanes(story)),

@@ -1,7 +1,6 @@
 """The report's first screen: what was found, with which prompt, at what cost, and whether to trust it."""
 
 from dataclasses import dataclass
-from math import inf
 
 from lab.reporting.story import Story, expected_of
 from lab.stats.format import MORE, count, interval, number, p_text, percent, price, signed
@@ -16,7 +15,7 @@ class Summary:
 
     Attributes:
         found: The difference from the baseline, in percent where the baseline's mean is above zero.
-        ends: Its interval, with confidence level and n; empty if there is none.
+        ends: Its interval, with confidence level and n; empty if nothing has been played.
         about: What the difference is of.
         cost: What the study and an episode cost, in lines.
         trust: Whether to trust the result, and why.
@@ -59,7 +58,7 @@ def _found_so_far(story: Story) -> tuple[str, str, str]:
     if not story.trials:
         return "Nothing yet", "", "no episode has ended"
     leader, one = story.trials[0], expected_of(story.trials[0])
-    ends = f"95 % interval {interval(one)}" if one.high < inf else "no interval"
+    ends = f"95 % interval {interval(one)}" if one.bounded else "no interval"
     about = f"expected mean {story.measure} of {leader.name}, which leads the search; there is no verdict yet"
     return number(one.mean), f"{ends}, n = {count(one.n, 'episode')}", about
 
@@ -76,7 +75,7 @@ def _share(gap: Estimate, base: float) -> str:
 
 
 def _share_ends(gap: Estimate, base: float) -> str:
-    if base <= 0 or gap.high == inf:
+    if base <= 0 or not gap.bounded:
         return interval(gap, sign=True)
     return f"[{', '.join(_percent(end / base, gap.mean / base) for end in (gap.low, gap.high))}]"
 

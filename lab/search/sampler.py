@@ -156,12 +156,8 @@ class RaceSampler(BaseSampler):
         Args:
             trials: Trials of a study that maximises, the same one at each call.
         """
-        assert self.space is not None, "expected needs a space"
         with self._lock, _BLAS.limit(limits=1):
-            if list(self._tables[0].space) != list(self.space):
-                self._tables = self._empty(self.space)
-            self._tables[0].read(trials, 1.0)
-            return self._tables[0].expected()
+            return self._maximising(trials).expected()
 
     def intervals(self, trials: Sequence[FrozenTrial], confidence: float) -> tuple[Floats, Floats]:
         """Return the ends of the model's interval of each trial's mean; infinite outside the model.
@@ -169,9 +165,16 @@ class RaceSampler(BaseSampler):
         Args:
             trials: As in `expected`.
         """
-        self.expected(trials)
         with self._lock, _BLAS.limit(limits=1):
-            return self._tables[0].intervals(confidence)
+            return self._maximising(trials).intervals(confidence)
+
+    def _maximising(self, trials: Sequence[FrozenTrial]) -> "_Table":
+        """The table of values of a study that maximises, up to date."""
+        assert self.space is not None, "estimates need a space"
+        if list(self._tables[0].space) != list(self.space):
+            self._tables = self._empty(self.space)
+        self._tables[0].read(trials, 1.0)
+        return self._tables[0]
 
     def _choose(self, study: Study, space: Distributions, idle: Sequence[int], playing: int) -> int | None:
         trials = study.get_trials(deepcopy=False)
