@@ -242,5 +242,6 @@ def test_a_mark_shows_its_figures_under_the_pointer(page: Browser) -> None:
     page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", mark)
     ActionChains(page.driver).move_to_element(mark).perform()
     (tip,) = shown(page, ".tip")
-    assert re.match("baseline, (expected|holdout): ", tip.text)  # the marks may lie on each other
+    told = re.compile("baseline, (expected|holdout): ")  # the marks may lie on each other
+    assert page.wait(lambda: told.match(tip.text), "the figures of the baseline's mark")
     assert ", n = " in tip.text
