@@ -141,7 +141,8 @@ def claim(one: str, other: str, compared: "Compared", confidence: float) -> str:
 def _figures(other: str, compared: "Compared", confidence: float) -> str:
     from lab.verdict.words import figures
 
-    return figures(compared.unseen.mean, compared.difference, confidence, compared.p_value, other)
+    share = compared.relative.mean if compared.relative else None
+    return figures(compared.unseen.mean, compared.difference, confidence, compared.p_value, other, share)
 
 
 def least_pairs(confidence: float) -> int:

@@ -89,6 +89,8 @@ class Evidence:
         caution: What the data show against the outcome; empty if nothing.
         saving: Cost saved per episode with its interval, in words, if it is `cheaper`; else empty.
         shortfall: How many of the planned pairs were completed, in words; empty if all were.
+        relative_interval: Interval of the difference as a share of the baseline's mean; None if that mean is
+            not shown to be above zero.
     """
 
     outcome: str
@@ -112,6 +114,7 @@ class Evidence:
     caution: str = ""
     saving: str = ""
     shortfall: str = ""
+    relative_interval: list[float] | None = None
 
     @property
     def frozen_mean(self) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from lab.agent.evaluation import Evaluation, Trial
 from lab.agent.task import Measure
 from lab.experiment.objective import Objective
-from lab.stats.intervals import Estimate, sign_flip_p, t_interval, worst_difference
+from lab.stats.intervals import Estimate, relative_difference, sign_flip_p, t_interval, worst_difference
 
 Judge = Literal["mean", "worst"]
 """What is judged: the mean value of all episodes, or of the task with the lowest mean."""
@@ -38,6 +38,9 @@ class Compared:
         kept: Its value minus the minimum for a cheaper candidate; None without a cost.
         other_kept: The same in the measure that is not judged.
         saving: The baseline's cost per episode minus its own.
+        relative: The difference as a share of the baseline's value; see `relative_difference`. None for the
+            worst task too.
+        relative_cost: The same of its cost.
     """
 
     trial: Trial
@@ -48,6 +51,8 @@ class Compared:
     kept: Estimate | None = None
     other_kept: Estimate | None = None
     saving: Estimate | None = None
+    relative: Estimate | None = None
+    relative_cost: Estimate | None = None
 
     def better(self, level: float) -> bool:
         """Whether its value is shown to be higher than the baseline's."""
@@ -230,18 +235,24 @@ def _compared(
     difference = t_interval(differences, confidence, count)
     p_value = min(1.0, sign_flip_p(differences) * count)
     other = t_interval(_gaps(unseen.other, baseline.other), confidence, count)
+    seeds = [seed for seed in baseline.values if seed in unseen.values]
+    own, base = ([one.values[seed] for seed in seeds] for one in (unseen, baseline))
+    relative = relative_difference(own, base, confidence, count)
     if objective.cost is None:
-        return Compared(trial, unseen, difference, p_value, other)
+        return Compared(trial, unseen, difference, p_value, other, relative=relative)
     mine = {episode.seed: episode for episode in unseen.episodes}
     pairs = [(episode, mine[episode.seed]) for episode in baseline.episodes if episode.seed in mine]
     models = (baseline.candidate.model, unseen.candidate.model)
-    savings = [objective.cost_of(base, models[0]) - objective.cost_of(own, models[1]) for base, own in pairs]
+    base_costs = [objective.cost_of(theirs, models[0]) for theirs, _ in pairs]
+    own_costs = [objective.cost_of(ours, models[1]) for _, ours in pairs]
     kept, other_kept = (
-        t_interval(_gaps(own, base, objective), confidence, count)
-        for own, base in ((unseen, baseline), (unseen.other, baseline.other))
+        t_interval(_gaps(ours, theirs, objective), confidence, count)
+        for ours, theirs in ((unseen, baseline), (unseen.other, baseline.other))
     )
+    savings = [theirs - ours for theirs, ours in zip(base_costs, own_costs, strict=True)]
     saving = t_interval(savings, confidence, count)
-    return Compared(trial, unseen, difference, p_value, other, kept, other_kept, saving)
+    dearer = relative_difference(own_costs, base_costs, confidence, count)
+    return Compared(trial, unseen, difference, p_value, other, kept, other_kept, saving, relative, dearer)
 
 
 def _gaps(own: Evaluation, baseline: Evaluation, rule: Objective | None = None) -> list[float]:

@@ -52,7 +52,8 @@ def _claim(evidence: Evidence, name: str) -> str:
         )
     low, high = evidence.difference_interval
     gap = Estimate(evidence.difference, low, high, evidence.episodes)
-    gain = figures(evidence.frozen_mean, gap, evidence.confidence, evidence.p_value)
+    share = evidence.difference / evidence.baseline_mean if evidence.relative_interval else None
+    gain = figures(evidence.frozen_mean, gap, evidence.confidence, evidence.p_value, share=share)
     return f"Frozen: {name} {told}: {gain} ({evidence.method})."
 
 
@@ -62,7 +63,12 @@ def better(measure: str, gap: float = 1.0) -> str:
 
 
 def figures(
-    value: float, gap: Estimate, confidence: float, p_value: float | None = None, versus: str = "baseline"
+    value: float,
+    gap: Estimate,
+    confidence: float,
+    p_value: float | None = None,
+    versus: str = "baseline",
+    share: float | None = None,
 ) -> str:
     """`664.4 (+239.6 vs. baseline, +56 %; 95 % interval [+195.8, +283.3]), n = 16 episodes each, p = 3e-05`.
 
@@ -71,18 +77,19 @@ def figures(
         gap: That value minus the other candidate's, with its interval.
         p_value: Left out if None.
         versus: Name of the other candidate.
+        share: The difference as a share of the other's mean, where that is shown to be above zero; else None.
     """
-    base = value - gap.mean
-    share = f", {gap.mean / base:+.0%}".replace("%", " %") if base > 0 and gap.mean else ""
+    relative = f", {share:+.0%}".replace("%", " %") if share else ""
     ends = f"{percent(confidence)} interval {interval(gap, sign=True)}"
-    told = f"{number(value)} ({mean(gap, sign=True)} vs. {versus}{share}; {ends})"
+    told = f"{number(value)} ({mean(gap, sign=True)} vs. {versus}{relative}; {ends})"
     test = "" if p_value is None else f", {p_text(p_value)}"
     return f"{told}, n = {count(gap.n, 'episode')} each{test}"
 
 
 def finalist_figures(verdict: Verdict, one: Compared) -> str:
     """A finalist's holdout value and difference from the baseline; see `figures`."""
-    return figures(verdict.value(one.unseen), one.difference, verdict.confidence, one.p_value)
+    share = one.relative.mean if one.relative else None
+    return figures(verdict.value(one.unseen), one.difference, verdict.confidence, one.p_value, share=share)
 
 
 def evidence_rows(frozen: FrozenPrompt) -> list[tuple[str, str, str]]:
