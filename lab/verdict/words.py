@@ -52,8 +52,11 @@ def _claim(evidence: Evidence, name: str) -> str:
         )
     low, high = evidence.difference_interval
     gap = Estimate(evidence.difference, low, high, evidence.episodes)
-    share = evidence.difference / evidence.baseline_mean if evidence.relative_interval else None
-    gain = figures(evidence.frozen_mean, gap, evidence.confidence, evidence.p_value, share=share)
+    relative = None
+    if evidence.relative_interval:
+        share, (low, high) = evidence.difference / evidence.baseline_mean, evidence.relative_interval
+        relative = Estimate(share, low, high, evidence.episodes)
+    gain = figures(evidence.frozen_mean, gap, evidence.confidence, evidence.p_value, relative=relative)
     return f"Frozen: {name} {told}: {gain} ({evidence.method})."
 
 
@@ -68,7 +71,7 @@ def figures(
     confidence: float,
     p_value: float | None = None,
     versus: str = "baseline",
-    share: float | None = None,
+    relative: Estimate | None = None,
 ) -> str:
     """`664.4 (+239.6 vs. baseline, +56 %; 95 % interval [+195.8, +283.3]), n = 16 episodes each, p = 3e-05`.
 
@@ -77,19 +80,19 @@ def figures(
         gap: That value minus the other candidate's, with its interval.
         p_value: Left out if None.
         versus: Name of the other candidate.
-        share: The difference as a share of the other's mean, where that is shown to be above zero; else None.
+        relative: The difference as a share of the other's mean, where that is shown to be above zero.
     """
-    relative = f", {share:+.0%}".replace("%", " %") if share else ""
+    share = f", {relative.mean:+.0%}".replace("%", " %") if relative and relative.mean else ""
     ends = f"{percent(confidence)} interval {interval(gap, sign=True)}"
-    told = f"{number(value)} ({mean(gap, sign=True)} vs. {versus}{relative}; {ends})"
+    told = f"{number(value)} ({mean(gap, sign=True)} vs. {versus}{share}; {ends})"
     test = "" if p_value is None else f", {p_text(p_value)}"
     return f"{told}, n = {count(gap.n, 'episode')} each{test}"
 
 
 def finalist_figures(verdict: Verdict, one: Compared) -> str:
     """A finalist's holdout value and difference from the baseline; see `figures`."""
-    share = one.relative.mean if one.relative else None
-    return figures(verdict.value(one.unseen), one.difference, verdict.confidence, one.p_value, share=share)
+    value, confidence = verdict.value(one.unseen), verdict.confidence
+    return figures(value, one.difference, confidence, one.p_value, relative=one.relative)
 
 
 def evidence_rows(frozen: FrozenPrompt) -> list[tuple[str, str, str]]:
@@ -139,7 +142,8 @@ def cautions(verdict: Verdict) -> list[str]:
 
 def _lower(verdict: Verdict, one: Compared) -> str:
     worst = " of the worst task" if verdict.by == "worst" else ""
-    other = figures(verdict.value(one.unseen.other), one.other, verdict.confidence)
+    value = verdict.value(one.unseen.other)
+    other = figures(value, one.other, verdict.confidence, relative=one.other_relative)
     name = f"the {OTHER[verdict.measure]}{worst} of {one.trial.name}"
     return f"{name} is shown to be lower than the baseline's: {other}"
 
