@@ -4,6 +4,7 @@ It owns the table; the states are `lab.study.listing`'s.
 """
 
 import json
+from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,7 @@ from lab.errors import plain
 from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
+    from lab.storage.storage import Storage as Opened
     from lab.study.listing import Listed
 
 app = command_line()
@@ -54,42 +56,35 @@ def studies(
         python -m lab.studies experiments/echo.toml
     """
     with manners(debug=debug):
-        if experiment is not None:
-            print_result(_history(experiment.stem, storage, as_json=as_json))
-            return
-        listed = _listed(storage)
-        if as_json:
-            print_result(json.dumps([asdict(one) for one in listed], indent=2))
-        elif listed:
-            rows = [COLUMNS, *(_row(one) for one in listed)]
-            print_result("\n".join(plain(line) for line in aligned(rows, words=4)))
-        else:
-            print_result("No study is recorded. Start one with python -m lab.tune.")
+        # Here and not above, so that --help answers at once.
+        from lab.llm.settings import read_surroundings
+        from lab.study.past_study import open_storage
+
+        read_surroundings(Path.cwd())
+        opened = open_storage(storage)
+        with nullcontext() if opened is None else closing(opened):
+            if experiment is None:
+                print_result(_all(opened, as_json=as_json))
+            else:
+                print_result(_history(opened, experiment.stem, as_json=as_json))
 
 
-def _listed(storage: str) -> "list[Listed]":
-    # Here and not above, so that --help answers at once.
-    from contextlib import closing
-
-    from lab.llm.settings import read_surroundings
+def _all(storage: "Opened | None", *, as_json: bool) -> str:
     from lab.study.listing import listing
-    from lab.study.past_study import open_storage
 
-    read_surroundings(Path.cwd())
-    opened = open_storage(storage)
-    if opened is None:
-        return []
-    with closing(opened):
-        return listing(opened)
+    listed = listing(storage) if storage else []
+    if as_json:
+        return json.dumps([asdict(one) for one in listed], indent=2)
+    if not listed:
+        return "No study is recorded. Start one with python -m lab.tune."
+    return "\n".join(plain(line) for line in aligned([COLUMNS, *map(_row, listed)], words=4))
 
 
-def _history(experiment: str, storage: str, *, as_json: bool) -> str:
+def _history(storage: "Opened | None", experiment: str, *, as_json: bool) -> str:
     from lab.cli.side_by_side import history_document, history_rows
-    from lab.llm.settings import read_surroundings
     from lab.study.results import history
 
-    read_surroundings(Path.cwd())
-    past = history(experiment, storage)
+    past = history(storage, experiment) if storage else []
     if as_json:
         return history_document(past)
     if not past:

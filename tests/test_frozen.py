@@ -140,6 +140,10 @@ def test_all_mistakes_are_reported_at_once_each_with_its_line(file: Path) -> Non
     wrong = {
         "max_steps": 'max_steps = "8"',
         "success_score": "succes_score = 0.1",
+        "temperature": "temperature = 70",
+        "max_tokens": 'max_tokens = "many"',
+        "history": "histroy = 4",
+        "system": 'system = "{max_stepz}"',
         "p_value": 'p_value = "low"',
     }
     at = {name: next(n for n, line in enumerate(lines) if line.startswith(f"{name} =")) for name in wrong}
@@ -149,7 +153,7 @@ def test_all_mistakes_are_reported_at_once_each_with_its_line(file: Path) -> Non
     with pytest.raises(FrozenPromptError) as caught:
         read_frozen(file)
     told = str(caught.value).splitlines()
-    assert told[0] == "3 mistakes:"
+    assert told[0] == "7 mistakes:"
     for name, line in at.items():
         assert any(one.startswith(f"{file}:{line + 1}: ") for one in told), (name, told)
     assert told[-1] == "  try: python -m lab.tune writes a new one"

@@ -16,7 +16,7 @@ from lab.submission.frozen import read_frozen
 from tests.browser import Browser, browsing, needs_chromium
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project
-from tests.test_resume import a_project, by_the_request, settings
+from tests.test_resume import EXPERIMENT, a_project, by_the_request, settings
 
 pytestmark = needs_chromium
 
@@ -56,12 +56,17 @@ def hostile(body: Body) -> Reply:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A finished study with its report, `page.html`."""
+    """Two finished studies with the same holdout, and the first one's report, `page.html`."""
     project = a_project(tmp_path_factory.mktemp("page") / "project").untracked
     with fake_endpoint(hostile) as endpoint:
         done = project.run("-m", "lab.tune", "experiments/known.toml", **settings(endpoint))
         assert done.returncode == 0, done.stderr
-        flags = ("experiments/known.toml", "--out", "page.html")
+        (name,) = re.findall(r"Study (\S+) on", done.stderr)
+        project.write("experiments/known.toml", EXPERIMENT.replace("calls = 240", "calls = 120"))
+        flags = ("experiments/known.toml", "--fresh", "--out", ".lab/other.toml")
+        done = project.run("-m", "lab.tune", *flags, **settings(endpoint))
+        assert done.returncode == 0, done.stderr
+        flags = ("--study", name, "--out", "page.html")
         done = project.run("-m", "lab.report", *flags, **settings(endpoint))
         assert done.returncode == 0, done.stderr
     return project
@@ -125,7 +130,7 @@ def test_nothing_is_cut_or_wider_than_the_window(
     assert found == []
     assert scrolled <= seen == pytest.approx(width, abs=20)
     charts = window.driver.find_elements(By.CSS_SELECTOR, "figure svg")
-    assert len(charts) >= 6
+    assert len(charts) >= 7
     assert all(one.rect["x"] + one.rect["width"] <= width for one in charts)  # not even in a box that scrolls
     ink, paper = (
         json.loads(f"[{window.driver.find_element(By.TAG_NAME, 'body').value_of_css_property(name)[5:-1]}]")
@@ -140,12 +145,14 @@ def test_a_manager_reads_what_was_found_and_why_to_trust_it_on_the_first_screen(
     project: Project, page: Browser
 ) -> None:
     frozen = read_frozen(project.folder / "prompts/best.toml")
-    evidence, base = frozen.evidence, frozen.evidence.baseline_return
-    low, high = (f"{end / base:+.0%}".replace("%", " %") for end in evidence.difference_interval)
+    evidence = frozen.evidence
+    assert evidence.relative_interval is not None
+    low, high = (f"{end:+.0%}".replace("%", " %") for end in evidence.relative_interval)
     cards = shown(page, ".card")
     assert all(one.rect["y"] + one.rect["height"] < 900 for one in cards)
     found, trust, cost, prompt = (one.text for one in cards)
-    assert f"{evidence.difference / base:+.0%}".replace("%", " %") in found.splitlines()
+    gain = evidence.difference / evidence.baseline_return
+    assert f"{gain:+.0%}".replace("%", " %") in found.splitlines()
     assert f"95 % interval [{low}, {high}], n = {evidence.episodes} unseen episodes each" in found
     assert "Yes: trial-" in trust
     assert f"p = {evidence.p_value:.2g}" in trust
@@ -237,11 +244,23 @@ def test_any_two_candidates_are_compared_by_seed(page: Browser) -> None:
     assert seed.text.count(HOSTILE.strip()) == 8
 
 
+def test_the_experiments_last_studies_are_listed_with_their_gains_and_holdouts(
+    project: Project, page: Browser
+) -> None:
+    evidence = read_frozen(project.folder / "prompts/best.toml").evidence
+    latest, this = shown(page, "#history tbody tr")
+    assert "this one" in this.text
+    for part in ("better than the baseline", f"+{evidence.difference:.1f} [", "fake at"):
+        assert part in this.text
+    assert latest.text.endswith(" the same")
+    assert len(shown(page, "#history svg circle")) == 2  # by side: both have the same holdout
+
+
 def test_a_mark_shows_its_figures_under_the_pointer(page: Browser) -> None:
     (mark,) = shown(page, "#candidates svg circle.base")
     page.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", mark)
     ActionChains(page.driver).move_to_element(mark).perform()
-    (tip,) = shown(page, ".tip")
+    tip = page.wait(lambda: shown(page, ".tip"), "the figures under the pointer")[0]
     told = re.compile("baseline, (expected|holdout): ")  # the marks may lie on each other
     assert page.wait(lambda: told.match(tip.text), "the figures of the baseline's mark")
     assert ", n = " in tip.text

@@ -166,14 +166,3 @@ def test_calls_without_a_price_are_never_shown_as_free() -> None:
     spending.count(1, 1_000_000, 0, Prices(2.0, 1.0))
     assert spending.money == "$2.00 plus an unknown amount"
     assert not Prices(tokens_in=1.0).known  # half a price tells no cost
-
-
-def test_time_left_is_that_of_the_limit_which_is_nearest() -> None:
-    clock = Clock()
-    spending = Spending(Budget(calls=100, minutes=100), clock)
-    assert spending.minutes_left() is None
-    clock.now = 60.0
-    spending.count(20, 1, 1, FREE)
-    assert spending.minutes_left() == pytest.approx(4.0)
-    clock.now = 6_060.0  # the search has had its time, and the verdict takes calls alone
-    assert spending.minutes_left() == pytest.approx(404.0)

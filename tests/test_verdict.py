@@ -8,7 +8,7 @@ from dataclasses import replace
 from statistics import fmean
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -18,7 +18,7 @@ from lab.agent.evaluation import Evaluation, Trial
 from lab.agent.task import Setup, Task
 from lab.agent.template import PromptTemplate
 from lab.experiment.objective import Objective
-from lab.stats.intervals import sign_flip_p, t_interval, worst_difference
+from lab.stats.intervals import relative_difference, sign_flip_p, t_interval, worst_difference
 from lab.verdict.verdict import Compared, Confirmed, Verdict, confirm, finalists, judge
 
 BY_RETURN = Objective()
@@ -69,6 +69,42 @@ def test_one_value_has_an_unbounded_interval() -> None:
 def test_intervals_for_several_are_wider() -> None:
     one, five = (t_interval([1.0, 2.0, 4.0], 0.95, comparisons=count) for count in (1, 5))
     assert five.low < one.low < one.high < five.high
+
+
+PAIRS = st.lists(st.tuples(st.floats(0, 1e3), st.floats(0, 1e3)), min_size=2, max_size=20)
+
+
+@given(PAIRS, st.floats(0.6, 0.99))
+@settings(max_examples=40)
+def test_a_relative_differences_interval_inverts_scipys_paired_test(
+    pairs: list[tuple[float, float]], confidence: float
+) -> None:
+    own, base = (list(values) for values in zip(*pairs, strict=True))
+    one, mean = relative_difference(own, base, confidence), t_interval(base, confidence)
+    assert (one is not None) is (mean.low > 0) or mean.low == pytest.approx(0, abs=1e-6)
+    if one is None or mean.low < 1e-3 * mean.mean:
+        return
+    assert one.low - 1e-6 <= one.mean <= one.high + 1e-6
+    for end in (one.low, one.high):
+        rest = [mine - (1 + end) * theirs for mine, theirs in pairs]
+        if max(rest) - min(rest) > 1e-3:
+            assert stats.ttest_1samp(rest, 0).pvalue == pytest.approx(1 - confidence, abs=1e-3)
+
+
+def test_a_relative_difference_is_covered_though_the_baselines_mean_is_uncertain() -> None:
+    """In 95 of 100 studies, within chance; the difference's interval over the baseline's mean in fewer."""
+    rng, studies, covered, divided = random.Random(3), 600, 0, 0
+    for _ in range(studies):
+        base = [rng.gauss(100, 60) for _ in range(16)]
+        own = [200 + 0.9 * (one - 100) + rng.gauss(0, 20) for one in base]
+        one = relative_difference(own, base, 0.95)
+        assert one is not None
+        gap = t_interval([mine - theirs for mine, theirs in zip(own, base, strict=True)], 0.95)
+        covered += one.low <= 1 <= one.high
+        divided += gap.low <= fmean(base) <= gap.high
+    chance = 3 * math.sqrt(0.05 * 0.95 / studies)
+    assert covered / studies == pytest.approx(0.95, abs=chance)
+    assert divided / studies < 0.95 - chance
 
 
 def gauss(rng: random.Random) -> float:

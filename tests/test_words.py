@@ -63,6 +63,7 @@ def test_an_estimate_has_one_precision(one: float, two: float, three: float) -> 
 EVIDENCE = Evidence(
     *("winner", 16, 0.95, "t test", 600.0, [590.0, 610.0], 400.0, [390.0, 410.0]),
     *(200.0, [180.0, 220.0], 0.001, 1.0, 0.5, 60.0, 100.0),
+    relative_interval=[0.42, 0.58],
 )
 GAIN = "600.0 (+200.0 vs. baseline, +50 %; 95 % interval [+180.0, +220.0]), n = 16 episodes each, p = 0.001"
 
@@ -75,6 +76,12 @@ GAIN = "600.0 (+200.0 vs. baseline, +50 %; 95 % interval [+180.0, +220.0]), n = 
             replace(EVIDENCE, outcome="cheaper", saving="40.0 [30.0, 50.0] tokens per episode"),
             "Frozen: trial-003 costs less than the baseline on unseen episodes, by 40.0 [30.0, 50.0] tokens"
             f" per episode; its return is within the objective's tolerance: {GAIN} (t test).",
+        ),
+        (
+            replace(EVIDENCE, relative_interval=None),
+            f"Frozen: trial-003 returns more than the baseline on unseen episodes: {GAIN} (t test).".replace(
+                ", +50 %", ""
+            ),
         ),
         (
             replace(EVIDENCE, outcome="baseline", shortfall="The verdict is based on 16 of 20."),

@@ -73,7 +73,7 @@ def other_claim(one: str, other: str, compared: "Compared", confidence: float) -
 
     gap, unseen = compared.other, compared.unseen.other
     if compared.difference.mean > 0 > gap.high or compared.difference.mean < 0 < gap.low:
-        told = figures(unseen.mean, gap, confidence, versus=other)
+        told = figures(unseen.mean, gap, confidence, versus=other, relative=compared.other_relative)
         yield f"However: {one} {better(unseen.measure, gap.mean)} than {other}: {told}."
 
 
@@ -141,7 +141,8 @@ def claim(one: str, other: str, compared: "Compared", confidence: float) -> str:
 def _figures(other: str, compared: "Compared", confidence: float) -> str:
     from lab.verdict.words import figures
 
-    return figures(compared.unseen.mean, compared.difference, confidence, compared.p_value, other)
+    gap, relative = compared.difference, compared.relative
+    return figures(compared.unseen.mean, gap, confidence, compared.p_value, other, relative)
 
 
 def least_pairs(confidence: float) -> int:

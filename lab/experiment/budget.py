@@ -161,12 +161,6 @@ class Spending:
         """Estimated minutes for this many calls, at the rate so far."""
         return calls * self.minutes / max(self.calls + self.in_flight, 1)
 
-    def minutes_left(self) -> float | None:
-        """Estimated minutes to the nearest limit, at the rate so far; None if there is no rate yet."""
-        names = HARD if self.time_is_up else (*HARD, "minutes")
-        used = max(getattr(self, name) / getattr(self.budget, name) for name in names)
-        return self.minutes * max(1 / used - 1, 0.0) if self.calls and used else None
-
     def used_up(self) -> str | None:
         """The first limit of the whole study that is reached, as text; None if calls may be made."""
         for name in HARD:

@@ -84,7 +84,7 @@ def lanes(story: Story) -> str:
     x = scale([0.0, *(play.ended for play in plays)], 110, WIDTH - RIGHT, zero=True)
     axis = Frame(WIDTH, height, x, scale([0.0, 1.0], height - BOTTOM, height - BOTTOM))
     rows = {trial.name: TOP + ROW * place for place, trial in enumerate(shown)}
-    parts = [_x_axis(axis, "minutes of work")]
+    parts = [x_axis(axis, "minutes of work")]
     for name, y in rows.items():
         parts.append(label(104, y + 14, name, anchor="end", style="tick"))
         parts.append(line(x.start, y + ROW - 1, x.end, y + ROW - 1, "grid"))
@@ -104,20 +104,20 @@ def candidates(story: Story) -> str:
     shown = _rows(story)
     estimates = {trial.name: expected_of(trial) for trial in shown}
     unseen = holdout(story)
-    known = [*_ends([*estimates.values(), *unseen.values()]), *(trial.evaluation.mean for trial in shown)]
+    known = [*ends_of([*estimates.values(), *unseen.values()]), *(trial.evaluation.mean for trial in shown)]
     height = TOP + ROW * len(shown) + BOTTOM
     x = scale(known, 110, WIDTH - 64)
     axis = Frame(WIDTH, height, x, scale([0.0, 1.0], height - BOTTOM, height - BOTTOM))
-    parts = [_x_axis(axis, f"expected mean {story.measure} of an episode")]
+    parts = [x_axis(axis, f"expected mean {story.measure} of an episode")]
     for place, trial in enumerate(shown):
         y = TOP + ROW * place + ROW / 2
         style = f"{_colour(trial.name, story)}{' dropped' if trial.dropped else ''}"
         parts.append(label(104, y + 4, trial.name, anchor="end", style="tick"))
-        parts.append(_whisker(estimates[trial.name], x, y, 0, style, f"{trial.name}, expected"))
+        parts.append(whisker(estimates[trial.name], x, y, 0, style, f"{trial.name}, expected"))
         own = x(trial.evaluation.mean)
         parts.append(line(own, y - 6, own, y + 6, f"own {style}"))
         if trial.name in unseen:
-            parts.append(_whisker(unseen[trial.name], x, y + 5, 3, "unseen", f"{trial.name}, holdout"))
+            parts.append(whisker(unseen[trial.name], x, y + 5, 3, "unseen", f"{trial.name}, holdout"))
         parts.append(label(WIDTH - 58, y + 4, f"n = {len(trial.evaluation.episodes)}", style="tick"))
     says = "; ".join(f"{name} {number(one.mean)}" for name, one in list(estimates.items())[:5])
     return chart(
@@ -231,13 +231,15 @@ def _shape(play: Play) -> int:
     return {"search": 0, "confirmation": 2, "holdout": 3}[play.phase]
 
 
-def _whisker(one: Estimate, x: Scale, y: float, shape: int, style: str, name: str) -> str:
+def whisker(one: Estimate, x: Scale, y: float, shape: int, style: str, name: str) -> str:
+    """A mean with its interval; hollow without one."""
     says = f"{name}: {estimate_text(one) if one.bounded else number(one.mean)}, n = {one.n}"
     bar = line(x(one.low), y, x(one.high), y, f"whisker {style}") if one.bounded else ""
     return bar + mark(x(one.mean), y, shape, f"{style}{'' if one.bounded else ' single'}", says)
 
 
-def _x_axis(axis: Frame, name: str) -> str:
+def x_axis(axis: Frame, name: str) -> str:
+    """The horizontal axis of a chart with one row for each item."""
     y = axis.height - BOTTOM
     parts = [line(axis.x.start, y, axis.x.end, y, "axis")]
     for value in axis.x.ticks:
@@ -247,7 +249,7 @@ def _x_axis(axis: Frame, name: str) -> str:
     return "\n".join(parts)
 
 
-def _ends(estimates: Sequence[Estimate]) -> list[float]:
+def ends_of(estimates: Sequence[Estimate]) -> list[float]:
     """The range of an axis: all means, and intervals up to the same range again on each side.
 
     An interval of two episodes can be so wide that nothing else could be distinguished.

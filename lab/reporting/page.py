@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lab.agent.task import OTHER
 from lab.display.diff import text_lines
 from lab.errors import plain
-from lab.reporting import charts, claims, details, evidence, parameters, summary
+from lab.reporting import charts, claims, details, evidence, history, parameters, summary
 from lab.reporting.story import Story, expected_of, tell
 from lab.reporting.svg import one_in
 from lab.search import trouble_words
@@ -78,6 +78,8 @@ def render(story: Story) -> str:
         difference=evidence.difference(base, chosen[1].candidate) if chosen else [],
         cost=evidence.cost_rows(story),
         models=evidence.model_rows(story),
+        studies=history.rows(story),
+        gains=drawn(history.gains(story)),
         troubles=trouble_words.troubles_text(story.troubles),
         cut=_cut,
         longest=LONGEST,

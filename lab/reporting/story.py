@@ -22,6 +22,7 @@ from lab.search.headroom import Headroom
 from lab.stats.intervals import Estimate
 from lab.storage.record import CONFIRMATION, HOLDOUT, EpisodeKey, Record
 from lab.study.past_study import PastStudy
+from lab.study.results import Past, history, result_of
 from lab.study.state import spent_elsewhere
 from lab.verdict.model_cost import ModelCost, costs_by_model
 from lab.verdict.outcome import Outcome
@@ -89,6 +90,7 @@ class Story:
         extremes: Best and worst episode of each candidate in `shown`; one if it has only one.
         endings: How each candidate's episodes ended, by its digest, in the order of seeds.
         texts: The episodes of the best candidates, as far as there is room for them.
+        history: The experiment's last studies, with their holdouts beside this one's.
     """
 
     experiment: Experiment
@@ -109,6 +111,7 @@ class Story:
     extremes: Mapping[str, tuple[Episode, ...]] = field(default_factory=dict)
     endings: Mapping[str, Mapping[int, Ending]] = field(default_factory=dict)
     texts: Mapping[EpisodeKey, Episode] = field(default_factory=dict)
+    history: tuple[Past, ...] = ()
 
     @property
     def measure(self) -> Measure:
@@ -182,6 +185,7 @@ def tell(past: PastStudy) -> Story:
         stopped=past.state.stopped.one_line if past.state.stopped else "",
         models=tuple(costs_by_model(experiment, past.model, record, past.trials)),
         endings=endings_of(record),
+        history=tuple(history(past.storage, experiment.name, result_of(past) if past.outcome else None)),
     )
     extremes = {name: _extremes(record, one) for name, one in story.shown.items()}
     candidates = [*story.shown.values(), *(trial.evaluation for trial in story.trials)]

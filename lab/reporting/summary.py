@@ -14,7 +14,7 @@ class Summary:
     """The result for somebody who reads nothing else.
 
     Attributes:
-        found: The difference from the baseline, in percent where the baseline's mean is above zero.
+        found: The difference from the baseline, in percent where its mean is shown to be above zero.
         ends: Its interval, with confidence level and n; empty if nothing has been played.
         about: What the difference is of.
         cost: What the study and an episode cost, in lines.
@@ -41,17 +41,17 @@ def _found(story: Story) -> tuple[str, str, str]:
     one, level = _decisive(verdict), 1 - verdict.confidence
     n, sure = f"n = {count(one.difference.n, 'unseen episode')} each", percent(verdict.confidence)
     if one is verdict.winner and one.saving and not one.better(level):
-        saved, base = one.saving, objective.mean_cost(verdict.baseline)
-        less = Estimate(-saved.mean, -saved.high, -saved.low, saved.n)
+        less = Estimate(-one.saving.mean, -one.saving.high, -one.saving.low, one.saving.n)
         about = f"{objective.cost} per episode, {one.trial.name} against the baseline"
-        return _share(less, base), f"{sure} interval {_share_ends(less, base)}, {n}", about
-    base = verdict.value(one.unseen) - one.difference.mean
+        found, ends = _gain(less, one.relative_cost)
+        return found, f"{sure} interval {ends}, {n}", about
     worst = " of the worst task" if verdict.by == "worst" else ""
     about = f"mean {story.measure}{worst}, {one.trial.name} against the baseline"
-    about += ", in percent of the baseline's" if base > 0 else ""
+    about += ", in percent of the baseline's" if one.relative else ""
     if verdict.winner is None:
         about = f"{about}; the baseline is frozen"
-    return _share(one.difference, base), f"{sure} interval {_share_ends(one.difference, base)}, {n}", about
+    found, ends = _gain(one.difference, one.relative)
+    return found, f"{sure} interval {ends}, {n}", about
 
 
 def _found_so_far(story: Story) -> tuple[str, str, str]:
@@ -68,16 +68,12 @@ def _decisive(verdict: Verdict) -> Compared:
     return verdict.winner or max(verdict.finalists, key=lambda one: one.difference.mean)
 
 
-def _share(gap: Estimate, base: float) -> str:
-    if base <= 0:
-        return signed(gap.mean)
-    return _percent(gap.mean / base, gap.mean / base)
-
-
-def _share_ends(gap: Estimate, base: float) -> str:
-    if base <= 0 or not gap.bounded:
-        return interval(gap, sign=True)
-    return f"[{', '.join(_percent(end / base, gap.mean / base) for end in (gap.low, gap.high))}]"
+def _gain(gap: Estimate, relative: Estimate | None) -> tuple[str, str]:
+    """A difference and its interval, in percent if it is known as a share."""
+    if relative is None:
+        return signed(gap.mean), interval(gap, sign=True)
+    mean, low, high = (_percent(one, relative.mean) for one in (relative.mean, relative.low, relative.high))
+    return mean, f"[{low}, {high}]"
 
 
 def _percent(share: float, beside: float) -> str:

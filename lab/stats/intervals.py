@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import fsum, inf, sqrt
-from statistics import fmean, stdev
+from statistics import covariance, fmean, stdev, variance
 from typing import TYPE_CHECKING
 
 from lab.stats.estimate import Estimate as Estimate
@@ -61,6 +61,40 @@ def welch_interval(
     low, _ = _one_sided(mine, theirs, tail, paired=False)
     minus_high, _ = _one_sided(theirs, mine, tail, paired=False)
     return Estimate(mean, low, -minus_high, n)
+
+
+def relative_difference(
+    own: Sequence[float], base: Sequence[float], confidence: float, comparisons: int = 1
+) -> Estimate | None:
+    """The difference of two paired means, own minus base, as a share of the base's, with Fieller's interval.
+
+    The interval holds the shares r for which the paired t interval of `own - base - r * base` contains zero
+    (Fieller, "Some problems in interval estimation", Journal of the Royal Statistical Society B 16, 1954), so
+    that the base's mean counts as uncertain too. It excludes zero exactly if the difference's own t interval
+    does.
+
+    Args:
+        own, base: Values of each pair, in the same order.
+        comparisons: See `t_interval`.
+
+    Returns:
+        The estimate; None if the base's mean is not shown to be above zero: its t interval contains zero, and
+        Fieller's set is unbounded, or the share would be one of a negative number.
+    """
+    from scipy.stats import t
+
+    n = len(base)
+    if n < 2:
+        return None
+    gaps = [mine - theirs for mine, theirs in zip(own, base, strict=True)]
+    gap, mean = fmean(gaps), fmean(base)
+    scale = float(t.isf((1 - confidence) / comparisons / 2, n - 1)) ** 2 / n
+    square = mean**2 - scale * variance(base)  # of `square * r**2 - 2 * linear * r + constant <= 0`
+    if mean <= 0 or square <= 0:
+        return None
+    linear, constant = gap * mean - scale * covariance(gaps, base), gap**2 - scale * variance(gaps)
+    root = sqrt(max(linear**2 - square * constant, 0.0))
+    return Estimate(gap / mean, (linear - root) / square, (linear + root) / square, n)
 
 
 Returns = Mapping[int, float]

@@ -19,7 +19,7 @@ from lab.storage.database import CALLS
 from lab.storage.record import NotFinishedError, Record
 from lab.storage.storage import Storage, address_of, is_there
 from lab.storage.trials import StudyTrials, Trials
-from lab.study.document import Kept, kept
+from lab.study.document import kept
 from lab.study.resume import open_trials
 from lab.study.state import StudyState, all_learnt, as_learnt, outcome_of, read_state, spending_of
 from lab.tracking.tracker import Tracker
@@ -71,6 +71,11 @@ class PastStudy:
     proposer: str = ""
 
     @property
+    def storage(self) -> Storage:
+        """The storage, which is open in the context."""
+        return Storage(self.record.store, self.search.storage)
+
+    @property
     def trials(self) -> tuple[Trial, ...]:
         """Trials of the search with the baseline, best first."""
         return self.state.trials
@@ -113,15 +118,14 @@ def reading(which: Which, say: Say = lambda _: None) -> Iterator[PastStudy]:
         say: Called with a line if the experiment's file has changed since, and with MLflow's failures.
 
     Raises:
-        ConfigError: As `kept_study`.
+        ConfigError: As `read_past`.
     """
-    with kept_study(which, say) as (was, record, storage):
-        trials = open_trials(storage, record.name, was.experiment)
-        tracker = Tracker(was.experiment, was.model, record, say)
-        spending = spending_of(was.experiment, was.model, record, was.proposer)
-        past = read_study(was.experiment, was.model, record, trials, tracker, spending)
-        tell(past)
-        yield replace(past, proposer=was.proposer)
+    read_surroundings(Path.cwd())
+    storage = open_storage(which.storage)
+    if storage is None:
+        raise _nothing(which, str(CALLS), [])
+    with closing(storage):
+        yield read_past(storage, which, say)
 
 
 @asynccontextmanager
@@ -161,27 +165,26 @@ def tell(past: PastStudy) -> None:
         tracker.verdict(state.verdict)
 
 
-@contextmanager
-def kept_study(which: Which, say: Say) -> Iterator[tuple[Kept, Record, Storage]]:
-    """A study's inputs, and its record in the storage, which is open in the context.
+def read_past(storage: Storage, which: Which, say: Say = lambda _: None) -> PastStudy:
+    """Read a study of a storage that is open; see `reading`.
 
     Raises:
         ConfigError: The study does not exist, or its document cannot be read.
     """
-    read_surroundings(Path.cwd())
-    storage = open_storage(which.storage)
-    if storage is None:
-        raise _nothing(which, str(CALLS), [])
-    with closing(storage):
-        store = storage.store
-        found = store.study(which.name) if which.name else store.latest(which.experiment.stem)
-        if found is None:
-            raise _nothing(which, store.where, store.names())
-        name, document = found
-        was = kept(document, f"{name} in {store.where}", which.root)
-        if not which.name and (note := _changed(which.experiment, name, was.experiment)):
-            say(note)
-        yield was, Record(store, name, document), storage
+    store = storage.store
+    found = store.study(which.name) if which.name else store.latest(which.experiment.stem)
+    if found is None:
+        raise _nothing(which, store.where, store.names())
+    name, document = found
+    was = kept(document, f"{name} in {store.where}", which.root)
+    if not which.name and (note := _changed(which.experiment, name, was.experiment)):
+        say(note)
+    record, trials = Record(store, name, document), open_trials(storage, name, was.experiment)
+    tracker = Tracker(was.experiment, was.model, record, say)
+    spending = spending_of(was.experiment, was.model, record, was.proposer)
+    past = read_study(was.experiment, was.model, record, trials, tracker, spending)
+    tell(past)
+    return replace(past, proposer=was.proposer)
 
 
 def open_storage(flag: str) -> Storage | None:

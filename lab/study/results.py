@@ -5,7 +5,6 @@ by `lab.study.past_study`; tables and sentences are the callers'.
 """
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,8 +14,9 @@ from lab.errors import LabError
 from lab.experiment.experiment import Experiment
 from lab.stats.intervals import Estimate, sign_flip_p, t_interval, welch_interval
 from lab.storage.record import HOLDOUT
+from lab.storage.storage import Storage
 from lab.study.listing import Listed, listing
-from lab.study.past_study import PastStudy, Which, open_storage, reading
+from lab.study.past_study import PastStudy, Which, read_past, reading
 from lab.study.unseen import seeds_of
 from lab.verdict.words import claim
 
@@ -88,7 +88,8 @@ class Past:
 
     Attributes:
         result: None without a verdict.
-        holdout: Its holdout beside that of the latest study with a verdict; None without one.
+        holdout: Its holdout beside that of the latest study with a verdict, or of another that `history` is
+            given; None without a verdict.
     """
 
     listed: Listed
@@ -179,29 +180,26 @@ def read_results(names: Sequence[str], storage: str = "") -> list[Result]:
     return found
 
 
-def history(experiment: str, storage: str = "", last: int = LAST) -> list[Past]:
-    """How the last studies of an experiment went, latest first; `experiment` is its name.
+def history(storage: Storage, experiment: str, beside: Result | None = None) -> list[Past]:
+    """How the last studies of an experiment went, latest first; a study that cannot be read has no result.
 
-    A study whose result cannot be read has none.
+    Args:
+        experiment: Its name.
+        beside: The study that holdouts are compared with, in place of the latest with a verdict.
     """
-    opened = open_storage(storage)
-    if opened is None:
-        return []
-    with closing(opened):
-        studies = [one for one in listing(opened) if one.experiment == experiment][:last]
+    studies = [one for one in listing(storage) if one.experiment == experiment][:LAST]
     results = [_result(one, storage) for one in studies]
-    latest = next((one for one in results if one), None)
+    beside = beside or next((one for one in results if one), None)
     return [
-        Past(listed, result, holdout_of(result, latest) if result and latest else None)
+        Past(listed, result, holdout_of(result, beside) if result and beside else None)
         for listed, result in zip(studies, results, strict=True)
     ]
 
 
-def _result(listed: Listed, storage: str) -> Result | None:
+def _result(listed: Listed, storage: Storage) -> Result | None:
     if listed.state != "finished":
         return None
     try:
-        (found,) = read_results([listed.name], storage)
+        return result_of(read_past(storage, Which(Path(), listed.name)))
     except LabError:
         return None
-    return found

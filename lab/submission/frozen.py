@@ -22,6 +22,7 @@ from lab.files import line_of, read_bounded, toml_line
 from lab.llm.dialect import Dialect
 from lab.llm.request import Request
 from lab.llm.settings import ModelChoice, check_headers
+from lab.submission.frozen_candidate import read_candidate
 from lab.submission.records import Records
 
 FORMAT = 3
@@ -89,6 +90,8 @@ class Evidence:
         caution: What the data show against the outcome; empty if nothing.
         saving: Cost saved per episode with its interval, in words, if it is `cheaper`; else empty.
         shortfall: How many of the planned pairs were completed, in words; empty if all were.
+        relative_interval: Interval of the difference as a share of the baseline's mean; None if that mean is
+            not shown to be above zero.
     """
 
     outcome: str
@@ -112,6 +115,7 @@ class Evidence:
     caution: str = ""
     saving: str = ""
     shortfall: str = ""
+    relative_interval: list[float] | None = None
 
     @property
     def frozen_mean(self) -> float:
@@ -261,7 +265,7 @@ def _damaged(path: Path, text: str, found: list[ConfigError]) -> ConfigError:
 def _from_table(table: dict[str, Any], records: Records) -> FrozenPrompt | None:
     """The frozen prompt of a file's content; None if it has mistakes, which `records` notes."""
     records.check_names(table, ["format", "digest", "tasks", *(one.name for one in fields(FrozenPrompt))])
-    candidate = records.made(lambda: Candidate.from_table(table["candidate"]), "candidate")
+    candidate = read_candidate(table.get("candidate"), records)
     environment = records.read(EnvironmentConfig, table.get("environment"), "environment")
     task = records.read(Task, table.get("task"), "task")
     setups = records.made(

@@ -4,7 +4,7 @@ The file is read before START is printed, so only the standard library is used.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -24,13 +24,19 @@ class Records:
         self.found = list[ConfigError]()
         self._strange = False
 
-    def read(self, cls: type[Record], table: object, where: str) -> Record | None:
-        """The dataclass `cls` of a table's values; None if it has mistakes."""
+    def read(
+        self, cls: type[Record], table: object, where: str, right: Record | None = None
+    ) -> Record | None:
+        """The dataclass `cls` of a table's values; None if it has mistakes.
+
+        Args:
+            right: A valid one of a class that checks each value by itself: each is tried on it.
+        """
         if not isinstance(table, dict):
             if not self._strange:  # else one of those is this table, with another name
                 self.found.append(ConfigError(f"The table [{where}] is missing.", where=where))
             return None
-        wrong = list(_mistakes(cls, table, where))
+        wrong = list(_mistakes(cls, table, where, right))
         self.found += wrong
         return None if wrong else self.made(lambda: cls(**table), where)
 
@@ -44,25 +50,37 @@ class Records:
             self.found.append(ConfigError(f"{type(error).__name__}: {error}", where=where))
         return None
 
-    def check_names(self, table: dict[str, Any], known: list[str]) -> None:
-        """Note each key of the whole file that is unknown."""
-        self.found += [unknown_key(name, known, where=name) for name in table if name not in known]
+    def check_names(self, table: dict[str, Any], known: list[str], above: str = "") -> None:
+        """Note each key that is unknown, of the whole file or of the table `above`."""
+        self.found += [unknown_key(name, known, where=above + name) for name in table if name not in known]
         self._strange = bool(self.found)
 
 
-def _mistakes(cls: type, table: dict[str, Any], where: str) -> Iterator[ConfigError]:
+def _mistakes(cls: type, table: dict[str, Any], where: str, right: Any) -> Iterator[ConfigError]:  # noqa: ANN401  # an instance of `cls`
     """Unknown and missing keys, and values of a wrong type; an unknown key may be the missing one."""
     required = {one.name: one.default is one.default_factory is MISSING for one in fields(cls)}
     hints = get_type_hints(cls)
     for name, value in table.items():
         if name not in required:
             yield unknown_key(name, list(required), where=f"{where}.{name}")
+        elif right is not None:
+            yield from _refused(right, name, value, f"{where}.{name}")
         elif not _fits(value, _kinds(hints[name])):
             kind = _kinds(hints[name])[0].__name__
             yield ConfigError(f"{name} is {value!r}, but must be of type {kind}.", where=f"{where}.{name}")
     for name in required if table.keys() <= required.keys() else ():
         if required[name] and name not in table:
             yield ConfigError(f"{name} is missing.", where=f"{where}.{name}")
+
+
+def _refused(right: Any, name: str, value: object, where: str) -> Iterator[ConfigError]:  # noqa: ANN401
+    """Why a value cannot be in a dataclass that is valid otherwise."""
+    try:
+        replace(right, **{name: value})
+    except ConfigError as error:
+        yield ConfigError(error.what, where=where, why=error.why, do=error.do)
+    except (AttributeError, TypeError, ValueError) as error:
+        yield ConfigError(f"{name} is {value!r}.", where=where, why=str(error))
 
 
 def _fits(value: object, kinds: tuple[type, ...]) -> bool:

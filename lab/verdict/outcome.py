@@ -154,6 +154,7 @@ class Outcome(StudyResult):
             judged=verdict.measure,
             caution=" ".join(cautions(verdict)),
             saving=saving,
+            relative_interval=ends(winner.relative) if winner and winner.relative else None,
             shortfall=shortfall(verdict.pairs, self.experiment.verdict.episodes, self.judged.limit),
         )
 

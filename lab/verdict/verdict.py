@@ -6,7 +6,7 @@ over all is judged, or the mean of the worst.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal
 
@@ -15,7 +15,7 @@ import numpy as np
 from lab.agent.evaluation import Evaluation, Trial
 from lab.agent.task import Measure
 from lab.experiment.objective import Objective
-from lab.stats.intervals import Estimate, sign_flip_p, t_interval, worst_difference
+from lab.stats.intervals import Estimate, relative_difference, sign_flip_p, t_interval, worst_difference
 
 Judge = Literal["mean", "worst"]
 """What is judged: the mean value of all episodes, or of the task with the lowest mean."""
@@ -38,6 +38,9 @@ class Compared:
         kept: Its value minus the minimum for a cheaper candidate; None without a cost.
         other_kept: The same in the measure that is not judged.
         saving: The baseline's cost per episode minus its own.
+        relative: The difference as a share of the baseline's value; see `relative_difference`. None for the
+            worst task too.
+        other_relative, relative_cost: The same of the measure that is not judged, and of the cost.
     """
 
     trial: Trial
@@ -48,6 +51,9 @@ class Compared:
     kept: Estimate | None = None
     other_kept: Estimate | None = None
     saving: Estimate | None = None
+    relative: Estimate | None = None
+    other_relative: Estimate | None = None
+    relative_cost: Estimate | None = None
 
     def better(self, level: float) -> bool:
         """Whether its value is shown to be higher than the baseline's."""
@@ -230,23 +236,38 @@ def _compared(
     difference = t_interval(differences, confidence, count)
     p_value = min(1.0, sign_flip_p(differences) * count)
     other = t_interval(_gaps(unseen.other, baseline.other), confidence, count)
+    relative, other_relative = (
+        relative_difference(*_paired(ours, theirs), confidence, count)
+        for ours, theirs in ((unseen, baseline), (unseen.other, baseline.other))
+    )
+    one = Compared(
+        trial, unseen, difference, p_value, other, relative=relative, other_relative=other_relative
+    )
     if objective.cost is None:
-        return Compared(trial, unseen, difference, p_value, other)
+        return one
     mine = {episode.seed: episode for episode in unseen.episodes}
     pairs = [(episode, mine[episode.seed]) for episode in baseline.episodes if episode.seed in mine]
     models = (baseline.candidate.model, unseen.candidate.model)
-    savings = [objective.cost_of(base, models[0]) - objective.cost_of(own, models[1]) for base, own in pairs]
+    base_costs = [objective.cost_of(theirs, models[0]) for theirs, _ in pairs]
+    own_costs = [objective.cost_of(ours, models[1]) for _, ours in pairs]
     kept, other_kept = (
-        t_interval(_gaps(own, base, objective), confidence, count)
-        for own, base in ((unseen, baseline), (unseen.other, baseline.other))
+        t_interval(_gaps(ours, theirs, objective), confidence, count)
+        for ours, theirs in ((unseen, baseline), (unseen.other, baseline.other))
     )
+    savings = [theirs - ours for theirs, ours in zip(base_costs, own_costs, strict=True)]
     saving = t_interval(savings, confidence, count)
-    return Compared(trial, unseen, difference, p_value, other, kept, other_kept, saving)
+    dearer = relative_difference(own_costs, base_costs, confidence, count)
+    return replace(one, kept=kept, other_kept=other_kept, saving=saving, relative_cost=dearer)
+
+
+def _paired(own: Evaluation, baseline: Evaluation) -> tuple[list[float], list[float]]:
+    """The values on each seed that both completed."""
+    seeds = [seed for seed in baseline.values if seed in own.values]
+    return [own.values[seed] for seed in seeds], [baseline.values[seed] for seed in seeds]
 
 
 def _gaps(own: Evaluation, baseline: Evaluation, rule: Objective | None = None) -> list[float]:
     """Own value minus the baseline's, or minus the rule's minimum, on each seed that both completed."""
-    seeds = [seed for seed in baseline.values if seed in own.values]
-    asked = np.array([baseline.values[seed] for seed in seeds])
-    asked = asked if rule is None else rule.floor(asked)
-    return [own.values[seed] - float(floor) for seed, floor in zip(seeds, asked, strict=True)]
+    values, base = _paired(own, baseline)
+    asked = np.array(base) if rule is None else rule.floor(np.array(base))
+    return [value - float(floor) for value, floor in zip(values, asked, strict=True)]

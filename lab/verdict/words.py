@@ -52,7 +52,11 @@ def _claim(evidence: Evidence, name: str) -> str:
         )
     low, high = evidence.difference_interval
     gap = Estimate(evidence.difference, low, high, evidence.episodes)
-    gain = figures(evidence.frozen_mean, gap, evidence.confidence, evidence.p_value)
+    relative = None
+    if evidence.relative_interval:
+        share, (low, high) = evidence.difference / evidence.baseline_mean, evidence.relative_interval
+        relative = Estimate(share, low, high, evidence.episodes)
+    gain = figures(evidence.frozen_mean, gap, evidence.confidence, evidence.p_value, relative=relative)
     return f"Frozen: {name} {told}: {gain} ({evidence.method})."
 
 
@@ -62,7 +66,12 @@ def better(measure: str, gap: float = 1.0) -> str:
 
 
 def figures(
-    value: float, gap: Estimate, confidence: float, p_value: float | None = None, versus: str = "baseline"
+    value: float,
+    gap: Estimate,
+    confidence: float,
+    p_value: float | None = None,
+    versus: str = "baseline",
+    relative: Estimate | None = None,
 ) -> str:
     """`664.4 (+239.6 vs. baseline, +56 %; 95 % interval [+195.8, +283.3]), n = 16 episodes each, p = 3e-05`.
 
@@ -71,9 +80,9 @@ def figures(
         gap: That value minus the other candidate's, with its interval.
         p_value: Left out if None.
         versus: Name of the other candidate.
+        relative: The difference as a share of the other's mean, where that is shown to be above zero.
     """
-    base = value - gap.mean
-    share = f", {gap.mean / base:+.0%}".replace("%", " %") if base > 0 and gap.mean else ""
+    share = f", {relative.mean:+.0%}".replace("%", " %") if relative and relative.mean else ""
     ends = f"{percent(confidence)} interval {interval(gap, sign=True)}"
     told = f"{number(value)} ({mean(gap, sign=True)} vs. {versus}{share}; {ends})"
     test = "" if p_value is None else f", {p_text(p_value)}"
@@ -82,7 +91,8 @@ def figures(
 
 def finalist_figures(verdict: Verdict, one: Compared) -> str:
     """A finalist's holdout value and difference from the baseline; see `figures`."""
-    return figures(verdict.value(one.unseen), one.difference, verdict.confidence, one.p_value)
+    value, confidence = verdict.value(one.unseen), verdict.confidence
+    return figures(value, one.difference, confidence, one.p_value, relative=one.relative)
 
 
 def evidence_rows(frozen: FrozenPrompt) -> list[tuple[str, str, str]]:
@@ -132,7 +142,8 @@ def cautions(verdict: Verdict) -> list[str]:
 
 def _lower(verdict: Verdict, one: Compared) -> str:
     worst = " of the worst task" if verdict.by == "worst" else ""
-    other = figures(verdict.value(one.unseen.other), one.other, verdict.confidence)
+    value = verdict.value(one.unseen.other)
+    other = figures(value, one.other, verdict.confidence, relative=one.other_relative)
     name = f"the {OTHER[verdict.measure]}{worst} of {one.trial.name}"
     return f"{name} is shown to be lower than the baseline's: {other}"
 
