@@ -17,7 +17,7 @@ from lab.stats.intervals import Estimate, sign_flip_p, t_interval, welch_interva
 from lab.storage.record import HOLDOUT
 from lab.study.listing import Listed, listing
 from lab.study.past_study import PastStudy, Which, open_storage, reading
-from lab.study.unseen import seeds_of
+from lab.study.phase import seeds_of
 from lab.verdict.words import claim
 
 LAST = 10
