@@ -20,7 +20,7 @@ locked = FastAPI()
 
 
 def check_key(key: str | None) -> None:
-    """Refuse whoever does not know the key."""
+    """Refuse a request without the key."""
     if key != "open sesame":
         raise HTTPException(401, "Unauthorized")
 
