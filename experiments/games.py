@@ -56,7 +56,7 @@ class GamesEnvironment(Environment[GameAction, GameObservation, State]):  # type
         game: str = "GuessTheNumber-v0",
         **settings: int,
     ) -> GameObservation:
-        """Begin `game`, with `settings` of its own such as `max_turns`."""
+        """Begin `game`, with its `settings`, such as `max_turns`."""
         self._state, self._seen = State(episode_id=episode_id), []
         with self._alone():
             self._game = ActionFormattingWrapper(textarena.make(f"{game}-raw", **settings))

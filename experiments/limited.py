@@ -1,4 +1,4 @@
-"""A process of its own for one program that nobody has looked at: `humaneval.py` runs this file.
+"""A separate process for one program that nobody has reviewed: `humaneval.py` runs this file.
 
 It reads a job (JSON) from its input, and writes the job's token and the result (JSON) to its output. It owns
 the limits: CPU, memory, no files, no network, no further process, nothing but the standard library. They stop

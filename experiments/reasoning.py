@@ -56,7 +56,7 @@ class ReasoningEnvironment(Environment[AnswerAction, QuestionObservation, State]
         questions: int = 4,
         **settings: object,
     ) -> QuestionObservation:
-        """Draw `questions` from `dataset`, with `settings` of its own that make them harder or easier."""
+        """Draw `questions` from `dataset`, with its `settings`, which make them harder or easier."""
         self._state = State(episode_id=episode_id)
         first = (seed or 0) * questions  # question n of an episode has the seed first + n: none is had twice
         self._data = reasoning_gym.create_dataset(dataset, seed=first, size=questions, **settings)

@@ -68,7 +68,7 @@ def main(
 
 
 def _check_capture(data: bytes, asked: Sequence[Rules]) -> bool:
-    """Print the findings of a capture, and who accepts it; returns whether anybody does."""
+    """Print the findings of a capture, and which rules accept it; returns whether any do."""
     checked = check(data)
     _print_findings(checked, asked)
     found = f"{_several(checked.episodes, 'episode')}, {_several(checked.steps, 'step')}"
@@ -115,7 +115,7 @@ def _print_findings(checked: Checked, asked: Sequence[Rules]) -> None:
 
 
 def _told(finding: Finding, asked: Sequence[Rules]) -> str:
-    """A finding as a line, with who refuses it if several are asked."""
+    """A finding as a line, with the rules that refuse it if several are asked."""
     refusing = [rules for rules in asked if rules in finding.refused_by]
     if not refusing:
         return f"line {finding.line}: warning: {finding.what}"
@@ -124,7 +124,7 @@ def _told(finding: Finding, asked: Sequence[Rules]) -> str:
 
 
 def verdict(checked: Checked, asked: Sequence[Rules]) -> str:
-    """Who accepts a capture."""
+    """Which rules accept a capture."""
     yes = [rules for rules in asked if rules in checked.accepted_by]
     no = [rules for rules in asked if rules not in yes]
     told = [f"accepted by {', '.join(yes)}"] if yes else []

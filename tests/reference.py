@@ -38,11 +38,19 @@ def page() -> str:
     parts = [HEAD]
     for name in lab.__all__:
         parts += entry(name, getattr(lab, name), "##")
-        if inspect.isclass(getattr(lab, name)):
-            for member, value in vars(getattr(lab, name)).items():
-                if not member.startswith("_") and documented(value):
-                    parts += entry(f"{name}.{member}", value, "###")
+        for member, value in members(getattr(lab, name)).items():
+            if not member.startswith("_") and documented(value):
+                parts += entry(f"{name}.{member}", value, "###")
     return "\n".join(parts)
+
+
+def members(value: object) -> dict[str, object]:
+    """A class's members, and those that it inherits from a class without an entry."""
+    if not inspect.isclass(value):
+        return {}
+    entries = {getattr(lab, name) for name in lab.__all__} - {value}
+    owners = [one for one in value.__mro__ if one.__module__.startswith("lab.") and one not in entries]
+    return {member: one for owner in owners for member, one in vars(owner).items()}
 
 
 def documented(value: object) -> bool:

@@ -54,7 +54,7 @@ class Hall(Environment[Talk, Heard, State]):
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with server(str(ROOT / "tests/applications.py"), cwd=ROOT) as url:
+    with server("-m", "tests.applications", cwd=ROOT) as url:
         yield url
 
 

@@ -73,7 +73,7 @@ turn = "{observation}"
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with server(str(ROOT / "tests/applications.py"), cwd=ROOT) as url:
+    with server("-m", "tests.applications", cwd=ROOT) as url:
         yield url
 
 

@@ -326,7 +326,8 @@ def test_without_a_significant_gain_no_gain_is_claimed(reported: Reported) -> No
     assert "Frozen: the baseline. No candidate was shown to beat it on unseen episodes" in verdict
     assert "This does not prove that none is better." in verdict
     assert "; the baseline is frozen" in verdict
-    assert "No candidate was shown to beat the baseline (p = 0.5, n = 6 unseen episodes each)" in verdict
+    test = "(p = 0.5, n = 6 episodes each)"
+    assert f"No candidate was shown to beat the baseline on unseen episodes {test}" in verdict
     assert "Yes" not in verdict
     assert "Nothing: the baseline itself is frozen." in page.sections["settings"]
 

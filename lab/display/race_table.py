@@ -1,7 +1,8 @@
 """The race as a table: a line for each candidate, as many columns as a terminal of any width has room for.
 
 It owns which candidates and columns are shown. A return is the figure that the race's order follows: the
-search model's estimate with its interval, or the mean so far, without one, before there is a model.
+search model's estimate with its interval, or the mean so far, without one, before there is a model. Rich's
+own table would shrink all columns where this one leaves out the least important.
 """
 
 from collections.abc import Sequence

@@ -115,7 +115,7 @@ def _messages(said: Sequence[str], width: int, most: int) -> list[Text]:
 
 
 def _phases(standing: Standing, width: int, *, only_current: bool) -> list[Text]:
-    """A line with a bar for each phase."""
+    """A line with a bar for each phase; Rich's own takes the text's room in a narrow terminal."""
     now = PHASES.index(standing.phase)
     named, is_wide = max(map(len, PHASES)), width >= WIDE
     bar = max(min(width - named - 2 - (AFTER_BAR if is_wide else AFTER_SHORT_BAR), BAR), 0)

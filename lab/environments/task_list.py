@@ -1,6 +1,6 @@
 """A TaskList: the tasks that an environment offers, read from what its server lists and what its reset takes.
 
-Submissions list their tasks at `/tasks`, in forms of their own. Whether a task can be played shows only when
+Submissions list their tasks at `/tasks`, in various forms. Whether a task can be played shows only when
 it is reset.
 """
 

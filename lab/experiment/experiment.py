@@ -1,45 +1,35 @@
-"""An Experiment: what is tuned, with which environment, model, space and budget, from a TOML file.
+"""An Experiment: a definition that was read from a TOML file, or from a dictionary with its keys.
 
-It owns the rules between the file's tables; the rest of the lab sees only the result.
+It owns reading and checking: the file, its templates and its code. What the content means is
+`lab.experiment.definition`'s; what holds between its tables, `lab.experiment.rules`'.
 """
 
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from lab.addresses import shown_url
-from lab.agent.candidate import Candidate
-from lab.agent.task import Task
 from lab.agent.template import FindTemplate, PromptTemplate, find_template
 from lab.environments.config import EnvironmentConfig
 from lab.environments.given import Reward, give
 from lab.errors import ConfigError, MistakeError, all_of, meant
 from lab.experiment.baseline import read_baseline
-from lab.experiment.budget import FREE, Budget, Prices
+from lab.experiment.budget import Budget, Prices
+from lab.experiment.definition import Definition
 from lab.experiment.environment_schema import read_code, read_environment, read_task
 from lab.experiment.mistakes import Mended
 from lab.experiment.model_schema import read_model, read_models, usual_table
-from lab.experiment.models import PricedModel, others_of
-from lab.experiment.objective import Objective, read_objective
-from lab.experiment.schema import (
-    BudgetTable,
-    ConfirmationTable,
-    ExperimentFile,
-    ProposalsTable,
-    SearchTable,
-    TrackingTable,
-    VerdictTable,
-)
-from lab.experiment.space import Space, read_space
+from lab.experiment.models import others_of
+from lab.experiment.objective import read_objective
+from lab.experiment.rules import RULES
+from lab.experiment.schema import ExperimentFile
+from lab.experiment.space import read_space
 from lab.files import toml_line
-from lab.llm.settings import ModelChoice
-from lab.llm.throttle import Patience
 
 TEMPLATES = Path("prompts/templates")
 """The templates folder, relative to the project's root, which is the parent of the experiments folder."""
@@ -63,41 +53,23 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """An experiment file's content, as the lab's types.
+class Experiment(Definition):
+    """An experiment file's content, as the lab's types, and the texts that it was read from.
 
     Attributes:
         name: Name of the file without `.toml`, and of the MLflow experiment.
         seed: Seed of the search's choices, and first seed of the environment.
+        models: The models of the tables `[models.NAME]`, by name.
         root: Project folder.
         file: Path of the file, relative to the root.
         text: Text of the file.
         code: The project's files for the environment: text by path relative to the root.
-        models: The models of the tables `[models.NAME]`, by name.
     """
 
-    name: str
-    about: str
-    seed: int
-    environment: EnvironmentConfig
-    task: Task
-    model: ModelChoice
-    patience: Patience
-    baseline: Candidate
-    space: Space
-    prices: Prices
-    budget: Budget
-    objective: Objective
-    search: SearchTable
-    proposals: ProposalsTable | None
-    confirmation: ConfirmationTable
-    verdict: VerdictTable
-    tracking: TrackingTable
     root: Path
     file: str
     text: str
     code: Mapping[str, str]
-    models: Mapping[str, PricedModel]
 
     @classmethod
     def load(cls, path: Path | str) -> "Experiment":
@@ -150,32 +122,6 @@ class Experiment:
         """The file's content as a dictionary, from which `from_table` makes a changed experiment."""
         return tomllib.loads(self.text)
 
-    def prices_of(self, model: ModelChoice) -> Prices:
-        """The prices of `model`: from the file; the embedded model is free if the file sets none."""
-        return self.priced(model).prices
-
-    def priced(self, model: ModelChoice) -> PricedModel:
-        """The baseline's model `model`, with the file's limits and prices."""
-        return PricedModel(model, self.patience, self.prices)
-
-    @property
-    def others(self) -> Mapping[str, PricedModel]:
-        """The models of the space that the baseline does not play on, by name."""
-        return others_of(self.space, self.baseline, self.models)
-
-    def played_by(self, candidate: Candidate, usual: ModelChoice) -> PricedModel:
-        """The model that plays a candidate.
-
-        Args:
-            usual: The baseline's model.
-        """
-        return self.others.get(candidate.model) or self.priced(usual)
-
-    def models_text(self, usual: ModelChoice) -> str:
-        """The baseline's model `usual`, and the others of the space, for people."""
-        choices = [usual, *(one.choice for one in self.others.values())]
-        return " and ".join(f"{one.name} at {one.shown}" for one in choices)
-
     @property
     def source(self) -> Source:
         """The source from which `read_experiment` reads it again."""
@@ -186,12 +132,6 @@ class Experiment:
         for url, one in shown.items():
             text = text.replace(url, one) if url else text
         return Source(self.file, text, self.space.templates, self.code)
-
-    @property
-    def verdict_calls(self) -> int:
-        """Maximum calls of confirmation and holdout, which are reserved."""
-        confirmed = self.confirmation.candidates * self.confirmation.episodes
-        return (confirmed + (self.verdict.finalists + 1) * self.verdict.episodes) * self.task.max_steps
 
 
 def load_experiment(path: Path) -> Experiment:
@@ -259,7 +199,7 @@ def _read(path: Path, text: str, project: _Project) -> Experiment:
     baselines, others = (file.finder(project.find, f"{one}.template") for one in ("baseline", "space"))
     experiment = file.read(lambda tables: _experiment(path, text, tables, project, baselines, others))
     if experiment is not None:
-        for keys, rule in _RULES.items():
+        for keys, rule in RULES.items():
             for broken in () if file.is_wrong(*keys) else rule(experiment):
                 file.note(broken)
     if file.found:
@@ -308,89 +248,3 @@ def _experiment(
         code=project.code_of(environment),
         models=models,
     )
-
-
-def _equal_turns(experiment: Experiment) -> Iterator[ConfigError]:
-    """Confirmation and verdict play every task equally often, so that means are comparable."""
-    several = max(len(experiment.task.tasks), 1)
-    for name, table in (("confirmation", experiment.confirmation), ("verdict", experiment.verdict)):
-        if table.episodes % several:
-            what = f"episodes = {table.episodes} must be a multiple of the number of tasks ({several})."
-            yield ConfigError(what, where=f"{name}.episodes", do=f"use a multiple of {several}")
-
-
-def _worst_judged(experiment: Experiment) -> Iterator[ConfigError]:
-    several = len(experiment.task.tasks)
-    if experiment.verdict.judge != "worst":
-        return
-    if several < 2 or experiment.verdict.episodes < 2 * several:
-        do = "add [[tasks]], and play at least two episodes of each"
-        yield ConfigError('judge = "worst" needs several tasks.', where="verdict.judge", do=do)
-    elif experiment.objective.cost is not None:
-        do = 'remove cost and within, or use judge = "mean"'
-        yield ConfigError('judge = "worst" cannot be combined with a cost.', where="verdict.judge", do=do)
-
-
-def _cost_and_tolerance(experiment: Experiment) -> Iterator[ConfigError]:
-    cost, within = experiment.objective.cost is not None, experiment.objective.within > 0
-    if cost != within:
-        absent, there = ("within", "cost") if cost else ("cost", "within")
-        do = f"set it, or remove {there}"
-        yield ConfigError(f"objective.{absent} is missing.", where=f"objective.{there}", do=do)
-
-
-def _limited(experiment: Experiment) -> Iterator[ConfigError]:
-    do = f"set one of {', '.join(BudgetTable.model_fields)}"
-    if experiment.budget == Budget():
-        yield ConfigError("The budget has no limit.", where="budget", do=do)
-
-
-def _enough_calls(experiment: Experiment) -> Iterator[ConfigError]:
-    kept, least = experiment.verdict_calls, experiment.search.headroom * experiment.task.max_steps
-    if experiment.budget.calls < kept + least:
-        what = f"{experiment.budget.calls:g} calls are too few."
-        why = f"confirmation and verdict need up to {kept}, the initial candidates {least}"
-        do = f"use at least {kept + least}, or reduce their episodes"
-        yield ConfigError(what, where="budget.calls", why=why, do=do)
-
-
-def _finalists_confirmed(experiment: Experiment) -> Iterator[ConfigError]:
-    if experiment.verdict.finalists > experiment.confirmation.candidates:
-        do = f"use at most confirmation.candidates = {experiment.confirmation.candidates}"
-        what = "verdict.finalists exceeds confirmation.candidates."
-        yield ConfigError(what, where="verdict.finalists", do=do)
-
-
-def _dollars_priced(experiment: Experiment) -> Iterator[ConfigError]:
-    own = f"models.{experiment.baseline.model}" if experiment.baseline.model else "model"
-    usual = experiment.prices if not experiment.others else experiment.prices_of(experiment.model)
-    prices = {own: usual, **{f"models.{name}": one.prices for name, one in experiment.others.items()}}
-    unknown = next((where for where, one in prices.items() if not one.known), "")
-    unpriced = unknown or (own if set(prices.values()) == {FREE} else "")
-    if unpriced and (experiment.objective.cost == "dollars" or experiment.budget.dollars < inf):
-        do = "set dollars_in and dollars_out, the prices of a million tokens"
-        what = "A dollar limit or cost is set, but the model has no prices."
-        yield ConfigError(what, where=unpriced, do=do)
-
-
-def _tokens_allowed(experiment: Experiment) -> Iterator[ConfigError]:
-    space, most = experiment.space, experiment.task.max_tokens
-    ends = space.free["max_tokens"].ends if "max_tokens" in space.free else (space.start.sampling.max_tokens,)
-    own = experiment.baseline.sampling.max_tokens
-    for where, tokens in (("baseline", own), ("space", max(map(int, ends)))):
-        if tokens > most and (where == "baseline" or tokens != own):
-            what = f"max_tokens is {tokens}, but the task allows {most}."
-            yield ConfigError(what, where=f"{where}.max_tokens", do=f"use at most {most}")
-
-
-_RULES: Mapping[tuple[str, ...], Callable[[Experiment], Iterator[ConfigError]]] = {
-    ("tasks", "confirmation.episodes", "verdict.episodes"): _equal_turns,
-    ("tasks", "verdict.judge", "verdict.episodes", "objective.cost"): _worst_judged,
-    ("objective.cost", "objective.within"): _cost_and_tolerance,
-    ("budget",): _limited,
-    ("verdict.finalists", "confirmation.candidates"): _finalists_confirmed,
-    ("model", "models", "baseline.model", "objective.cost", "budget.dollars"): _dollars_priced,
-    ("task.max_tokens", "baseline.max_tokens", "space.max_tokens"): _tokens_allowed,
-    ("budget.calls", "confirmation", "verdict", "search.headroom", "task.max_steps"): _enough_calls,
-}
-"""The rules between keys, in order, by the keys that they read: none is checked if one of these is wrong."""

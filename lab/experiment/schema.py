@@ -1,6 +1,6 @@
 """An ExperimentFile: the tables and keys that an experiment's TOML file may hold, and their limits.
 
-The file's meaning is `lab.experiment.experiment`'s; errors are `lab.experiment.mistakes`'s.
+The file's meaning is `lab.experiment.definition`'s; errors are `lab.experiment.mistakes`'s.
 """
 
 from typing import Any, Literal

@@ -3,7 +3,6 @@
 import warnings
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator
 
 from lab.storage.trials import Trials
 
@@ -23,6 +22,8 @@ def importance(trials: Trials) -> dict[str, float]:
     played = [trial for trial in trials.known if trial.intermediate_values and trial.params]
     if len(played) < 2 * _STABLE:
         return {}
+    from optuna.importance import PedAnovaImportanceEvaluator  # with sklearn and pandas: 1 s
+
     copy = optuna.create_study(direction="maximize")
     for trial in played:
         values = list(trial.intermediate_values.values())

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from lab.reporting.story import Story, expected_of
-from lab.stats.format import MORE, count, interval, number, p_text, percent, price, signed
+from lab.stats.format import count, interval, number, p_text, percent, price, signed
 from lab.stats.intervals import Estimate
 from lab.verdict.verdict import Compared, Verdict
-from lab.verdict.words import cautions, shortfall, trouble_cautions
+from lab.verdict.words import better, cautions, not_shown, shortfall, trouble_cautions
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,13 @@ def _trust(story: Story) -> str:
     told = [*cautions(verdict), *trouble_cautions(verdict)]
     told += filter(None, [shortfall(verdict.pairs, planned, story.outcome.judged.limit)])
     one, level = _decisive(verdict), 1 - verdict.confidence
-    test = f"{p_text(one.p_value)}, n = {count(one.difference.n, 'unseen episode')} each"
+    test = f"{p_text(one.p_value)}, n = {count(one.difference.n, 'episode')} each"
     if verdict.winner is None and any(each.better(level) or each.cheaper for each in verdict.finalists):
         says = "The baseline is frozen."
     elif verdict.winner is None:
-        says = f"No candidate was shown to beat the baseline ({test}); that does not prove that none does."
+        says = not_shown("the baseline", test)
     elif one.better(level):
-        says = f"{story.measure}s {MORE[story.measure]} than the baseline ({test})."
+        says = f"{better(story.measure)} than the baseline on unseen episodes ({test})."
     else:
         says = f"costs less, and its {story.measure} is within the objective's tolerance of the baseline's."
     if verdict.winner:

@@ -29,13 +29,14 @@ def t_interval(values: Sequence[float], confidence: float, comparisons: int = 1)
     Raises:
         statistics.StatisticsError: There are no values.
     """
-    from scipy.stats import t
+    # Not scipy.stats, here and below: its import takes 0.5 s, and its tests warn where all values are equal.
+    from scipy.special import stdtrit
 
     mean, n = fmean(values), len(values)
     if n < 2:
         return Estimate(mean, -inf, inf, n)
     tail = (1 - confidence) / comparisons / 2
-    half = float(t.isf(tail, n - 1)) * stdev(values) / sqrt(n)
+    half = -float(stdtrit(n - 1, tail)) * stdev(values) / sqrt(n)
     return Estimate(mean, mean - half, mean + half, n)
 
 
@@ -58,6 +59,7 @@ def welch_interval(
         return Estimate(mean, -inf, inf, n)
     tail = (1 - confidence) / comparisons / 2
     mine, theirs = (dict(enumerate(values)) for values in (own, other))
+    # Not scipy's `ttest_ind`: `worst_difference` needs the same formula, also paired, and without any noise.
     low, _ = _one_sided(mine, theirs, tail, paired=False)
     minus_high, _ = _one_sided(theirs, mine, tail, paired=False)
     return Estimate(mean, low, -minus_high, n)
@@ -180,6 +182,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 
     if len(differences) < 2:
         return 1.0
+    # scipy.stats.permutation_test finds the same, but takes 0.4 s for 16 differences instead of 0.01 s.
     sums = np.abs(_sign_patterns(len(differences)) @ np.array(differences, dtype=float))
     extreme = int((sums >= abs(fsum(differences)) * (1 - 1e-9)).sum())
     exact = len(differences) <= MOST_EXACT

@@ -1,7 +1,7 @@
 """The Record: one study's calls and episodes, as seen by one of its workers.
 
 A call is stored once, before its answer is used, and never repeated. Optuna's storage knows which trial an
-episode belongs to; looking up calls is `lab.storage.call_cache`'s.
+episode belongs to; looking up calls is `lab.storage.call_cache`'s, an ending as text `lab.storage.endings`'.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sql
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
 from lab.agent.troubles import Troubles, total
@@ -23,6 +23,7 @@ from lab.experiment.budget import Prices, Spent
 from lab.llm.client import Completion
 from lab.llm.response import MOST_TOKENS, count
 from lab.storage.database import Store, calls, episodes, failures, studies, unusable
+from lab.storage.endings import columns_of, ending_of, episode_of
 
 PROPOSALS = "proposals"
 """Scope of the calls that propose texts; every other scope is an episode's."""
@@ -46,20 +47,6 @@ class CallKey:
     scope: str
     key: str
     occurrence: int
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """The texts of the error of a failed episode."""
-
-    what: str
-    where: str
-    why: str
-    do: str
-
-
-_TALLY, _CUT = TypeAdapter(Tally), TypeAdapter(CutEpisode)
-_FAILURE, _EPISODE = TypeAdapter(_Failure), TypeAdapter(Episode)
 
 
 class NotFinishedError(ConfigError):
@@ -142,33 +129,23 @@ class Record:
         mine = (episodes.c.study == self.name, episodes.c.digest == digest, episodes.c.seed.in_(seeds))
         query = sql.select(episodes.c.seed, episodes.c.episode).where(*mine, episodes.c.kind == "ended")
         try:
-            played = {row.seed: _EPISODE.validate_json(row.episode) for row in self.store.rows(query)}
+            played = {row.seed: episode_of(row.episode) for row in self.store.rows(query)}
         except ValidationError as error:
             raise self._damaged(error) from None
         return [played[seed] for seed in seeds]
 
     def keep_episode(self, digest: str, played: Episode | CutEpisode | FailedEpisode) -> Ending:
         """Store an episode's ending; the first one counts unless it was a failure."""
-        key, whole = (digest, played.seed), ""
-        ending: Ending = played.tally if isinstance(played, Episode) else played
-        match played:
-            case Episode(tally=tally):
-                kind, stored = "ended", _TALLY.dump_json(tally).decode()
-                whole = _EPISODE.dump_json(played).decode()
-            case CutEpisode():
-                kind, stored = "cut", _CUT.dump_json(played).decode()
-            case FailedEpisode(error=error):
-                texts = _Failure(error.what, error.where, error.why, error.do)
-                kind, stored = "failed", _FAILURE.dump_json(texts).decode()
+        key = (digest, played.seed)
         if isinstance(self.ended.get(key), FailedEpisode):
             self.forget_failure(*key)
         row = {"study": self.name, "digest": digest, "seed": played.seed, "at": time.time()}
-        row |= {"worker": self.worker, "kind": kind, "ending": stored, "episode": whole}
-        if not self.store.insert(episodes, row):
+        row |= {"worker": self.worker, **columns_of(played)}
+        if self.store.insert(episodes, row):
+            self.ended[key] = played.tally if isinstance(played, Episode) else played
+        else:
             self.refresh()
-            return self.ended[key]
-        self.ended[key] = ending
-        return ending
+        return self.ended[key]
 
     def forget_failure(self, digest: str, seed: int) -> None:
         """Delete a failed episode, so that it is played again."""
@@ -286,15 +263,7 @@ class Record:
 
     def _ending(self, seed: int, kind: str, stored: str) -> Ending:
         try:
-            match kind:
-                case "ended":
-                    return _TALLY.validate_json(stored)
-                case "cut":
-                    return _CUT.validate_json(stored)
-                case _:
-                    texts = _FAILURE.validate_json(stored)
-                    error = CallError(texts.what, where=texts.where, why=texts.why, do=texts.do)
-                    return FailedEpisode(seed, error)
+            return ending_of(seed, kind, stored)
         except ValidationError as error:
             raise self._damaged(error) from None
 

@@ -17,7 +17,7 @@ from lab.storage.record import HOLDOUT
 from lab.storage.storage import Storage
 from lab.study.listing import Listed, listing
 from lab.study.past_study import PastStudy, Which, read_past, reading
-from lab.study.unseen import seeds_of
+from lab.study.phase import seeds_of
 from lab.verdict.words import claim
 
 LAST = 10

@@ -1,7 +1,8 @@
 """Resume: whether a command starts, resumes or repeats a study, or must refuse.
 
-It owns that choice, and that only one process works on an experiment whose record is a file. Comparing a
-study's inputs is `lab.study.document`'s.
+It owns that choice, and that only one process works on an experiment whose record is a file: by `fcntl`,
+because `lab.studies` looks without taking the lock, which `filelock` cannot. Comparing a study's inputs is
+`lab.study.document`'s.
 """
 
 import fcntl

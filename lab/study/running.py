@@ -78,10 +78,10 @@ class Run:
                 raise stopped
             tracker = Tracker(experiment, model, record, say)
             if trials.search.fact("judged") is not None:
-                if not self.worker:
-                    tracker.lead()
                 spending = spending_of(experiment, model, record)
                 past = read_study(experiment, model, record, trials, tracker, spending)
+                if not self.worker:
+                    tracker.lead(past.finished().frozen_prompt())
                 tell(past)
                 for line in heading(past):
                     say(line)

@@ -20,7 +20,7 @@ from lab.search.trials import Standings, evaluation, expected
 from lab.stats.intervals import Estimate
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
 from lab.storage.trials import StudyTrials, Trials
-from lab.study.unseen import seeds_of
+from lab.study.phase import seeds_of
 from lab.verdict.model_cost import costs_by_model
 from lab.verdict.outcome import Judged, Outcome
 from lab.verdict.verdict import Verdict, confirm, judge

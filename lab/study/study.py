@@ -2,15 +2,14 @@
 
 It opens and closes the parts; each phase's work is in its own module. If the budget ends before a verdict,
 the study ends with the best of its search, and resumes when the limit is raised. Several workers on one
-storage all run it, and share the episodes.
+storage all run it, and share the episodes; what they agree on is `lab.study.workers`'.
 """
 
 import asyncio
 import gc
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from lab.agent.evaluation import Evaluation, Trial
 from lab.display.progress import ProgressView
@@ -26,7 +25,6 @@ from lab.search.first_answers import FirstAnswers
 from lab.search.headroom import Headroom
 from lab.search.loop import Search
 from lab.search.player import Player
-from lab.storage.optuna_storage import BEAT_S
 from lab.storage.record import Record
 from lab.storage.trials import StudyTrials
 from lab.study.parts import Parts, PartsOf
@@ -34,6 +32,7 @@ from lab.study.past_study import PastStudy, read_study
 from lab.study.state import all_learnt, as_learnt, spending_of, with_dialect
 from lab.study.unseen import Unseen
 from lab.study.watching import watching
+from lab.study.workers import Workers
 from lab.tracking.tracker import Tracker
 from lab.verdict.outcome import Judged
 from lab.verdict.unvalidated import Unvalidated
@@ -59,6 +58,7 @@ class Study:
     ) -> None:
         self.experiment, self.model = all_learnt(experiment, trials), as_learnt(model, trials)
         self._record, self._trials, self._view, self._tracker = record, trials, view, tracker
+        self._workers = Workers(record, trials.search, tracker.lead)
         self.interrupted = False
         self._searching: asyncio.Task[None] | None = None
         self._search: Search | None = None
@@ -90,7 +90,7 @@ class Study:
         parts_of = PartsOf(*known, self._on_failure, self._on_dialect, self._view.say)
         async with parts_of.opened(opening) as parts:
             if not self._record.store.shared:
-                self._lead()
+                self._workers.lead()
             gc.freeze()  # else each full collection walks all imported objects, which blocks for 0.1 s
             player = self._player(parts)
             search = self._search = Search(
@@ -141,12 +141,14 @@ class Study:
     async def _outcome(self, search: Search, unseen: Unseen, player: Player) -> PastStudy | Unvalidated:
         try:
             async with asyncio.TaskGroup() as group:
-                beating = group.create_task(self._beat(search, unseen, player))
+                recount = partial(self._recount, player)
+                beating = group.create_task(self._workers.beat(search, unseen, recount))
                 is_judged = await self._judge(search, unseen)
                 await search.at_rest()
                 beating.cancel()
         finally:
-            unseen.leave()
+            for phase in unseen.phases.values():
+                phase.leave()
         stopped_by = search.stopped_by or player.stopped_by
         if not is_judged:
             return self._unvalidated(search, stopped_by)
@@ -162,22 +164,8 @@ class Study:
         outcome = past.finished()
         self._tracker.verdict(outcome.verdict)
         self._trials.search.state_fact("verdict", claim(outcome.frozen_prompt()))
-        await self._passed_on()
+        await self._workers.passed_on()
         return past
-
-    async def _passed_on(self) -> None:
-        """Wait until the leading worker has the outcome; become the leader if it has died."""
-        while self._trials.search.fact("passed_on") is None:
-            if self._lead():
-                self._trials.search.state_fact("passed_on", True)
-            else:
-                await asyncio.sleep(BEAT_S)
-
-    def _lead(self) -> bool:
-        """Whether this process is the one worker that writes to MLflow."""
-        if leads := self._record.store.lead(self._record.name):
-            self._tracker.lead()
-        return leads
 
     async def _judge(self, search: Search, unseen: Unseen) -> bool:
         """Search, confirm the best, play the holdout; the baseline starts on it as the search runs out.
@@ -188,7 +176,9 @@ class Study:
         async with asyncio.TaskGroup() as group:
             baseline = group.create_task(self._baseline(search, unseen))
             await self._run(search)
-            best = self._agreed("contenders", search.best(self.experiment.confirmation.candidates), search)
+            best = self._workers.agreed(
+                "contenders", search.best(self.experiment.confirmation.candidates), search
+            )
             if not best:
                 raise search.stopped_by or BudgetError(
                     "The search ended before any candidate had played a whole episode.",
@@ -196,20 +186,8 @@ class Study:
                     do="raise the budget, and run the same command to resume; see python -m lab.report",
                 )
             confirmed = await unseen.confirmed(best)
-            last = self._agreed("finalists", unseen.finalists(best, confirmed), search)
+            last = self._workers.agreed("finalists", unseen.finalists(best, confirmed), search)
             return await unseen.verdict(last, confirmed, baseline) is not None
-
-    def _agreed(self, key: str, chosen: Sequence[Trial], search: Search) -> list[Trial]:
-        """The trials with which all workers continue: those that the first worker chose."""
-        if not chosen:
-            return []
-        with self._record.store.exclusively():
-            numbers = self._trials.search.fact(key)
-            if numbers is None:
-                numbers = [trial.number for trial in chosen]
-                self._trials.search.state_fact(key, numbers)
-        known = {trial.number: trial for trial in (*search.trials, *chosen)}
-        return [known[number] for number in numbers]
 
     async def _run(self, search: Search) -> None:
         self._searching = asyncio.create_task(search.run())
@@ -231,20 +209,10 @@ class Study:
             self._view.say(f"The search's {limit:g} minutes are over; {about}.")
         return await unseen.baseline(search.best(self.experiment.confirmation.candidates))
 
-    async def _beat(self, search: Search, unseen: Unseen, player: Player) -> None:
-        """Exchange heartbeats and news with other workers, on a shared storage."""
-        with suppress(asyncio.CancelledError):
-            while self._record.store.shared:
-                self._lead()
-                await asyncio.sleep(BEAT_S)
-                self._trials.search.beat(search.running)
-                unseen.beat()
-                self._record.refresh()
-                self.spending.recount()
-                if player.first is not None:
-                    player.first.refresh()
-                search.wake()
-                unseen.wake()
+    def _recount(self, player: Player) -> None:
+        self.spending.recount()
+        if player.first is not None:
+            player.first.refresh()
 
     def _unvalidated(self, search: Search, stopped_by: LabError | None) -> Unvalidated:
         """The result without a verdict."""

@@ -106,7 +106,10 @@ def _make(path: Path) -> None:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep other commands of the lab from creating a database in this folder at the same time."""
+    """Keep other commands of the lab from creating a database in this folder at the same time.
+
+    It locks the folder itself, where `filelock` would leave a file.
+    """
     opened = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from lab.agent.candidate import Candidate
 from lab.agent.task import Task
 from lab.agent.template import FIELD, Paragraph, paragraphs
-from lab.stats.format import count
+from lab.stats.format import count, number
 from lab.submission.frozen import FrozenPrompt
 from lab.tracking.metrics import safe_name
+from lab.verdict.words import evidence_figures
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -108,7 +109,7 @@ def prompt_name(experiment: str) -> str:
 def baseline_version(frozen: FrozenPrompt, baseline: Candidate, model: str) -> Version:
     """The baseline that a frozen prompt is compared with."""
     evidence, study = frozen.evidence, frozen.provenance.study
-    mean = f"{evidence.judged} {evidence.baseline_mean:g}"
+    mean = f"{evidence.judged} {number(evidence.baseline_mean)}"
     message = f"{study}: the baseline, holdout {mean}, {count(evidence.episodes, 'episode')}"
     return Version(baseline, model, frozen.task, BASELINE, message, {"study": study})
 
@@ -116,11 +117,7 @@ def baseline_version(frozen: FrozenPrompt, baseline: Candidate, model: str) -> V
 def frozen_version(frozen: FrozenPrompt) -> Version:
     """The frozen prompt."""
     evidence, study = frozen.evidence, frozen.provenance.study
-    low, high = evidence.difference_interval
-    message = (
-        f"{study}: holdout {evidence.judged} {evidence.frozen_mean:g}, {evidence.difference:+g}"
-        f" [{low:+g}, {high:+g}] vs. baseline, {count(evidence.episodes, 'episode')} each"
-    )
+    message = f"{study}: holdout {evidence.judged} {evidence_figures(evidence)}"
     tags = {"outcome": evidence.outcome, "study": study}
     return Version(frozen.candidate, frozen.model.name, frozen.task, FROZEN, message, tags)
 

@@ -1,7 +1,7 @@
 """A study in MLflow: a parent run, and a child run for each candidate's play.
 
 It owns what is written when. It blocks, and raises if nothing can be written; `lab.tracking.tracker` calls
-it. Child runs, the registered prompt, the description and the pages have modules of their own.
+it. Child runs, the registered prompt, the description and the pages have separate modules.
 """
 
 import json

@@ -22,6 +22,7 @@ from lab.storage.record import Record
 from lab.submission.frozen import FrozenPrompt
 from lab.tracking.missed import Missed, is_gone
 from lab.tracking.runs import MlflowStore, Status
+from lab.tracking.written import is_written
 from lab.verdict.verdict import Verdict
 
 FINISH_S = 60.0
@@ -73,14 +74,19 @@ class Tracker:
 
     @property
     def missing(self) -> list[str] | None:
-        """A line for each reason why MLflow did not take something; None if this process does not write."""
+        """A line for each reason why MLflow did not take something; None if this process does not lead."""
         return self._missed.lines if self._leads else None
 
-    def lead(self) -> None:
-        """Start writing, beginning with earlier events."""
+    def lead(self, finished: FrozenPrompt | None = None) -> None:
+        """Start writing, beginning with earlier events.
+
+        Args:
+            finished: Frozen prompt of a finished study; nothing is written if MLflow's file has all of it.
+        """
         if not self._leads:
             self._leads = True
-            self._thread.start()
+            if finished is None or not is_written(finished):
+                self._thread.start()
 
     def trial(self, trial: Trial) -> None:
         """Write a trial that has ended a rung; its run is skipped if a later rung has ended by then."""
@@ -136,7 +142,7 @@ class Tracker:
 
     def _end(self, status: Status, timeout_s: float) -> bool:
         """Queue the end; returns whether there is anything to wait for."""
-        if not (self._has_jobs and self._leads):
+        if not self._has_jobs or self._thread.ident is None:  # it was never started
             return False
         self._jobs.put(_Job("the study's end", lambda store: store.end(status), last=True))
         self._jobs.put(None)

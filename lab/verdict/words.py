@@ -46,18 +46,25 @@ def _claim(evidence: Evidence, name: str) -> str:
         return "Frozen: the baseline."
     else:
         n = f"n = {count(evidence.episodes, 'episode')} each"
-        return (
-            f"Frozen: the baseline. No candidate was shown to beat it on unseen episodes ({n};"
-            f" {evidence.method}). This does not prove that none is better."
-        )
+        return f"Frozen: the baseline. {not_shown('it', f'{n}; {evidence.method}')}"
+    return f"Frozen: {name} {told}: {evidence_figures(evidence)} ({evidence.method})."
+
+
+def not_shown(baseline: str, test: str) -> str:
+    """No candidate beat the baseline, as it is named here; `test` has the figures."""
+    shown = f"No candidate was shown to beat {baseline} on unseen episodes ({test})."
+    return f"{shown} This does not prove that none is better."
+
+
+def evidence_figures(evidence: Evidence) -> str:
+    """The frozen candidate's value and its difference from the baseline; see `figures`."""
     low, high = evidence.difference_interval
     gap = Estimate(evidence.difference, low, high, evidence.episodes)
     relative = None
     if evidence.relative_interval:
         share, (low, high) = evidence.difference / evidence.baseline_mean, evidence.relative_interval
         relative = Estimate(share, low, high, evidence.episodes)
-    gain = figures(evidence.frozen_mean, gap, evidence.confidence, evidence.p_value, relative=relative)
-    return f"Frozen: {name} {told}: {gain} ({evidence.method})."
+    return figures(evidence.frozen_mean, gap, evidence.confidence, evidence.p_value, relative=relative)
 
 
 def better(measure: str, gap: float = 1.0) -> str:

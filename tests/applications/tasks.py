@@ -1,0 +1,87 @@
+"""Applications that differ in how a task is chosen."""
+
+import json
+from typing import Any, Literal
+
+from fastapi import FastAPI, HTTPException, Request
+from pydantic import BaseModel, Field
+
+from tests.applications.forms import FlatStep, flat_step, unnamed_reset
+from tests.applications.game import Count
+
+listed, listed_game = FastAPI(), Count()
+STARTS = {"from_zero": 0, "from_ten": 10, "from_twenty": 20}
+
+
+class ListedReset(BaseModel):
+    task_id: str = "from_zero"
+
+
+@listed.get("/tasks")
+def listed_tasks() -> dict[str, Any]:
+    return {"tasks": [{"id": name, "difficulty": "easy"} for name in (*STARTS, "retired")]}
+
+
+@listed.post("/reset")
+def listed_reset(request: ListedReset | None = None) -> dict[str, Any]:
+    task = request.task_id if request else "from_zero"
+    if task not in STARTS:
+        raise HTTPException(404, f"there is no task {task}")
+    return {**listed_game.begin(STARTS[task]), "max_steps": 4}
+
+
+@listed.post("/step")
+def listed_step(request: FlatStep) -> dict[str, Any]:
+    reward, done = listed_game.say(request.number)
+    return {"observation": listed_game.seen("go on"), "reward": reward, "done": done}
+
+
+@listed.get("/state")
+def listed_state() -> dict[str, Any]:
+    return {"score": (listed_game.at - listed_game.first) / 4}
+
+
+chosen, chosen_game = FastAPI(), Count()
+
+
+@chosen.post("/reset")
+def chosen_reset(difficulty: Literal["easy", "hard", "mad"] | None = None) -> dict[str, Any]:
+    if difficulty == "mad":
+        raise HTTPException(400, "not today")
+    return {"observation": chosen_game.begin(50 if difficulty == "hard" else 0), "info": {"score": 0.5}}
+
+
+class ChosenStep(BaseModel):
+    number: int = Field(json_schema_extra={"default": "1"})
+
+
+@chosen.post("/step")
+def chosen_step(request: ChosenStep) -> dict[str, Any]:
+    reward, done = chosen_game.say(request.number)
+    return {"observation": chosen_game.seen("go on"), "reward": reward, "done": done}
+
+
+open_, open_game = FastAPI(), Count()
+
+
+@open_.get("/tasks")
+def open_tasks() -> dict[str, Any]:
+    return {"1": {"name": "Count from one"}, "2": {"name": "Count from two"}}
+
+
+@open_.post("/reset")
+async def open_reset(request: Request) -> dict[str, Any]:
+    task = json.loads(await request.body() or "{}").get("task_id", "1")
+    return {"observation": open_game.begin(int(task))}
+
+
+open_.post("/step")(flat_step)
+
+
+deaf = FastAPI()
+deaf.get("/tasks")(open_tasks)
+deaf.post("/reset")(unnamed_reset)
+deaf.post("/step")(flat_step)
+
+
+APPLICATIONS = {"listed": listed, "chosen": chosen, "open": open_, "deaf": deaf}
