@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lab.errors import LabError
     from lab.experiment.experiment import Experiment
     from lab.library.agent import Agent, load_frozen
+    from lab.library.mlflow_optimizer import LabOptimizer
     from lab.library.run import run_study, run_study_async
     from lab.library.study import Study, load_study
     from lab.submission.frozen import FrozenPrompt
@@ -28,6 +29,7 @@ __all__ = [
     "Experiment",
     "FrozenPrompt",
     "LabError",
+    "LabOptimizer",
     "PromptTemplate",
     "Step",
     "Study",
@@ -48,6 +50,7 @@ _HOMES = {
     "lab.errors": ("LabError",),
     "lab.experiment.experiment": ("Experiment",),
     "lab.library.agent": ("Agent", "load_frozen"),
+    "lab.library.mlflow_optimizer": ("LabOptimizer",),
     "lab.library.run": ("run_study", "run_study_async"),
     "lab.library.study": ("Study", "load_study"),
     "lab.submission.frozen": ("FrozenPrompt",),

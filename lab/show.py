@@ -72,7 +72,7 @@ async def _result(study: str, *, as_json: bool) -> str:
 
     async with past_study(Which(DEFAULT, study), say) as past:
         outcome = past.finished()
-        return result(outcome, None, None) if as_json else summary(outcome, None, None)
+        return result(outcome, None, None, {}) if as_json else summary(outcome, None, None)
 
 
 def _experiment(frozen: FrozenPrompt) -> "Experiment | ConfigError":

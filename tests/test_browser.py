@@ -213,11 +213,10 @@ def test_from_the_landing_page_to_a_trials_prompt_in_three_clicks(seen: Seen) ->
 
 
 def test_with_a_tracking_server_the_result_ends_with_the_urls_of_its_pages(seen: Seen) -> None:
-    done = seen.project.run(
-        *("-m", "lab.tune", "experiments/known.toml"),
-        **{"API_BASE_URL": seen.endpoint.url, "MODEL_NAME": "fake", "HF_TOKEN": "k"},
-        **{"MLFLOW_TRACKING_URI": seen.browser.origin},
-    )
+    command = ("-m", "lab.tune", "experiments/known.toml")
+    settings = {"API_BASE_URL": seen.endpoint.url, "MODEL_NAME": "fake", "HF_TOKEN": "k"}
+    settings["MLFLOW_TRACKING_URI"] = seen.browser.origin
+    done = seen.project.run(*command, **settings)
     assert done.returncode == 0, done.stderr
     urls = dict(line.strip().split(": ", 1) for line in done.stdout.split("In MLflow:\n")[1].splitlines())
     assert urls["The study"] == f"{seen.browser.origin}{seen.experiment}/runs/{seen.parent.info.run_id}"
@@ -225,6 +224,8 @@ def test_with_a_tracking_server_the_result_ends_with_the_urls_of_its_pages(seen:
     replace(seen.browser, origin="").open(holdout)
     seen.browser.shows("Comparing", "holdout-baseline")
     assert "mlflow ui" not in done.stdout
+    document = json.loads(seen.project.run(*command, "--json", **settings).stdout)
+    assert document["mlflow"] == urls
 
 
 def test_the_holdouts_of_winner_and_baseline_are_compared_row_by_row(seen: Seen) -> None:

@@ -84,10 +84,10 @@ def shown(ended: Ended, experiment: Path, *, as_json: bool) -> str:
     outcome, out = ended.outcome, ended.out
     if isinstance(outcome, Outcome):
         if as_json:
-            return result(outcome, out, ended.untracked)
+            return result(outcome, out, ended.untracked, ended.urls)
         return summary(outcome, out, ended.untracked, experiment, ended.urls)
     if as_json:
-        return unvalidated_result(outcome, out, ended.untracked)
+        return unvalidated_result(outcome, out, ended.untracked, ended.urls)
     text = unvalidated_summary(outcome, out, f"python -m lab.tune {quote(str(experiment))}")
     return "\n".join([text, *untracked_lines(ended.untracked, experiment)])
 

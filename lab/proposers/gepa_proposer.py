@@ -22,26 +22,42 @@ Record = dict[str, str]
 
 def make_write(model: Model, sampling: SamplingParams) -> Write:
     """A function that writes one text with GEPA's instruction proposal."""
-    from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
+    import gepa.strategies.instruction_proposal  # noqa: F401  # in this thread: it takes 0.2 s
 
     async def write(briefing: Briefing, parent: Rated, place: int) -> Texts:
         part = ("system", "turn")[place // PARENTS % 2]  # GEPA's round-robin, after one pass over the parents
         text = str(getattr(parent.template, part))
         dataset = EpisodeAdapter(briefing).make_reflective_dataset({part: text}, parent, [part])
-        prompt = Signature.prompt_renderer(
-            {
-                "current_instruction_doc": text,
-                "dataset_with_feedback": dataset[part],
-                "prompt_template": f"{Signature.default_prompt_template}\n\n{rules(text)}",
-            }
-        )
-        completion = await ask(model, [Message("user", str(prompt))], sampling)
-        found = Signature.output_extractor(completion.text.strip())["new_instruction"]
+        found = await reflect(model, sampling, text, dataset[part], rules(text))
         if part == "system":
             return found, parent.template.turn
         return parent.template.system, found
 
     return write
+
+
+async def reflect(
+    model: Model, sampling: SamplingParams, text: str, records: Sequence[Record], kept: str
+) -> str:
+    """A text that the model writes in place of `text`, with GEPA's reflection on `records`.
+
+    Args:
+        kept: What the new text must keep, as an instruction.
+
+    Raises:
+        CallError, EndpointError, ProposalRefusedError: As `ask`.
+    """
+    from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
+
+    prompt = Signature.prompt_renderer(
+        {
+            "current_instruction_doc": text,
+            "dataset_with_feedback": records,
+            "prompt_template": f"{Signature.default_prompt_template}\n\n{kept}",
+        }
+    )
+    completion = await ask(model, [Message("user", str(prompt))], sampling)
+    return Signature.output_extractor(completion.text.strip())["new_instruction"]
 
 
 class EpisodeAdapter:

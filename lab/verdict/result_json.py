@@ -4,7 +4,7 @@ It owns the document's keys. Within one `format` they keep their meaning; new on
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from lab.verdict.words import claim, trouble_cautions
 FORMAT = 1
 
 
-def result(outcome: Outcome, frozen_file: Path | None, untracked: Sequence[str] | None) -> str:
-    """The document. Unknown or unbounded values are null; `untracked` is as in `lab.verdict.summary`."""
+def result(
+    outcome: Outcome, frozen_file: Path | None, untracked: Sequence[str] | None, urls: Mapping[str, str]
+) -> str:
+    """The document. Unknown or unbounded values are null; the last two are as in `lab.verdict.summary`."""
     verdict, frozen = outcome.verdict, outcome.frozen_prompt()
     table = {
         **_study(outcome),
@@ -55,11 +57,14 @@ def result(outcome: Outcome, frozen_file: Path | None, untracked: Sequence[str] 
         "failures": dict(outcome.failures),
         "answers": _answers(outcome.troubles),
         "untracked": None if untracked is None else list(untracked),
+        "mlflow": dict(urls),
     }
     return _text(table)
 
 
-def unvalidated_result(study: Unvalidated, frozen_file: Path | None, untracked: Sequence[str] | None) -> str:
+def unvalidated_result(
+    study: Unvalidated, frozen_file: Path | None, untracked: Sequence[str] | None, urls: Mapping[str, str]
+) -> str:
     """The document of a study without a verdict: `verdict` is null; see `result`."""
     best = study.best
     table = {
@@ -79,6 +84,7 @@ def unvalidated_result(study: Unvalidated, frozen_file: Path | None, untracked: 
         "trials": _trials(study.trials),
         "cost": {"calls": study.spending.calls, "minutes": study.judged.minutes},
         "untracked": None if untracked is None else list(untracked),
+        "mlflow": dict(urls),
     }
     return _text(table)
 
