@@ -9,13 +9,9 @@ from collections.abc import Mapping, Sequence
 from lab.agent.episode import Episode
 from lab.llm.client import Message, Model
 from lab.llm.sampling import SamplingParams
-from lab.proposers.briefing import Briefing, Rated
-from lab.proposers.proposal import rules
-from lab.proposers.writing import PARENTS, Texts, Write, ask
+from lab.proposers.briefing import LONG, Briefing, Part, Rated, clipped
+from lab.proposers.writing import Assignment, Write, ask
 from lab.stats.format import number
-
-Part = str
-"""`system` or `turn`: a component, in GEPA's terms."""
 
 Record = dict[str, str]
 
@@ -24,22 +20,21 @@ def make_write(model: Model, sampling: SamplingParams) -> Write:
     """A function that writes one text with GEPA's instruction proposal."""
     from gepa.strategies.instruction_proposal import InstructionProposalSignature as Signature
 
-    async def write(briefing: Briefing, parent: Rated, place: int) -> Texts:
-        part = ("system", "turn")[place // PARENTS % 2]  # GEPA's round-robin, after one pass over the parents
-        text = str(getattr(parent.template, part))
-        dataset = EpisodeAdapter(briefing).make_reflective_dataset({part: text}, parent, [part])
+    async def write(order: Assignment) -> str:
+        part, text = order.part, order.text
+        adapter = EpisodeAdapter(order.briefing)
+        dataset = [*adapter.make_reflective_dataset({part: text}, order.parent, [part])[part]]
+        if order.partner is not None:
+            dataset += adapter.records_of_partner(order.partner, part)
         prompt = Signature.prompt_renderer(
             {
                 "current_instruction_doc": text,
-                "dataset_with_feedback": dataset[part],
-                "prompt_template": f"{Signature.default_prompt_template}\n\n{rules(text)}",
+                "dataset_with_feedback": dataset,
+                "prompt_template": f"{Signature.default_prompt_template}\n\n{order.rules}",
             }
         )
         completion = await ask(model, [Message("user", str(prompt))], sampling)
-        found = Signature.output_extractor(completion.text.strip())["new_instruction"]
-        if part == "system":
-            return found, parent.template.turn
-        return parent.template.system, found
+        return str(Signature.output_extractor(completion.text.strip())["new_instruction"])
 
     return write
 
@@ -53,18 +48,30 @@ class EpisodeAdapter:
     def make_reflective_dataset(
         self, candidate: Mapping[Part, str], played: Rated, components_to_update: Sequence[Part]
     ) -> Mapping[Part, Sequence[Record]]:
-        """The best and the worst episode of a text, each with its value as feedback."""
+        """The best and the worst episode of a text, and a better one beside the worst, with feedback."""
         records = [
             self._record("the best episode", played.best),
-            self._record("the worst episode", played.worst),
+            self._record("the worst episode", played.worst, played.troubles),
         ]
+        if played.beside is not None:
+            records.append(self._record("another text's episode on the worst one's instance", played.beside))
         return {part: records for part in components_to_update if part in candidate}
 
-    def _record(self, which: str, episode: Episode) -> Record:
+    def records_of_partner(self, partner: Rated, part: Part) -> list[Record]:
+        """The text to merge with, and its best episode."""
+        record = self._record("the best episode of another text", partner.best)
+        text = str(getattr(partner.template, part))
+        record["Feedback"] += (
+            f" Its instructions, whose strengths yours should keep too: {clipped(text, LONG)}"
+        )
+        return [record]
+
+    def _record(self, which: str, episode: Episode, troubles: str = "") -> Record:
         briefing, best = self._briefing, self._briefing.texts[0]
         earned = number(briefing.value_of(episode))
+        words = f" Of all answers with this text, {troubles}." if troubles else ""
         return {
             "Inputs": briefing.objective,
             "Generated Outputs": briefing.shown(episode),
-            "Feedback": f"This is {which}: {earned}. The best text so far: {best.earned}.",
+            "Feedback": f"This is {which}: {earned}. The best text so far: {best.earned}.{words}",
         }

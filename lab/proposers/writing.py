@@ -1,23 +1,59 @@
 """Writing one text: what the DSPy and GEPA proposers share, and their call of the model."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from lab.llm.client import Completion, Message, Model
 from lab.llm.sampling import SamplingParams
-from lab.proposers.briefing import Briefing, Rated
-from lab.proposers.proposal import ProposalRefusedError
-
-PARENTS = 3
-"""Number of best texts from which new ones start, round-robin."""
+from lab.proposers.briefing import Briefing, Part, Rated
+from lab.proposers.proposal import ProposalRefusedError, rules
 
 SAMPLING = SamplingParams(temperature=1.0, max_tokens=700)
 """Default sampling of a proposal: room for a long text, and variety."""
 
-Texts = tuple[str, str]
-"""System and turn text."""
 
-Write = Callable[[Briefing, Rated, int], Awaitable[Texts]]
-"""Writes new texts from a rated one; the number is the proposal's place in its round."""
+@dataclass(frozen=True)
+class Assignment:
+    """One text to write.
+
+    Attributes:
+        parent: The text to improve.
+        partner: A text that does better on another instance, whose strengths are to be taken over; or None.
+        part: The part to write; the other is the parent's.
+        refused: Why the first try was refused; empty at the first try.
+    """
+
+    briefing: Briefing
+    parent: Rated
+    partner: Rated | None
+    part: Part
+    refused: str = ""
+
+    @property
+    def text(self) -> str:
+        """The text to replace."""
+        return str(getattr(self.parent.template, self.part))
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Names of the texts that the model reads."""
+        texts = (self.parent, self.partner) if self.partner else (self.parent,)
+        return tuple(rated.template.name for rated in texts)
+
+    @property
+    def rules(self) -> str:
+        """What the new text must keep, and why the first try was refused."""
+        again = f" Your last answer could not be used: {self.refused} Write another." if self.refused else ""
+        return rules(self.text) + again
+
+    def texts(self, written: str) -> tuple[str, str]:
+        """System and turn text with the written part."""
+        template = self.parent.template
+        return (written, template.turn) if self.part == "system" else (template.system, written)
+
+
+Write = Callable[[Assignment], Awaitable[str]]
+"""Writes the assigned part."""
 
 
 async def ask(model: Model, messages: Sequence[Message], sampling: SamplingParams) -> Completion:
