@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from math import ceil
 
 import numpy as np
@@ -349,7 +349,7 @@ class Search:
             leader = self.trials[0].candidate
             self._include(found)
             for text in found.texts:
-                self._race.enqueue(replace(leader, template=text), owed=FIRST)
+                self._race.enqueue_text(text.name, leader, owed=FIRST)
             rounds.end(found)
         self._changed.set()
 

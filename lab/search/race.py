@@ -7,7 +7,7 @@ here. The race plays nothing, and depends on no clock, endpoint or budget.
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -18,7 +18,7 @@ from lab.agent.task import Measure
 from lab.experiment.space import Space
 from lab.search.headroom import Headroom, HeadroomTest
 from lab.search.pruner import RacePruner
-from lab.search.sampler import NEW, RaceSampler
+from lab.search.sampler import CHOSEN_BY, NEW, RaceSampler
 from lab.search.trials import (
     attributes,
     candidate_of,
@@ -118,6 +118,18 @@ class Race:
             fixed = {name: candidate.settings[name] for name in self._distributions}
             more = {"owed": min(owed, self._episodes)} if owed else {}
             self.study.enqueue({} if params is None else fixed, **attributes(candidate), **more)
+
+    def enqueue_text(self, name: str, leader: Candidate, owed: int) -> None:
+        """Enqueue a text of the space with settings that suit it: the sampler's choice, else the leader's.
+
+        Args:
+            owed: Episodes before it may be dropped.
+        """
+        played = sum(bool(one.intermediate_values) for one in self.study.known)
+        if self._sampler is not None and len(self._distributions) > 1 and played >= CHOSEN_BY[0]:
+            self.study.enqueue({"template": name}, owed=min(owed, self._episodes))
+        else:
+            self.enqueue(replace(leader, template=self.space.templates[name]), owed)
 
     @property
     def episodes(self) -> int:
