@@ -353,7 +353,10 @@ def test_texts_proposed_by_a_separate_model_join_the_race_and_win(project: Proje
     firsts = [next(one for one in trials if one.params.get("template") == f"{name}-1-{i}") for i in (0, 1)]
     assert all(len(trial.intermediate_values) >= 3 for trial in firsts), "judged by several episodes"
     assert "Round 1 of proposals: " in err
+    study = frozen(project).provenance.study
+    told_again = project.run("-m", "lab.show", "--study", study).stdout
     assert frozen(project).candidate.template.name.startswith(f"{name}-1-")
+    assert f"Round 1 of proposals: {name}-1-0 (from " in told_again
     assert "champion" in frozen(project).candidate.template.system
 
 

@@ -70,6 +70,13 @@ def read_found(table: Any) -> Found:  # noqa: ANN401  # of JSON
     return _FOUND.validate_python(table)
 
 
+def proposals_of(study: Trials) -> list[str]:
+    """What each round of a study proposed, for people; demonstrations alone are none."""
+    found = [read_found(table).proposals for table in study.fact("rounds") or []]
+    some = [one for one in found if one.accepted or one.refused or one.duplicates]
+    return [f"Round {number} of proposals: {one}" for number, one in enumerate(some, 1)]
+
+
 class Rounds:
     """The rounds of one search; one of several workers runs each.
 

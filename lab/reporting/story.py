@@ -16,6 +16,7 @@ from lab.agent.troubles import Troubles
 from lab.experiment.budget import Spent
 from lab.experiment.experiment import Experiment
 from lab.llm.settings import ModelChoice
+from lab.proposers.rounds import proposals_of
 from lab.reporting.importance import importance
 from lab.reporting.texts import endings_of, texts_of
 from lab.search.headroom import Headroom
@@ -89,6 +90,7 @@ class Story:
         extremes: Best and worst episode of each candidate in `shown`; one if it has only one.
         endings: How each candidate's episodes ended, by its digest, in the order of seeds.
         texts: The episodes of the best candidates, as far as there is room for them.
+        proposals: What each round proposed, with the reason for each refused text.
     """
 
     experiment: Experiment
@@ -109,6 +111,7 @@ class Story:
     extremes: Mapping[str, tuple[Episode, ...]] = field(default_factory=dict)
     endings: Mapping[str, Mapping[int, Ending]] = field(default_factory=dict)
     texts: Mapping[EpisodeKey, Episode] = field(default_factory=dict)
+    proposals: tuple[str, ...] = ()
 
     @property
     def measure(self) -> Measure:
@@ -182,6 +185,7 @@ def tell(past: PastStudy) -> Story:
         stopped=past.state.stopped.one_line if past.state.stopped else "",
         models=tuple(costs_by_model(experiment, past.model, record, past.trials)),
         endings=endings_of(record),
+        proposals=tuple(proposals_of(past.search)),
     )
     extremes = {name: _extremes(record, one) for name, one in story.shown.items()}
     candidates = [*story.shown.values(), *(trial.evaluation for trial in story.trials)]
