@@ -146,11 +146,15 @@ def test_an_answer_without_the_requested_form_is_refused(name: Name, text: str |
 
 
 @both
-def test_an_answer_that_was_cut_off_is_refused(name: Name) -> None:
-    model = ScriptedModel(written(name, GOOD), finish_reason="length")
-    proposals = asyncio.run(make_proposer(name, model).propose(briefing(), 1, 1))
-    assert proposals.accepted == ()
-    assert "cut off" in proposals.refused[0]
+def test_an_answer_that_is_cut_off_twice_ends_with_its_last_sentence_or_is_refused(name: Name) -> None:
+    for text, system in ((f"{GOOD} And then", GOOD), ("no sentence of {max_steps}", None)):
+        model = ScriptedModel(
+            written(name, text).partition("[[ ## comp")[0].removesuffix("```"), None, "length"
+        )
+        proposals = asyncio.run(make_proposer(name, model).propose(briefing(), 1, 1))
+        assert [each.system for each in proposals.accepted] == ([system] if system else [])
+        assert all("cut off" in reason for reason in proposals.refused)
+        assert len(proposals.refused) == (not system)
 
 
 @both

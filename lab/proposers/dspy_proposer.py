@@ -10,7 +10,7 @@ from lab.llm.client import Message, Model
 from lab.llm.sampling import SamplingParams
 from lab.proposers.briefing import Rated
 from lab.proposers.proposal import ProposalRefusedError
-from lab.proposers.writing import Assignment, Write, ask
+from lab.proposers.writing import AGAIN, Assignment, Write, ask
 
 if TYPE_CHECKING:
     from dspy import lm15
@@ -87,7 +87,9 @@ class _Engine:
     async def complete(self, request: "lm15.Request") -> "lm15.Response":
         from dspy import lm15
 
-        completion = await ask(self._model, _messages(request), self._sampling)
+        messages = _messages(request)
+        last = AGAIN in messages[-1].content
+        completion = await ask(self._model, messages, self._sampling, last=last)
         usage = lm15.Usage(input_tokens=completion.prompt_tokens, output_tokens=completion.completion_tokens)
         message = lm15.Message.assistant(completion.text or " ")
         return lm15.Response(None, request.model, message, "stop", usage)

@@ -33,8 +33,10 @@ def make_write(model: Model, sampling: SamplingParams) -> Write:
                 "prompt_template": f"{Signature.default_prompt_template}\n\n{order.rules}",
             }
         )
-        completion = await ask(model, [Message("user", str(prompt))], sampling)
-        return str(Signature.output_extractor(completion.text.strip())["new_instruction"])
+        completion = await ask(model, [Message("user", str(prompt))], sampling, last=bool(order.refused))
+        answer = completion.text.strip()
+        closed = f"{answer}\n```" if answer.count("```") % 2 else answer  # it was cut off within the fence
+        return str(Signature.output_extractor(closed)["new_instruction"])
 
     return write
 

@@ -140,7 +140,7 @@ class Rounds:
         if self._mine or number > self._rounds:
             return not self._mine and number == self._rounds + 1 and self._shows and progress >= KEPT
         enough = self._experiment.search.headroom * number
-        return episodes >= enough or (episodes >= 0 and progress >= KEPT * number / (self._rounds + 1))
+        return episodes >= enough or (episodes > 0 and progress >= KEPT * number / (self._rounds + 1))
 
     def owed_calls(self, search_calls: float) -> int:
         """Calls that no other episode may use: those for the texts being written, or the first ones' share.

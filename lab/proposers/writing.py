@@ -1,7 +1,8 @@
 """Writing one text: what the DSPy and GEPA proposers share, and their call of the model."""
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.llm.client import Completion, Message, Model
 from lab.llm.sampling import SamplingParams
@@ -10,6 +11,12 @@ from lab.proposers.proposal import ProposalRefusedError, rules
 
 SAMPLING = SamplingParams(temperature=1.0, max_tokens=700)
 """Default sampling of a proposal: room for a long text, and variety."""
+
+AGAIN = "Your last answer could not be used:"
+"""What the model reads before the reason at the second try."""
+
+_SENTENCES = re.compile(r".*[.!?](?=\s)", re.DOTALL)
+"""A text up to its last whole sentence."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class Assignment:
     @property
     def rules(self) -> str:
         """What the new text must keep, and why the first try was refused."""
-        again = f" Your last answer could not be used: {self.refused} Write another." if self.refused else ""
+        again = f" {AGAIN} {self.refused} Write another." if self.refused else ""
         return rules(self.text) + again
 
     def texts(self, written: str) -> tuple[str, str]:
@@ -56,8 +63,10 @@ Write = Callable[[Assignment], Awaitable[str]]
 """Writes the assigned part."""
 
 
-async def ask(model: Model, messages: Sequence[Message], sampling: SamplingParams) -> Completion:
-    """Ask the model for a complete answer.
+async def ask(
+    model: Model, messages: Sequence[Message], sampling: SamplingParams, *, last: bool = False
+) -> Completion:
+    """Ask the model for a complete answer; at the `last` try, one that was cut off ends with a sentence.
 
     Raises:
         ProposalRefusedError: The answer was cut off or only thinking, so its text is missing or incomplete.
@@ -67,6 +76,8 @@ async def ask(model: Model, messages: Sequence[Message], sampling: SamplingParam
         why = f"all {sampling.max_tokens} tokens went to thinking"
         do = "raise proposals.max_tokens, or set proposals.reasoning_effort"
         raise ProposalRefusedError("A proposed text is missing.", why=f"{why}: {do}")
+    if completion.finish_reason == "length" and last and (whole := _SENTENCES.match(completion.text)):
+        return replace(completion, text=whole[0])
     if completion.finish_reason == "length":
         why = f"it was cut off after {sampling.max_tokens} tokens; raise proposals.max_tokens"
         raise ProposalRefusedError("A proposed text is incomplete.", why=why)
