@@ -66,13 +66,16 @@ def show(
 
 
 async def _result(study: str, *, as_json: bool) -> str:
+    from lab.proposers.rounds import proposals_of
     from lab.study.past_study import Which, past_study
     from lab.verdict.result_json import result
     from lab.verdict.summary import summary
 
     async with past_study(Which(DEFAULT, study), say) as past:
         outcome = past.finished()
-        return result(outcome, None, None, {}) if as_json else summary(outcome, None, None)
+        if as_json:
+            return result(outcome, None, None, {})
+        return "\n".join([summary(outcome, None, None), *map(plain, proposals_of(past.search))])
 
 
 def _experiment(frozen: FrozenPrompt) -> "Experiment | ConfigError":

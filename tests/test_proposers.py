@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import random
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import pytest
@@ -22,6 +23,7 @@ from lab.llm.client import Completion, Endpoint, EndpointConfig, Message
 from lab.llm.sampling import SamplingParams
 from lab.llm.throttle import Patience
 from lab.proposers.briefing import SHOWN_CHARACTERS, SHOWN_STEPS, Briefing, Rated, clipped, shown
+from lab.proposers.parents import TURNS
 from lab.proposers.proposal import (
     LONGEST,
     ProposalRefusedError,
@@ -30,8 +32,8 @@ from lab.proposers.proposal import (
     placeholders,
     without_duplicates,
 )
-from lab.proposers.proposer import make_proposer
-from lab.proposers.writing import PARENTS, SAMPLING
+from lab.proposers.proposer import TRIES, make_proposer
+from lab.proposers.writing import SAMPLING
 from tests.fake_endpoint import Body, Reply, Script, fake_endpoint
 from tests.project import TIMEOUT_S
 
@@ -63,7 +65,7 @@ def written(name: Name, text: str) -> str:
     """`text` in the form that each library requests."""
     if name == "gepa":
         return f"Here it is:\n```\n{text}\n```"
-    return f"[[ ## system ## ]]\n{text}\n\n[[ ## completed ## ]]"
+    return f"[[ ## text ## ]]\n{text}\n\n[[ ## completed ## ]]"
 
 
 def propose(name: Name, script: Script, told: Briefing | None = None, count: int = 1) -> Proposals:
@@ -91,42 +93,73 @@ def test_a_good_answer_becomes_a_template_that_keeps_the_rest(name: Name) -> Non
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("Write a lot.", "lost {max_steps}"),
-        (f"{GOOD} {{tools}}", "{tools}"),
-        (f"{GOOD} {{", "braces"),
-        (f"{GOOD} {{max_steps!r}}", "braces"),
-        (f"{GOOD} \x07", "unprintable"),
         (GOOD + "x" * LONGEST, "characters"),
         ("", ""),
     ],
-    ids=["lost", "unknown", "stray brace", "conversion", "bell", "long", "empty"],
+    ids=["long", "empty"],
 )
-def test_a_text_that_cannot_be_played_is_refused_with_its_reason(name: Name, text: str, reason: str) -> None:
-    proposals = propose(name, lambda _: Reply(written(name, text)))
+def test_a_text_that_cannot_be_played_goes_back_with_its_reason(name: Name, text: str, reason: str) -> None:
+    asked: list[str] = []
+
+    def script(body: Body) -> Reply:
+        asked.append(said(body))
+        return Reply(written(name, text))
+
+    proposals = propose(name, script)
     assert proposals.accepted == ()
     assert proposals.duplicates == 0
     assert len(proposals.refused) == 1
     assert reason in proposals.refused[0]
+    assert len(asked) == TRIES
+    assert proposals.refused[0] in asked[1]
+
+    answers = iter([text, GOOD])
+    mended = propose(name, lambda _: Reply(written(name, next(answers))))
+    assert [each.system for each in mended.accepted] == [GOOD]
 
 
-@both
-@pytest.mark.parametrize("text", ["asdf ]] {", "[[ ## other ## ]] {}", "```", " ", None])
+@pytest.mark.parametrize(
+    ("text", "system"),
+    [
+        ("Write a lot.", "Write a lot.\n\nYou have {max_steps} rounds."),
+        (f"{GOOD} {{tools}} {{", f"{GOOD} {{{{tools}}}} {{{{"),
+        ('For {{max_steps}} rounds, answer {"a": 1}.', 'For {max_steps} rounds, answer {{"a": 1}}.'),
+        (f"```\n{GOOD}\x07\n```", GOOD),
+    ],
+    ids=["lost", "unknown", "doubled", "fenced, with a bell"],
+)
+def test_a_text_is_repaired_where_that_is_enough(text: str, system: str) -> None:
+    assert accept("new", PARENT, text, PARENT.turn) == PromptTemplate("new", system, PARENT.turn)
+    assert accept("new", PARENT, system, PARENT.turn).system == system
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("dspy", text) for text in ("asdf ]] {", "[[ ## other ## ]] {}", "```", " ", None)),
+        *(("gepa", text) for text in ("```", "``````", " ", None)),  # without a fence the answer is the text
+    ],
+)
 def test_an_answer_without_the_requested_form_is_refused(name: Name, text: str | None) -> None:
     proposals = propose(name, lambda _: Reply(text))
     assert (len(proposals.accepted), len(proposals.refused), proposals.duplicates) == (0, 1, 0)
 
 
 @both
-def test_an_answer_that_was_cut_off_is_refused(name: Name) -> None:
-    model = ScriptedModel(written(name, GOOD), finish_reason="length")
-    proposals = asyncio.run(make_proposer(name, model).propose(briefing(), 1, 1))
-    assert proposals.accepted == ()
-    assert "cut off" in proposals.refused[0]
+def test_an_answer_that_is_cut_off_twice_ends_with_its_last_sentence_or_is_refused(name: Name) -> None:
+    for text, system in ((f"{GOOD} And then", GOOD), ("no sentence of {max_steps}", None)):
+        model = ScriptedModel(
+            written(name, text).partition("[[ ## comp")[0].removesuffix("```"), None, "length"
+        )
+        proposals = asyncio.run(make_proposer(name, model).propose(briefing(), 1, 1))
+        assert [each.system for each in proposals.accepted] == ([system] if system else [])
+        assert all("cut off" in reason for reason in proposals.refused)
+        assert len(proposals.refused) == (not system)
 
 
 @both
 def test_one_failed_call_costs_one_proposal(name: Name) -> None:
-    replies = iter([Reply(status=413), Reply(written(name, GOOD))])
+    replies = iter([Reply(status=413), Reply(written(name, GOOD))])  # a call that fails is not repeated
     lock = threading.Lock()
 
     def script(_: Body) -> Reply:
@@ -156,8 +189,8 @@ def test_a_used_up_budget_is_raised_as_such(name: Name) -> None:
 def test_texts_that_are_known_count_as_duplicates(name: Name) -> None:
     known = propose(name, lambda _: Reply(written(name, "  You have\n{max_steps}   rounds.")))
     assert known == Proposals((), (), 1)
-    twice = propose(name, lambda _: Reply(written(name, GOOD)), count=2)
-    assert [len(twice.accepted), twice.duplicates] == [1, 1]
+    twice = propose(name, lambda _: Reply(written(name, GOOD)), count=3)  # a turn text and two system texts
+    assert [len(twice.accepted), twice.duplicates] == [2, 1]
 
 
 @both
@@ -173,20 +206,22 @@ def test_all_texts_of_a_round_are_requested_concurrently(name: Name) -> None:
 @both
 def test_each_proposal_is_one_call_with_the_stated_sampling(name: Name) -> None:
     asked: list[Body] = []
-    propose(name, lambda body: asked.append(body) or Reply("no form at all"), count=2)  # type: ignore[func-returns-value]
+    propose(name, lambda body: asked.append(body) or Reply(written(name, GOOD)), count=2)  # type: ignore[func-returns-value]
     assert len(asked) == 2
     assert all(body["temperature"] == SAMPLING.temperature for body in asked)
     assert all(body["max_tokens"] == SAMPLING.max_tokens for body in asked)
 
 
 @both
-def test_a_round_works_from_the_best_few_in_turn(name: Name) -> None:
-    known = [PromptTemplate(f"t{i}", f"Text {i} of {{max_steps}}.", PARENT.turn) for i in range(PARENTS + 2)]
-    told = Briefing("Win.", TASK, tuple(rated(each, best=f"best of {each.name}") for each in known))
-    asked: list[str] = []
-    propose(name, lambda body: asked.append(said(body)) or Reply(""), told, PARENTS)  # type: ignore[func-returns-value]
-    for place in range(PARENTS):
-        assert sum(f"best of t{place}" in prompt for prompt in asked) == 1
+def test_texts_that_are_best_on_some_instance_are_parents_and_are_merged(name: Name) -> None:
+    values = ({0: 9.0, 1: 1.0}, {0: 1.0, 1: 9.0}, {0: 2.0, 1: 2.0})
+    known = [PromptTemplate(f"t{i}", f"Text {i} of {{max_steps}}.", PARENT.turn) for i in range(3)]
+    told = Briefing(
+        "Win.", TASK, tuple(replace(rated(one), values=own) for one, own in zip(known, values, strict=True))
+    )
+    proposals = propose(name, lambda _: Reply(written(name, f"{GOOD} {random.random()}")), told, 8)
+    assert proposals.parents["-".join((name, "2", "0"))] == ("t0",)
+    assert set(proposals.parents.values()) == {("t0",), ("t1",), ("t0", "t1"), ("t1", "t0")}
 
 
 @both
@@ -200,12 +235,26 @@ def test_the_model_reads_the_objective_the_episodes_and_the_fixed_placeholders(n
     assert "grand " * 60 not in asked[0], "an action is clipped"
 
 
-def test_gepa_turns_to_the_turn_text_after_each_parent_had_its_system_text() -> None:
+@both
+def test_every_fourth_text_is_a_turn_text(name: Name) -> None:
     turn = "Round {step}, {observation}.\n\n{history}\n\nWrite much."
-    proposals = propose("gepa", lambda _: Reply(written("gepa", turn)), count=PARENTS + 1)
-    assert [each.turn for each in proposals.accepted] == [turn]
-    assert proposals.accepted[0].system == PARENT.system
-    assert len(proposals.refused) == PARENTS
+    proposals = propose(name, lambda _: Reply(written(name, turn)), count=TURNS)
+    assert [each.turn for each in proposals.accepted if each.system == PARENT.system] == [turn]
+
+
+@both
+def test_the_model_reads_errors_and_what_did_better_where_the_text_did_worst(name: Name) -> None:
+    bad = Episode(
+        0, "Ready.", (Step(1, "hi", "no", 0.0, False, error="Say it in Latin.", trouble="refused"),)
+    )
+    better = episode("salve", reward=77.0)
+    asked: list[str] = []
+    told = Briefing(
+        "Earn it.", TASK, (replace(rated(PARENT), worst=bad, beside=better, troubles="25 % bad"),)
+    )
+    propose(name, lambda body: asked.append(said(body)) or Reply(""), told)  # type: ignore[func-returns-value]
+    for part in ("Say it in Latin.", "salve", "77.00", "25 % bad"):
+        assert part in asked[0], part
 
 
 @both
@@ -246,7 +295,7 @@ class ScriptedModel:
 pieces = st.sampled_from(
     (
         *("{max_steps}", "{step}", "{observation}", "{history}", "{", "}", "{{", "}}", "{0}", "{step:>{x}}"),
-        *("```", "\n\n", "\r", "\0", "[[ ## system ## ]]", "[[ ## completed ## ]]", "<side_info>"),
+        *("```", "\n\n", "\r", "\0", "[[ ## text ## ]]", "[[ ## completed ## ]]", "<side_info>"),
     )
 )
 wild = st.lists(pieces | st.text(max_size=20), max_size=12).map("".join)

@@ -315,7 +315,7 @@ def champion(body: Body) -> Reply:
         time.sleep(0.01)
         text = f"You are the champion of all, number {random.random()}."
         dspy = "[[ ## objective ## ]]" in str(body["messages"])
-        return Reply(f"[[ ## system ## ]]\n{text}\n[[ ## completed ## ]]" if dspy else f"```\n{text}\n```")
+        return Reply(f"[[ ## text ## ]]\n{text}\n[[ ## completed ## ]]" if dspy else f"```\n{text}\n```")
     best = "champion" in body["messages"][0]["content"]
     time.sleep(0.02)
     return Reply("x" * random.randint(280, 320)) if best else storyteller_is_best(body)
@@ -325,7 +325,16 @@ def champion(body: Body) -> Reply:
 def test_texts_proposed_by_a_separate_model_join_the_race_and_win(project: Project, name: str) -> None:
     table = f'[proposals]\nproposer = "{name}"\nrounds = 1\ntexts = 2\n\n[confirmation]'
     project.write("experiments/known.toml", EXPERIMENT.replace("[confirmation]", table))
-    with fake_endpoint(champion) as endpoint, fake_endpoint(champion) as other:
+
+    def as_slow_as_can_be(body: Body) -> Reply:
+        """Answers once the players wait for it."""
+        played = -1
+        while played < len(endpoint.requests):
+            played = len(endpoint.requests)
+            time.sleep(0.7)
+        return champion(body)
+
+    with fake_endpoint(champion) as endpoint, fake_endpoint(as_slow_as_can_be) as other:
         proposer = {
             "PROPOSER_BASE_URL": other.url,
             "PROPOSER_MODEL_NAME": "big",
@@ -337,8 +346,17 @@ def test_texts_proposed_by_a_separate_model_join_the_race_and_win(project: Proje
         assert {request["model"] for request in other.requests} == {"big"}
         assert not any(is_proposal(request) for request in endpoint.requests)
         assert frozen(project).provenance.calls == len(endpoint.requests) + 2
+        known = ["champion" in request["messages"][0]["content"] for request in endpoint.requests]
+    trials = optuna_trials(project)
+    searched = 4 * sum(len(trial.intermediate_values) for trial in trials)
+    assert known.index(True) <= 0.6 * searched, "a share of the search is kept for the new texts"
+    firsts = [next(one for one in trials if one.params.get("template") == f"{name}-1-{i}") for i in (0, 1)]
+    assert all(len(trial.intermediate_values) >= 3 for trial in firsts), "judged by several episodes"
     assert "Round 1 of proposals: " in err
+    study = frozen(project).provenance.study
+    told_again = project.run("-m", "lab.show", "--study", study).stdout
     assert frozen(project).candidate.template.name.startswith(f"{name}-1-")
+    assert f"Round 1 of proposals: {name}-1-0 (from " in told_again
     assert "champion" in frozen(project).candidate.template.system
 
 

@@ -213,6 +213,12 @@ class Spending:
             shares.append(getattr(self, name) / max(left, 1e-9))
         return max(shares)
 
+    def calls_in_all(self, later: Calls) -> float:
+        """Estimated calls within the nearest limit, without those reserved; infinite if unlimited."""
+        limit = self.budget.calls - self._with_repeats(later.total())
+        progress = self.progress(later)
+        return min(limit, self.calls / progress) if progress > 0 else limit
+
     def dearest(self, models: Iterable[str]) -> str:
         """The model whose average call costs the most: in dollars, and in tokens if none has a price."""
         return max(models, key=lambda model: [self._each(name, model) for name in ("dollars", "tokens")])

@@ -54,7 +54,7 @@ class ProposalsTable(Table):
 
     Attributes:
         proposer: The method that writes them.
-        rounds: Number of rounds, evenly spaced through the search's budget.
+        rounds: Number of rounds; each is due once the texts before have played.
         texts: Number of templates per round.
         max_tokens: Maximum tokens of a text, thinking included; by default 700 for the embedded model, 4,000
             for others.

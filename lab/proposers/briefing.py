@@ -4,7 +4,9 @@ Episodes are shown as data: text of a model or an environment is clipped, quoted
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 from lab.agent.episode import Episode
 from lab.agent.task import Measure, Task
@@ -15,15 +17,24 @@ SHOWN_STEPS = 3
 SHOWN_CHARACTERS = 160
 """Maximum characters of an action or an observation: small models have small contexts."""
 
+LONG = 1_000
+"""Maximum characters of another text."""
+
+Part = Literal["system", "turn"]
+"""A component, in GEPA's terms."""
+
 
 @dataclass(frozen=True)
 class Rated:
     """A text, and the results of its best trial.
 
     Attributes:
-        mean: Mean of the trial's values, by `measure`.
-        episodes: Number of episodes of `mean`.
+        mean: Expected mean of the trial's values, by `measure`: what the search ranks by.
+        episodes: Number of episodes of the trial.
         best, worst: The trial's episodes with the highest and the lowest value.
+        values: Mean value of the text's trials on each instance, by seed.
+        beside: The best other text's episode on the worst one's instance; None if it earned no more.
+        troubles: Why answers of the trial were not used, in words; empty if all were.
     """
 
     template: PromptTemplate
@@ -32,6 +43,9 @@ class Rated:
     best: Episode
     worst: Episode
     measure: Measure = "return"
+    values: Mapping[int, float] = field(default_factory=dict)
+    beside: Episode | None = None
+    troubles: str = ""
 
     @property
     def earned(self) -> str:
@@ -73,15 +87,17 @@ def shown(episode: Episode) -> str:
             lines.append(f"step {step.number}, reward {step.reward:.2f}")
             lines.append(f"  action: {clipped(step.action)}")
             lines.append(f"  then observed: {clipped(step.observation)}")
+            if step.reported_error:
+                lines.append(f"  error: {clipped(step.reported_error)}")
     return "\n".join(lines)
 
 
-def clipped(text: str) -> str:
-    """`text` as a JSON string on one line, cut to `SHOWN_CHARACTERS`, with a note of how many are missing.
+def clipped(text: str, longest: int = SHOWN_CHARACTERS) -> str:
+    """`text` as a JSON string on one line, cut to `longest`, with a note of how many are missing.
 
     Unprintable characters become spaces, and backticks quotes, because DSPy and GEPA use backticks as fences.
     """
     one_line = "".join(character if character.isprintable() else " " for character in text)
-    quoted = json.dumps(one_line[:SHOWN_CHARACTERS].replace("`", "'"), ensure_ascii=False)
-    left_out = len(one_line) - SHOWN_CHARACTERS
+    quoted = json.dumps(one_line[:longest].replace("`", "'"), ensure_ascii=False)
+    left_out = len(one_line) - longest
     return quoted if left_out <= 0 else f"{quoted} [... {left_out} characters more]"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from lab.errors import LabError
 from lab.llm.client import Message, Model
 from lab.llm.sampling import SamplingParams
-from lab.proposers.briefing import Briefing, Rated
-from lab.proposers.proposal import ProposalRefusedError, rules
-from lab.proposers.writing import Texts, Write, ask
+from lab.proposers.briefing import Rated
+from lab.proposers.proposal import ProposalRefusedError
+from lab.proposers.writing import AGAIN, Assignment, Write, ask
 
 if TYPE_CHECKING:
     from dspy import lm15
@@ -23,39 +23,48 @@ def make_write(model: Model, sampling: SamplingParams) -> Write:
     import dspy
 
     class Rewrite(dspy.Signature):  # type: ignore[misc]
-        """Write a better system text for an agent, so that its episodes earn more."""
+        """Write a better text for an agent, in the place of the one to be improved, so that it earns more."""
 
         objective: str = dspy.InputField()
         texts_so_far: str = dspy.InputField(desc="with what they earned, best first")
         best_episode: str = dspy.InputField(desc="what the agent did when it earned most")
-        worst_episode: str = dspy.InputField(desc="what it did when it earned least")
+        worst_episode: str = dspy.InputField(desc="what it did when it earned least, and a better one beside")
         rules: str = dspy.InputField()
-        system: str = dspy.OutputField(desc="the new system text, whole, ready to be used")
+        text: str = dspy.OutputField(desc="the new text, whole, ready to be used")
 
     lm = dspy.LM("lab", engine=_NoEngine(), async_engine=_Engine(model, sampling), cache=False, num_retries=0)
     predict = dspy.Predict(Rewrite)
 
-    async def write(briefing: Briefing, parent: Rated, _: int) -> Texts:
+    async def write(order: Assignment) -> str:
+        parent, shown = order.parent, order.briefing.shown
+        beside = f"\nanother text here:\n{shown(parent.beside)}" if parent.beside else ""
+        troubles = f"\nof all answers, {parent.troubles}" if parent.troubles else ""
         with dspy.context(lm=lm, adapter=dspy.ChatAdapter(use_json_adapter_fallback=False)):
             try:
                 answer = await predict.acall(
-                    objective=briefing.objective,
-                    texts_so_far=_texts(briefing, parent),
-                    best_episode=briefing.shown(parent.best),
-                    worst_episode=briefing.shown(parent.worst),
-                    rules=f"{rules(parent.template.system)} Write the text itself, without a comment.",
+                    objective=order.briefing.objective,
+                    texts_so_far=_texts(order),
+                    best_episode=shown(parent.best),
+                    worst_episode=shown(parent.worst) + beside + troubles,
+                    rules=f"{order.rules} Write the text itself, without a comment.",
                 )
             except Exception as error:  # DSPy wraps its engine's exceptions
                 raise _own(error) from error
-        return str(answer.system or ""), parent.template.turn
+        return str(answer.text or "")
 
     return write
 
 
-def _texts(briefing: Briefing, parent: Rated) -> str:
-    others = [rated for rated in briefing.texts[:SHOWN_TEXTS] if rated is not parent]
-    parts = [f"[{rated.earned}]\n{rated.template.system.strip()}" for rated in others]
-    return "\n\n".join([f"[to be improved: {parent.earned}]\n{parent.template.system.strip()}", *parts])
+def _texts(order: Assignment) -> str:
+    def shown(rated: Rated) -> str:
+        return str(getattr(rated.template, order.part)).strip()
+
+    parent, partner = order.parent, order.partner
+    others = [rated for rated in order.briefing.texts[:SHOWN_TEXTS] if rated not in (parent, partner)]
+    parts = [f"[to be improved: {parent.earned}]\n{shown(parent)}"]
+    if partner is not None:
+        parts.append(f"[to be merged with it: {partner.earned}]\n{shown(partner)}")
+    return "\n\n".join([*parts, *(f"[{rated.earned}]\n{shown(rated)}" for rated in others)])
 
 
 def _own(error: BaseException) -> LabError:
@@ -78,7 +87,9 @@ class _Engine:
     async def complete(self, request: "lm15.Request") -> "lm15.Response":
         from dspy import lm15
 
-        completion = await ask(self._model, _messages(request), self._sampling)
+        messages = _messages(request)
+        last = AGAIN in messages[-1].content
+        completion = await ask(self._model, messages, self._sampling, last=last)
         usage = lm15.Usage(input_tokens=completion.prompt_tokens, output_tokens=completion.completion_tokens)
         message = lm15.Message.assistant(completion.text or " ")
         return lm15.Response(None, request.model, message, "stop", usage)

@@ -4,14 +4,18 @@ It owns what a text must keep. A model's answer becomes a template with its plac
 """
 
 import string
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from lab.agent.template import FIELD, PromptTemplate, Values
 from lab.errors import ConfigError, LabError
+from lab.proposers.repair import repaired
 
 LONGEST = 4_000
 """Maximum characters of a proposed system or turn text: it is sent with every call."""
+
+SHORTEST = 800
+"""Characters that every proposal is allowed; one of a longer text is asked for at most twice its length."""
 
 MEANING = {
     "step": "the number of the step that is to be played",
@@ -36,45 +40,42 @@ class Proposals:
     """The results of one round.
 
     Attributes:
-        refused: The reason for each refused text.
+        refused: The reason for each refused text; each was asked for twice.
         duplicates: Number of texts that are in the race already.
+        parents: Names of the texts that the model read, by the name of an accepted text.
     """
 
     accepted: tuple[PromptTemplate, ...]
     refused: tuple[str, ...] = ()
     duplicates: int = 0
+    parents: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
 
     def __str__(self) -> str:
-        """The results for people, with the reason for each refused text."""
-        names = ", ".join(text.name for text in self.accepted) or "none"
+        """The results for people, with each text's parents and the reason for each refused text."""
+        origins = {name: f" (from {' and '.join(parents)})" for name, parents in self.parents.items()}
+        names = ", ".join(text.name + origins.get(text.name, "") for text in self.accepted) or "none"
         counts = f"{len(self.refused)} refused, {self.duplicates} duplicates"
         reasons = (f"  refused: {reason}" for reason in self.refused)
         return "\n".join([f"{names} join the race; {counts}.", *reasons])
 
 
 def accept(name: str, parent: PromptTemplate, system: str, turn: str) -> PromptTemplate:
-    """The proposed texts as a template.
+    """The proposed texts as a template, repaired where that is enough; see `lab.proposers.repair`.
 
     Raises:
-        ProposalRefusedError: A placeholder of the parent is lost, one is unknown, braces do not match, or a
-            text is empty, too long or unprintable, or renders to nothing at the first step.
+        ProposalRefusedError: A text is empty, too long, or renders to nothing at the first step.
     """
-    parts = {"system": system.strip(), "turn": turn.strip()}
+    parts = {
+        "system": repaired(system, parent.system, "system"),
+        "turn": repaired(turn, parent.turn, "turn"),
+    }
     for part, text in parts.items():
         if len(text) > LONGEST:
             raise _refused(name, f"the {part} text has {len(text)} characters, {LONGEST} are allowed")
-        if not all(character.isprintable() or character in "\n\t" for character in text):
-            raise _refused(name, f"the {part} text has unprintable characters")
     try:
         template = PromptTemplate(name, **parts)
     except ConfigError as error:
         raise _refused(name, error.one_line) from None
-    for part in ("system", "turn"):
-        lost = placeholders(getattr(parent, part)) - placeholders(getattr(template, part))
-        if lost:
-            raise _refused(name, f"the {part} text lost {{{min(lost)}}}")
-    if made_up := template.fields - parent.fields:
-        raise _refused(name, f"the turn text has a new {{{FIELD}{min(made_up)}}}")
     first_step = {**FIRST_STEP, **{FIELD + field: "f" for field in parent.fields}}
     # A paragraph is left out if a placeholder in it has no value: a text of one paragraph may vanish.
     if parent.render_turn(first_step).strip() and not template.render_turn(first_step).strip():
@@ -84,11 +85,14 @@ def accept(name: str, parent: PromptTemplate, system: str, turn: str) -> PromptT
 
 def rules(text: str) -> str:
     """What a replacement of `text` must keep, as instructions for the proposing model."""
+    short = f"Write at most {max(SHORTEST, 2 * len(text))} characters: they are sent with every call."
     names = sorted(placeholders(text))
     if not names:
-        return "Write no braces."
+        return f"{short} Write no braces."
     kept = "; ".join(f"{{{name}}}, {_meaning(name)}" for name in names)
-    return f"Keep these placeholders exactly, they are filled in later: {kept}. Write no other braces."
+    return (
+        f"{short} Keep these placeholders exactly, they are filled in later: {kept}. Write no other braces."
+    )
 
 
 def _meaning(name: str) -> str:

@@ -1,20 +1,25 @@
 """A Proposer: writes new texts, given the episodes played so far.
 
-It owns which texts a round starts from. A round's texts are requested concurrently; an unusable one is
-counted. How a library writes one text is that library's module.
+A round's texts are requested concurrently. A text that is refused goes back to the model once, with the
+reason. How a library writes one text is that library's module.
 """
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, Protocol
 
 from lab.agent.template import PromptTemplate
 from lab.errors import BudgetError, CallError, EndpointError
 from lab.llm.client import Model
 from lab.llm.sampling import SamplingParams
-from lab.proposers.briefing import Briefing, Rated
-from lab.proposers.proposal import ProposalRefusedError, Proposals, accept, without_duplicates
-from lab.proposers.writing import PARENTS, SAMPLING, Write
+from lab.proposers.briefing import Briefing
+from lab.proposers.parents import assignments
+from lab.proposers.proposal import ProposalRefusedError, Proposals, accept, fingerprint, without_duplicates
+from lab.proposers.writing import SAMPLING, Assignment, Write
+
+TRIES = 2
+"""Calls for a text: a refused one goes back once."""
 
 
 class Proposer(Protocol):
@@ -45,12 +50,12 @@ class RoundProposer:
     async def propose(self, briefing: Briefing, count: int, round_number: int) -> Proposals:
         """Request all texts concurrently, and sort them into accepted, refused and duplicate."""
         self._write = self._write or await asyncio.to_thread(self._make_write)
-        parents = [briefing.texts[place % min(PARENTS, len(briefing.texts))] for place in range(count)]
+        orders = assignments(briefing, count, round_number)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._one(briefing, parent, round_number, place))
-                    for place, parent in enumerate(parents)
+                    group.create_task(self._one(order, f"{self._name}-{round_number}-{place}"))
+                    for place, order in enumerate(orders)
                 ]
         except ExceptionGroup as errors:
             fatal = [error for error in errors.exceptions if isinstance(error, (EndpointError, BudgetError))]
@@ -60,18 +65,28 @@ class RoundProposer:
         results = [task.result() for task in tasks]
         accepted = [result for result in results if isinstance(result, PromptTemplate)]
         fresh, duplicates = without_duplicates((rated.template for rated in briefing.texts), accepted)
-        return Proposals(fresh, tuple(result for result in results if isinstance(result, str)), duplicates)
+        refused = tuple(result for result in results if isinstance(result, str))
+        origins = zip(results, orders, strict=True)
+        parents = {text.name: order.parents for text, order in origins if text in fresh}
+        return Proposals(fresh, refused, duplicates, parents)
 
-    async def _one(
-        self, briefing: Briefing, parent: Rated, round_number: int, place: int
-    ) -> PromptTemplate | str:
-        name = f"{self._name}-{round_number}-{place}"
+    async def _one(self, order: Assignment, name: str) -> PromptTemplate | str:
+        """Write one text; a duplicate of the second try is returned, to be counted."""
         assert self._write is not None
-        try:
-            system, turn = await self._write(briefing, parent, place)
-            return accept(name, parent.template, system, turn)
-        except (CallError, ProposalRefusedError) as error:
-            return error.one_line
+        known = {fingerprint(rated.template) for rated in order.briefing.texts}
+        reason = ""
+        for last in (False, True):
+            try:
+                written = await self._write(replace(order, refused=reason))
+                template = accept(name, order.parent.template, *order.texts(written))
+                if last or fingerprint(template) not in known:
+                    return template
+                reason = "It is a text that was tried already."
+            except ProposalRefusedError as error:
+                reason = error.one_line
+            except CallError as error:  # its own retries are used up
+                return error.one_line
+        return reason
 
 
 def make_proposer(

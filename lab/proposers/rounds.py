@@ -1,12 +1,14 @@
 """Rounds: additions to the space during the search: new texts from a proposer, demonstrations from episodes.
 
-It owns when they happen, and the proposer's input; writing texts is the proposer's.
+It owns when they happen, what the search keeps for them, and the proposer's input; writing texts is the
+proposer's.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -16,9 +18,9 @@ from lab.agent.evaluation import Trial
 from lab.agent.template import PromptTemplate
 from lab.errors import LabError, first_of
 from lab.experiment.experiment import Experiment
-from lab.proposers.briefing import Briefing, Rated
+from lab.proposers.played import briefing
 from lab.proposers.proposal import Proposals
-from lab.proposers.proposer import Proposer
+from lab.proposers.proposer import TRIES, Proposer
 from lab.storage.optuna_storage import GRACE_S
 from lab.storage.record import Record
 from lab.storage.trials import Trials
@@ -26,13 +28,33 @@ from lab.storage.trials import Trials
 DEMONSTRATIONS = 8
 """Number of demonstrations kept, best first; the maximum of a candidate."""
 
+FIRST = 3
+"""Episodes of a new text before it may be dropped."""
+
+KEPT = 0.5
+"""Share of the search's calls that is not spent before the first new texts have joined."""
+
 
 @dataclass(frozen=True)
 class Found:
-    """The additions of one round."""
+    """The additions of one round.
+
+    Attributes:
+        parents: Names of the texts that the model read, by the name of a new text.
+        refused: The reason for each text that was refused.
+        duplicates: Number of texts that were in the race already.
+    """
 
     texts: tuple[PromptTemplate, ...]
     demonstrations: tuple[Demonstration, ...]
+    parents: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
+    duplicates: int = 0
+
+    @property
+    def proposals(self) -> Proposals:
+        """The round's texts, accepted and refused."""
+        return Proposals(self.texts, self.refused, self.duplicates, self.parents)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -48,12 +70,21 @@ def read_found(table: Any) -> Found:  # noqa: ANN401  # of JSON
     return _FOUND.validate_python(table)
 
 
+def proposals_of(study: Trials) -> list[str]:
+    """What each round of a study proposed, for people; demonstrations alone are none."""
+    found = [read_found(table).proposals for table in study.fact("rounds") or []]
+    some = [one for one in found if one.accepted or one.refused or one.duplicates]
+    return [f"Round {number} of proposals: {one}" for number, one in enumerate(some, 1)]
+
+
 class Rounds:
-    """The rounds of one search, evenly spaced through its budget; one of several workers runs each.
+    """The rounds of one search; one of several workers runs each.
+
+    A round of texts is due once the texts before have played; the last round, at half of the search, brings
+    demonstrations.
 
     Attributes:
         found: Additions of the rounds, in order.
-        owed_calls: Calls due for a round in progress: for each text, its own and those of an episode.
 
     Args:
         study: Stores the additions.
@@ -74,22 +105,59 @@ class Rounds:
     ) -> None:
         self._experiment, self._study, self._record = experiment, study, record
         self._proposer, self._on_round, self._warn = proposer, on_round, warn
-        self._rounds = experiment.proposals.rounds if experiment.proposals else 1
-        self.found, self.in_progress, self.owed_calls = list[Found](), False, 0
+        self._rounds = experiment.proposals.rounds if experiment.proposals else 0
+        self._shows = "demonstrations" in experiment.space.free
+        self.found, self._mine, self._elsewhere = list[Found](), False, False
 
     def read(self) -> list[Found]:
         """Return what other workers or processes have found since the last call."""
-        if self.in_progress:
-            self._study.state_fact("round_by", self._mine())
+        if self._mine:
+            self._study.state_fact("round_by", self._by())
             return []
         new = [read_found(table) for table in (self._study.fact("rounds") or [])[len(self.found) :]]
         self.found += new
+        self._elsewhere = self._elsewhere and not new
         return new
 
-    def due(self, progress: float) -> bool:
-        """Whether to start the next round at this `progress`, the share of the search that is over."""
+    @property
+    def in_progress(self) -> bool:
+        """Whether this process or, as far as known, another one runs a round."""
+        return self._mine or self._elsewhere
+
+    @property
+    def awaited(self) -> bool:
+        """Whether texts will be written, or are being written, and none has joined yet."""
+        return len(self.found) < self._rounds and not any(found.texts for found in self.found)
+
+    def due(self, progress: float, episodes: int) -> bool:
+        """Whether to start the next round.
+
+        Args:
+            progress: The share of the search that is over.
+            episodes: Number of reported episodes; negative while a new text is owed some.
+        """
         number = len(self.found) + 1
-        return not self.in_progress and number <= self._rounds and progress >= number / (self._rounds + 1)
+        if self._mine or number > self._rounds:
+            return not self._mine and number == self._rounds + 1 and self._shows and progress >= KEPT
+        enough = self._experiment.search.headroom * number
+        return episodes >= enough or (episodes > 0 and progress >= KEPT * number / (self._rounds + 1))
+
+    def owed_calls(self, search_calls: float) -> int:
+        """Calls that no other episode may use: those for the texts being written, or the first ones' share.
+
+        Args:
+            search_calls: Number of calls that the search has in all; infinite without a limit.
+        """
+        first = int(KEPT * search_calls) if self.awaited and isfinite(search_calls) else 0
+        return max(self.round_calls if self.in_progress else 0, first)
+
+    @property
+    def round_calls(self) -> int:
+        """Calls of the next round: for each text, those of the proposer and its first episodes."""
+        proposals, task = self._experiment.proposals, self._experiment.task
+        if proposals is None or len(self.found) >= self._rounds:
+            return 0
+        return proposals.texts * (TRIES + FIRST * task.max_steps)
 
     def begin(self) -> bool:
         """Start the next round; False if another live worker has started it."""
@@ -97,31 +165,33 @@ class Rounds:
             with self._record.store.exclusively():
                 by = self._study.fact("round_by")
                 if by and by["round"] == len(self.found) and time.time() - by["at"] < GRACE_S:
+                    self._elsewhere = True
                     return False
-                self._study.state_fact("round_by", self._mine())
-        texts = self._experiment.proposals.texts if self._experiment.proposals else 0
-        self.in_progress, self.owed_calls = True, texts * (1 + self._experiment.task.max_steps)
+                self._study.state_fact("round_by", self._by())
+        self._mine, self._elsewhere = True, False
         return True
 
     def end(self, found: Found) -> None:
         """End the round, once its texts are waiting in the search."""
         self.found.append(found)
         self._study.state_fact("rounds", [one.as_json() for one in self.found])
-        self.in_progress, self.owed_calls = False, 0
+        self._mine = False
 
-    def _mine(self) -> dict[str, float]:
+    def _by(self) -> dict[str, float]:
         return {"round": len(self.found), "at": time.time()}
 
     async def bring(self, trials: Sequence[Trial]) -> Found:
-        """Return new texts and the demonstrations, from `trials`, best first.
+        """Return new texts, or in the last round demonstrations, from `trials`, best first.
 
         If the proposer fails, the round has no texts.
         """
-        texts = await self._texts(trials) if self._proposer is not None else ()
+        if len(self.found) < self._rounds:
+            made = await self._proposals(trials)
+            return Found(made.accepted, (), dict(made.parents), made.refused, made.duplicates)
         # In a thread: with few distinct actions, all episodes are read.
-        return Found(texts, await asyncio.to_thread(demonstrations, trials, self._record))
+        return Found((), await asyncio.to_thread(demonstrations, trials, self._record))
 
-    async def _texts(self, trials: Sequence[Trial]) -> tuple[PromptTemplate, ...]:
+    async def _proposals(self, trials: Sequence[Trial]) -> Proposals:
         settings, number = self._experiment.proposals, len(self.found) + 1
         assert self._proposer is not None
         assert settings is not None
@@ -132,24 +202,9 @@ class Rounds:
             error = first_of(raised)
             reason = error.one_line if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
             self._warn(f"Round {number} of proposals failed: {reason}")
-            return ()
+            return Proposals((), (f"the whole round failed: {reason}",))
         self._on_round(number, proposals)
-        return proposals.accepted
-
-
-def briefing(experiment: Experiment, trials: Sequence[Trial], record: Record) -> Briefing:
-    """The proposer's input: the objective, and each text with its best trial's best and worst episodes."""
-    by_text: dict[str, Rated] = {}
-    for trial in trials:
-        template, values = trial.candidate.template, trial.evaluation.values
-        if template.name not in by_text:
-            ranked = sorted(values, key=lambda seed: values[seed])
-            best, worst = record.episodes_of(trial.candidate.digest, [ranked[-1], ranked[0]])
-            figures = (trial.evaluation.mean, len(values))
-            by_text[template.name] = Rated(template, *figures, best, worst, trial.evaluation.measure)
-    task, measure = experiment.task, experiment.objective.maximise
-    objective = f"{experiment.about} The objective is the mean episode {measure}, {task.described(measure)}."
-    return Briefing(objective, task, tuple(by_text.values()))
+        return proposals
 
 
 def demonstrations(trials: Sequence[Trial], record: Record) -> tuple[Demonstration, ...]:

@@ -16,6 +16,7 @@ from lab.agent.troubles import Troubles
 from lab.experiment.budget import Spent
 from lab.experiment.experiment import Experiment
 from lab.llm.settings import ModelChoice
+from lab.proposers.rounds import proposals_of
 from lab.reporting.importance import importance
 from lab.reporting.texts import endings_of, texts_of
 from lab.search.headroom import Headroom
@@ -91,6 +92,7 @@ class Story:
         endings: How each candidate's episodes ended, by its digest, in the order of seeds.
         texts: The episodes of the best candidates, as far as there is room for them.
         history: The experiment's last studies, with their holdouts beside this one's.
+        proposals: What each round proposed, with the reason for each refused text.
     """
 
     experiment: Experiment
@@ -112,6 +114,7 @@ class Story:
     endings: Mapping[str, Mapping[int, Ending]] = field(default_factory=dict)
     texts: Mapping[EpisodeKey, Episode] = field(default_factory=dict)
     history: tuple[Past, ...] = ()
+    proposals: tuple[str, ...] = ()
 
     @property
     def measure(self) -> Measure:
@@ -186,6 +189,7 @@ def tell(past: PastStudy) -> Story:
         models=tuple(costs_by_model(experiment, past.model, record, past.trials)),
         endings=endings_of(record),
         history=tuple(history(past.storage, experiment.name, result_of(past) if past.outcome else None)),
+        proposals=tuple(proposals_of(past.search)),
     )
     extremes = {name: _extremes(record, one) for name, one in story.shown.items()}
     candidates = [*story.shown.values(), *(trial.evaluation for trial in story.trials)]

@@ -9,7 +9,8 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from math import ceil
 
 import numpy as np
 import optuna
@@ -21,7 +22,7 @@ from lab.errors import BudgetError
 from lab.experiment.budget import ANY, Calls
 from lab.experiment.experiment import Experiment
 from lab.experiment.space import Space
-from lab.proposers.rounds import Found, Rounds
+from lab.proposers.rounds import FIRST, Found, Rounds
 from lab.search.headroom import Headroom
 from lab.search.player import Played, Player
 from lab.search.points import spread_out
@@ -216,7 +217,7 @@ class Search:
         if self.all_begun.is_set() or self._over:
             return False
         rounds = self._rounds
-        if rounds and rounds.due(self.progress) and self._has_room(1) and rounds.begin():
+        if rounds and rounds.due(self.progress, self._race.episodes) and self._fits_round and rounds.begin():
             group.create_task(self._renew(rounds))
             return True
         move = self._race.next()
@@ -229,7 +230,8 @@ class Search:
                 self._play(one, move.steps, group)
             return True
         # Once a round has ended, others may use the budget that was reserved for its first episodes.
-        if not self._is_in_round and (move is not None or not self._is_playing):
+        waits = self._is_in_round or (self._keeps and self._is_playing)
+        if not waits and (move is not None or not self._is_playing):
             self.all_begun.set()
         return False
 
@@ -241,17 +243,29 @@ class Search:
         return self._rounds is not None and self._rounds.in_progress
 
     @property
+    def _keeps(self) -> bool:
+        """Whether a share of the search is kept for its first new texts."""
+        return self._rounds is not None and self._rounds.awaited
+
+    @property
+    def _fits_round(self) -> bool:
+        """Whether the budget has room for the next round; the first one is asked for anyway."""
+        assert self._rounds is not None
+        calls = 0 if self._keeps else self._rounds.round_calls
+        return self._has_room(max(ceil(calls / self._experiment.task.max_steps), 1), for_round=True)
+
+    @property
     def _is_playing(self) -> bool:
         """Whether any process plays an episode or runs a round."""
         return self._is_in_round or self._race.playing > 0 or self._race.elsewhere() > 0
 
-    def _has_room(self, episodes: int) -> bool:
+    def _has_room(self, episodes: int, *, for_round: bool = False) -> bool:
         """Whether the budget has room for this many episodes besides those already due."""
         if self._player.spending.time_is_up and self._has_rival:
             return False
         more = (self._race.elsewhere() + episodes) * self._experiment.task.max_steps
-        if self._rounds is not None:
-            more += self._rounds.owed_calls
+        if self._rounds is not None and self._is_playing and not for_round:
+            more += self._rounds.owed_calls(self._player.spending.calls_in_all(self._reserve.calls))
         owed = self._player.owed_calls + Calls({ANY: more})
         return self._player.spending.room_for(owed, self._reserve.calls)
 
@@ -288,7 +302,8 @@ class Search:
 
     def _hopeless(self, one: OpenTrial, step: int) -> Hopeless | None:
         task, measure = self._experiment.task, self._experiment.objective.maximise
-        if not self._race.drops_in_the_middle or not task.bounds(measure) or one.number == BASELINE:
+        early = one.number == BASELINE or step < one.owed
+        if not self._race.drops_in_the_middle or not task.bounds(measure) or early:
             return None
         return lambda bound: self._race.drops(one, step, task.most_value(bound, measure))
 
@@ -334,7 +349,7 @@ class Search:
             leader = self.trials[0].candidate
             self._include(found)
             for text in found.texts:
-                self._race.enqueue(replace(leader, template=text))
+                self._race.enqueue_text(text.name, leader, owed=FIRST)
             rounds.end(found)
         self._changed.set()
 

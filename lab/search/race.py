@@ -7,7 +7,7 @@ here. The race plays nothing, and depends on no clock, endpoint or budget.
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -18,7 +18,7 @@ from lab.agent.task import Measure
 from lab.experiment.space import Space
 from lab.search.headroom import Headroom, HeadroomTest
 from lab.search.pruner import RacePruner
-from lab.search.sampler import NEW, RaceSampler
+from lab.search.sampler import CHOSEN_BY, NEW, RaceSampler
 from lab.search.trials import (
     attributes,
     candidate_of,
@@ -42,6 +42,7 @@ class OpenTrial:
         number: Number shown to people.
         playing: Steps being played.
         reported: Number of reported steps.
+        owed: Episodes before it may be dropped.
     """
 
     trial: optuna.Trial
@@ -49,6 +50,7 @@ class OpenTrial:
     candidate: Candidate
     playing: set[int] = field(default_factory=set)
     reported: int = 0
+    owed: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,36 @@ class Race:
         if self._sampler is not None:
             self._sampler.drawn = drawn_from(space, self._distributions)
 
-    def enqueue(self, candidate: Candidate) -> None:
-        """Enqueue a candidate unless a trial has it; it plays before anything else is chosen."""
+    def enqueue(self, candidate: Candidate, owed: int = 0) -> None:
+        """Enqueue a candidate unless a trial has it; it plays before anything else is chosen.
+
+        Args:
+            owed: Episodes before it may be dropped.
+        """
         if not self._has(candidate):
             params = self.space.params(candidate)
             fixed = {name: candidate.settings[name] for name in self._distributions}
-            self.study.enqueue({} if params is None else fixed, **attributes(candidate))
+            more = {"owed": min(owed, self._episodes)} if owed else {}
+            self.study.enqueue({} if params is None else fixed, **attributes(candidate), **more)
+
+    def enqueue_text(self, name: str, leader: Candidate, owed: int) -> None:
+        """Enqueue a text of the space with settings that suit it: the sampler's choice, else the leader's.
+
+        Args:
+            owed: Episodes before it may be dropped.
+        """
+        played = sum(bool(one.intermediate_values) for one in self.study.known)
+        if self._sampler is not None and len(self._distributions) > 1 and played >= CHOSEN_BY[0]:
+            self.study.enqueue({"template": name}, owed=min(owed, self._episodes))
+        else:
+            self.enqueue(replace(leader, template=self.space.templates[name]), owed)
+
+    @property
+    def episodes(self) -> int:
+        """Number of reported episodes; -1 while a trial is owed some."""
+        known, alive = self.study.known, self.study.in_state(TrialState.WAITING, TrialState.RUNNING)
+        owes = any(len(one.intermediate_values) < one.user_attrs.get("owed", 0) for one in alive)
+        return -1 if owes else sum(len(one.intermediate_values) for one in known)
 
     def open_with(self, count: int) -> None:
         """Make the warm-up test with the first `count` trials."""
@@ -123,8 +149,8 @@ class Race:
         """Return what to start next; None while everything that can be played is being played."""
         if (interrupted := self._interrupted()) is not None:
             return interrupted
-        if self.study.in_state(TrialState.WAITING):
-            return Move(None, range(1))
+        if waiting := self.study.in_state(TrialState.WAITING):
+            return Move(None, range(max(waiting[0].user_attrs.get("owed", 0), 1)))
         if (again := self._wanted_by_headroom()) is not None:
             return Move(again, range(1, 2))
         idle = {number: one for number, one in self.open.items() if self._can_continue(one)}
@@ -134,7 +160,7 @@ class Race:
         if choice == NEW:
             return Move(None, range(1))
         one = idle[choice]
-        return Move(one, self._missing(one, self._rung(one.reported + 1)))
+        return Move(one, self._missing(one, max(self._rung(one.reported + 1), one.owed)))
 
     def ask(self) -> OpenTrial | None:
         """Start a waiting trial, or the sampler's choice; None if that is not new."""
@@ -149,7 +175,8 @@ class Race:
     def opened(self, trial: optuna.Trial, candidate: Candidate) -> OpenTrial:
         """Add a trial to those played by this process."""
         frozen = self.study.known[trial.number]
-        one = OpenTrial(trial, number_of(frozen), candidate, reported=len(frozen.intermediate_values))
+        reported, owed = len(frozen.intermediate_values), frozen.user_attrs.get("owed", 0)
+        one = OpenTrial(trial, number_of(frozen), candidate, reported=reported, owed=owed)
         self.open[trial.number] = one
         return one
 
@@ -204,7 +231,7 @@ class Race:
         frozen = self.study.known[one.trial.number]
         if not frozen.params:
             return True  # it stays open to the end: samplers cannot learn from a trial outside the space
-        if self._is_pruned(frozen):
+        if one.reported >= one.owed and self._is_pruned(frozen):
             self._drop(one)
         elif one.reported == self._episodes:
             values = frozen.intermediate_values.values()
@@ -266,7 +293,7 @@ class Race:
     def _interrupted(self) -> Move | None:
         """The rest of a rung that an earlier process started."""
         for one in self.open.values():
-            missing = self._missing(one, self._rung(max(one.reported, 1)))
+            missing = self._missing(one, max(self._rung(max(one.reported, 1)), one.owed))
             if missing and not one.playing:
                 return Move(one, missing)
         return None

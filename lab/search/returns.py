@@ -132,6 +132,8 @@ class Returns:
             floor: A value for each seed; NaN if unknown.
             extra: (step, value) to include besides the reported values.
         """
+        if extra is not None and extra[0] >= len(floor):
+            return 1.0  # nothing has reported that step yet
         gaps = floor - self.values
         own = gaps[row][np.isfinite(self.values[row])]
         counted = own if extra is None else np.append(own, floor[extra[0]] - extra[1])

@@ -31,6 +31,9 @@ CROSSED = 0.25
 BEST = 8
 """Number of best trials whose points are varied."""
 
+DRAWS = 16
+"""Number of draws whose mean stands for the expected mean of a point."""
+
 NEW = -1
 """The choice of a new trial."""
 
@@ -108,20 +111,40 @@ class RaceSampler(BaseSampler):
     def sample_relative(
         self,
         study: Study,
-        trial: FrozenTrial,  # noqa: ARG002  # Optuna's
+        trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """Return the parameters of a new trial: those of `choose`, if it has just chosen a new one."""
+        """Return the parameters of a new trial: those of `choose`, if it has just chosen a new one.
+
+        For an enqueued trial with some fixed parameters, those that are expected to be the best with them.
+        """
         self._raise_error_if_multi_objective(study)
         if not search_space:
             return {}
+        fixed = trial.system_attrs.get("fixed_params") or {}
         with self._lock, _BLAS.limit(limits=1):
+            if fixed and len(fixed) < len(search_space):
+                return self._completed(study, search_space, fixed)
             if self._chosen is None:
                 self._choose(study, search_space, [], 0)
             chosen = self._chosen or at_random(search_space, 1, self._rng)[0]
             self._chosen = None
             self._tables[0].take(chosen)
             return chosen
+
+    def _completed(self, study: Study, space: Distributions, fixed: Params) -> Params:
+        """The point with these parameters whose mean over `DRAWS` draws is the highest."""
+        trials = study.get_trials(deepcopy=False)
+        table, costs = self._read(study, space, trials)
+        rng = np.random.default_rng([self._seed, table.moves])
+        best = [trials[row].params for row in table.best(BEST)]
+        points = [{**one, **fixed} for one in (*best, *at_random(self.drawn or space, FRESH, rng))]
+        new = encoded(space, points)
+        values = np.mean([table.draw([], new, rng) for _ in range(DRAWS)], axis=0)
+        priced = values if self._costs is None else costs.draw([], new, rng)
+        chosen: Params = points[self._order(values, priced)[0]]
+        table.take(chosen)
+        return chosen
 
     def sample_independent(
         self,

@@ -15,6 +15,7 @@ from lab.environments.environment import open_environment
 from lab.experiment.budget import FREE, Prices
 from lab.experiment.experiment import Experiment
 from lab.llm.settings import ModelChoice
+from lab.proposers.proposer import TRIES
 from lab.stats.format import count
 from lab.study.prompts import candidates, empty_messages, prompt
 
@@ -76,7 +77,7 @@ class Plan:
         if proposals is not None:
             model = f" with {self.proposer}" if self.proposer else ""
             texts = f"{proposals.rounds} x {proposals.texts} texts by {proposals.proposer}{model}"
-            yield "Proposals", f"{texts}, one call each"
+            yield "Proposals", f"{texts}, one call each, two if it is refused"
         yield "Confirmation", f"up to {sure.candidates} x {sure.episodes} episodes"
         finalists = f"{experiment.verdict.finalists} and the baseline"
         yield "Holdout", f"{finalists}, {experiment.verdict.episodes} episodes each"
@@ -105,9 +106,9 @@ class Plan:
 
     @property
     def _proposed(self) -> int:
-        """Number of the proposer's calls."""
+        """Maximum number of the proposer's calls."""
         proposals = self.experiment.proposals
-        return proposals.rounds * proposals.texts if proposals else 0
+        return proposals.rounds * proposals.texts * TRIES if proposals else 0
 
     @property
     def _longest(self) -> int:

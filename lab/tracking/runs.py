@@ -146,7 +146,7 @@ class MlflowStore:
         }
         self._store.log(self._parent, figures, step=number, at_ms=self._began_ms)
         texts = [asdict(text) for text in proposals.accepted]
-        table = {"accepted": texts, "refused": list(proposals.refused)}
+        table = {"accepted": texts, "refused": list(proposals.refused), "parents": dict(proposals.parents)}
         self._store.client.log_text(self._parent, json.dumps(table, indent=1), f"proposals-{number}.json")
 
     def verdict(self, verdict: Verdict) -> None:
