@@ -16,7 +16,7 @@ from mlflow.genai.optimize.types import EvaluationResultRecord, PromptOptimizerO
 
 from lab.errors import ConfigError
 from lab.library.text_race import Evaluate, Row, Text, TextRace, evaluated, mean, scores
-from lab.stats.format import count, estimate_text, number, p_text
+from lab.stats.format import count, estimate_text, number, p_text, percent
 from lab.stats.intervals import Estimate, sign_flip_p, t_interval
 from lab.tracking.metrics import interval_figures
 from lab.tracking.pages import NOTE
@@ -132,9 +132,9 @@ class LabOptimizer(BasePromptOptimizer):
 def _claim(difference: Estimate, p_value: float, score: float, *, won: bool) -> str:
     """The verdict in a sentence."""
     figures = (
-        f"{number(score)} ({estimate_text(difference, sign=True)} vs. the registered texts, {CONFIDENCE:.0%}"
-        f" interval), n = {difference.n} unseen rows, {p_text(p_value)} (paired t interval and paired"
-        " sign-flip test)"
+        f"{number(score)} ({estimate_text(difference, sign=True)} vs. the registered texts,"
+        f" {percent(CONFIDENCE)} interval), n = {difference.n} unseen rows, {p_text(p_value)}"
+        " (paired t interval and paired sign-flip test)"
     )
     if won:
         return f"New texts score higher on unseen rows: {figures}."
