@@ -132,9 +132,9 @@ class LabOptimizer(BasePromptOptimizer):
 def _claim(difference: Estimate, p_value: float, score: float, *, won: bool) -> str:
     """The verdict in a sentence."""
     figures = (
-        f"{number(score)} ({estimate_text(difference, sign=True)} vs. the registered texts, {percent(CONFIDENCE)}"
-        f" interval), n = {difference.n} unseen rows, {p_text(p_value)} (paired t interval and paired"
-        " sign-flip test)"
+        f"{number(score)} ({estimate_text(difference, sign=True)} vs. the registered texts,"
+        f" {percent(CONFIDENCE)} interval), n = {difference.n} unseen rows, {p_text(p_value)}"
+        " (paired t interval and paired sign-flip test)"
     )
     if won:
         return f"New texts score higher on unseen rows: {figures}."
