@@ -127,7 +127,7 @@ class Race:
             return Move(None, range(1))
         if (again := self._wanted_by_headroom()) is not None:
             return Move(again, range(1, 2))
-        idle = {number: one for number, one in self.open.items() if self._can_continue(one)}
+        idle = {number: one for number, one in self.open.items() if self._can_continue(number, one)}
         choice = self._choice(sorted(idle))
         if choice is None:
             return None
@@ -266,9 +266,9 @@ class Race:
     def _interrupted(self) -> Move | None:
         """The rest of a rung that an earlier process started."""
         for one in self.open.values():
-            missing = self._missing(one, self._rung(max(one.reported, 1)))
-            if missing and not one.playing:
-                return Move(one, missing)
+            rung = self._rung(max(one.reported, 1))
+            if one.reported < rung and not one.playing:
+                return Move(one, self._missing(one, rung))
         return None
 
     def _missing(self, one: OpenTrial, episodes: int) -> list[int]:
@@ -282,9 +282,9 @@ class Race:
         able = (one for one in self.open.values() if one.number in asked and not one.playing)
         return next((one for one in able if one.reported == 1 < self._episodes), None)
 
-    def _can_continue(self, one: OpenTrial) -> bool:
-        inside = bool(self.study.known[one.trial.number].params)
-        return inside and not one.playing and 0 < one.reported < self._episodes
+    def _can_continue(self, number: int, one: OpenTrial) -> bool:
+        able = not one.playing and 0 < one.reported < self._episodes
+        return able and bool(self.study.known[number].params)
 
     def _rung(self, episodes: int) -> int:
         """Episodes at the end of this rung: 1, 2, 4, ... by the lab's own rule, else each is a rung."""
