@@ -60,7 +60,7 @@ def test_what_is_expected_is_the_posterior_mean_of_the_joint_normal(seed: int) -
 def test_intervals_have_the_width_of_the_joint_normals(seed: int) -> None:
     points, values = played(seed)
     model = Surrogate(points, values, MASK)
-    low, high = model.intervals(0.95)
+    low, high = model.intervals(0.95, np.arange(len(points)))
     assert (low + high) / 2 == pytest.approx(model.expected())
     _, covariance = dense(model, points, values)
     # They differ in the level that all candidates share: on these seeds, or on any.
@@ -82,7 +82,7 @@ def test_intervals_cover_the_true_means_at_their_level() -> None:
         values = truth[:, None] + effects + rng.normal(0, 25, (16, 4))
         for row in values:
             row[int(rng.integers(1, 5)) :] = np.nan
-        low, high = Surrogate(points, values, MASK).intervals(0.95)
+        low, high = Surrogate(points, values, MASK).intervals(0.95, np.arange(len(points)))
         covered += [*((low <= truth + effects.mean()) & (truth + effects.mean() <= high))]
     assert 0.9 <= np.mean(covered) <= 0.99, np.mean(covered)
 

@@ -36,14 +36,14 @@ def categorical(space: Distributions) -> NDArray[np.bool_]:
 
 def kernel(one: Floats, other: Floats, categorical: NDArray[np.bool_]) -> Floats:
     """Return the correlation of points with others, by their parameters."""
-    product: Floats = np.ones((len(one), len(other)))
-    for column, is_category in enumerate(categorical):
-        mine, its = one[:, column], other[:, column]
-        if is_category:
-            factor: Floats = np.where(mine[:, None] == its[None, :], 1 + _INTERACTION, 1.0)
-        else:
-            factor = _powers(mine) @ (_INTERACTION * _powers(its)).T
-            factor += 1
+    same = np.zeros((len(one), len(other)), dtype=np.intp)
+    for column in np.flatnonzero(categorical):
+        same += one[:, column, None] == other[None, :, column]
+    powers: Floats = np.array([(1 + _INTERACTION) ** count for count in range(len(categorical) + 1)])
+    product: Floats = powers[same]
+    for column in np.flatnonzero(~categorical):
+        factor = _powers(one[:, column]) @ (_INTERACTION * _powers(other[:, column])).T
+        factor += 1
         product *= factor
     if len(categorical):
         product -= 1
@@ -64,5 +64,7 @@ def _powers(numbers: Floats) -> Floats:
 
 def _column(distribution: Any, values: Sequence[Any]) -> Floats:  # noqa: ANN401  # Optuna's, and of any category
     if isinstance(distribution, CategoricalDistribution):
-        return np.array([distribution.to_internal_repr(value) for value in values], dtype=float)
+        # Backwards, because Optuna takes the first of equal choices, such as 1 and True.
+        places = {choice: place for place, choice in reversed(list(enumerate(distribution.choices)))}
+        return np.array([places[value] for value in values], dtype=float)
     return scaled(distribution, values)

@@ -98,10 +98,14 @@ class Search:
     @property
     def trials(self) -> list[Trial]:
         """All trials with a completed episode, best first."""
+        return self._ranked()
+
+    def _ranked(self, of: Sequence[int] | None = None) -> list[Trial]:
+        """All trials, best first; `of` are those that need the model's interval."""
         if self._record.store.shared:
             self._record.refresh()
             self._study.read()  # the sampler may have read trials of other workers since
-        return self._standings.ranked(self._study.known, expected(self._study))
+        return self._standings.ranked(self._study.known, expected(self._study, of))
 
     def best(self, count: int) -> list[Trial]:
         """The `count` best trials, without the baseline."""
@@ -330,7 +334,7 @@ class Search:
 
     def _publish(self, one: OpenTrial) -> None:
         """Publish a trial that has ended a rung, and store the leader if it has changed."""
-        trials = self.trials
+        trials = self._ranked([one.trial.number])
         self._reserve.look_at(trials)
         if found := next((trial for trial in trials if trial.number == one.number), None):
             self._on_trial(found)

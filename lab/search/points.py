@@ -1,7 +1,7 @@
 """Points of a search space of Optuna distributions: drawn at random, spread out, or scaled to numbers."""
 
 from collections.abc import Mapping, Sequence
-from math import exp, floor, log
+from math import floor, log
 from typing import Any
 
 import numpy as np
@@ -37,23 +37,32 @@ def spread_out(space: Distributions, count: int, rng: np.random.Generator) -> li
 
 def value_at(distribution: BaseDistribution, share: float) -> Any:  # noqa: ANN401  # of any category
     """Return the value at `share`, in [0, 1), of a distribution."""
+    return values_at(distribution, np.array([share]))[0]
+
+
+def values_at(distribution: BaseDistribution, shares: Floats) -> list[Any]:
+    """Return the values at `shares`, in [0, 1), of a distribution."""
     match distribution:
         case CategoricalDistribution():
-            return distribution.choices[int(share * len(distribution.choices))]
+            choices = distribution.choices
+            return [choices[place] for place in (shares * len(choices)).astype(int).tolist()]
         case IntDistribution(log=True):
             low, high = log(distribution.low - 0.5), log(distribution.high + 0.5)
-            return min(max(round(exp(low + share * (high - low))), distribution.low), distribution.high)
+            whole = np.rint(np.exp(low + shares * (high - low)))
+            return list(np.clip(whole, distribution.low, distribution.high).astype(int).tolist())
         case IntDistribution():
             steps = (distribution.high - distribution.low) // distribution.step + 1
-            return distribution.low + distribution.step * int(share * steps)
+            return list((distribution.low + distribution.step * (shares * steps).astype(int)).tolist())
         case FloatDistribution(log=True):
             low, high = log(distribution.low), log(distribution.high)
-            return min(max(exp(low + share * (high - low)), distribution.low), distribution.high)
+            values = np.exp(low + shares * (high - low))
+            return list(np.clip(values, distribution.low, distribution.high).tolist())
         case FloatDistribution(step=float(step)):
-            steps = floor((distribution.high - distribution.low) / step + 1e-9) + 1
-            return min(round(distribution.low + step * int(share * steps), 12), distribution.high)
+            count = floor((distribution.high - distribution.low) / step + 1e-9) + 1
+            values = distribution.low + step * (shares * count).astype(int)
+            return [min(round(value, 12), distribution.high) for value in values.tolist()]
         case FloatDistribution():
-            return distribution.low + float(share) * (distribution.high - distribution.low)
+            return list((distribution.low + shares * (distribution.high - distribution.low)).tolist())
     raise TypeError(f"unknown distribution: {distribution!r}")
 
 
@@ -79,8 +88,5 @@ def scaled(distribution: IntDistribution | FloatDistribution, values: Sequence[f
 
 
 def _points(space: Distributions, columns: Sequence[Floats], count: int) -> list[Params]:
-    values = [
-        [value_at(distribution, float(share)) for share in column]
-        for distribution, column in zip(space.values(), columns, strict=True)
-    ]
+    values = [values_at(*one) for one in zip(space.values(), columns, strict=True)]
     return [dict(zip(space, row, strict=True)) for row in zip(*values, strict=True)] or [{}] * count

@@ -153,7 +153,7 @@ class Race:
             return Move(None, range(max(waiting[0].user_attrs.get("owed", 0), 1)))
         if (again := self._wanted_by_headroom()) is not None:
             return Move(again, range(1, 2))
-        idle = {number: one for number, one in self.open.items() if self._can_continue(one)}
+        idle = {number: one for number, one in self.open.items() if self._can_continue(number, one)}
         choice = self._choice(sorted(idle))
         if choice is None:
             return None
@@ -293,8 +293,8 @@ class Race:
     def _interrupted(self) -> Move | None:
         """The rest of a rung that an earlier process started."""
         for one in self.open.values():
-            missing = self._missing(one, max(self._rung(max(one.reported, 1)), one.owed))
-            if missing and not one.playing:
+            rung = max(self._rung(max(one.reported, 1)), one.owed)
+            if one.reported < rung and not one.playing and (missing := self._missing(one, rung)):
                 return Move(one, missing)
         return None
 
@@ -309,9 +309,9 @@ class Race:
         able = (one for one in self.open.values() if one.number in asked and not one.playing)
         return next((one for one in able if one.reported == 1 < self._episodes), None)
 
-    def _can_continue(self, one: OpenTrial) -> bool:
-        inside = bool(self.study.known[one.trial.number].params)
-        return inside and not one.playing and 0 < one.reported < self._episodes
+    def _can_continue(self, number: int, one: OpenTrial) -> bool:
+        able = not one.playing and 0 < one.reported < self._episodes
+        return able and bool(self.study.known[number].params)
 
     def _rung(self, episodes: int) -> int:
         """Episodes at the end of this rung: 1, 2, 4, ... by the lab's own rule, else each is a rung."""

@@ -58,12 +58,15 @@ class Returns:
     def read(self, trials: Sequence[FrozenTrial], sign: float = 1.0) -> None:
         """Read all trials of a study, in the order of their numbers; values are multiplied by `sign`."""
         rows = [*self._unfinished, *range(self._rows, len(trials))]
+        self._unfinished = []
         for row in rows:
-            now = (len(trials[row].intermediate_values), trials[row].state)
+            trial = trials[row]
+            now = (len(trial.intermediate_values), trial.state)
             if self._read.get(row) != now:
                 self._read[row] = now
-                self._take(row, trials[row], sign)
-        self._unfinished = [row for row in rows if not trials[row].state.is_finished()]
+                self._take(row, trial, sign)
+            if not trial.state.is_finished():
+                self._unfinished.append(row)
 
     def _take(self, row: int, trial: FrozenTrial, sign: float) -> None:
         reported = {} if trial.state is TrialState.FAIL else self._figure(trial)

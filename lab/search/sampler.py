@@ -1,14 +1,13 @@
 """RaceSampler: an Optuna sampler for objectives that are the mean over many noisy instances.
 
-From the lab it uses only `points`, `kernel`, `returns` and `surrogate` of this room, and
-`lab.stats.moderated_t`. The caller plays the trials; `lab.search.pruner` prunes them.
+From the lab it uses only `points`, `kernel`, `returns`, `table`, `surrogate` and `mixed_model` of this room,
+and `lab.stats.moderated_t`. The caller plays the trials; `lab.search.pruner` prunes them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
@@ -17,10 +16,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from threadpoolctl import ThreadpoolController
 
-from lab.search.kernel import categorical, encoded
-from lab.search.points import Distributions, Floats, Params, at_random, contains, value_at
+from lab.search.kernel import encoded
+from lab.search.points import Distributions, Floats, Params, at_random, value_at
 from lab.search.returns import Lock, Returns
-from lab.search.surrogate import Shares, Surrogate
+from lab.search.table import Table
 
 FRESH = 128
 """New points drawn at random for each choice; as many again are variations of the best known ones."""
@@ -37,14 +36,8 @@ DRAWS = 16
 NEW = -1
 """The choice of a new trial."""
 
-CHOSEN_BY = (8, 12, 16, 24, 32, 48, 64)
-"""Numbers of trials by which the variances are chosen; there is no model before the first of them."""
-
 _BLAS = ThreadpoolController()
 """Limited to one thread, which is faster for matrices of a few hundred rows."""
-
-Fitted = tuple[NDArray[np.intp], Surrogate]
-"""Rows of a table, and the model of them."""
 
 Order = Callable[[Floats, Floats], Sequence[int]]
 """Indices, best first, given values and costs."""
@@ -182,16 +175,19 @@ class RaceSampler(BaseSampler):
         with self._lock, _BLAS.limit(limits=1):
             return self._maximising(trials).expected()
 
-    def intervals(self, trials: Sequence[FrozenTrial], confidence: float) -> tuple[Floats, Floats]:
+    def intervals(
+        self, trials: Sequence[FrozenTrial], confidence: float, of: Sequence[int] | None = None
+    ) -> tuple[Floats, Floats]:
         """Return the ends of the model's interval of each trial's mean; infinite outside the model.
 
         Args:
             trials: As in `expected`.
+            of: Numbers of the trials whose intervals are needed; None for all.
         """
         with self._lock, _BLAS.limit(limits=1):
-            return self._maximising(trials).intervals(confidence)
+            return self._maximising(trials).intervals(confidence, of)
 
-    def _maximising(self, trials: Sequence[FrozenTrial]) -> "_Table":
+    def _maximising(self, trials: Sequence[FrozenTrial]) -> Table:
         """The table of values of a study that maximises, up to date."""
         assert self.space is not None, "estimates need a space"
         if list(self._tables[0].space) != list(self.space):
@@ -217,9 +213,7 @@ class RaceSampler(BaseSampler):
                 return NEW
         return None
 
-    def _read(
-        self, study: Study, space: Distributions, trials: Sequence[FrozenTrial]
-    ) -> tuple["_Table", "_Table"]:
+    def _read(self, study: Study, space: Distributions, trials: Sequence[FrozenTrial]) -> tuple[Table, Table]:
         """All trials of the study; only new ones are read unless it is another study."""
         if self._study not in ("", study.study_name) or list(space) != list(self._tables[0].space):
             self._tables = self._empty(space)
@@ -230,109 +224,9 @@ class RaceSampler(BaseSampler):
             self._tables[1].read(trials, 1.0)
         return self._tables
 
-    def _empty(self, space: Distributions | None = None) -> tuple["_Table", "_Table"]:
+    def _empty(self, space: Distributions | None = None) -> tuple[Table, Table]:
         values, costs = Returns(self._tasks), Returns(self._tasks, self._costs)
-        return _Table(space or {}, values), _Table(space or {}, costs)
-
-
-class _Table:
-    """A study's trials as the model sees them: a row each, with its point and reported values."""
-
-    def __init__(self, space: Distributions, returns: Returns) -> None:
-        self.space, self._returns = space, returns
-        self._points: Floats = np.zeros((0, len(space)))
-        self._categorical = categorical(space)
-        self._inside: NDArray[np.bool_] = np.zeros(0, dtype=bool)
-        self._outside = list[int]()
-        self._known = set[tuple[Any, ...]]()
-        self._fit: tuple[int, Fitted | None] = (-1, None)
-        self._chosen_by, self._shares = b"", Shares()
-
-    @property
-    def moves(self) -> int:
-        """Return the number of trials and reports so far."""
-        return len(self._returns.values) + int(self._returns.counts.sum())
-
-    def read(self, trials: Sequence[FrozenTrial], sign: float) -> None:
-        """Read what is new."""
-        self._returns.read(trials, sign)
-        more = len(trials) - len(self._inside)
-        self._points = np.pad(self._points, [(0, more), (0, 0)])
-        self._outside += range(len(self._inside), len(trials))
-        self._inside = np.pad(self._inside, (0, more))
-        outside, self._outside = self._outside, []
-        for row in outside:
-            params = trials[row].params
-            if all(name in params and contains(one, params[name]) for name, one in self.space.items()):
-                self._inside[row] = True
-                self._points[row] = encoded(self.space, [params])[0]
-                self._known.add(tuple(params[name] for name in self.space))
-            elif not trials[row].state.is_finished():
-                self._outside.append(row)  # its parameters are being sampled
-
-    def take(self, params: Params) -> None:
-        """Count the point as known: another thread may choose before the trial has its parameters."""
-        self._known.add(tuple(params[name] for name in self.space))
-
-    def is_new(self, params: Params) -> bool:
-        """Return whether no trial has these parameters."""
-        return tuple(params[name] for name in self.space) not in self._known
-
-    def best(self, count: int) -> Sequence[int]:
-        """Return the rows with the highest expected means; none before there is a model."""
-        fitted = self._fitted()
-        if fitted is None:
-            return []
-        order = np.argsort(-fitted[1].expected(), kind="stable")[:count]
-        return [int(row) for row in fitted[0][order]]
-
-    def draw(self, idle: Sequence[int], new: Floats, rng: np.random.Generator) -> Floats:
-        """Return a draw of the means of the idle trials and of new points; random before there is a model."""
-        fitted = self._fitted()
-        if fitted is None:
-            return rng.standard_normal(len(idle) + len(new))
-        rows, surrogate = fitted
-        played, fresh = surrogate.draw(new, rng)
-        means = np.full(len(self._returns.values), -np.inf)
-        means[rows] = played
-        return np.concatenate([means[list(idle)], fresh])
-
-    def expected(self) -> Floats:
-        """Return each trial's expected mean: the model's, or its own if it is outside the space."""
-        means, fitted = np.where(self._returns.counts > 0, self._returns.means, np.nan), self._fitted()
-        if fitted is not None:
-            rows, surrogate = fitted
-            counts = self._returns.counts
-            left = np.setdiff1d(np.flatnonzero(self._inside & (counts > 0)), rows)
-            means[left] = surrogate.pulled(means[left], counts[left].astype(float))
-            means[rows] = surrogate.expected()
-        return means
-
-    def intervals(self, confidence: float) -> tuple[Floats, Floats]:
-        """Return the ends of the model's interval of each trial's mean; infinite outside the model."""
-        highs = np.full(len(self._returns.values), np.inf)
-        lows, fitted = -highs, self._fitted()
-        if fitted is not None:
-            rows, surrogate = fitted
-            lows[rows], highs[rows] = surrogate.intervals(confidence)
-        return lows, highs
-
-    def _fitted(self) -> "Fitted | None":
-        if self._fit[0] != self.moves:
-            self._fit = self.moves, self._model()
-        return self._fit[1]
-
-    def _model(self) -> "Fitted | None":
-        """The model of all trials, with variances that are chosen by the first trials alone."""
-        rows = self._returns.modelled(self._inside)
-        if len(rows) < CHOSEN_BY[0]:
-            return None
-        points, values = self._points[rows], self._returns.values[rows]
-        first = max(count for count in CHOSEN_BY if count <= len(rows))
-        if (known := values[:first].tobytes()) != self._chosen_by:
-            few = Surrogate(points[:first], values[:first], self._categorical, self._returns.tasks)
-            self._chosen_by, self._shares = known, few.shares
-        return rows, Surrogate(points, values, self._categorical, self._returns.tasks, self._shares)
+        return Table(space or {}, values), Table(space or {}, costs)
 
 
 def _changed(best: Sequence[Params], fresh: Sequence[Params], rng: np.random.Generator) -> Iterator[Params]:

@@ -1,7 +1,8 @@
 """The surrogate: what the returns so far say about every point of the space, played or not.
 
-A Gaussian process over points, with a random effect of each candidate and of each seed. It owns the
-posterior and its draws; the kernel is `lab.search.kernel`'s, and the sampler decides what plays next.
+A Gaussian process over points, with a random effect of each candidate and of each seed. It owns the choice of
+the variances, the posterior and its draws; the kernel is `lab.search.kernel`'s, the equations are
+`lab.search.mixed_model`'s, and the sampler decides what plays next.
 """
 
 from dataclasses import dataclass, replace
@@ -9,33 +10,12 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dpotrs, dtrtrs
 
 from lab.search.kernel import kernel
+from lab.search.mixed_model import Fit, Sums, Variances, root_of, solved_by
 from lab.search.points import Floats
 
-# Chosen on the training grounds of `benchmarks.landscapes`, before its test grounds were played.
-_TASK = 100.0
-"""Variance of the effect of a task, as a share of the returns'; so large that the data alone decide."""
-
 _LEAST_CHANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class Variances:
-    """Of the model's parts, in squared reward, or in squared units of the logit for coins.
-
-    Attributes:
-        signal: Of what the parameters say about a candidate.
-        own: Of what a candidate has beyond that.
-        noise: Of an episode.
-        seed: Of the seeds' effects.
-    """
-
-    signal: float
-    own: float
-    noise: float
-    seed: float
 
 
 @dataclass(frozen=True)
@@ -66,67 +46,6 @@ _COINS = Shares(signal=0.5, own=-2.0, noise=0.0, of_coins=True)
 """For returns that have one of two values; their noise follows from their chance."""
 
 
-class _Sums:
-    """Weighted returns by candidate and seed, as the sums that the likelihood needs.
-
-    Args:
-        values: A row a candidate, a column a seed.
-        weights: Of the same shape, in units of 1 / noise variance; 0 where nothing was played.
-    """
-
-    def __init__(self, values: Floats, weights: Floats) -> None:
-        self.counts = weights.sum(axis=1)
-        self.means = (weights * values).sum(axis=1) / self.counts
-        gaps = np.where(weights > 0, values - self.means[:, None], 0.0)
-        self.squares = float((weights * gaps**2).sum())
-        self.spare = int((weights > 0).sum()) - len(values)
-        share = weights / self.counts[:, None]
-        self.groups: Floats = np.hstack([np.ones((len(values), 1)), share])
-        self.pulls: Floats = np.append(0.0, (weights * gaps).sum(axis=0))
-        self.precision = np.zeros((len(self.pulls), len(self.pulls)))
-        self.precision[1:, 1:] = np.diag(weights.sum(axis=0)) - share.T @ weights
-
-
-class _Fit:
-    """The posterior for given variances.
-
-    `y = mean + h + seed + noise` with `h ~ N(0, signal * kernel + own * I)`: mixed-model equations
-    (Henderson, Biometrics 31, 1975). The candidates are integrated out; the seeds, which are few, are solved.
-
-    Attributes:
-        score: Logarithm of the marginal likelihood, up to a constant.
-        base: The mean and the seeds' effects as they are expected.
-    """
-
-    def __init__(
-        self, sums: _Sums, kernel: Floats, variances: Variances, scale: float, tasks: NDArray[np.intp]
-    ) -> None:
-        noise = variances.noise
-        within = variances.signal * kernel
-        within[np.diag_indices_from(within)] += variances.own + noise / sums.counts + 1e-9 * scale
-        self.root = _root_of(within)
-        left = _solved(self.root, np.column_stack([sums.groups, sums.means]))
-        groups, means = left[:, :-1], left[:, -1]
-        prior, spread = _of_seeds(tasks, variances.seed, _TASK * scale)
-        precision = groups.T @ groups + sums.precision / noise
-        precision[1:, 1:] += prior
-        right = groups.T @ means + sums.pulls / noise
-        self.groups_root = _root_of(precision)
-        self.base = _twice_solved(self.groups_root, right)
-        self.score = -0.5 * (
-            2 * float(np.log(np.diag(self.root)).sum() + np.log(np.diag(self.groups_root)).sum())
-            + sums.spare * float(np.log(noise))
-            + spread
-            + float(means @ means)
-            + sums.squares / noise
-            - float(right @ self.base)
-        )
-
-    def solved(self, gaps: Floats) -> Floats:
-        """Return `gaps` divided by the covariance of the candidates' means."""
-        return _twice_solved(self.root, gaps)
-
-
 class Surrogate:
     """The model, fitted to what was played.
 
@@ -146,6 +65,7 @@ class Surrogate:
         values: Its returns by seed; NaN where it has not played.
         categorical: Which columns of `points` are categories.
         tasks: Kinds of seeds, which the columns go through round-robin.
+        among: The kernel among `points`; computed if None.
         shares: The most probable ones if None, or if they are those of coins and these returns are not.
     """
 
@@ -155,12 +75,13 @@ class Surrogate:
         values: Floats,
         categorical: NDArray[np.bool_],
         tasks: int = 1,
+        among: Floats | None = None,
         shares: Shares | None = None,
     ) -> None:
         seeds = np.flatnonzero(np.isfinite(values).any(axis=0))
         values, self._tasks = values[:, seeds], seeds % tasks
         self._points, self._categorical = points, categorical
-        self._kernel = kernel(points, points, categorical)
+        self._kernel = kernel(points, points, categorical) if among is None else among
         known = np.unique(values[np.isfinite(values)])
         self._ends = (float(known[0]), float(known[-1])) if len(known) == 2 else None
         weights = np.isfinite(values).astype(float)
@@ -168,7 +89,7 @@ class Surrogate:
             shares = None
         if self._ends is None:
             self._scale = max(float(np.nanvar(values)), 1e-12)
-            sums = _Sums(np.nan_to_num(values), weights)
+            sums = Sums(np.nan_to_num(values), weights)
             self._take(sums, shares or self._most_probable(np.nan_to_num(values), weights, _GAUSSIAN))
         else:
             self._scale = 1.0
@@ -182,22 +103,25 @@ class Surrogate:
         """Return each played candidate's expected mean return."""
         return self._returned(self._level + self._effects(self._fit.solved(self._gaps)))
 
-    def intervals(self, confidence: float) -> tuple[Floats, Floats]:
-        """Return the ends of each played candidate's interval of its mean return, on the seeds played so far.
+    def intervals(self, confidence: float, which: NDArray[np.intp]) -> tuple[Floats, Floats]:
+        """Return the ends of played candidates' intervals of their mean return, on the seeds played so far.
 
         They are the posterior's: the variances count as known.
+
+        Args:
+            which: Places of the candidates among `points`.
         """
-        fit, within = self._fit, self.variances.signal * self._kernel
-        within[np.diag_indices_from(within)] += self.variances.own
-        known = _solved(fit.root, within)
+        fit, within = self._fit, self.variances.signal * self._kernel[:, which]
+        within[which, np.arange(len(which))] += self.variances.own
+        known = solved_by(fit.root, within)
         seeds = self._groups.shape[1] - 1
         level = np.append(1.0, np.full(seeds, 1 / max(seeds, 1)))[:, None] - self._groups.T @ fit.solved(
             within
         )
-        variances = np.diag(within) - (known**2).sum(axis=0)
-        variances += (_solved(fit.groups_root, level) ** 2).sum(axis=0)
+        variances = within[which, np.arange(len(which))] - (known**2).sum(axis=0)
+        variances += (solved_by(fit.groups_root, level) ** 2).sum(axis=0)
         half = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt(np.maximum(variances, 0.0))
-        middle = self._level + self._effects(fit.solved(self._gaps))
+        middle = self._level + self._effects(fit.solved(self._gaps))[which]
         return self._returned(middle - half), self._returned(middle + half)
 
     def pulled(self, means: Floats, counts: Floats) -> Floats:
@@ -223,13 +147,14 @@ class Surrogate:
         """
         fit, count = self._fit, len(self._points)
         step = rng.standard_normal(len(fit.base))
-        base = _solved(fit.groups_root, step, transposed=True)
+        base = solved_by(fit.groups_root, step, transposed=True)
         across = kernel(others, self._points, self._categorical)
         joint = np.empty((count + len(others),) * 2)
         joint[:count, :count], joint[count:, :count] = self._kernel, across
+        joint[:count, count:] = across.T
         joint[count:, count:] = kernel(others, others, self._categorical)
         joint[np.diag_indices_from(joint)] += 1e-6
-        prior = np.sqrt(self.variances.signal) * (_root_of(joint) @ rng.standard_normal(len(joint)))
+        prior = np.sqrt(self.variances.signal) * (root_of(joint) @ rng.standard_normal(len(joint)))
         own = np.sqrt(self.variances.own) * rng.standard_normal(count)
         noise = np.sqrt(self._noise) * rng.standard_normal(count)
         gaps = self._gaps - self._groups @ base - prior[:count] - own - noise
@@ -256,11 +181,11 @@ class Surrogate:
         returned: Floats = low + (high - low) / (1 + np.exp(-values))
         return returned
 
-    def _take(self, sums: _Sums, chosen: Shares) -> None:
+    def _take(self, sums: Sums, chosen: Shares) -> None:
         self.shares, self.variances = chosen, chosen.of(self._scale)
-        self._fit = _Fit(sums, self._kernel, self.variances, self._scale, self._tasks)
+        self._fit = Fit(sums, self._kernel, self.variances, self._scale, self._tasks)
 
-    def _coins(self, won: Floats, weights: Floats, known: Shares | None) -> _Sums:
+    def _coins(self, won: Floats, weights: Floats, known: Shares | None) -> Sums:
         """Newton's steps to the posterior mode: coins as normal returns of the same slope and curvature."""
         chosen, chance = known or _COINS, (won.sum() + 0.5) / (weights.sum() + 1)
         logits = np.full(won.shape, float(np.log(chance / (1 - chance))))
@@ -270,7 +195,7 @@ class Surrogate:
             normal, weighed = logits + (won - chances) / curvature, weights * curvature
             if step == 3 and known is None:  # near enough to choose by
                 chosen = self._most_probable(normal, weighed, _COINS)
-            sums = _Sums(normal, weighed)
+            sums = Sums(normal, weighed)
             self._take(sums, chosen)
             base = self._fit.base
             own = self._effects(self._fit.solved(sums.means - sums.groups @ base))
@@ -279,10 +204,10 @@ class Surrogate:
 
     def _most_probable(self, values: Floats, weights: Floats, start: Shares) -> Shares:
         """Coordinate-wise ascent of the posterior density, by factors of e and then of its root."""
-        sums = _Sums(values, weights)
+        sums = Sums(values, weights)
 
         def density(chosen: Shares) -> float:
-            fit = _Fit(sums, self._kernel, chosen.of(self._scale), self._scale, self._tasks)
+            fit = Fit(sums, self._kernel, chosen.of(self._scale), self._scale, self._tasks)
             return fit.score - chosen.doubt
 
         best, highest = start, density(start)
@@ -296,35 +221,3 @@ class Surrogate:
                             break
                         best, highest = other, found
         return best
-
-
-def _root_of(matrix: Floats) -> Floats:
-    """The lower Cholesky factor; only the matrix's lower triangle is read."""
-    return np.linalg.cholesky(matrix).astype(float, copy=False)
-
-
-# LAPACK's own functions: for matrices this small, `scipy.linalg`'s checks take longer than the solution.
-def _solved(root: Floats, right: Floats, *, transposed: bool = False) -> Floats:
-    """Solve `root x = right` for a lower triangular root, or its transpose."""
-    solution: Floats = dtrtrs(root, right, lower=1, trans=int(transposed))[0]
-    return solution
-
-
-def _twice_solved(root: Floats, right: Floats) -> Floats:
-    """Solve `root root' x = right`."""
-    solution: Floats = dpotrs(root, right, lower=1)[0]
-    return solution
-
-
-def _of_seeds(tasks: NDArray[np.intp], variance: float, of_tasks: float) -> tuple[Floats, float]:
-    """Return the precision of the seeds' effects, and the logarithm of their covariance's determinant.
-
-    Args:
-        tasks: Each seed's task.
-    """
-    count = len(tasks)
-    if not tasks.any():
-        return np.eye(count) / variance, count * float(np.log(variance))
-    covariance = variance * np.eye(count) + of_tasks * (tasks[:, None] == tasks[None, :])
-    precision: Floats = np.linalg.inv(covariance)
-    return precision, float(np.linalg.slogdet(covariance)[1])

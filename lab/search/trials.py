@@ -106,7 +106,7 @@ class Standings:
         played = [one for one, evaluation in pairs if evaluation.episodes]
         evaluations = [evaluation for _, evaluation in pairs if evaluation.episodes]
         objective = self._experiment.objective
-        costs = np.array([objective.mean_cost(one) for one in evaluations])
+        costs = np.array([objective.mean_cost(one) if objective.cost else 0.0 for one in evaluations])
         order = objective.order(np.array([expected[one.number].mean for one in played]), costs)
         order.sort(key=lambda place: "dropped" in played[place].user_attrs)
         return [
@@ -158,11 +158,16 @@ def first_two(trials: Sequence[FrozenTrial]) -> Floats:
     return values
 
 
-def expected(study: Trials) -> list[Estimate]:
-    """Return each trial's expected mean by number: the model's, with its interval, or its own without."""
+def expected(study: Trials, of: Sequence[int] | None = None) -> list[Estimate]:
+    """Return each trial's expected mean by number: the model's, with its interval, or its own without.
+
+    Args:
+        of: Numbers of the trials that need an interval; None for all.
+    """
     sampler, known = study.study.sampler, study.known
-    values = [list(trial.intermediate_values.values()) for trial in known]
     if isinstance(sampler, RaceSampler):
-        figures = zip(sampler.expected(known), *sampler.intervals(known, CONFIDENCE), values, strict=True)
-        return [Estimate(float(mean), float(low), float(high), len(one)) for mean, low, high, one in figures]
+        columns = (sampler.expected(known), *sampler.intervals(known, CONFIDENCE, of))
+        counts = [len(trial.intermediate_values) for trial in known]
+        return list(map(Estimate, *(column.tolist() for column in columns), counts))
+    values = [list(trial.intermediate_values.values()) for trial in known]
     return [Estimate(sum(one) / len(one) if one else nan, -inf, inf, len(one)) for one in values]

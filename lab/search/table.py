@@ -1,0 +1,150 @@
+"""The table of a study: its trials as the search's model sees them, and the model that is fitted to them.
+
+It owns which trials the model holds, and when it is fitted anew; the sampler decides by its draws.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.trial import FrozenTrial
+
+from lab.search.kernel import categorical, encoded, kernel
+from lab.search.points import Distributions, Floats, Params, contains
+from lab.search.returns import Returns
+from lab.search.surrogate import Shares, Surrogate
+
+CHOSEN_BY = (8, 12, 16, 24, 32, 48, 64)
+"""Numbers of trials by which the variances are chosen; there is no model before the first of them."""
+
+Fitted = tuple[NDArray[np.intp], Surrogate]
+"""Rows of a table, and the model of them."""
+
+
+class Table:
+    """A study's trials as the model sees them: a row each, with its point and reported values."""
+
+    def __init__(self, space: Distributions, returns: Returns) -> None:
+        self.space, self._returns = space, returns
+        self._points: Floats = np.zeros((0, len(space)))
+        self._categorical = categorical(space)
+        self._inside: NDArray[np.bool_] = np.zeros(0, dtype=bool)
+        self._outside = list[int]()
+        self._known = set[tuple[Any, ...]]()
+        self._fit: tuple[int, Fitted | None] = (-1, None)
+        self._kernel = np.zeros(0, dtype=np.intp), np.zeros((0, 0))
+        self._chosen_by, self._shares = b"", Shares()
+
+    @property
+    def moves(self) -> int:
+        """Return the number of trials and reports so far."""
+        return len(self._returns.values) + int(self._returns.counts.sum())
+
+    def read(self, trials: Sequence[FrozenTrial], sign: float) -> None:
+        """Read what is new."""
+        self._returns.read(trials, sign)
+        more = len(trials) - len(self._inside)
+        self._points = np.pad(self._points, [(0, more), (0, 0)])
+        self._outside += range(len(self._inside), len(trials))
+        self._inside = np.pad(self._inside, (0, more))
+        outside, self._outside = self._outside, []
+        for row in outside:
+            params = trials[row].params
+            if all(name in params and contains(one, params[name]) for name, one in self.space.items()):
+                self._inside[row] = True
+                self._points[row] = encoded(self.space, [params])[0]
+                self._known.add(tuple(params[name] for name in self.space))
+            elif not trials[row].state.is_finished():
+                self._outside.append(row)  # its parameters are being sampled
+
+    def take(self, params: Params) -> None:
+        """Count the point as known: another thread may choose before the trial has its parameters."""
+        self._known.add(tuple(params[name] for name in self.space))
+
+    def is_new(self, params: Params) -> bool:
+        """Return whether no trial has these parameters."""
+        return tuple(params[name] for name in self.space) not in self._known
+
+    def best(self, count: int) -> Sequence[int]:
+        """Return the rows with the highest expected means; none before there is a model."""
+        fitted = self._fitted()
+        if fitted is None:
+            return []
+        order = np.argsort(-fitted[1].expected(), kind="stable")[:count]
+        return [int(row) for row in fitted[0][order]]
+
+    def draw(self, idle: Sequence[int], new: Floats, rng: np.random.Generator) -> Floats:
+        """Return a draw of the means of the idle trials and of new points; random before there is a model."""
+        fitted = self._fitted()
+        if fitted is None:
+            return rng.standard_normal(len(idle) + len(new))
+        rows, surrogate = fitted
+        played, fresh = surrogate.draw(new, rng)
+        means = np.full(len(self._returns.values), -np.inf)
+        means[rows] = played
+        return np.concatenate([means[list(idle)], fresh])
+
+    def expected(self) -> Floats:
+        """Return each trial's expected mean: the model's, or its own if it is outside the space."""
+        means, fitted = np.where(self._returns.counts > 0, self._returns.means, np.nan), self._fitted()
+        if fitted is not None:
+            rows, surrogate = fitted
+            counts = self._returns.counts
+            left = np.setdiff1d(np.flatnonzero(self._inside & (counts > 0)), rows)
+            means[left] = surrogate.pulled(means[left], counts[left].astype(float))
+            means[rows] = surrogate.expected()
+        return means
+
+    def intervals(self, confidence: float, of: Sequence[int] | None) -> tuple[Floats, Floats]:
+        """Return the ends of the model's interval of each trial's mean; infinite outside the model.
+
+        Args:
+            of: Rows whose intervals are needed, because each takes time; None for all.
+        """
+        highs = np.full(len(self._returns.values), np.inf)
+        lows, fitted = -highs, self._fitted()
+        if fitted is not None:
+            rows, surrogate = fitted
+            which = np.arange(len(rows)) if of is None else np.flatnonzero(np.isin(rows, of))
+            lows[rows[which]], highs[rows[which]] = surrogate.intervals(confidence, which)
+        return lows, highs
+
+    def _fitted(self) -> "Fitted | None":
+        if self._fit[0] != self.moves:
+            self._fit = self.moves, self._model()
+        return self._fit[1]
+
+    def _model(self) -> "Fitted | None":
+        """The model of all trials, with variances that are chosen by the first trials alone."""
+        rows = self._returns.modelled(self._inside)
+        if len(rows) < CHOSEN_BY[0]:
+            return None
+        points, values = self._points[rows], self._returns.values[rows]
+        first = max(count for count in CHOSEN_BY if count <= len(rows))
+        among, few = self._correlations(rows), _whole_rungs(values[:first])
+        if (known := few.tobytes()) != self._chosen_by:
+            chosen = Surrogate(
+                points[:first], few, self._categorical, self._returns.tasks, among[:first, :first]
+            )
+            self._chosen_by, self._shares = known, chosen.shares
+        return rows, Surrogate(points, values, self._categorical, self._returns.tasks, among, self._shares)
+
+    def _correlations(self, rows: NDArray[np.intp]) -> Floats:
+        """The kernel among these rows; it is computed for those that the model did not have."""
+        before, known = self._kernel
+        has = np.isin(rows, before)
+        places, new, points = np.searchsorted(before, rows[has]), np.flatnonzero(~has), self._points[rows]
+        among = np.empty((len(rows), len(rows)))
+        among[np.ix_(has, has)] = known[np.ix_(places, places)]
+        among[new] = kernel(points[new], points, self._categorical)
+        among[:, new] = among[new].T
+        self._kernel = rows, among
+        return among
+
+
+def _whole_rungs(values: Floats) -> Floats:
+    """Without the values of an unfinished rung of 1, 2, 4, ...: the variances are chosen less often."""
+    order = np.cumsum(np.isfinite(values), axis=1)
+    whole = 2 ** np.floor(np.log2(np.maximum(order[:, -1:], 1)))
+    return np.where(order <= whole, values, np.nan)
