@@ -15,7 +15,7 @@ from openai import OpenAI
 
 from lab.errors import ConfigError, LocalModelError
 from lab.llm.settings import ModelChoice, choose_model
-from lab.local_model import conversion
+from lab.local_model import conversion, tensor_types
 from lab.local_model.child import LocalModelProcess
 from lab.local_model.gguf_file import read_header
 from lab.local_model.weights import PATH_VARIABLE, find_model
@@ -115,8 +115,9 @@ def test_two_processes_convert_once_and_a_damaged_conversion_is_made_again(
 ) -> None:
     original = build(tmp_path / "tiny.gguf")
     program = (
-        "import sys; from pathlib import Path; from lab.local_model.weights import *\n"
-        f"find_model({{PATH_VARIABLE: {str(original)!r}}}).readable(print)"
+        "from pathlib import Path; from lab.local_model.conversion import converted\n"
+        "from lab.local_model.gguf_file import read_header\n"
+        f"path = Path({str(original)!r}); converted(path, read_header(path), print)"
     )
     both = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)
@@ -128,7 +129,7 @@ def test_two_processes_convert_once_and_a_damaged_conversion_is_made_again(
     whole = made.read_bytes()
     for damaged in (whole[:-100], whole[:5000] + b"?" + whole[5001:], b""):
         made.write_bytes(damaged)
-        assert find_model({PATH_VARIABLE: str(original)}).readable(lambda _: None) == made
+        assert conversion.converted(original, read_header(original), lambda _: None) == made
         assert made.read_bytes() == whole
     assert not list(cache.glob("*.part"))
 
@@ -137,10 +138,10 @@ def test_too_little_disk_is_reported_before_anything_is_written(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "free")
-    monkeypatch.setattr(conversion.shutil, "disk_usage", lambda _: usage(1000))
-    model = find_model({PATH_VARIABLE: str(build(tmp_path / "tiny.gguf"))})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(1000))
+    original = build(tmp_path / "tiny.gguf")
     with pytest.raises(LocalModelError, match="of disk, and 0 MB are free"):
-        model.readable(lambda _: None)
+        conversion.converted(original, read_header(original), lambda _: None)
     assert not [*cache.glob("*.gguf"), *cache.glob("*.part")]
 
 
@@ -182,7 +183,7 @@ def test_a_file_that_cannot_be_played_says_why(
 def test_a_missing_converter_is_named_with_its_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversion, "find_spec", lambda _: None)
+    monkeypatch.setattr(tensor_types, "find_spec", lambda _: None)
     with pytest.raises(LocalModelError, match=r"of type Q5_0; no Python package gguf\n.*prompt-lab\[gguf\]"):
         find_model({PATH_VARIABLE: str(build(tmp_path / "tiny.gguf"))})
 

@@ -17,6 +17,7 @@ from types import FrameType
 
 from lab.errors import ConfigError, LabError, LocalModelError
 from lab.local_model.child import PROGRESS_PREFIX, READY_PREFIX
+from lab.local_model.conversion import converted
 from lab.local_model.weights import ARCHITECTURES, PATH_VARIABLE, check_runtime, find_model, writable
 
 _HOST = "127.0.0.1"
@@ -108,7 +109,7 @@ async def _serve(listener: socket.socket, environ: Mapping[str, str]) -> None:
     from lab.local_model.server import serve
 
     def load() -> Engine:
-        readable = model.readable(_say)
+        readable = converted(model.path, model.header, _say) if model.header else model.path
         try:
             with writable(readable) as path:
                 return Engine(path, model.context_tokens)

@@ -13,16 +13,12 @@ import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
 from lab.errors import LocalModelError
 from lab.local_model.gguf_file import MAGIC, TYPES, Header, Tensor, aligned
-
-_F32, _F16, _Q4_0, _Q4_1, _Q8_0, _Q4_K, _Q6_K, _BF16 = 0, 1, 2, 3, 8, 12, 14, 30
-_READ = (_F16, _Q4_0, _Q4_1, _Q8_0, _Q4_K, _Q6_K)
-"""Types of matrices that openvino-genai 2026.4 reads, of Q4_1 and Q4_K with rounded offsets."""
+from lab.local_model.tensor_types import check_converter, needs_conversion, target_of
 
 _FILE_TYPE, _MOSTLY_Q8_0 = "general.file_type", 7
 _VALUES_AT_ONCE = 2**22
@@ -34,29 +30,8 @@ _SAY_EVERY_S = 5.0
 Say = Callable[[str], None]
 
 
-def needs_conversion(header: Header) -> bool:
-    """Whether the runtime cannot read a tensor as it is."""
-    return any(_target(tensor) != tensor.type for tensor in header.tensors)
-
-
-def check_converter(path: Path, header: Header) -> None:
-    """Check that the package that converts is installed.
-
-    Raises:
-        LocalModelError: It is not.
-    """
-    if find_spec("gguf") is None:
-        kinds = sorted({TYPES[one.type].name for one in header.tensors if _target(one) != one.type})
-        raise LocalModelError(
-            "The model file must be converted, and the converter is not installed",
-            where=str(path),
-            why=f"the runtime cannot read tensors of type {', '.join(kinds)}; no Python package gguf",
-            do="pip install 'prompt-lab[gguf]', or use the same model in Q8_0",
-        )
-
-
 def converted(path: Path, header: Header, say: Say, environ: Mapping[str, str] = os.environ) -> Path:
-    """The file in types that the runtime reads: converted now, or by an earlier call or another process.
+    """The file in types that the runtime reads: itself, or converted now, earlier, or by another process.
 
     Its name in the cache is the SHA-256 of the original: the same bytes are converted once wherever they
     lie, and other bytes at the same path and time never pass for them. 491 MB take 0.3 s.
@@ -64,6 +39,8 @@ def converted(path: Path, header: Header, say: Say, environ: Mapping[str, str] =
     Raises:
         LocalModelError: There is no converter, too little disk, or the disk refused.
     """
+    if not needs_conversion(header):
+        return path
     folder = _cache(environ)
     try:
         with path.open("rb") as file:
@@ -82,15 +59,6 @@ def converted(path: Path, header: Header, say: Say, environ: Mapping[str, str] =
             do="make room there, or set XDG_CACHE_HOME to another folder",
         ) from error
     return made
-
-
-def _target(tensor: Tensor) -> int:
-    """The type in which the runtime gets a tensor."""
-    if len(tensor.dimensions) == 1:
-        return _F32
-    if tensor.type in _READ:
-        return tensor.type
-    return _F16 if tensor.type in (_F32, _BF16) else _Q8_0
 
 
 def _cache(environ: Mapping[str, str]) -> Path:
@@ -130,7 +98,7 @@ def _convert(path: Path, header: Header, made: Path, say: Say) -> None:
     offsets, end = list[int](), 0
     for tensor in header.tensors:
         offsets.append(end)
-        end = aligned(end + tensor.bytes_as(_target(tensor)), header.alignment)
+        end = aligned(end + tensor.bytes_as(target_of(tensor)), header.alignment)
     needed, free = header.data + end, shutil.disk_usage(made.parent).free
     if needed + _SPARE_BYTES > free:
         raise LocalModelError(
@@ -186,7 +154,7 @@ def _new_header(data: mmap.mmap, header: Header, offsets: list[int]) -> bytes:
     entries = [
         _text(tensor.name)
         + struct.pack(f"<I{len(tensor.dimensions)}Q", len(tensor.dimensions), *tensor.dimensions)
-        + struct.pack("<IQ", _target(tensor), offset)
+        + struct.pack("<IQ", target_of(tensor), offset)
         for tensor, offset in zip(header.tensors, offsets, strict=True)
     ]
     start = MAGIC + struct.pack("<IQQ", header.version, len(header.tensors), keys)
@@ -213,7 +181,7 @@ def _write_tensors(data: mmap.mmap, header: Header, out: _Digesting, needed: int
 
 def _pieces(data: mmap.mmap, begin: int, tensor: Tensor) -> Iterator[bytes]:
     """A tensor's bytes in its new type, some rows at a time: the whole may be larger than the memory."""
-    kind, target = TYPES[tensor.type], _target(tensor)
+    kind, target = TYPES[tensor.type], target_of(tensor)
     row_bytes = tensor.dimensions[0] // kind.block * kind.size
     size = tensor.bytes_as(tensor.type)
     step = max(1, _VALUES_AT_ONCE // tensor.dimensions[0]) * row_bytes

@@ -1,7 +1,7 @@
 """The embedded model's requirements on this machine: its weights file and its runtime.
 
 It finds and checks the weights without importing their package, which needs `llm` and `llama-cpp-python`; it
-leaves the header to `gguf_file`, and types that the runtime cannot read to `conversion`.
+leaves the header to `gguf_file`, and types that the runtime cannot read to `tensor_types`.
 """
 
 import os
@@ -14,8 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lab.errors import LocalModelError
-from lab.local_model.conversion import Say, check_converter, converted, needs_conversion
 from lab.local_model.gguf_file import Header, read_header
+from lab.local_model.tensor_types import check_converter, needs_conversion
 
 PATH_VARIABLE = "LOCAL_MODEL_PATH"
 MODEL_ID = "SmolLM2-135M-Instruct"
@@ -54,14 +54,6 @@ class LocalModel:
     def converts(self) -> bool:
         """Whether the runtime needs a conversion of the file."""
         return self.header is not None and needs_conversion(self.header)
-
-    def readable(self, say: Say) -> Path:
-        """The file for the runtime, converted if necessary; `say` gets the progress.
-
-        Raises:
-            LocalModelError: The conversion failed.
-        """
-        return converted(self.path, self.header, say) if self.header and self.converts else self.path
 
 
 def model_name(environ: Mapping[str, str] = os.environ) -> str:
