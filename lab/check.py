@@ -79,7 +79,7 @@ def _check_capture(data: bytes, asked: Sequence[Rules]) -> bool:
 def _check_project(folder: Path, asked: Sequence[Rules]) -> bool:
     """Print what a project's files and a run of it look like; returns whether all is well."""
     from lab.llm.settings import EMBEDDED, ModelChoice, read_surroundings
-    from lab.local_model.wire import MODEL_ID
+    from lab.local_model.weights import MODEL_ID
     from lab.submission.project import SCRIPT, Look, files, opened_endpoint, played, run
 
     failed = 0

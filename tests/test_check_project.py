@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.llm.client import EndpointConfig
-from lab.local_model.wire import MODEL_ID
+from lab.local_model.weights import MODEL_ID
 from lab.submission.checker import check
 from lab.submission.freeze import freeze
 from lab.submission.frozen import FrozenModel, read_frozen

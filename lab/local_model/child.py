@@ -8,16 +8,20 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 from lab.errors import LocalModelError
-from lab.local_model.weights import check_runtime, find_weights
+from lab.local_model.weights import check_runtime, find_model
 
 READY_PREFIX = "The embedded model listens at "
 """Start of the server's single line on stdout; its URL follows."""
+
+PROGRESS_PREFIX = "The embedded model: "
+"""Start of the server's lines on stderr that tell of its progress; they are passed on."""
 
 _SECRETS = ("KEY", "TOKEN", "PASSWORD", "_BASE_URL", "LAB_STORAGE", "TRACKING_URI")
 """Parts of the names of variables that may hold a secret."""
@@ -48,6 +52,7 @@ class LocalModelProcess:
         self._url = ""
         self._answered = threading.Event()
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._heard_s = time.monotonic()
         self._readers = [
             threading.Thread(target=self._read_stdout, daemon=True),
             threading.Thread(target=self._read_stderr, daemon=True),
@@ -60,9 +65,9 @@ class LocalModelProcess:
         """Start the process and return at once, while it loads.
 
         Raises:
-            LocalModelError: The weights or the runtime are not installed.
+            LocalModelError: The runtime is not installed, or the weights are missing or unusable.
         """
-        find_weights()
+        find_model()
         check_runtime()
         return cls(
             subprocess.Popen(
@@ -95,10 +100,12 @@ class LocalModelProcess:
     def wait_ready(self, timeout_s: float = 120) -> str:
         """Wait until the server answers, and return its `base_url`. On failure it is stopped.
 
+        The time starts anew with each sign of progress of a conversion.
+
         Raises:
             LocalModelError: It ended, or was not ready in time.
         """
-        in_time = self._answered.wait(timeout_s)
+        in_time = self._answers(timeout_s)
         if self._url:
             return self._url
         self.close()
@@ -110,7 +117,7 @@ class LocalModelProcess:
         raise LocalModelError(
             "The embedded model did not start",
             where=f"{sys.executable} -m lab.local_model",
-            why=": ".join([why, *list(self._tail)[-3:]]),
+            why=": ".join([why, *list(self._tail)[-4:]]),
             do="run python -m lab.local_model to see why, or set API_BASE_URL to use a hosted model",
         )
 
@@ -139,6 +146,13 @@ class LocalModelProcess:
     ) -> None:
         self.close()
 
+    def _answers(self, timeout_s: float) -> bool:
+        self._heard_s = time.monotonic()
+        while (left_s := self._heard_s + timeout_s - time.monotonic()) > 0:
+            if self._answered.wait(left_s):
+                return True
+        return False
+
     def _read_stdout(self) -> None:
         for line in _stream(self._process.stdout):
             if line.startswith(READY_PREFIX):
@@ -148,7 +162,11 @@ class LocalModelProcess:
 
     def _read_stderr(self) -> None:
         for line in _stream(self._process.stderr):
-            self._tail.append(line.rstrip())
+            if line.startswith(PROGRESS_PREFIX):
+                self._heard_s = time.monotonic()
+                print(line, end="", file=sys.stderr, flush=True)  # noqa: T201
+            else:
+                self._tail.append(line.rstrip())
 
 
 def child_environment() -> dict[str, str]:

@@ -14,12 +14,12 @@ from typing import Any, Literal, Protocol
 import openvino_genai as genai
 from openvino import Tensor
 
-CONTEXT_TOKENS = 2048
-"""Prompt and answer together: the context length the GGUF file states."""
+from lab.local_model.weights import CACHE_GB
 
-_END_OF_TEXT, _END_OF_MESSAGE = 0, 2
+_ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>")
+"""Tokens that end an answer beside the one that the file names: a base model's end of text, for instance."""
+
 _DEFAULT_MAX_TOKENS = 512
-_CACHE_GB = 1
 # Measured with 32 chats in flight: 512 or 1024 against 256 made about 5 % more tokens/s, 1024 with
 # longer steps; half floats against the 8-bit default 9 % more, for twice the memory; prefix caching 12 %.
 _MAX_BATCHED_TOKENS = 512
@@ -69,9 +69,9 @@ class Completion:
 class ContextTooLongError(Exception):
     """The messages and the requested answer do not fit into the model's context."""
 
-    def __init__(self, prompt_tokens: int, max_tokens: int) -> None:
+    def __init__(self, prompt_tokens: int, max_tokens: int, context_tokens: int) -> None:
         super().__init__(
-            f"This model's maximum context length is {CONTEXT_TOKENS} tokens. However, you requested "
+            f"This model's maximum context length is {context_tokens} tokens. However, you requested "
             f"{prompt_tokens + max_tokens} tokens ({prompt_tokens} in the messages, {max_tokens} in the "
             "completion). Please reduce the length of the messages or completion."
         )
@@ -152,14 +152,19 @@ class _Request:
 
 
 class Engine:
-    """SmolLM2 on this machine's CPU, with batching of concurrent requests.
+    """The model on this machine's CPU, with batching of concurrent requests.
 
     All calls belong to one event loop. Loading takes about 5 s and may run in another thread.
+
+    Args:
+        context_tokens: Maximum length of prompt and answer together.
     """
 
-    def __init__(self, weights: Path) -> None:
+    def __init__(self, weights: Path, context_tokens: int) -> None:
         self._pipeline = genai.ContinuousBatchingPipeline(str(weights), _scheduler(), "CPU", _PROPERTIES)
         self._tokenizer = self._pipeline.get_tokenizer()
+        self._context_tokens = context_tokens
+        self._end_ids = self._ends()
         self._ids = itertools.count()
         self._running: list[_Request] = []
         self._stepping: asyncio.Task[None] | None = None
@@ -172,8 +177,8 @@ class Engine:
         """
         prompt = self._encode(messages)
         prompt_tokens = int(prompt.shape[1])
-        max_tokens = _fitting(prompt_tokens, sampling.max_tokens)
-        handle = self._pipeline.add_request(next(self._ids), prompt, _generation(sampling, max_tokens))
+        max_tokens = self._fitting(prompt_tokens, sampling.max_tokens)
+        handle = self._pipeline.add_request(next(self._ids), prompt, self._generation(sampling, max_tokens))
         answer = await self._answer(_Request(handle, self._decode, sampling.stop))
         return Completion(answer.text, prompt_tokens, answer.tokens, answer.finish_reason)
 
@@ -185,6 +190,32 @@ class Engine:
 
     def _decode(self, token_ids: list[int]) -> str:
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=True))
+
+    def _ends(self) -> set[int]:
+        texts = [self._tokenizer.encode(text, add_special_tokens=False).input_ids.data[0] for text in _ENDS]
+        return {self._tokenizer.get_eos_token_id(), *(int(ids[0]) for ids in texts if len(ids) == 1)}
+
+    def _fitting(self, prompt_tokens: int, max_tokens: int | None) -> int:
+        """The answer's limit in tokens; the default is what the context leaves, up to a cap."""
+        room = self._context_tokens - prompt_tokens
+        wanted = max(1, min(_DEFAULT_MAX_TOKENS, room)) if max_tokens is None else max_tokens
+        if wanted > room:
+            raise ContextTooLongError(prompt_tokens, wanted, self._context_tokens)
+        return wanted
+
+    def _generation(self, sampling: Sampling, max_tokens: int) -> genai.GenerationConfig:
+        config = genai.GenerationConfig()
+        config.max_new_tokens = max_tokens
+        config.set_eos_token_id(self._tokenizer.get_eos_token_id())
+        config.stop_token_ids = self._end_ids
+        config.presence_penalty = sampling.presence_penalty
+        config.frequency_penalty = sampling.frequency_penalty
+        if sampling.temperature >= _GREEDY_BELOW and sampling.top_p > 0:
+            config.do_sample = True
+            config.temperature = sampling.temperature
+            config.top_p = sampling.top_p
+            config.rng_seed = _seed(sampling.seed)
+        return config
 
     async def _answer(self, request: _Request) -> _Answer:
         self._running.append(request)
@@ -211,33 +242,9 @@ class Engine:
 
 def _scheduler() -> genai.SchedulerConfig:
     config = genai.SchedulerConfig()
-    config.cache_size = _CACHE_GB
+    config.cache_size = CACHE_GB
     config.enable_prefix_caching = True
     config.max_num_batched_tokens = _MAX_BATCHED_TOKENS
-    return config
-
-
-def _fitting(prompt_tokens: int, max_tokens: int | None) -> int:
-    """The answer's limit in tokens; the default is what the context leaves, up to a cap."""
-    room = CONTEXT_TOKENS - prompt_tokens
-    wanted = max(1, min(_DEFAULT_MAX_TOKENS, room)) if max_tokens is None else max_tokens
-    if wanted > room:
-        raise ContextTooLongError(prompt_tokens, wanted)
-    return wanted
-
-
-def _generation(sampling: Sampling, max_tokens: int) -> genai.GenerationConfig:
-    config = genai.GenerationConfig()
-    config.max_new_tokens = max_tokens
-    config.set_eos_token_id(_END_OF_MESSAGE)
-    config.stop_token_ids = {_END_OF_TEXT, _END_OF_MESSAGE}
-    config.presence_penalty = sampling.presence_penalty
-    config.frequency_penalty = sampling.frequency_penalty
-    if sampling.temperature >= _GREEDY_BELOW and sampling.top_p > 0:
-        config.do_sample = True
-        config.temperature = sampling.temperature
-        config.top_p = sampling.top_p
-        config.rng_seed = _seed(sampling.seed)
     return config
 
 

