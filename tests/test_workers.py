@@ -12,14 +12,20 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import optuna
 import pytest
+import sqlalchemy as sql
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.trial import TrialState
 
+from lab.agent.episode import CutEpisode
 from lab.errors import CallError
 from lab.experiment.budget import FREE
 from lab.llm.client import Completion
 from lab.storage.database import Store
 from lab.storage.record import CallKey, Record
 from lab.storage.storage import Storage
+from lab.storage.trials import Trials
 from lab.study.listing import listing
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.postgres import Postgres, change, postgres, rows
@@ -28,6 +34,10 @@ from tests.test_resume import a_project, but_for_mlflow, by_the_request, setting
 
 COMMAND = ("-m", "lab.tune", "experiments/known.toml")
 WORKERS = 4
+LATE_NOTE = sql.text("insert into public.trial_user_attributes values (default, 1, 'late', '1')")
+LATE_EPISODE = sql.text(
+    "insert into lab.episodes values (default, :study, 'd', 1, 0, 'w', 'cut', :ending, '')"
+)
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +193,41 @@ def test_a_database_of_an_earlier_version_is_migrated_by_the_first_worker(server
         (2, 10, 1, 0),
         (1, 3, 0, 1),
     ]
+
+
+def test_a_worker_reads_what_others_change_though_a_transaction_ends_late(server: Postgres) -> None:
+    """Its trials are those that Optuna reads afresh, and it misses no episode that was numbered earlier."""
+    address = server.database()
+    space: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
+    engine = sql.create_engine(sql.make_url(address).set(drivername="postgresql+psycopg"))
+    with closing(Storage.at(address)) as first, closing(Storage.at(address)) as second:
+        mine, others = (Trials(one.optuna, "study") for one in (first, second))
+        afresh = optuna.storages.RDBStorage(first.store.trials_url)
+        name = first.store.begin("known", "")
+        record, other = Record(first.store, name, ""), Record(second.store, name, "")
+        trial = others.ask(space)
+        with engine.connect() as late:
+            late.execute(LATE_NOTE)
+            late.execute(LATE_EPISODE, {"study": name, "ending": '{"seed": 1, "bound": 1.0}'})
+            changes = (
+                lambda: others.report(trial, 0.5, 0),
+                lambda: others.note(trial, "begun", 1),
+                lambda: others.note(trial, "begun", 2),
+                lambda: others.enqueue({"x": 0.5}, digest="d"),
+                lambda: others.claim(others.known[1]),
+                lambda: other.keep_episode("d", CutEpisode(2, 1.0)),
+                late.commit,
+                lambda: others.tell(trial, TrialState.COMPLETE, 0.5),
+            )
+            new = list[bool]()
+            for change_it in changes:
+                change_it()
+                assert mine.read() == afresh.get_all_trials(others.study._study_id)
+                new.append(record.refresh())
+        engine.dispose()
+    assert new == [False] * 5 + [True] * 2 + [False]
+    assert mine.known[0].user_attrs == {"begun": 2, "late": 1}
+    assert set(record.ended) == {("d", 1), ("d", 2)}
 
 
 def test_a_study_is_listed_as_at_work_while_a_worker_is(server: Postgres) -> None:

@@ -22,6 +22,9 @@ CALLS = Path(".lab/calls.db")
 BUSY_S = 30
 """Maximum seconds that a write waits for another process's."""
 
+CONNECTIONS = 5
+"""Maximum connections of one process's store; more would be opened and closed again at each peak."""
+
 SCHEMA = "lab"
 """Schema of the tables on PostgreSQL, because the same database holds Optuna's."""
 
@@ -115,7 +118,7 @@ class Store:
     def __init__(self, place: Path | str = CALLS) -> None:
         self.shared = isinstance(place, str)
         url = _postgres(place) if isinstance(place, str) else sql.URL.create("sqlite", database=str(place))
-        options: dict[str, Any] = {"pool_pre_ping": True}
+        options: dict[str, Any] = {"pool_pre_ping": True, "pool_size": CONNECTIONS, "max_overflow": 0}
         if isinstance(place, Path):
             place.parent.mkdir(parents=True, exist_ok=True)
             options = {"connect_args": {"timeout": BUSY_S}}

@@ -31,6 +31,9 @@ PROPOSALS = "proposals"
 CONFIRMATION, HOLDOUT, COMPARISON = 500_000, 1_000_000, 1_500_000
 """Offsets of the seeds of confirmation, holdout and `lab.compare` from the search's, which end before."""
 
+LATE = 200
+"""Number of latest ids of which a missing one may still be stored: ids are given before transactions end."""
+
 EpisodeKey = tuple[str, int]
 """An episode's key: its candidate's digest and its seed."""
 
@@ -67,18 +70,24 @@ class Record:
         self.store, self.name, self.document = store, name, document
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.ended: dict[EpisodeKey, Ending] = {}
-        self._last = 0
+        self._last, self._missing = 0, set[int]()
         self.refresh()
         self.earlier_minutes = sum(until - since for since, until in self.stretches()) / 60
 
     def refresh(self) -> bool:
         """Read the episodes stored since the last call; returns whether there were any."""
         columns = (episodes.c.id, episodes.c.digest, episodes.c.seed, episodes.c.kind, episodes.c.ending)
-        query = sql.select(*columns).where(episodes.c.study == self.name, episodes.c.id > self._last)
+        unread = (episodes.c.id > self._last) | episodes.c.id.in_(self._missing)
+        query = sql.select(*columns).where(episodes.c.study == self.name, unread)
         rows = self.store.rows(query.order_by(episodes.c.id))
         for row in rows:
-            self._last = row.id
             self.ended[row.digest, row.seed] = self._ending(row.seed, row.kind, row.ending)
+        read, last = {row.id for row in rows}, max((row.id for row in rows), default=0)
+        if last > self._last:
+            late = range(max(self._last, last - LATE) + 1, last)
+            self._missing = {one for one in self._missing if one > last - LATE} | {*late}
+            self._last = last
+        self._missing -= read
         return bool(rows)
 
     @property

@@ -43,7 +43,7 @@ class Trials:
         if not is_there and not storage.writing:
             storage = OptunaStorage(None)
         self.storage = storage
-        where = storage.storage
+        where = storage.cached()
         with storage.translated_errors():
             if not is_there:
                 optuna.create_study(storage=where, study_name=name, direction="maximize", load_if_exists=True)
@@ -71,7 +71,7 @@ class Trials:
         """Start a waiting trial, else one of the sampler's choice."""
         with self.storage.translated_errors():
             trial = self.study.ask(distributions)
-            self._pulse(trial._trial_id)
+            self.storage.beat([trial._trial_id])
         self.read()
         return trial
 
@@ -84,7 +84,7 @@ class Trials:
         """Start a waiting trial."""
         with self.storage.translated_errors():
             self.storage.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-            self._pulse(trial._trial_id)
+            self.storage.beat([trial._trial_id])
             found = optuna.Trial(self.study, trial._trial_id)
         self.read()
         return found
@@ -163,15 +163,17 @@ class Trials:
         if not self.storage.shared:
             return
         mine = {trial.number for trial in running}
+        # A worker that died while asking left no heartbeat whose absence could be noticed.
+        asked = [
+            one
+            for one in self.in_state(TrialState.RUNNING)
+            if one.number not in mine | self._pulsed and not one.user_attrs
+        ]
         with self.storage.translated_errors():
-            for trial in running:
-                self._pulse(trial._trial_id)
-            for one in self.in_state(TrialState.RUNNING):
-                # A worker that died while asking left no heartbeat whose absence could be noticed.
-                if one.number not in mine | self._pulsed and not one.user_attrs:
-                    self._pulse(one._trial_id)
-                    self._pulsed.add(one.number)
-            optuna.storages.fail_stale_trials(self.study)
+            self.storage.beat({one._trial_id for one in running} | {one._trial_id for one in asked})
+            self._pulsed |= {one.number for one in asked}
+            if self.storage.has_dead(self.study._study_id):
+                optuna.storages.fail_stale_trials(self.study)
         self.read()
 
     def hand_over(self, running: list[optuna.Trial]) -> None:
@@ -185,11 +187,6 @@ class Trials:
         with self.storage.translated_errors():
             for trial in running:
                 hand_on(self.study, self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True))
-
-    def _pulse(self, trial_id: int) -> None:
-        if self.storage.shared:
-            assert isinstance(self.storage.storage, RDBStorage)
-            self.storage.storage.record_heartbeat(trial_id)
 
 
 @dataclass(frozen=True)
