@@ -18,7 +18,8 @@ from lab.agent.task import Measure
 from lab.experiment.space import Space
 from lab.search.headroom import Headroom, HeadroomTest
 from lab.search.pruner import RacePruner
-from lab.search.sampler import CHOSEN_BY, NEW, RaceSampler
+from lab.search.sampler import NEW, RaceSampler
+from lab.search.table import CHOSEN_BY
 from lab.search.trials import (
     attributes,
     candidate_of,
