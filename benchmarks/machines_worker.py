@@ -78,8 +78,8 @@ def opened(address: str) -> tuple[Storage, Record, StudyTrials]:
 def fill(address: str, count: int) -> None:
     """Start the study, with `count` running trials that have played one episode each.
 
-    Most trials of a race stay open: 327 of 397 after 1,000 episodes of this experiment. They are written in
-    bulk, to Optuna's and the lab's own tables.
+    Most trials of a race stay open: 327 of 397 after 1,000 simulated episodes over this space. They are
+    written in bulk, to Optuna's and the lab's own tables.
     """
     storage, record, trials = opened(address)
     trials.search.state_fact("opening", 0)
