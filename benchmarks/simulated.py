@@ -138,7 +138,7 @@ def wrongly_dropped(noise: Noise, seed: int) -> bool:
     """Whether a race among equals drops the one designated as best, which is the hardest case."""
     space, rng = load_experiment(GRID).space, random.Random(seed)
     race = lab_race.a_race(space, seed)
-    race.enqueue(space.candidate(at_random(space.distributions(), 1, np.random.default_rng(seed))[0]))
+    race.new.enqueue(space.candidate(at_random(space.distributions(), 1, np.random.default_rng(seed))[0]))
     lab_race.play(race, SEARCH, lambda *_: noise(rng))
     return "dropped" in race.study.known[0].user_attrs
 
@@ -148,7 +148,7 @@ def choice_ms(trials: int) -> list[float]:
     space, rng = load_experiment(ECHO).space, np.random.default_rng(0)
     race = lab_race.a_race(space, 0)
     while len(race.study.known) < trials:
-        race.enqueue(space.candidate(at_random(space.distributions(), 1, rng)[0]))
+        race.new.enqueue(space.candidate(at_random(space.distributions(), 1, rng)[0]))
     lab_race.play(race, trials, lambda *_: float(rng.normal(500, 80)))
     taken = list[float]()
     for _ in range(50):

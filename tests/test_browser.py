@@ -71,6 +71,12 @@ class Seen:
         self.browser.picture(Path(os.environ.get("PICTURES", self.project.folder)) / name)
 
     @property
+    def race(self) -> str:
+        """Id of the run that has the race by episodes."""
+        (run,) = [run for run in self.children if run.info.run_name == "race"]
+        return str(run.info.run_id)
+
+    @property
     def experiment(self) -> str:
         """Path of its page."""
         return f"/#/experiments/{self.parent.info.experiment_id}"
@@ -173,8 +179,8 @@ def test_the_parent_runs_page_tells_the_story(seen: Seen) -> None:
     seen.without_complaint()
 
 
-def test_the_race_is_drawn_on_the_parent_runs_charts(seen: Seen) -> None:
-    seen.browser.open(f"{seen.experiment}/runs/{seen.parent.info.run_id}/model-metrics")
+def test_the_race_is_drawn_on_the_charts_of_its_run(seen: Seen) -> None:
+    seen.browser.open(f"{seen.experiment}/runs/{seen.race}/model-metrics")
     seen.browser.shows("Model metrics", "contenders")
     seen.browser.wait(
         lambda: seen.browser.driver.find_elements(By.CSS_SELECTOR, ".js-plotly-plot svg"), "a chart"

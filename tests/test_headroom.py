@@ -14,8 +14,9 @@ from lab.agent.candidate import Candidate
 from lab.agent.template import PromptTemplate
 from lab.experiment.space import Choices, Range, Space
 from lab.search.headroom import GROUP, LATE, Headroom, headroom
+from lab.search.open_trial import OpenTrial
 from lab.search.points import at_random
-from lab.search.race import OpenTrial, Race
+from lab.search.race import Race
 
 Values = list[float]
 
@@ -58,7 +59,7 @@ def raced(truth: Callable[[Candidate], float], noise: float, seed: int) -> tuple
     rng = np.random.default_rng(seed)
     race = a_race(SPACE, seed)
     for params in at_random(SPACE.distributions(), 10, rng):
-        race.enqueue(SPACE.candidate(params))
+        race.new.enqueue(SPACE.candidate(params))
     race.open_with(len(race.study.known))
     seeds = rng.normal(400, 100, size=8)
     return race, looked_at(
@@ -106,7 +107,7 @@ def only_new(truth: Callable[[Candidate], float], seed: int) -> Headroom | None:
     rng = np.random.default_rng(seed)
     race = a_race(SPACE, seed)
     for params in at_random(SPACE.distributions(), 10 * LATE + 5, rng):
-        race.enqueue(SPACE.candidate(params))  # some are drawn twice
+        race.new.enqueue(SPACE.candidate(params))  # some are drawn twice
     race.open_with(10)
     episodes = len(race.study.known) + 2 * GROUP
     found = looked_at(race, episodes, lambda one, _: float(truth(one.candidate) + rng.normal(0, 50)))

@@ -269,7 +269,7 @@ def test_a_dry_run_says_by_how_much_a_dollar_limit_may_be_exceeded(tmp_path: Pat
     assert done.returncode == 0, done.stderr
     assert re.search(r"^Cost +at most \$9\.50$", done.stdout, re.MULTILINE)
     assert re.search(r"exceeded by at most \d+ calls in flight", done.stdout)
-    assert re.search(r"^Search +22 whole episodes", done.stdout, re.MULTILINE)  # 8 calls are the proposer's
+    assert re.search(r"^Search +20 whole episodes", done.stdout, re.MULTILINE)  # 16 calls are the proposer's
 
 
 VANISHING = {

@@ -14,6 +14,7 @@ from lab.agent.candidate import Candidate
 from lab.errors import NoKeyError
 from lab.llm.keys import Origins
 from lab.llm.settings import ModelChoice, hosted_endpoint
+from lab.local_model.weights import MODEL_ID
 from lab.submission.frozen import read_frozen
 from tests.echo_server import ROOT
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
@@ -123,10 +124,15 @@ def test_a_plain_name_is_a_model_at_the_experiments_endpoint(
 
 
 def test_a_model_without_an_endpoint_is_unknown(project: Project) -> None:
+    path = project.folder / "experiments/known.toml"
+    path.write_text(path.read_text().replace('name = "fake"', f'name = "{MODEL_ID}"', 1))
     done = project.run(*COMPARE, "smal")
     assert (done.returncode, done.stdout) == (2, "")
     assert "Unknown model 'smal'." in done.stderr
-    assert "use one of fake, small, large, add a table [models.NAME], or set API_BASE_URL" in done.stderr
+    assert (
+        "use one of SmolLM2-135M-Instruct, small, large, add a table [models.NAME], or set API_BASE_URL"
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize(

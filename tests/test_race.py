@@ -18,8 +18,9 @@ from lab.agent.candidate import Candidate
 from lab.agent.template import PromptTemplate
 from lab.experiment.objective import Objective
 from lab.experiment.space import Choices, Range, Space
+from lab.search.open_trial import OpenTrial
 from lab.search.points import Distributions, at_random, contains, spread_out
-from lab.search.race import OpenTrial, Race
+from lab.search.race import Race
 from lab.search.returns import Returns
 from lab.stats.moderated_t import NOTHING_KNOWN, Spread, common_spread, p_above_zero
 
@@ -93,7 +94,7 @@ def test_no_candidate_is_tried_twice_and_a_small_space_runs_out() -> None:
     play(race, 1000, lambda *_: float(rng.normal()))
     assert len(race.study.known) == 3
     assert race.next() is None
-    race.enqueue(Candidate(space(3).templates["t1"]))
+    race.new.enqueue(Candidate(space(3).templates["t1"]))
     assert len(race.study.known) == 3
 
 
@@ -152,7 +153,7 @@ def test_an_episode_that_can_no_longer_matter_is_seen_in_the_middle() -> None:
 def test_a_candidate_that_cannot_be_played_is_not_among_the_best() -> None:
     race = a_race(space(2), 0)
     for text in space(2).templates.values():
-        race.enqueue(Candidate(text))
+        race.new.enqueue(Candidate(text))
     first, second = race.ask(), race.ask()
     assert first is not None
     assert second is not None
@@ -167,11 +168,11 @@ def test_new_texts_join_as_equals_and_earlier_episodes_still_count() -> None:
     templates = {name: text for name, text in wide.templates.items() if name != "t10"}
     small = Space({"template": Choices(tuple(templates))}, wide.start, templates)
     race = a_race(wide, 0)
-    race.widen(small)
+    race.new.widen(small)
     play(race, 40, lambda *_: float(rng.normal(100, 5)))
     assert all(trial.params["template"] != "t10" for trial in race.study.known)
-    race.widen(wide)
-    race.enqueue(Candidate(wide.templates["t10"]))
+    race.new.widen(wide)
+    race.new.enqueue(Candidate(wide.templates["t10"]))
     play(race, 30, lambda one, _: float(rng.normal(150 if one.candidate.template.name == "t10" else 100, 5)))
     best = leader(race)
     assert text_of(race, best) == "t10"
@@ -182,7 +183,7 @@ def test_with_a_cost_the_cheap_one_within_reach_is_played_on() -> None:
     objective = Objective("tokens", 0.05)
     race = a_race(space(10), 0, objective=objective)
     for text in space(10).templates.values():
-        race.enqueue(Candidate(text))
+        race.new.enqueue(Candidate(text))
     cost, worth = {"t0": 100.0, "t1": 10.0, "t2": 1.0}, {"t0": 100.0, "t1": 98.0, "t2": 50.0}
     while (move := race.next()) is not None:
         one = move.trial or race.ask()

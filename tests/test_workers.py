@@ -33,6 +33,7 @@ from tests.project import TIMEOUT_S, Project
 from tests.test_resume import a_project, but_for_mlflow, by_the_request, settings
 
 COMMAND = ("-m", "lab.tune", "experiments/known.toml")
+NOWHERE = {"API_BASE_URL": "http://127.0.0.1:9/v1", "MODEL_NAME": "fake"}
 WORKERS = 4
 LATE_NOTE = sql.text("insert into public.trial_user_attributes values (default, 1, 'late', '1')")
 LATE_EPISODE = sql.text(
@@ -258,7 +259,7 @@ def test_an_unusable_storage_is_an_error_that_says_what_to_do(
     tmp_path: Path, flags: tuple[str, ...], storage: str, code: int, said: str
 ) -> None:
     project = a_project(tmp_path / "project")
-    done = project.run(*COMMAND, *flags, LAB_STORAGE=storage)
+    done = project.run(*COMMAND, *flags, LAB_STORAGE=storage, **NOWHERE)
     assert done.returncode == code, done.stderr
     assert said in done.stderr
     assert not re.search("canary|Traceback", done.stdout + done.stderr)

@@ -14,9 +14,10 @@ from benchmarks.ground import Ground
 from lab.agent.candidate import Candidate
 from lab.experiment.objective import Objective
 from lab.experiment.space import Space
+from lab.search.open_trial import OpenTrial
 from lab.search.points import spread_out
 from lab.search.pruner import RacePruner
-from lab.search.race import OpenTrial, Race
+from lab.search.race import Race
 from lab.search.sampler import RaceSampler
 from lab.search.samplers import costs_of
 from lab.search.trials import expected
@@ -100,9 +101,9 @@ def run(
     space = ground.experiment.space
     sampler = make_sampler(ground.seed) if make_sampler else None
     race = a_race(space, ground.seed, sampler=sampler, pruner=make_pruner() if make_pruner else None)
-    race.enqueue(ground.experiment.baseline)
+    race.new.enqueue(ground.experiment.baseline)
     for params in spread_out(space.distributions(), HEADROOM - 1 if race.is_own else 0, rng):
-        race.enqueue(space.candidate(params))
+        race.new.enqueue(space.candidate(params))
     race.open_with(len(race.study.known))
 
     def earned(one: OpenTrial, step: int) -> float:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from lab.errors import CallError
 from lab.llm.client import Completion, Message, Model
 from lab.llm.sampling import SamplingParams
 from lab.proposers.briefing import Briefing, Part, Rated
@@ -69,13 +70,14 @@ async def ask(
     """Ask the model for a complete answer; at the `last` try, one that was cut off ends with a sentence.
 
     Raises:
-        ProposalRefusedError: The answer was cut off or only thinking, so its text is missing or incomplete.
+        CallError: The answer was only thinking; a second one would be too.
+        ProposalRefusedError: The answer was cut off, so its text is incomplete.
     """
     completion = await model.complete(messages, sampling)
     if completion.only_thought:
         why = f"all {sampling.max_tokens} tokens went to thinking"
         do = "raise proposals.max_tokens, or set proposals.reasoning_effort"
-        raise ProposalRefusedError("A proposed text is missing.", why=f"{why}: {do}")
+        raise CallError("A proposed text is missing.", why=f"{why}: {do}")
     if completion.finish_reason == "length" and last and (whole := _SENTENCES.match(completion.text)):
         return replace(completion, text=whole[0])
     if completion.finish_reason == "length":

@@ -6,30 +6,24 @@ reports what a killed one did not.
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from math import ceil
 
-import numpy as np
 import optuna
-from optuna.trial import TrialState
 
 from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
 from lab.agent.evaluation import BASELINE, Trial
 from lab.errors import BudgetError
-from lab.experiment.budget import ANY, Calls
 from lab.experiment.experiment import Experiment
-from lab.experiment.space import Space
 from lab.proposers.rounds import FIRST, Found, Rounds
 from lab.search.headroom import Headroom
+from lab.search.open_trial import OpenTrial
 from lab.search.player import Played, Player
-from lab.search.points import spread_out
-from lab.search.race import OpenTrial, Race
-from lab.search.reserve import Reserve
+from lab.search.race import Race
+from lab.search.room import Room
 from lab.search.running import Hopeless
-from lab.search.trials import Standings, distributions_of, expected, number_of
+from lab.search.trials import Standings, distributions_of, expected, number_of, state_leader
 from lab.storage.record import Record
 from lab.storage.trials import Trials
 
@@ -74,15 +68,10 @@ class Search:
         self._standings = Standings(experiment, record.ended)
         self._over, self._unstarted = False, set[Playing]()
         self._leader: int | None = None
-        self._reserve = Reserve(experiment, player)
+        self._room = Room(experiment, player, self._race, rounds)
         self.all_begun, self._changed = asyncio.Event(), asyncio.Event()
         self.stopped_by: BudgetError | None = None
         self.wake()
-
-    @property
-    def space(self) -> Space:
-        """The space to choose from now."""
-        return self._race.space
 
     @property
     def running(self) -> list[optuna.Trial]:
@@ -113,8 +102,8 @@ class Search:
 
     @property
     def progress(self) -> float:
-        """The share of the search's budget that is used; see `Spending.progress`."""
-        return self._player.spending.progress(self._reserve.calls)
+        """The share of the search's budget that is used; see `Room`."""
+        return self._room.progress
 
     async def run(self) -> None:
         """Play until only the verdict's share of the budget is left, and no worker is playing.
@@ -126,7 +115,7 @@ class Search:
         if not self._over:
             self._begin_study()
         trials = self.trials
-        self._reserve.look_at(trials)
+        self._room.look_at(trials)
         for trial in trials:
             self._on_trial(trial)
         try:
@@ -137,7 +126,7 @@ class Search:
                         self._player.first.look()
                     if self._begins_something(group):
                         await asyncio.sleep(0)
-                    elif self.all_begun.is_set() and not self._is_playing:
+                    elif self.all_begun.is_set() and not self._room.in_use:
                         break
                     else:
                         await self._changed.wait()
@@ -154,12 +143,7 @@ class Search:
 
     def leave_out(self, names: Collection[str]) -> str:
         """Choose without these settings from now on; returns what that changes, in words."""
-        free = [name for name in names if name in self.space.free]
-        if not free:
-            return ""
-        self._race.widen(self.space.without(free))
-        rest = ", ".join(self.space.free) or "nothing: all candidates are equal"
-        return f"This endpoint has no {', '.join(free)}, free in [space]. Searched is {rest}."
+        return self._race.new.leave_out(names)
 
     def end(self) -> None:
         """End the search for good; running trials end with the episodes they have."""
@@ -190,11 +174,9 @@ class Search:
             self._study.read()
             if self._study.fact("opening") is None:
                 self._study.state_fact("verdict", "none yet")  # first, where optuna-dashboard shows it
-                rng = np.random.default_rng(self._experiment.seed)
-                count = self._experiment.search.headroom - 1 if self._race.is_own else 0
-                spread = spread_out(self.space.distributions(), count, rng)
-                for candidate in (self._experiment.baseline, *map(self.space.candidate, spread)):
-                    self._race.enqueue(candidate)
+                self._race.new.enqueue(self._experiment.baseline)
+                if self._race.is_own:
+                    self._race.new.enqueue_spread(self._experiment.search.headroom - 1, self._experiment.seed)
                 self._study.state_fact("opening", len(self._study.known))
         self._race.open_with(self._study.fact("opening") or 0)
         if not self._record.store.shared:
@@ -221,63 +203,23 @@ class Search:
         if self.all_begun.is_set() or self._over:
             return False
         rounds = self._rounds
-        if rounds and rounds.due(self.progress, self._race.episodes) and self._fits_round and rounds.begin():
+        due = rounds and rounds.due(self.progress, self._race.episodes)
+        if rounds and due and self._room.has_round(rounds) and rounds.begin():
             group.create_task(self._renew(rounds))
             return True
         move = self._race.next()
-        if move is not None and self._has_room(len(move.steps)):
+        if move is not None and self._room.has(len(move.steps)):
             with self._record.store.exclusively():  # two workers may have chosen the same
                 one = move.trial or self._race.ask()
             if move.trial is None and one is not None:
                 self._take_known(one)
-            if one is not None and (move.trial or self._is_untried(one)):
+            if one is not None and (move.trial or self._race.is_untried(one)):
                 self._play(one, move.steps, group)
             return True
         # Once a round has ended, others may use the budget that was reserved for its first episodes.
-        waits = self._is_in_round or (self._keeps and self._is_playing)
-        if not waits and (move is not None or not self._is_playing):
+        if not self._room.is_kept and (move is not None or not self._room.in_use):
             self.all_begun.set()
         return False
-
-    def _is_untried(self, one: OpenTrial) -> bool:
-        return one.trial.number in self._race.open and one.reported == 0 and not one.playing
-
-    @property
-    def _is_in_round(self) -> bool:
-        return self._rounds is not None and self._rounds.in_progress
-
-    @property
-    def _keeps(self) -> bool:
-        """Whether a share of the search is kept for its first new texts."""
-        return self._rounds is not None and self._rounds.awaited
-
-    @property
-    def _fits_round(self) -> bool:
-        """Whether the budget has room for the next round; the first one is asked for anyway."""
-        assert self._rounds is not None
-        calls = 0 if self._keeps else self._rounds.round_calls
-        return self._has_room(max(ceil(calls / self._experiment.task.max_steps), 1), for_round=True)
-
-    @property
-    def _is_playing(self) -> bool:
-        """Whether any process plays an episode or runs a round."""
-        return self._is_in_round or self._race.playing > 0 or self._race.elsewhere() > 0
-
-    def _has_room(self, episodes: int, *, for_round: bool = False) -> bool:
-        """Whether the budget has room for this many episodes besides those already due."""
-        if self._player.spending.time_is_up and self._has_rival:
-            return False
-        more = (self._race.elsewhere() + episodes) * self._experiment.task.max_steps
-        if self._rounds is not None and self._is_playing and not for_round:
-            more += self._rounds.owed_calls(self._player.spending.calls_in_all(self._reserve.calls))
-        owed = self._player.owed_calls + Calls({ANY: more})
-        return self._player.spending.room_for(owed, self._reserve.calls)
-
-    @property
-    def _has_rival(self) -> bool:
-        """Whether a trial besides the baseline has started: without one there is nothing to judge."""
-        begun = (one for one in self._study.known if one.state is not TrialState.WAITING)
-        return any(number_of(one) != BASELINE for one in begun)
 
     # Playing
 
@@ -335,15 +277,12 @@ class Search:
     def _publish(self, one: OpenTrial) -> None:
         """Publish a trial that has ended a rung, and store the leader if it has changed."""
         trials = self._ranked([one.trial.number])
-        self._reserve.look_at(trials)
+        self._room.look_at(trials)
         if found := next((trial for trial in trials if trial.number == one.number), None):
             self._on_trial(found)
         if trials and trials[0].number != self._leader:
-            self._leader, leader = trials[0].number, trials[0].evaluation
-            figures = {"trial": self._leader, "mean": leader.mean, "episodes": len(leader.episodes)}
-            before = self._study.fact("leaders") or []
-            if not before or before[-1]["trial"] != self._leader:
-                self._study.state_fact("leaders", [*before, {"at": time.time(), **figures}])
+            self._leader = trials[0].number
+            state_leader(self._study, trials[0])
 
     # New texts
 
@@ -353,9 +292,9 @@ class Search:
             leader = self.trials[0].candidate
             self._include(found)
             for text in found.texts:
-                self._race.enqueue_text(text.name, leader, owed=FIRST)
+                self._race.new.enqueue_text(text.name, leader, owed=FIRST)
             rounds.end(found)
         self._changed.set()
 
     def _include(self, found: Found) -> None:
-        self._race.widen(self.space.widened(found.texts, found.demonstrations))
+        self._race.new.include(found.texts, found.demonstrations)

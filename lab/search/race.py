@@ -7,7 +7,6 @@ here. The race plays nothing, and depends on no clock, endpoint or budget.
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -17,49 +16,15 @@ from lab.agent.candidate import Candidate
 from lab.agent.task import Measure
 from lab.experiment.space import Space
 from lab.search.headroom import Headroom, HeadroomTest
+from lab.search.new_trials import NewTrials
+from lab.search.open_trial import Move, OpenTrial
 from lab.search.pruner import RacePruner
 from lab.search.sampler import NEW, RaceSampler
-from lab.search.table import CHOSEN_BY
-from lab.search.trials import (
-    attributes,
-    candidate_of,
-    drawn_from,
-    first_two,
-    is_taken_over,
-    note_of,
-    number_of,
-)
+from lab.search.trials import first_two, is_taken_over, number_of
 from lab.storage.trials import Trials
 
 REPEATS = 100
 """Consecutive trials without a new candidate after which the sampler is not asked again."""
-
-
-@dataclass
-class OpenTrial:
-    """A running trial of this process.
-
-    Attributes:
-        number: Number shown to people.
-        playing: Steps being played.
-        reported: Number of reported steps.
-        owed: Episodes before it may be dropped.
-    """
-
-    trial: optuna.Trial
-    number: int
-    candidate: Candidate
-    playing: set[int] = field(default_factory=set)
-    reported: int = 0
-    owed: int = 0
-
-
-@dataclass(frozen=True)
-class Move:
-    """What to start next: these steps of a trial; None for a trial that is still to be asked for."""
-
-    trial: OpenTrial | None
-    steps: Sequence[int]
 
 
 class Race:
@@ -67,7 +32,7 @@ class Race:
 
     Attributes:
         open: Trials played by this process, by Optuna's number.
-        space: The space to choose from now; see `widen`.
+        new: How trials begin.
 
     Args:
         study: The study, with its sampler and pruner.
@@ -87,50 +52,19 @@ class Race:
         shared: bool = False,
     ) -> None:
         self.study, self.open = study, dict[int, OpenTrial]()
-        self._distributions, self._episodes = dict(distributions), episodes
-        self._measure, self._shared, self._repeats = measure, shared, 0
+        self.new = NewTrials(study, space, distributions, episodes)
+        self._episodes, self._measure, self._shared = episodes, measure, shared
         self._stream = secrets.randbelow(2**20) if shared else 0  # so that workers choose differently
         sampler = study.study.sampler
         self._sampler = sampler if isinstance(sampler, RaceSampler) else None
         pruner = study.study.pruner
         self._pruner = pruner if isinstance(pruner, RacePruner) else None
         self._headroom: HeadroomTest | None = None
-        self.widen(space)
 
     @property
     def is_own(self) -> bool:
         """Whether the sampler is the lab's own."""
         return self._sampler is not None
-
-    def widen(self, space: Space) -> None:
-        """Choose from now on from a space with more texts or demonstrations."""
-        self.space = space
-        if self._sampler is not None:
-            self._sampler.drawn = drawn_from(space, self._distributions)
-
-    def enqueue(self, candidate: Candidate, owed: int = 0) -> None:
-        """Enqueue a candidate unless a trial has it; it plays before anything else is chosen.
-
-        Args:
-            owed: Episodes before it may be dropped.
-        """
-        if not self._has(candidate):
-            params = self.space.params(candidate)
-            fixed = {name: candidate.settings[name] for name in self._distributions}
-            more = {"owed": min(owed, self._episodes)} if owed else {}
-            self.study.enqueue({} if params is None else fixed, **attributes(candidate), **more)
-
-    def enqueue_text(self, name: str, leader: Candidate, owed: int) -> None:
-        """Enqueue a text of the space with settings that suit it: the sampler's choice, else the leader's.
-
-        Args:
-            owed: Episodes before it may be dropped.
-        """
-        played = sum(bool(one.intermediate_values) for one in self.study.known)
-        if self._sampler is not None and len(self._distributions) > 1 and played >= CHOSEN_BY[0]:
-            self.study.enqueue({"template": name}, owed=min(owed, self._episodes))
-        else:
-            self.enqueue(replace(leader, template=self.space.templates[name]), owed)
 
     @property
     def episodes(self) -> int:
@@ -165,13 +99,8 @@ class Race:
 
     def ask(self) -> OpenTrial | None:
         """Start a waiting trial, or the sampler's choice; None if that is not new."""
-        trial = self.study.ask(self._asked_distributions())
-        frozen = self.study.known[trial.number]
-        candidate = candidate_of(frozen) or self._new_candidate(trial, frozen)
-        if candidate is None:
-            return None
-        self.study.describe(trial, note_of(candidate))
-        return self.opened(trial, candidate)
+        asked = self.new.ask()
+        return None if asked is None else self.opened(*asked)
 
     def opened(self, trial: optuna.Trial, candidate: Candidate) -> OpenTrial:
         """Add a trial to those played by this process."""
@@ -181,14 +110,16 @@ class Race:
         self.open[trial.number] = one
         return one
 
+    def is_untried(self, one: OpenTrial) -> bool:
+        """Whether a trial runs, and none of its episodes has begun."""
+        return one.trial.number in self.open and one.reported == 0 and not one.playing
+
     def take_up(self) -> list[OpenTrial]:
         """Resume the trials of a process that died."""
         for trial in self.study.in_state(TrialState.RUNNING):
             taken = self.study.take_up(trial)
-            candidate = candidate_of(trial)
-            if candidate is None and trial.params.keys() == self._distributions.keys():
-                candidate = self._new_candidate(taken, trial)
-            if candidate is None:  # it died before all parameters were sampled: they are sampled again
+            candidate = self.new.taken_up(taken, trial)
+            if candidate is None:  # its parameters are sampled again
                 self.study.tell(taken, TrialState.FAIL)
             else:
                 self.opened(taken, candidate)
@@ -289,7 +220,7 @@ class Race:
             return self._sampler.choose(self.study.study, idle, self.playing + self._stream)
         if idle:
             return idle[0]
-        return NEW if self._repeats < REPEATS else None
+        return NEW if self.new.repeats < REPEATS else None
 
     def _interrupted(self) -> Move | None:
         """The rest of a rung that an earlier process started."""
@@ -318,39 +249,6 @@ class Race:
         """Episodes at the end of this rung: 1, 2, 4, ... by the lab's own rule, else each is a rung."""
         own = self._sampler is not None and self._pruner is not None
         return min(1 << (episodes - 1).bit_length() if own else episodes, self._episodes)
-
-    def _asked_distributions(self) -> dict[str, BaseDistribution]:
-        """Empty for a waiting trial without parameters, whose candidate is outside the space."""
-        waiting = self.study.in_state(TrialState.WAITING)
-        if not waiting:
-            return self._distributions
-        params = waiting[0].system_attrs.get("fixed_params") or waiting[0].params
-        return self._distributions if params else {}
-
-    def _new_candidate(self, trial: optuna.Trial, frozen: FrozenTrial) -> Candidate | None:
-        """The sampler's choice; None if it was tried before or its text is not written yet."""
-        name = frozen.params.get("template")
-        if name is not None and name not in self.space.templates:
-            self._refuse(trial, f"the text {name} is not written yet")
-            return None
-        candidate = self.space.candidate(frozen.params)
-        if self._has(candidate):
-            self._refuse(trial, "another trial has the same candidate")
-            return None
-        self._repeats = 0
-        for key, value in attributes(candidate).items():
-            self.study.note(trial, key, value)
-        self.study.read()
-        return candidate
-
-    def _has(self, candidate: Candidate) -> bool:
-        """Whether a trial has this candidate."""
-        return any(one.user_attrs.get("digest") == candidate.digest for one in self.study.known)
-
-    def _refuse(self, trial: optuna.Trial, reason: str) -> None:
-        self._repeats += 1
-        self.study.note(trial, "reason", reason)
-        self.study.tell(trial, TrialState.FAIL)
 
     def _drop(self, one: OpenTrial) -> None:
         self.study.note(one.trial, "dropped", True)

@@ -4,6 +4,7 @@ It owns the user attributes of a trial: `candidate`, all of it as JSON; `digest`
 ended it; `reason`, if it failed; `begun`, its number of started episodes, if several workers share the study.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from math import inf, nan
 from typing import Any
@@ -145,6 +146,14 @@ def evaluation(
     """Return a candidate's evaluation on these seeds."""
     endings = [ended[key] for seed in seeds if (key := (candidate.digest, seed)) in ended]
     return Evaluation.of(candidate, experiment.task, endings, experiment.objective.maximise)
+
+
+def state_leader(study: Trials, leader: Trial) -> None:
+    """Add a trial to the study's leaders over time, unless it is the last of them."""
+    before, evaluation = study.fact("leaders") or [], leader.evaluation
+    if not before or before[-1]["trial"] != leader.number:
+        figures = {"trial": leader.number, "mean": evaluation.mean, "episodes": len(evaluation.episodes)}
+        study.state_fact("leaders", [*before, {"at": time.time(), **figures}])
 
 
 def first_two(trials: Sequence[FrozenTrial]) -> Floats:

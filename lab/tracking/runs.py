@@ -36,6 +36,10 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 BASELINE = "holdout-baseline"
 """Name of the baseline's run on the holdout."""
 
+RACE = "race"
+"""Name of the run with the race by episodes; the study's own run has the verdict's metrics: MLflow lists the
+metrics of a run in the order in which they were first written."""
+
 MOST_POINTS = 300
 """Points of the race that are written together; a batch may have 1,000 metrics, and a point has two."""
 
@@ -92,8 +96,9 @@ class MlflowStore:
         store = self._store
         store.client.update_run(self._parent, status="RUNNING")
         self._runs.ids = store.found(f"tags.`mlflow.parentRunId` = '{self._parent}'")
-        drawn = store.client.get_metric_history(self._parent, "contenders")
-        self._drawn = max((point.step for point in drawn), default=0)
+        if RACE in self._runs.ids:
+            drawn = store.client.get_metric_history(self._runs.ids[RACE], "contenders")
+            self._drawn = max((point.step for point in drawn), default=0)
 
     @property
     def urls(self) -> dict[str, str]:
@@ -104,7 +109,7 @@ class MlflowStore:
     def trial(self, trial: Trial, *, newest: bool) -> None:
         """Write a trial's child run after a rung: settings, metrics, first prompt, episodes so far.
 
-        The parent run gets the race by episodes: the leader's mean, and how many trials still compete.
+        The run of the race gets a point by episodes: the leader's mean, and how many trials still compete.
 
         Args:
             newest: Whether no later rung of the trial is known. Of the others, only the race is written.
@@ -126,16 +131,16 @@ class MlflowStore:
             traces, cut = self._experiment.tracking.traces, {"episodes_cut": trial.cut}
             self._runs.write(Play(trial.name, "search", evaluation, traces, cut, tags))
         if self._points and (newest or len(self._points) >= MOST_POINTS):
-            log(self._store.client, self._parent, self._points, {}, {})
+            log(self._store.client, self._race_run(), self._points, {}, {})
             self._points.clear()
 
     def headroom(self, headroom: Headroom) -> None:
-        """Write the warm-up test to the parent run."""
+        """Write the warm-up test to the run of the race; its result is the study's tag."""
         ahead = headroom.ahead
         figures = {"ahead": ahead.mean, "low": ahead.low, "high": ahead.high, "p_value": headroom.p_value}
         metrics = {f"headroom_{key}": value for key, value in figures.items()}
-        tags = {"headroom": "found" if headroom.found else "none seen"}
-        self._store.log(self._parent, metrics, at_ms=self._began_ms, tags=tags)
+        self._store.log(self._race_run(), metrics, at_ms=self._began_ms)
+        self._store.log(self._parent, tags={"headroom": "found" if headroom.found else "none seen"})
 
     def proposals(self, number: int, proposals: Proposals) -> None:
         """Write a round's texts, and the reasons for refused ones."""
@@ -144,7 +149,7 @@ class MlflowStore:
             "proposals_refused": len(proposals.refused),
             "proposals_duplicates": proposals.duplicates,
         }
-        self._store.log(self._parent, figures, step=number, at_ms=self._began_ms)
+        self._store.log(self._race_run(), figures, step=number, at_ms=self._began_ms)
         texts = [asdict(text) for text in proposals.accepted]
         table = {"accepted": texts, "refused": list(proposals.refused), "parents": dict(proposals.parents)}
         self._store.client.log_text(self._parent, json.dumps(table, indent=1), f"proposals-{number}.json")
@@ -171,9 +176,6 @@ class MlflowStore:
             self.links["Confirmation"] = self._pages.confirmation
             compared = self._pages.holdout(runs.ids[f"holdout-{shown.trial.name}"], runs.ids[BASELINE])
             self.links[f"Holdout of {shown.trial.name} and baseline, side by side"] = compared
-        whole = self._record.troubles
-        tags = {"troubles": troubles_text(whole)} if whole.troubled else {}
-        self._store.log(self._parent, trouble_figures(whole), at_ms=self._began_ms, tags=tags)
 
     def frozen(self, frozen: FrozenPrompt) -> None:
         """Write the outcome to the parent run, unless it is there: frozen prompt, evidence, cost."""
@@ -185,13 +187,15 @@ class MlflowStore:
         if self.complete:
             return
         store.whole = True
+        whole = self._record.troubles
+        tags = {"troubles": troubles_text(whole)} if whole.troubled else {}
         store.log(
             self._parent,
-            outcome_figures(frozen),
+            outcome_figures(frozen) | trouble_figures(whole),
             params=frozen.candidate.settings,
             prefix="frozen_",
             at_ms=round(datetime.fromisoformat(frozen.provenance.created).timestamp() * 1000),
-            tags={"outcome": frozen.evidence.outcome, "digest": frozen.candidate.digest},
+            tags={"outcome": frozen.evidence.outcome, "digest": frozen.candidate.digest, **tags},
         )
         with store.item("best.toml"):
             store.client.log_text(self._parent, text, "best.toml")
@@ -226,8 +230,17 @@ class MlflowStore:
             self._store.log(self._parent, tags={CONTENTS: self._contents})
 
     def end(self, status: Status) -> None:
-        """Close the parent run."""
-        self._store.client.set_terminated(self._parent, status)
+        """Close the parent run and that of the race."""
+        for run in (self._runs.ids.get(RACE), self._parent):
+            if run:
+                self._store.client.set_terminated(run, status)
+
+    def _race_run(self) -> str:
+        if RACE not in self._runs.ids:
+            self._runs.ids[RACE] = self._store.create_run(
+                RACE, {"mlflow.parentRunId": self._parent, "kind": RACE}, self._began_ms
+            )
+        return self._runs.ids[RACE]
 
     @cached_property
     def _began_ms(self) -> int:

@@ -1,0 +1,35 @@
+"""Running trials of this process, and the moves that continue or begin one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import optuna
+
+from lab.agent.candidate import Candidate
+
+
+@dataclass
+class OpenTrial:
+    """A running trial of this process.
+
+    Attributes:
+        number: Number shown to people.
+        playing: Steps being played.
+        reported: Number of reported steps.
+        owed: Episodes before it may be dropped.
+    """
+
+    trial: optuna.Trial
+    number: int
+    candidate: Candidate
+    playing: set[int] = field(default_factory=set)
+    reported: int = 0
+    owed: int = 0
+
+
+@dataclass(frozen=True)
+class Move:
+    """What to start next: these steps of a trial; None for a trial that is still to be asked for."""
+
+    trial: OpenTrial | None
+    steps: Sequence[int]
