@@ -55,7 +55,7 @@ def test_a_difference_without_noise_is_significant() -> None:
 
 
 def raced(truth: Callable[[Candidate], float], noise: float, seed: int) -> tuple[Race, Headroom | None]:
-    """A race of 100 episodes on seeds of different difficulty, and the test's result."""
+    """A race of 50 episodes on seeds of different difficulty, and the test's result."""
     rng = np.random.default_rng(seed)
     race = a_race(SPACE, seed)
     for params in at_random(SPACE.distributions(), 10, rng):
@@ -63,7 +63,7 @@ def raced(truth: Callable[[Candidate], float], noise: float, seed: int) -> tuple
     race.open_with(len(race.study.known))
     seeds = rng.normal(400, 100, size=8)
     return race, looked_at(
-        race, 100, lambda one, step: float(seeds[step] + truth(one.candidate) + rng.normal(0, noise))
+        race, 50, lambda one, step: float(seeds[step] + truth(one.candidate) + rng.normal(0, noise))
     )
 
 
