@@ -125,6 +125,13 @@ def test_the_trials_are_a_list_a_frame_and_a_table(ran: Ran) -> None:
     assert [row["place"] for row in frame] == sorted(row["place"] for row in frame)
     assert all(row["return"] > 40 for row in frame if row["episodes"])
     assert {row["template"] for row in frame} == {"reference", "storyteller", "lecturer"}
+    held_out = {row["trial"]: row["holdout"] for row in frame if row["holdout"] is not None}
+    assert set(held_out) >= {"baseline", ran.told["winner"]}
+    evidence = read_frozen(ran.project.folder / "mine.toml").evidence
+    assert held_out[ran.told["winner"]] == pytest.approx(evidence.frozen_return)
+    confirmed = {row["trial"] for row in frame if row["confirmation"] is not None}
+    assert ran.told["winner"] in confirmed
+    assert "baseline" not in confirmed
     assert f"<b>{ran.told['repr'].split()[1].rstrip(':')}</b>" in ran.told["html"]
     assert f"<td>{ran.told['best']}</td>" in ran.told["html"]
 

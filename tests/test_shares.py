@@ -165,6 +165,7 @@ def test_rewards_that_are_all_0_are_said_plainly(project: Project) -> None:
     with environment(project, observation("so be it", 0.0)), fake_endpoint() as endpoint:
         done = run(project, endpoint, *TUNE)
     assert done.code == 0, done.err
+    assert re.search("All [0-9]+ initial candidates returned 0 in their first episode", done.err)
     assert "Every episode returned 0, so candidates cannot be told apart." in done.out
     assert "unusable" not in done.out
     assert "answers were" not in done.out
@@ -322,7 +323,7 @@ def trials() -> Trials:
 
 
 def first(store: Store, trials: Trials) -> FirstAnswers:
-    return FirstAnswers(record_of(store), trials, MODEL, PLACE)
+    return FirstAnswers(record_of(store), trials, MODEL, PLACE, lambda _: None)
 
 
 def record_of(store: Store) -> Record:

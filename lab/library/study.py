@@ -99,7 +99,7 @@ class Study:
         """A table with one row for each trial, best first; its columns are those of `lab export`."""
         from pandas import DataFrame
 
-        return DataFrame(trial_rows(self.trials))
+        return DataFrame(trial_rows(self.trials, self.verdict))
 
     def freeze(self, path: Path | str = BEST) -> FrozenPrompt:
         """Write the verdict's prompt to a file that `inference.py` plays, and return it.
@@ -120,7 +120,7 @@ class Study:
 
     def _repr_html_(self) -> str:
         """The claim and the leading trials, for notebooks."""
-        rows = trial_rows(self.trials[:SHOWN])
+        rows = trial_rows(self.trials[:SHOWN], self.verdict)
         head = "".join(f"<th>{_html(name)}</th>" for name in rows[0]) if rows else ""
         body = "".join(
             f"<tr>{''.join(f'<td>{_html(one)}</td>' for one in row.values())}</tr>" for row in rows

@@ -4,7 +4,7 @@ It owns that rule and its error. The error is stored as a fact of the study: the
 without a call, and every worker stops.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isclose
 
 from lab.agent.episode import FailedEpisode
@@ -14,6 +14,7 @@ from lab.environments.config import EnvironmentConfig
 from lab.errors import LabError
 from lab.llm.settings import ModelChoice
 from lab.search.trouble_words import TROUBLES, troubles_text
+from lab.stats.format import number
 from lab.storage.record import Record
 from lab.storage.trials import Trials
 
@@ -56,9 +57,14 @@ class FirstAnswers:
     """Watches a study's first steps, whether they are played or looked up."""
 
     def __init__(
-        self, record: Record, trials: Trials, model: ModelChoice, environment: EnvironmentConfig
+        self,
+        record: Record,
+        trials: Trials,
+        model: ModelChoice,
+        environment: EnvironmentConfig,
+        say: Callable[[str], None],
     ) -> None:
-        self._record, self._trials = record, trials
+        self._record, self._trials, self._say, self._told = record, trials, say, False
         self._model, self._environment = model, environment
         self._stopped = read_stopped(trials)
         self._troubles = record.troubles
@@ -92,11 +98,19 @@ class FirstAnswers:
             LabError: As `step` and `returned`.
         """
         self.check()
-        if self.useless:
-            opening = self._trials.known[: self._trials.fact("opening") or 0]
-            played = [list(trial.intermediate_values.values())[:1] for trial in opening]
-            if played and all(played):
-                self.returned([value for (value,) in played])
+        if self._told and not self.useless:
+            return
+        opening = self._trials.known[: self._trials.fact("opening") or 0]
+        played = [list(trial.intermediate_values.values())[:1] for trial in opening]
+        if played and all(played):
+            returns = [value for (value,) in played]
+            self.returned(returns)
+            if not self._told and len(returns) >= CANDIDATES and _equal(returns):
+                same = f"All {len(returns)} initial candidates returned {number(returns[0])}"
+                self._say(
+                    f"{same} in their first episode: nothing tells them apart so far. {_SEE} and its reward."
+                )
+            self._told = True
 
     def returned(self, returns: Sequence[float]) -> None:
         """Check the returns of the initial candidates' first episodes.
@@ -105,7 +119,7 @@ class FirstAnswers:
             LabError: All returned the same, and no answer could be used: the study stops here.
         """
         enough = self._troubles.steps >= FEW and len(returns) >= CANDIDATES
-        if self.useless and enough and all(isclose(one, returns[0], abs_tol=1e-9) for one in returns):
+        if self.useless and enough and _equal(returns):
             self._stop()
 
     def check(self) -> None:
@@ -132,6 +146,10 @@ class FirstAnswers:
         self._trials.state_fact("stopped", {**texts, "refused": isinstance(error, RefusedError)})
         self.refresh()
         self.check()
+
+
+def _equal(returns: Sequence[float]) -> bool:
+    return all(isclose(one, returns[0], abs_tol=1e-9) for one in returns)
 
 
 def unusable(troubles: Troubles, model: ModelChoice, environment: EnvironmentConfig) -> LabError:

@@ -26,6 +26,12 @@ LATE = 3
 """Number of candidates, as a multiple of the initial ones, after which the test stops waiting for the race's
 own second episodes: while every new candidate looks better than the played ones, the race plays none."""
 
+NOT_MADE = (
+    "The warm-up test could not be made: too few of the initial candidates played a second episode. It is"
+    " unknown whether candidates differ at all."
+)
+"""What a search says that ends without the test."""
+
 
 @dataclass(frozen=True)
 class Headroom:

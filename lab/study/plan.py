@@ -22,6 +22,12 @@ from lab.study.prompts import candidates, empty_messages, prompt
 LETTERS = 4
 """Assumed characters per token: the endpoint's tokenizer is unknown."""
 
+FEW = 8
+"""Number of pairs up to which a study shows only large differences: 2 of 2^8 sign patterns are 0.8 %."""
+
+ROUNDS = 4
+"""Number of times that the search should have results to choose by: fewer is little better than at random."""
+
 PRICE = "unknown: set dollars_in and dollars_out in"
 
 
@@ -74,13 +80,19 @@ class Plan:
             f"{self._searched}; up to {search.episodes} per candidate, {search.in_flight} concurrently",
         )
         yield "", f"over {', '.join(experiment.space.free) or 'nothing'}"
+        if self._whole < search.in_flight * ROUNDS:
+            fewer = max(int(self._whole) // ROUNDS, 1)
+            yield "", f"Few candidates will play twice: choices need results. in_flight = {fewer} searches"
+            yield "", "better, and takes longer."
         if proposals is not None:
             model = f" with {self.proposer}" if self.proposer else ""
             texts = f"{proposals.rounds} x {proposals.texts} texts by {proposals.proposer}{model}"
             yield "Proposals", f"{texts}, one call each, two if it is refused"
         yield "Confirmation", f"up to {sure.candidates} x {sure.episodes} episodes"
         finalists = f"{experiment.verdict.finalists} and the baseline"
-        yield "Holdout", f"{finalists}, {experiment.verdict.episodes} episodes each"
+        pairs = experiment.verdict.episodes
+        few = f"; the sign-flip test's p is at least {2 / 2**pairs:.2g}" if pairs <= FEW else ""
+        yield "Holdout", f"{finalists}, {pairs} episodes each{few}"
         yield "Calls", _most(self._calls, f", {experiment.verdict_calls:,} of them reserved for the verdict")
         yield "Tokens out", _most(self._tokens_out, f": {self._longest} per call")
         yield "Tokens in", self._tokens_in_text
@@ -96,9 +108,13 @@ class Plan:
     def _searched(self) -> str:
         if self._calls == inf:
             return "as many episodes as the budget allows"
+        return f"{self._whole:,.0f} whole episodes, more if some end early"
+
+    @property
+    def _whole(self) -> float:
+        """Number of whole episodes that the search's calls allow."""
         left = self._calls - self._proposed - self.experiment.verdict_calls
-        whole = left // self.experiment.task.max_steps
-        return f"{whole:,.0f} whole episodes, more if some end early"
+        return left // self.experiment.task.max_steps
 
     @property
     def _calls(self) -> float:

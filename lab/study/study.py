@@ -22,7 +22,7 @@ from lab.proposers.proposal import Proposals
 from lab.proposers.proposer import Proposer
 from lab.proposers.rounds import Rounds
 from lab.search.first_answers import FirstAnswers
-from lab.search.headroom import Headroom
+from lab.search.headroom import NOT_MADE, Headroom
 from lab.search.loop import Search
 from lab.search.player import Player
 from lab.storage.record import Record
@@ -120,7 +120,7 @@ class Study:
             record,
             one.baseline,
             self._view.say,
-            FirstAnswers(record, self._trials.search, self.model, one.environment),
+            FirstAnswers(record, self._trials.search, self.model, one.environment, self._view.say),
             one.objective.maximise,
             parts.others,
         )
@@ -198,6 +198,8 @@ class Study:
             if not self.interrupted or (this and this.cancelling()):  # more than the search was cancelled
                 raise
         if search.stopped_by is None:
+            if self.experiment.search.sampler == "race" and self._trials.search.fact("headroom") is None:
+                self._view.say(NOT_MADE)
             search.end()
 
     async def _baseline(self, search: Search, unseen: Unseen) -> Evaluation:

@@ -16,9 +16,9 @@ from lab.search.headroom import Headroom
 from lab.stats.intervals import Estimate
 from lab.verdict.model_cost import ModelCost
 from lab.verdict.outcome import Outcome, StudyResult, rounded
-from lab.verdict.rows import trial_row
+from lab.verdict.rows import trial_row, unseen_columns
 from lab.verdict.unvalidated import Unvalidated
-from lab.verdict.verdict import Compared, Confirmed, estimate
+from lab.verdict.verdict import Compared, Confirmed, Verdict, estimate
 from lab.verdict.words import claim, trouble_cautions
 
 FORMAT = 1
@@ -52,7 +52,7 @@ def result(
         "baseline": _played(verdict.baseline, verdict.confidence),
         "finalists": [_finalist(one, verdict.confidence) for one in verdict.finalists],
         "confirmed": [_confirmed(one) for one in verdict.confirmed],
-        "trials": _trials(outcome.trials),
+        "trials": _trials(outcome.trials, outcome.verdict),
         "cost": _cost(outcome),
         "failures": dict(outcome.failures),
         "answers": _answers(outcome.troubles),
@@ -81,7 +81,7 @@ def unvalidated_result(
             "episodes": len(best.evaluation.episodes),
             "baseline_return": study.baseline.mean_return if study.baseline else None,
         },
-        "trials": _trials(study.trials),
+        "trials": _trials(study.trials, None),
         "cost": {"calls": study.spending.calls, "minutes": study.judged.minutes},
         "untracked": None if untracked is None else list(untracked),
         "mlflow": dict(urls),
@@ -117,7 +117,7 @@ def _headroom(headroom: Headroom | None) -> dict[str, Any] | None:
     return {"found": headroom.found, **ahead, "p_value": headroom.p_value}
 
 
-def _trials(trials: Sequence[Trial]) -> dict[str, Any]:
+def _trials(trials: Sequence[Trial], verdict: Verdict | None) -> dict[str, Any]:
     tried = [trial for trial in trials if trial.number != BASELINE]
     return {
         "played": len(tried),
@@ -127,7 +127,14 @@ def _trials(trials: Sequence[Trial]) -> dict[str, Any]:
             for trial in trials
             if trial.evaluation.troubles.troubled
         ],
-        "all": [{**trial_row(trial), "settings": trial.candidate.settings} for trial in trials],
+        "all": [
+            {
+                **trial_row(trial),
+                **unseen_columns(trial, verdict),
+                "settings": trial.candidate.settings,
+            }
+            for trial in trials
+        ],
     }
 
 

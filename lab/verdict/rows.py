@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lab.agent.evaluation import Trial
+from lab.verdict.verdict import Verdict
 
 
 def trial_row(trial: Trial) -> dict[str, Any]:
@@ -29,9 +30,25 @@ def trial_row(trial: Trial) -> dict[str, Any]:
     }
 
 
-def trial_rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+def unseen_columns(trial: Trial, verdict: Verdict | None) -> dict[str, float | None]:
+    """The judged means of a trial's confirmation and holdout; None where it did not play them."""
+    confirmed = {one.trial.name: one.unseen for one in verdict.confirmed} if verdict else {}
+    holdout = verdict.holdout if verdict else {}
+    phases = {"confirmation": confirmed, "holdout": holdout}
+    return {
+        phase: verdict.value(played[trial.name]) if verdict and trial.name in played else None
+        for phase, played in phases.items()
+    }
+
+
+def trial_rows(trials: Sequence[Trial], verdict: Verdict | None) -> list[dict[str, Any]]:
     """A row for each trial, with a column for each setting that any of them has."""
     names = dict.fromkeys(name for trial in trials for name in trial.candidate.settings)
     return [
-        {**trial_row(trial), **{name: trial.candidate.settings[name] for name in names}} for trial in trials
+        {
+            **trial_row(trial),
+            **unseen_columns(trial, verdict),
+            **{name: trial.candidate.settings[name] for name in names},
+        }
+        for trial in trials
     ]

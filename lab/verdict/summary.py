@@ -126,9 +126,12 @@ def _cost_lines(outcome: Outcome) -> list[str]:
     verdict, spent = outcome.verdict, outcome.spending
     dollars = f", {spent.money}" if spent.dollars or spent.unpriced else ""
     notes = token_notes(spent.calls, spent.thinking_tokens, spent.estimated)
-    frozen, baseline = (other_mean(one) for one in (verdict.frozen, verdict.baseline))
+    finalist = next(iter(verdict.finalists), None) if verdict.winner is None else None
+    played = [finalist.unseen if finalist else verdict.frozen, verdict.baseline]
+    shown, baseline = (other_mean(one) for one in played)
+    of = f" of {finalist.trial.name}" if finalist else ""
     lines = [
-        f"Mean {OTHER[verdict.measure]} {frozen}, baseline {baseline}.",
+        f"Mean {OTHER[verdict.measure]}{of} {shown}, baseline {baseline}.",
         f"Cost: {spent.calls:,} calls in {spent.episodes} whole episodes, {spent.prompt_tokens:,} tokens in,"
         f" {spent.completion_tokens:,} out{notes}{dollars}, {outcome.judged.minutes:.1f} minutes.",
     ]
