@@ -25,7 +25,7 @@ types: $(READY)
 	$(BIN)/lint-imports
 
 suite: $(READY)
-	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
 
 setup: $(READY)
 

@@ -1,7 +1,7 @@
-"""Takes the docs' pictures of a study, MLflow and report: `python -m tests.pictures PROJECT NAME FOLDER`.
+"""Takes the docs' pictures of a study: `python -m tests.pictures PROJECT NAME FOLDER`.
 
 PROJECT is a folder in which `lab.tune` has run the experiment NAME; the pages are opened as
-`tests/test_browser.py` opens them.
+`tests/test_browser.py` opens them. The live screen's is `benchmarks.terminal_picture`'s, taken while it runs.
 """
 
 import sys
@@ -10,12 +10,16 @@ from pathlib import Path
 
 import mlflow
 
-from tests.browser import browsing, mlflow_ui
+from tests.browser import browsing, dashboard, mlflow_ui
 from tests.project import Project
 
 
 def take(project: Path, experiment: str, folder: Path) -> None:
-    """The study's run, its trials, the holdout and the prompts compared, a model call, the report."""
+    """The study in optuna-dashboard, in MLflow, and in the report."""
+    with dashboard(Project(project)) as origin, browsing(origin) as browser:
+        browser.open("/dashboard/studies/0")
+        browser.shows("Best Trial", "verdict", "Intermediate values")
+        browser.picture(folder / "dashboard.png")
     with mlflow_ui(Project(project)) as origin, browsing(origin) as browser:
         client = mlflow.MlflowClient(origin)
         found = client.get_experiment_by_name(experiment)
