@@ -33,7 +33,7 @@ def take(project: Path, experiment: str, folder: Path) -> None:
         browser.shows("Where to look next")
         browser.picture(folder / "mlflow.png")
         browser.open(f"{page}/runs?viewStateShareKey={parent.info.run_name}")
-        browser.shows("trial-0", "return_mean", "history")
+        browser.shows("trial-0", "return_mean", "template")
         browser.picture(folder / "mlflow-runs.png")
         browser.open(f"{page}/runs/{parent.info.run_id}")
         browser.follow("side by side")

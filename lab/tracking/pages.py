@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 TRIALS = "All trials, best first"
 """What the view of the trials is called where it is linked."""
 
+SHOWN = 4
+"""Number of settings that the views show."""
+
 NOTE = "mlflow.note.content"
 """The tag of a description."""
 
@@ -49,8 +52,8 @@ class Pages:
     def save_views(self, client: "MlflowClient", experiment: Experiment) -> None:
         """Save the tables of the search's trials and of the confirmation, best first.
 
-        MLflow shows the columns of a group by their names, metrics first: few metrics leave room for the
-        settings that differ.
+        MLflow shows the columns of a group by their names, metrics first: few columns keep the first settings
+        of the space, such as the template, in sight; a menu adds the others.
         """
         judged = experiment.objective.maximise
         views = {"search": self._view, "confirmation": f"{self._view}-confirmation"}
@@ -61,7 +64,7 @@ class Pages:
                 "orderByAsc": False,
                 "selectedColumns": [
                     *(f"metrics.`{figure}`" for figure in (f"{judged}_mean", "episodes")),
-                    *(f"params.`{setting}`" for setting in experiment.space.free),
+                    *(f"params.`{setting}`" for setting in [*experiment.space.free][:SHOWN]),
                     "tags.`race`",
                 ],
             }
