@@ -1,5 +1,6 @@
 """The output of `lab.tune`: the live screen in a terminal, plain lines, JSON, the plan."""
 
+import itertools
 import json
 import random
 import re
@@ -46,9 +47,13 @@ def at(endpoint: FakeEndpoint) -> dict[str, str]:
     return {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake", "HF_TOKEN": "k"}
 
 
+ANSWERS = itertools.count()
+
+
 def talks(body: Body) -> Reply:
+    """Every eighth answer takes a second, so that no phase's episodes all end between two frames."""
     reply = storyteller_is_best(body)
-    return Reply(f"{MODEL_TEXT} {reply.text}")
+    return Reply(f"{MODEL_TEXT} {reply.text}", delay_s=float(next(ANSWERS) % 8 == 7))
 
 
 def test_a_terminal_shows_the_race_survives_a_resize_and_is_given_back(tmp_path: Path) -> None:
