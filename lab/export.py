@@ -50,18 +50,13 @@ def export(
         print_result(_csv(_rows(Which(experiment, study, storage), episodes=episodes)).removesuffix("\n"))
 
 
-def _trials(past: "PastStudy") -> list[dict[str, Any]]:
-    from lab.verdict.rows import trial_rows
-
-    return trial_rows(past.trials, past.outcome.verdict if past.outcome else None)
-
-
 def _rows(which: "Which", *, episodes: bool) -> list[dict[str, Any]]:
     # Here and not above, so that --help answers at once.
     from lab.study.past_study import reading
+    from lab.verdict.rows import trial_rows
 
     with reading(which, say) as past:
-        return list(_episodes(past)) if episodes else _trials(past)
+        return list(_episodes(past)) if episodes else trial_rows(past.trials, past.verdict)
 
 
 def _episodes(past: "PastStudy") -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lab.cli.side_by_side import aligned
 from lab.search.trouble_words import troubles_brief, troubles_text
 from lab.stats.format import count, estimate_text, percent, price
+from lab.stats.intervals import lowest_sign_flip_p
 
 if TYPE_CHECKING:
     from lab.agent.evaluation import Evaluation
@@ -146,8 +147,8 @@ def _figures(other: str, compared: "Compared", confidence: float) -> str:
 
 
 def least_pairs(confidence: float) -> int:
-    """Minimum number of pairs for a significant sign-flip test: 2 of 2^n patterns are the most extreme."""
+    """Minimum number of pairs for a significant sign-flip test."""
     pairs = 2
-    while 2 / 2**pairs > 1 - confidence:
+    while lowest_sign_flip_p(pairs) > 1 - confidence:
         pairs += 1
     return pairs

@@ -73,7 +73,7 @@ def _past(one: "Past") -> tuple[str, ...]:
     if result is None or one.holdout is None:
         calls = "-" if listed.calls is None else f"{listed.calls:,}"
         return (listed.name, began, listed.state, *["-"] * 6, calls, "-")
-    values = (mean(result.baseline_value), estimate_text(result.frozen_value), _gain(result))
+    values = (mean(result.baseline_value), estimate_text(result.frozen_value), result.gain)
     figures = (*values, str(result.frozen_value.n), f"{result.calls:,}", price(result.dollars))
     return (listed.name, began, listed.state, result.frozen, one.holdout, *figures)
 
@@ -103,7 +103,7 @@ def _rows(results: "Sequence[Result]") -> Iterator[tuple[str, ...]]:
             yield f"  {name}", *values
     yield f"baseline {measure}", *(_with_n(one.baseline_value) for one in results)
     yield f"frozen {measure}", *(_with_n(one.frozen_value) for one in results)
-    yield "frozen - baseline", *(_gain(one) for one in results)
+    yield "frozen - baseline", *(one.gain for one in results)
     yield "holdout seeds", *(f"{one.seeds[0]} to {one.seeds[-1]}" for one in results)
     yield "calls", *(f"{one.calls:,}" for one in results)
     yield "tokens", *(f"{one.tokens:,}" for one in results)
@@ -113,11 +113,6 @@ def _rows(results: "Sequence[Result]") -> Iterator[tuple[str, ...]]:
 
 def _with_n(one: "Estimate") -> str:
     return f"{estimate_text(one)}, n = {one.n}"
-
-
-def _gain(one: "Result") -> str:
-    """The difference from the baseline; 0 if the baseline was frozen."""
-    return "0" if one.outcome == "baseline" else estimate_text(one.difference, sign=True)
 
 
 def sentence(between: "Between") -> str:

@@ -49,7 +49,7 @@ class Study:
     @property
     def verdict(self) -> Verdict | None:
         """The comparison on the holdout; None if the study has no verdict yet."""
-        return self._past.outcome.verdict if self._past.outcome else None
+        return self._past.verdict
 
     @property
     def claim(self) -> str:

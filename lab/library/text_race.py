@@ -18,6 +18,7 @@ from mlflow.genai.optimize.types import EvaluationResultRecord
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from lab.agent.evaluation import trial_name
 from lab.errors import ConfigError
 from lab.library.reflection import Played, written
 from lab.search.pruner import RacePruner
@@ -88,10 +89,10 @@ class TextRace:
             own = self.played.setdefault(trial.number, [])
             rung = self.rows[len(own) : 1 << len(own).bit_length()][:left]
             open_[trial.number], left = trial, left - len(rung)
-            own += evaluated(self.evaluate, self.chosen(trial.params), rung)
-            for step, score in enumerate(scores(own)):
-                if step >= len(own) - len(rung):
-                    trial.report(score, step)
+            new = evaluated(self.evaluate, self.chosen(trial.params), rung)
+            for step, score in enumerate(scores(new), start=len(own)):
+                trial.report(score, step)
+            own += new
             if trial.should_prune():
                 trial.set_user_attr("dropped", True)
                 self.study.tell(open_.pop(trial.number), state=TrialState.PRUNED)
@@ -130,9 +131,10 @@ class TextRace:
     def log(self) -> None:
         """Write the trials to MLflow, as child runs of the active one."""
         for trial in self.study.trials:
-            dropped = {"race": "dropped"} if "dropped" in trial.user_attrs else {}
-            name = f"trial-{trial.number:03d}" if trial.number else "baseline"
-            with mlflow.start_run(run_name=name, nested=True, tags={"kind": "search", **dropped}):
+            dropped = {"race": "dropped"} if _is_dropped(trial) else {}
+            with mlflow.start_run(
+                run_name=trial_name(trial.number), nested=True, tags={"kind": "search", **dropped}
+            ):
                 mlflow.log_params(trial.params)
                 played = self.played.get(trial.number)
                 if played:

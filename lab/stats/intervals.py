@@ -189,6 +189,15 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     return extreme / len(sums) if exact else (extreme + 1) / (len(sums) + 1)
 
 
+FEW_PAIRS = 8
+"""Number of pairs up to which the sign-flip test shows only large differences."""
+
+
+def lowest_sign_flip_p(pairs: int) -> float:
+    """The lowest p-value of an exact sign-flip test: 2 of 2^n patterns are the most extreme."""
+    return 2.0 ** (1 - pairs)
+
+
 @lru_cache(maxsize=8)
 def _sign_patterns(count: int) -> "NDArray[np.float64]":
     """Rows of 1 and -1."""

@@ -24,6 +24,7 @@ from lab.study.resume import open_trials
 from lab.study.state import StudyState, all_learnt, as_learnt, outcome_of, read_state, spending_of
 from lab.tracking.tracker import Tracker
 from lab.verdict.outcome import Outcome
+from lab.verdict.verdict import Verdict
 
 Say = Callable[[str], None]
 """Called with a line for people."""
@@ -79,6 +80,11 @@ class PastStudy:
     def trials(self) -> tuple[Trial, ...]:
         """Trials of the search with the baseline, best first."""
         return self.state.trials
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The comparison on the holdout; None if the study has no verdict yet."""
+        return self.outcome.verdict if self.outcome else None
 
     def finished(self) -> Outcome:
         """The outcome.

@@ -17,13 +17,11 @@ from lab.experiment.experiment import Experiment
 from lab.llm.settings import ModelChoice
 from lab.proposers.proposer import TRIES
 from lab.stats.format import count
+from lab.stats.intervals import FEW_PAIRS, lowest_sign_flip_p
 from lab.study.prompts import candidates, empty_messages, prompt
 
 LETTERS = 4
 """Assumed characters per token: the endpoint's tokenizer is unknown."""
-
-FEW = 8
-"""Number of pairs up to which a study shows only large differences: 2 of 2^8 sign patterns are 0.8 %."""
 
 ROUNDS = 4
 """Number of times that the search should have results to choose by: fewer is little better than at random."""
@@ -91,7 +89,8 @@ class Plan:
         yield "Confirmation", f"up to {sure.candidates} x {sure.episodes} episodes"
         finalists = f"{experiment.verdict.finalists} and the baseline"
         pairs = experiment.verdict.episodes
-        few = f"; the sign-flip test's p is at least {2 / 2**pairs:.2g}" if pairs <= FEW else ""
+        is_few = pairs <= FEW_PAIRS and experiment.verdict.judge == "mean"
+        few = f"; the sign-flip test's p is at least {lowest_sign_flip_p(pairs):.2g}" if is_few else ""
         yield "Holdout", f"{finalists}, {pairs} episodes each{few}"
         yield "Calls", _most(self._calls, f", {experiment.verdict_calls:,} of them reserved for the verdict")
         yield "Tokens out", _most(self._tokens_out, f": {self._longest} per call")

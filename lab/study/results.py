@@ -12,6 +12,7 @@ from typing import Literal
 from lab.agent.evaluation import Evaluation
 from lab.errors import LabError
 from lab.experiment.experiment import Experiment
+from lab.stats.format import estimate_text
 from lab.stats.intervals import Estimate, sign_flip_p, t_interval, welch_interval
 from lab.storage.record import HOLDOUT
 from lab.storage.storage import Storage
@@ -62,6 +63,11 @@ class Result:
     tokens: int
     dollars: float | None
     minutes: float
+
+    @property
+    def gain(self) -> str:
+        """The difference from the baseline, for people; 0 if the baseline was frozen."""
+        return "0" if self.outcome == "baseline" else estimate_text(self.difference, sign=True)
 
 
 @dataclass(frozen=True)

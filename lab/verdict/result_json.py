@@ -16,7 +16,7 @@ from lab.search.headroom import Headroom
 from lab.stats.intervals import Estimate
 from lab.verdict.model_cost import ModelCost
 from lab.verdict.outcome import Outcome, StudyResult, rounded
-from lab.verdict.rows import trial_row, unseen_columns
+from lab.verdict.rows import trial_row
 from lab.verdict.unvalidated import Unvalidated
 from lab.verdict.verdict import Compared, Confirmed, Verdict, estimate
 from lab.verdict.words import claim, trouble_cautions
@@ -127,14 +127,7 @@ def _trials(trials: Sequence[Trial], verdict: Verdict | None) -> dict[str, Any]:
             for trial in trials
             if trial.evaluation.troubles.troubled
         ],
-        "all": [
-            {
-                **trial_row(trial),
-                **unseen_columns(trial, verdict),
-                "settings": trial.candidate.settings,
-            }
-            for trial in trials
-        ],
+        "all": [{**trial_row(trial, verdict), "settings": trial.candidate.settings} for trial in trials],
     }
 
 

@@ -6,13 +6,18 @@ It owns the columns; `docs/result.md` describes them.
 from collections.abc import Sequence
 from typing import Any
 
-from lab.agent.evaluation import Trial
+from lab.agent.evaluation import Evaluation, Trial
 from lab.verdict.verdict import Verdict
 
 
-def trial_row(trial: Trial) -> dict[str, Any]:
-    """A trial's figures in the search, without its settings; None where no whole episode was played."""
+def trial_row(trial: Trial, verdict: Verdict | None) -> dict[str, Any]:
+    """A trial's figures without its settings; None where no whole episode was played.
+
+    Its `confirmation` and `holdout` are the judged means on unseen episodes.
+    """
     played, was_played = trial.evaluation, bool(trial.evaluation.episodes)
+    confirmed = {one.trial.name: one.unseen for one in verdict.confirmed} if verdict else {}
+    holdout = verdict.holdout if verdict else {}
     return {
         "trial": trial.name,
         "number": trial.number,
@@ -27,28 +32,19 @@ def trial_row(trial: Trial) -> dict[str, Any]:
         "calls": played.calls,
         "latency_s": played.latency_s,
         "unusable": played.troubles.share,
+        "confirmation": _judged(verdict, confirmed.get(trial.name)),
+        "holdout": _judged(verdict, holdout.get(trial.name)),
     }
 
 
-def unseen_columns(trial: Trial, verdict: Verdict | None) -> dict[str, float | None]:
-    """The judged means of a trial's confirmation and holdout; None where it did not play them."""
-    confirmed = {one.trial.name: one.unseen for one in verdict.confirmed} if verdict else {}
-    holdout = verdict.holdout if verdict else {}
-    phases = {"confirmation": confirmed, "holdout": holdout}
-    return {
-        phase: verdict.value(played[trial.name]) if verdict and trial.name in played else None
-        for phase, played in phases.items()
-    }
+def _judged(verdict: Verdict | None, unseen: Evaluation | None) -> float | None:
+    return verdict.value(unseen) if verdict and unseen is not None else None
 
 
 def trial_rows(trials: Sequence[Trial], verdict: Verdict | None) -> list[dict[str, Any]]:
     """A row for each trial, with a column for each setting that any of them has."""
     names = dict.fromkeys(name for trial in trials for name in trial.candidate.settings)
     return [
-        {
-            **trial_row(trial),
-            **unseen_columns(trial, verdict),
-            **{name: trial.candidate.settings[name] for name in names},
-        }
+        {**trial_row(trial, verdict), **{name: trial.candidate.settings[name] for name in names}}
         for trial in trials
     ]

@@ -12,7 +12,7 @@ from lab.agent.evaluation import Evaluation, trial_name
 from lab.agent.task import OTHER, Measure
 from lab.search.trouble_words import troubles_text
 from lab.stats.format import LESS, MORE, count, interval, mean, number, p_text, percent, recorded
-from lab.stats.intervals import Estimate
+from lab.stats.intervals import FEW_PAIRS, Estimate, lowest_sign_flip_p
 from lab.submission.frozen import Evidence, FrozenPrompt
 from lab.verdict.verdict import Compared, Verdict
 
@@ -257,9 +257,10 @@ def _wide(verdict: Verdict, one: Compared, tests: int) -> Iterator[Doubt]:
             f"The difference rests on {n} of each candidate{known}.",
             f"The result of {4 * gap.n} holdout episodes, with an interval about half as wide.",
         )
-    if gap.n <= 8 and verdict.by == "mean":
+    if gap.n <= FEW_PAIRS and verdict.by == "mean":
+        lowest = min(1.0, lowest_sign_flip_p(gap.n) * tests)
         yield Doubt(
-            f"With {n} the sign-flip test cannot give a p-value below {min(1.0, 2 / 2**gap.n * tests):.2g}.",
+            f"With {n} the sign-flip test cannot give a p-value below {lowest:.2g}.",
             "The result of more holdout episodes: the t interval assumes nearly normal values.",
         )
 
