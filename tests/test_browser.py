@@ -91,7 +91,7 @@ class Seen:
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     project = Project.make(tmp_path_factory.mktemp("browser") / "project", tracked=True)
-    project.write("experiments/known.toml", EXPERIMENT.replace("calls = 400", "calls = 320"))
+    project.write("experiments/known.toml", EXPERIMENT)
     with fake_endpoint(evil) as endpoint:
         code, _, err = tune(project, endpoint)
         assert code == 0, err

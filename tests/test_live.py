@@ -30,7 +30,7 @@ from tests.project import TIMEOUT_S, Project
 from tests.terminal import Terminal
 from tests.test_tune import EXPERIMENT, storyteller_is_best
 
-SMALL = EXPERIMENT.replace("calls = 400", "calls = 240")
+SMALL = EXPERIMENT.replace("calls = 300", "calls = 240")
 MODEL_TEXT = "words-of-the-model"
 
 ENTERED, LEFT, CURSOR = "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25h"

@@ -267,7 +267,7 @@ def test_the_cheaper_model_within_reach_is_frozen(tuned: Tuned) -> None:
 def test_a_cheaper_model_that_returns_no_more_is_frozen_for_its_cost(tmp_path: Path) -> None:
     project = Project.make(tmp_path / "project", tracked=True).untracked
     with fake_endpoint(small_can) as small, fake_endpoint(large_can) as large:
-        text = of_models(small, large).replace("calls = 400", "calls = 200")
+        text = of_models(small, large).replace("calls = 300", "calls = 200")
         text = text.replace('template = "reference"', 'template = "storyteller"')
         project.write("experiments/models.toml", text)
         done = project.run(*TUNE)
@@ -309,7 +309,7 @@ def test_the_verdicts_share_of_the_dollars_is_reserved_at_the_prices_of_its_mode
     project = Project.make(tmp_path / "project", tracked=True).untracked
     with fake_endpoint(small_can) as small, fake_endpoint(large_can) as large:
         text = of_models(small, large).replace('["small", "large"]', '"small"')
-        text = text.replace("calls = 400", "dollars = 0.11")
+        text = text.replace("calls = 300", "dollars = 0.11")
         project.write("experiments/models.toml", f"{text}\n[tracking]\ntraces = 0\n")
         done = project.run(*TUNE, "--json")
     assert done.returncode == 0, done.stderr
@@ -379,7 +379,7 @@ def test_each_model_has_its_dialect(tmp_path: Path) -> None:
 
     project = Project.make(tmp_path / "project", tracked=True).untracked
     with fake_endpoint(picky) as small, fake_endpoint(large_can) as large:
-        text = of_models(small, large).replace("calls = 400", "calls = 200")
+        text = of_models(small, large).replace("calls = 300", "calls = 200")
         project.write("experiments/models.toml", text + "\n[tracking]\ntraces = 0\n")
         done = project.run(*TUNE)
         assert done.returncode == 0, done.stderr

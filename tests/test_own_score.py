@@ -199,7 +199,7 @@ template = ["lazy", "eager"]
 temperature = { low = 0.5, high = 1.0 }
 
 [budget]
-calls = 400
+calls = 300
 
 [search]
 episodes = 4

@@ -24,7 +24,7 @@ from lab.search.race import Race
 from lab.search.returns import Returns
 from lab.stats.moderated_t import NOTHING_KNOWN, Spread, common_spread, p_above_zero
 
-RACES = 25
+RACES = 16
 
 
 def space(texts: int, *, numbers: bool = False) -> Space:
@@ -59,7 +59,7 @@ def test_every_trial_plays_the_instances_in_order_and_in_rungs(in_flight: int) -
     assert any(len(steps) == MOST for steps in played)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.lists(st.integers(1, 25), max_size=8), st.integers(0, 5))
 def test_an_interrupted_race_resumes_exactly(stretches: list[int], seed: int) -> None:
     """With one episode in flight, the process may die at any point, within a rung or not."""

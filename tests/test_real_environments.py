@@ -281,14 +281,14 @@ BETTER = {
 
 
 def in_small(project: Project, name: str, judged: int = 8, **tables: dict[str, Any]) -> str:
-    """A copy of the experiment with short answers; a winner needs 8 episodes in the verdict."""
+    """A copy of the experiment with short answers and a search of five; a winner needs 8 in the verdict."""
     table = tomllib.loads((ROOT / f"experiments/{name}.toml").read_text())
     several, steps = len(table.get("tasks", [1])), table["task"]["max_steps"]
     confirmed, judged = several * -(-2 // several), several * -(-judged // several)
     small = {
         "baseline": {**table["baseline"], "max_tokens": min(table["baseline"]["max_tokens"], 16)},
         "space": {key: value for key, value in table["space"].items() if key != "max_tokens"},
-        "budget": {"calls": (confirmed + 2 * judged) * steps + 50},
+        "budget": {"calls": (confirmed + 2 * judged + 5) * steps},
         "search": {"episodes": 2, "headroom": 4, "in_flight": 16},
         "confirmation": {"candidates": 1, "episodes": confirmed},
         "verdict": {"episodes": judged},

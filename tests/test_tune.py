@@ -53,7 +53,7 @@ template = ["reference", "storyteller", "lecturer"]
 temperature = { low = 0.5, high = 1.0 }
 
 [budget]
-calls = 400
+calls = 300
 
 [search]
 episodes = 4
@@ -158,7 +158,7 @@ def test_the_output_says_what_was_frozen_by_how_much_and_what_is_next(tuned: Tun
 def test_every_call_is_counted_and_the_budget_is_used_and_not_passed(tuned: Tuned) -> None:
     project, endpoint, out, _ = tuned
     played = frozen(project).provenance.calls
-    assert 400 - 4 * 4 <= played == len(endpoint.requests) <= 400
+    assert 300 - 4 * 4 <= played == len(endpoint.requests) <= 300
     assert f"{played:,} calls" in out
 
 
@@ -279,7 +279,7 @@ def endless_storyteller(body: Body) -> Reply:
 
 
 def test_ctrl_c_once_ends_the_search_and_freezes_the_best(project: Project) -> None:
-    project.write("experiments/known.toml", EXPERIMENT.replace("calls = 400", "calls = 100_000"))
+    project.write("experiments/known.toml", EXPERIMENT.replace("calls = 300", "calls = 100_000"))
     code, out, err = interrupted(project, endless_storyteller, presses=1)
     assert code == 0, err
     assert "Ctrl-C again stops at once" in err
@@ -289,7 +289,7 @@ def test_ctrl_c_once_ends_the_search_and_freezes_the_best(project: Project) -> N
 
 def test_ctrl_c_twice_stops_at_once_and_keeps_every_finished_trial(tracked: Project) -> None:
     project = tracked
-    project.write("experiments/known.toml", EXPERIMENT.replace("calls = 400", "calls = 100_000"))
+    project.write("experiments/known.toml", EXPERIMENT.replace("calls = 300", "calls = 100_000"))
     before = project.write("prompts/best.toml", "what was there").read_bytes()
     code, out, err = interrupted(project, endless_storyteller, presses=2)
     assert code == 130
@@ -459,7 +459,7 @@ def test_with_a_cost_in_the_objective_the_cheap_one_is_frozen_and_optuna_has_the
 
 
 def test_a_budget_that_ends_before_a_verdict_ends_with_5_and_keeps_what_was_frozen(project: Project) -> None:
-    project.write("experiments/known.toml", EXPERIMENT.replace("calls = 400", "tokens = 50"))
+    project.write("experiments/known.toml", EXPERIMENT.replace("calls = 300", "tokens = 50"))
     before = project.write("prompts/best.toml", "what was there").read_bytes()
     with fake_endpoint(endless_storyteller) as endpoint:
         code, out, err = tune(project, endpoint)
@@ -501,7 +501,7 @@ HASTY = ("[baseline]", f"timeout_s = {HASTY_S}\n\n[baseline]")
 
 def test_an_endpoint_that_fails_a_third_of_the_calls_costs_nothing_but_time(project: Project) -> None:
     """Each failed attempt is retried and counted; a candidate that breaks its own calls is left out."""
-    project.write("experiments/known.toml", EXPERIMENT.replace(*HASTY).replace("calls = 400", "calls = 600"))
+    project.write("experiments/known.toml", EXPERIMENT.replace(*HASTY).replace("calls = 300", "calls = 600"))
     faults, drawn, lock = Counter[str](), random.Random(0), threading.Lock()
     slow = [fault for fault in FAULTS if fault[0].delay_s]  # a hang takes its time, so there is one
 

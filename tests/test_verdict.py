@@ -124,7 +124,7 @@ def test_equal_candidates_are_called_a_gain_in_at_most_5_of_100_studies(
     draw: Callable[[random.Random], float],
 ) -> None:
     """All arms equal, three finalists, 16 episodes: the false-gain rate, with a 3-sigma margin for chance."""
-    rng, studies = random.Random(7), 400
+    rng, studies = random.Random(7), 200
     claimed = 0
     for _ in range(studies):
         arms = [[draw(rng) for _ in range(16)] for _ in range(4)]
