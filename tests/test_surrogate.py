@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from lab.search.kernel import categorical, encoded, kernel
-from lab.search.points import Floats, at_random
+from lab.search.points import Floats, numbers_at_random, params_of
 from lab.search.surrogate import Surrogate
 
 SPACE = {
@@ -21,7 +21,7 @@ MASK = categorical(SPACE)
 def played(seed: int, candidates: int = 12, seeds: int = 4, *, tasks: int = 1) -> tuple[Floats, Floats]:
     """Points, and their returns by seed: each has played the first few, and one has played all."""
     rng = np.random.default_rng(seed)
-    points = encoded(SPACE, at_random(SPACE, candidates, rng))
+    points = encoded(SPACE, numbers_at_random(SPACE, candidates, rng))
     effects = rng.normal(0, 30, seeds) + 200 * (np.arange(seeds) % tasks)
     values = (
         100 * points[:, [0]] - 40 * points[:, [1]] ** 2 + effects + rng.normal(0, 10, (candidates, seeds))
@@ -74,7 +74,7 @@ def test_intervals_cover_the_true_means_at_their_level() -> None:
     covered = list[bool]()
     for seed in range(25):
         rng = np.random.default_rng(seed)
-        points = encoded(SPACE, at_random(SPACE, 16, rng))
+        points = encoded(SPACE, numbers_at_random(SPACE, 16, rng))
         effects, truth = (
             rng.normal(0, 20, 4),
             100 * points[:, 0] - 40 * points[:, 1] ** 2 + rng.normal(0, 5, 16),
@@ -114,7 +114,7 @@ def test_the_unit_of_the_rewards_changes_nothing(seed: int, factor: float, shift
 def test_easy_seeds_are_not_taken_for_a_good_candidate(tasks: int) -> None:
     """Two equal candidates; one has played only the seed, or the task, on which all return 500 more."""
     rng = np.random.default_rng(0)
-    points = encoded(SPACE, at_random(SPACE, 10, rng))
+    points = encoded(SPACE, numbers_at_random(SPACE, 10, rng))
     points[1] = points[0]
     values = rng.normal(0, 1, (10, 4)) + np.array([500.0, 0, 0, 0] if tasks == 1 else [500.0, 0, 500.0, 0])
     values[1, 1:] = np.nan
@@ -125,12 +125,11 @@ def test_easy_seeds_are_not_taken_for_a_good_candidate(tasks: int) -> None:
 def test_a_settings_effect_may_depend_on_another() -> None:
     """Template a is best cold, b is best hot; two points that nobody played are told apart."""
     rng = np.random.default_rng(0)
-    points = at_random(SPACE, 60, rng)
-    values = np.array([[_crossed(point) + rng.normal(0, 5)] for point in points])
+    points = numbers_at_random(SPACE, 60, rng)
+    values = np.array([[_crossed(params_of(SPACE, point)) + rng.normal(0, 5)] for point in points])
     model = Surrogate(encoded(SPACE, points), values, MASK)
-    hot = [{"template": name, "temperature": 0.95, "history": 1} for name in ("a", "b")]
-    cold = [{"template": name, "temperature": 0.05, "history": 1} for name in ("a", "b")]
-    draws = [model.draw(encoded(SPACE, [*hot, *cold]), rng)[1] for _ in range(200)]
+    crossed = np.array([[text, heat, 1] for heat in (0.95, 0.05) for text in (0, 1)])
+    draws = [model.draw(encoded(SPACE, crossed), rng)[1] for _ in range(200)]
     a_hot, b_hot, a_cold, b_cold = np.mean(draws, axis=0)
     assert b_hot - a_hot > 50
     assert a_cold - b_cold > 50
@@ -145,7 +144,7 @@ def _crossed(point: dict[str, object]) -> float:
 @given(st.integers(0, 10_000), st.floats(-5, 5), st.floats(0.5, 10))
 def test_coins_stay_between_their_values_and_more_wins_are_better(seed: int, low: float, gap: float) -> None:
     rng = np.random.default_rng(seed)
-    points = encoded(SPACE, at_random(SPACE, 10, rng))
+    points = encoded(SPACE, numbers_at_random(SPACE, 10, rng))
     points[1] = points[0]
     won = rng.random((10, 8)) < 0.5
     won[0], won[1, :] = True, False

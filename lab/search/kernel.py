@@ -3,15 +3,13 @@
 It owns a point's encoding as numbers, and the interactions that the model expects.
 """
 
-from collections.abc import Sequence
 from math import factorial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from lab.search.points import Distributions, Floats, Params, scaled
+from lab.search.points import Distributions, Floats, scaled
 
 # Chosen on the training grounds of `benchmarks.landscapes`, before its test grounds were played.
 _INTERACTION = 0.6
@@ -23,10 +21,13 @@ _LENGTH = 1.2
 _ROOTS = np.sqrt([float(factorial(order)) for order in range(10)])
 
 
-def encoded(space: Distributions, params: Sequence[Params]) -> Floats:
-    """Return a row for each of `params`: a category's index, a number's place in its range from -1 to 1."""
-    columns = [_column(distribution, [row[name] for row in params]) for name, distribution in space.items()]
-    return np.column_stack(columns) if columns else np.zeros((len(params), 0))
+def encoded(space: Distributions, points: Floats) -> Floats:
+    """Return points, as rows of numbers, with each number's place in its range, from -1 to 1."""
+    rows = points.copy()
+    for column, distribution in enumerate(space.values()):
+        if isinstance(distribution, IntDistribution | FloatDistribution):
+            rows[:, column] = scaled(distribution, rows[:, column])
+    return rows
 
 
 def categorical(space: Distributions) -> NDArray[np.bool_]:
@@ -36,18 +37,20 @@ def categorical(space: Distributions) -> NDArray[np.bool_]:
 
 def kernel(one: Floats, other: Floats, categorical: NDArray[np.bool_]) -> Floats:
     """Return the correlation of points with others, by their parameters."""
-    same = np.zeros((len(one), len(other)), dtype=np.intp)
-    for column in np.flatnonzero(categorical):
-        same += one[:, column, None] == other[None, :, column]
-    powers: Floats = np.array([(1 + _INTERACTION) ** count for count in range(len(categorical) + 1)])
-    product: Floats = powers[same]
-    for column in np.flatnonzero(~categorical):
-        factor = _powers(one[:, column]) @ (_INTERACTION * _powers(other[:, column])).T
+    if not len(categorical):
+        return np.ones((len(one), len(other)))
+    unit = 1 / ((1 + _INTERACTION) ** len(categorical) - 1)
+    product: Floats = np.full((len(one), len(other)), unit)
+    factor = np.empty_like(product)  # one for all: the memory of a new one takes longer than its numbers
+    for mine, its in zip(one[:, categorical].T.astype(int), other[:, categorical].T, strict=True):
+        levels = np.arange(mine.max(initial=0) + 1)[:, None]
+        (1 + _INTERACTION * (levels == its)).take(mine, axis=0, out=factor, mode="clip")
+        product *= factor
+    for mine, its in zip(_powers(one[:, ~categorical].T), _powers(other[:, ~categorical].T), strict=True):
+        np.matmul(mine, _INTERACTION * its.T, out=factor)
         factor += 1
         product *= factor
-    if len(categorical):
-        product -= 1
-        product /= (1 + _INTERACTION) ** len(categorical) - 1
+    product -= unit
     return product
 
 
@@ -56,15 +59,7 @@ def _powers(numbers: Floats) -> Floats:
 
     Its Taylor series, to within 1e-8 for numbers from -1 to 1 (Cotter, Keshet and Srebro, arXiv:1109.4603).
     """
-    scaled_numbers = numbers / _LENGTH
+    scaled_numbers = numbers.ravel() / _LENGTH
     powers = np.vander(scaled_numbers, len(_ROOTS), increasing=True)
     features: Floats = powers * np.exp(-0.5 * scaled_numbers**2)[:, None] / _ROOTS
-    return features
-
-
-def _column(distribution: Any, values: Sequence[Any]) -> Floats:  # noqa: ANN401  # Optuna's, and of any category
-    if isinstance(distribution, CategoricalDistribution):
-        # Backwards, because Optuna takes the first of equal choices, such as 1 and True.
-        places = {choice: place for place, choice in reversed(list(enumerate(distribution.choices)))}
-        return np.array([places[value] for value in values], dtype=float)
-    return scaled(distribution, values)
+    return features.reshape(*numbers.shape, len(_ROOTS))

@@ -12,6 +12,10 @@ from scipy.linalg.lapack import dpotrf, dpotrs, dtrtrs
 
 from lab.search.points import Floats
 
+# Once an array of 8 MB has been freed, glibc keeps the memory of smaller freed ones; before, page
+# faults took a fifth of a choice's time: mallopt(3), M_MMAP_THRESHOLD.
+np.empty(1 << 20)
+
 # Chosen on the training grounds of `benchmarks.landscapes`, before its test grounds were played.
 _TASK = 100.0
 """Variance of the effect of a task, as a share of the returns'; so large that the data alone decide."""
@@ -50,6 +54,7 @@ class Sums:
         self.spare = int((weights > 0).sum()) - len(values)
         share = weights / self.counts[:, None]
         self.groups: Floats = np.hstack([np.ones((len(values), 1)), share])
+        self.columns = np.asfortranarray(np.column_stack([self.groups, self.means]))
         self.pulls: Floats = np.append(0.0, (weights * gaps).sum(axis=0))
         self.precision = np.zeros((len(self.pulls), len(self.pulls)))
         self.precision[1:, 1:] = np.diag(weights.sum(axis=0)) - share.T @ weights
@@ -71,9 +76,9 @@ class Fit:
     ) -> None:
         noise = variances.noise
         within = variances.signal * kernel
-        within[np.diag_indices_from(within)] += variances.own + noise / sums.counts + 1e-9 * scale
+        within.flat[:: len(within) + 1] += variances.own + noise / sums.counts + 1e-9 * scale
         self.root = root_of(within)
-        left = solved_by(self.root, np.column_stack([sums.groups, sums.means]))
+        left = solved_by(self.root, sums.columns)
         groups, means = left[:, :-1], left[:, -1]
         prior, spread = _of_seeds(tasks, variances.seed, _TASK * scale)
         precision = groups.T @ groups + sums.precision / noise
@@ -97,12 +102,14 @@ class Fit:
 
 # LAPACK's own functions: for matrices this small, `scipy.linalg`'s checks take longer than the solution.
 def root_of(matrix: Floats) -> Floats:
-    """Return the lower Cholesky factor of a symmetric matrix, which is overwritten.
+    """Return the lower Cholesky factor of a symmetric matrix, of which only the upper half is read.
+
+    The matrix is overwritten.
 
     Raises:
         LinAlgError: The matrix is not positive definite.
     """
-    # The transpose, which is equal, has the order of LAPACK's arrays: nothing is copied.
+    # The transpose has the order of LAPACK's arrays: nothing is copied.
     root, failed = dpotrf(matrix.T, lower=1, overwrite_a=1)
     if failed:
         raise np.linalg.LinAlgError(f"minor {failed} is not positive")

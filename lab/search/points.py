@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 def at_random(space: Distributions, count: int, rng: np.random.Generator) -> list[Params]:
     """Return `count` points, each parameter drawn independently."""
-    return _points(space, [rng.random(count) for _ in space], count)
+    return [params_of(space, row) for row in numbers_at_random(space, count, rng)]
 
 
 def spread_out(space: Distributions, count: int, rng: np.random.Generator) -> list[Params]:
@@ -32,38 +32,29 @@ def spread_out(space: Distributions, count: int, rng: np.random.Generator) -> li
 
     McKay, Beckman and Conover, Technometrics 21 (1979). `scipy.stats.qmc` takes 0.5 s to import.
     """
-    return _points(space, [(rng.permutation(count) + rng.random(count)) / count for _ in space], count)
+    shares = [(rng.permutation(count) + rng.random(count)) / count for _ in space]
+    return [params_of(space, row) for row in _at(space, shares, count)]
 
 
-def value_at(distribution: BaseDistribution, share: float) -> Any:  # noqa: ANN401  # of any category
-    """Return the value at `share`, in [0, 1), of a distribution."""
-    return values_at(distribution, np.array([share]))[0]
+def numbers_at_random(space: Distributions, count: int, rng: np.random.Generator) -> Floats:
+    """Return the points of `at_random` as rows of numbers: a category's index, any other value itself."""
+    return _at(space, [rng.random(count) for _ in space], count)
 
 
-def values_at(distribution: BaseDistribution, shares: Floats) -> list[Any]:
-    """Return the values at `shares`, in [0, 1), of a distribution."""
-    match distribution:
-        case CategoricalDistribution():
-            choices = distribution.choices
-            return [choices[place] for place in (shares * len(choices)).astype(int).tolist()]
-        case IntDistribution(log=True):
-            low, high = log(distribution.low - 0.5), log(distribution.high + 0.5)
-            whole = np.rint(np.exp(low + shares * (high - low)))
-            return list(np.clip(whole, distribution.low, distribution.high).astype(int).tolist())
-        case IntDistribution():
-            steps = (distribution.high - distribution.low) // distribution.step + 1
-            return list((distribution.low + distribution.step * (shares * steps).astype(int)).tolist())
-        case FloatDistribution(log=True):
-            low, high = log(distribution.low), log(distribution.high)
-            values = np.exp(low + shares * (high - low))
-            return list(np.clip(values, distribution.low, distribution.high).tolist())
-        case FloatDistribution(step=float(step)):
-            count = floor((distribution.high - distribution.low) / step + 1e-9) + 1
-            values = distribution.low + step * (shares * count).astype(int)
-            return [min(round(value, 12), distribution.high) for value in values.tolist()]
-        case FloatDistribution():
-            return list((distribution.low + shares * (distribution.high - distribution.low)).tolist())
-    raise TypeError(f"unknown distribution: {distribution!r}")
+def numbers_of(distribution: BaseDistribution, values: Sequence[Any]) -> Floats:
+    """Return values as numbers: a category's index, any other value itself."""
+    if isinstance(distribution, CategoricalDistribution):
+        # Backwards, because Optuna takes the first of equal choices, such as 1 and True.
+        places = {choice: place for place, choice in reversed(list(enumerate(distribution.choices)))}
+        values = [places[value] for value in values]
+    return np.array(values, dtype=float)
+
+
+def params_of(space: Distributions, row: Floats) -> Params:
+    """Return the point that a row of numbers stands for."""
+    return {
+        name: _value_of(one, number) for (name, one), number in zip(space.items(), row.tolist(), strict=True)
+    }
 
 
 def contains(distribution: BaseDistribution, value: Any) -> bool:  # noqa: ANN401  # of any category
@@ -76,7 +67,7 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:  # noqa: ANN40
     raise TypeError(f"unknown distribution: {distribution!r}")
 
 
-def scaled(distribution: IntDistribution | FloatDistribution, values: Sequence[float]) -> Floats:
+def scaled(distribution: IntDistribution | FloatDistribution, values: Sequence[float] | Floats) -> Floats:
     """Return numbers scaled from their range to [-1, 1], by their logarithms if the range is logarithmic."""
     numbers = np.array(values, dtype=float)
     ends = np.array([distribution.low, distribution.high], dtype=float)
@@ -87,6 +78,45 @@ def scaled(distribution: IntDistribution | FloatDistribution, values: Sequence[f
     return shares
 
 
-def _points(space: Distributions, columns: Sequence[Floats], count: int) -> list[Params]:
-    values = [values_at(*one) for one in zip(space.values(), columns, strict=True)]
-    return [dict(zip(space, row, strict=True)) for row in zip(*values, strict=True)] or [{}] * count
+def _at(space: Distributions, shares: Sequence[Floats], count: int) -> Floats:
+    rows = np.empty((count, len(space)))
+    for column, (distribution, its) in enumerate(zip(space.values(), shares, strict=True)):
+        rows[:, column] = _numbers_at(distribution, its)
+    return rows
+
+
+def _numbers_at(distribution: BaseDistribution, shares: Floats) -> Floats:
+    """The values at `shares`, in [0, 1), of a distribution, as numbers."""
+    numbers: Floats
+    match distribution:
+        case CategoricalDistribution():
+            numbers = np.floor(shares * len(distribution.choices))
+        case IntDistribution(log=True):
+            low, high = log(distribution.low - 0.5), log(distribution.high + 0.5)
+            whole = np.rint(np.exp(low + shares * (high - low)))
+            numbers = np.clip(whole, distribution.low, distribution.high)
+        case IntDistribution():
+            steps = (distribution.high - distribution.low) // distribution.step + 1
+            numbers = distribution.low + distribution.step * np.floor(shares * steps)
+        case FloatDistribution(log=True):
+            low, high = log(distribution.low), log(distribution.high)
+            numbers = np.clip(np.exp(low + shares * (high - low)), distribution.low, distribution.high)
+        case FloatDistribution(step=float(step)):
+            count = floor((distribution.high - distribution.low) / step + 1e-9) + 1
+            numbers = distribution.low + step * np.floor(shares * count)
+        case FloatDistribution():
+            numbers = distribution.low + shares * (distribution.high - distribution.low)
+        case _:
+            raise TypeError(f"unknown distribution: {distribution!r}")
+    return numbers
+
+
+def _value_of(distribution: BaseDistribution, number: float) -> Any:  # noqa: ANN401  # of any category
+    match distribution:
+        case CategoricalDistribution():
+            return distribution.choices[int(number)]
+        case IntDistribution():
+            return int(number)
+        case FloatDistribution(step=float()):
+            return min(round(number, 12), distribution.high)
+    return number

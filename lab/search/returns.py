@@ -65,8 +65,9 @@ class Returns:
             if self._read.get(row) != now:
                 self._read[row] = now
                 self._take(row, trial, sign)
-            if not trial.state.is_finished():
-                self._unfinished.append(row)
+                if trial.state.is_finished():
+                    continue
+            self._unfinished.append(row)
 
     def _take(self, row: int, trial: FrozenTrial, sign: float) -> None:
         reported = {} if trial.state is TrialState.FAIL else self._figure(trial)

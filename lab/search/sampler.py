@@ -4,12 +4,12 @@ From the lab it uses only `points`, `kernel`, `returns`, `table`, `surrogate` an
 and `lab.stats.moderated_t`. The caller plays the trials; `lab.search.pruner` prunes them.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from optuna import Study
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
@@ -17,7 +17,15 @@ from optuna.trial import FrozenTrial
 from threadpoolctl import ThreadpoolController
 
 from lab.search.kernel import encoded
-from lab.search.points import Distributions, Floats, Params, at_random, value_at
+from lab.search.points import (
+    Distributions,
+    Floats,
+    Params,
+    at_random,
+    numbers_at_random,
+    numbers_of,
+    params_of,
+)
 from lab.search.returns import Lock, Returns
 from lab.search.table import Table
 
@@ -48,7 +56,8 @@ Costs = Callable[[FrozenTrial], Mapping[int, float]]
 
 def by_value(values: Floats, costs: Floats) -> Sequence[int]:  # noqa: ARG001  # an order that has no cost
     """Return the indices by descending value."""
-    return [int(place) for place in np.argsort(-values, kind="stable")]
+    order: list[int] = np.argsort(-values, kind="stable").tolist()
+    return order
 
 
 class RaceSampler(BaseSampler):
@@ -130,12 +139,14 @@ class RaceSampler(BaseSampler):
         trials = study.get_trials(deepcopy=False)
         table, costs = self._read(study, space, trials)
         rng = np.random.default_rng([self._seed, table.moves])
-        best = [trials[row].params for row in table.best(BEST)]
-        points = [{**one, **fixed} for one in (*best, *at_random(self.drawn or space, FRESH, rng))]
+        points = np.vstack([table.best(BEST), self._fresh(space, rng)])
+        for column, (name, distribution) in enumerate(space.items()):
+            if name in fixed:
+                points[:, column] = numbers_of(distribution, [fixed[name]])
         new = encoded(space, points)
         values = np.mean([table.draw([], new, rng) for _ in range(DRAWS)], axis=0)
         priced = values if self._costs is None else costs.draw([], new, rng)
-        chosen: Params = points[self._order(values, priced)[0]]
+        chosen = params_of(space, points[self._order(values, priced)[0]])
         table.take(chosen)
         return chosen
 
@@ -143,12 +154,12 @@ class RaceSampler(BaseSampler):
         self,
         study: Study,
         trial: FrozenTrial,  # noqa: ARG002  # Optuna's
-        param_name: str,  # noqa: ARG002
+        param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:  # noqa: ANN401  # of any category
         """Return a value drawn at random."""
         self._raise_error_if_multi_objective(study)
-        return value_at(param_distribution, float(self._rng.random()))
+        return at_random({param_name: param_distribution}, 1, self._rng)[0][param_name]
 
     def choose(self, study: Study, idle: Sequence[int], playing: int = 0) -> int | None:
         """Return the number of the trial that should report more, or NEW if a new trial looks better.
@@ -199,19 +210,28 @@ class RaceSampler(BaseSampler):
         trials = study.get_trials(deepcopy=False)
         values_table, costs_table = self._read(study, space, trials)
         rng = np.random.default_rng([self._seed, values_table.moves + playing])
-        fresh = at_random(space if self.drawn is None else self.drawn, FRESH, rng)
-        best = [{name: trials[row].params[name] for name in space} for row in values_table.best(BEST)]
-        new = encoded(space, fresh := [*fresh, *_changed(best, fresh, rng)])
+        fresh = self._fresh(space, rng)
+        points = np.vstack([fresh, _changed(values_table.best(BEST), fresh, rng)])
+        new = encoded(space, points)
         values = costs = values_table.draw(idle, new, rng)
         if self._costs is not None:
             costs = costs_table.draw(idle, new, rng)
         for place in self._order(values, costs):
             if place < len(idle):
                 return idle[place]
-            if values_table.is_new(point := fresh[place - len(idle)]):
+            if values_table.is_new(point := params_of(space, points[place - len(idle)])):
                 self._chosen = point
                 return NEW
         return None
+
+    def _fresh(self, space: Distributions, rng: np.random.Generator) -> Floats:
+        """Random points of `drawn`, as numbers of the space, which may have more categories."""
+        within = {name: (self.drawn or space)[name] for name in space}
+        points = numbers_at_random(within, FRESH, rng)
+        for column, (name, one) in enumerate(within.items()):
+            if isinstance(one, CategoricalDistribution):
+                points[:, column] = numbers_of(space[name], one.choices)[points[:, column].astype(int)]
+        return points
 
     def _read(self, study: Study, space: Distributions, trials: Sequence[FrozenTrial]) -> tuple[Table, Table]:
         """All trials of the study; only new ones are read unless it is another study."""
@@ -229,16 +249,18 @@ class RaceSampler(BaseSampler):
         return Table(space or {}, values), Table(space or {}, costs)
 
 
-def _changed(best: Sequence[Params], fresh: Sequence[Params], rng: np.random.Generator) -> Iterator[Params]:
+def _changed(best: Floats, fresh: Floats, rng: np.random.Generator) -> Floats:
     """Return the best points, each with some parameters of a fresh point or of another of the best."""
-    if not best or not best[0]:
-        return
-    names = list(best[0])
-    for one, other, new, kind in rng.random((len(fresh), 4)):
-        point, giver = best[int(one * len(best))], fresh[int(new * len(fresh))]
-        if kind < CROSSED:
-            partner = best[int(other * len(best))]
-            yield {name: (point if rng.random() < 0.5 else partner)[name] for name in names}
-        else:
-            changed = names[int(other * len(names))], names[int(kind * 1e6) % len(names)]
-            yield point | {name: giver[name] for name in changed[: 1 + (kind > 0.8)]}
+    if not best.size:
+        return best
+    count, width = fresh.shape
+    one, other, new, kind = rng.random((count, 4)).T
+    points, partners = best[(one * len(best)).astype(int)], best[(other * len(best)).astype(int)]
+    first = (other * width).astype(int)
+    second = np.where(kind > 0.8, (kind * 1e6).astype(int) % width, first)
+    given = (np.arange(width) == first[:, None]) | (np.arange(width) == second[:, None])
+    changed: Floats = np.where(given, fresh[(new * count).astype(int)], points)
+    crossed = kind < CROSSED
+    own = rng.random((int(crossed.sum()), width)) < 0.5
+    changed[crossed] = np.where(own, points[crossed], partners[crossed])
+    return changed

@@ -6,6 +6,8 @@ the variances, the posterior and its draws; the kernel is `lab.search.kernel`'s,
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
+from math import exp
 from statistics import NormalDist
 
 import numpy as np
@@ -30,9 +32,7 @@ class Shares:
 
     def of(self, scale: float) -> Variances:
         """Return the variances, given the returns'."""
-        return Variances(
-            *(scale * float(np.exp(one)) for one in (self.signal, self.own, self.noise, self.seed))
-        )
+        return Variances(*(scale * exp(one) for one in (self.signal, self.own, self.noise, self.seed)))
 
     @property
     def doubt(self) -> float:
@@ -80,17 +80,18 @@ class Surrogate:
     ) -> None:
         seeds = np.flatnonzero(np.isfinite(values).any(axis=0))
         values, self._tasks = values[:, seeds], seeds % tasks
+        has_played = np.isfinite(values)
+        weights, played = has_played.astype(float), values[has_played]
         self._points, self._categorical = points, categorical
         self._kernel = kernel(points, points, categorical) if among is None else among
-        known = np.unique(values[np.isfinite(values)])
+        known = np.unique(played)
         self._ends = (float(known[0]), float(known[-1])) if len(known) == 2 else None
-        weights = np.isfinite(values).astype(float)
         if shares is not None and shares.of_coins != (self._ends is not None):
             shares = None
         if self._ends is None:
-            self._scale = max(float(np.nanvar(values)), 1e-12)
-            sums = Sums(np.nan_to_num(values), weights)
-            self._take(sums, shares or self._most_probable(np.nan_to_num(values), weights, _GAUSSIAN))
+            self._scale = max(float(played.var()), 1e-12)
+            sums = Sums(np.where(has_played, values, 0.0), weights)
+            self._take(sums, shares or self._most_probable(sums, _GAUSSIAN))
         else:
             self._scale = 1.0
             sums = self._coins((values == known[-1]).astype(float), weights, shares)
@@ -98,10 +99,11 @@ class Surrogate:
         self._gaps = sums.means - self._groups @ base
         self._noise = self.variances.noise / sums.counts
         self._level = float(base[0] + (base[1:].mean() if len(base) > 1 else 0.0))
+        self._middle = self._level + self._effects(self._fit.solved(self._gaps))
 
     def expected(self) -> Floats:
         """Return each played candidate's expected mean return."""
-        return self._returned(self._level + self._effects(self._fit.solved(self._gaps)))
+        return self._returned(self._middle)
 
     def intervals(self, confidence: float, which: NDArray[np.intp]) -> tuple[Floats, Floats]:
         """Return the ends of played candidates' intervals of their mean return, on the seeds played so far.
@@ -121,7 +123,7 @@ class Surrogate:
         variances = within[which, np.arange(len(which))] - (known**2).sum(axis=0)
         variances += (solved_by(fit.groups_root, level) ** 2).sum(axis=0)
         half = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt(np.maximum(variances, 0.0))
-        middle = self._level + self._effects(fit.solved(self._gaps))[which]
+        middle = self._middle[which]
         return self._returned(middle - half), self._returned(middle + half)
 
     def pulled(self, means: Floats, counts: Floats) -> Floats:
@@ -148,12 +150,10 @@ class Surrogate:
         fit, count = self._fit, len(self._points)
         step = rng.standard_normal(len(fit.base))
         base = solved_by(fit.groups_root, step, transposed=True)
-        across = kernel(others, self._points, self._categorical)
-        joint = np.empty((count + len(others),) * 2)
-        joint[:count, :count], joint[count:, :count] = self._kernel, across
-        joint[:count, count:] = across.T
-        joint[count:, count:] = kernel(others, others, self._categorical)
-        joint[np.diag_indices_from(joint)] += 1e-6
+        with_others = kernel(np.vstack([self._points, others]), others, self._categorical)
+        joint = np.empty((len(with_others),) * 2)
+        joint[:count, :count], joint[:, count:] = self._kernel, with_others
+        joint.flat[:: len(joint) + 1] += 1e-6
         prior = np.sqrt(self.variances.signal) * (root_of(joint) @ rng.standard_normal(len(joint)))
         own = np.sqrt(self.variances.own) * rng.standard_normal(count)
         noise = np.sqrt(self._noise) * rng.standard_normal(count)
@@ -163,7 +163,7 @@ class Surrogate:
         # One effect of their own for all others: the highest of many independent ones would always win.
         fresh = (
             prior[count:]
-            + self.variances.signal * across @ pulled
+            + self.variances.signal * (pulled @ with_others[:count])
             + np.sqrt(self.variances.own) * rng.standard_normal()
         )
         level = self._level + base[0]
@@ -192,20 +192,19 @@ class Surrogate:
         for step in range(6):
             chances = 1 / (1 + np.exp(-np.clip(logits, -8, 8)))
             curvature = np.maximum(chances * (1 - chances), _LEAST_CHANCE)
-            normal, weighed = logits + (won - chances) / curvature, weights * curvature
+            sums = Sums(logits + (won - chances) / curvature, weights * curvature)
             if step == 3 and known is None:  # near enough to choose by
-                chosen = self._most_probable(normal, weighed, _COINS)
-            sums = Sums(normal, weighed)
+                chosen = self._most_probable(sums, _COINS)
             self._take(sums, chosen)
             base = self._fit.base
             own = self._effects(self._fit.solved(sums.means - sums.groups @ base))
             logits = base[0] + own[:, None] + base[1:]
         return sums
 
-    def _most_probable(self, values: Floats, weights: Floats, start: Shares) -> Shares:
+    def _most_probable(self, sums: Sums, start: Shares) -> Shares:
         """Coordinate-wise ascent of the posterior density, by factors of e and then of its root."""
-        sums = Sums(values, weights)
 
+        @cache
         def density(chosen: Shares) -> float:
             fit = Fit(sums, self._kernel, chosen.of(self._scale), self._scale, self._tasks)
             return fit.score - chosen.doubt

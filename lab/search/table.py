@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from lab.search.kernel import categorical, encoded, kernel
-from lab.search.points import Distributions, Floats, Params, contains
+from lab.search.points import Distributions, Floats, Params, contains, numbers_of
 from lab.search.returns import Returns
 from lab.search.surrogate import Shares, Surrogate
 
@@ -23,7 +23,7 @@ Fitted = tuple[NDArray[np.intp], Surrogate]
 
 
 class Table:
-    """A study's trials as the model sees them: a row each, with its point and reported values."""
+    """A study's trials as the model sees them: a row each, with its point as numbers, and its values."""
 
     def __init__(self, space: Distributions, returns: Returns) -> None:
         self.space, self._returns = space, returns
@@ -44,16 +44,16 @@ class Table:
     def read(self, trials: Sequence[FrozenTrial], sign: float) -> None:
         """Read what is new."""
         self._returns.read(trials, sign)
-        more = len(trials) - len(self._inside)
-        self._points = np.pad(self._points, [(0, more), (0, 0)])
-        self._outside += range(len(self._inside), len(trials))
-        self._inside = np.pad(self._inside, (0, more))
+        if more := len(trials) - len(self._inside):
+            self._outside += range(len(self._inside), len(trials))
+            self._points = np.pad(self._points, [(0, more), (0, 0)])
+            self._inside = np.pad(self._inside, (0, more))
         outside, self._outside = self._outside, []
         for row in outside:
             params = trials[row].params
             if all(name in params and contains(one, params[name]) for name, one in self.space.items()):
                 self._inside[row] = True
-                self._points[row] = encoded(self.space, [params])[0]
+                self._points[row] = [numbers_of(one, [params[name]])[0] for name, one in self.space.items()]
                 self._known.add(tuple(params[name] for name in self.space))
             elif not trials[row].state.is_finished():
                 self._outside.append(row)  # its parameters are being sampled
@@ -66,13 +66,14 @@ class Table:
         """Return whether no trial has these parameters."""
         return tuple(params[name] for name in self.space) not in self._known
 
-    def best(self, count: int) -> Sequence[int]:
-        """Return the rows with the highest expected means; none before there is a model."""
+    def best(self, count: int) -> Floats:
+        """Return the points with the highest expected means; none before there is a model."""
         fitted = self._fitted()
         if fitted is None:
-            return []
-        order = np.argsort(-fitted[1].expected(), kind="stable")[:count]
-        return [int(row) for row in fitted[0][order]]
+            return self._points[:0]
+        rows, surrogate = fitted
+        best: Floats = self._points[rows[np.argsort(-surrogate.expected(), kind="stable")[:count]]]
+        return best
 
     def draw(self, idle: Sequence[int], new: Floats, rng: np.random.Generator) -> Floats:
         """Return a draw of the means of the idle trials and of new points; random before there is a model."""
@@ -120,9 +121,9 @@ class Table:
         rows = self._returns.modelled(self._inside)
         if len(rows) < CHOSEN_BY[0]:
             return None
-        points, values = self._points[rows], self._returns.values[rows]
+        points, values = encoded(self.space, self._points[rows]), self._returns.values[rows]
         first = max(count for count in CHOSEN_BY if count <= len(rows))
-        among, few = self._correlations(rows), _whole_rungs(values[:first])
+        among, few = self._correlations(rows, points), _whole_rungs(values[:first])
         if (known := few.tobytes()) != self._chosen_by:
             chosen = Surrogate(
                 points[:first], few, self._categorical, self._returns.tasks, among[:first, :first]
@@ -130,11 +131,13 @@ class Table:
             self._chosen_by, self._shares = known, chosen.shares
         return rows, Surrogate(points, values, self._categorical, self._returns.tasks, among, self._shares)
 
-    def _correlations(self, rows: NDArray[np.intp]) -> Floats:
+    def _correlations(self, rows: NDArray[np.intp], points: Floats) -> Floats:
         """The kernel among these rows; it is computed for those that the model did not have."""
         before, known = self._kernel
+        if np.array_equal(rows, before):
+            return known
         has = np.isin(rows, before)
-        places, new, points = np.searchsorted(before, rows[has]), np.flatnonzero(~has), self._points[rows]
+        places, new = np.searchsorted(before, rows[has]), np.flatnonzero(~has)
         among = np.empty((len(rows), len(rows)))
         among[np.ix_(has, has)] = known[np.ix_(places, places)]
         among[new] = kernel(points[new], points, self._categorical)
