@@ -31,8 +31,8 @@ DEMONSTRATIONS = 8
 FIRST = 3
 """Episodes of a new text before it may be dropped."""
 
-KEPT = 0.5
-"""Share of the search's calls that is not spent before the first new texts have joined."""
+HALF = 0.5
+"""Share of the search after which demonstrations are due, and a round whose time has come earlier."""
 
 
 @dataclass(frozen=True)
@@ -138,18 +138,24 @@ class Rounds:
         """
         number = len(self.found) + 1
         if self._mine or number > self._rounds:
-            return not self._mine and number == self._rounds + 1 and self._shows and progress >= KEPT
+            return not self._mine and number == self._rounds + 1 and self._shows and progress >= HALF
         enough = self._experiment.search.headroom * number
-        return episodes >= enough or (episodes > 0 and progress >= KEPT * number / (self._rounds + 1))
+        return episodes >= enough or (episodes > 0 and progress >= HALF * number / (self._rounds + 1))
 
     def owed_calls(self, search_calls: float) -> int:
-        """Calls that no other episode may use: those for the texts being written, or the first ones' share.
+        """Calls that no other episode may use while texts are awaited, or written.
+
+        The texts of the first of R rounds join before 1 / (R + 1) of the search's calls are spent, those of
+        the second before 2 / (R + 1), and so on: players wait for a slow proposer.
 
         Args:
             search_calls: Number of calls that the search has in all; infinite without a limit.
         """
-        first = int(KEPT * search_calls) if self.awaited and isfinite(search_calls) else 0
-        return max(self.round_calls if self.in_progress else 0, first)
+        if not (self.awaited or self.in_progress):
+            return 0
+        left = max(self._rounds - len(self.found), 0) / (self._rounds + 1)
+        kept = int(left * search_calls) if isfinite(search_calls) else 0
+        return max(self.round_calls if self.in_progress else 0, kept)
 
     @property
     def round_calls(self) -> int:
