@@ -324,7 +324,8 @@ def champion(body: Body) -> Reply:
 @pytest.mark.parametrize("name", ["dspy", "gepa"])
 def test_texts_proposed_by_a_separate_model_join_the_race_and_win(project: Project, name: str) -> None:
     table = f'[proposals]\nproposer = "{name}"\nrounds = 2\ntexts = 2\n\n[confirmation]'
-    project.write("experiments/known.toml", EXPERIMENT.replace("[confirmation]", table))
+    text = EXPERIMENT.replace("[space]", "[space]\ndemonstrations = [0, 2]")
+    project.write("experiments/known.toml", text.replace("[confirmation]", table))
 
     def as_slow_as_can_be(body: Body) -> Reply:
         """Answers once the players wait for it."""
@@ -355,6 +356,7 @@ def test_texts_proposed_by_a_separate_model_join_the_race_and_win(project: Proje
     names = [f"{name}-{number}-{place}" for number in (1, 2) for place in (0, 1)]
     firsts = [next(one for one in trials if one.params.get("template") == text) for text in names]
     assert all(len(trial.intermediate_values) >= 3 for trial in firsts), "judged by several episodes"
+    assert any(one.params.get("demonstrations") == 2 for one in trials), "they come with the texts"
     assert "Round 1 of proposals: " in err
     study = frozen(project).provenance.study
     told_again = project.run("-m", "lab.show", "--study", study).stdout

@@ -80,8 +80,8 @@ def proposals_of(study: Trials) -> list[str]:
 class Rounds:
     """The rounds of one search; one of several workers runs each.
 
-    A round of texts is due once the texts before have played; the last round, at half of the search, brings
-    demonstrations.
+    A round is due once the texts before have played. Demonstrations come with the texts of the middle round;
+    without texts, at half of the search.
 
     Attributes:
         found: Additions of the rounds, in order.
@@ -137,8 +137,10 @@ class Rounds:
             episodes: Number of reported episodes; negative while a new text is owed some.
         """
         number = len(self.found) + 1
-        if self._mine or number > self._rounds:
-            return not self._mine and number == self._rounds + 1 and self._shows and progress >= HALF
+        if self._mine or number > (self._rounds or int(self._shows)):
+            return False
+        if not self._rounds:
+            return progress >= HALF
         enough = self._experiment.search.headroom * number
         return episodes >= enough or (episodes > 0 and progress >= HALF * number / (self._rounds + 1))
 
@@ -187,15 +189,17 @@ class Rounds:
         return {"round": len(self.found), "at": time.time()}
 
     async def bring(self, trials: Sequence[Trial]) -> Found:
-        """Return new texts, or in the last round demonstrations, from `trials`, best first.
+        """Return the next round's texts and demonstrations, from `trials`, best first.
 
         If the proposer fails, the round has no texts.
         """
-        if len(self.found) < self._rounds:
-            made = await self._proposals(trials)
-            return Found(made.accepted, (), dict(made.parents), made.refused, made.duplicates)
-        # In a thread: with few distinct actions, all episodes are read.
-        return Found((), await asyncio.to_thread(demonstrations, trials, self._record))
+        number = len(self.found) + 1
+        made = await self._proposals(trials) if self._rounds else Proposals(())
+        shown: tuple[Demonstration, ...] = ()
+        if self._shows and number == max((self._rounds + 1) // 2, 1):
+            # In a thread: with few distinct actions, all episodes are read.
+            shown = await asyncio.to_thread(demonstrations, trials, self._record)
+        return Found(made.accepted, shown, dict(made.parents), made.refused, made.duplicates)
 
     async def _proposals(self, trials: Sequence[Trial]) -> Proposals:
         settings, number = self._experiment.proposals, len(self.found) + 1
