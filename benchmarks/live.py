@@ -151,16 +151,17 @@ async def _returns(host: Host, pick: Candidate, holdout: int) -> list[float]:
 def main() -> None:
     """Play the missing runs, or write the report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__)
+    parser.add_argument("--experiment", type=Path, default=LIVE, help="what the methods are compared on")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--budgets", type=int, nargs="+", default=[400, 800, 1600], metavar="CALLS")
     parser.add_argument("--methods", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--holdout", type=int, default=12, help="sealed episodes of each pick")
     parser.add_argument("--at-once", type=int, default=8, help="runs that share the endpoint")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/live.jsonl"))
-    parser.add_argument("--report", type=Path, metavar="DIR", help="only write live.md and live.svg here")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="only write OUT's table and picture")
     asked = parser.parse_args()
     if asked.report:
-        write_report(list(finished(asked.out)), asked.report)
+        write_report(list(finished(asked.out)), asked.report, asked.out.stem)
         return
     read_surroundings(Path())
     asked.out.parent.mkdir(parents=True, exist_ok=True)
@@ -172,7 +173,7 @@ def main() -> None:
             method
         ].method()  # packages that are imported in several threads at once can wait for each other
     print(f"{len(owed)} runs to play", flush=True)
-    asyncio.run(play(load_experiment(LIVE), owed, asked.holdout, asked.at_once, asked.out))
+    asyncio.run(play(load_experiment(asked.experiment), owed, asked.holdout, asked.at_once, asked.out))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ class LiveGround:
         self._host, self._ledger = host, Ledger(budget_calls)
         self._model = Metered(host.model, self.spending, FREE)
         self.player = host.player(self._model, self.spending)
-        self._proposer = Metered(host.proposer, self.spending, FREE)
+        self.proposer = Metered(host.proposer, self.spending, FREE)
 
     @property
     def calls(self) -> int:
@@ -149,7 +149,7 @@ class LiveGround:
 
     async def _answer(self, prompt: str) -> str:
         try:
-            return (await self._proposer.complete([Message("user", prompt)], ASKING)).text
+            return (await self.proposer.complete([Message("user", prompt)], ASKING)).text
         except CallError:
             # For example a question too long for the model: it costs its call, not the study.
             self.spending.calls += 1

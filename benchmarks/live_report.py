@@ -90,12 +90,12 @@ def _axes(figures: Cells) -> tuple[list[str], list[int]]:
     return list(dict.fromkeys(method for method, _ in figures)), sorted({budget for _, budget in figures})
 
 
-def write_report(lines: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Write `live.md` and `live.svg`."""
+def write_report(lines: Sequence[Mapping[str, Any]], folder: Path, name: str) -> None:
+    """Write the table and the picture, `name` with `.md` and `.svg`."""
     figures = cells(lines)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "live.md").write_text(markdown(figures))
-    draw(figures, folder / "live.svg")
+    (folder / f"{name}.md").write_text(markdown(figures))
+    draw(figures, folder / f"{name}.svg")
 
 
 def draw(figures: Cells, path: Path) -> None:

@@ -323,8 +323,9 @@ def champion(body: Body) -> Reply:
 
 @pytest.mark.parametrize("name", ["dspy", "gepa"])
 def test_texts_proposed_by_a_separate_model_join_the_race_and_win(project: Project, name: str) -> None:
-    table = f'[proposals]\nproposer = "{name}"\nrounds = 1\ntexts = 2\n\n[confirmation]'
-    project.write("experiments/known.toml", EXPERIMENT.replace("[confirmation]", table))
+    table = f'[proposals]\nproposer = "{name}"\nrounds = 2\ntexts = 2\n\n[confirmation]'
+    text = EXPERIMENT.replace("[space]", "[space]\ndemonstrations = [0, 2]")
+    project.write("experiments/known.toml", text.replace("[confirmation]", table))
 
     def as_slow_as_can_be(body: Body) -> Reply:
         """Answers once the players wait for it."""
@@ -342,20 +343,24 @@ def test_texts_proposed_by_a_separate_model_join_the_race_and_win(project: Proje
         }
         code, _, err = tune(project, endpoint, **proposer)
         assert code == 0, err
-        assert len(other.requests) == 2
+        assert len(other.requests) == 4
         assert {request["model"] for request in other.requests} == {"big"}
         assert not any(is_proposal(request) for request in endpoint.requests)
-        assert frozen(project).provenance.calls == len(endpoint.requests) + 2
-        known = ["champion" in request["messages"][0]["content"] for request in endpoint.requests]
+        assert frozen(project).provenance.calls == len(endpoint.requests) + 4
+        played = [request["messages"][0]["content"] for request in endpoint.requests]
     trials = optuna_trials(project)
     searched = 4 * sum(len(trial.intermediate_values) for trial in trials)
-    assert known.index(True) <= 0.6 * searched, "a share of the search is kept for the new texts"
-    firsts = [next(one for one in trials if one.params.get("template") == f"{name}-1-{i}") for i in (0, 1)]
+    new = [played.index(text) for text in dict.fromkeys(played) if "champion" in text]
+    assert new[0] <= 0.4 * searched, "two thirds of the search are kept for the first round's texts"
+    assert new[2] <= 0.75 * searched, "and a third for the second's"
+    names = [f"{name}-{number}-{place}" for number in (1, 2) for place in (0, 1)]
+    firsts = [next(one for one in trials if one.params.get("template") == text) for text in names]
     assert all(len(trial.intermediate_values) >= 3 for trial in firsts), "judged by several episodes"
+    assert any(one.params.get("demonstrations") == 2 for one in trials), "they come with the texts"
     assert "Round 1 of proposals: " in err
     study = frozen(project).provenance.study
     told_again = project.run("-m", "lab.show", "--study", study).stdout
-    assert frozen(project).candidate.template.name.startswith(f"{name}-1-")
+    assert frozen(project).candidate.template.name.startswith(f"{name}-")
     assert f"Round 1 of proposals: {name}-1-0 (from " in told_again
     assert "champion" in frozen(project).candidate.template.system
 

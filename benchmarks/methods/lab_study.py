@@ -1,16 +1,21 @@
-"""The lab, live: its search and its confirmation, as in a study, within the budget.
+"""The lab, live: its search, with new texts if any are proposed, and its confirmation, as in a study.
 
 The lab's pick is the finalist that confirmation chooses. The harness plays the sealed holdout, as for every
 method, so that it counts in no budget.
 """
 
+# ruff: noqa: T201 - progress is for people
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
 
 from benchmarks.ground import Ground
+from benchmarks.live_ground import ASKING, LiveGround
 from lab.agent.candidate import Candidate
 from lab.experiment.experiment import Experiment
+from lab.proposers.proposal import Proposals
+from lab.proposers.proposer import make_proposer
+from lab.proposers.rounds import Rounds
 from lab.search.loop import Search
 from lab.search.samplers import make_pruner, make_sampler
 from lab.storage.database import Store
@@ -18,9 +23,6 @@ from lab.storage.optuna_storage import OptunaStorage
 from lab.storage.record import CONFIRMATION, Record
 from lab.storage.trials import Trials
 from lab.verdict.verdict import confirm, finalists
-
-if TYPE_CHECKING:
-    from benchmarks.live_ground import LiveGround
 
 
 def run(ground: Ground) -> None:
@@ -30,15 +32,24 @@ def run(ground: Ground) -> None:
     verdict = ground.experiment.verdict.model_copy(update={"episodes": 0})
     budget = live.spending.budget
     experiment = replace(ground.experiment, verdict=verdict, seed=ground.seeds.start, budget=budget)
-    ground.choose(live.wait(_finalist(experiment, live)))
+    with TemporaryDirectory() as folder:
+        ground.choose(live.wait(_finalist(experiment, live, Path(folder))))
 
 
-async def _finalist(experiment: Experiment, live: "LiveGround") -> Candidate:
-    store = Store(Path(":memory:"))
+async def _finalist(experiment: Experiment, live: LiveGround, folder: Path) -> Candidate:
+    store = Store(folder / "calls.db")
     record = Record(store, store.begin(experiment.name, ""), "")
     player = live.recorded_player(record)
     trials = Trials(OptunaStorage(None), record.name, make_sampler(experiment), make_pruner(experiment))
-    search = Search(experiment, player, None, lambda _: None, lambda _: None, record, trials)
+
+    def on_round(number: int, made: Proposals) -> None:
+        print(f"lab {live.seed}, round {number} after {live.calls} calls: {made}", flush=True)
+
+    rounds = None
+    if asked := experiment.proposals:
+        proposer = make_proposer(asked.proposer, live.proposer, ASKING)
+        rounds = Rounds(experiment, trials, record, proposer, on_round, print)
+    search = Search(experiment, player, rounds, lambda _: None, lambda _: None, record, trials)
     await search.run()
     first = experiment.seed + CONFIRMATION
     seeds = range(first, first + experiment.confirmation.episodes)

@@ -31,8 +31,8 @@ DEMONSTRATIONS = 8
 FIRST = 3
 """Episodes of a new text before it may be dropped."""
 
-KEPT = 0.5
-"""Share of the search's calls that is not spent before the first new texts have joined."""
+HALF = 0.5
+"""Share of the search after which demonstrations are due, and a round whose time has come earlier."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def proposals_of(study: Trials) -> list[str]:
 class Rounds:
     """The rounds of one search; one of several workers runs each.
 
-    A round of texts is due once the texts before have played; the last round, at half of the search, brings
-    demonstrations.
+    A round is due once the texts before have played. Demonstrations come with the texts of the middle round;
+    without texts, at half of the search.
 
     Attributes:
         found: Additions of the rounds, in order.
@@ -137,19 +137,27 @@ class Rounds:
             episodes: Number of reported episodes; negative while a new text is owed some.
         """
         number = len(self.found) + 1
-        if self._mine or number > self._rounds:
-            return not self._mine and number == self._rounds + 1 and self._shows and progress >= KEPT
+        if self._mine or number > (self._rounds or int(self._shows)):
+            return False
+        if not self._rounds:
+            return progress >= HALF
         enough = self._experiment.search.headroom * number
-        return episodes >= enough or (episodes > 0 and progress >= KEPT * number / (self._rounds + 1))
+        return episodes >= enough or (episodes > 0 and progress >= HALF * number / (self._rounds + 1))
 
     def owed_calls(self, search_calls: float) -> int:
-        """Calls that no other episode may use: those for the texts being written, or the first ones' share.
+        """Calls that no other episode may use while texts are awaited, or written.
+
+        The texts of the first of R rounds join before 1 / (R + 1) of the search's calls are spent, those of
+        the second before 2 / (R + 1), and so on: players wait for a slow proposer.
 
         Args:
             search_calls: Number of calls that the search has in all; infinite without a limit.
         """
-        first = int(KEPT * search_calls) if self.awaited and isfinite(search_calls) else 0
-        return max(self.round_calls if self.in_progress else 0, first)
+        if not (self.awaited or self.in_progress):
+            return 0
+        left = max(self._rounds - len(self.found), 0) / (self._rounds + 1)
+        kept = int(left * search_calls) if isfinite(search_calls) else 0
+        return max(self.round_calls if self.in_progress else 0, kept)
 
     @property
     def round_calls(self) -> int:
@@ -181,15 +189,17 @@ class Rounds:
         return {"round": len(self.found), "at": time.time()}
 
     async def bring(self, trials: Sequence[Trial]) -> Found:
-        """Return new texts, or in the last round demonstrations, from `trials`, best first.
+        """Return the next round's texts and demonstrations, from `trials`, best first.
 
         If the proposer fails, the round has no texts.
         """
-        if len(self.found) < self._rounds:
-            made = await self._proposals(trials)
-            return Found(made.accepted, (), dict(made.parents), made.refused, made.duplicates)
-        # In a thread: with few distinct actions, all episodes are read.
-        return Found((), await asyncio.to_thread(demonstrations, trials, self._record))
+        number = len(self.found) + 1
+        made = await self._proposals(trials) if self._rounds else Proposals(())
+        shown: tuple[Demonstration, ...] = ()
+        if self._shows and number == max((self._rounds + 1) // 2, 1):
+            # In a thread: with few distinct actions, all episodes are read.
+            shown = await asyncio.to_thread(demonstrations, trials, self._record)
+        return Found(made.accepted, shown, dict(made.parents), made.refused, made.duplicates)
 
     async def _proposals(self, trials: Sequence[Trial]) -> Proposals:
         settings, number = self._experiment.proposals, len(self.found) + 1
