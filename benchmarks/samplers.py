@@ -1,13 +1,14 @@
 """The lab's loop with its own and with Optuna's samplers and pruners, on recorded returns.
 
 `python -m benchmarks.samplers` writes `benchmarks/results/samplers.md`. Only the sampler and the pruner
-differ; the pruner's kind decides between rungs and single episodes.
+differ; the pruner's kind decides between rungs and single episodes. Without torch, `gp` is left out.
 """
 
 import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 
 import numpy as np
 import optuna
@@ -23,6 +24,7 @@ STUDIES, MOST_CALLS = 100, 1600
 SAMPLERS: dict[str, Callable[[int], BaseSampler] | None] = {
     "race": None,
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
+    **({"gp": lambda seed: optuna.samplers.GPSampler(seed=seed)} if find_spec("torch") else {}),
     "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
     "qmc": lambda seed: optuna.samplers.QMCSampler(seed=seed),
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),

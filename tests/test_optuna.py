@@ -38,7 +38,10 @@ import optuna
 
 
 class EverySampler(optuna.samplers.RandomSampler):
-    """A foreign sampler, as in OptunaHub's registry."""
+    """A foreign sampler, as in OptunaHub's registry, that settles on one point, as `GPSampler` does."""
+
+    def sample_independent(self, study, trial, name, distribution):
+        return distribution.choices[-1] if hasattr(distribution, "choices") else distribution.high
 
 
 __all__ = ["EverySampler"]
@@ -131,7 +134,7 @@ def test_any_sampler_and_any_pruner_end_with_a_verdict(
     assert len({trial.user_attrs["digest"] for trial in trials}) == len(trials) > 3
 
 
-def test_a_sampler_of_optunahub_is_loaded_by_its_name(project: Project) -> None:
+def test_a_sampler_of_optunahub_is_loaded_and_may_repeat_itself(project: Project) -> None:
     project.write("package/samplers/every/__init__.py", HUB)
     project.write("optunahub.py", STAND_IN)  # its registry is on the network
     text = EXPERIMENT.replace("[search]\n", '[search]\nsampler = "optunahub:samplers/every"\n')
@@ -140,6 +143,8 @@ def test_a_sampler_of_optunahub_is_loaded_by_its_name(project: Project) -> None:
         done = tune(project, endpoint)
     assert done.returncode == 0, done.stderr
     assert "Frozen: trial-" in done.stdout
+    played = [trial for trial in optuna_trials(project) if trial.intermediate_values]
+    assert len({trial.user_attrs["digest"] for trial in played}) == len(played) > 5
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ It owns the context settings, the demonstrations and the digest. Ranges of numbe
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -88,10 +88,14 @@ class Candidate:
 
     def as_table(self) -> dict[str, Any]:
         """Plain values for a TOML or JSON file, in a fixed order; no empty `demonstrations` or `model`."""
-        table = asdict(self)
-        table["sampling"] = self.sampling.as_table()
-        table["demonstrations"] = [shown.as_table() for shown in self.demonstrations]
-        return {name: one for name, one in table.items() if one or name not in ("demonstrations", "model")}
+        table = {
+            "template": _flat(self.template),
+            "sampling": self.sampling.as_table(),
+            "context": _flat(self.context),
+        }
+        demonstrations = [shown.as_table() for shown in self.demonstrations]
+        more = {"demonstrations": demonstrations, "model": self.model}
+        return table | {name: one for name, one in more.items() if one}
 
     @classmethod
     def from_table(cls, table: dict[str, Any]) -> "Candidate":
@@ -122,7 +126,7 @@ class Candidate:
     def settings(self) -> Settings:
         """All settings except texts, flat, by their names in experiment files and in MLflow."""
         model = {"model": self.model} if self.model else {}
-        own = {"template": self.template.name, **model, **self.sampling.settings, **asdict(self.context)}
+        own = {"template": self.template.name, **model, **self.sampling.settings, **_flat(self.context)}
         return Settings({**own, "demonstrations": len(self.demonstrations)})
 
     @cached_property
@@ -130,6 +134,11 @@ class Candidate:
         """SHA-256 of all values of the candidate, as `sha256:<64 hex digits>`."""
         canonical = json.dumps(self.as_table(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def _flat(part: PromptTemplate | ContextSettings) -> dict[str, Any]:
+    # Not `asdict`: it copies each value, which was most of a digest's time.
+    return {one.name: getattr(part, one.name) for one in fields(part)}
 
 
 def check_keys(cls: type, table: Mapping[str, object], where: str) -> None:

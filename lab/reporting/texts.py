@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from lab.agent.episode import Ending, Episode, Tally
+from lab.agent.episode import Ending, Episode
 from lab.agent.step import Step
 from lab.storage.record import EpisodeKey, Record
 
@@ -24,14 +24,17 @@ def endings_of(record: Record) -> Endings:
 
 def texts_of(record: Record, endings: Endings, digests: Sequence[str]) -> dict[EpisodeKey, Episode]:
     """The completed episodes of these candidates, in this order, until there is no more room."""
-    texts, room = dict[EpisodeKey, Episode](), MOST
-    for digest in dict.fromkeys(digests):
-        whole = [seed for seed, one in endings.get(digest, {}).items() if isinstance(one, Tally)]
-        for episode in record.episodes_of(digest, whole):
-            texts[digest, episode.seed] = episode
-            room -= sum(map(_size, episode.steps))
-        if room < 0:
-            break
+    texts, left, room, amount = dict[EpisodeKey, Episode](), list(dict.fromkeys(digests)), MOST, 1
+    while left and room >= 0:
+        # Ever more at once: few queries, and none for much more than there is room for.
+        some, left, amount = left[:amount], left[amount:], 2 * amount
+        found = record.all_episodes_of(some)
+        for digest in some:
+            mine = [(digest, seed) for seed in endings.get(digest, {}) if (digest, seed) in found]
+            texts |= {key: found[key] for key in mine}
+            room -= sum(_size(step) for key in mine for step in found[key].steps)
+            if room < 0:
+                break
     return texts
 
 

@@ -14,11 +14,16 @@ from optuna.trial import FrozenTrial, TrialState
 from lab.agent.candidate import Candidate, Demonstration
 from lab.agent.template import PromptTemplate
 from lab.experiment.space import Space
-from lab.search.points import spread_out
+from lab.search.points import at_random, spread_out
 from lab.search.sampler import RaceSampler
 from lab.search.table import CHOSEN_BY
 from lab.search.trials import attributes, candidate_of, drawn_from, note_of
 from lab.storage.trials import Trials
+
+STUBBORN = 3
+"""Consecutive trials without a new candidate after which points are drawn at random."""
+
+_DRAWN = 16
 
 
 class NewTrials:
@@ -94,6 +99,8 @@ class NewTrials:
 
     def ask(self) -> tuple[optuna.Trial, Candidate] | None:
         """Start a waiting trial, or the sampler's choice; None if that is not new."""
+        if self.repeats >= STUBBORN and self._sampler is None:
+            self._enqueue_at_random()
         trial = self._study.ask(self._asked_distributions())
         frozen = self._study.known[trial.number]
         candidate = candidate_of(frozen) or self._chosen(trial, frozen)
@@ -108,6 +115,15 @@ class NewTrials:
         if candidate is None and frozen.params.keys() == self._distributions.keys():
             candidate = self._chosen(trial, frozen)
         return candidate
+
+    def _enqueue_at_random(self) -> None:
+        """Enqueue a point that no trial has had: Optuna's `GPSampler` returns to its best one for ever."""
+        rng = np.random.default_rng(len(self._study.known))
+        points = at_random(self.space.distributions(), _DRAWN, rng)
+        new = (one for one in map(self.space.candidate, points) if not self._has(one))
+        if (found := next(new, None)) is not None:
+            self.repeats = 0
+            self.enqueue(found)
 
     def _asked_distributions(self) -> dict[str, BaseDistribution]:
         """Empty for a waiting trial without parameters, whose candidate is outside the space."""

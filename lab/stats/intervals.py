@@ -83,14 +83,14 @@ def relative_difference(
         The estimate; None if the base's mean is not shown to be above zero: its t interval contains zero, and
         Fieller's set is unbounded, or the share would be one of a negative number.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     n = len(base)
     if n < 2:
         return None
     gaps = [mine - theirs for mine, theirs in zip(own, base, strict=True)]
     gap, mean = fmean(gaps), fmean(base)
-    scale = float(t.isf((1 - confidence) / comparisons / 2, n - 1)) ** 2 / n
+    scale = float(stdtrit(n - 1, (1 - confidence) / comparisons / 2)) ** 2 / n
     square = mean**2 - scale * variance(base)  # of `square * r**2 - 2 * linear * r + constant <= 0`
     if mean <= 0 or square <= 0:
         return None

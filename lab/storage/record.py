@@ -135,13 +135,20 @@ class Record:
         Raises:
             KeyError: One of them is not completed.
         """
-        mine = (episodes.c.study == self.name, episodes.c.digest == digest, episodes.c.seed.in_(seeds))
-        query = sql.select(episodes.c.seed, episodes.c.episode).where(*mine, episodes.c.kind == "ended")
+        played = self._texts((episodes.c.digest == digest) & episodes.c.seed.in_(seeds))
+        return [played[digest, seed] for seed in seeds]
+
+    def all_episodes_of(self, digests: Sequence[str]) -> dict[EpisodeKey, Episode]:
+        """All completed episodes of these candidates with their texts."""
+        return self._texts(episodes.c.digest.in_(digests))
+
+    def _texts(self, which: sql.ColumnElement[bool]) -> dict[EpisodeKey, Episode]:
+        mine = (episodes.c.study == self.name) & (episodes.c.kind == "ended") & which
+        query = sql.select(episodes.c.digest, episodes.c.seed, episodes.c.episode).where(mine)
         try:
-            played = {row.seed: episode_of(row.episode) for row in self.store.rows(query)}
+            return {(row.digest, row.seed): episode_of(row.episode) for row in self.store.rows(query)}
         except ValidationError as error:
             raise self._damaged(error) from None
-        return [played[seed] for seed in seeds]
 
     def keep_episode(self, digest: str, played: Episode | CutEpisode | FailedEpisode) -> Ending:
         """Store an episode's ending; the first one counts unless it was a failure."""

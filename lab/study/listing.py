@@ -44,9 +44,11 @@ class Listed:
     calls: int | None = None
 
 
-def listing(storage: Storage) -> list[Listed]:
-    """All studies, latest first."""
+def listing(storage: Storage, experiment: str = "") -> list[Listed]:
+    """All studies, or those of one experiment, latest first."""
     query = sql.select(studies.c.name, studies.c.experiment, studies.c.began)
+    if experiment:
+        query = query.where(studies.c.experiment == experiment)
     rows = storage.store.rows(query.order_by(studies.c.began.desc(), studies.c.name))
     latest: dict[str, str] = {}
     for row in rows:

@@ -193,8 +193,8 @@ def history(storage: Storage, experiment: str, beside: Result | None = None) -> 
         experiment: Its name.
         beside: The study that holdouts are compared with, in place of the latest with a verdict.
     """
-    studies = [one for one in listing(storage) if one.experiment == experiment][:LAST]
-    results = [_result(one, storage) for one in studies]
+    studies = listing(storage, experiment)[:LAST]
+    results = [beside if beside and one.name == beside.study else _result(one, storage) for one in studies]
     beside = beside or next((one for one in results if one), None)
     return [
         Past(listed, result, holdout_of(result, beside) if result and beside else None)
