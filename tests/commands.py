@@ -29,7 +29,7 @@ _PRELOADED = (
     *("pydantic", "typer", "rich.live", "rich.table", "jinja2", "tomli_w", "gepa"),
     *("numpy", "scipy.linalg", "scipy.special", "sqlalchemy.dialects.sqlite", "sqlalchemy.orm"),
     *("openenv.core.generic_client", "openenv.core.env_server.http_server"),
-    *("optuna", "optuna.storages._rdb.models"),
+    *("optuna", "optuna.importance", "optuna.storages._rdb.models", "sklearn.ensemble"),
     *("alembic.command", "alembic.config", "mlflow", "mlflow.tracing.client"),
     *("mlflow.entities.model_registry", "mlflow.store.artifact.local_artifact_repo"),
     *("mlflow.store.tracking.sqlalchemy_workspace_store", "mlflow.store.tracking.file_store"),

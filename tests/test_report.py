@@ -470,16 +470,6 @@ def test_only_the_best_have_their_episodes_texts_if_there_are_many(
     assert "(texts left out)" not in reported.page.sections["candidates"]
 
 
-def test_it_imports_no_package_that_only_others_need(reported: Reported) -> None:
-    command = ("-X", "importtime", "-m", "lab.report", "experiments/known.toml", "--out", "again.html")
-    done = reported.project.afresh.run(*command)
-    assert done.returncode == 0, done.stderr
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "optuna.importance._ped_anova.evaluator" in imported
-    assert not {"sklearn", "pandas", "scipy.stats", "mlflow"} & imported
-    assert (reported.project.folder / "again.html").read_text(encoding="utf-8") == reported.html
-
-
 def test_a_report_that_cannot_be_made_is_a_warning_and_the_rest_is_written(
     reported: Reported, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -1,18 +1,11 @@
 """Importance: which settings separate a study's best trials from the rest, by Optuna."""
 
-import sys
 import warnings
-from importlib import import_module
-from importlib.util import find_spec, module_from_spec
-from typing import TYPE_CHECKING
 
 import optuna
 from optuna.trial import FrozenTrial
 
 from lab.storage.trials import Trials
-
-if TYPE_CHECKING:
-    from optuna.importance import PedAnovaImportanceEvaluator
 
 _STABLE = 5
 """Number of best trials below which Optuna calls an importance unstable."""
@@ -30,9 +23,11 @@ def importance(trials: Trials) -> dict[str, float]:
     played = [trial for trial in trials.known if trial.intermediate_values and trial.params]
     if len(played) < 2 * _STABLE:
         return {}
+    from optuna.importance import PedAnovaImportanceEvaluator  # with sklearn and pandas: 1 s
+
     study = optuna.create_study()
     study.get_trials = lambda **_: played  # type: ignore[method-assign]  # adding 2,000 takes 0.5 s
-    evaluator = _ped_anova()(target_quantile=max(0.1, _STABLE / len(played)))
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, _STABLE / len(played)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns that lower is taken as better; hence the minus sign
         shares = evaluator.evaluate(study, target=lambda trial: -_mean(trial))
@@ -43,16 +38,3 @@ def importance(trials: Trials) -> dict[str, float]:
 
 def _mean(trial: FrozenTrial) -> float:
     return sum(trial.intermediate_values.values()) / len(trial.intermediate_values)
-
-
-def _ped_anova() -> "type[PedAnovaImportanceEvaluator]":
-    """The evaluator without its package, which imports scikit-learn and pandas for others: 1.5 s."""
-    name = "optuna.importance"
-    is_loaded, spec = name in sys.modules, find_spec(name)
-    assert spec is not None
-    if not is_loaded:
-        sys.modules[name] = module_from_spec(spec)  # empty, because its code is not run
-    found: type[PedAnovaImportanceEvaluator] = import_module(f"{name}._ped_anova").PedAnovaImportanceEvaluator
-    if not is_loaded:
-        del sys.modules[name]
-    return found
