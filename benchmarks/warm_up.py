@@ -88,7 +88,7 @@ def main() -> None:
         f"| candidates | in flight | found by {EARLY} | by {EPISODES} | none seen | not yet known |\n",
         f"|---|{'---:|' * 5}\n",
     ]
-    kinds = [(recorded, TABLE, "")]
+    kinds: list[tuple[Callable[[str, int, int], list[Result]], str, str]] = [(recorded, TABLE, "")]
     kinds += [(equal, f"equal; noise: {name}", name) for name in NOISES]
     kinds += [(apart, f"spread of {name} times the noise", name) for name in SPREADS]
     with ProcessPoolExecutor() as pool:

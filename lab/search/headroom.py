@@ -207,7 +207,7 @@ def headroom(values: Floats, alike: Floats, measure: Measure = "return") -> Head
     """
     none_alike = np.eye(len(values))
     with BLAS.limit(limits=1):
-        root: Floats = np.linalg.cholesky(alike + 1e-6 * none_alike)
+        root: Floats = np.asarray(np.linalg.cholesky(alike + 1e-6 * none_alike), dtype=np.float64)
         independent, correlated = Effects.of(values, none_alike), Effects.of(values, root)
     if independent.df < 1:
         return None
@@ -217,7 +217,7 @@ def headroom(values: Floats, alike: Floats, measure: Measure = "return") -> Head
     scores, episodes = independent.log_factors(_GRID), int(np.isfinite(values).sum())
     best = int(np.argmax(scores))
     near = _GRID[scores >= scores[best] - _INSIDE]
-    ends = (math.sqrt(one) for one in (_GRID[best], near[0], near[-1]))
-    spread = Estimate(*ends, n=episodes)
+    mean, low, high = (math.sqrt(one) for one in (_GRID[best], near[0], near[-1]))
+    spread = Estimate(mean, low, high, episodes)
     p_value, p_large = (float(np.exp(min(one, 0.0))) for one in (against, large))
     return Headroom(len(values), spread, independent.noise(_GRID[best]), p_value, p_large, measure)
