@@ -192,12 +192,14 @@ def test_a_gain_on_the_holdout_overrules_a_warm_up_test_that_saw_none(ran: Ran) 
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from lab.search.headroom import headroom
 from lab.study.past_study import Which, reading
 from lab.verdict.summary import summary
 
 with reading(Which(Path("experiments/known.toml"))) as past:
-    blind = replace(past.outcome, headroom=headroom([1.0, 3.0, 2.0], [2.0, 1.0, 3.0]))
+    blind = replace(past.outcome, headroom=headroom(np.array([[1.0, 2.0], [2.0, 1.0]]), np.eye(2)))
     kept = replace(blind, verdict=replace(blind.verdict, winner=None))
     print(*("Warm-up test" in summary(one, None, None) for one in (blind, kept)))
 """

@@ -377,7 +377,7 @@ def test_a_study_of_which_nothing_is_known_yet_has_a_page(reported: Reported) ->
     )
     page = rendered(empty)
     assert "No verdict yet: no episode has ended." in page.sections["verdict"]
-    assert "has not been made yet" in page.sections["headroom"]
+    assert "not yet known" in page.sections["headroom"]
 
 
 def test_costs_and_failures_are_shown_if_known(reported: Reported) -> None:

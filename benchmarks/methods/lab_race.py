@@ -14,6 +14,7 @@ from benchmarks.ground import Ground
 from lab.agent.candidate import Candidate
 from lab.experiment.objective import Objective
 from lab.experiment.space import Space
+from lab.search.headroom import Headroom
 from lab.search.open_trial import OpenTrial
 from lab.search.points import spread_out
 from lab.search.pruner import RacePruner
@@ -56,26 +57,31 @@ def play(
     earned: Callable[[OpenTrial, int], float],
     in_flight: int = 1,
     on_report: Callable[[], None] = lambda: None,
-) -> None:
+) -> list[tuple[int, Headroom]]:
     """Play a race of a number of episodes, several concurrently, which end in the order of their start.
 
     Args:
         earned: Plays one step of a trial.
         on_report: Called after each episode.
+
+    Returns:
+        New results of the warm-up test, each with the number of episodes until then.
     """
-    waiting: list[tuple[OpenTrial, int]] = []
-    for _ in range(episodes):
+    waiting, results = list[tuple[OpenTrial, int]](), list[tuple[int, Headroom]]()
+    for number in range(1, episodes + 1):
         while len(waiting) < in_flight and (move := race.next()) is not None:
             one = move.trial or race.ask()
             if one is not None:
                 race.begin(one, move.steps)
                 waiting += [(one, step) for step in move.steps]
         if not waiting:
-            return
+            break
         one, step = waiting.pop(0)
         race.report(one, step, earned(one, step))
-        race.headroom()
+        if (result := race.headroom()) is not None:
+            results.append((number, result))
         on_report()
+    return results
 
 
 def leader(race: Race) -> int | None:

@@ -55,14 +55,14 @@ def _of_answers(story: Story) -> Iterator[Doubt]:
 def _of_the_search(story: Story) -> Iterator[Doubt]:
     if story.headroom is not None and not story.headroom.found:
         yield Doubt(
-            "The warm-up test found no difference between the initial candidates"
+            f"The warm-up test of whether candidates differ: {story.headroom.result}"
             f" ({p_text(story.headroom.p_value)}).",
             "Whether a wider space, or more episodes for each candidate, shows a difference.",
         )
     if story.headroom is None:
         yield Doubt(
             "The warm-up test could not be made: it is unknown whether candidates differ at all.",
-            f"The {story.measure}s of the initial candidates in a second episode.",
+            f"The {story.measure}s of more candidates, and of their second episodes.",
         )
     once = sum(len(trial.evaluation.episodes) == 1 for trial in story.trials)
     if once:

@@ -1,53 +1,72 @@
-"""The warm-up test (headroom): whether the initial candidates differ by more than chance.
+"""The warm-up test (headroom): whether candidates differ by more than an episode's noise explains.
 
-It owns which candidates are compared, and when; it costs second episodes of the lowest-ranked ones.
+It owns the test, when it is made, and whose second episodes it asks for. It may be made again and again: a
+sequential test, whose false alarms over the whole study are limited.
 """
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
-from statistics import fmean
+from typing import Any
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from optuna.trial import FrozenTrial, TrialState
 
 from lab.agent.task import Measure
-from lab.search.points import Floats
-from lab.stats.format import count, estimate_text, p_text
+from lab.search.effects import Effects
+from lab.search.kernel import categorical, encoded, kernel
+from lab.search.points import Distributions, Floats, contains
+from lab.search.returns import reports
+from lab.search.sampler import BLAS
+from lab.search.trials import number_of
+from lab.stats.format import count, estimate_text, number, p_text
 from lab.stats.intervals import Estimate
 
 LEVEL = 0.05
-"""Significance level of the test."""
+"""Significance level of the test over a whole study, and of the statement that no difference was seen."""
 
-GROUP = 4
-"""Minimum size of each of the two groups; smaller if the study has fewer initial candidates."""
+TRIED, GROUP = 2, 6
+"""Once this many times the initial candidates have played, the test asks for a second episode of the `GROUP`
+lowest- and as many highest-ranked ones, until it has seen a difference: the race itself may replay few."""
 
-LATE = 3
-"""Number of candidates, as a multiple of the initial ones, after which the test stops waiting for the race's
-own second episodes: while every new candidate looks better than the played ones, the race plays none."""
+ROWS = 64
+"""Number of candidates, the first ones, of which the test is made: so it takes 1 ms in any study."""
+
+RATIOS = np.array([0.5, 2.0, 8.0])
+"""Variances of the candidates' means that the test looks for, in units of an episode's."""
+
+_GRID = np.append(0.0, 2.0 ** np.arange(-8, 20.5, 0.5))
+"""Ratios among which the spread is estimated; the highest are those of an environment without noise."""
+
+_INSIDE = 1.92
+"""Half the 95 % quantile of chi-squared with one degree of freedom, for the interval by likelihood."""
 
 NOT_MADE = (
-    "The warm-up test could not be made: too few of the initial candidates played a second episode. It is"
-    " unknown whether candidates differ at all."
+    "The warm-up test could not be made: too few candidates have played. It is unknown whether candidates"
+    " differ at all."
 )
 """What a search says that ends without the test."""
 
 
 @dataclass(frozen=True)
 class Headroom:
-    """How far the leading candidates are ahead of the lowest-ranked initial ones.
+    """How much the candidates differ.
 
     Attributes:
-        contenders, last: Sizes of the two groups that played a second episode, all on the same seed.
-        ahead: Difference of their mean values in it, with the 95 % interval.
-        p_value: One-sided p-value of no difference.
+        candidates: Number of candidates that the test compared.
+        spread: Standard deviation of their means in units of the noise, with its 95 % interval and the number
+            of episodes.
+        noise: Standard deviation of an episode of one candidate on a seed.
+        p_value: p-value of no difference; at any time, it is below 0.05 in at most 5 % of studies without.
+        p_large: The same for a spread as large as the noise.
         measure: The number that was compared.
     """
 
-    contenders: int
-    last: int
-    ahead: Estimate
+    candidates: int
+    spread: Estimate
+    noise: float
     p_value: float
+    p_large: float
     measure: Measure = "return"
 
     @property
@@ -55,99 +74,150 @@ class Headroom:
         """Whether the candidates differ by more than chance."""
         return self.p_value < LEVEL
 
+    @property
+    def result(self) -> str:
+        """The result in words; without a difference, whether the test had the power to see one."""
+        if self.found:
+            return "found"
+        return "none seen" if self.p_large < LEVEL else "not yet known"
+
     def __str__(self) -> str:
         figures = (
-            f"mean {self.measure} in a second episode, {count(self.contenders, 'leader')} minus the"
-            f" {self.last} lowest-ranked: {estimate_text(self.ahead, sign=True)}; {p_text(self.p_value)}"
+            f"{count(self.candidates, 'candidate')} in {count(self.spread.n, 'episode')}: the mean"
+            f" {self.measure}s differ by {estimate_text(self.spread)} times an episode's noise of"
+            f" {number(self.noise)}; {p_text(self.p_value)}"
         )
-        if self.found:
-            return f"Warm-up test: candidates differ, so there is something to gain ({figures})."
-        return (
-            "Warm-up test: no difference found so far; early leaders did not repeat their results"
-            f" ({figures}). Widen the space, or let each candidate play more episodes."
-        )
+        said, advice = _WORDS[self.result]
+        return f"Warm-up test: {said} ({figures}).{advice}"
+
+
+_WORDS = {
+    "found": ("candidates differ, so there is something to gain", ""),
+    "none seen": (
+        "no difference found, and one as large as an episode's noise would have been seen",
+        " Widen the space, or let each candidate play more episodes.",
+    ),
+    "not yet known": (
+        "it is not yet known whether candidates differ",
+        " More candidates, or more episodes of each, would show it.",
+    ),
+}
+"""What a result says, before and after its figures."""
+
+
+def as_headroom(fact: Mapping[str, Any] | None) -> Headroom | None:
+    """Return the result from a study's fact; None without one in today's form."""
+    if not isinstance(fact, Mapping) or "spread" not in fact:
+        return None
+    return Headroom(**{**fact, "spread": Estimate(**fact["spread"])})
 
 
 class HeadroomTest:
-    """Requests the episodes that the test needs, and gives its result once.
-
-    The groups are formed by other episodes than those compared, so that equal candidates are found to differ
-    in at most a share LEVEL of the studies, however the search chose.
+    """Tests again as the race goes on, until a difference is found.
 
     Args:
-        opening: Numbers of the initial trials, which are spread over the space.
+        space: The study's distributions.
+        opening: Number of initial trials, which are spread over the space.
+        before: Result of an earlier process.
+
+    Attributes:
+        asked: Numbers of the trials whose second episode would show the most, in the order of their worth.
     """
 
-    def __init__(self, opening: Sequence[int], measure: Measure) -> None:
-        self._opening, self._measure = opening, measure
-        self._last: list[int] = []
+    def __init__(
+        self, space: Distributions, opening: int, measure: Measure, before: Headroom | None = None
+    ) -> None:
+        self._space, self._opening, self._measure = space, opening, measure
+        self._said, self._looked = before.result if before else "", 0
         self.asked: list[int] = []
 
-    def look(self, values: Floats, failed: Collection[int]) -> Headroom | None:
-        """Return the result as soon as it is known.
+    def look(self, trials: Sequence[FrozenTrial], *, last: bool = False) -> Headroom | None:
+        """Return the result if a difference was found, or if it now has the power to say that none was seen.
+
+        It depends on the trials alone. It is looked for at each report at first, then 16 times while the
+        episodes double.
 
         Args:
-            values: Reported value by trial number and step; NaN if none.
-            failed: Numbers of trials that cannot be played.
+            trials: All trials, by number.
+            last: Whether to return what is known so far in any case; None if nothing can be said.
         """
-        if not self._last:
-            self._form_groups(values, failed)
-        asked = [one for one in self.asked if one not in failed]
-        if not asked or not np.isfinite(_second(values)[asked]).all():
+        if not self.asked:
+            self.asked = self._extremes(trials[: TRIED * self._opening])
+        episodes = sum(len(one.intermediate_values) for one in trials[:ROWS])
+        every = max((1 << episodes.bit_length()) // 32, 1)
+        is_due = episodes >= self._opening and episodes % every == 0 and episodes != self._looked
+        self._looked = episodes
+        seen = self._seen(trials[:ROWS]) if is_due or last else None
+        if seen is None or not (last or seen.result not in ("not yet known", self._said)):
             return None
-        last = [float(_second(values)[one]) for one in self._last if one in asked]
-        return headroom(self._contenders(values), last, self._measure)
+        self._said = seen.result
+        return seen
 
-    def _form_groups(self, values: Floats, failed: Collection[int]) -> None:
-        """Form the groups once enough leaders have a second episode, or the test waits no longer."""
-        able = [one for one in self._opening if one not in failed]
-        if len(able) < 2 or max(able) >= len(values) or not np.isfinite(values[able, 0]).all():
-            return
-        order = sorted(able, key=lambda one: float(values[one, 0]))
-        self._last = order[: min(GROUP, len(able) // 2)]
-        earned = len(self._contenders(values)) >= len(self._last)
-        if earned or len(values) >= LATE * len(self._opening):
-            best = order[len(order) - len(self._last) :]
-            self.asked = self._last if earned else [*self._last, *best]
-        else:
-            self._last = []
+    def _seen(self, trials: Sequence[FrozenTrial]) -> Headroom | None:
+        rows = [one for one in trials if self._is_able(one) and _values_of(one)]
+        if len(rows) < 2:
+            return None
+        points = encoded(self._space, [one.params for one in rows])
+        alike = kernel(points, points, categorical(self._space))
+        return headroom(_table([_values_of(one) for one in rows]), alike, self._measure)
 
-    def _contenders(self, values: Floats) -> list[float]:
-        """Second values of the trials that are not among the lowest-ranked."""
-        second = _second(values)
-        return [
-            float(second[one])
-            for one in range(len(values))
-            if one not in self._last and np.isfinite(second[one])
-        ]
+    def _extremes(self, first: Sequence[FrozenTrial]) -> list[int]:
+        """The lowest and the highest in their first episode, once all of these have played it."""
+        waiting = [one for one in first if not one.state.is_finished() and not _values_of(one)]
+        if waiting or len(first) < TRIED * self._opening:
+            return []
+        able = [one for one in first if self._is_able(one) and 0 in _values_of(one)]
+        order = [number_of(one) for one in sorted(able, key=lambda one: _values_of(one)[0])]
+        group = min(GROUP, len(order) // 2)
+        return [one for pair in zip(order[:group], order[::-1][:group], strict=True) for one in pair]
 
-
-def _second(values: Floats) -> Floats:
-    second: Floats = values[:, 1] if values.shape[1] > 1 else np.full(len(values), np.nan)
-    return second
+    def _is_able(self, trial: FrozenTrial) -> bool:
+        """Whether a trial can be played, and lies in the space."""
+        params = trial.params
+        inside = all(name in params and contains(one, params[name]) for name, one in self._space.items())
+        return inside and trial.state is not TrialState.FAIL
 
 
-def headroom(
-    contenders: Sequence[float], last: Sequence[float], measure: Measure = "return"
-) -> Headroom | None:
-    """Student's t test for two groups, one-sided, with a pooled variance (Biometrika 6, 1908).
+def _values_of(trial: FrozenTrial) -> dict[int, float]:
+    """The value of each step; the bound of one that was cut."""
+    return dict([trial.user_attrs["cut"]] if "cut" in trial.user_attrs else []) | dict(reports(trial))
+
+
+def _table(rows: Sequence[Mapping[int, float]]) -> Floats:
+    values = np.full((len(rows), max(max(row) for row in rows) + 1), np.nan)
+    for place, row in enumerate(rows):
+        values[place, list(row)] = list(row.values())
+    return values
+
+
+def headroom(values: Floats, alike: Floats, measure: Measure = "return") -> Headroom | None:
+    """Test whether candidates differ: a Bayes factor of a spread of their means against none.
+
+    `value = seed + mean + noise`, all normal, with means that are independent, or correlated as `alike`. The
+    seeds' effects and the scale are integrated out by their invariant priors, so that 1 / factor is a p-value
+    however often one looks, and whatever the race plays (Pérez-Ortiz et al., "E-statistics, group invariance
+    and anytime-valid testing", Annals of Statistics 52, 2024); the factors of all `RATIOS` are averaged.
 
     Args:
-        contenders, last: Values by `measure` on one seed, by which the groups were not formed.
+        values: A row a candidate, a column a seed; NaN where nothing was played.
+        alike: Correlation of the candidates' means by their parameters.
 
     Returns:
-        None if a group is empty or both have a single value: the test is undefined.
+        None if no seed was played by two candidates.
     """
-    counts, df = (len(contenders), len(last)), len(contenders) + len(last) - 2
-    if not all(counts) or df < 1:
+    none_alike = np.eye(len(values))
+    with BLAS.limit(limits=1):
+        root: Floats = np.asarray(np.linalg.cholesky(alike + 1e-6 * none_alike), dtype=np.float64)
+        independent, correlated = Effects.of(values, none_alike), Effects.of(values, root)
+    if independent.df < 1:
         return None
-    mean = fmean(contenders) - fmean(last)
-    rounding = 1e-9 * max(map(abs, (*contenders, *last)))
-    squares = sum(float(np.var(group)) * len(group) for group in (contenders, last))
-    error = sqrt(squares / df * (1 / counts[0] + 1 / counts[1]))
-    if error <= rounding:  # without noise any difference counts
-        p_value = 0.0 if mean > rounding else 1.0
-        return Headroom(*counts, Estimate(mean, mean, mean, sum(counts)), p_value, measure)
-    half = error * float(stdtrit(df, 0.975))
-    p_value = float(stdtr(df, -mean / error))
-    return Headroom(*counts, Estimate(mean, mean - half, mean + half, sum(counts)), p_value, measure)
+    factors = np.concatenate([one.log_factors(RATIOS) for one in (independent, correlated)])
+    against = np.log(len(factors)) - np.logaddexp.reduce(factors)
+    large = float(independent.log_factors(np.ones(1))[0])
+    scores, episodes = independent.log_factors(_GRID), int(np.isfinite(values).sum())
+    best = int(np.argmax(scores))
+    near = _GRID[scores >= scores[best] - _INSIDE]
+    mean, low, high = (math.sqrt(one) for one in (_GRID[best], near[0], near[-1]))
+    spread = Estimate(mean, low, high, episodes)
+    p_value, p_large = (float(np.exp(min(one, 0.0))) for one in (against, large))
+    return Headroom(len(values), spread, independent.noise(_GRID[best]), p_value, p_large, measure)

@@ -41,7 +41,7 @@ class Search:
     Args:
         rounds: Adds new texts and demonstrations to the space; None for neither.
         on_trial: Called with a trial at the end of each of its rungs.
-        on_headroom: Called once with the result of the warm-up test.
+        on_headroom: Called with each new result of the warm-up test.
     """
 
     def __init__(
@@ -149,6 +149,7 @@ class Search:
         """End the search for good; running trials end with the episodes they have."""
         self._race.end()
         if not self._over:
+            self._look_at_headroom(last=True)
             self._over = True
             self._study.state_fact("searched", True)
 
@@ -270,7 +271,10 @@ class Search:
                 self._race.fail(one, error.what)
         if ended:
             self._publish(one)
-        if (headroom := self._race.headroom()) is not None:
+        self._look_at_headroom()
+
+    def _look_at_headroom(self, *, last: bool = False) -> None:
+        if (headroom := self._race.headroom(last=last)) is not None:
             self._study.state_fact("headroom", asdict(headroom))
             self._on_headroom(headroom)
 

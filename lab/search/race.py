@@ -15,12 +15,12 @@ from optuna.trial import FrozenTrial, TrialState
 from lab.agent.candidate import Candidate
 from lab.agent.task import Measure
 from lab.experiment.space import Space
-from lab.search.headroom import Headroom, HeadroomTest
+from lab.search.headroom import Headroom, HeadroomTest, as_headroom
 from lab.search.new_trials import NewTrials
 from lab.search.open_trial import Move, OpenTrial
 from lab.search.pruner import RacePruner
 from lab.search.sampler import NEW, RaceSampler
-from lab.search.trials import first_two, is_taken_over, number_of
+from lab.search.trials import number_of
 from lab.storage.trials import Trials
 
 REPEATS = 100
@@ -53,6 +53,7 @@ class Race:
     ) -> None:
         self.study, self.open = study, dict[int, OpenTrial]()
         self.new = NewTrials(study, space, distributions, episodes)
+        self._distributions = distributions
         self._episodes, self._measure, self._shared = episodes, measure, shared
         self._stream = secrets.randbelow(2**20) if shared else 0  # so that workers choose differently
         sampler = study.study.sampler
@@ -74,9 +75,10 @@ class Race:
         return -1 if owes else sum(len(one.intermediate_values) for one in known)
 
     def open_with(self, count: int) -> None:
-        """Make the warm-up test with the first `count` trials."""
-        known = self.study.fact("headroom") is not None
-        self._headroom = HeadroomTest(range(count), self._measure) if self._sampler and not known else None
+        """Make the warm-up test, after the first `count` trials; not again if it has found a difference."""
+        before = as_headroom(self.study.fact("headroom"))
+        if self._sampler and count and not (before and before.found):
+            self._headroom = HeadroomTest(self._distributions, count, self._measure, before)
 
     # What is next
 
@@ -199,16 +201,17 @@ class Race:
             played = self.study.known[one.trial.number].intermediate_values
             self._tell(one, TrialState.PRUNED if played else TrialState.FAIL)
 
-    def headroom(self) -> Headroom | None:
-        """Return the result of the warm-up test, once, as soon as it is known."""
+    def headroom(self, *, last: bool = False) -> Headroom | None:
+        """Return the result of the warm-up test if it is new; see `HeadroomTest.look`."""
         if self._headroom is None:
             return None
-        known = self.study.known
-        failed = [number_of(one) for one in known if one.state is TrialState.FAIL and not is_taken_over(one)]
-        found = self._headroom.look(first_two(known), failed)
-        if found is not None:
+        seen = self._headroom.look(self.study.known, last=last)
+        if seen is None:
+            return None
+        before = as_headroom(self.study.fact("headroom"))  # another worker may have found it
+        if seen.found or (before and before.found):
             self._headroom = None
-        return found
+        return None if before and before.found else seen
 
     def _is_pruned(self, trial: FrozenTrial) -> bool:
         if self._pruner is not None:  # it can use the trials that were already read
@@ -238,8 +241,8 @@ class Race:
     def _wanted_by_headroom(self) -> OpenTrial | None:
         """A trial whose second episode the warm-up test needs."""
         asked = self._headroom.asked if self._headroom else []
-        able = (one for one in self.open.values() if one.number in asked and not one.playing)
-        return next((one for one in able if one.reported == 1 < self._episodes), None)
+        able = {one.number: one for one in self.open.values() if not one.playing and one.reported == 1}
+        return next((able[one] for one in asked if one in able), None) if self._episodes > 1 else None
 
     def _can_continue(self, number: int, one: OpenTrial) -> bool:
         able = not one.playing and 0 < one.reported < self._episodes

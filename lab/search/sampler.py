@@ -44,7 +44,7 @@ DRAWS = 16
 NEW = -1
 """The choice of a new trial."""
 
-_BLAS = ThreadpoolController()
+BLAS = ThreadpoolController()
 """Limited to one thread, which is faster for matrices of a few hundred rows."""
 
 Order = Callable[[Floats, Floats], Sequence[int]]
@@ -124,7 +124,7 @@ class RaceSampler(BaseSampler):
         if not search_space:
             return {}
         fixed = trial.system_attrs.get("fixed_params") or {}
-        with self._lock, _BLAS.limit(limits=1):
+        with self._lock, BLAS.limit(limits=1):
             if fixed and len(fixed) < len(search_space):
                 return self._completed(study, search_space, fixed)
             if self._chosen is None:
@@ -174,7 +174,7 @@ class RaceSampler(BaseSampler):
             None if nothing is left: no trial is idle, and all points of the space have been tried.
         """
         assert self.space is not None, "choose needs a space"
-        with self._lock, _BLAS.limit(limits=1):
+        with self._lock, BLAS.limit(limits=1):
             return self._choose(study, self.space, idle, playing)
 
     def expected(self, trials: Sequence[FrozenTrial]) -> Floats:
@@ -183,7 +183,7 @@ class RaceSampler(BaseSampler):
         Args:
             trials: Trials of a study that maximises, the same one at each call.
         """
-        with self._lock, _BLAS.limit(limits=1):
+        with self._lock, BLAS.limit(limits=1):
             return self._maximising(trials).expected()
 
     def intervals(
@@ -195,7 +195,7 @@ class RaceSampler(BaseSampler):
             trials: As in `expected`.
             of: Numbers of the trials whose intervals are needed; None for all.
         """
-        with self._lock, _BLAS.limit(limits=1):
+        with self._lock, BLAS.limit(limits=1):
             return self._maximising(trials).intervals(confidence, of)
 
     def _maximising(self, trials: Sequence[FrozenTrial]) -> Table:

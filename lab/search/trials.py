@@ -20,7 +20,6 @@ from lab.agent.episode import Ending
 from lab.agent.evaluation import Evaluation, Trial
 from lab.experiment.experiment import Experiment
 from lab.experiment.space import Space
-from lab.search.points import Floats
 from lab.search.sampler import RaceSampler
 from lab.stats.intervals import Estimate
 from lab.storage.record import EpisodeKey
@@ -60,11 +59,6 @@ def number_of(trial: FrozenTrial) -> int:
     """Return a trial's number; a trial taken over from a dead worker keeps its first one."""
     first = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
     return trial.number if first is None else first
-
-
-def is_taken_over(trial: FrozenTrial) -> bool:
-    """Return whether another trial continues this one, because its worker died."""
-    return trial.state is TrialState.FAIL and "reason" not in trial.user_attrs
 
 
 def distributions_of(experiment: Experiment) -> dict[str, BaseDistribution]:
@@ -154,17 +148,6 @@ def state_leader(study: Trials, leader: Trial) -> None:
     if not before or before[-1]["trial"] != leader.number:
         figures = {"trial": leader.number, "mean": evaluation.mean, "episodes": len(evaluation.episodes)}
         study.state_fact("leaders", [*before, {"at": time.time(), **figures}])
-
-
-def first_two(trials: Sequence[FrozenTrial]) -> Floats:
-    """Return the values of each trial's first two episodes, by number; the bound of one that was cut."""
-    values = np.full((len(trials), 2), np.nan)
-    for trial in trials:
-        found = dict([trial.user_attrs["cut"]]) if "cut" in trial.user_attrs else {}
-        found |= trial.intermediate_values
-        for step in found.keys() & {0, 1}:
-            values[number_of(trial), step] = found[step]
-    return values
 
 
 def expected(study: Trials, of: Sequence[int] | None = None) -> list[Estimate]:

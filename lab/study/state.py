@@ -6,7 +6,6 @@ this value, so that all agree.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.errors import LabError
@@ -15,9 +14,8 @@ from lab.experiment.experiment import Experiment
 from lab.llm.dialect import Dialect
 from lab.llm.settings import ModelChoice, shown_proposer
 from lab.search.first_answers import read_stopped
-from lab.search.headroom import Headroom
+from lab.search.headroom import Headroom, as_headroom
 from lab.search.trials import Standings, evaluation, expected
-from lab.stats.intervals import Estimate
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
 from lab.storage.trials import StudyTrials, Trials
 from lab.study.phase import seeds_of
@@ -42,7 +40,7 @@ class StudyState:
 
     Attributes:
         trials: Trials of the search with the baseline, best first.
-        headroom: Result of the warm-up test; None before it is known.
+        headroom: Last result of the warm-up test; None before one is known.
         leaders: Leaders in order of time.
         judged: Facts about the final verdict; None before it.
         verdict: The verdict on the holdout so far; None while too little was played.
@@ -64,7 +62,7 @@ def read_state(experiment: Experiment, record: Record, trials: StudyTrials) -> S
     judged = facts.get("judged")
     return StudyState(
         trials=tuple(ranked),
-        headroom=_headroom(facts.get("headroom")),
+        headroom=as_headroom(facts.get("headroom")),
         leaders=tuple(Leader(**one) for one in facts.get("leaders", [])),
         verdict=_verdict(experiment, record, trials, {one.number: one for one in ranked}),
         judged=Judged(**judged) if judged else None,
@@ -113,12 +111,6 @@ def _verdict(
 def _numbers(study: Trials) -> Sequence[int]:
     """Numbers of the search's trials that play in a phase, in the order of choice."""
     return list(dict.fromkeys(one.user_attrs["trial"] for one in study.known if "trial" in one.user_attrs))
-
-
-def _headroom(fact: Mapping[str, Any] | None) -> Headroom | None:
-    if fact is None:
-        return None
-    return Headroom(**{**fact, "ahead": Estimate(**fact["ahead"])})
 
 
 def spending_of(

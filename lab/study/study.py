@@ -198,9 +198,9 @@ class Study:
             if not self.interrupted or (this and this.cancelling()):  # more than the search was cancelled
                 raise
         if search.stopped_by is None:
+            search.end()
             if self.experiment.search.sampler == "race" and self._trials.search.fact("headroom") is None:
                 self._view.say(NOT_MADE)
-            search.end()
 
     async def _baseline(self, search: Search, unseen: Unseen) -> Evaluation:
         """Play the baseline on the holdout once the search starts no more episodes."""

@@ -136,11 +136,11 @@ class MlflowStore:
 
     def headroom(self, headroom: Headroom) -> None:
         """Write the warm-up test to the run of the race; its result is the study's tag."""
-        ahead = headroom.ahead
-        figures = {"ahead": ahead.mean, "low": ahead.low, "high": ahead.high, "p_value": headroom.p_value}
+        spread, others = headroom.spread, {"noise": headroom.noise, "p_value": headroom.p_value}
+        figures = {"spread": spread.mean, "low": spread.low, "high": spread.high, **others}
         metrics = {f"headroom_{key}": value for key, value in figures.items()}
-        self._store.log(self._race_run(), metrics, at_ms=self._began_ms)
-        self._store.log(self._parent, tags={"headroom": "found" if headroom.found else "none seen"})
+        self._store.log(self._race_run(), metrics, step=spread.n, at_ms=self._began_ms)
+        self._store.log(self._parent, tags={"headroom": headroom.result})
 
     def proposals(self, number: int, proposals: Proposals) -> None:
         """Write a round's texts, and the reasons for refused ones."""

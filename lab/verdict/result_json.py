@@ -113,8 +113,10 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
 def _headroom(headroom: Headroom | None) -> dict[str, Any] | None:
     if headroom is None:
         return None
-    ahead = {"ahead": headroom.ahead.mean, "interval": _interval(headroom.ahead)}
-    return {"found": headroom.found, **ahead, "p_value": headroom.p_value}
+    spread = {"spread": headroom.spread.mean, "interval": _interval(headroom.spread), "noise": headroom.noise}
+    size = {"candidates": headroom.candidates, "episodes": headroom.spread.n}
+    p_values = {"p_value": headroom.p_value, "p_large": headroom.p_large}
+    return {"found": headroom.found, "result": headroom.result, **spread, **size, **p_values}
 
 
 def _trials(trials: Sequence[Trial], verdict: Verdict | None) -> dict[str, Any]:
