@@ -11,14 +11,14 @@ import os
 import shutil
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from lab.errors import LocalModelError
 from lab.local_model.gguf_file import MAGIC, TYPES, Header, Tensor, aligned
-from lab.local_model.tensor_types import check_converter, needs_conversion, target_of
+from lab.local_model.weights import check_converter, needs_conversion, target_of
 
 _FILE_TYPE, _MOSTLY_Q8_0 = "general.file_type", 7
 _VALUES_AT_ONCE = 2**22
@@ -30,7 +30,7 @@ _SAY_EVERY_S = 5.0
 Say = Callable[[str], None]
 
 
-def converted(path: Path, header: Header, say: Say, environ: Mapping[str, str] = os.environ) -> Path:
+def converted(path: Path, header: Header, say: Say) -> Path:
     """The file in types that the runtime reads: itself, or converted now, earlier, or by another process.
 
     Its name in the cache is the SHA-256 of the original: the same bytes are converted once wherever they
@@ -41,7 +41,8 @@ def converted(path: Path, header: Header, say: Say, environ: Mapping[str, str] =
     """
     if not needs_conversion(header):
         return path
-    folder = _cache(environ)
+    home = os.environ.get("XDG_CACHE_HOME", "").strip()
+    folder = Path(home or "~/.cache").expanduser() / "prompt-lab" / "models"
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -59,11 +60,6 @@ def converted(path: Path, header: Header, say: Say, environ: Mapping[str, str] =
             do="make room there, or set XDG_CACHE_HOME to another folder",
         ) from error
     return made
-
-
-def _cache(environ: Mapping[str, str]) -> Path:
-    home = environ.get("XDG_CACHE_HOME", "").strip()
-    return Path(home or "~/.cache").expanduser() / "prompt-lab" / "models"
 
 
 @contextmanager
