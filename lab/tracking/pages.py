@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from lab.experiment.experiment import Experiment
 from lab.tracking.metrics import cut, safe_name
-from lab.tracking.mlflow_experiment import MOST_NOTE
+from lab.tracking.store import MOST_NOTE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
