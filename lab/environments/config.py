@@ -110,11 +110,7 @@ class EnvironmentConfig:
 
 
 def _check_header(name: str, value: object) -> None:
-    """Check a header, and that the file holds no secret: it is stored and shown.
-
-    Raises:
-        ConfigError: The name or the value is invalid, or the value is a secret.
-    """
+    """Refuse an invalid header, and one that holds a secret: the file is stored and shown."""
     where = f"environment.headers.{name}"
     if not _HEADER.fullmatch(name) or not isinstance(value, str) or not value.isprintable():
         raise ConfigError("Invalid HTTP header.", where=where, do='write Name = "value"')
