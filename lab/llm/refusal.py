@@ -54,7 +54,8 @@ def read_refusal(status: int, body: bytes) -> Refusal:
             return Refusal(status, _line(table))
         error = _error_of(table)
         said = [*_sentences(table, _DEEPEST), *_passed_on(error)]
-        return Refusal(status, _line(" ".join(dict.fromkeys(said))), _code(table), _snake(_param(table)))
+        code = _code(error, table.get("code") if isinstance(table, dict) else None)
+        return Refusal(status, _line(" ".join(dict.fromkeys(said))), code, _snake(_param(error)))
     except (ValueError, RecursionError):
         return Refusal(status, _line(_plain_text(text)))
 
@@ -97,15 +98,12 @@ def _place(table: dict[str, Any]) -> str:
     return ".".join(map(str, place)) if isinstance(place, list) else ""
 
 
-def _code(table: Any) -> str:  # noqa: ANN401  # JSON
-    outer = table if isinstance(table, dict) else {}
-    inner = _error_of(table)
-    found = [*map(inner.get, ("code", "type", "status")), outer.get("code"), _first_detail(inner).get("type")]
+def _code(error: dict[str, Any], outer: object) -> str:
+    found = [*map(error.get, ("code", "type", "status")), outer, _first_detail(error).get("type")]
     return " ".join(dict.fromkeys(one for one in found if isinstance(one, str)))
 
 
-def _param(table: Any) -> str:  # noqa: ANN401  # JSON
-    error = _error_of(table)
+def _param(error: dict[str, Any]) -> str:
     param = error.get("param")
     return param if isinstance(param, str) else _place(_first_detail(error)).removeprefix("body.")
 
