@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from lab.errors import BusyError, CallError, RequestError, plain, writable
 from lab.llm.dialect import OPENAI, Dialect
+from lab.llm.failures import BUSY
 from lab.llm.refusal import read_refusal
 from lab.llm.request import ACTION
 from lab.llm.thinking import is_thinking, split, thinking_of
@@ -22,9 +23,6 @@ MOST_TOKENS = 10_000_000
 
 MOST_REASON = 100
 """Characters kept of a finish_reason."""
-
-BUSY_CODES = (429, 503, 529)
-"""Codes of an error inside an answer that ask for fewer calls, as in `lab.llm.failures.BUSY`."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ def _said(table: Any, where: str) -> tuple[str, str, Any]:  # noqa: ANN401  # JS
 def _error(what: str, error: Any, where: str) -> CallError:  # noqa: ANN401  # JSON
     """The error for an answer in which the endpoint reports one."""
     why = read_refusal(200, json.dumps(error).encode()).message if error else ""
-    kind = BusyError if _field(error, "code") in BUSY_CODES else CallError
+    kind = BusyError if _field(error, "code") in BUSY else CallError
     return kind(what, where=where, why=why)
 
 

@@ -18,14 +18,11 @@ from lab.files import read_bounded
 from lab.llm.client import EndpointConfig
 from lab.llm.dialect import OPENAI, Dialect
 from lab.llm.failures import USUAL, Settings
-from lab.llm.keys import LOOPBACK, VARIABLE, Endpoints, Origins, host_of, key_for
+from lab.llm.keys import HEADER, LOOPBACK, VARIABLE, Endpoints, Origins, host_of, key_for
 from lab.local_model.weights import MODEL_ID, PATH_VARIABLE, model_name
 
 EMBEDDED = "embedded"
 """The endpoint of the model that the lab starts itself: see `lab.local_model`."""
-
-_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
-"""A header's name (RFC 9110, section 5.1)."""
 
 _CLIENTS = ("host", "content-length", "content-type", "transfer-encoding", "accept-encoding", "connection")
 """Headers that the client sets itself."""
@@ -214,7 +211,7 @@ def check_headers(headers: Mapping[str, object], where: str) -> None:
     """Raise a ConfigError unless all of `headers` can be sent with a request."""
     for name, value in headers.items():
         text = isinstance(value, str) and value.isascii() and value.isprintable()
-        if not text or not re.fullmatch(_NAME, name) or name.lower() in _CLIENTS:
+        if not text or not re.fullmatch(HEADER, name) or name.lower() in _CLIENTS:
             do = f"use ASCII characters on one line, and none of {', '.join(_CLIENTS)}"
             raise ConfigError(f"{name!r} is not a valid header.", where=f"{where}.{name}", do=do)
 
