@@ -82,11 +82,9 @@ def _exit_with_parent() -> None:
 
 
 def _bound(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """A listening socket: beside one that is only bound, a second server would fail only after loading."""
     try:
-        listener.bind((_HOST, port))
-        listener.listen()  # else a second server may bind the port too, and fail only after loading
+        return socket.create_server((_HOST, port))
     except OSError as error:
         raise ConfigError(
             f"The embedded model cannot listen on port {port}",
@@ -94,7 +92,6 @@ def _bound(port: int) -> socket.socket:
             why=os.strerror(error.errno or 0),
             do="--port 0 for a free port",
         ) from error
-    return listener
 
 
 async def _serve(listener: socket.socket, environ: Mapping[str, str]) -> None:
