@@ -48,7 +48,7 @@ from lab.submission.child import Child, Message
 from lab.submission.contract import end_line, start_line, start_name, step_line
 from lab.submission.frozen import BEST, read_frozen
 from lab.submission.stdout import STDERR, Output, take_stdout
-from lab.submission.turns import CLOSING_S, PRINTING_S, Turn, share_of, shown_names, turns_of
+from lab.submission.turns import CLOSING_S, PRINTING_S, Turn, share_of, turns_of
 
 STARTED = time.monotonic()
 ROOT = Path(__file__).resolve().parent
@@ -166,8 +166,8 @@ class Submission:
             if start_name(name) != name:
                 self.say(f"Note: START shows {name!r} as {start_name(name)!r}: its names contain no spaces.")
         if self._unknown:
-            unknown, played = ", ".join(map(repr, self._unknown)), shown_names(self._turns)
-            self.say(f"Note: TEST_TASK names no task {unknown}; playing {played}.")
+            unknown, played = map(repr, self._unknown), (turn.name for turn in self._turns)
+            self.say(f"Note: TEST_TASK names no task {', '.join(unknown)}; playing {', '.join(played)}.")
         if not self._spare:
             self.say(str(self._error))
         elif self._frozen and self._model and self._model.name != self._frozen.model.name:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from lab.cli.command import Debug, command_line, manners
+from lab.cli.command import Debug, Version, command_line, manners
 from lab.errors import ConfigError, plain
 from lab.submission.checker import RULES, Checked, Finding, Rules, check
 from lab.submission.stdout import print_result
@@ -37,6 +37,7 @@ def main(
         bool, typer.Option("--project", help="Check a project's folder, by default this one, and run it.")
     ] = False,
     debug: Debug = False,
+    _version: Version = False,
 ) -> None:
     """Check whether an evaluator would accept what a submission printed to stdout.
 

@@ -5,20 +5,21 @@ side are `lab.cli.side_by_side`'s.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, command_line, manners, say, who
+from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, Version, command_line, manners, say, who
 from lab.cli.contenders import Asked
 from lab.cli.side_by_side import side_by_side
 from lab.errors import plain
 from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from lab.agent.evaluation import Evaluation
     from lab.cli.contenders import Stage
     from lab.experiment.budget import Spending
@@ -35,9 +36,6 @@ StudyNames = Annotated[
         show_default="the experiment's last one",
     ),
 ]
-
-LOOK_S = 0.25
-"""Seconds between two updates of the progress."""
 
 
 @app.command()
@@ -66,6 +64,7 @@ def compare(
         bool, typer.Option("--json", help="With several studies, print one JSON document, for programs.")
     ] = False,
     debug: Debug = False,
+    _version: Version = False,
 ) -> None:
     """Play two candidates head to head on fresh episodes, paired by seed, and print what the test shows.
 
@@ -128,6 +127,8 @@ async def _compare(asked: Asked, models: Sequence[str], episodes: int | None, en
 
 
 async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[Evaluation, Evaluation]":
+    from rich.console import Console
+
     from lab.experiment.budget import Spending
     from lab.experiment.metered import Metered
     from lab.search.player import Player
@@ -142,7 +143,7 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
     told = f"Playing {one}{here if here != there else ''} and {other}{there}, {count} episodes each"
     typer.echo(f"{told}: at most {most} calls.", err=True)
     spending = Spending()
-    async with stage.opened(say) as (endpoints, environment), _watched(spending, most):
+    async with stage.opened(say) as (endpoints, environment):
         models = {
             contender.candidate.model: Metered(endpoint, spending, contender.model.prices)
             for contender, endpoint in zip(stage.contenders, endpoints, strict=True)
@@ -153,14 +154,13 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
             measure=measure,
             others=models,
         )
-        async with asyncio.TaskGroup() as group:  # pair by pair: a slow or failing endpoint affects both
-            pairs = [
-                [
-                    group.create_task(player.evaluate(contender.candidate, [seed]))
-                    for contender in stage.contenders
+        with Console(stderr=True).status(_Calls(spending, most)):  # shown on a terminal only
+            # Pair by pair: a slow or failing endpoint affects both.
+            async with asyncio.TaskGroup() as group:
+                pairs = [
+                    [group.create_task(player.evaluate(each.candidate, [seed])) for each in stage.contenders]
+                    for seed in seeds
                 ]
-                for seed in seeds
-            ]
     first_played, second_played = zip(*pairs, strict=True)
     return _together(first_played), _together(second_played)
 
@@ -175,23 +175,17 @@ def _together(tasks: "Sequence[asyncio.Task[Evaluation]]") -> "Evaluation":
     )
 
 
-@asynccontextmanager
-async def _watched(spending: "Spending", most: int) -> AsyncIterator[None]:
-    """Show the number of calls if stderr is a terminal."""
-    from rich.console import Console
+@dataclass(frozen=True)
+class _Calls:
+    """The number of calls, which Rich reads each time that it draws."""
 
-    with Console(stderr=True).status("") as status:
+    spending: "Spending"
+    most: int
 
-        async def look() -> None:
-            while True:
-                status.update(f"{spending.calls} of {most} calls")
-                await asyncio.sleep(LOOK_S)
+    def __rich__(self) -> "Text":
+        from rich.text import Text
 
-        looking = asyncio.create_task(look())
-        try:
-            yield
-        finally:
-            looking.cancel()
+        return Text(f"{self.spending.calls} of {self.most} calls")
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.cli.command import Debug, EndpointUrl, Experiment, command_line, manners
+from lab.cli.command import Debug, EndpointUrl, Experiment, Version, command_line, manners
 from lab.cli.finding import Finding, looked
 from lab.errors import ConfigError, LabError, plain
+from lab.stats.format import count
 from lab.submission.frozen import BEST, read_frozen
 from lab.submission.stdout import print_result
 
@@ -40,7 +41,10 @@ PINS = Path(__file__).resolve().parents[1] / "constraints.txt"
 
 @app.command()
 def doctor(
-    experiment: Experiment = Path("experiments/echo.toml"), endpoint: EndpointUrl = "", debug: Debug = False
+    experiment: Experiment = Path("experiments/echo.toml"),
+    endpoint: EndpointUrl = "",
+    debug: Debug = False,
+    _version: Version = False,
 ) -> None:
     """Check what a study needs, one line each: what is ok, what failed, and what to do.
 
@@ -60,14 +64,8 @@ def doctor(
     """
     with manners(debug=debug):
         wrong = asyncio.run(_examine(experiment, endpoint))
-    print_result(_failed(len(wrong)))
+    print_result(f"{count(len(wrong), 'check')} failed." if wrong else "All checks passed.")
     sys.exit(wrong[0].exit_code if wrong else 0)
-
-
-def _failed(checks: int) -> str:
-    if not checks:
-        return "All checks passed."
-    return "1 check failed." if checks == 1 else f"{checks} checks failed."
 
 
 async def _examine(path: Path, endpoint: str) -> list[LabError]:
@@ -182,10 +180,7 @@ async def _environment(experiment: "Loaded", models: "Sequence[ModelCheck]") -> 
     try:
         where = choose_environment(experiment.environment)
         setup, seed = experiment.task.setup(experiment.seed)
-        async with (
-            open_environment(where, experiment.root) as environment,
-            environment.session() as session,
-        ):
+        async with open_environment(where, experiment.root) as environment, environment.session() as session:
             seen = await session.reset(seed, setup.reset)
             start = Start(seen.text, seen.fields, session.form.asked)
             yield Finding(about, f"{where.shown}: opened and reset")

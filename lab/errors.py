@@ -188,6 +188,15 @@ def plain(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
+def writable(text: str) -> str:
+    """`text` without lone surrogates, which JSON may contain, but which can be neither sent nor written."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode("utf-8")
+    return text  # itself, not a copy: an echo is stored once
+
+
 def without_credentials(text: str) -> str:
     """`text` with passwords and queries removed from its URLs: libraries put tokens there."""
     text = re.sub(r"(?<=://)[^\s/?#'\"]*@", "", text)
@@ -196,8 +205,7 @@ def without_credentials(text: str) -> str:
 
 def _kept(text: str) -> str:
     """`text` with bounded length, without credentials, and encodable as UTF-8."""
-    writable = text[:MOST_KEPT].encode("utf-8", "replace").decode("utf-8")  # it may hold a lone surrogate
-    return without_credentials(writable)
+    return without_credentials(writable(text[:MOST_KEPT]))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lab.cli.command import Debug, Experiment, Storage, StudyName, command_line, manners, say
+from lab.cli.command import Debug, Experiment, Storage, StudyName, Version, command_line, manners, say
 from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def export(
     study: StudyName = "",
     storage: Storage = "",
     debug: Debug = False,
+    _version: Version = False,
 ) -> None:
     """Print a study's trials as a table, by default those of the experiment's last study.
 

@@ -72,11 +72,7 @@ def line_with(text: str, part: str, first: int) -> int:
 
 
 def check_writable(path: Path) -> None:
-    """Check that a file can be written to `path`, without leaving one.
-
-    Raises:
-        ConfigError: It cannot.
-    """
+    """Raise a ConfigError unless a file can be written to `path`; leaves none."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     try:
         if path.is_dir():

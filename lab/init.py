@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lab.addresses import is_url
-from lab.cli.command import Debug, command_line, manners, say
+from lab.cli.command import Debug, Version, command_line, manners, say
 from lab.errors import ConfigError, LabError, plain
 from lab.submission.stdout import print_result
 
@@ -55,6 +55,7 @@ def init(
     ] = None,
     example: Annotated[bool, typer.Option("--example", help="List the experiments that ship.")] = False,
     debug: Debug = False,
+    _version: Version = False,
 ) -> None:
     """Write an experiment for an environment: its file, templates, and a hooks file where one is needed.
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, StudyName, command_line, manners, who
+from lab.cli.command import (
+    Debug,
+    EndpointUrl,
+    ExperimentOrNone,
+    StudyName,
+    Version,
+    command_line,
+    manners,
+    who,
+)
 from lab.cli.contenders import Asked
 from lab.errors import plain
 from lab.search.trouble_words import troubles_text
@@ -36,6 +45,7 @@ def play(
     seed: Annotated[int, typer.Option(min=0, help="The environment's seed.")] = 0,
     endpoint: EndpointUrl = "",
     debug: Debug = False,
+    _version: Version = False,
 ) -> None:
     """Play one episode, step by step: each message, the action, the reward, tokens, seconds.
 
@@ -128,16 +138,13 @@ def _heading(stage: "Stage", seed: int) -> str:
 
 
 def _sum(episode: "Episode", task: "Task") -> str:
-    rewards = [step.reward for step in episode.steps]
-    score = task.score_of(rewards, episode.own_score)
-    seconds = sum(completion.latency_s for completion in episode.completions)
+    score = task.score_of(episode.rewards, episode.own_score)
     thought = sum(completion.thinking_tokens for completion in episode.completions)
-    guessed = sum(completion.estimated for completion in episode.completions)
-    troubles, notes = troubles_text(episode.troubles), token_notes(episode.calls, thought, guessed)
+    troubles, notes = troubles_text(episode.troubles), token_notes(episode.calls, thought, episode.estimated)
     return (
-        f"\nReturn {episode.episode_return:.2f} in {len(rewards)} steps, score {score:.3f};"
+        f"\nReturn {episode.episode_return:.2f} in {len(episode.steps)} steps, score {score:.3f};"
         f" {episode.prompt_tokens:,} tokens in, {episode.completion_tokens:,} out{notes};"
-        f" {seconds:.1f} s of calls."
+        f" {episode.calls_s:.1f} s of calls."
         f"{f' {troubles}.' if troubles else ''}"
     )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.command import Debug, Experiment, Storage, StudyName, command_line, manners, say
+from lab.cli.command import Debug, Experiment, Storage, StudyName, Version, command_line, manners, say
 from lab.errors import LabError
 from lab.submission.stdout import print_result
 
@@ -38,6 +38,7 @@ def report(
         typer.Option("--mlflow", help="Write no file; log the study to MLflow again from its record."),
     ] = False,
     debug: Debug = False,
+    _version: Version = False,
 ) -> None:
     """Write a report about a study, by default the experiment's last one: one HTML file that works offline.
 

@@ -14,8 +14,9 @@ import typer
 
 from lab.agent.candidate import Candidate
 from lab.agent.evaluation import trial_name
-from lab.cli.command import Debug, command_line, manners, say
+from lab.cli.command import Debug, Version, command_line, manners, say
 from lab.cli.contenders import DEFAULT, experiment_path
+from lab.cli.side_by_side import aligned
 from lab.display.diff import demonstrations, differing, settings_of, text_diff
 from lab.errors import ConfigError, plain
 from lab.stats.format import price, token_notes
@@ -36,6 +37,7 @@ def show(
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
     debug: Debug = False,
+    _version: Version = False,
 ) -> None:
     """Show a frozen prompt: its texts and settings, its evidence, and what differs from the baseline.
 
@@ -128,9 +130,7 @@ def _evidence(frozen: FrozenPrompt) -> Iterator[str]:
 
     evidence = frozen.evidence
     yield claim(frozen)
-    rows = [("", "frozen", "baseline"), *evidence_rows(frozen)]
-    wide, middle = (max(len(row[place]) for row in rows) for place in (0, 1))
-    yield from (f"{name:<{wide}}  {mine:<{middle}}  {its}" for name, mine, its in rows)
+    yield from aligned([("", "frozen", "baseline"), *evidence_rows(frozen)], words=3)
     for name, troubles in (("frozen", evidence.frozen_troubles), ("baseline", evidence.baseline_troubles)):
         if troubles:
             yield f"{name}: {troubles}"
@@ -143,9 +143,7 @@ def _against(experiment: "Experiment", candidate: Candidate) -> Iterator[str]:
     if not pairs and baseline == candidate:
         yield "Nothing differs."
         return
-    wide = max(len(name) for name in ("", *pairs))
-    for name, (before, now) in pairs.items():
-        yield f"{name:<{wide}}  {before} -> {now}"
+    yield from aligned([(name, f"{before} -> {now}") for name, (before, now) in pairs.items()], words=2)
     yield from text_diff(baseline, candidate, ("baseline", "frozen"))
 
 

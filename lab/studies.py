@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.command import Debug, Storage, command_line, manners
+from lab.cli.command import Debug, Storage, Version, command_line, manners
 from lab.cli.side_by_side import aligned
 from lab.errors import plain
 from lab.submission.stdout import print_result
@@ -38,6 +38,7 @@ def studies(
     storage: Storage = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array, for programs.")] = False,
     debug: Debug = False,
+    _version: Version = False,
 ) -> None:
     """List all studies, latest first: experiment, start, state, trials, completed episodes, calls.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.command import Debug, EndpointUrl, Experiment, StudyName, command_line, manners, say
+from lab.cli.command import Debug, EndpointUrl, Experiment, StudyName, Version, command_line, manners, say
 from lab.cli.ended import Ended, keep, keep_unvalidated, shown
 from lab.errors import BudgetError, ConfigError
 from lab.submission.frozen import BEST
@@ -65,6 +65,7 @@ def tune(
     ] = False,
     endpoint: EndpointUrl = "",
     debug: Debug = False,
+    _version: Version = False,
 ) -> None:
     """Tune prompt and sampling on an experiment, and freeze the winner.
 

@@ -15,7 +15,7 @@ from openai import OpenAI
 
 from lab.errors import ConfigError, LocalModelError
 from lab.llm.settings import ModelChoice, choose_model
-from lab.local_model import conversion, tensor_types
+from lab.local_model import conversion, weights
 from lab.local_model.child import LocalModelProcess
 from lab.local_model.gguf_file import read_header
 from lab.local_model.weights import PATH_VARIABLE, find_model
@@ -183,7 +183,7 @@ def test_a_file_that_cannot_be_played_says_why(
 def test_a_missing_converter_is_named_with_its_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tensor_types, "find_spec", lambda _: None)
+    monkeypatch.setattr(weights, "find_spec", lambda _: None)
     with pytest.raises(LocalModelError, match=r"of type Q5_0; no Python package gguf\n.*prompt-lab\[gguf\]"):
         find_model({PATH_VARIABLE: str(build(tmp_path / "tiny.gguf"))})
 

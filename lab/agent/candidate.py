@@ -142,11 +142,7 @@ def _flat(part: PromptTemplate | ContextSettings) -> dict[str, Any]:
 
 
 def check_keys(cls: type, table: Mapping[str, object], where: str) -> None:
-    """Check that the dataclass `cls` has every key of `table`.
-
-    Raises:
-        ConfigError: A key is unknown.
-    """
+    """Raise a ConfigError unless the dataclass `cls` has every key of `table`."""
     known = [one.name for one in fields(cls)]
     for name in table:
         if name not in known:

@@ -28,17 +28,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The figures of a completed episode: everything except its texts.
+    """The figures of a completed episode, which `Episode` describes: everything except its texts.
 
     Attributes:
-        rewards: Reward of each step.
-        calls: Number of answered model calls.
-        calls_s: Total seconds of the model calls.
-        duration_s: See `Episode`.
-        began: See `Episode`.
         times: Troubles of its steps.
-        own_score: See `Episode`.
-        estimated: Number of calls whose tokens are estimates.
     """
 
     seed: int

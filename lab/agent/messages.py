@@ -25,13 +25,15 @@ def chat(candidate: Candidate, task: Task, start: Start, steps: Sequence[Step]) 
         start: The episode's first observation.
         steps: The episode so far.
     """
-    head = [Message("system", _system(candidate, task, start)), *_demonstrations(candidate, task)]
-    shown = range(max(0, len(steps) - candidate.context.history), len(steps))
+    messages = [Message("system", _system(candidate, task, start)), *_demonstrations(candidate, task)]
+    shown, history = range(max(0, len(steps) - candidate.context.history), len(steps)), None
     if candidate.context.layout == "turns":
-        earlier = [message for index in shown for message in _exchange(candidate, task, start, steps, index)]
-        return [*head, *earlier, _turn(candidate, task, start, steps, len(steps), None)]
-    block = "\n".join(_history_line(candidate, steps[index]) for index in shown) or None
-    return [*head, _turn(candidate, task, start, steps, len(steps), block)]
+        for index in shown:
+            asked = _turn(candidate, task, start, steps, index, None)
+            messages += [asked, Message("assistant", steps[index].action)]
+    else:
+        history = "\n".join(_history_line(candidate, steps[index]) for index in shown) or None
+    return [*messages, _turn(candidate, task, start, steps, len(steps), history)]
 
 
 def _system(candidate: Candidate, task: Task, start: Start) -> str:
@@ -49,13 +51,6 @@ def _demonstrations(candidate: Candidate, task: Task) -> Iterator[Message]:
         fields = _named({**dict.fromkeys(template.fields), **dict(shown.fields)})
         yield Message("user", template.render_turn({**values, **fields, "reward": None, "history": None}))
         yield Message("assistant", shown.action)
-
-
-def _exchange(
-    candidate: Candidate, task: Task, start: Start, steps: Sequence[Step], index: int
-) -> Iterator[Message]:
-    yield _turn(candidate, task, start, steps, index, None)
-    yield Message("assistant", steps[index].action)
 
 
 def _turn(

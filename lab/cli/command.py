@@ -8,13 +8,11 @@ its own module.
 import asyncio
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import wraps
 from importlib.metadata import version
-from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, NoReturn
 
 import typer
 from typer.models import ArgumentInfo
@@ -23,8 +21,6 @@ from lab.errors import LabError, first_of, plain
 from lab.submission.stdout import take_stdout
 
 INTERRUPTED = 130
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 _STOPS = (KeyboardInterrupt, asyncio.CancelledError)
 
@@ -118,31 +114,9 @@ HELP = {"help_option_names": ["-h", "--help"]}
 """Context settings of every command."""
 
 
-class _CommandLine(typer.Typer):
-    """An application whose commands have `-h` and `--version` besides their own options."""
-
-    def command(self, *args: Any, **kwargs: Any) -> Callable[[Function], Function]:  # noqa: ANN401  # Typer's
-        """Register a function as a command; it is not called for `--version`."""
-        add = super().command(*args, context_settings=HELP, **kwargs)
-
-        def register(function: Function) -> Function:
-            @wraps(function)
-            def run(*, version: bool, **options: object) -> object:  # noqa: ARG001
-                return function(**options)
-
-            own = signature(function)
-            option = Parameter("version", Parameter.KEYWORD_ONLY, default=False, annotation=Version)
-            run.__signature__ = own.replace(parameters=[*own.parameters.values(), option])  # type: ignore[attr-defined]
-            run.__annotations__ = {**function.__annotations__, "version": Version}
-            add(run)
-            return function
-
-        return register
-
-
 def command_line() -> typer.Typer:
-    """A Typer application for one command, with the lab's error messages."""
-    return _CommandLine(add_completion=False, pretty_exceptions_enable=False)
+    """A Typer application for one command, which also takes `_version: Version`, last."""
+    return typer.Typer(context_settings=HELP, add_completion=False, pretty_exceptions_enable=False)
 
 
 @contextmanager

@@ -90,26 +90,24 @@ class Stage:
         """Start each contender's model, and the environment, and stop them at the end.
 
         Args:
-            say: See `open_environment`.
+            tell: See `open_environment`.
 
         Raises:
             EndpointError, EnvError: One of them cannot be opened.
         """
         models = [contender.model for contender in self.contenders]
         async with AsyncExitStack() as stack:
-            known = [models.index(model) for model in models]
             coming = {
-                place: stack.enter_context(opening_model(models[place].choice, os.environ))
-                for place in dict.fromkeys(known)
+                model: stack.enter_context(opening_model(model.choice, os.environ))
+                for model in dict.fromkeys(models)
             }
             where = choose_environment(self.environment)
             environment = await stack.enter_async_context(open_environment(where, self.root, tell))
-            endpoints = dict[int, Endpoint]()
-            for place, opening in coming.items():
-                opened = open_endpoint(opening, models[place].patience)
-                endpoints[place] = await stack.enter_async_context(opened)
-                endpoints[place].learning.on_change = lambda dialect, why: say(changed(dialect, why))
-            yield [endpoints[place] for place in known], environment
+            endpoints = dict[PricedModel, Endpoint]()
+            for model, opening in coming.items():
+                endpoints[model] = await stack.enter_async_context(open_endpoint(opening, model.patience))
+                endpoints[model].learning.on_change = lambda dialect, why: say(changed(dialect, why))
+            yield [endpoints[model] for model in models], environment
 
 
 def experiment_path(name: str) -> Path:

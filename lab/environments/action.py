@@ -15,7 +15,7 @@ from lab.environments.answer import Values, clean, json_object
 from lab.environments.foreign import raised
 from lab.environments.object_form import ObjectForm
 from lab.environments.schema import Schema, compact, is_text, options, words
-from lab.errors import LabError
+from lab.errors import LabError, writable
 
 Parse = Callable[[str, dict[str, Any]], Any]
 """A project's hook that parses an answer: text and schema in, the action's fields out."""
@@ -69,7 +69,7 @@ class ActionForm:
 
     schema: Schema
     parse: Parse | None = None
-    check: Callable[[Values], None] = field(default=lambda _: None)
+    check: Callable[[Values], object] = field(default=lambda _: None)
 
     @cached_property
     def fields(self) -> dict[str, Any]:
@@ -178,11 +178,7 @@ class ActionForm:
         return Action(values, shown)
 
     def _settled(self, found: Values) -> Values:
-        """The values with the constants of the form that they match.
-
-        Raises:
-            ValueError: They match no form, or several.
-        """
+        """The values with the constants of the only form that they match."""
         meant = [kind for kind in self._kinds if kind.agrees(found)] if len(self._kinds) > 1 else self._kinds
         if not meant:
             raise ValueError(_disagreement(found, self._kinds))
@@ -234,5 +230,5 @@ def refused(why: str) -> StepError:
 
 
 def _shortened(why: str) -> str:
-    why = " ".join(why.encode("utf-8", "replace").decode("utf-8").split())
+    why = " ".join(writable(why).split())
     return why if len(why) <= _MOST else f"{why[:_MOST]} ..."

@@ -14,14 +14,13 @@ from typing import Any
 
 from lab.addresses import shown_url
 from lab.errors import ConfigError
-from lab.llm.keys import VARIABLE, is_secret
+from lab.llm.keys import HEADER, VARIABLE, is_secret
 
 STEP_TIMEOUT_S = 60.0
 """Default time limit of a reset or a step, in seconds."""
 
 _PYTHON = re.compile(r"[^:]+:[A-Za-z_]\w*")
 _SPACE = re.compile(r"[\w.-]+/[\w.-]+")
-_HEADER = re.compile(r"[!#$%&'*+.^`|~\w-]+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -110,13 +109,9 @@ class EnvironmentConfig:
 
 
 def _check_header(name: str, value: object) -> None:
-    """Check a header, and that the file holds no secret: it is stored and shown.
-
-    Raises:
-        ConfigError: The name or the value is invalid, or the value is a secret.
-    """
+    """Refuse an invalid header, and one that holds a secret: the file is stored and shown."""
     where = f"environment.headers.{name}"
-    if not _HEADER.fullmatch(name) or not isinstance(value, str) or not value.isprintable():
+    if not re.fullmatch(HEADER, name) or not isinstance(value, str) or not value.isprintable():
         raise ConfigError("Invalid HTTP header.", where=where, do='write Name = "value"')
     if is_secret(name, value):
         do = f'set a variable, in the environment or in .env, and write {name} = "{VARIABLE}VARIABLE"'

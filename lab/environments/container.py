@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lab.errors import EnvError
@@ -24,28 +23,26 @@ async def container(image: str) -> AsyncIterator[str]:
     """
     starting = asyncio.create_task(asyncio.to_thread(_start_container, image))
     try:
-        started = await asyncio.shield(starting)
+        url, close = await asyncio.shield(starting)
     except asyncio.CancelledError:
         with suppress(Exception):  # stop a container that is still starting, if it starts soon
-            started = await asyncio.wait_for(asyncio.shield(starting), STOP_GRACE_S)
-            await asyncio.to_thread(started.close)
+            _, close = await asyncio.wait_for(asyncio.shield(starting), STOP_GRACE_S)
+            await asyncio.to_thread(close)
         raise
     except Exception as error:
         raise _docker_failure(error, image) from error
     try:
-        yield started.url
+        yield url
     finally:
-        await asyncio.to_thread(started.close)
+        await asyncio.to_thread(close)
 
 
-@dataclass(frozen=True)
-class _Container:
-    url: str
-    close: Callable[[], None]
+def _start_container(image: str) -> tuple[str, Callable[[], None]]:
+    """Start the container, in a thread: OpenEnv blocks until it is healthy, for at most half a minute.
 
-
-def _start_container(image: str) -> _Container:
-    """Start the container, in a thread: OpenEnv blocks until it is healthy, for at most half a minute."""
+    Returns:
+        Its URL, and a function that stops it.
+    """
     from openenv.core.generic_client import GenericEnvClient
 
     async def start() -> "GenericEnvClient":
@@ -58,7 +55,7 @@ def _start_container(image: str) -> _Container:
     async def stop() -> None:
         await client.close()
 
-    return _Container(str(client.base_url), lambda: asyncio.run(stop()))
+    return str(client.base_url), lambda: asyncio.run(stop())
 
 
 def _docker_failure(error: Exception, image: str) -> EnvError:

@@ -40,6 +40,7 @@ class Session(Protocol):
         """Start a new episode.
 
         Raises:
+            ConfigError: An argument is unknown to the environment's reset.
             EnvError: It could not be started.
         """
 

@@ -62,19 +62,14 @@ class HttpServer:
 
 
 class HttpSession:
-    """One episode at a time."""
+    """One episode at a time; its methods are described by `Session`."""
 
     def __init__(self, wire: Wire, http: HttpForm, form: ActionForm, view: View) -> None:
         self.form, self.view, self._wire, self._http = form, view, wire, http
         self._key: dict[str, Any] = {}
 
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
-        """Start a new episode; an application whose reset names no seed gets none.
-
-        Raises:
-            ConfigError: An argument is unknown to its reset.
-            EnvError: It could not be started.
-        """
+        """Start a new episode; an application whose reset names no seed gets none."""
         reset, key = self._http.reset, self._http.session_key
         unknown = [name for name in arguments if name not in reset.named and not reset.open]
         if unknown:
@@ -99,12 +94,7 @@ class HttpSession:
         return self._seen(body)
 
     async def step(self, action: Values) -> Observed:
-        """Send an action.
-
-        Raises:
-            ActionError: The application refuses it; StepError: the environment raised.
-            EnvError: The server did not answer, or without an observation.
-        """
+        """Send an action."""
         values = {"action": action} if self._http.wrapped else action
         reply = await self._send(self._http.step, {**values, **self._key})
         if reply.status >= 500 and reply.status not in (502, 503, 504):
@@ -118,11 +108,7 @@ class HttpSession:
         return self._seen(self._body(reply))
 
     async def state(self) -> Mapping[str, Any]:
-        """The environment's state, from the application's `/state`.
-
-        Raises:
-            EnvError: It has no `/state`, or does not answer with an object.
-        """
+        """The environment's state, from the application's `/state`."""
         call, what = self._http.state, "The environment's state cannot be read."
         if call is None:
             raise EnvError(what, where=self._where, why="/openapi.json names no /state")

@@ -100,7 +100,7 @@ class InProcess:
         self._first = await asyncio.to_thread(self.make)
         self._actions = action_classes(self._first, self._python)
         self._takes = reset_arguments(self._first)
-        self.form = ActionForm(action_schema(self._actions, self._python), self._parse, self._check)
+        self.form = ActionForm(action_schema(self._actions, self._python), self._parse, self.action)
         self._has_tools = self.form.may_call_tools and callable(
             getattr(self._first, "_handle_list_tools", None)
         )
@@ -144,9 +144,6 @@ class InProcess:
             with suppress(Exception), foreign():  # nothing depends on it now
                 self._first.close()
 
-    def _check(self, values: Values) -> None:
-        self.action(values)
-
 
 def reset_arguments(environment: object) -> tuple[str, ...]:
     """The names of the arguments of an instance's reset, without those that the lab sets."""
@@ -156,7 +153,7 @@ def reset_arguments(environment: object) -> tuple[str, ...]:
 
 
 class InProcessSession:
-    """One instance, in a dedicated thread."""
+    """One instance, in a dedicated thread; its methods are described by `Session`."""
 
     def __init__(self, opened: InProcess) -> None:
         self.form, self.view, self._opened = opened.form, opened.view, opened
@@ -183,11 +180,7 @@ class InProcessSession:
         return []
 
     async def renew(self) -> None:
-        """Replace the instance with a new one.
-
-        Raises:
-            EnvError: It could not be created.
-        """
+        """Replace the instance with a new one."""
         await self.close()
         self._environment, self._thread = None, OwnThread("environment")
         await self.open()
@@ -202,12 +195,7 @@ class InProcessSession:
             self._thread.end()
 
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
-        """Start a new episode; an environment whose reset has no seed gets none.
-
-        Raises:
-            ConfigError: An argument is unknown to its reset.
-            EnvError: It failed.
-        """
+        """Start a new episode; an environment whose reset has no seed gets none."""
         takes = inspect.signature(self._environment.reset).parameters
         any_name = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values())
         unknown = [name for name in arguments if name not in takes and not any_name]
@@ -222,12 +210,7 @@ class InProcessSession:
             raise EnvError("The environment failed.", where="reset", why=str(error)) from error
 
     async def step(self, action: Values) -> Observed:
-        """Send an action.
-
-        Raises:
-            ActionError: The action is invalid; StepError: the environment raised.
-            EnvError: The environment did not answer in time, or without an observation.
-        """
+        """Send an action."""
         try:
             made = self._opened.action(action)
         except ValueError as error:
@@ -238,11 +221,7 @@ class InProcessSession:
             raise refused(str(error)) from error
 
     async def state(self) -> Mapping[str, Any]:
-        """The environment's state, as OpenEnv's server tells it.
-
-        Raises:
-            EnvError: It cannot be read.
-        """
+        """The environment's state, as OpenEnv's server tells it."""
         try:
             async with asyncio.timeout(self._opened.step_timeout_s):
                 state = await self._thread.call(lambda: self._environment.state)

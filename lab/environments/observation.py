@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any
 
 from lab.environments.foreign import raised
-from lab.errors import ConfigError, EnvError
+from lab.errors import ConfigError, EnvError, writable
 
 Fields = Mapping[str, str | None]
 """The fields of an observation as text; None for a field without a value."""
@@ -109,7 +109,7 @@ class View:
         for name in [self.error] if self.error else ERRORS:
             value = nested(observation, name)
             if value and isinstance(value, str | dict | list):
-                return _unicode(value if isinstance(value, str) else _json(value))
+                return writable(value if isinstance(value, str) else _json(value))
         return None
 
     def _rendered(self, render: Render, observation: dict[str, Any]) -> str:
@@ -121,7 +121,7 @@ class View:
         if not isinstance(text, str):
             why = f"it returned {type(text).__name__}"
             raise ConfigError("The render hook did not return text.", where="environment.hooks", why=why)
-        return _unicode(text)
+        return writable(text)
 
     def _nested(self, observation: dict[str, Any]) -> dict[str, str | None]:
         """The values in objects, by names with dots."""
@@ -132,7 +132,7 @@ class View:
         if value is None:
             return None
         told = value if isinstance(value, str) else _tool_text(value)
-        text = _unicode(_json(value) if told is None else told)
+        text = writable(_json(value) if told is None else told)
         if self.longest is None or len(text) <= self.longest:
             return text
         return f"{text[: self.longest]} [... {len(text) - self.longest} characters more]"
@@ -184,12 +184,3 @@ def _json(value: object) -> str:
     except Exception as error:  # nested too deeply, circular, or an object whose str() fails
         why = f"a field cannot be written: {type(error).__name__}"
         raise EnvError("The environment's observation is malformed.", why=why) from error
-
-
-def _unicode(text: str) -> str:
-    """Replace lone surrogates, which JSON may contain, but which could be neither sent nor written."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode("utf-8")
-    return text  # itself, not a copy: an echo is stored once

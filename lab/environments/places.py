@@ -31,14 +31,16 @@ FULL = "CAPACITY_REACHED"
 class Places:
     """The places for sessions at the server `where`.
 
+    A place is used while its session is open or may be opened, and inside once the server has accepted it.
+
     Args:
         say: Called once, when the server's limit makes sessions wait.
     """
 
     def __init__(self, where: str, say: Callable[[str], None]) -> None:
         self._where, self._say, self._said = where, say, False
-        self._used = self._inside = self._closing = self._peak = 0
-        self._most = inf
+        self._used, self._inside, self._closing = set[Place](), set[Place](), set[Place]()
+        self._peak, self._most = 0, inf
         self._refused_s, self._shut_s = -inf, inf
         self._changed = asyncio.Event()
 
@@ -55,42 +57,37 @@ class Places:
 
     async def take(self, place: "Place") -> None:
         """Wait for a place."""
-        while self._used >= self._most:
+        while len(self._used) >= self._most:
             since_s = time.monotonic() - self._refused_s
             if since_s >= GROW_S:
-                self._most, self._refused_s = self._used + 1, time.monotonic()
+                self._most, self._refused_s = len(self._used) + 1, time.monotonic()
                 break
             with suppress(TimeoutError):
                 async with asyncio.timeout(GROW_S - since_s):
                     await self._changed.wait()
-        self._used += 1
-        place.used = True
+        self._used.add(place)
 
     def enter(self, place: "Place") -> None:
         """Record that the server has answered in this session."""
-        self._inside += not place.inside
-        place.inside = True
+        self._inside.add(place)
         # A session that is being closed may have left the server already, and made room for this one.
-        now = self._inside - self._closing
+        now = len(self._inside - self._closing)
         self._peak = max(self._peak, now)
         self._most, self._shut_s = max(self._most, now), inf
 
     def close(self, place: "Place") -> None:
         """Record that the session is about to be closed."""
-        self._closing += place.inside and not place.closing
-        place.closing = place.inside
+        self._closing |= {place} & self._inside
         self._tell()
 
     def leave(self, place: "Place") -> None:
         """Record that the session is closed."""
-        self._inside -= place.inside
-        self._closing -= place.closing
-        place.inside = place.closing = False
+        self._inside.discard(place)
+        self._closing.discard(place)
 
     def free(self, place: "Place") -> None:
         """Release the place for the next session in line."""
-        self._used -= place.used
-        place.used = False
+        self._used.discard(place)
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -102,7 +99,7 @@ class Places:
         """
         now_s = time.monotonic()
         self.leave(place)
-        self._most, self._refused_s = max(1, self._inside), now_s
+        self._most, self._refused_s = max(1, len(self._inside)), now_s
         self.free(place)
         if not self._inside:
             self._shut_s = min(self._shut_s, now_s)
@@ -125,16 +122,9 @@ class Places:
 
 
 class Place:
-    """One session's place.
-
-    Attributes:
-        used: Whether the session is open, or may be opened.
-        inside: Whether the server has accepted the session.
-        closing: Whether it is being closed.
-    """
+    """One session's place."""
 
     def __init__(self, places: Places) -> None:
-        self.used = self.inside = self.closing = False
         self._places, self._pause_s = places, FIRST_PAUSE_S
 
     async def ask(

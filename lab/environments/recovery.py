@@ -26,11 +26,7 @@ class Recovery:
         self._error: StepError | None = None
 
     async def reset(self) -> Observed:
-        """Start the episode.
-
-        Raises:
-            EnvError: It could not be started.
-        """
+        """Start the episode; as `Session.reset`."""
         self._seen = [await self._session.reset(*self._begin)]
         return self._seen[0]
 

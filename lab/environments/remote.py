@@ -65,11 +65,7 @@ class Remote:
             yield session
 
     async def tasks(self) -> TaskList:
-        """The tasks that the server lists at `/tasks`, or that its reset allows.
-
-        Raises:
-            EnvError: The server cannot be reached, or is not an environment.
-        """
+        """The tasks that the server lists at `/tasks`, or that its reset allows."""
         server = await self._asked()
         async with Wire(server.url, server.headers, self._config.step_timeout_s) as wire:
             listed = await wire.ask("GET", "/tasks")
@@ -166,9 +162,6 @@ async def _not_openenv(client: "GenericEnvClient", place: Place, where: str) -> 
     """Why the server's WebSocket does not speak OpenEnv; empty if it does.
 
     Asking for the state changes nothing. Other applications answer without `data`, where OpenEnv has it.
-
-    Raises:
-        EnvError: The server accepts no session, or did not answer in time.
     """
     try:
         state = await place.ask(client.state, client.disconnect)
@@ -182,7 +175,7 @@ async def _not_openenv(client: "GenericEnvClient", place: Place, where: str) -> 
 
 
 class RemoteSession:
-    """One episode at a time over one WebSocket."""
+    """One episode at a time over one WebSocket; its methods are described by `Session`."""
 
     def __init__(
         self, client: "GenericEnvClient", place: Place, where: str, form: ActionForm, view: View
@@ -191,22 +184,13 @@ class RemoteSession:
         self._where = where
 
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
-        """Start a new episode.
-
-        Raises:
-            EnvError: It could not be started.
-        """
+        """Start a new episode."""
         client = self._client
         reset = self._place.ask(lambda: client.reset(seed=seed, **arguments), client.disconnect)
         return await self._seen(reset)
 
     async def step(self, action: Values) -> Observed:
-        """Send an action.
-
-        Raises:
-            ActionError: The server refuses it; StepError: the environment raised.
-            EnvError: The server did not answer, or without an observation.
-        """
+        """Send an action."""
         socket = self._socket
         try:
             seen = await self._seen(self._client.step(action))
@@ -220,11 +204,7 @@ class RemoteSession:
         return seen
 
     async def state(self) -> Mapping[str, Any]:
-        """The environment's state, from the server.
-
-        Raises:
-            EnvError: It cannot be read.
-        """
+        """The environment's state, from the server."""
         socket = self._socket
         try:
             state: Mapping[str, Any] = await self._client.state()

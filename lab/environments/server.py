@@ -77,11 +77,7 @@ async def _schema(wire: Wire) -> Reply:
 
 
 def _action(reply: Reply, where: str) -> Schema | None:
-    """The action's schema in the answer of `/schema`; None if the server has no such page.
-
-    Raises:
-        EnvError: It has one that cannot be used.
-    """
+    """The action's schema in the answer of `/schema`; None if the server has no such page."""
     if not reply.found:
         return None
     try:

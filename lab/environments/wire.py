@@ -70,23 +70,20 @@ class Wire:
 
     def __init__(self, url: str, headers: Mapping[str, str], timeout_s: float) -> None:
         self.url = url.replace("ws", "http", 1) if url.startswith("ws") else url
-        self.headers, self._timeout_s = dict(headers), timeout_s
-        self._client: httpx.AsyncClient | None = None
+        # No compression: a small body may unpack to gigabytes.
+        self._headers, self._timeout_s = {"Accept-Encoding": "identity", **headers}, timeout_s
+        self._client = self._connected()
 
     async def __aenter__(self) -> Self:
-        self._connect()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._client is not None
         await self._client.aclose()
 
-    def _connect(self) -> None:
+    def _connected(self) -> "httpx.AsyncClient":
         import httpx
 
-        # No compression: a small body may unpack to gigabytes.
-        headers = {"Accept-Encoding": "identity", **self.headers}
-        self._client = httpx.AsyncClient(timeout=self._timeout_s, headers=headers)
+        return httpx.AsyncClient(timeout=self._timeout_s, headers=self._headers)
 
     async def ask(
         self, method: str, path: str, body: object = None, query: Mapping[str, Any] | None = None
@@ -98,7 +95,6 @@ class Wire:
         """
         import httpx
 
-        assert self._client is not None, "it is opened"
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
@@ -111,7 +107,7 @@ class Wire:
             raise failure(ConnectionError(str(error)), shown_url(self.url)) from error
         if answer.status_code >= 500:  # a server may close the connection after that, without saying so
             await self._client.aclose()
-            self._connect()
+            self._client = self._connected()
         if read is None:
             why = f"it has more than {MOST_BYTES:,} bytes"
             raise EnvError("The server's answer is too long.", where=f"{shown_url(self.url)}{path}", why=why)

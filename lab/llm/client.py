@@ -134,8 +134,8 @@ class Endpoint:
             CallError: Every attempt failed.
         """
         started, request = time.perf_counter(), Request(messages, sampling, schema)
-        done = await self.throttle.make(lambda: self._attempt(request), _tokens)
-        return replace(done.answer, latency_s=time.perf_counter() - started, attempts=done.attempts)
+        answer, attempts = await self.throttle.make(lambda: self._attempt(request), _tokens)
+        return replace(answer, latency_s=time.perf_counter() - started, attempts=attempts)
 
     async def _attempt(self, request: Request) -> Completion:
         try:
@@ -187,10 +187,8 @@ class Endpoint:
         except Exception as error:
             if not answered or isinstance(error, self._openai.APIStatusError):
                 raise
-            lost = told(
-                error, self.shown_url, self.config.settings
-            )  # a model's answer was on its way, and is billed
-            if isinstance(lost, CallError):
+            lost = told(error, self.shown_url, self.config.settings)
+            if isinstance(lost, CallError):  # a model's answer was on its way, and is billed
                 lost.answered = (0, 0)
             raise lost from error
         if body is None:

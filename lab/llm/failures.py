@@ -139,10 +139,9 @@ def _reset_s(headers: Mapping[str, str], name: str, now_s: float) -> float:
     if parts and "".join(map("".join, parts)) == text:
         return _bounded(sum(float(number) * _UNITS[unit] for number, unit in parts))
     wait_s = _number(text)
-    for since_1970 in (1e12, 1e9):  # in milliseconds, or in seconds
-        if wait_s > since_1970:
-            return _bounded(wait_s / (1000 if since_1970 == 1e12 else 1) - now_s)
-    return _bounded(wait_s)
+    if wait_s > 1e12:  # milliseconds since 1970
+        wait_s /= 1000
+    return _bounded(wait_s - now_s if wait_s > 1e9 else wait_s)
 
 
 def _number(text: str) -> float:

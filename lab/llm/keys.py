@@ -20,6 +20,9 @@ ISSUERS = {"HF_TOKEN": "huggingface.co", "OPENAI_API_KEY": "api.openai.com"}
 
 ENVIRONMENT, FILE = "the environment", ".env"
 
+HEADER = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+"""Pattern of a header's name (RFC 9110, section 5.1)."""
+
 VARIABLE = "env:"
 """Prefix of a header's value that names a variable."""
 

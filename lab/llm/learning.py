@@ -6,7 +6,7 @@ It owns when a request is changed and sent again. What a refusal means for the d
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 
 from lab.errors import LabError
@@ -84,16 +84,11 @@ class Learning:
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(ALONE_S):
-                await self._lock.acquire()
-        except TimeoutError:
+        async with AsyncExitStack() as stack:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ALONE_S):
+                    await stack.enter_async_context(self._lock)
             yield
-            return
-        try:
-            yield
-        finally:
-            self._lock.release()
 
     async def _ask(self, request: Request, send: Send) -> Answer:
         error: LabError | None = None

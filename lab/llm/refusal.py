@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 LONGEST = 400
 """Characters kept of the sentence."""
@@ -54,7 +54,8 @@ def read_refusal(status: int, body: bytes) -> Refusal:
             return Refusal(status, _line(table))
         error = _error_of(table)
         said = [*_sentences(table, _DEEPEST), *_passed_on(error)]
-        return Refusal(status, _line(" ".join(dict.fromkeys(said))), _code(table), _snake(_param(table)))
+        code = _code(error, table.get("code") if isinstance(table, dict) else None)
+        return Refusal(status, _line(" ".join(dict.fromkeys(said))), code, _snake(_param(error)))
     except (ValueError, RecursionError):
         return Refusal(status, _line(_plain_text(text)))
 
@@ -85,14 +86,10 @@ def _sentences(value: Any, depth: int) -> Iterator[str]:  # noqa: ANN401  # JSON
 
 def _passed_on(error: dict[str, Any]) -> Iterator[str]:
     metadata = error.get("metadata")
-    table = metadata if isinstance(metadata, dict) else {}
-    for said in map(table.get, _MORE):
-        told = ", ".join(said) if _is_texts(said) else said if isinstance(said, str) else ""
-        yield from [f"({told})"] if told else []
-
-
-def _is_texts(value: object) -> TypeGuard[list[str]]:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    for said in map(metadata.get, _MORE) if isinstance(metadata, dict) else ():
+        texts: list[Any] = said if isinstance(said, list) else [said]
+        if any(texts) and all(isinstance(one, str) for one in texts):
+            yield f"({', '.join(texts)})"
 
 
 def _place(table: dict[str, Any]) -> str:
@@ -101,21 +98,20 @@ def _place(table: dict[str, Any]) -> str:
     return ".".join(map(str, place)) if isinstance(place, list) else ""
 
 
-def _code(table: Any) -> str:  # noqa: ANN401  # JSON
-    outer = table if isinstance(table, dict) else {}
-    inner = _error_of(table)
-    details = inner.get("detail")
-    first = details[0] if isinstance(details, list) and details and isinstance(details[0], dict) else {}
-    found = [*map(inner.get, ("code", "type", "status")), outer.get("code"), first.get("type")]
+def _code(error: dict[str, Any], outer: object) -> str:
+    found = [*map(error.get, ("code", "type", "status")), outer, _first_detail(error).get("type")]
     return " ".join(dict.fromkeys(one for one in found if isinstance(one, str)))
 
 
-def _param(table: Any) -> str:  # noqa: ANN401  # JSON
-    error = _error_of(table)
-    details = error.get("detail")
-    first = details[0] if isinstance(details, list) and details and isinstance(details[0], dict) else {}
+def _param(error: dict[str, Any]) -> str:
     param = error.get("param")
-    return param if isinstance(param, str) else _place(first).removeprefix("body.")
+    return param if isinstance(param, str) else _place(_first_detail(error)).removeprefix("body.")
+
+
+def _first_detail(error: dict[str, Any]) -> dict[str, Any]:
+    """The first of FastAPI's mistakes in a request."""
+    details = error.get("detail")
+    return details[0] if isinstance(details, list) and details and isinstance(details[0], dict) else {}
 
 
 def _plain_text(text: str) -> str:

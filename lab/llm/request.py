@@ -6,7 +6,7 @@ It owns the body's exact form. Which dialect an endpoint has is `lab.llm.learnin
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, Literal
 
 from lab.llm.dialect import ROLES, SYSTEM, Dialect
@@ -94,13 +94,5 @@ def _shaped(messages: Sequence[Message], dialect: Dialect) -> Iterator[Message]:
     if not dialect.alternate:
         yield from messages
         return
-    last: Message | None = None
-    for message in messages:
-        if last is not None and last.role == message.role:
-            last = Message(last.role, f"{last.content}\n\n{message.content}")
-            continue
-        if last is not None:
-            yield last
-        last = message
-    if last is not None:
-        yield last
+    for role, together in groupby(messages, key=lambda message: message.role):
+        yield Message(role, "\n\n".join(message.content for message in together))

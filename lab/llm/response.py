@@ -8,8 +8,9 @@ import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from lab.errors import BusyError, CallError, RequestError, plain
+from lab.errors import BusyError, CallError, RequestError, plain, writable
 from lab.llm.dialect import OPENAI, Dialect
+from lab.llm.failures import BUSY
 from lab.llm.refusal import read_refusal
 from lab.llm.request import ACTION
 from lab.llm.thinking import is_thinking, split, thinking_of
@@ -22,9 +23,6 @@ MOST_TOKENS = 10_000_000
 
 MOST_REASON = 100
 """Characters kept of a finish_reason."""
-
-BUSY_CODES = (429, 503, 529)
-"""Codes of an error inside an answer that ask for fewer calls, as in `lab.llm.failures.BUSY`."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def read_answer(body: bytes, where: str, dialect: Dialect = OPENAI) -> Answer:
         text, reason, message = _said(table, where)
         cut_off = reason == "length"
         text, between, began = split(text, cut_off=cut_off, unopened=dialect.thinking == "unopened")
-        thinking = "\n".join(filter(None, [_clean(thinking_of(message)), between]))
+        thinking = "\n".join(filter(None, [writable(thinking_of(message)), between]))
         return Answer(text, reason, usage.prompt, usage.completion, thinking, usage.thinking, began)
     except CallError as error:
         error.answered = usage[:2]
@@ -127,19 +125,14 @@ def _said(table: Any, where: str) -> tuple[str, str, Any]:  # noqa: ANN401  # JS
         raise _error("The model's answer is an error.", _field(choices[0], "error"), where)
     if text is None and not (isinstance(message, dict) and isinstance(reason, str)):
         raise CallError("The model's answer has no text.", where=where, why=f"finish_reason {reason!r}")
-    return _clean(text or ""), plain(reason)[:MOST_REASON] if isinstance(reason, str) else "", message
+    return writable(text or ""), plain(reason)[:MOST_REASON] if isinstance(reason, str) else "", message
 
 
 def _error(what: str, error: Any, where: str) -> CallError:  # noqa: ANN401  # JSON
     """The error for an answer in which the endpoint reports one."""
     why = read_refusal(200, json.dumps(error).encode()).message if error else ""
-    kind = BusyError if _field(error, "code") in BUSY_CODES else CallError
+    kind = BusyError if _field(error, "code") in BUSY else CallError
     return kind(what, where=where, why=why)
-
-
-def _clean(text: str) -> str:
-    """`text` without lone surrogates, which JSON may contain and which can be neither sent nor written."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _field(table: Any, name: str) -> Any:  # noqa: ANN401  # of JSON

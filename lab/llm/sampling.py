@@ -168,11 +168,7 @@ def _json(value: object) -> str:
 
 
 def check_number(name: str, value: object, *, whole: bool = False) -> float:
-    """Return `value` if it is a number within the limits of the setting `name`.
-
-    Raises:
-        ConfigError: It is not.
-    """
+    """Return `value`; raise a ConfigError unless it is a number within the limits of the setting `name`."""
     low, high = LIMITS[name]
     kinds = int if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:

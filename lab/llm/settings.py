@@ -18,14 +18,11 @@ from lab.files import read_bounded
 from lab.llm.client import EndpointConfig
 from lab.llm.dialect import OPENAI, Dialect
 from lab.llm.failures import USUAL, Settings
-from lab.llm.keys import LOOPBACK, VARIABLE, Endpoints, Origins, host_of, key_for
+from lab.llm.keys import HEADER, LOOPBACK, VARIABLE, Endpoints, Origins, host_of, key_for
 from lab.local_model.weights import MODEL_ID, PATH_VARIABLE, model_name
 
 EMBEDDED = "embedded"
 """The endpoint of the model that the lab starts itself: see `lab.local_model`."""
-
-_NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
-"""A header's name (RFC 9110, section 5.1)."""
 
 _CLIENTS = ("host", "content-length", "content-type", "transfer-encoding", "accept-encoding", "connection")
 """Headers that the client sets itself."""
@@ -158,11 +155,7 @@ def choose_model(default: ModelChoice, environ: Mapping[str, str] = os.environ) 
 
 
 def check_endpoint(url: str, where: str) -> None:
-    """Check that `url` is `embedded`, or the URL of a server.
-
-    Raises:
-        ConfigError: It is not.
-    """
+    """Raise a ConfigError unless `url` is `embedded`, or the URL of a server."""
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -198,11 +191,7 @@ def hosted_endpoint(
 
 
 def _key_of(model: ModelChoice, environ: Mapping[str, str], origins: Origins) -> str:
-    """The key for a model's endpoint: that of its table, else the one for `API_BASE_URL`.
-
-    Raises:
-        NoKeyError: As `key_for`.
-    """
+    """The key for a model's endpoint: that of its table, else the one for `API_BASE_URL`; as `key_for`."""
     usual = Endpoints(model.endpoint, KEYS, ("API_BASE_URL",))
     if not model.table:
         return key_for(usual, environ, origins)
@@ -219,24 +208,16 @@ def _key_of(model: ModelChoice, environ: Mapping[str, str], origins: Origins) ->
 
 
 def check_headers(headers: Mapping[str, object], where: str) -> None:
-    """Check that all of `headers` can be sent with a request.
-
-    Raises:
-        ConfigError: One cannot.
-    """
+    """Raise a ConfigError unless all of `headers` can be sent with a request."""
     for name, value in headers.items():
         text = isinstance(value, str) and value.isascii() and value.isprintable()
-        if not text or not re.fullmatch(_NAME, name) or name.lower() in _CLIENTS:
+        if not text or not re.fullmatch(HEADER, name) or name.lower() in _CLIENTS:
             do = f"use ASCII characters on one line, and none of {', '.join(_CLIENTS)}"
             raise ConfigError(f"{name!r} is not a valid header.", where=f"{where}.{name}", do=do)
 
 
 def _header(model: ModelChoice, name: str, environ: Mapping[str, str], origins: Origins) -> str:
-    """The value of a header; that of a variable follows the rule for keys.
-
-    Raises:
-        NoKeyError: The variable is not set, or is not for this host.
-    """
+    """The value of a header; that of a variable follows the rule for keys."""
     value = dict(model.headers)[name]
     if not value.startswith(VARIABLE):
         return value
@@ -250,13 +231,13 @@ def _header(model: ModelChoice, name: str, environ: Mapping[str, str], origins: 
     return found
 
 
-def held_key(wanted: Endpoints, environ: Mapping[str, str] = os.environ) -> str:
+def held_key(wanted: Endpoints) -> str:
     """The key that this process's surroundings hold for a server; see `lab.llm.keys.key_for`.
 
     Raises:
         NoKeyError: A key is set, but the rule withholds it from this host; or the key is malformed.
     """
-    return key_for(wanted, environ, _origins)
+    return key_for(wanted, os.environ, _origins)
 
 
 def proposer_endpoint(
@@ -289,7 +270,7 @@ def proposer_endpoint(
     return replace(player, model=name, api_key=key, dialect=OPENAI, settings=settings)
 
 
-def shown_proposer(environ: Mapping[str, str] = os.environ) -> str:
+def shown_proposer() -> str:
     """The proposing model, for messages and files; empty if it is the playing one."""
-    name, url = environ.get("PROPOSER_MODEL_NAME"), environ.get("PROPOSER_BASE_URL")
+    name, url = os.environ.get("PROPOSER_MODEL_NAME"), os.environ.get("PROPOSER_BASE_URL")
     return " at ".join(filter(None, [name, shown_url(url) if url else None]))

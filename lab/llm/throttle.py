@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import inf
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from lab.errors import (
     BusyError,
@@ -59,14 +59,6 @@ class Patience:
     tokens_per_minute: float = inf
 
 
-@dataclass(frozen=True)
-class Done(Generic[T]):
-    """An answered call, with the number of attempts it took."""
-
-    answer: T
-    attempts: int
-
-
 class Throttle:
     """Limits and retries of all calls to one endpoint.
 
@@ -75,10 +67,10 @@ class Throttle:
         before_retry: Called before a retry; an exception ends the call.
     """
 
-    def __init__(self, patience: Patience, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, patience: Patience) -> None:
         self.on_failure: Callable[[LabError], None] = lambda _: None
         self.before_retry: Callable[[], None] = lambda: None
-        self._patience, self._clock = patience, clock
+        self._patience = patience
         self._in_use, self._limit, self._freed = 0, inf, asyncio.Condition()
         self._fell_s = self._answered_s = -inf
         self._pace = _Pace(patience)
@@ -88,27 +80,27 @@ class Throttle:
         """Whether any call was answered."""
         return self._answered_s > -inf
 
-    async def make(self, attempt: Callable[[], Awaitable[T]], tokens: Callable[[T], int]) -> Done[T]:
-        """Make one call, with as many attempts as allowed.
+    async def make(self, attempt: Callable[[], Awaitable[T]], tokens: Callable[[T], int]) -> tuple[T, int]:
+        """Make one call, with as many attempts as allowed; returns the answer and their number.
 
         Raises:
             EndpointError: No call can succeed: a wrong key or address, or an endpoint that has answered no
                 call since this one began.
             CallError: Every attempt failed while other calls were answered; RequestError: without a retry.
         """
-        began_s, number, failed = self._clock(), 0, 0
+        began_s, number, failed = time.monotonic(), 0, 0
         while True:
             number += 1
             try:
                 async with self._slot() as expected:
                     answer = await attempt()
                     self._answered(tokens(answer) - expected)
-                    return Done(answer, number)
+                    return answer, number
             except (CallError, UnreachableError) as error:
                 self.on_failure(error)
                 wait_s = self._wait_s(error, number)
                 failed += not isinstance(error, BusyError)
-                over = self._clock() + wait_s - began_s > self._patience.whole_s
+                over = time.monotonic() + wait_s - began_s > self._patience.whole_s
                 if self._is_final(error) or failed >= self._patience.attempts or over:
                     raise self._given_up(error, number, began_s) from error
             self.before_retry()
@@ -121,8 +113,8 @@ class Throttle:
             await self._freed.wait_for(lambda: self._in_use < self._limit)
             self._in_use += 1
         try:
-            begins_s, expected = self._pace.reserve(self._clock())
-            while (wait_s := max(begins_s, self._pace.paused_until_s) - self._clock()) > 0:  # noqa: ASYNC110  # it may grow
+            begins_s, expected = self._pace.reserve(time.monotonic())
+            while (wait_s := max(begins_s, self._pace.paused_until_s) - time.monotonic()) > 0:  # noqa: ASYNC110  # it may grow
                 await asyncio.sleep(wait_s)
             yield expected
         finally:
@@ -131,7 +123,7 @@ class Throttle:
                 self._freed.notify_all()
 
     def _answered(self, more_tokens: int) -> None:
-        self._answered_s = self._clock()
+        self._answered_s = time.monotonic()
         self._pace.correct(more_tokens)
         self._limit += 1 / self._limit
 
@@ -140,7 +132,7 @@ class Throttle:
         wait_s = min(FIRST_WAIT_S * 2.0 ** (number - 1), MOST_WAIT_S) * random.uniform(0.5, 1.0)
         if not isinstance(error, BusyError | SlowError):
             return wait_s
-        now_s = self._clock()
+        now_s = time.monotonic()
         if now_s - self._fell_s >= FALLS_APART_S:
             self._fell_s = now_s
             self._limit = max(1.0, min(self._limit, self._in_use + 1) * FALL)

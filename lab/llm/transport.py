@@ -72,11 +72,7 @@ async def _cut_error(response: "httpx2.Response") -> None:
 
 
 def _refuse_socks(url: str) -> None:
-    """Refuse a SOCKS proxy for `url`, which the client would treat as an HTTP proxy.
-
-    Raises:
-        ConfigError: A SOCKS proxy is set.
-    """
+    """Refuse a SOCKS proxy for `url`, which the client would treat as an HTTP proxy."""
     parts, proxies = urlsplit(url), getproxies()
     proxy = proxies.get(parts.scheme) or proxies.get("all", "")
     if proxy.startswith("socks") and not proxy_bypass(parts.hostname or ""):

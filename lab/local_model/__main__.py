@@ -13,7 +13,6 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from types import FrameType
 
 from lab.errors import ConfigError, LabError, LocalModelError
 from lab.local_model.child import PROGRESS_PREFIX, READY_PREFIX
@@ -68,12 +67,8 @@ def _port(text: str) -> int:
 
 def _exit_on_signals() -> None:
     """Exit immediately: there is no state to save, and the model's destructors are slow."""
-
-    def leave(number: int, _: FrameType | None) -> None:
-        os._exit(_INTERRUPTED if number == signal.SIGINT else 0)
-
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGINT, leave)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
 
 
 def _exit_with_parent() -> None:
@@ -87,11 +82,9 @@ def _exit_with_parent() -> None:
 
 
 def _bound(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """A listening socket: beside one that is only bound, a second server would fail only after loading."""
     try:
-        listener.bind((_HOST, port))
-        listener.listen()  # else a second server may bind the port too, and fail only after loading
+        return socket.create_server((_HOST, port))
     except OSError as error:
         raise ConfigError(
             f"The embedded model cannot listen on port {port}",
@@ -99,7 +92,6 @@ def _bound(port: int) -> socket.socket:
             why=os.strerror(error.errno or 0),
             do="--port 0 for a free port",
         ) from error
-    return listener
 
 
 async def _serve(listener: socket.socket, environ: Mapping[str, str]) -> None:
@@ -124,7 +116,7 @@ async def _serve(listener: socket.socket, environ: Mapping[str, str]) -> None:
 
     # In a thread, so that a signal ends the process while the weights load.
     engine = await asyncio.to_thread(load)
-    print(f"{READY_PREFIX}{_url(listener)}", flush=True)  # noqa: T201
+    print(f"{READY_PREFIX}http://{_HOST}:{listener.getsockname()[1]}/v1", flush=True)  # noqa: T201
     await serve(engine, model.name, listener)
 
 
@@ -138,11 +130,6 @@ def _reason(error: Exception) -> str:
         line for line in str(error).splitlines() if not re.search(r"(Exception from|failed at) .*:$", line)
     ]
     return " ".join(lines).strip() or str(error) or type(error).__name__
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()
-    return f"http://{host}:{port}/v1"
 
 
 if __name__ == "__main__":

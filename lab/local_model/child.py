@@ -11,7 +11,6 @@ import threading
 import time
 from collections import deque
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self
 
 from lab.errors import LocalModelError
@@ -95,7 +94,7 @@ class LocalModelProcess:
         Raises:
             LocalModelError: The server did not become ready.
         """
-        return self._url or self.wait_ready()
+        return self.wait_ready()
 
     def wait_ready(self, timeout_s: float = 120) -> str:
         """Wait until the server answers, and return its `base_url`. On failure it is stopped.
@@ -141,9 +140,7 @@ class LocalModelProcess:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _answers(self, timeout_s: float) -> bool:

@@ -11,14 +11,14 @@ import os
 import shutil
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from lab.errors import LocalModelError
 from lab.local_model.gguf_file import MAGIC, TYPES, Header, Tensor, aligned
-from lab.local_model.tensor_types import check_converter, needs_conversion, target_of
+from lab.local_model.weights import check_converter, needs_conversion, target_of
 
 _FILE_TYPE, _MOSTLY_Q8_0 = "general.file_type", 7
 _VALUES_AT_ONCE = 2**22
@@ -30,7 +30,7 @@ _SAY_EVERY_S = 5.0
 Say = Callable[[str], None]
 
 
-def converted(path: Path, header: Header, say: Say, environ: Mapping[str, str] = os.environ) -> Path:
+def converted(path: Path, header: Header, say: Say) -> Path:
     """The file in types that the runtime reads: itself, or converted now, earlier, or by another process.
 
     Its name in the cache is the SHA-256 of the original: the same bytes are converted once wherever they
@@ -41,7 +41,8 @@ def converted(path: Path, header: Header, say: Say, environ: Mapping[str, str] =
     """
     if not needs_conversion(header):
         return path
-    folder = _cache(environ)
+    home = os.environ.get("XDG_CACHE_HOME", "").strip()
+    folder = Path(home or "~/.cache").expanduser() / "prompt-lab" / "models"
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -59,11 +60,6 @@ def converted(path: Path, header: Header, say: Say, environ: Mapping[str, str] =
             do="make room there, or set XDG_CACHE_HOME to another folder",
         ) from error
     return made
-
-
-def _cache(environ: Mapping[str, str]) -> Path:
-    home = environ.get("XDG_CACHE_HOME", "").strip()
-    return Path(home or "~/.cache").expanduser() / "prompt-lab" / "models"
 
 
 @contextmanager
@@ -113,33 +109,18 @@ def _convert(path: Path, header: Header, made: Path, say: Say) -> None:
         with (
             path.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-            part.open("wb") as out,
+            part.open("w+b") as out,
         ):
-            written = _Digesting(out)
-            written.write(_new_header(data, header, offsets))
-            _write_tensors(data, header, written, needed, say)
-            out.write(written.digest.digest())
+            out.write(_new_header(data, header, offsets))
+            _write_tensors(data, header, out, needed, say)
+            out.seek(0)
+            out.write(hashlib.file_digest(out, "sha256").digest())
             out.flush()
             os.fsync(out.fileno())
         part.replace(made)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-
-
-class _Digesting:
-    """A file being written, with its length and its digest so far."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.length, self.digest = file, 0, hashlib.sha256()
-
-    def write(self, data: bytes) -> None:
-        self._file.write(data)
-        self.digest.update(data)
-        self.length += len(data)
-
-    def pad(self, alignment: int) -> None:
-        self.write(b"\0" * (aligned(self.length, alignment) - self.length))
 
 
 def _new_header(data: mmap.mmap, header: Header, offsets: list[int]) -> bytes:
@@ -159,7 +140,11 @@ def _new_header(data: mmap.mmap, header: Header, offsets: list[int]) -> bytes:
     ]
     start = MAGIC + struct.pack("<IQQ", header.version, len(header.tensors), keys)
     new = start + metadata + b"".join(entries)
-    return new + b"\0" * (aligned(len(new), header.alignment) - len(new))
+    return new + _padding(len(new), header)
+
+
+def _padding(length: int, header: Header) -> bytes:
+    return b"\0" * (aligned(length, header.alignment) - length)
 
 
 def _text(text: str) -> bytes:
@@ -167,16 +152,16 @@ def _text(text: str) -> bytes:
     return struct.pack("<Q", len(encoded)) + encoded
 
 
-def _write_tensors(data: mmap.mmap, header: Header, out: _Digesting, needed: int, say: Say) -> None:
+def _write_tensors(data: mmap.mmap, header: Header, out: IO[bytes], needed: int, say: Say) -> None:
     said_s = time.monotonic()
     for tensor in header.tensors:
         begin = header.data + tensor.offset
         for piece in _pieces(data, begin, tensor):
             out.write(piece)
             if time.monotonic() - said_s > _SAY_EVERY_S:
-                say(f"converting {100 * out.length // needed} %")
+                say(f"converting {100 * out.tell() // needed} %")
                 said_s = time.monotonic()
-        out.pad(header.alignment)
+        out.write(_padding(out.tell(), header))
 
 
 def _pieces(data: mmap.mmap, begin: int, tensor: Tensor) -> Iterator[bytes]:

@@ -81,13 +81,6 @@ class EngineFailedError(Exception):
     """The model could not finish a request that it had accepted."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    text: str
-    tokens: int
-    finish_reason: FinishReason
-
-
 class _Handle(Protocol):
     """A `GenerationHandle`, which `openvino_genai` does not export."""
 
@@ -105,9 +98,11 @@ class _Request:
     lost, or text after it stay.
     """
 
-    def __init__(self, handle: _Handle, decode: Callable[[list[int]], str], stop: Sequence[str]) -> None:
-        self.answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
-        self._handle, self._decode, self._stop = handle, decode, stop
+    def __init__(
+        self, handle: _Handle, prompt_tokens: int, decode: Callable[[list[int]], str], stop: Sequence[str]
+    ) -> None:
+        self.answer: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self._handle, self._prompt_tokens, self._decode, self._stop = handle, prompt_tokens, decode, stop
         self._token_ids: list[int] = []
         # A token is at least one byte; one more on each side for a token that straddles the string's end.
         self._stop_tokens = max((len(string.encode()) for string in stop), default=0) + 2
@@ -148,7 +143,7 @@ class _Request:
     def _finish(self, reason: FinishReason) -> None:
         text = _before_stop(self._decode(self._token_ids), self._stop)
         self._handle.stop()
-        self.answer.set_result(_Answer(text, len(self._token_ids), reason))
+        self.answer.set_result(Completion(text, self._prompt_tokens, len(self._token_ids), reason))
 
 
 class Engine:
@@ -179,8 +174,7 @@ class Engine:
         prompt_tokens = int(prompt.shape[1])
         max_tokens = self._fitting(prompt_tokens, sampling.max_tokens)
         handle = self._pipeline.add_request(next(self._ids), prompt, self._generation(sampling, max_tokens))
-        answer = await self._answer(_Request(handle, self._decode, sampling.stop))
-        return Completion(answer.text, prompt_tokens, answer.tokens, answer.finish_reason)
+        return await self._answer(_Request(handle, prompt_tokens, self._decode, sampling.stop))
 
     def _encode(self, messages: Sequence[Message]) -> Tensor:
         history = [{"role": message.role, "content": message.content} for message in messages]
@@ -217,7 +211,7 @@ class Engine:
             config.rng_seed = _seed(sampling.seed)
         return config
 
-    async def _answer(self, request: _Request) -> _Answer:
+    async def _answer(self, request: _Request) -> Completion:
         self._running.append(request)
         if self._stepping is None or self._stepping.done():
             self._stepping = asyncio.create_task(self._step_while_busy())

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import uvicorn
 from fastapi import Depends, FastAPI, Request, Response
@@ -17,17 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from lab.local_model.engine import Completion, ContextTooLongError, Engine, EngineFailedError
-from lab.local_model.wire import (
-    ApiError,
-    ChatRequest,
-    ChatResponse,
-    Health,
-    Model,
-    ModelList,
-    no_such_model,
-    read_request,
-    response,
-)
+from lab.local_model.wire import ApiError, ChatRequest, model_entry, no_such_model, read_request, response
 
 MAX_BODY_BYTES = 1_000_000
 _MAX_DISCARDED_BYTES = 64_000_000
@@ -65,24 +55,24 @@ def build_app(engine: Engine, name: str) -> FastAPI:
     @app.post("/v1/chat/completions")
     async def chat_completions(
         request: Request, chat: Annotated[ChatRequest, Depends(chat_request)]
-    ) -> ChatResponse:
+    ) -> dict[str, Any]:
         completion = await _while_connected(request, engine, chat)
         request_id, now_s = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
         return response(completion, model=name, request_id=request_id, created_s=now_s)
 
     @app.get("/v1/models")
-    async def models() -> ModelList:
-        return ModelList(data=[Model(id=name)])
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [model_entry(name)]}
 
     @app.get("/v1/models/{model_id}")
-    async def model(model_id: str) -> Model:
+    async def model(model_id: str) -> dict[str, Any]:
         if model_id != name:
             raise no_such_model(model_id, name)
-        return Model(id=name)
+        return model_entry(name)
 
     @app.get("/health")
-    async def health() -> Health:
-        return Health()
+    async def health() -> dict[str, str]:
+        return {"status": "healthy"}
 
     _handle_errors(app)
     return app
@@ -133,7 +123,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ApiError)
     async def refused(_: Request, error: ApiError) -> JSONResponse:
-        return JSONResponse(error.body.model_dump(), error.status)
+        return JSONResponse(error.body, error.status)
 
     @app.exception_handler(ContextTooLongError)
     async def too_long(request: Request, error: ContextTooLongError) -> JSONResponse:

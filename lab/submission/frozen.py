@@ -22,8 +22,7 @@ from lab.files import line_of, read_bounded, toml_line
 from lab.llm.dialect import Dialect
 from lab.llm.request import Request
 from lab.llm.settings import ModelChoice, check_headers
-from lab.submission.frozen_candidate import read_candidate
-from lab.submission.records import Records
+from lab.submission.records import Records, read_candidate
 
 FORMAT = 3
 

@@ -1,4 +1,4 @@
-"""Records: the tables of a frozen file as dataclasses, with every mistake in them.
+"""Records: the tables of a frozen file as dataclasses, with every mistake in them; its candidate.
 
 The file is read before START is printed, so only the standard library is used.
 """
@@ -8,9 +8,15 @@ from dataclasses import MISSING, fields, replace
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from lab.agent.candidate import Candidate, ContextSettings, Demonstration
+from lab.agent.template import PromptTemplate
 from lab.errors import ConfigError, unknown_key
+from lab.llm.sampling import SamplingParams
 
 Record = TypeVar("Record")
+
+_RIGHT = Candidate(PromptTemplate("name", "system", "turn"))
+"""Settings on which others are tried."""
 
 
 class Records:
@@ -54,6 +60,24 @@ class Records:
         """Note each key that is unknown, of the whole file or of the table `above`."""
         self.found += [unknown_key(name, known, where=above + name) for name in table if name not in known]
         self._strange = bool(self.found)
+
+
+def read_candidate(table: object, records: Records) -> Candidate | None:
+    """The candidate of its table; None if it has mistakes, which `records` notes."""
+    if not isinstance(table, dict):
+        return records.read(Candidate, table, "candidate")
+    own = Records()  # a name that is unknown here explains no missing table elsewhere
+    own.check_names(table, [one.name for one in fields(Candidate)], "candidate.")
+    own.read(PromptTemplate, table.get("template"), "candidate.template", _RIGHT.template)
+    own.read(SamplingParams, table.get("sampling"), "candidate.sampling", _RIGHT.sampling)
+    own.read(ContextSettings, table.get("context"), "candidate.context", _RIGHT.context)
+    shown, model = table.get("demonstrations", ()), table.get("model", "")
+    own.made(lambda: [Demonstration.from_table(one) for one in shown], "candidate.demonstrations")
+    if not isinstance(model, str):
+        what = f"model is {model!r}, but must be of type str."
+        own.found.append(ConfigError(what, where="candidate.model"))
+    records.found += own.found
+    return None if own.found else records.made(lambda: Candidate.from_table(table), "candidate")
 
 
 def _mistakes(cls: type, table: dict[str, Any], where: str, right: Any) -> Iterator[ConfigError]:  # noqa: ANN401  # an instance of `cls`

@@ -9,13 +9,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from lab.llm.client import EndpointConfig
 
 if TYPE_CHECKING:
+    from email.message import Message
+
     import httpx
 
 TIMEOUT_S = 600.0
@@ -45,13 +48,14 @@ class Relay:
     other_clients: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def note(self, key: str, client: str, *, openai: bool, answered: bool) -> None:
-        """Count a call."""
+    def note(self, headers: "Message", *, answered: bool) -> None:
+        """Count a call with these headers."""
+        client = headers.get("User-Agent", "no user agent")
         with self._lock:
             self.calls += 1
             self.answered += answered
-            self.other_keys += key != f"Bearer {self.key}"
-            if not openai:
+            self.other_keys += headers.get("Authorization") != f"Bearer {self.key}"
+            if "openai" not in client.lower() and "X-Stainless-Lang" not in headers:
                 self.other_clients.add(client)
 
 
@@ -62,19 +66,8 @@ def relaying(target: EndpointConfig) -> Iterator[Relay]:
 
     relay = Relay()
     with httpx.Client(timeout=TIMEOUT_S, headers={"Authorization": f"Bearer {target.api_key}"}) as client:
-
-        class Handler(_Handler):
-            def hand_on(self, method: str, body: bytes) -> "httpx.Response":
-                return client.request(
-                    method, _at(target.base_url, self.path), content=body, headers=self.kept()
-                )
-
-            def note(self, answered: bool) -> None:
-                agent = self.headers.get("User-Agent", "no user agent")
-                openai = "openai" in agent.lower() or "X-Stainless-Lang" in self.headers
-                relay.note(self.headers.get("Authorization", ""), agent, openai=openai, answered=answered)
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        handler = partial(_Handler, relay, client, target.base_url)
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         server.daemon_threads = True
         relay.url = f"http://127.0.0.1:{server.server_port}/v1"
         threading.Thread(target=server.serve_forever, name="relay", daemon=True).start()
@@ -88,32 +81,27 @@ def relaying(target: EndpointConfig) -> Iterator[Relay]:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
+    def __init__(self, relay: Relay, client: "httpx.Client", base_url: str, *request: Any) -> None:  # noqa: ANN401  # the server's
+        self._relay, self._client, self._base_url = relay, client, base_url
+        super().__init__(*request)  # handles the requests of a connection
+
     def do_GET(self) -> None:
         self._send("GET", b"")
 
     def do_POST(self) -> None:
         self._send("POST", self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
-    def hand_on(self, method: str, body: bytes) -> "httpx.Response":
-        raise NotImplementedError
-
-    def note(self, answered: bool) -> None:
-        raise NotImplementedError
-
-    def kept(self) -> dict[str, str]:
-        """The headers that the real endpoint gets."""
-        return {"Content-Type": self.headers.get("Content-Type", "application/json")}
-
     def _send(self, method: str, body: bytes) -> None:
         import httpx
 
+        kind = {"Content-Type": self.headers.get("Content-Type", "application/json")}
         try:
-            answer = self.hand_on(method, body)
+            answer = self._client.request(method, _at(self._base_url, self.path), content=body, headers=kind)
             status, data, headers = answer.status_code, answer.content, answer.headers
         except httpx.HTTPError as error:
             status, data, headers = 502, f"{type(error).__name__}: {error}".encode(), httpx.Headers()
         if method == "POST":
-            self.note(status == 200)
+            self._relay.note(self.headers, answered=status == 200)
         self.send_response(status)
         for name in _RETURNED:
             if name in headers:

@@ -3,7 +3,6 @@
 Everything here is a function of its arguments; playing is `lab.submission.appearance`'s.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lab.agent.task import Task
@@ -72,8 +71,3 @@ def share_of(now_s: float, last_s: float, turns: int) -> Share:
     end_s = now_s + length_s
     closing_s, printing_s = min(CLOSING_S + PRINTING_S, length_s / 4), min(PRINTING_S / 2, length_s / 20)
     return Share(end_s - closing_s, end_s - printing_s)
-
-
-def shown_names(turns: Sequence[Turn]) -> str:
-    """The names of turns, for people."""
-    return ", ".join(turn.name for turn in turns)

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+from lab.addresses import shown_url
 from lab.experiment.experiment import Experiment
 from lab.tracking.metrics import cut, safe_name
-from lab.tracking.mlflow_experiment import MOST_NOTE
+from lab.tracking.store import MOST_NOTE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -82,9 +83,7 @@ class Pages:
 
 def on_server(uri: str, links: Mapping[str, str]) -> dict[str, str]:
     """The links as URLs of a tracking server, without its password and query; empty without a server."""
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https"):
+    if urlsplit(uri).scheme not in ("http", "https"):
         return {}
-    shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
-    server = shown.geturl().rstrip("/")
+    server = shown_url(uri).rstrip("/")
     return {text: f"{server}/{link}" for text, link in links.items()}

@@ -56,7 +56,7 @@ class Prompt:
     """A prompt of the registry; the same candidate on the same model is one version of it."""
 
     def __init__(self, client: "MlflowClient", experiment: str) -> None:
-        self._client, self.name = client, prompt_name(experiment)
+        self._client, self.name = client, safe_name(experiment)
 
     def register(self, version: Version, runs: Iterable[str]) -> str:
         """Register a version unless it is registered, set its alias, and link it to `runs`.
@@ -99,11 +99,6 @@ class Prompt:
             model_config=_model_config(version),
         )
         return registered
-
-
-def prompt_name(experiment: str) -> str:
-    """The experiment's name, in characters that a prompt's name allows."""
-    return safe_name(experiment)
 
 
 def baseline_version(frozen: FrozenPrompt, baseline: Candidate, model: str) -> Version:

@@ -20,7 +20,6 @@ from lab.search.trouble_words import troubles_text
 from lab.storage.record import Record
 from lab.submission.freeze import frozen_text
 from lab.submission.frozen import FrozenPrompt
-from lab.tracking.batch import Point, log
 from lab.tracking.child_runs import ChildRuns, Play, model_tags
 from lab.tracking.description import description, unfinished
 from lab.tracking.holdout import EVALUATION_RUN, Dataset
@@ -28,7 +27,7 @@ from lab.tracking.metrics import ended_ms, interval_figures, outcome_figures, tr
 from lab.tracking.missed import Missed
 from lab.tracking.pages import TRIALS, Pages, on_server
 from lab.tracking.prompts import Prompt, baseline_version, frozen_version
-from lab.tracking.store import CONTENTS, Store, contents_of
+from lab.tracking.store import CONTENTS, Point, Store, contents_of
 from lab.verdict.verdict import Verdict
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -131,7 +130,7 @@ class MlflowStore:
             traces, cut = self._experiment.tracking.traces, {"episodes_cut": trial.cut}
             self._runs.write(Play(trial.name, "search", evaluation, traces, cut, tags))
         if self._points and (newest or len(self._points) >= MOST_POINTS):
-            log(self._store.client, self._race_run(), self._points, {}, {})
+            self._store.draw(self._race_run(), self._points)
             self._points.clear()
 
     def headroom(self, headroom: Headroom) -> None:

@@ -1,20 +1,43 @@
 """The Store: the experiment in MLflow, and what every run of it is written with.
 
-It owns runs and their batches, and that a rejected item affects no other. A run that has all of its contents
-has the tag `contents`, and is left as it is.
+It owns MLflow's settings in this process, runs and their batches, and that a rejected item affects no other.
+A run that has all of its contents has the tag `contents`, and is left as it is.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lab.experiment.experiment import Experiment
-from lab.tracking.batch import Point, log
+from lab.tracking.database import prepare
+from lab.tracking.metrics import cut
 from lab.tracking.missed import Missed, is_gone
-from lab.tracking.mlflow_experiment import active_experiment, open_client
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+REQUEST = {"MAX_RETRIES": "3", "TIMEOUT": "30"}
+"""Defaults for requests to a server, unless MLflow's own variables are set: it would try 7 times 120 s."""
+
+MOST_PARAM, MOST_TAG, MOST_NOTE = 6_000, 8_000, 20_000
+"""Maximum characters in MLflow of a parameter, of a run's tag, and of an experiment's tag."""
 
 CONTENTS = "contents"
 """The tag of a run that has all of its contents: a hash of them."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Metrics of the same step and time; the time, in ms since 1970, is now if None."""
+
+    figures: Mapping[str, float]
+    step: int = 0
+    at_ms: int | None = None
 
 
 class Store:
@@ -26,8 +49,8 @@ class Store:
     """
 
     def __init__(self, experiment: Experiment, missed: Missed, say: Callable[[str], None]) -> None:
-        self.client = open_client(say)
-        self.experiment_id = active_experiment(self.client, experiment, say)
+        self.client = _opened(say)
+        self.experiment_id = _active(self.client, experiment, say)
         self.tags = dict[str, dict[str, str]]()
         self.whole = True
         self._missed = missed
@@ -67,8 +90,29 @@ class Store:
     ) -> None:
         """Log with the time of the event, so that a repeated event gives the same point."""
         named = {prefix + key: value for key, value in (params or {}).items()}
-        log(self.client, run, [Point(metrics or {}, step, at_ms)], named, tags or {})
+        self._batch(run, [Point(metrics or {}, step, at_ms)], named, tags or {})
         self.tags[run] |= tags or {}
+
+    def draw(self, run: str, points: Iterable[Point]) -> None:
+        """Log points of a curve together; one that is repeated with its time remains one point."""
+        self._batch(run, points, {}, {})
+
+    def _batch(
+        self, run: str, points: Iterable[Point], params: Mapping[str, object], tags: Mapping[str, str]
+    ) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        now = int(time.time() * 1000)
+        self.client.log_batch(
+            run,
+            [
+                Metric(key, float(f"{value:.10g}"), point.at_ms or now, point.step)
+                for point in points
+                for key, value in point.figures.items()
+            ],
+            [Param(key, cut(str(value), MOST_PARAM)) for key, value in params.items()],
+            [RunTag(key, cut(value, MOST_TAG)) for key, value in tags.items()],
+        )
 
     @contextmanager
     def item(self, what: str) -> Iterator[None]:
@@ -82,6 +126,35 @@ class Store:
             self._missed.add(what, error)
         else:
             self._missed.took(what)
+
+
+def _opened(say: Callable[[str], None]) -> "MlflowClient":
+    """A client of the store at `MLFLOW_TRACKING_URI`, or of MLflow's default one, created if absent."""
+    for name, value in REQUEST.items():
+        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # stdout is for the result only
+    import mlflow
+
+    for name in ("mlflow", "alembic"):  # the lab reports failures; a new store logs every table
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    prepare(mlflow.get_tracking_uri(), say)
+    return mlflow.MlflowClient()
+
+
+def _active(client: "MlflowClient", experiment: Experiment, say: Callable[[str], None]) -> str:
+    """The experiment's id; it is created if absent, and a deleted one is restored, with its runs."""
+    found = client.get_experiment_by_name(experiment.name)
+    if found is None:
+        tags = {
+            "mlflow.note.content": cut(experiment.about, MOST_NOTE),
+            "mlflow.experiment.primaryMetric.name": f"{experiment.objective.maximise}_mean",
+            "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
+        }
+        return client.create_experiment(experiment.name, tags=tags)
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+        say(f"The experiment {experiment.name!r} was deleted in MLflow; restoring it with its runs.")
+    return str(found.experiment_id)
 
 
 def contents_of(values: object) -> str:

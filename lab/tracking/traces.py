@@ -61,7 +61,8 @@ def log_traces(traced: Traced, episodes: list[Episode], failed: list[FailedEpiso
     for episode in episodes:
         written = _Writer(traced, episode.seed, _began_ns(episode))
         spans += written.episode(episode)
-        client.start_trace(written.info(_summary(episode), episode))
+        summary = f"return {number(episode.episode_return)} in {len(episode.steps)} steps"
+        client.start_trace(written.info(summary, episode))
     for broken in failed:
         written = _Writer(traced, broken.seed, time.time_ns())
         spans.append(written.failed(broken))
@@ -281,10 +282,6 @@ def _response(completion: Completion) -> dict[str, object]:
 
 def _began_ns(episode: Episode) -> int:
     return round((time.time() if episode.began is None else episode.began) * SECOND)
-
-
-def _summary(episode: Episode) -> str:
-    return f"return {number(episode.episode_return)} in {len(episode.steps)} steps"
 
 
 def _base64(data: bytes) -> str:
