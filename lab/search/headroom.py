@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lab.agent.task import Measure
 from lab.search.effects import Effects
 from lab.search.kernel import categorical, encoded, kernel
-from lab.search.points import Distributions, Floats, contains
+from lab.search.points import Distributions, Floats, contains, row_of
 from lab.search.returns import reports
 from lab.search.sampler import BLAS
 from lab.search.trials import number_of
@@ -157,7 +157,7 @@ class HeadroomTest:
         rows = [one for one in trials if self._is_able(one) and _values_of(one)]
         if len(rows) < 2:
             return None
-        points = encoded(self._space, [one.params for one in rows])
+        points = encoded(self._space, np.array([row_of(self._space, one.params) for one in rows]))
         alike = kernel(points, points, categorical(self._space))
         return headroom(_table([_values_of(one) for one in rows]), alike, self._measure)
 

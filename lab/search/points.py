@@ -50,6 +50,11 @@ def numbers_of(distribution: BaseDistribution, values: Sequence[Any]) -> Floats:
     return np.array(values, dtype=float)
 
 
+def row_of(space: Distributions, point: Params) -> list[float]:
+    """Return the row of numbers that stands for a point."""
+    return [float(numbers_of(one, [point[name]])[0]) for name, one in space.items()]
+
+
 def params_of(space: Distributions, row: Floats) -> Params:
     """Return the point that a row of numbers stands for."""
     return {

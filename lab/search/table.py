@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from lab.search.kernel import categorical, encoded, kernel
-from lab.search.points import Distributions, Floats, Params, contains, numbers_of
+from lab.search.points import Distributions, Floats, Params, contains, row_of
 from lab.search.returns import Returns
 from lab.search.surrogate import Shares, Surrogate
 
@@ -53,7 +53,7 @@ class Table:
             params = trials[row].params
             if all(name in params and contains(one, params[name]) for name, one in self.space.items()):
                 self._inside[row] = True
-                self._points[row] = [numbers_of(one, [params[name]])[0] for name, one in self.space.items()]
+                self._points[row] = row_of(self.space, params)
                 self._known.add(tuple(params[name] for name in self.space))
             elif not trials[row].state.is_finished():
                 self._outside.append(row)  # its parameters are being sampled
