@@ -25,7 +25,7 @@ from tests.test_tune import EXPERIMENT
 
 SMALL = (
     EXPERIMENT.replace("max_steps = 4", "max_steps = 1")
-    .replace("calls = 400", "calls = 60")
+    .replace("calls = 300", "calls = 60")
     .replace("candidates = 3\nepisodes = 4", "candidates = 2\nepisodes = 4")
     .replace("finalists = 2\nepisodes = 8", "finalists = 1\nepisodes = 6")
 )

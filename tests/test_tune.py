@@ -324,7 +324,10 @@ def champion(body: Body) -> Reply:
 @pytest.mark.parametrize("name", ["dspy", "gepa"])
 def test_texts_proposed_by_a_separate_model_join_the_race_and_win(project: Project, name: str) -> None:
     table = f'[proposals]\nproposer = "{name}"\nrounds = 2\ntexts = 2\n\n[confirmation]'
-    text = EXPERIMENT.replace("[space]", "[space]\ndemonstrations = [0, 2]")
+    text = EXPERIMENT.replace("[space]", "[space]\ndemonstrations = [0, 2]").replace(
+        "calls = 300", "calls = 400"
+    )
+    text = text.replace("in_flight = 12", "in_flight = 4")
     project.write("experiments/known.toml", text.replace("[confirmation]", table))
 
     def as_slow_as_can_be(body: Body) -> Reply:
@@ -405,19 +408,22 @@ def storyteller_is_far_better(body: Body) -> Reply:
     return Reply("x" * random.randint(length - 2, length + 2))
 
 
-def test_episodes_that_can_no_longer_matter_are_ended_in_the_middle(tracked: Project) -> None:
-    project = tracked
+def test_episodes_that_can_no_longer_matter_are_ended_in_the_middle(project: Project) -> None:
     text = EXPERIMENT.replace("success_score = 0.1", "success_score = 0.1\nmax_step_reward = 21.0")
-    text = text.replace("in_flight = 12", "in_flight = 2").replace("headroom = 5", "headroom = 20")
+    # The race seldom plays a low candidate again; with this sampler, each plays on until it is dropped.
+    text = text.replace("max_steps = 4", "max_steps = 8").replace(
+        "in_flight = 12", 'in_flight = 4\nsampler = "random"'
+    )
+    text = text.replace("candidates = 3\nepisodes = 4", "candidates = 1\nepisodes = 2").replace("300", "520")
+    text = text.replace("finalists = 2\nepisodes = 8", "finalists = 1\nepisodes = 6")
     project.write("experiments/known.toml", text)
     with fake_endpoint(storyteller_is_far_better) as endpoint:
         code, _, err = tune(project, endpoint)
     assert code == 0, err
     assert frozen(project).candidate.template.name == "storyteller"
-    assert re.search(r"^x trial-", err, re.MULTILINE) or "dropped" in err
-    with sqlite3.connect(project.folder / "mlflow.db") as database:
-        ((cut,),) = database.execute("select sum(value) from latest_metrics where key = 'episodes_cut'")
-    assert cut > 0
+    cut = [one.user_attrs["cut"] for one in optuna_trials(project) if "cut" in one.user_attrs]
+    assert cut
+    assert all(0 < bound < 8 * 21 for _, bound in cut)
 
 
 def test_equal_candidates_are_reported_before_the_budget_is_spent(tracked: Project) -> None:
