@@ -172,8 +172,9 @@ def test_search_confirmation_and_holdout_play_disjoint_seeds(tuned: Tuned) -> No
         path = Path(uri.removeprefix("file://")) / "episodes.json"
         if kind in seeds:
             seeds[kind] |= {episode["seed"] for episode in json.loads(path.read_text())}
+    searched = seeds.pop("search")
+    assert {0} <= searched <= set(range(4))  # how many a candidate plays is the race's choice
     assert seeds == {
-        "search": set(range(4)),
         "confirmation": set(range(500_000, 500_004)),
         "holdout": set(range(1_000_000, 1_000_008)),
     }
