@@ -444,7 +444,7 @@ def test_without_a_model_no_interval_is_shown(reported: Reported) -> None:
 def test_the_page_of_a_large_study_stays_small(reported: Reported) -> None:
     story, trials, endings = reported.story, list[Trial](), {}
     for place in range(2000):
-        trial = story.trials[place % 20]
+        trial = story.trials[place % len(story.trials)]
         sampling = replace(trial.candidate.sampling, top_p=(place + 100) / 2100)
         candidate = replace(trial.candidate, sampling=sampling)
         evaluation = replace(trial.evaluation, candidate=candidate)
