@@ -30,7 +30,7 @@ from tests.test_resume import (
     tune,
 )
 
-TOKENS = EXPERIMENT.replace("calls = 200", "tokens = 3600")
+TOKENS = EXPERIMENT.replace("calls = 240", "tokens = 3600")
 """15 tokens per call, before answers become longer."""
 
 
@@ -69,7 +69,7 @@ def confirmed(project: Project) -> int:
 
 
 def test_time_ends_the_search_and_the_verdict_is_played_to_its_end(project: Project) -> None:
-    write(project, ("calls = 200", "minutes = 0.01"))
+    write(project, ("calls = 240", "minutes = 0.01"))
     with fake_endpoint(by_the_request) as endpoint:
         done = tune(project, endpoint)
     assert done.returncode == 0, done.stderr
@@ -162,7 +162,7 @@ def test_tokens_that_run_out_in_the_holdout_give_a_verdict_on_the_pairs_that_wer
 def test_a_limit_below_the_calls_made_ends_the_study_before_anything_starts(project: Project) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         kill_after(project, endpoint, 130)
-    write(project, ("calls = 200", "calls = 92"))
+    write(project, ("calls = 240", "calls = 92"))
     done = project.run("-m", "lab.tune", "experiments/known.toml", **settings(endpoint))  # nobody listens
     assert done.returncode == 5, done.stderr
     assert "No calls left (budget.calls = 92)" in done.stderr
@@ -176,7 +176,7 @@ def test_a_wider_space_is_searched_by_a_study_that_is_not_finished(project: Proj
             project,
             ('"storyteller", "lecturer"]', '"storyteller", "lecturer", "manual"]\ntop_p = [1.0, 0.9]'),
             ("high = 1.0", "high = 1.2"),
-            ("calls = 200", "calls = 400"),
+            ("calls = 240", "calls = 400"),
         )
         wider = tune(project, endpoint)
         write(project)

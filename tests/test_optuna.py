@@ -193,10 +193,11 @@ def test_trials_are_kept_wherever_optuna_keeps_them(project: Project, place: str
 
 def test_a_wider_space_continues_in_a_copy_of_the_trials(project: Project) -> None:
     with fake_endpoint(by_the_request) as endpoint:
-        project.write("experiments/known.toml", EXPERIMENT.replace('"storyteller", ', ""))
+        wider = EXPERIMENT.replace("calls = 240", "calls = 400")
+        project.write("experiments/known.toml", wider.replace('"storyteller", ', ""))
         kill_after(project, endpoint, 60)
         before = [trial for trial in load(project).trials if trial.intermediate_values]
-        project.write("experiments/known.toml", EXPERIMENT)
+        project.write("experiments/known.toml", wider)
         done = tune(project, endpoint)
     assert done.returncode == 0, done.stderr
     after = load(project).trials

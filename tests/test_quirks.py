@@ -23,7 +23,7 @@ from tests.test_resume import EXPERIMENT as WHOLE
 
 KEY = "canary-key-0123456789"
 
-EXPERIMENT = WHOLE.replace("calls = 200", "calls = 150")
+EXPERIMENT = WHOLE.replace("calls = 240", "calls = 150")
 FREE = EXPERIMENT.replace("temperature = { low", "{more}\ntemperature = { low")
 
 
@@ -496,7 +496,7 @@ ZERO = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 def test_tokens_that_are_not_reported_are_estimated_and_marked_and_the_budget_holds(
     project: Project, usage: object, limit: str
 ) -> None:
-    text = WHOLE.replace("calls = 200", limit).replace("max_steps = 4", "max_steps = 2")
+    text = WHOLE.replace("calls = 240", limit).replace("max_steps = 4", "max_steps = 2")
     text = text.replace('name = "fake"', 'name = "fake"\ndollars_in = 1.0\ndollars_out = 1.0')
     project.write("experiments/known.toml", text)
     with fake_endpoint(lambda _: completion({"content": "characteristically long"}, usage=usage)) as endpoint:

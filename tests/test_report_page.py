@@ -62,7 +62,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
         done = project.run("-m", "lab.tune", "experiments/known.toml", **settings(endpoint))
         assert done.returncode == 0, done.stderr
         (name,) = re.findall(r"Study (\S+) on", done.stderr)
-        project.write("experiments/known.toml", EXPERIMENT.replace("calls = 200", "calls = 120"))
+        project.write("experiments/known.toml", EXPERIMENT.replace("calls = 240", "calls = 120"))
         flags = ("experiments/known.toml", "--fresh", "--out", ".lab/other.toml")
         done = project.run("-m", "lab.tune", *flags, **settings(endpoint))
         assert done.returncode == 0, done.stderr

@@ -51,7 +51,7 @@ template = ["reference", "storyteller", "lecturer"]
 temperature = { low = 0.5, high = 1.0 }
 
 [budget]
-calls = 200
+calls = 240
 
 [search]
 episodes = 4
@@ -187,7 +187,7 @@ def test_a_killed_study_resumes_and_repeats_no_call(finished: Finished) -> None:
     assert "Resuming: " in finished.done.stderr
     assert 'name = "storyteller"' in frozen(project)
     calls = count(project, "calls")
-    assert 60 < finished.kept < calls <= 200
+    assert 60 < finished.kept < calls <= 240
     # What was in flight at a kill may have been answered to nobody: 6 at most, each time.
     assert calls <= finished.asked <= calls + 2 * 6
     assert f"Cost: {calls} calls" in finished.done.stdout
@@ -329,7 +329,7 @@ def test_a_changed_experiment_is_refused_with_the_difference(
 def test_a_changed_experiment_starts_a_new_study_after_a_finished_one_and_says_so(project: Project) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         assert tune(project, endpoint).returncode == 0
-        project.write("experiments/known.toml", EXPERIMENT.replace("calls = 200", "calls = 208"))
+        project.write("experiments/known.toml", EXPERIMENT.replace("calls = 240", "calls = 248"))
         done = tune(project, endpoint)
     assert done.returncode == 0, done.stderr
     assert "The experiment has changed since known-" in done.stderr

@@ -173,7 +173,7 @@ def test_rewards_that_are_all_0_are_said_plainly(project: Project) -> None:
 
 SMALL = (
     EXPERIMENT.replace("max_steps = 4", "max_steps = 1")
-    .replace("calls = 200", "calls = 9")
+    .replace("calls = 240", "calls = 9")
     .replace("headroom = 5", "headroom = 2")
     .replace("candidates = 2\nepisodes = 3", "candidates = 1\nepisodes = 2")
     .replace("episodes = 6", "episodes = 2")

@@ -16,7 +16,7 @@ from tests.project import Project
 from tests.test_resume import EXPERIMENT, a_project, by_the_request, tune
 from tests.test_studies import FILE, command
 
-SHORT = EXPERIMENT.replace("max_steps = 4", "max_steps = 1").replace("calls = 200", "calls = 45")
+SHORT = EXPERIMENT.replace("max_steps = 4", "max_steps = 1").replace("calls = 240", "calls = 45")
 PRICED = SHORT.replace('name = "fake"', 'name = "fake"\ndollars_in = 1000.0\ndollars_out = 1000.0')
 
 

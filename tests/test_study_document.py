@@ -66,8 +66,8 @@ def test_a_model_may_be_added_and_not_changed(project: Path) -> None:
 
 
 FREE = {
-    "a budget": ("calls = 200", "calls = 300\ntokens = 100_000"),
-    "a lower budget": ("calls = 200", "calls = 100"),
+    "a budget": ("calls = 240", "calls = 300\ntokens = 100_000"),
+    "a lower budget": ("calls = 240", "calls = 100"),
     "prices": ('name = "fake"', 'name = "fake"\ndollars_in = 1.0\ndollars_out = 2.0'),
     "patience and rates": ('name = "fake"', 'name = "fake"\ntimeout_s = 5.0\nrequests_per_minute = 60'),
     "in_flight": ("in_flight = 6", "in_flight = 32"),
