@@ -1,9 +1,9 @@
 """Importance: which settings separate a study's best trials from the rest, by Optuna."""
 
 import warnings
+from statistics import fmean
 
 import optuna
-from optuna.trial import FrozenTrial
 
 from lab.storage.trials import Trials
 
@@ -30,11 +30,7 @@ def importance(trials: Trials) -> dict[str, float]:
     evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, _STABLE / len(played)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns that lower is taken as better; hence the minus sign
-        shares = evaluator.evaluate(study, target=lambda trial: -_mean(trial))
+        shares = evaluator.evaluate(study, target=lambda trial: -fmean(trial.intermediate_values.values()))
     whole = sum(shares.values())
     ranked = sorted(shares.items(), key=lambda share: -share[1])
     return {key: value / whole for key, value in ranked} if whole > 0 else {}
-
-
-def _mean(trial: FrozenTrial) -> float:
-    return sum(trial.intermediate_values.values()) / len(trial.intermediate_values)

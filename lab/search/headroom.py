@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lab.agent.task import Measure
 from lab.search.effects import Effects
 from lab.search.kernel import categorical, encoded, kernel
-from lab.search.points import Distributions, Floats, contains, row_of
+from lab.search.points import Distributions, Floats, has_point, row_of
 from lab.search.returns import reports
 from lab.search.sampler import BLAS
 from lab.search.trials import number_of
@@ -173,9 +173,7 @@ class HeadroomTest:
 
     def _is_able(self, trial: FrozenTrial) -> bool:
         """Whether a trial can be played, and lies in the space."""
-        params = trial.params
-        inside = all(name in params and contains(one, params[name]) for name, one in self._space.items())
-        return inside and trial.state is not TrialState.FAIL
+        return has_point(self._space, trial.params) and trial.state is not TrialState.FAIL
 
 
 def _values_of(trial: FrozenTrial) -> dict[int, float]:

@@ -72,6 +72,11 @@ def contains(distribution: BaseDistribution, value: Any) -> bool:  # noqa: ANN40
     raise TypeError(f"unknown distribution: {distribution!r}")
 
 
+def has_point(space: Distributions, params: Params) -> bool:
+    """Return whether parameters are a point of a space; they may have others besides."""
+    return all(name in params and contains(one, params[name]) for name, one in space.items())
+
+
 def scaled(distribution: IntDistribution | FloatDistribution, values: Sequence[float] | Floats) -> Floats:
     """Return numbers scaled from their range to [-1, 1], by their logarithms if the range is logarithmic."""
     numbers = np.array(values, dtype=float)

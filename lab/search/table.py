@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from lab.search.kernel import categorical, encoded, kernel
-from lab.search.points import Distributions, Floats, Params, contains, row_of
+from lab.search.points import Distributions, Floats, Params, has_point, row_of
 from lab.search.returns import Returns
 from lab.search.surrogate import Shares, Surrogate
 
@@ -51,7 +51,7 @@ class Table:
         outside, self._outside = self._outside, []
         for row in outside:
             params = trials[row].params
-            if all(name in params and contains(one, params[name]) for name, one in self.space.items()):
+            if has_point(self.space, params):
                 self._inside[row] = True
                 self._points[row] = row_of(self.space, params)
                 self._known.add(tuple(params[name] for name in self.space))
