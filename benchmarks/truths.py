@@ -24,6 +24,7 @@ class Truth:
         mean: A point's mean return over seeds.
         episode: The return of a point on a seed, by the seed's index and a source of noise.
         average, best: Mean return of a random point, and of the best of `SAMPLE`.
+        most: Number of episodes of a point, at most.
     """
 
     space: Distributions
@@ -31,6 +32,7 @@ class Truth:
     episode: Callable[[Params, int, np.random.Generator], float]
     average: float
     best: float
+    most: int = 64
 
     def share(self, point: Params) -> float:
         """Return how far a point is on the way from the average to the best."""

@@ -1,9 +1,14 @@
 """The benchmark on known truths: every method plays, and what it picks is scored by the truth."""
 
+import gzip
+import itertools
+import json
+from pathlib import Path
+
 import optuna
 import pytest
 
-from benchmarks.landscapes import METHODS, Played
+from benchmarks.landscapes import IN_FLIGHT, METHODS, Played, Result, shares, truths_on
 from benchmarks.truths import TRUTHS
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -26,3 +31,18 @@ def test_every_method_plays_and_picks(method: str, in_flight: int) -> None:
 def test_the_best_of_many_points_is_the_truths_best(name: str) -> None:
     truth = TRUTHS[name](1)
     assert truth.best > truth.average
+
+
+def test_a_file_of_measured_prompts_is_a_ground_whose_best_prompt_counts_as_one(tmp_path: Path) -> None:
+    accuracies = [1.0, *[0.0] * 39]
+    rows = [{"task": "sums", "model": "any", "accuracy": value} for value in accuracies]
+    path = tmp_path / "prompts.jsonl.gz"
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+    (truth,) = truths_on(str(path)).values()
+    assert [truth(3).share({"template": f"p{i}"}) for i in range(2)] == [1.0, pytest.approx(-1 / 39)]
+
+    jobs = itertools.product(["sums, any"], ["lab", "random"], IN_FLIGHT, range(2), [str(path)])
+    report = Result(str(path), ("lab", "random"), 2, {job: shares(job) for job in jobs}).report()
+    assert "| sums, any | 1.00 ±0.00 |" in report

