@@ -210,8 +210,10 @@ class RaceSampler(BaseSampler):
         trials = study.get_trials(deepcopy=False)
         values_table, costs_table = self._read(study, space, trials)
         rng = np.random.default_rng([self._seed, values_table.moves + playing])
-        fresh = self._fresh(space, rng)
-        points = np.vstack([fresh, _changed(values_table.best(BEST), fresh, rng)])
+        points = np.empty((0, len(space)))
+        if not idle or not values_table.is_crowded:
+            fresh = self._fresh(space, rng)
+            points = np.vstack([fresh, _changed(values_table.best(BEST), fresh, rng)])
         new = encoded(space, points)
         values = costs = values_table.draw(idle, new, rng)
         if self._costs is not None:

@@ -98,6 +98,7 @@ class Surrogate:
         base, self._groups = self._fit.base, sums.groups
         self._gaps = sums.means - self._groups @ base
         self._noise = self.variances.noise / sums.counts
+        self._weight = float(sums.counts.sum()) / len(played)
         self._level = float(base[0] + (base[1:].mean() if len(base) > 1 else 0.0))
         self._middle = self._level + self._effects(self._fit.solved(self._gaps))
 
@@ -125,6 +126,12 @@ class Surrogate:
         half = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt(np.maximum(variances, 0.0))
         middle = self._middle[which]
         return self._returned(middle - half), self._returned(middle + half)
+
+    @property
+    def noisiness(self) -> float:
+        """Return the standard deviation of the noise, in units of the candidates'."""
+        spread = self.variances.signal + self.variances.own
+        return float(np.sqrt(self.variances.noise / self._weight / spread))
 
     def pulled(self, means: Floats, counts: Floats) -> Floats:
         """Return the expected means of candidates that are not in the model: none is better than its median.

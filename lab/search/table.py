@@ -18,6 +18,9 @@ from lab.search.surrogate import Shares, Surrogate
 CHOSEN_BY = (8, 12, 16, 24, 32, 48, 64)
 """Numbers of trials by which the variances are chosen; there is no model before the first of them."""
 
+MOST_WANTED = 4.0
+"""Mean number of reports at which a new trial may always begin: perhaps all so far are equally bad."""
+
 Fitted = tuple[NDArray[np.intp], Surrogate]
 """Rows of a table, and the model of them."""
 
@@ -74,6 +77,20 @@ class Table:
         rows, surrogate = fitted
         best: Floats = self._points[rows[np.argsort(-surrogate.expected(), kind="stable")[:count]]]
         return best
+
+    @property
+    def is_crowded(self) -> bool:
+        """Return whether trials have too few reports, on average, for another to begin.
+
+        Where noise is large, one report says little, and the best of many new points is mostly luck: bandits
+        with many arms begin only some of them (Wang, Audibert and Munos, "Algorithms for Infinitely
+        Many-Armed Bandits", NIPS 2008).
+        """
+        fitted, counts = self._fitted(), self._returns.counts
+        if fitted is None:
+            return False
+        wanted = min(fitted[1].noisiness, MOST_WANTED)
+        return bool(counts.sum() < wanted * np.count_nonzero(counts))
 
     def draw(self, idle: Sequence[int], new: Floats, rng: np.random.Generator) -> Floats:
         """Return a draw of the means of the idle trials and of new points; random before there is a model."""
