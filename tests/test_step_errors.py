@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from websockets.sync.server import ServerConnection
@@ -539,10 +540,10 @@ def error(code: str) -> str:
 def test_an_error_frame_is_a_steps_error_and_the_episode_is_repeated_in_a_new_session(
     code: str, closes: bool
 ) -> None:
-    asked = list[tuple[int, str]]()
+    asked = list[tuple[UUID, str]]()
 
     def say(body: dict[str, Any], connection: ServerConnection) -> str | None:
-        asked.append((id(connection), body["type"]))
+        asked.append((connection.id, body["type"]))
         if len(asked) == 3:
             connection.send(error(code))
             if closes:
@@ -574,10 +575,10 @@ def test_an_action_that_the_server_does_not_read_leaves_the_session_as_it_is() -
 
 def test_an_error_frame_of_a_session_that_was_never_reset_is_no_steps_error() -> None:
     """OpenEnv's client reconnects silently if the connection was lost between two steps."""
-    sockets = set[int]()
+    sockets = set[UUID]()
 
     def say(body: dict[str, Any], connection: ServerConnection) -> str | None:
-        sockets.add(id(connection))
+        sockets.add(connection.id)
         if body["type"] != "reset":
             return error("EXECUTION_ERROR")
         connection.send(observation())
