@@ -57,7 +57,7 @@ def _tpe(_: Truth, seed: int, in_flight: int) -> BaseSampler:
 
 METHODS: Mapping[str, Method] = {
     "lab": Method(
-        lambda truth, seed, _: RaceSampler(space=truth.space, seed=seed),
+        lambda truth, seed, _: RaceSampler(space=truth.space, seed=seed, texts=truth.texts),
         lambda: RacePruner(8, error_rate=ERROR_RATE),
         8,
     ),

@@ -37,10 +37,11 @@ def prompts(path: Path) -> Mapping[str, Callable[[int], Truth]]:
     """Return a truth for each task and model: an episode of a prompt is a coin with its accuracy.
 
     Args:
-        path: JSON lines, packed by gzip, with `task`, `model` and `accuracy`.
+        path: JSON lines, packed by gzip, with `task`, `model`, `accuracy` and `words`: the prompt's words,
+            each once, or numbers in their place.
     """
-    found = _accuracies(path)
-    return {name: _always(partial(_coins, found[name])) for name in found}
+    found = _prompts(path)
+    return {name: _always(partial(_coins, rows)) for name, rows in found.items()}
 
 
 def _always(make: Callable[[], Truth]) -> Callable[[int], Truth]:
@@ -90,21 +91,24 @@ def _table(kind: Any, name: str) -> Truth:  # noqa: ANN401  # a class of the pac
 
 
 @cache
-def _accuracies(path: Path) -> Mapping[str, Sequence[float]]:
-    found = defaultdict[str, list[float]](list)
+def _prompts(path: Path) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+    found = defaultdict[str, list[Mapping[str, Any]]](list)
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for row in map(json.loads, lines):
-            found[f"{row['task']}, {row['model']}"].append(float(row["accuracy"]))
+            found[f"{row['task']}, {row['model']}"].append(row)
     return found
 
 
-def _coins(accuracies: Sequence[float]) -> Truth:
-    names = [f"p{number}" for number in range(len(accuracies))]
+def _coins(rows: Sequence[Mapping[str, Any]]) -> Truth:
+    names = [f"p{number}" for number in range(len(rows))]
+    accuracies = [float(row["accuracy"]) for row in rows]
     chance = dict(zip(names, accuracies, strict=True))
+    words = (" ".join(map(str, row["words"])) for row in rows)
     return Truth(
         {"template": CategoricalDistribution(names)},
         lambda point: chance[point["template"]],
         lambda point, _, draw: float(draw.random() < chance[point["template"]]),
         float(np.mean(accuracies)),
         max(accuracies),
+        texts={"template": dict(zip(names, words, strict=True))},
     )

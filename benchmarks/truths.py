@@ -5,11 +5,12 @@ study. An episode on a seed returns the point's mean, the seed's effect and nois
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from lab.search.likeness import Texts
 from lab.search.points import Distributions, Floats, Params, at_random, scaled
 
 SAMPLE = 4000
@@ -25,6 +26,7 @@ class Truth:
         episode: The return of a point on a seed, by the seed's index and a source of noise.
         average, best: Mean return of a random point, and of the best of `SAMPLE`.
         most: Number of episodes of a point, at most.
+        texts: What the categories stand for, where they are texts.
     """
 
     space: Distributions
@@ -32,7 +34,8 @@ class Truth:
     episode: Callable[[Params, int, np.random.Generator], float]
     average: float
     best: float
-    most: int = 64
+    most: int = 8
+    texts: Texts = field(default_factory=dict)
 
     def share(self, point: Params) -> float:
         """Return how far a point is on the way from the average to the best."""

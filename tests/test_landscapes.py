@@ -35,7 +35,10 @@ def test_the_best_of_many_points_is_the_truths_best(name: str) -> None:
 
 def test_a_file_of_measured_prompts_is_a_ground_whose_best_prompt_counts_as_one(tmp_path: Path) -> None:
     accuracies = [1.0, *[0.0] * 39]
-    rows = [{"task": "sums", "model": "any", "accuracy": value} for value in accuracies]
+    rows = [
+        {"task": "sums", "model": "any", "accuracy": value, "words": ["add", place]}
+        for place, value in enumerate(accuracies)
+    ]
     path = tmp_path / "prompts.jsonl.gz"
     with gzip.open(path, "wt") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)

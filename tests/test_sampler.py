@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import optuna
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.samplers import BaseSampler
 from optuna.testing.pytest_samplers import (
@@ -14,8 +16,9 @@ from optuna.testing.pytest_samplers import (
 )
 from optuna.trial import TrialState
 
+from lab.search.likeness import likeness
 from lab.search.pruner import RacePruner
-from lab.search.sampler import NEW, RaceSampler
+from lab.search.sampler import RaceSampler
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -50,27 +53,39 @@ def test_a_step_that_nothing_has_reported_prunes_nothing() -> None:
     assert not RacePruner(4).drops(study.get_trials(), 1, bound=(3, 0.0))
 
 
-@pytest.mark.parametrize("as_coins", [False, True])
-def test_the_larger_the_noise_the_fewer_candidates_begin(as_coins: bool) -> None:
-    names = [f"text {number}" for number in range(200)]
-    texts: dict[str, BaseDistribution] = {"text": CategoricalDistribution(names)}
+@given(st.lists(st.text(alphabet="ab \n.!é", max_size=12), min_size=1, max_size=8))
+def test_likeness_is_a_correlation_that_words_decide(texts: list[str]) -> None:
+    alike = likeness(texts)
+    assert np.array_equal(alike, alike.T)
+    assert np.array_equal(np.diag(alike), np.ones(len(texts)))
+    assert alike.min() >= 0
+    assert np.linalg.eigvalsh(alike).min() > -1e-9
+    assert np.array_equal(alike, likeness([f"{text.upper()} !" for text in texts]))
 
-    def begun(noise: float, seed: int, episodes: int = 80) -> int:
-        rng = np.random.default_rng(seed)
-        worth = dict(zip(names, rng.normal(0, 1, 200), strict=True))
-        sampler = RaceSampler(space=texts, seed=seed)
-        study = optuna.create_study(direction="maximize", sampler=sampler)
-        trials = list[optuna.Trial]()
-        for _ in range(episodes):
-            chosen = sampler.choose(study, range(len(trials)))
-            if chosen == NEW:
-                trials.append(study.ask(texts))
-            trial = trials[-1 if chosen == NEW or chosen is None else chosen]
-            played = len(study.get_trials(deepcopy=False)[trial.number].intermediate_values)
-            for step in range(played, played + (2 if len(trials) <= 10 else 1)):
-                value = worth[trial.params["text"]] + rng.normal(0, noise)
-                trial.report(float(value > 0) if as_coins else value, step)
-        return len(trials)
 
-    quiet, noisy = (sum(begun(noise, seed) for seed in range(3)) for noise in (0.2, 6.0))
-    assert quiet > 1.3 * noisy
+def test_texts_with_more_words_in_common_are_more_alike() -> None:
+    near, far = likeness(["Think step by step.", "think, step by step: then answer", "Say only a name"])[
+        0, 1:
+    ]
+    assert 0 == far < near < 1
+
+
+def test_a_text_that_has_not_played_is_tried_first_if_texts_like_it_did_well() -> None:
+    words = {
+        f"{kind}-{place}": f"{kind} {kind}ly {kind}ness number{place}"
+        for kind in ("good", "bad")
+        for place in range(30)
+    }
+    texts: dict[str, BaseDistribution] = {"text": CategoricalDistribution([*words])}
+    sampler = RaceSampler(space=texts, seed=0, texts={"text": words})
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for place in range(8):
+        for kind in ("good", "bad"):
+            study.enqueue_trial({"text": f"{kind}-{place}"})
+            trial = study.ask(texts)
+            for step in range(3):
+                trial.report(float(kind == "good") + 0.1 * step + 0.02 * place, step)
+    asked = list[str]()
+    for _ in range(10):
+        asked.append(study.ask(texts).params["text"])
+    assert sum(name.startswith("good") for name in asked) >= 9

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from lab.search.kernel import categorical, encoded, kernel
+from lab.search.kernel import Kernel, encoded
 from lab.search.points import Floats, numbers_at_random, params_of
 from lab.search.surrogate import Surrogate
 
@@ -15,7 +15,7 @@ SPACE = {
     "temperature": FloatDistribution(0.0, 1.0),
     "history": IntDistribution(0, 3),
 }
-MASK = categorical(SPACE)
+KERNEL = Kernel.of(SPACE)
 
 
 def played(seed: int, candidates: int = 12, seeds: int = 4, *, tasks: int = 1) -> tuple[Floats, Floats]:
@@ -36,7 +36,7 @@ def dense(model: Surrogate, points: Floats, values: Floats) -> tuple[Floats, Flo
     rows, columns = np.nonzero(np.isfinite(values))
     count, seeds = values.shape
     v = model.variances
-    within = v.signal * kernel(points, points, MASK) + v.own * np.eye(count)
+    within = v.signal * KERNEL(points, points) + v.own * np.eye(count)
     of_candidates, of_seeds = np.eye(count)[rows], np.eye(seeds)[columns]
     flat = 1e9 * v.signal  # the mean is unknown
     observed = of_candidates @ within @ of_candidates.T + v.seed * of_seeds @ of_seeds.T
@@ -49,7 +49,7 @@ def dense(model: Surrogate, points: Floats, values: Floats) -> tuple[Floats, Flo
 @given(st.integers(0, 10_000))
 def test_what_is_expected_is_the_posterior_mean_of_the_joint_normal(seed: int) -> None:
     points, values = played(seed)
-    model = Surrogate(points, values, MASK)
+    model = Surrogate(points, values, KERNEL)
     means, _ = dense(model, points, values)
     ours = model.expected()
     assert ours - ours.mean() == pytest.approx(means - means.mean(), abs=1e-2 * float(np.nanstd(values)))
@@ -59,7 +59,7 @@ def test_what_is_expected_is_the_posterior_mean_of_the_joint_normal(seed: int) -
 @given(st.integers(0, 10_000))
 def test_intervals_have_the_width_of_the_joint_normals(seed: int) -> None:
     points, values = played(seed)
-    model = Surrogate(points, values, MASK)
+    model = Surrogate(points, values, KERNEL)
     low, high = model.intervals(0.95, np.arange(len(points)))
     assert (low + high) / 2 == pytest.approx(model.expected())
     _, covariance = dense(model, points, values)
@@ -82,14 +82,14 @@ def test_intervals_cover_the_true_means_at_their_level() -> None:
         values = truth[:, None] + effects + rng.normal(0, 25, (16, 4))
         for row in values:
             row[int(rng.integers(1, 5)) :] = np.nan
-        low, high = Surrogate(points, values, MASK).intervals(0.95, np.arange(len(points)))
+        low, high = Surrogate(points, values, KERNEL).intervals(0.95, np.arange(len(points)))
         covered += [*((low <= truth + effects.mean()) & (truth + effects.mean() <= high))]
     assert 0.9 <= np.mean(covered) <= 0.99, np.mean(covered)
 
 
 def test_draws_have_the_posteriors_mean_and_covariance() -> None:
     points, values = played(1)
-    model, rng = Surrogate(points, values, MASK), np.random.default_rng(0)
+    model, rng = Surrogate(points, values, KERNEL), np.random.default_rng(0)
     drawn = np.array([model.draw(points[:1], rng)[0] for _ in range(4000)])
     _, covariance = dense(model, points, values)
     centred = np.eye(len(points)) - 1 / len(points)  # the seeds' level is in one and not in the other
@@ -103,8 +103,8 @@ def test_draws_have_the_posteriors_mean_and_covariance() -> None:
 @given(st.integers(0, 10_000), st.floats(0.01, 100), st.floats(-1000, 1000))
 def test_the_unit_of_the_rewards_changes_nothing(seed: int, factor: float, shift: float) -> None:
     points, values = played(seed)
-    one = Surrogate(points, values, MASK).expected()
-    other = Surrogate(points, factor * values + shift, MASK).expected()
+    one = Surrogate(points, values, KERNEL).expected()
+    other = Surrogate(points, factor * values + shift, KERNEL).expected()
     assert other == pytest.approx(
         factor * one + shift, rel=1e-4, abs=1e-4 * factor * float(np.nanstd(values))
     )
@@ -118,7 +118,7 @@ def test_easy_seeds_are_not_taken_for_a_good_candidate(tasks: int) -> None:
     points[1] = points[0]
     values = rng.normal(0, 1, (10, 4)) + np.array([500.0, 0, 0, 0] if tasks == 1 else [500.0, 0, 500.0, 0])
     values[1, 1:] = np.nan
-    expected = Surrogate(points, values, MASK, tasks).expected()
+    expected = Surrogate(points, values, KERNEL, tasks).expected()
     assert expected[1] == pytest.approx(expected[0], abs=5)
 
 
@@ -127,7 +127,7 @@ def test_a_settings_effect_may_depend_on_another() -> None:
     rng = np.random.default_rng(0)
     points = numbers_at_random(SPACE, 60, rng)
     values = np.array([[_crossed(params_of(SPACE, point)) + rng.normal(0, 5)] for point in points])
-    model = Surrogate(encoded(SPACE, points), values, MASK)
+    model = Surrogate(encoded(SPACE, points), values, KERNEL)
     crossed = np.array([[text, heat, 1] for heat in (0.95, 0.05) for text in (0, 1)])
     draws = [model.draw(encoded(SPACE, crossed), rng)[1] for _ in range(200)]
     a_hot, b_hot, a_cold, b_cold = np.mean(draws, axis=0)
@@ -149,7 +149,7 @@ def test_coins_stay_between_their_values_and_more_wins_are_better(seed: int, low
     won = rng.random((10, 8)) < 0.5
     won[0], won[1, :] = True, False
     returns: Floats = low + gap * won.astype(float)
-    model = Surrogate(points, returns, MASK)
+    model = Surrogate(points, returns, KERNEL)
     for means in (model.expected(), model.draw(points, rng)[0]):
         assert (means >= low).all()
         assert (means <= low + gap).all()
@@ -159,5 +159,5 @@ def test_coins_stay_between_their_values_and_more_wins_are_better(seed: int, low
 def test_equal_returns_are_no_reason_to_fail() -> None:
     points, values = played(0)
     values[np.isfinite(values)] = 7.0
-    model = Surrogate(points, values, MASK)
+    model = Surrogate(points, values, KERNEL)
     assert model.expected() == pytest.approx(np.full(len(points), 7.0))

@@ -77,7 +77,8 @@ class TextRace:
         """Play up to `calls` rows: a rung of a trial at a time, of 1, 2, 4, ... rows."""
         open_, left = dict[int, optuna.Trial](), calls
         while left:
-            self.sampler.drawn = {name: CategoricalDistribution([*own]) for name, own in self.texts.items()}
+            drawn = {name: CategoricalDistribution([*own]) for name, own in self.texts.items()}
+            self.sampler.widen(drawn, {name: dict(own) for name, own in self.texts.items()})
             waiting = self.study.get_trials(deepcopy=False, states=[TrialState.WAITING])
             choice = NEW if waiting else self.sampler.choose(self.study, sorted(open_))
             if self.rounds and (choice is None or left <= calls * self.rounds / (ROUNDS + 1)):

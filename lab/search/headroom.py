@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lab.agent.task import Measure
 from lab.search.effects import Effects
-from lab.search.kernel import categorical, encoded, kernel
+from lab.search.kernel import Kernel, encoded
 from lab.search.points import Distributions, Floats, has_point, row_of
 from lab.search.returns import reports
 from lab.search.sampler import BLAS
@@ -158,7 +158,7 @@ class HeadroomTest:
         if len(rows) < 2:
             return None
         points = encoded(self._space, np.array([row_of(self._space, one.params) for one in rows]))
-        alike = kernel(points, points, categorical(self._space))
+        alike = Kernel.of(self._space)(points, points)
         return headroom(_table([_values_of(one) for one in rows]), alike, self._measure)
 
     def _extremes(self, first: Sequence[FrozenTrial]) -> list[int]:

@@ -3,12 +3,15 @@
 It owns a point's encoding as numbers, and the interactions that the model expects.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from math import factorial
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from lab.search.likeness import NO_TEXTS, Texts, likeness
 from lab.search.points import Distributions, Floats, scaled
 
 # Chosen on the training grounds of `benchmarks.landscapes`, before its test grounds were played.
@@ -30,28 +33,52 @@ def encoded(space: Distributions, points: Floats) -> Floats:
     return rows
 
 
-def categorical(space: Distributions) -> NDArray[np.bool_]:
-    """Return which columns of `encoded` are categories."""
-    return np.array([isinstance(one, CategoricalDistribution) for one in space.values()], dtype=bool)
+@dataclass(frozen=True)
+class Kernel:
+    """The correlation of the effects of points of a space, which are rows of `encoded`.
 
+    Attributes:
+        categorical: Which columns are categories.
+        likeness: Of the columns whose categories are texts: how alike each two of them are. Other categories
+            have nothing in common.
+    """
 
-def kernel(one: Floats, other: Floats, categorical: NDArray[np.bool_]) -> Floats:
-    """Return the correlation of points with others, by their parameters."""
-    if not len(categorical):
-        return np.ones((len(one), len(other)))
-    unit = 1 / ((1 + _INTERACTION) ** len(categorical) - 1)
-    product: Floats = np.full((len(one), len(other)), unit)
-    factor = np.empty_like(product)  # one for all: the memory of a new one takes longer than its numbers
-    for mine, its in zip(one[:, categorical].T.astype(int), other[:, categorical].T, strict=True):
-        levels = np.arange(mine.max(initial=0) + 1)[:, None]
-        (1 + _INTERACTION * (levels == its)).take(mine, axis=0, out=factor, mode="clip")
-        product *= factor
-    for mine, its in zip(_powers(one[:, ~categorical].T), _powers(other[:, ~categorical].T), strict=True):
-        np.matmul(mine, _INTERACTION * its.T, out=factor)
-        factor += 1
-        product *= factor
-    product -= unit
-    return product
+    categorical: NDArray[np.bool_]
+    likeness: Mapping[int, Floats]
+
+    @classmethod
+    def of(cls, space: Distributions, texts: Texts = NO_TEXTS) -> "Kernel":
+        """Return the kernel of a space."""
+        kinds = {name: one for name, one in space.items() if isinstance(one, CategoricalDistribution)}
+        return cls(
+            np.array([name in kinds for name in space], dtype=bool),
+            {
+                column: likeness([texts[name].get(choice, "") for choice in kinds[name].choices])
+                for column, name in enumerate(space)
+                if name in kinds and name in texts
+            },
+        )
+
+    def __call__(self, one: Floats, other: Floats) -> Floats:
+        """Return the correlation of each point of `one` with each of `other`."""
+        if not len(self.categorical):
+            return np.ones((len(one), len(other)))
+        unit = 1 / ((1 + _INTERACTION) ** len(self.categorical) - 1)
+        product: Floats = np.full((len(one), len(other)), unit)
+        factor = np.empty_like(product)  # one for all: the memory of a new one takes longer than its numbers
+        for column in np.flatnonzero(self.categorical):
+            mine, its = one[:, column].astype(int), other[:, column].astype(int)
+            levels, alike = np.arange(mine.max(initial=0) + 1)[:, None], self.likeness.get(int(column))
+            common = levels == its if alike is None else alike[levels, its]
+            (1 + _INTERACTION * common).take(mine, axis=0, out=factor, mode="clip")
+            product *= factor
+        numbers = ~self.categorical
+        for mine, its in zip(_powers(one[:, numbers].T), _powers(other[:, numbers].T), strict=True):
+            np.matmul(mine, _INTERACTION * its.T, out=factor)
+            factor += 1
+            product *= factor
+        product -= unit
+        return product
 
 
 def _powers(numbers: Floats) -> Floats:

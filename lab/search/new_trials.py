@@ -52,7 +52,8 @@ class NewTrials:
         """Choose from now on from another space."""
         self.space = space
         if self._sampler is not None:
-            self._sampler.drawn = drawn_from(space, self._distributions)
+            words = {name: f"{text.system} {text.turn}" for name, text in space.templates.items()}
+            self._sampler.widen(drawn_from(space, self._distributions), {"template": words})
 
     def include(self, texts: Sequence[PromptTemplate], shown: Sequence[Demonstration]) -> None:
         """Choose from now on also from these texts and demonstrations."""

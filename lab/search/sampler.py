@@ -1,7 +1,7 @@
 """RaceSampler: an Optuna sampler for objectives that are the mean over many noisy instances.
 
-From the lab it uses only `points`, `kernel`, `returns`, `table`, `surrogate` and `mixed_model` of this room,
-and `lab.stats.moderated_t`. The caller plays the trials; `lab.search.pruner` prunes them.
+From the lab it uses only `points`, `likeness`, `kernel`, `returns`, `table`, `surrogate` and `mixed_model` of
+this room, and `lab.stats.moderated_t`. The caller plays the trials; `lab.search.pruner` prunes them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from threadpoolctl import ThreadpoolController
 
 from lab.search.kernel import encoded
+from lab.search.likeness import NO_TEXTS, Texts
 from lab.search.points import (
     Distributions,
     Floats,
@@ -70,6 +71,8 @@ class RaceSampler(BaseSampler):
     Args:
         space: The search space; None for the intersection of all trials so far.
         drawn: The part of it from which new points are drawn; None for all of it.
+        texts: The texts that categories stand for, by parameter: what has many words in common is expected to
+            return much the same.
         seed: Seed of the draws. A choice depends only on it and on the study's trials.
         tasks: Number of kinds of instances, which the steps play round-robin.
         order: Sorts means with their costs, best first; by default the highest mean.
@@ -81,12 +84,13 @@ class RaceSampler(BaseSampler):
         *,
         space: Distributions | None = None,
         drawn: Distributions | None = None,
+        texts: Texts = NO_TEXTS,
         seed: int | None = None,
         tasks: int = 1,
         order: Order = by_value,
         costs: Costs | None = None,
     ) -> None:
-        self.space, self.drawn = space, drawn
+        self.space, self.drawn, self._texts = space, drawn, texts
         self._tasks, self._order, self._costs = tasks, order, costs
         self._inferred = IntersectionSearchSpace(include_pruned=True)
         self._study, self._tables = "", self._empty()
@@ -100,6 +104,13 @@ class RaceSampler(BaseSampler):
         """Change the seed; Optuna calls this when it copies a sampler to other threads."""
         self._rng = np.random.default_rng()
         self._seed = int(self._rng.integers(2**31))
+
+    def widen(self, drawn: Distributions, texts: Texts) -> None:
+        """Draw from now on from `drawn`, whose categories stand for these texts."""
+        with self._lock:
+            self.drawn = drawn
+            if texts != self._texts:
+                self._texts, self._tables = texts, self._empty(self._tables[0].space)
 
     def infer_relative_search_space(
         self,
@@ -210,10 +221,8 @@ class RaceSampler(BaseSampler):
         trials = study.get_trials(deepcopy=False)
         values_table, costs_table = self._read(study, space, trials)
         rng = np.random.default_rng([self._seed, values_table.moves + playing])
-        points = np.empty((0, len(space)))
-        if not idle or not values_table.is_crowded:
-            fresh = self._fresh(space, rng)
-            points = np.vstack([fresh, _changed(values_table.best(BEST), fresh, rng)])
+        fresh = self._fresh(space, rng)
+        points = np.vstack([fresh, _changed(values_table.best(BEST), fresh, rng)])
         new = encoded(space, points)
         values = costs = values_table.draw(idle, new, rng)
         if self._costs is not None:
@@ -248,7 +257,7 @@ class RaceSampler(BaseSampler):
 
     def _empty(self, space: Distributions | None = None) -> tuple[Table, Table]:
         values, costs = Returns(self._tasks), Returns(self._tasks, self._costs)
-        return Table(space or {}, values), Table(space or {}, costs)
+        return Table(space or {}, values, self._texts), Table(space or {}, costs, self._texts)
 
 
 def _changed(best: Floats, fresh: Floats, rng: np.random.Generator) -> Floats:

@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from lab.search.kernel import kernel
+from lab.search.kernel import Kernel
 from lab.search.mixed_model import Fit, Sums, Variances, root_of, solved_by
 from lab.search.points import Floats
 
@@ -63,9 +63,9 @@ class Surrogate:
     Args:
         points: A row of `encoded` for each candidate that has played.
         values: Its returns by seed; NaN where it has not played.
-        categorical: Which columns of `points` are categories.
+        kernel: The correlation of points.
         tasks: Kinds of seeds, which the columns go through round-robin.
-        among: The kernel among `points`; computed if None.
+        among: The correlations among `points`; computed if None.
         shares: The most probable ones if None, or if they are those of coins and these returns are not.
     """
 
@@ -73,7 +73,7 @@ class Surrogate:
         self,
         points: Floats,
         values: Floats,
-        categorical: NDArray[np.bool_],
+        kernel: Kernel,
         tasks: int = 1,
         among: Floats | None = None,
         shares: Shares | None = None,
@@ -82,8 +82,8 @@ class Surrogate:
         values, self._tasks = values[:, seeds], seeds % tasks
         has_played = np.isfinite(values)
         weights, played = has_played.astype(float), values[has_played]
-        self._points, self._categorical = points, categorical
-        self._kernel = kernel(points, points, categorical) if among is None else among
+        self._points, self._correlation = points, kernel
+        self._kernel = kernel(points, points) if among is None else among
         known = np.unique(played)
         self._ends = (float(known[0]), float(known[-1])) if len(known) == 2 else None
         if shares is not None and shares.of_coins != (self._ends is not None):
@@ -98,7 +98,6 @@ class Surrogate:
         base, self._groups = self._fit.base, sums.groups
         self._gaps = sums.means - self._groups @ base
         self._noise = self.variances.noise / sums.counts
-        self._weight = float(sums.counts.sum()) / len(played)
         self._level = float(base[0] + (base[1:].mean() if len(base) > 1 else 0.0))
         self._middle = self._level + self._effects(self._fit.solved(self._gaps))
 
@@ -127,12 +126,6 @@ class Surrogate:
         middle = self._middle[which]
         return self._returned(middle - half), self._returned(middle + half)
 
-    @property
-    def noisiness(self) -> float:
-        """Return the standard deviation of the noise, in units of the candidates'."""
-        spread = self.variances.signal + self.variances.own
-        return float(np.sqrt(self.variances.noise / self._weight / spread))
-
     def pulled(self, means: Floats, counts: Floats) -> Floats:
         """Return the expected means of candidates that are not in the model: none is better than its median.
 
@@ -157,7 +150,7 @@ class Surrogate:
         fit, count = self._fit, len(self._points)
         step = rng.standard_normal(len(fit.base))
         base = solved_by(fit.groups_root, step, transposed=True)
-        with_others = kernel(np.vstack([self._points, others]), others, self._categorical)
+        with_others = self._correlation(np.vstack([self._points, others]), others)
         joint = np.empty((len(with_others),) * 2)
         joint[:count, :count], joint[:, count:] = self._kernel, with_others
         joint.flat[:: len(joint) + 1] += 1e-6

@@ -10,16 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
-from lab.search.kernel import categorical, encoded, kernel
+from lab.search.kernel import Kernel, encoded
+from lab.search.likeness import NO_TEXTS, Texts
 from lab.search.points import Distributions, Floats, Params, has_point, row_of
 from lab.search.returns import Returns
 from lab.search.surrogate import Shares, Surrogate
 
 CHOSEN_BY = (8, 12, 16, 24, 32, 48, 64)
 """Numbers of trials by which the variances are chosen; there is no model before the first of them."""
-
-MOST_WANTED = 4.0
-"""Mean number of reports at which a new trial may always begin: perhaps all so far are equally bad."""
 
 Fitted = tuple[NDArray[np.intp], Surrogate]
 """Rows of a table, and the model of them."""
@@ -28,15 +26,15 @@ Fitted = tuple[NDArray[np.intp], Surrogate]
 class Table:
     """A study's trials as the model sees them: a row each, with its point as numbers, and its values."""
 
-    def __init__(self, space: Distributions, returns: Returns) -> None:
+    def __init__(self, space: Distributions, returns: Returns, texts: Texts = NO_TEXTS) -> None:
         self.space, self._returns = space, returns
         self._points: Floats = np.zeros((0, len(space)))
-        self._categorical = categorical(space)
+        self._kernel = Kernel.of(space, texts)
         self._inside: NDArray[np.bool_] = np.zeros(0, dtype=bool)
         self._outside = list[int]()
         self._known = set[tuple[Any, ...]]()
         self._fit: tuple[int, Fitted | None] = (-1, None)
-        self._kernel = np.zeros(0, dtype=np.intp), np.zeros((0, 0))
+        self._among = np.zeros(0, dtype=np.intp), np.zeros((0, 0))
         self._chosen_by, self._shares = b"", Shares()
 
     @property
@@ -77,20 +75,6 @@ class Table:
         rows, surrogate = fitted
         best: Floats = self._points[rows[np.argsort(-surrogate.expected(), kind="stable")[:count]]]
         return best
-
-    @property
-    def is_crowded(self) -> bool:
-        """Return whether trials have too few reports, on average, for another to begin.
-
-        Where noise is large, one report says little, and the best of many new points is mostly luck: bandits
-        with many arms begin only some of them (Wang, Audibert and Munos, "Algorithms for Infinitely
-        Many-Armed Bandits", NIPS 2008).
-        """
-        fitted, counts = self._fitted(), self._returns.counts
-        if fitted is None:
-            return False
-        wanted = min(fitted[1].noisiness, MOST_WANTED)
-        return bool(counts.sum() < wanted * np.count_nonzero(counts))
 
     def draw(self, idle: Sequence[int], new: Floats, rng: np.random.Generator) -> Floats:
         """Return a draw of the means of the idle trials and of new points; random before there is a model."""
@@ -142,24 +126,22 @@ class Table:
         first = max(count for count in CHOSEN_BY if count <= len(rows))
         among, few = self._correlations(rows, points), _whole_rungs(values[:first])
         if (known := few.tobytes()) != self._chosen_by:
-            chosen = Surrogate(
-                points[:first], few, self._categorical, self._returns.tasks, among[:first, :first]
-            )
+            chosen = Surrogate(points[:first], few, self._kernel, self._returns.tasks, among[:first, :first])
             self._chosen_by, self._shares = known, chosen.shares
-        return rows, Surrogate(points, values, self._categorical, self._returns.tasks, among, self._shares)
+        return rows, Surrogate(points, values, self._kernel, self._returns.tasks, among, self._shares)
 
     def _correlations(self, rows: NDArray[np.intp], points: Floats) -> Floats:
-        """The kernel among these rows; it is computed for those that the model did not have."""
-        before, known = self._kernel
+        """The correlations among these rows; they are computed for those that the model did not have."""
+        before, known = self._among
         if np.array_equal(rows, before):
             return known
         has = np.isin(rows, before)
         places, new = np.searchsorted(before, rows[has]), np.flatnonzero(~has)
         among = np.empty((len(rows), len(rows)))
         among[np.ix_(has, has)] = known[np.ix_(places, places)]
-        among[new] = kernel(points[new], points, self._categorical)
+        among[new] = self._kernel(points[new], points)
         among[:, new] = among[new].T
-        self._kernel = rows, among
+        self._among = rows, among
         return among
 
 
