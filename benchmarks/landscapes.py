@@ -96,7 +96,10 @@ class Played:
             self._decide(trial)
 
     def pick(self) -> float:
-        """How far the best is on the way from the average to the best point; 0 before there is one."""
+        """How far the pick is on the way from the average to the best point; 0 before there is one.
+
+        At least -1: on some grounds the worst point is thirty times as far away as the best one.
+        """
         trials = self.study.get_trials(deepcopy=False)
         if isinstance(self.sampler, RaceSampler):
             means = self.sampler.expected(trials)
@@ -107,7 +110,7 @@ class Played:
         else:
             done = [one for one in trials if one.state is TrialState.COMPLETE]
             best = max(done or [one for one in trials if one.intermediate_values], key=_mean, default=None)
-        return 0.0 if best is None else self._truth.share(best.params)
+        return 0.0 if best is None else max(self._truth.share(best.params), -1.0)
 
     def best_is_dropped(self) -> bool:
         """Whether the pruner has ended the trial that is best by the truth."""
@@ -189,8 +192,9 @@ class Result:
     def report(self) -> str:
         """Return the tables as Markdown."""
         lines = [
-            f"The pick's share of the way from the average point to the best; {self.studies} studies each,"
-            " intervals of 95 %; * marks a method whose difference from the lab, by study, is shown at 95 %.",
+            "The pick's share of the way from the average point to the best, at least -1;"
+            f" {self.studies} studies each, intervals of 95 %; * marks a method whose difference from the"
+            " lab, paired by study, is shown at 95 %.",
         ]
         if self.ground == "truths":
             lines += [

@@ -24,7 +24,7 @@ def test_every_method_plays_and_picks(method: str, in_flight: int) -> None:
     reports = [len(one.intermediate_values) for one in played.study.get_trials(deepcopy=False)]
     assert sum(reports) == 60
     assert max(reports) <= METHODS[method].episodes
-    assert -3 < played.pick() <= 1.2  # the best point of a sample may be beaten
+    assert -1 <= played.pick() <= 1.2  # the best point of a sample may be beaten
 
 
 @pytest.mark.parametrize("name", TRUTHS)
