@@ -82,8 +82,11 @@ def markdown(figures: Cells) -> str:
 def _cell(cell: Cell | None, best: float) -> str:
     if cell is None:
         return "-"
-    middle = f"**{cell.middle:.1f}**" if cell.middle == best else f"{cell.middle:.1f}"
-    return f"{middle} ({cell.low:.1f} to {cell.high:.1f}, n = {cell.runs})"
+    ends = (cell.middle, cell.low, cell.high)
+    middle, low, high = (f"{one:.3g}" if one < 10 else f"{one:.1f}" for one in ends)
+    if cell.middle == best:
+        middle = f"**{middle}**"
+    return f"{middle} ({low} to {high}, n = {cell.runs})"
 
 
 def _axes(figures: Cells) -> tuple[list[str], list[int]]:
