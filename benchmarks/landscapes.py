@@ -257,13 +257,14 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--studies", type=int, default=STUDIES)
     asked = parser.parse_args()
+    methods = list(dict.fromkeys(["lab", *asked.methods]))
     names, seeds = truths_on(asked.on), range(asked.studies)
-    jobs: list[Job] = list(itertools.product(names, asked.methods, IN_FLIGHT, seeds, [asked.on]))
+    jobs: list[Job] = list(itertools.product(names, methods, IN_FLIGHT, seeds, [asked.on]))
     with ProcessPoolExecutor(asked.processes) as pool:
         found = dict(zip(jobs, pool.map(shares, jobs, chunksize=4), strict=True))
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{asked.on if asked.on in ('truths', 'tables') else 'prompts'}.md"
-    file.write_text(Result(asked.on, asked.methods, asked.studies, found).report())
+    file.write_text(Result(asked.on, methods, asked.studies, found).report())
 
 
 if __name__ == "__main__":
