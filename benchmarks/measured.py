@@ -58,13 +58,12 @@ def _table(kind: Any, name: str) -> Truth:  # noqa: ANN401  # a class of the pac
     bench = kind(dataset_name=name)
     (metric,) = bench.metric_names
     choices: Mapping[str, Sequence[Any]] = bench.search_space
-    spaces: dict[str, BaseDistribution] = {
+    space: dict[str, BaseDistribution] = {
         key: CategoricalDistribution(values)
         if isinstance(values[0], str)
         else IntDistribution(0, len(values) - 1)
         for key, values in choices.items()
     }
-
     is_loss, rows = bench.directions[metric] == "minimize", bench._dataset
 
     def read(indices: Sequence[int]) -> Floats:
@@ -81,7 +80,7 @@ def _table(kind: Any, name: str) -> Truth:  # noqa: ANN401  # a class of the pac
         )
 
     return Truth(
-        spaces,
+        space,
         lambda point: means[at(point)],
         lambda point, seed, _: float(returns[at(point)][seed]),
         float(np.mean(list(means.values()))),

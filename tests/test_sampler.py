@@ -1,5 +1,7 @@
 """RaceSampler and RacePruner as Optuna classes: Optuna's own suites, and their results."""
 
+import copy
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -42,6 +44,15 @@ def test_a_new_choice_that_is_enqueued_alone_gets_the_settings_that_did_best_wit
     new = study.ask({"text": texts, "x": number})
     assert new.params["text"] == "new"
     assert abs(new.params["x"] - 0.75) < 0.15
+
+
+@pytest.mark.parametrize("texts", [{}, {"text": {"old": "Be brief.", "new": "Be brief, please."}}])
+def test_a_sampler_can_be_copied_and_sent_to_another_process(texts: dict[str, dict[str, str]]) -> None:
+    space: dict[str, BaseDistribution] = {"text": CategoricalDistribution(["old", "new"])}
+    sampler = RaceSampler(space=space, seed=3, texts=texts)
+    for one in (copy.deepcopy(sampler), pickle.loads(pickle.dumps(sampler))):
+        study = optuna.create_study(direction="maximize", sampler=one)
+        assert study.ask(space).params["text"] in ("old", "new")
 
 
 def test_a_step_that_nothing_has_reported_prunes_nothing() -> None:

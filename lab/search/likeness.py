@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from lab.search.points import Floats
 Texts = Mapping[str, Mapping[Any, str]]
 """For parameters whose categories stand for texts: the text of each category."""
 
-NO_TEXTS: Texts = MappingProxyType({})
+NO_TEXTS: Texts = {}
 
 _OWN = 0.5
 """Share of a text's effect that other texts, whatever their words, say nothing of."""

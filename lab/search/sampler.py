@@ -16,7 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from threadpoolctl import ThreadpoolController
 
-from lab.search.kernel import encoded
+from lab.search.kernel import Kernel, encoded
 from lab.search.likeness import NO_TEXTS, Texts
 from lab.search.points import (
     Distributions,
@@ -256,8 +256,10 @@ class RaceSampler(BaseSampler):
         return self._tables
 
     def _empty(self, space: Distributions | None = None) -> tuple[Table, Table]:
+        within = space or {}
+        kernel = Kernel.of(within, self._texts)
         values, costs = Returns(self._tasks), Returns(self._tasks, self._costs)
-        return Table(space or {}, values, self._texts), Table(space or {}, costs, self._texts)
+        return Table(within, kernel, values), Table(within, kernel, costs)
 
 
 def _changed(best: Floats, fresh: Floats, rng: np.random.Generator) -> Floats:

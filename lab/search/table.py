@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from optuna.trial import FrozenTrial
 
 from lab.search.kernel import Kernel, encoded
-from lab.search.likeness import NO_TEXTS, Texts
 from lab.search.points import Distributions, Floats, Params, has_point, row_of
 from lab.search.returns import Returns
 from lab.search.surrogate import Shares, Surrogate
@@ -26,10 +25,9 @@ Fitted = tuple[NDArray[np.intp], Surrogate]
 class Table:
     """A study's trials as the model sees them: a row each, with its point as numbers, and its values."""
 
-    def __init__(self, space: Distributions, returns: Returns, texts: Texts = NO_TEXTS) -> None:
-        self.space, self._returns = space, returns
+    def __init__(self, space: Distributions, kernel: Kernel, returns: Returns) -> None:
+        self.space, self._kernel, self._returns = space, kernel, returns
         self._points: Floats = np.zeros((0, len(space)))
-        self._kernel = Kernel.of(space, texts)
         self._inside: NDArray[np.bool_] = np.zeros(0, dtype=bool)
         self._outside = list[int]()
         self._known = set[tuple[Any, ...]]()
