@@ -5,6 +5,7 @@ synchronous, because the methods are.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from threading import Condition
 from typing import Protocol
 
@@ -24,6 +25,22 @@ class Broken(BaseException):  # passes through the peers' packages as `OutOfCall
     """Endpoint or environment failed for good: the run is invalid, and must be repeated."""
 
 
+@dataclass(frozen=True)
+class Pick:
+    """What a method would use if it stopped now.
+
+    Attributes:
+        calls: Number of calls spent when it was chosen.
+        claimed: Its gain over the baseline by the method's own account, in reward; None without one.
+        interval: Confidence interval of that gain, if the method has one.
+    """
+
+    calls: int
+    candidate: Candidate
+    claimed: float | None = None
+    interval: tuple[float, float] | None = None
+
+
 class Ground(Protocol):
     """A method's view of a comparison.
 
@@ -33,7 +50,7 @@ class Ground(Protocol):
         seeds: Environment seeds of the search; disjoint from the holdout's.
         calls: Number of calls spent so far; an answered question counts as one.
         can_ask: Whether there is a model that proposes texts.
-        picks: (calls spent, pick) for each `choose`; the first is the baseline, with 0 calls.
+        picks: One for each `choose`; the first is the baseline, with 0 calls.
     """
 
     experiment: Experiment
@@ -41,7 +58,7 @@ class Ground(Protocol):
     seeds: range
     budget_calls: int
     can_ask: bool
-    picks: list[tuple[int, Candidate]]
+    picks: list[Pick]
 
     @property
     def calls(self) -> int:
@@ -64,8 +81,13 @@ class Ground(Protocol):
         """
         ...
 
-    def choose(self, candidate: Candidate) -> None:
-        """Set the method's current pick."""
+    def choose(
+        self,
+        candidate: Candidate,
+        claimed: float | None = None,
+        interval: tuple[float, float] | None = None,
+    ) -> None:
+        """Set the method's current pick, and what it claims for it; see `Pick`."""
         ...
 
 
@@ -105,6 +127,6 @@ class Ledger:
             self._lock.wait_for(lambda: self._promised == 0)
 
 
-def pick_at(picks: Sequence[tuple[int, Candidate]], calls: int) -> Candidate:
+def pick_at(picks: Sequence[Pick], calls: int) -> Pick:
     """The pick of a run that stops after this many calls."""
-    return [candidate for spent, candidate in picks if spent <= calls][-1]
+    return [pick for pick in picks if pick.calls <= calls][-1]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.ground import Ledger, Method, OutOfCalls, pick_at
+from benchmarks.ground import Ledger, Method, OutOfCalls, Pick, pick_at
 from benchmarks.methods import lab_race
 from benchmarks.peers import PEERS
 from lab.agent.candidate import Candidate
@@ -47,7 +47,7 @@ class KnownGround:
     def __init__(self, size: int, seed: int, *, effects: bool) -> None:
         self.experiment, self.seed, self.budget_calls = _experiment(size), seed, EPISODES
         self.truth = _truth(self.experiment.space, np.random.default_rng(seed), effects=effects)
-        self.picks: list[tuple[int, Candidate]] = [(0, self.experiment.baseline)]
+        self.picks = [Pick(0, self.experiment.baseline)]
         self._rng, self._ledger = random.Random(seed), Ledger(EPISODES)
 
     @property
@@ -66,9 +66,14 @@ class KnownGround:
         """Refuse: there is no proposing model."""
         raise NotImplementedError(prompt)
 
-    def choose(self, candidate: Candidate) -> None:
+    def choose(
+        self,
+        candidate: Candidate,
+        claimed: float | None = None,
+        interval: tuple[float, float] | None = None,
+    ) -> None:
         """Record the pick."""
-        self.picks.append((self.calls, candidate))
+        self.picks.append(Pick(self.calls, candidate, claimed, interval))
 
 
 def _experiment(size: int) -> Experiment:
@@ -108,7 +113,7 @@ def shares(method: Method, size: int, *, effects: bool) -> np.ndarray[tuple[int]
         with suppress(OutOfCalls):
             method(ground)
         values = np.array(list(ground.truth.values()))
-        picked = [ground.truth[pick_at(ground.picks, spent)] for spent in range(1, EPISODES + 1)]
+        picked = [ground.truth[pick_at(ground.picks, spent).candidate] for spent in range(1, EPISODES + 1)]
         rows.append((np.array(picked) - values.mean()) / (values.max() - values.mean()))
     mean: np.ndarray[tuple[int], np.dtype[np.float64]] = np.mean(rows, axis=0)
     return mean

@@ -1,7 +1,8 @@
 """The live comparison: every method at equal calls on one endpoint, then its picks on sealed episodes.
 
-`python -m benchmarks.live` plays the missing runs and can be stopped at any time; `--report DIR` writes a
-table and a picture of the results. A line of the results is one method, run and budget.
+`python -m benchmarks.live` plays the missing runs and can be stopped at any time; `--report DIR` writes the
+results' tables, and a picture if they are of one ground. A line of the results is one ground, method, run and
+budget.
 """
 
 # ruff: noqa: T201 - progress is for people
@@ -11,13 +12,14 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchmarks.ground import Broken, OutOfCalls, pick_at
 from benchmarks.live_ground import Host, LiveGround
+from benchmarks.live_grounds import write_grounds
 from benchmarks.live_report import write_report
 from benchmarks.peers import PEERS
 from lab.agent.candidate import Candidate
@@ -62,6 +64,11 @@ def finished(out: Path) -> Iterator[dict[str, object]]:
             yield json.loads(line)
 
 
+def ground_of(line: Mapping[str, object]) -> object:
+    """The ground of a result; the oldest lines are all of one and do not name it."""
+    return line.get("ground", LIVE.stem)
+
+
 def remove_partial_line(out: Path) -> None:
     """Remove a partial last line, so that the next one is not appended to it."""
     if out.exists() and (text := out.read_text()) and not text.endswith("\n"):
@@ -99,12 +106,14 @@ async def _one(
             return
         picks = {budget: pick_at(ground.picks, budget) for budget in job.budgets}
         try:
-            returns = {pick: await _returns(host, pick, holdout) for pick in dict.fromkeys(picks.values())}
+            candidates = dict.fromkeys(pick.candidate for pick in picks.values())
+            returns = {candidate: await _returns(host, candidate, holdout) for candidate in candidates}
         except Broken as broken:
             _tell_broken(job, broken)
             return
         lines = [
             {
+                "ground": host.experiment.name,
                 "method": job.method,
                 "run": job.run,
                 "budget": budget,
@@ -112,8 +121,10 @@ async def _one(
                 "calls": ground.calls if budget == job.budgets[-1] else min(ground.calls, budget),
                 "seconds": round(time.monotonic() - began_s),
                 "task": asdict(host.experiment.task),
-                "candidate": pick.as_table(),
-                "holdout": returns[pick],
+                "candidate": pick.candidate.as_table(),
+                "claimed": pick.claimed,
+                "interval": pick.interval,
+                "holdout": returns[pick.candidate],
             }
             for budget, pick in picks.items()
         ]
@@ -148,32 +159,49 @@ async def _returns(host: Host, pick: Candidate, holdout: int) -> list[float]:
     return [round(episode.episode_return, 2) for episode in await host.holdout(pick, holdout)]
 
 
+def only(experiment: Experiment, name: str) -> Experiment:
+    """The experiment with one of its tasks, named after both."""
+    tasks = tuple(task for task in experiment.task.tasks if task.name == name)
+    if not tasks:
+        known = ", ".join(task.name for task in experiment.task.tasks)
+        raise SystemExit(f"{experiment.file} has no task {name!r}, only {known}")
+    task = replace(experiment.task, tasks=tasks)
+    return replace(experiment, name=f"{experiment.name}-{name}", task=task)
+
+
 def main() -> None:
     """Play the missing runs, or write the report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.live", description=__doc__)
     parser.add_argument("--experiment", type=Path, default=LIVE, help="what the methods are compared on")
+    parser.add_argument("--task", help="only this one of its tasks")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--budgets", type=int, nargs="+", default=[400, 800, 1600], metavar="CALLS")
     parser.add_argument("--methods", nargs="+", choices=PEERS, default=list(PEERS))
     parser.add_argument("--holdout", type=int, default=12, help="sealed episodes of each pick")
     parser.add_argument("--at-once", type=int, default=8, help="runs that share the endpoint")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/live.jsonl"))
-    parser.add_argument("--report", type=Path, metavar="DIR", help="only write OUT's table and picture")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="only write OUT's tables and picture")
     asked = parser.parse_args()
     if asked.report:
-        write_report(list(finished(asked.out)), asked.report, asked.out.stem)
+        lines = list(finished(asked.out))
+        several = len({ground_of(line) for line in lines}) > 1
+        write = write_grounds if several else write_report
+        write(lines, asked.report, asked.out.stem)
         return
+    experiment = load_experiment(asked.experiment)
+    experiment = only(experiment, asked.task) if asked.task else experiment
     read_surroundings(Path())
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     remove_partial_line(asked.out)
-    done = {(line["method"], line["run"], line["budget"]) for line in finished(asked.out)}
+    here = [line for line in finished(asked.out) if ground_of(line) == experiment.name]
+    done = {(line["method"], line["run"], line["budget"]) for line in here}
     owed = jobs(asked.methods, asked.runs, asked.budgets, done)  # type: ignore[arg-type]
     for method in {job.method for job in owed}:
         PEERS[
             method
         ].method()  # packages that are imported in several threads at once can wait for each other
     print(f"{len(owed)} runs to play", flush=True)
-    asyncio.run(play(load_experiment(asked.experiment), owed, asked.holdout, asked.at_once, asked.out))
+    asyncio.run(play(experiment, owed, asked.holdout, asked.at_once, asked.out))
 
 
 if __name__ == "__main__":

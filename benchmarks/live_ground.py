@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from benchmarks.ground import Broken, Ledger, OutOfCalls
+from benchmarks.ground import Broken, Ledger, OutOfCalls, Pick
 from lab.agent.candidate import Candidate
 from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
 from lab.environments.environment import Environment
@@ -91,7 +91,7 @@ class LiveGround:
         first = seed * SEEDS_PER_RUN
         self.experiment, self.seed, self.budget_calls = host.experiment, seed, budget_calls
         self.seeds = range(first, first + SEEDS_PER_RUN)
-        self.picks: list[tuple[int, Candidate]] = [(0, host.experiment.baseline)]
+        self.picks = [Pick(0, host.experiment.baseline)]
         self.spending = Spending(Budget(calls=budget_calls))
         self._host, self._ledger = host, Ledger(budget_calls)
         self._model = Metered(host.model, self.spending, FREE)
@@ -119,6 +119,10 @@ class LiveGround:
             self._ledger.settle(promised, spent)
         return episodes
 
+    def sealed_player(self) -> Player:
+        """A player whose calls are not counted, for the lab's own holdout: no peer has one."""
+        return self._host.player(self._host.model, Spending())
+
     def recorded_player(self, record: Record) -> Player:
         """A player with a record, for a method that reads it."""
         return self._host.player(self._model, self.spending, record)
@@ -135,9 +139,14 @@ class LiveGround:
         finally:
             self._ledger.settle(1, 1)
 
-    def choose(self, candidate: Candidate) -> None:
+    def choose(
+        self,
+        candidate: Candidate,
+        claimed: float | None = None,
+        interval: tuple[float, float] | None = None,
+    ) -> None:
         """Record the pick."""
-        self.picks.append((self.calls, candidate))
+        self.picks.append(Pick(self.calls, candidate, claimed, interval))
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on the shared event loop; see `Host.wait`."""

@@ -31,11 +31,13 @@ class Peer:
 
 PEERS = {
     "lab": Peer("lab_study", knows_budget=True, live_only=True),
+    "baseline": Peer("baseline"),
     "random": Peer("random_search"),
     "optuna": Peer("optuna_default"),
     "hyperband": Peer("optuna_hyperband"),
     "numbers_first": Peer("numbers_first", knows_budget=True),
     "gepa": Peer("gepa_method", live_only=True),
     "dspy": Peer("dspy_method", live_only=True),
+    "mipro": Peer("mipro_method", knows_budget=True, live_only=True),
     "capo": Peer("capo", live_only=True),
 }

@@ -39,7 +39,7 @@ def replay(method: Method, table: Table, seed: int, calls: int = MOST_CALLS) -> 
         method(ground)
     best, step = max(table.true_means.values()), table.experiment.task.max_steps
     marks = range(step, calls + 1, step)
-    return np.array([table.true_mean(pick_at(ground.picks, mark)) / best for mark in marks])
+    return np.array([table.true_mean(pick_at(ground.picks, mark).candidate) / best for mark in marks])
 
 
 def calls_needed(curves: Floats, step: int) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.ground import Ledger, Method, OutOfCalls
+from benchmarks.ground import Ledger, Method, OutOfCalls, Pick
 from benchmarks.methods import lab_race
 from benchmarks.peers import PEERS
 from lab.agent.candidate import Candidate
@@ -55,7 +55,7 @@ class EqualGround:
 
     def __init__(self, experiment: Experiment, noise: Noise, seed: int, budget_calls: int) -> None:
         self.experiment, self.seed, self.budget_calls = experiment, seed, budget_calls
-        self.picks: list[tuple[int, Candidate]] = [(0, experiment.baseline)]
+        self.picks = [Pick(0, experiment.baseline)]
         self.returns = defaultdict[Candidate, list[float]](list)
         self._noise, self._rng, self._ledger = noise, random.Random(seed), Ledger(budget_calls)
 
@@ -82,9 +82,14 @@ class EqualGround:
         self._ledger.settle(1, 1)
         return renewed(prompt, self.calls)
 
-    def choose(self, candidate: Candidate) -> None:
+    def choose(
+        self,
+        candidate: Candidate,
+        claimed: float | None = None,
+        interval: tuple[float, float] | None = None,
+    ) -> None:
         """Record the pick."""
-        self.picks.append((self.calls, candidate))
+        self.picks.append(Pick(self.calls, candidate, claimed, interval))
 
 
 def renewed(prompt: str, number: int) -> str:
@@ -109,7 +114,7 @@ def searched(method: Method, noise: Noise, seed: int) -> EqualGround:
 def reported_gain(method: Method, noise: Noise, seed: int) -> bool:
     """Whether the pick's mean, as the method recorded it, exceeds the baseline's by GAIN or more."""
     ground = searched(method, noise, seed)
-    pick, baseline = ground.picks[-1][1], ground.experiment.baseline
+    pick, baseline = ground.picks[-1].candidate, ground.experiment.baseline
     if replace(pick, template=replace(pick.template, name=baseline.template.name)) == baseline:
         return False  # the initial texts, under another name
     known = ground.returns.get(baseline, [])
@@ -125,7 +130,7 @@ def verdict_gain(noise: Noise, seed: int) -> bool:
     def played(candidate: Candidate, episodes: int) -> Evaluation:
         return Evaluation(candidate, task, tuple(ground.unseen(number) for number in range(episodes)))
 
-    best = list(dict.fromkeys(candidate for _, candidate in reversed(ground.picks)))[: CONFIRMED[0]]
+    best = list(dict.fromkeys(pick.candidate for pick in reversed(ground.picks)))[: CONFIRMED[0]]
     trials = [Trial(number, played(candidate, 1)) for number, candidate in enumerate(best)]
     confirmed = confirm([(trial, played(trial.candidate, CONFIRMED[1])) for trial in trials], 0.95)
     last = finalists(confirmed, Objective(), 1)

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.ground import Ledger
+from benchmarks.ground import Ledger, Pick
 from lab.agent.candidate import Candidate
 from lab.agent.episode import Episode
 from lab.agent.step import Step
@@ -103,7 +103,7 @@ class TableGround:
     def __init__(self, table: Table, seed: int, budget_calls: int) -> None:
         self.table, self.experiment, self.seed = table, table.experiment, seed
         self.seeds, self.budget_calls = SEEDS, budget_calls
-        self.picks: list[tuple[int, Candidate]] = [(0, table.experiment.baseline)]
+        self.picks = [Pick(0, table.experiment.baseline)]
         self._ledger, self._rng = Ledger(budget_calls), random.Random(f"table {seed}")
         self._next: dict[Candidate, Callable[[], Episode]] = {}
 
@@ -136,9 +136,14 @@ class TableGround:
         """
         raise NotImplementedError(f"a table proposes no texts; asked: {prompt[:80]}")
 
-    def choose(self, candidate: Candidate) -> None:
+    def choose(
+        self,
+        candidate: Candidate,
+        claimed: float | None = None,
+        interval: tuple[float, float] | None = None,
+    ) -> None:
         """Record the pick."""
-        self.picks.append((self.calls, candidate))
+        self.picks.append(Pick(self.calls, candidate, claimed, interval))
 
     def _shuffled(self, candidate: Candidate) -> Callable[[], Episode]:
         recorded = self.table.episodes[candidate]

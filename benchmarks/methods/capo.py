@@ -1,12 +1,13 @@
 """CAPO (arXiv 2504.16005) from `promptolution`: instructions evolve by crossover and mutation, in a race.
 
 Its settings are the package's, which are the paper's (4 crossovers per step, alpha 0.2, a length penalty of
-0.05, at most 10 blocks), except these. A block has 3 episodes, not 30 items: one block of 30 for its 14
-candidates would cost more than the whole budget. There are no few-shot examples, because an episode has no
-labelled pairs. The population is the library's system texts, each with the baseline's turn text and numbers,
-because CAPO has one instruction. The scores are returns divided by the task's `max_return`, so that the
-penalty has a scale. The pick is the first of the population after each step, as ranked by the package; before
-the end of the first step, the best mean among those with the most episodes.
+0.05, at most 10 blocks), except these. A block has episodes of about 12 calls, not 30 items: one block of 30
+episodes for its 14 candidates could cost more than the whole budget. There are no few-shot examples, because
+an episode has no labelled pairs. The population is the library's system texts, each with the baseline's turn
+text and numbers, because CAPO has one instruction; up to its ten, they are the package's variations of the
+first. The scores are returns divided by the task's `max_return`, so that the penalty has a scale. The pick is
+the first of the population after each step, as ranked by the package; before the end of the first step, the
+best mean among those with the most episodes.
 """
 
 import logging
@@ -20,11 +21,13 @@ from promptolution.optimizers.base_optimizer import BaseOptimizer
 from promptolution.optimizers.capo import CAPO
 from promptolution.predictors.base_predictor import BasePredictor
 from promptolution.tasks.reward_tasks import RewardTask
+from promptolution.utils.prompt_creation import create_prompt_variation
 
 from benchmarks.ground import Ground
 from benchmarks.methods.texts import goal, try_texts
 
-BLOCK, BLOCKS = 3, 10
+BLOCK_CALLS, BLOCKS = 12, 10
+POPULATION = 10
 STEPS = 10_000
 """More steps than any budget allows: the calls end the run."""
 
@@ -34,21 +37,24 @@ def run(ground: Ground) -> None:
     logging.getLogger("promptolution").setLevel(logging.ERROR)
     random.seed(ground.seed)  # the package uses the module's global generator
     model = _Asked(ground)
-    seeds = [str(seed) for seed in ground.seeds[: BLOCK * BLOCKS]]
+    block = max(1, BLOCK_CALLS // ground.experiment.task.max_steps)
+    seeds = [str(seed) for seed in ground.seeds[: block * BLOCKS]]
     task = RewardTask(
         pd.DataFrame({"x": seeds}),
         reward_function=float,
         task_description=goal(ground.experiment),
-        n_subsamples=BLOCK,
+        n_subsamples=block,
         eval_strategy="sequential_block",
         seed=ground.seed,
     )
     episodes = _Episodes(model, ground)
+    texts = [template.system for template in ground.experiment.space.templates.values()]
+    texts += create_prompt_variation([texts[0]] * (POPULATION - len(texts)), model)
     optimizer = CAPO(
         predictor=episodes,
         task=task,
         meta_llm=model,
-        initial_prompts=[template.system for template in ground.experiment.space.templates.values()],
+        initial_prompts=texts,
         upper_shots=0,
         max_n_blocks_eval=BLOCKS,
         check_fs_accuracy=False,
@@ -127,9 +133,13 @@ class _Episodes(BasePredictor):  # type: ignore[misc]  # the package is untyped
         return max(means, key=lambda text: means[text], default="")
 
     def _choose(self, system: str) -> None:
-        chosen = try_texts(self._ground, "capo", system, self._ground.experiment.baseline.template.turn)
-        if not isinstance(chosen, str):
-            self._ground.choose(chosen)
+        experiment = self._ground.experiment
+        chosen = try_texts(self._ground, "capo", system, experiment.baseline.template.turn)
+        if isinstance(chosen, str):
+            return
+        own, first = (self._scores.get(text) for text in (system, experiment.baseline.template.system))
+        gain = (fmean(own) - fmean(first)) * experiment.task.max_return if own and first else None
+        self._ground.choose(chosen, gain)
 
     def _extract_preds(self, preds: list[str]) -> list[str]:
         return preds

@@ -1,13 +1,13 @@
 """DSPy by `dspy.GEPA`: a `dspy.Module` whose two instructions are the system and the turn text.
 
-GEPA, not MIPROv2, because DSPy's docs recommend it for agents with textual feedback: its metric takes the
-transcript as feedback. MIPROv2 describes a labelled data set and bootstraps demonstrations; an episode has
-neither. Set up as in DSPy's GEPA tutorials: `reflection_minibatch_size=3`, merging on, the default proposer,
-disjoint validation and training seeds (as many as `gepa_method`), the cache off. The module plays through the
-lab's agent, so that the scored candidate is the one that would be frozen.
+GEPA, because DSPy's docs recommend it for agents with textual feedback: its metric takes the transcript as
+feedback. `mipro_method` is the other. Set up as in DSPy's GEPA tutorials: `reflection_minibatch_size=3`,
+merging on, the default proposer, disjoint validation and training seeds (as many as `gepa_method`), the cache
+off. The module plays through the lab's agent, so that the scored candidate is the one that would be frozen.
 """
 
 import logging
+from collections.abc import Callable
 
 import dspy
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
@@ -15,16 +15,20 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from benchmarks.ground import Ground
 from benchmarks.methods.gepa_method import TRAINING, VALIDATION, Picks
 from benchmarks.methods.texts import transcript, try_texts
+from benchmarks.methods.trials import Best
+from lab.agent.candidate import Candidate
 
 THREADS = 8
+
+Played = Callable[[Candidate, int, float], None]
 
 
 def run(ground: Ground) -> None:
     """Evolve until the calls are used up."""
     logging.getLogger("dspy").setLevel(logging.CRITICAL)
-    lm = dspy.LM("ground", cache=False, num_retries=0, engine=_Asked(ground))
+    lm = dspy.LM("ground", cache=False, num_retries=0, engine=Asked(ground))
     optimizer = dspy.GEPA(
-        metric=_metric,
+        metric=metric,
         # In episodes; reflections cost calls as well, so the ground's limit is reached first.
         max_metric_calls=ground.budget_calls,
         reflection_minibatch_size=3,
@@ -33,14 +37,14 @@ def run(ground: Ground) -> None:
         num_threads=THREADS,
         warn_on_score_mismatch=False,
         seed=ground.seed,
-        gepa_kwargs={"callbacks": [Picks(ground, "dspy")]},
+        gepa_kwargs={"callbacks": [Picks(Best(ground), ground, "dspy")]},
     )
     examples = [dspy.Example(seed=seed).with_inputs("seed") for seed in ground.seeds[: VALIDATION + TRAINING]]
     with dspy.context(lm=lm):
-        optimizer.compile(_playing(ground), trainset=examples[VALIDATION:], valset=examples[:VALIDATION])
+        optimizer.compile(playing(ground), trainset=examples[VALIDATION:], valset=examples[:VALIDATION])
 
 
-def _metric(
+def metric(
     gold: dspy.Example,
     pred: dspy.Prediction,
     trace: object = None,
@@ -52,8 +56,12 @@ def _metric(
     return dspy.Prediction(score=pred.episode_return, feedback=pred.transcript)
 
 
-def _playing(ground: Ground) -> dspy.Module:
-    """The module; a closure, because DSPy copies a module's attributes, and a ground must not be copied."""
+def playing(ground: Ground, played: Played = lambda *_: None) -> dspy.Module:
+    """The module; a closure, because DSPy copies a module's attributes, and a ground must not be copied.
+
+    Args:
+        played: Is told of each episode: the candidate, the seed and the return.
+    """
     about, template = ground.experiment.about, ground.experiment.baseline.template
 
     def play(system: str, turn: str, seed: int) -> tuple[float, str]:
@@ -61,6 +69,7 @@ def _playing(ground: Ground) -> dspy.Module:
         if isinstance(candidate, str):
             return 0.0, candidate
         (episode,) = ground.play(candidate, [seed])
+        played(candidate, seed, episode.episode_return)
         return episode.episode_return, transcript(episode)
 
     class Playing(dspy.Module):  # type: ignore[misc]  # DSPy is untyped
@@ -83,7 +92,7 @@ def _playing(ground: Ground) -> dspy.Module:
     return Playing()
 
 
-class _Asked:
+class Asked:
     """The proposing model, as a DSPy engine."""
 
     def __init__(self, ground: Ground) -> None:

@@ -16,6 +16,7 @@ from gepa.core.adapter import EvaluationBatch, ProposalFn
 
 from benchmarks.ground import Ground
 from benchmarks.methods.texts import transcript, try_texts
+from benchmarks.methods.trials import Best
 from lab.agent.episode import Episode
 
 VALIDATION, TRAINING = 10, 20
@@ -36,7 +37,7 @@ def run(ground: Ground) -> None:
         # In episodes; reflections cost calls as well, so the ground's limit is reached first.
         max_metric_calls=ground.budget_calls,
         skip_perfect_score=False,
-        callbacks=[Picks(ground, "gepa")],  # type: ignore[list-item]  # the protocol's methods are all optional
+        callbacks=[Picks(Best(ground), ground, "gepa")],  # type: ignore[list-item]  # the protocol's methods are all optional
         logger=Silent(),
         seed=ground.seed,
     )
@@ -46,17 +47,16 @@ def run(ground: Ground) -> None:
 class Picks:
     """Picks GEPA's best candidate: the highest mean on the validation seeds."""
 
+    best: Best
     ground: Ground
     name: str
-    best: float = float("-inf")
 
     def on_valset_evaluated(self, event: Mapping[str, Any]) -> None:
         """Update the pick when a candidate was accepted, or is the first one."""
         texts, score = event["candidate"], event["average_score"]
         candidate = try_texts(self.ground, self.name, texts["system"], texts["turn"])
-        if score > self.best and not isinstance(candidate, str):
-            self.best = score
-            self.ground.choose(candidate)
+        if not isinstance(candidate, str):
+            self.best.tell(candidate, score)
 
 
 class Silent:

@@ -1,7 +1,7 @@
 """The lab, live: its search, with new texts if any are proposed, and its confirmation, as in a study.
 
-The lab's pick is the finalist that confirmation chooses. The harness plays the sealed holdout, as for every
-method, so that it counts in no budget.
+The lab's pick is the finalist that confirmation chooses, and its claim the gain on a sealed holdout of its
+own, beside the harness's: neither counts in the budget.
 """
 
 # ruff: noqa: T201 - progress is for people
@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.ground import Ground
 from benchmarks.live_ground import ASKING, LiveGround
-from lab.agent.candidate import Candidate
 from lab.experiment.experiment import Experiment
 from lab.proposers.proposal import Proposals
 from lab.proposers.proposer import make_proposer
@@ -20,9 +19,9 @@ from lab.search.loop import Search
 from lab.search.samplers import make_pruner, make_sampler
 from lab.storage.database import Store
 from lab.storage.optuna_storage import OptunaStorage
-from lab.storage.record import CONFIRMATION, Record
+from lab.storage.record import CONFIRMATION, HOLDOUT, Record
 from lab.storage.trials import Trials
-from lab.verdict.verdict import confirm, finalists
+from lab.verdict.verdict import confirm, finalists, judge
 
 
 def run(ground: Ground) -> None:
@@ -33,10 +32,10 @@ def run(ground: Ground) -> None:
     budget = live.spending.budget
     experiment = replace(ground.experiment, verdict=verdict, seed=ground.seeds.start, budget=budget)
     with TemporaryDirectory() as folder:
-        ground.choose(live.wait(_finalist(experiment, live, Path(folder))))
+        live.wait(_study(experiment, live, Path(folder)))
 
 
-async def _finalist(experiment: Experiment, live: LiveGround, folder: Path) -> Candidate:
+async def _study(experiment: Experiment, live: LiveGround, folder: Path) -> None:
     store = Store(folder / "calls.db")
     record = Record(store, store.begin(experiment.name, ""), "")
     player = live.recorded_player(record)
@@ -56,4 +55,15 @@ async def _finalist(experiment: Experiment, live: LiveGround, folder: Path) -> C
     best = search.best(experiment.confirmation.candidates)
     played = [(trial, await player.evaluate(trial.candidate, seeds)) for trial in best]
     confirmed = confirm(played, experiment.verdict.confidence)
-    return finalists(confirmed, experiment.objective, 1)[0].candidate
+    (best_trial,) = finalists(confirmed, experiment.objective, 1)
+    live.choose(best_trial.candidate)
+    sealed, first = live.sealed_player(), experiment.seed + HOLDOUT
+    unseen = range(first, first + live.experiment.verdict.episodes)
+    baseline, own = [
+        await sealed.evaluate(candidate, unseen) for candidate in (experiment.baseline, best_trial.candidate)
+    ]
+    verdict = judge(
+        confirmed, baseline, [(best_trial, own)], experiment.objective, experiment.verdict.confidence
+    )
+    gain = verdict.finalists[0].difference
+    live.choose(best_trial.candidate, gain.mean, (gain.low, gain.high))

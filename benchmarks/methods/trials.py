@@ -42,17 +42,23 @@ def mean_return(episodes: list[Episode]) -> float:
 
 
 class Best:
-    """Keeps the pick at the highest mean so far, as `study.best_trial` would."""
+    """Keeps the pick at the highest mean so far, as `study.best_trial` would.
+
+    The first mean is the baseline's; what another exceeds it by is the claimed gain.
+    """
 
     def __init__(self, ground: Ground) -> None:
+        self._first: float | None = None
         self.value = float("-inf")
         self._ground = ground
 
     def tell(self, candidate: Candidate, value: float) -> None:
-        """Record a trial's mean, and update the pick."""
+        """Record a mean, and update the pick."""
+        if self._first is None:
+            self._first = value
         if value > self.value:
             self.value = value
-            self._ground.choose(candidate)
+            self._ground.choose(candidate, value - self._first)
 
 
 def candidate_of(ground: Ground, params: Mapping[str, str | float | int | bool]) -> Candidate:
