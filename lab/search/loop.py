@@ -20,10 +20,11 @@ from lab.proposers.rounds import FIRST, Found, Rounds
 from lab.search.headroom import Headroom
 from lab.search.open_trial import OpenTrial
 from lab.search.player import Played, Player
+from lab.search.publication import Publication
 from lab.search.race import Race
 from lab.search.room import Room
 from lab.search.running import Hopeless
-from lab.search.trials import Standings, distributions_of, expected, number_of, state_leader
+from lab.search.trials import Standings, distributions_of, expected, number_of
 from lab.storage.record import Record
 from lab.storage.trials import Trials
 
@@ -55,7 +56,7 @@ class Search:
         study: Trials,
     ) -> None:
         self._experiment, self._player, self._rounds = experiment, player, rounds
-        self._on_trial, self._on_headroom = on_trial, on_headroom
+        self._on_headroom = on_headroom
         self._record, self._study = record, study
         self._race = Race(
             study,
@@ -67,8 +68,8 @@ class Search:
         )
         self._standings = Standings(experiment, record.ended)
         self._over, self._unstarted = False, set[Playing]()
-        self._leader: int | None = None
         self._room = Room(experiment, player, self._race, rounds)
+        self._publication = Publication(study, self._ranked, self._room.look_at, on_trial)
         self.all_begun, self._changed = asyncio.Event(), asyncio.Event()
         self.stopped_by: BudgetError | None = None
         self.wake()
@@ -114,23 +115,21 @@ class Search:
         """
         if not self._over:
             self._begin_study()
-        trials = self.trials
-        self._room.look_at(trials)
-        for trial in trials:
-            self._on_trial(trial)
+        self._publication.publish(everything=True)
         try:
             async with asyncio.TaskGroup() as group:
                 while self.stopped_by is None and not self._over:
                     await self._player.room()
                     if self._player.first is not None:
                         self._player.first.look()
+                    if self._publication.due_s == 0:
+                        self._publication.publish()
                     if self._begins_something(group):
                         await asyncio.sleep(0)
                     elif self.all_begun.is_set() and not self._room.in_use:
                         break
                     else:
-                        await self._changed.wait()
-                        self._changed.clear()
+                        await self._change()
         except BaseException:
             self._study.hand_over(self.running)
             raise
@@ -138,8 +137,18 @@ class Search:
             self.all_begun.set()
             for episode in self._unstarted:  # cancelled before they ran
                 episode.close()
+        self._publication.publish()
         if self.stopped_by is not None:
             self._study.hand_over(self.running)
+
+    async def _change(self) -> None:
+        """Wait until something has changed, or a publication is due."""
+        due_s = self._publication.due_s
+        timer = None if due_s is None else asyncio.get_running_loop().call_later(due_s, self._changed.set)
+        await self._changed.wait()
+        self._changed.clear()
+        if timer is not None:
+            timer.cancel()
 
     def leave_out(self, names: Collection[str]) -> str:
         """Choose without these settings from now on; returns what that changes, in words."""
@@ -148,6 +157,7 @@ class Search:
     def end(self) -> None:
         """End the search for good; running trials end with the episodes they have."""
         self._race.end()
+        self._publication.publish()
         if not self._over:
             self._look_at_headroom(last=True)
             self._over = True
@@ -270,23 +280,13 @@ class Search:
                     raise error  # without a baseline there is nothing to compare with
                 self._race.fail(one, error.what)
         if ended:
-            self._publish(one)
+            self._publication.add(one.number, one.trial.number)
         self._look_at_headroom()
 
     def _look_at_headroom(self, *, last: bool = False) -> None:
         if (headroom := self._race.headroom(last=last)) is not None:
             self._study.state_fact("headroom", asdict(headroom))
             self._on_headroom(headroom)
-
-    def _publish(self, one: OpenTrial) -> None:
-        """Publish a trial that has ended a rung, and store the leader if it has changed."""
-        trials = self._ranked([one.trial.number])
-        self._room.look_at(trials)
-        if found := next((trial for trial in trials if trial.number == one.number), None):
-            self._on_trial(found)
-        if trials and trials[0].number != self._leader:
-            self._leader = trials[0].number
-            state_leader(self._study, trials[0])
 
     # New texts
 
