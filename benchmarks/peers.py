@@ -31,7 +31,7 @@ class Peer:
 
 PEERS = {
     "lab": Peer("lab_study", knows_budget=True, live_only=True),
-    "baseline": Peer("baseline"),
+    "baseline": Peer("baseline", live_only=True),
     "random": Peer("random_search"),
     "optuna": Peer("optuna_default"),
     "hyperband": Peer("optuna_hyperband"),

@@ -5,6 +5,7 @@
 
 import json
 import random
+import re
 import statistics
 import sys
 import time
@@ -93,10 +94,12 @@ class EqualGround:
 
 
 def renewed(prompt: str, number: int) -> str:
-    """A proposing model's answer to GEPA, DSPy or CAPO: a new text in their form."""
+    """A proposing model's answer to GEPA, DSPy, MIPROv2 or CAPO: a new text in their form."""
     text = f"Write at length, {number}."
     if '"new_instruction"' in prompt:
         return json.dumps({"new_instruction": text})
+    if asked := re.search(r"starting with the field `(\[\[ ## \w+ ## \]\])`", prompt):
+        return f"{asked[1]}\n{text}\n\n[[ ## completed ## ]]"
     if "<prompt>" in prompt:
         return f"<prompt>{text}</prompt>"
     return f"```\n{text}\n```"
@@ -184,7 +187,7 @@ def main() -> None:
     lines = [f"{STUDIES} studies each; 95 % Wilson intervals.\n\n{claims}\n\n{head}"]
     lines.append(f"| lab, its verdict | {rates(verdict_gain)} |\n")
     for name, peer in PEERS.items():
-        if name != "lab":
+        if name not in ("lab", "baseline"):
             sys.stderr.write(f"{name}\n")
             method = peer.method()
             row = rates(lambda noise, seed, method=method: reported_gain(method, noise, seed))  # type: ignore[misc]

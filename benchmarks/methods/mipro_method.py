@@ -3,7 +3,8 @@
 The instructions are the system and the turn text, as in `dspy_method`. Set up as its docs describe
 instructions without demonstrations: six of each text and ten trials, which is what `auto="light"` chooses for
 two texts. Each trial plays the whole validation set, as "light" does with at most 50 examples; it is as large
-as the budget allows. The summary of the data set is off: an example is a seed.
+as the budget allows. The summary of the data set is off: an example is a seed. An answer without the form
+that the package expects ends its run, with the pick that it has then.
 """
 
 import logging
