@@ -1,6 +1,6 @@
 """A Ground: the space that a method searches, live or recorded, and its budget.
 
-It owns the exact count of calls and the list of picks; the implementations provide the episodes. It is
+It owns the exact count of calls and the list of picks; its subclasses provide the episodes. It is
 synchronous, because the methods are.
 """
 
@@ -88,7 +88,7 @@ class Ground(Protocol):
         interval: tuple[float, float] | None = None,
     ) -> None:
         """Set the method's current pick, and what it claims for it; see `Pick`."""
-        ...
+        self.picks.append(Pick(self.calls, candidate, claimed, interval))
 
 
 Method = Callable[[Ground], None]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.ground import Ledger, Method, OutOfCalls, Pick, pick_at
+from benchmarks.ground import Ground, Ledger, Method, OutOfCalls, Pick, pick_at
 from benchmarks.methods import lab_race
 from benchmarks.peers import PEERS
 from lab.agent.candidate import Candidate
@@ -38,7 +38,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-class KnownGround:
+class KnownGround(Ground):
     """A ground whose candidates have known means; an episode is one step, and one call."""
 
     can_ask = False
@@ -65,15 +65,6 @@ class KnownGround:
     def ask(self, prompt: str) -> str:
         """Refuse: there is no proposing model."""
         raise NotImplementedError(prompt)
-
-    def choose(
-        self,
-        candidate: Candidate,
-        claimed: float | None = None,
-        interval: tuple[float, float] | None = None,
-    ) -> None:
-        """Record the pick."""
-        self.picks.append(Pick(self.calls, candidate, claimed, interval))
 
 
 def _experiment(size: int) -> Experiment:

@@ -20,6 +20,8 @@ from openenv.core.env_server.types import Action, Observation, State
 from pydantic import Field
 from typing_extensions import override
 
+from benchmarks.live_ground import HOLDOUT
+
 NEEDS_NLTK_DATA = {
     "format:title_case",
     "ratio:stop_words",
@@ -29,8 +31,8 @@ NEEDS_NLTK_DATA = {
 }
 """Constraints whose checkers need files that NLTK downloads: its tokenizer, tagger or list of stop words."""
 
-SEALED, SEALED_FROM = 100, 1_000_000_000
-"""Prompts that only seeds from `benchmarks.live_ground.HOLDOUT` on have: no search sees them."""
+SEALED = 100
+"""Number of prompts that only the seeds of the comparison's holdout have: no search sees them."""
 
 
 class ReplyAction(Action):  # type: ignore[misc]  # openenv carries no types
@@ -88,7 +90,7 @@ class InstructionsEnvironment(Environment[ReplyAction, PromptObservation, State]
         """Pose a prompt."""
         self._state = State(episode_id=episode_id)
         number = seed or 0
-        prompts = PROMPTS[:SEALED] if number >= SEALED_FROM else PROMPTS[SEALED:]
+        prompts = PROMPTS[:SEALED] if number >= HOLDOUT else PROMPTS[SEALED:]
         self._posed = prompts[number % len(prompts)]
         return PromptObservation(prompt=self._posed.prompt, reward=0.0)
 

@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from benchmarks.ground import Broken, Ledger, OutOfCalls, Pick
+from benchmarks.ground import Broken, Ground, Ledger, OutOfCalls, Pick
 from lab.agent.candidate import Candidate
 from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
 from lab.environments.environment import Environment
@@ -82,7 +82,7 @@ class Host:
         return await _played(player, candidate, range(HOLDOUT, HOLDOUT + episodes))
 
 
-class LiveGround:
+class LiveGround(Ground):
     """One run of one method. Every answered call counts, including those of failed episodes."""
 
     can_ask = True
@@ -138,15 +138,6 @@ class LiveGround:
             raise Broken from error
         finally:
             self._ledger.settle(1, 1)
-
-    def choose(
-        self,
-        candidate: Candidate,
-        claimed: float | None = None,
-        interval: tuple[float, float] | None = None,
-    ) -> None:
-        """Record the pick."""
-        self.picks.append(Pick(self.calls, candidate, claimed, interval))
 
     def wait(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work` on the shared event loop; see `Host.wait`."""

@@ -29,8 +29,6 @@ class Result:
     ground: str
     method: str
     run: int
-    calls: int
-    seconds: float
     sealed: float
     scale: float
     claimed: float | None
@@ -59,8 +57,6 @@ def read_results(lines: Sequence[Mapping[str, Any]]) -> list[Result]:
             line["ground"],
             line["method"],
             line["run"],
-            line["calls"],
-            line["seconds"],
             fmean(line["holdout"]),
             line["task"]["max_return"],
             line["claimed"],

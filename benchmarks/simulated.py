@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.ground import Ledger, Method, OutOfCalls, Pick
+from benchmarks.ground import Ground, Ledger, Method, OutOfCalls, Pick
 from benchmarks.methods import lab_race
 from benchmarks.peers import PEERS
 from lab.agent.candidate import Candidate
@@ -48,7 +48,7 @@ NOISES: dict[str, Noise] = {
 }
 
 
-class EqualGround:
+class EqualGround(Ground):
     """A ground on which all candidates are equal; an episode is one step."""
 
     can_ask = True
@@ -82,15 +82,6 @@ class EqualGround:
         self._ledger.promise(1)
         self._ledger.settle(1, 1)
         return renewed(prompt, self.calls)
-
-    def choose(
-        self,
-        candidate: Candidate,
-        claimed: float | None = None,
-        interval: tuple[float, float] | None = None,
-    ) -> None:
-        """Record the pick."""
-        self.picks.append(Pick(self.calls, candidate, claimed, interval))
 
 
 def renewed(prompt: str, number: int) -> str:

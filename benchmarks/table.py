@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.ground import Ledger, Pick
+from benchmarks.ground import Ground, Ledger, Pick
 from lab.agent.candidate import Candidate
 from lab.agent.episode import Episode
 from lab.agent.step import Step
@@ -95,7 +95,7 @@ def _episode(row: Mapping[str, Any]) -> Episode:
     return Episode(row["seed"], "", tuple(steps))
 
 
-class TableGround:
+class TableGround(Ground):
     """One replay: each candidate's episodes in a random order, then drawn with replacement."""
 
     can_ask = False
@@ -135,15 +135,6 @@ class TableGround:
             NotImplementedError: Always.
         """
         raise NotImplementedError(f"a table proposes no texts; asked: {prompt[:80]}")
-
-    def choose(
-        self,
-        candidate: Candidate,
-        claimed: float | None = None,
-        interval: tuple[float, float] | None = None,
-    ) -> None:
-        """Record the pick."""
-        self.picks.append(Pick(self.calls, candidate, claimed, interval))
 
     def _shuffled(self, candidate: Candidate) -> Callable[[], Episode]:
         recorded = self.table.episodes[candidate]

@@ -37,7 +37,7 @@ def run(ground: Ground) -> None:
         num_threads=THREADS,
         warn_on_score_mismatch=False,
         seed=ground.seed,
-        gepa_kwargs={"callbacks": [Picks(Best(ground), ground, "dspy")]},
+        gepa_kwargs={"callbacks": [Picks(Best(ground), "dspy")]},
     )
     examples = [dspy.Example(seed=seed).with_inputs("seed") for seed in ground.seeds[: VALIDATION + TRAINING]]
     with dspy.context(lm=lm):

@@ -37,7 +37,7 @@ def run(ground: Ground) -> None:
         # In episodes; reflections cost calls as well, so the ground's limit is reached first.
         max_metric_calls=ground.budget_calls,
         skip_perfect_score=False,
-        callbacks=[Picks(Best(ground), ground, "gepa")],  # type: ignore[list-item]  # the protocol's methods are all optional
+        callbacks=[Picks(Best(ground), "gepa")],  # type: ignore[list-item]  # the protocol's methods are all optional
         logger=Silent(),
         seed=ground.seed,
     )
@@ -48,13 +48,12 @@ class Picks:
     """Picks GEPA's best candidate: the highest mean on the validation seeds."""
 
     best: Best
-    ground: Ground
     name: str
 
     def on_valset_evaluated(self, event: Mapping[str, Any]) -> None:
         """Update the pick when a candidate was accepted, or is the first one."""
         texts, score = event["candidate"], event["average_score"]
-        candidate = try_texts(self.ground, self.name, texts["system"], texts["turn"])
+        candidate = try_texts(self.best.ground, self.name, texts["system"], texts["turn"])
         if not isinstance(candidate, str):
             self.best.tell(candidate, score)
 

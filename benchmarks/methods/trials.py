@@ -50,7 +50,7 @@ class Best:
     def __init__(self, ground: Ground) -> None:
         self._first: float | None = None
         self.value = float("-inf")
-        self._ground = ground
+        self.ground = ground
 
     def tell(self, candidate: Candidate, value: float) -> None:
         """Record a mean, and update the pick."""
@@ -58,7 +58,7 @@ class Best:
             self._first = value
         if value > self.value:
             self.value = value
-            self._ground.choose(candidate, value - self._first)
+            self.ground.choose(candidate, value - self._first)
 
 
 def candidate_of(ground: Ground, params: Mapping[str, str | float | int | bool]) -> Candidate:
