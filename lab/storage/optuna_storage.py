@@ -1,14 +1,11 @@
 """Optuna's storage: its location, how it is opened after a crash, and the errors for its exceptions."""
 
-import json
-import os
 import time
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
@@ -21,11 +18,10 @@ from optuna.storages import (
 )
 from optuna.storages._rdb.models import TrialHeartbeatModel, TrialModel
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from optuna.storages.journal._file import LOCK_FILE_SUFFIX, get_lock_file
+from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 from optuna.trial import TrialState
 from sqlalchemy import func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-from typing_extensions import override
 
 from lab.errors import ConfigError, LabError
 from lab.storage.database import refused
@@ -37,9 +33,6 @@ _ADDRESS = "use postgresql://USER:PASSWORD@HOST:PORT/DATABASE, another database'
 
 LOCK_S = 5
 """Seconds after which the lock of a process killed during a write is broken."""
-
-SYNC_S = 1.0
-"""Seconds of a journal that a power failure may cost; a killed process loses nothing."""
 
 BEAT_S, GRACE_S = 1, 15
 """Seconds between heartbeats of a worker's trials, and without one until others take them over."""
@@ -126,25 +119,6 @@ class OptunaStorage:
             raise refused(what, self.where, raised, shared=self.shared) from None
 
 
-class _Journal(JournalFileBackend):
-    """Optuna's journal, but it waits for the disk once a second and not for each line.
-
-    The wait takes most of the time of a report, and the store of calls does not wait for each of them either.
-    """
-
-    _synced_s = 0.0
-
-    @override
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with get_lock_file(self._lock), Path(self._file_path).open("ab") as file:
-            file.write(lines.encode())
-            file.flush()
-            if time.monotonic() - self._synced_s >= SYNC_S:
-                os.fsync(file.fileno())
-                self._synced_s = time.monotonic()
-
-
 def _journal(path: Path, *, writing: bool) -> BaseStorage:
     if path.suffix != ".log":
         raise ConfigError("Invalid storage URL.", where="--storage or LAB_STORAGE", do=_ADDRESS)
@@ -154,7 +128,7 @@ def _journal(path: Path, *, writing: bool) -> BaseStorage:
     path = path.resolve()  # the lock is a link to it, and Optuna breaks no dangling link
     _unlock(path.with_name(path.name + LOCK_FILE_SUFFIX))
     lock = JournalFileSymlinkLock(str(path), grace_period=LOCK_S)
-    backend = _Journal(str(path), lock_obj=lock)
+    backend = JournalFileBackend(str(path), lock_obj=lock)
     if writing:
         lock.acquire()
         try:
