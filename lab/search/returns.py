@@ -164,15 +164,18 @@ def _effects(values: Floats, which: Floats) -> tuple[Floats, Floats]:
         which: A row for each column of `values`, with a 1 for its group.
     """
     counts = np.isfinite(values).sum(axis=1)
-    played = np.isfinite(values) & (counts > 1)[:, None]
-    rows, places = np.nonzero(played)
-    shares = played @ which / np.maximum(counts, 1)[:, None]
-    means = np.nansum(values, axis=1) / np.maximum(counts, 1)
-    left, right = which[places] - shares[rows], values[rows, places] - means[rows]
-    inverse = np.linalg.pinv(left.T @ left, rcond=1e-10, hermitian=True)
-    effects = inverse @ (left.T @ right)
-    squares = float(np.sum((right - left @ effects) ** 2))
-    df = max(len(rows) - len(np.unique(rows)) - (which.shape[1] - 1), 1)
+    several = counts > 1
+    values, counts = values[several], counts[several]
+    played = np.isfinite(values)
+    gaps = np.where(played, values - np.nansum(values, axis=1, keepdims=True) / counts[:, None], 0.0)
+    shares = played @ which / counts[:, None]
+    # The normal equations of the values within rows, summed by row instead of written out value by value.
+    squared = which.T @ (played.sum(axis=0)[:, None] * which) - shares.T @ (counts[:, None] * shares)
+    right = which.T @ gaps.sum(axis=0)
+    inverse = np.linalg.pinv(squared, rcond=1e-10, hermitian=True)
+    effects = inverse @ right
+    squares = max(float(np.sum(gaps**2) - right @ effects), 0.0)
+    df = max(int(counts.sum()) - len(counts) - (which.shape[1] - 1), 1)
     centred: Floats = effects - effects.mean()
     errors: Floats = np.diag(inverse) * squares / df
     return centred, errors
