@@ -100,13 +100,26 @@ class NewTrials:
 
     def ask(self) -> tuple[optuna.Trial, Candidate] | None:
         """Start a waiting trial, or the sampler's choice; None if that is not new."""
+        if self._sampler is not None and not self._study.in_state(TrialState.WAITING):
+            return self._own_choice(self._sampler)
         if self.repeats >= STUBBORN and self._sampler is None:
             self._enqueue_at_random()
         trial = self._study.ask(self._asked_distributions())
         frozen = self._study.known[trial.number]
         candidate = candidate_of(frozen) or self._chosen(trial, frozen)
-        if candidate is None:
+        return None if candidate is None else self._described(trial, candidate)
+
+    def _own_choice(self, sampler: RaceSampler) -> tuple[optuna.Trial, Candidate] | None:
+        """A trial of the lab's own choice; one that another worker has begun meanwhile is not begun."""
+        candidate = self.space.candidate(params := sampler.new_params(self._study.study))
+        self._study.read()
+        if self._has(candidate):
             return None
+        trial = self._study.begin(params, self._distributions, attributes(candidate))
+        return self._described(trial, candidate)
+
+    def _described(self, trial: optuna.Trial, candidate: Candidate) -> tuple[optuna.Trial, Candidate]:
+        """The two, once optuna-dashboard has a note on the trial."""
         self._study.describe(trial, note_of(candidate))
         return trial, candidate
 

@@ -138,12 +138,22 @@ class RaceSampler(BaseSampler):
         with self._lock, BLAS.limit(limits=1):
             if fixed and len(fixed) < len(search_space):
                 return self._completed(study, search_space, fixed)
-            if self._chosen is None:
-                self._choose(study, search_space, [], 0)
-            chosen = self._chosen or at_random(search_space, 1, self._rng)[0]
-            self._chosen = None
-            self._tables[0].take(chosen)
-            return chosen
+            return self._taken(study, search_space)
+
+    def new_params(self, study: Study) -> Params:
+        """Return the parameters of a new trial, as `sample_relative` does, before there is the trial."""
+        assert self.space is not None, "new_params needs a space"
+        with self._lock, BLAS.limit(limits=1):
+            return self._taken(study, self.space)
+
+    def _taken(self, study: Study, space: Distributions) -> Params:
+        """The point that was chosen last, or one that is chosen now; it is not chosen again."""
+        if self._chosen is None:
+            self._choose(study, space, [], 0)
+        chosen = self._chosen or at_random(space, 1, self._rng)[0]
+        self._chosen = None
+        self._tables[0].take(chosen)
+        return chosen
 
     def _completed(self, study: Study, space: Distributions, fixed: Params) -> Params:
         """The point with these parameters whose mean over `DRAWS` draws is the highest."""

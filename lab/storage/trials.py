@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lab.storage.optuna_storage import OptunaStorage
 
@@ -72,6 +72,23 @@ class Trials:
         with self.storage.translated_errors():
             trial = self.study.ask(distributions)
             self.storage.beat([trial._trial_id])
+        self.read()
+        return trial
+
+    def begin(
+        self,
+        params: dict[str, Any],
+        distributions: dict[str, BaseDistribution],
+        user_attrs: dict[str, Any],
+    ) -> optuna.Trial:
+        """Start a trial with these parameters, in one write: `ask` takes one for each parameter."""
+        made = create_trial(
+            state=TrialState.RUNNING, params=params, distributions=distributions, user_attrs=user_attrs
+        )
+        with self.storage.translated_errors():
+            trial_id = self.study._storage.create_new_trial(self.study._study_id, made)
+            self.storage.beat([trial_id])
+            trial = optuna.Trial(self.study, trial_id)
         self.read()
         return trial
 
@@ -163,11 +180,11 @@ class Trials:
         if not self.storage.shared:
             return
         mine = {trial.number for trial in running}
-        # A worker that died while asking left no heartbeat whose absence could be noticed.
+        # A worker that died while it began a trial left no heartbeat whose absence could be noticed.
         asked = [
             one
             for one in self.in_state(TrialState.RUNNING)
-            if one.number not in mine | self._pulsed and not one.user_attrs
+            if one.number not in mine | self._pulsed and "begun" not in one.user_attrs
         ]
         with self.storage.translated_errors():
             self.storage.beat({one._trial_id for one in running} | {one._trial_id for one in asked})
