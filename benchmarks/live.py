@@ -25,6 +25,7 @@ from benchmarks.peers import PEERS
 from lab.agent.candidate import Candidate
 from lab.environments.config import choose_environment
 from lab.environments.environment import open_environment
+from lab.errors import LabError
 from lab.experiment.experiment import Experiment, load_experiment
 from lab.llm.client import Endpoint
 from lab.llm.launch import open_endpoint, opening_model
@@ -188,7 +189,10 @@ def main() -> None:
         write = write_grounds if several else write_report
         write(lines, asked.report, asked.out.stem)
         return
-    experiment = load_experiment(asked.experiment)
+    try:
+        experiment = load_experiment(asked.experiment)
+    except LabError as error:
+        raise SystemExit(str(error)) from error
     experiment = only(experiment, asked.task) if asked.task else experiment
     read_surroundings(Path())
     asked.out.parent.mkdir(parents=True, exist_ok=True)
