@@ -16,7 +16,7 @@ from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
 from lab.agent.evaluation import BASELINE, Trial
 from lab.errors import BudgetError
 from lab.experiment.experiment import Experiment
-from lab.proposers.rounds import FIRST, Found, Rounds
+from lab.proposers.rounds import FIRST, Rounds
 from lab.search.headroom import Headroom
 from lab.search.open_trial import OpenTrial
 from lab.search.player import Played, Player
@@ -69,7 +69,7 @@ class Search:
         self._standings = Standings(experiment, record.ended)
         self._over, self._unstarted = False, set[Playing]()
         self._room = Room(experiment, player, self._race, rounds)
-        self._publication = Publication(study, self._ranked, self._room.look_at, on_trial)
+        self._publication = Publication(study, self.trials, self._room.look_at, on_trial)
         self.all_begun, self._changed = asyncio.Event(), asyncio.Event()
         self.stopped_by: BudgetError | None = None
         self.wake()
@@ -85,13 +85,12 @@ class Search:
         known = self._study.known
         return {one.user_attrs["digest"]: number_of(one) for one in known if "digest" in one.user_attrs}
 
-    @property
-    def trials(self) -> list[Trial]:
-        """All trials with a completed episode, best first."""
-        return self._ranked()
+    def trials(self, of: Sequence[int] | None = None) -> list[Trial]:
+        """All trials with a completed episode, best first.
 
-    def _ranked(self, of: Sequence[int] | None = None) -> list[Trial]:
-        """All trials, best first; `of` are those that need the model's interval."""
+        Args:
+            of: Numbers in Optuna's study of those that need the model's interval; None for all.
+        """
         if self._record.store.shared:
             self._record.refresh()
             self._study.read()  # the sampler may have read trials of other workers since
@@ -99,7 +98,7 @@ class Search:
 
     def best(self, count: int) -> list[Trial]:
         """The `count` best trials, without the baseline."""
-        return [trial for trial in self.trials if trial.number != BASELINE][:count]
+        return [trial for trial in self.trials() if trial.number != BASELINE][:count]
 
     @property
     def progress(self) -> float:
@@ -172,7 +171,7 @@ class Search:
     def wake(self) -> None:
         """Take in what other processes have changed."""
         for found in self._rounds.read() if self._rounds else []:
-            self._include(found)
+            self._race.new.include(found.texts, found.demonstrations)
         self._look_whether_over()
         self._changed.set()
 
@@ -288,17 +287,12 @@ class Search:
             self._study.state_fact("headroom", asdict(headroom))
             self._on_headroom(headroom)
 
-    # New texts
-
     async def _renew(self, rounds: Rounds) -> None:
         with self._within_budget():
-            found = await rounds.bring(self.trials)
-            leader = self.trials[0].candidate
-            self._include(found)
+            found = await rounds.bring(self.trials())
+            leader = self.trials()[0].candidate
+            self._race.new.include(found.texts, found.demonstrations)
             for text in found.texts:
                 self._race.new.enqueue_text(text.name, leader, owed=FIRST)
             rounds.end(found)
         self._changed.set()
-
-    def _include(self, found: Found) -> None:
-        self._race.new.include(found.texts, found.demonstrations)

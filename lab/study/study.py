@@ -223,7 +223,7 @@ class Study:
             self.experiment,
             self.model,
             self._record.name,
-            tuple(search.trials),
+            tuple(search.trials()),
             self.spending,
             Judged(self.spending.minutes, _now()),
             stopped_by or LabError("Baseline and finalist have fewer than two holdout seeds in common."),

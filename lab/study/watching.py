@@ -28,4 +28,4 @@ def watching(title: str, experiment: Experiment, search: Search, unseen: Unseen,
         left = player.spending.minutes * (1 / share - 1) if share >= EARLY else None
         return [Progress("search", share, left), *unseen.progress()]
 
-    return Watched(title, player.spending, lambda: search.trials, playing, phases)
+    return Watched(title, player.spending, search.trials, playing, phases)

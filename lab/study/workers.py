@@ -41,7 +41,7 @@ class Workers:
             if numbers is None:
                 numbers = [trial.number for trial in chosen]
                 self._study.state_fact(key, numbers)
-        known = {trial.number: trial for trial in (*search.trials, *chosen)}
+        known = {trial.number: trial for trial in (*search.trials(), *chosen)}
         return [known[number] for number in numbers]
 
     async def beat(self, search: Search, unseen: Unseen, recount: Callable[[], None]) -> None:
