@@ -106,6 +106,24 @@ def test_optuna_sees_running_trials_with_their_returns_and_afterwards_all(
     assert {trial.user_attrs["trial"] for trial in holdout} == {0, best}
 
 
+def test_a_running_trial_is_whole_at_every_moment(project: Project, tmp_path: Path) -> None:
+    """A process may be killed between any two lines of the journal."""
+    with fake_endpoint(by_the_request) as endpoint:
+        assert tune(project, endpoint).returncode == 0
+    lines = (project.folder / ".lab/optuna.log").read_bytes().splitlines(keepends=True)
+    running = 0
+    for end in range(0, len(lines), 7):
+        cut = tmp_path / f"{end}.log"
+        cut.write_bytes(b"".join(lines[:end]))
+        storage = JournalStorage(JournalFileBackend(str(cut)))
+        for study in optuna.get_all_study_summaries(storage):
+            for trial in storage.get_all_trials(study._study_id, states=[TrialState.RUNNING]):
+                running += 1
+                assert "candidate" in trial.user_attrs or "/" in study.study_name
+                assert trial.datetime_start is not None
+    assert running > 20
+
+
 @pytest.mark.parametrize(
     ("sampler", "pruner", "options"),
     [
