@@ -142,6 +142,27 @@ def test_a_study_prints_its_result_again_from_any_machine(shared: Shared) -> Non
     assert len(shared.endpoint.requests) == asked
 
 
+def test_a_trial_whose_worker_died_as_it_began_is_played_by_another(shared: Shared) -> None:
+    first = shared.start("--worker")
+    shared.wait_for_calls(60)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    newest = "select trial_id, number from public.trials where state = 'RUNNING' order by 1 desc"
+    trial, number = rows(shared.address, newest)[0]
+    # It was stored, and the worker had neither sent its first heartbeat nor begun an episode.
+    change(
+        shared.address,
+        f"delete from public.trial_heartbeats where trial_id = {trial}",
+        f"delete from public.trial_intermediate_values where trial_id = {trial}",
+        f"delete from public.trial_user_attributes where trial_id = {trial} and key = 'begun'",
+    )
+    done = shared.run("--worker")
+    assert done.returncode == 0, done.stderr
+    assert rows(shared.address, f"select state from public.trials where trial_id = {trial}") == [("FAIL",)]
+    handed_on = f"key = 'failed_trial' and value_json = '{number}'"
+    assert shared.count("public.trial_system_attributes", handed_on) == 1
+
+
 def test_a_worker_that_leaves_leaves_its_work_to_the_others(server: Postgres, tmp_path: Path) -> None:
     gate = threading.Event()
 
