@@ -31,7 +31,8 @@ FULL = "CAPACITY_REACHED"
 class Places:
     """The places for sessions at the server `where`.
 
-    A place is used while its session is open or may be opened, and inside once the server has accepted it.
+    A place is used while its session is open or may be opened, and inside from the server's first answer
+    until the session is about to be closed.
 
     Args:
         say: Called once, when the server's limit makes sessions wait.
@@ -39,7 +40,7 @@ class Places:
 
     def __init__(self, where: str, say: Callable[[str], None]) -> None:
         self._where, self._say, self._said = where, say, False
-        self._used, self._inside, self._closing = set[Place](), set[Place](), set[Place]()
+        self._used, self._inside = set[Place](), set[Place]()
         self._peak, self._most = 0, inf
         self._refused_s, self._shut_s = -inf, inf
         self._changed = asyncio.Event()
@@ -48,15 +49,52 @@ class Places:
     async def one(self) -> AsyncIterator["Place"]:
         """Wait for a free place, and hold it during the block."""
         place = Place(self)
-        await self.take(place)
+        await self._take(place)
         try:
             yield place
         finally:
-            self.leave(place)
-            self.free(place)
+            self.close(place)
+            self._free(place)
 
-    async def take(self, place: "Place") -> None:
-        """Wait for a place."""
+    def enter(self, place: "Place") -> None:
+        """Record that the server has answered in this session."""
+        self._inside.add(place)
+        self._peak, self._shut_s = max(self._peak, len(self._inside)), inf
+
+    def close(self, place: "Place") -> None:
+        """Record that the session is about to be closed: the server may let another in before it is."""
+        if place in self._inside and self._most < inf and not self._said:  # the server's limit is known now
+            self._said = True
+            number = f"{self._peak} session{'s' if self._peak > 1 else ''}"
+            self._say(
+                f"The environment's server accepted {number} at once and refused more: episodes wait for a"
+                " free session. To play more at once, raise max_concurrent_envs in its create_app."
+            )
+        self._inside.discard(place)
+
+    async def refused(self, place: "Place", why: str, pause_s: float) -> None:
+        """Record that the server has refused the session, and wait before the next attempt.
+
+        Args:
+            pause_s: Seconds to wait if no session of ours is open.
+
+        Raises:
+            EnvError: The server has accepted no session for `PATIENCE_S`.
+        """
+        now_s = time.monotonic()
+        self._inside.discard(place)
+        self._free(place)
+        self._most, self._refused_s = max(1, len(self._used)), now_s
+        if not self._inside:
+            self._shut_s = min(self._shut_s, now_s)
+            if now_s - self._shut_s >= PATIENCE_S:
+                what = f"The environment's server has accepted no session for {PATIENCE_S:g} s: it is full."
+                do = "close its other clients, or raise the server's max_concurrent_envs"
+                raise EnvError(what, where=self._where, why=why, do=do)
+            await asyncio.sleep(pause_s)
+        await self._take(place)
+
+    async def _take(self, place: "Place") -> None:
         while len(self._used) >= self._most:
             since_s = time.monotonic() - self._refused_s
             if since_s >= GROW_S:
@@ -67,65 +105,17 @@ class Places:
                     await self._changed.wait()
         self._used.add(place)
 
-    def enter(self, place: "Place") -> None:
-        """Record that the server has answered in this session."""
-        self._inside.add(place)
-        # A session that is being closed may have left the server already, and made room for this one.
-        now = len(self._inside - self._closing)
-        self._peak = max(self._peak, now)
-        self._most, self._shut_s = max(self._most, now), inf
-
-    def close(self, place: "Place") -> None:
-        """Record that the session is about to be closed."""
-        self._closing |= {place} & self._inside
-        self._tell()
-
-    def leave(self, place: "Place") -> None:
-        """Record that the session is closed."""
-        self._inside.discard(place)
-        self._closing.discard(place)
-
-    def free(self, place: "Place") -> None:
-        """Release the place for the next session in line."""
+    def _free(self, place: "Place") -> None:
         self._used.discard(place)
         self._changed.set()
         self._changed = asyncio.Event()
-
-    async def refused(self, place: "Place", why: str) -> None:
-        """Record that the server has refused the session, and wait before the next attempt.
-
-        Raises:
-            EnvError: The server has accepted no session for `PATIENCE_S`.
-        """
-        now_s = time.monotonic()
-        self.leave(place)
-        self._most, self._refused_s = max(1, len(self._inside)), now_s
-        self.free(place)
-        if not self._inside:
-            self._shut_s = min(self._shut_s, now_s)
-            if now_s - self._shut_s >= PATIENCE_S:
-                what = f"The environment's server has accepted no session for {PATIENCE_S:g} s: it is full."
-                do = "close its other clients, or raise the server's max_concurrent_envs"
-                raise EnvError(what, where=self._where, why=why, do=do)
-            await asyncio.sleep(place.next_pause_s())
-        await self.take(place)
-
-    def _tell(self) -> None:
-        """At the first session's end, when all that the server has accepted at once are known."""
-        if self._most < inf and self._peak and not self._said:
-            self._said = True
-            number = f"{self._peak} session{'s' if self._peak > 1 else ''}"
-            self._say(
-                f"The environment's server accepted {number} at once and refused more: episodes wait for a"
-                " free session. To play more at once, raise max_concurrent_envs in its create_app."
-            )
 
 
 class Place:
     """One session's place."""
 
     def __init__(self, places: Places) -> None:
-        self._places, self._pause_s = places, FIRST_PAUSE_S
+        self._places = places
 
     async def ask(
         self, call: Callable[[], Awaitable[Answer]], close: Callable[[], Awaitable[object]]
@@ -139,6 +129,7 @@ class Place:
             EnvError: The server accepts no session.
             Exception: Anything else that the call raises.
         """
+        pause_s = FIRST_PAUSE_S
         while True:
             try:
                 answer = await call()
@@ -146,21 +137,12 @@ class Place:
                 if FULL not in str(error):
                     raise
                 await close()
-                await self._places.refused(self, str(error))
+                await self._places.refused(self, str(error), pause_s)
+                pause_s = min(2 * pause_s, MOST_PAUSE_S)
             else:
                 self._places.enter(self)
-                self._pause_s = FIRST_PAUSE_S
                 return answer
 
     def close(self) -> None:
-        """Record that the session is about to be closed."""
+        """Record that the session is about to be closed; another one may use this place."""
         self._places.close(self)
-
-    def closed(self) -> None:
-        """Record that the session is closed; another one will use this place."""
-        self._places.leave(self)
-
-    def next_pause_s(self) -> float:
-        """Seconds to wait before the next attempt."""
-        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, MOST_PAUSE_S)
-        return pause_s

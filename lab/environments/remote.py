@@ -218,7 +218,6 @@ class RemoteSession:
         """Close the WebSocket; the next reset opens another."""
         self._place.close()
         await self._client.disconnect()
-        self._place.closed()
 
     @property
     def _socket(self) -> object:
