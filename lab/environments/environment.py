@@ -7,22 +7,31 @@ imported only when an environment is opened.
 
 import asyncio
 import importlib
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lab.environments.action import ActionForm
 from lab.environments.answer import Values
 from lab.environments.config import EnvironmentConfig
-from lab.environments.container import container
 from lab.environments.hooks import load_hooks
 from lab.environments.in_process import open_in_process
 from lab.environments.observation import Observed, View
 from lab.environments.remote import Remote
 from lab.environments.task_list import TaskList
+from lab.errors import EnvError
+
+if TYPE_CHECKING:
+    from openenv.core.containers.runtime import LocalDockerProvider
+
+STOP_GRACE_S = 5.0
+"""Seconds to wait, when stopped, for a container that is still starting."""
+
+_NOT_STARTED = "The environment's container did not start."
 
 
 class Session(Protocol):
@@ -105,7 +114,7 @@ async def open_environment(
     view = View(config.text, config.longest, hooks.render, config.error, hooks.score)
     await asyncio.to_thread(_import_openenv)
     if config.image and not config.url:
-        async with container(config.image) as url:
+        async with _container(config.image) as url:
             yield Remote(replace(config, url=url, headers={}), view, hooks.parse, say)
     elif config.address:
         yield Remote(config, view, hooks.parse, say)
@@ -124,3 +133,35 @@ def _import_openenv() -> None:
     finally:
         if absent:
             sys.modules.pop("gradio", None)
+
+
+@asynccontextmanager
+async def _container(image: str) -> AsyncIterator[str]:
+    """Run a container of the image during the block; yields its URL."""
+    from openenv.core.containers.runtime import LocalDockerProvider
+
+    try:
+        docker = await asyncio.to_thread(LocalDockerProvider)
+    except RuntimeError as error:
+        do = "start Docker, or unset LOCAL_IMAGE_NAME and IMAGE_NAME to use the experiment's location"
+        why = "no Docker engine is running"
+        raise EnvError(_NOT_STARTED, where=f"image {image}", why=why, do=do) from error
+    starting = asyncio.create_task(asyncio.to_thread(_started, docker, image))
+    try:
+        yield await asyncio.shield(starting)
+    finally:
+        await asyncio.wait([starting], timeout=STOP_GRACE_S)
+        with suppress(subprocess.TimeoutExpired):  # OpenEnv waits no longer than Docker does before it kills
+            await asyncio.to_thread(docker.stop_container)
+
+
+def _started(docker: "LocalDockerProvider", image: str) -> str:
+    """The URL of a healthy container of the image; it blocks for half a minute at most."""
+    try:
+        url: str = docker.start_container(image)
+        docker.wait_for_ready(url)
+    except Exception as error:
+        why = str(getattr(error.__cause__, "stderr", "") or error)
+        do = f"docker build -t {image} ."
+        raise EnvError(_NOT_STARTED, where=f"image {image}", why=why, do=do) from error
+    return url
