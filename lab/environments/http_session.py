@@ -11,8 +11,7 @@ from lab.environments.action import ActionError, ActionForm, refused
 from lab.environments.answer import Values
 from lab.environments.failures import failed, refused_by
 from lab.environments.http_form import HttpForm, Operation
-from lab.environments.observation import Observed, View
-from lab.environments.result import result_of
+from lab.environments.observation import Observed, View, result_of
 from lab.environments.wire import Reply, Wire
 from lab.errors import ConfigError, EnvError
 

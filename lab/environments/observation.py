@@ -1,6 +1,7 @@
 """Observations as text: the whole, and each field.
 
-It owns the validation of results (a server may send anything), and how fields are written and cut.
+It owns the results of reset and step in any of a server's forms, their validation (a server may send
+anything), and how fields are written and cut.
 """
 
 import json
@@ -30,6 +31,9 @@ APART = ("done", "reward", METADATA)
 
 _MOST_NAMES, _DEEPEST = 200, 4
 """Maximum number of nested names of an observation, and of dots in one."""
+
+_REWARD = ("value", "reward", "total", "score")
+"""Names of the number in a reward that is an object."""
 
 ERRORS = ("last_action_error", "error")
 """Fields with the environment's own error of the last action, unless the declaration names another."""
@@ -136,6 +140,31 @@ class View:
         if self.longest is None or len(text) <= self.longest:
             return text
         return f"{text[: self.longest]} [... {len(text) - self.longest} characters more]"
+
+
+def result_of(body: object) -> tuple[object, object, object]:
+    """Observation, reward and done in a server's JSON, for `View.observed`.
+
+    OpenEnv's form is an object with observation, reward and done. Others add `info`, which becomes the
+    observation's metadata, give the observation's fields beside reward and done, or a list as Gym does.
+    """
+    if isinstance(body, list) and len(body) in (4, 5):
+        observation, reward, done, *rest = body
+        body = {"observation": observation, "reward": reward, "info": rest[-1]}
+        body["done"] = done or rest[0] is True
+    if not isinstance(body, dict):
+        return body, None, False
+    shown = body.get("observation", {name: one for name, one in body.items() if name != "info"})
+    if not isinstance(shown, dict):
+        shown = {"observation": shown}
+    metadata = body.get("metadata") or body.get("info")
+    if metadata and not shown.get(METADATA):
+        shown = {**shown, METADATA: metadata}
+    told = {**shown, **{name: one for name, one in body.items() if one is not None}}
+    reward = told.get("reward")
+    if isinstance(reward, dict):
+        reward = next((reward[name] for name in _REWARD if name in reward), reward)
+    return shown, reward, told.get("done") or False
 
 
 def nested(values: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401  # of foreign JSON

@@ -14,9 +14,8 @@ from lab.environments.answer import Values
 from lab.environments.config import EnvironmentConfig
 from lab.environments.failures import failure, no_environment, no_episodes, no_schema, older_protocol
 from lab.environments.http_session import HttpServer, HttpSession
-from lab.environments.observation import Observed, View
+from lab.environments.observation import Observed, View, result_of
 from lab.environments.places import Place, Places
-from lab.environments.result import result_of
 from lab.environments.schema import Schema
 from lab.environments.server import Server, ask
 from lab.environments.task_list import TaskList, read_tasks
