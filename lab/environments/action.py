@@ -31,9 +31,6 @@ TOOL_CALL: Schema = {
 }
 """The action of OpenEnv's MCP environments, whose published schema has no fields."""
 
-_LIMITS = ("enum", "const", "pattern", "minLength", "maxLength", "format", "anyOf", "oneOf", "$ref")
-"""Schema keywords that constrain a text."""
-
 _MOST = 300
 """Maximum length of a reason, which the model reads."""
 
@@ -157,11 +154,6 @@ class ActionForm:
         found = [ObjectForm(one) for one in options(self.schema) if one.get("type", "object") == "object"]
         return found or [ObjectForm(self.schema)]
 
-    @cached_property
-    def _is_any_text(self) -> bool:
-        rule = self.fields.get(self.text_field or "", {})
-        return self.text_field is not None and not any(limit in rule for limit in _LIMITS)
-
     def _parsed(self, parse: Parse, text: str) -> Values:
         try:
             found = parse(text, json.loads(json.dumps(self.schema)))
@@ -172,8 +164,7 @@ class ActionForm:
         return clean(found)
 
     def _checked(self, found: Values, shown: str) -> Action:
-        any_text = self._is_any_text and self.parse is None
-        values = self._kinds[0].filled(found) if any_text else self._settled(found)
+        values = self._settled(found)
         self.check(values)
         return Action(values, shown)
 
@@ -224,9 +215,13 @@ def _disagreement(found: Values, kinds: Sequence[ObjectForm]) -> str:
     )
 
 
-def refused(why: str) -> StepError:
-    """The error of a step in which the environment raised; `why` is shortened, because the model reads it."""
-    return StepError("The environment refused the action", why=_shortened(why))
+def refused(why: str, kind: type[ActionError] = StepError) -> ActionError:
+    """The error of a step that the environment refused; `why` is shortened, because the model reads it.
+
+    Args:
+        kind: `ActionError` if the action has not reached the environment.
+    """
+    return kind("The environment refused the action", why=_shortened(why))
 
 
 def _shortened(why: str) -> str:

@@ -13,31 +13,24 @@ _LONGEST_REPAIR, _MOST_BRACES = 20_000, 200
 """Maximum length and opening braces of a malformed answer: a longer one takes minutes to repair."""
 
 
-class _UnreadableError(ValueError):
-    """A reason that is shown unchanged."""
-
-
 def json_object(text: str) -> Values:
     """The last JSON object in `text`, which may be malformed, fenced, or surrounded by other text."""
     import json_repair
 
+    if "{" not in text:
+        raise ValueError("there is no JSON object in it")
+    is_repairable = len(text) <= _LONGEST_REPAIR and text.count("{") <= _MOST_BRACES
     try:
-        found = (_whole_object(text) or json_repair.loads(_repairable(text))) if "{" in text else None
-    except _UnreadableError:
-        raise
+        found = _whole_object(text) or (json_repair.loads(text) if is_repairable else None)
     except Exception as error:  # RecursionError, or anything else that the repair raises
         raise ValueError(f"its JSON cannot be read: {type(error).__name__}") from error
+    if found is None and not is_repairable:
+        raise ValueError("its JSON is broken, and too long to be repaired")
     if isinstance(found, list):
         found = next((one for one in reversed(found) if isinstance(one, dict)), None)
     if not isinstance(found, dict):
         raise ValueError("there is no JSON object in it")
     return clean(found)
-
-
-def _repairable(text: str) -> str:
-    if len(text) > _LONGEST_REPAIR or text.count("{") > _MOST_BRACES:
-        raise _UnreadableError("its JSON is broken, and too long to be repaired")
-    return text
 
 
 def _whole_object(text: str) -> Values | None:
