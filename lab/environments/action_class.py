@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, get_args, get_origin, get_type_hints
 
-from lab.environments.foreign import ForeignError, foreign
+from lab.environments.foreign import ForeignError, foreign, raised
 from lab.environments.schema import Schema, options
 from lab.errors import ConfigError
 
@@ -66,14 +66,20 @@ def made_action(classes: Sequence[Any], values: Mapping[str, Any]) -> Any:  # no
     Raises:
         ValueError: None of the classes accepts them; the reason is that of the last one.
     """
-    refused: ValueError | None = None
-    for cls in classes:
-        try:
-            return cls.model_validate(values[ROOT] if _is_bare_class(cls) else values)
-        except ValueError as error:
-            refused = error
-    assert refused is not None
-    raise refused
+    *others, last = classes
+    for cls in others:
+        with suppress(ValueError):
+            return _made(cls, values)
+    return _made(last, values)
+
+
+def _made(cls: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    try:
+        return cls.model_validate(values[ROOT] if _is_bare_class(cls) else values)
+    except ValueError:
+        raise
+    except BaseException as error:  # of foreign code: an action's class may have validators
+        raise ValueError(raised(error)) from error
 
 
 def _classes(annotation: Any) -> Iterator[Any]:  # noqa: ANN401  # of types

@@ -1,4 +1,4 @@
-"""The Factory: creates instances of the declared environment, after checks before the first call.
+"""A factory of instances of the declared environment, checked before the first call.
 
 It owns what counts as an environment: a declaration can name any installed code, and code that is not an
 environment may end the process or delete files.
@@ -20,8 +20,8 @@ METHODS = ("reset", "step", "close")
 _DO = "name an OpenEnv Environment class, or a function without arguments that returns an instance"
 
 
-class Factory:
-    """Creates instances of one environment.
+def factory(make: object, python: str) -> Callable[[], Any]:
+    """A function that creates instances of the environment, or raises EnvError or ConfigError.
 
     Args:
         make: The environment's class, or a function that returns an instance.
@@ -30,31 +30,22 @@ class Factory:
     Raises:
         ConfigError: It does not create an environment; it was not called.
     """
+    why = _mistake(make)
+    if why or not callable(make):
+        raise _no_environment(python, why)
 
-    def __init__(self, make: object, python: str) -> None:
-        why = _mistake(make)
-        if why or not callable(make):
-            raise _no_environment(python, why)
-        self._make: Callable[[], Any] = make
-        self._python = python
-
-    def __call__(self) -> Any:  # noqa: ANN401  # an OpenEnv Environment
-        """A new instance.
-
-        Raises:
-            EnvError: It could not be created.
-            ConfigError: It is not an environment.
-        """
+    def new() -> Any:  # noqa: ANN401  # an OpenEnv Environment
         try:
             with foreign():
-                made = self._make()
+                made = make()
         except ForeignError as error:
-            raise EnvError(
-                "The environment could not be created.", where=self._python, why=str(error)
-            ) from error
+            what = "The environment could not be created."
+            raise EnvError(what, where=python, why=str(error)) from error
         if not _is_environment(made):
-            raise _no_environment(self._python, f"it returned {type(made).__name__}")
+            raise _no_environment(python, f"it returned {type(made).__name__}")
         return made
+
+    return new
 
 
 def _mistake(make: object) -> str:

@@ -19,7 +19,7 @@ def failure(error: Exception, where: str) -> EnvError:
     if isinstance(error, TimeoutError):
         do = "check the server's log: it is up, but busy"
         return EnvError("The environment did not answer in time.", where=where, why=text, do=do)
-    if isinstance(error, ConnectionError | OSError):
+    if isinstance(error, OSError):
         return EnvError("The environment cannot be reached.", where=where, why=text, do=_REACHABLE)
     return failed(text, where)
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 from lab.addresses import shown_url
@@ -12,8 +12,9 @@ from lab.environments.answer import Values
 from lab.environments.failures import failed, refused_by
 from lab.environments.http_form import HttpForm, Operation
 from lab.environments.observation import Observed, View, result_of
+from lab.environments.task_list import check_arguments
 from lab.environments.wire import Reply, Wire
-from lab.errors import ConfigError, EnvError
+from lab.errors import EnvError
 
 _NOT_OURS = (401, 403, 404, 405, 408, 429)
 """HTTP statuses of a step that do not depend on the action."""
@@ -42,22 +43,17 @@ class HttpServer:
         say: Callable[[str], None],
     ) -> None:
         self._wire, self._http, self._form, self._view, self._say = wire, http, form, view, say
-        self._open, self._said = 0, False
-        self._several = http.session_key in http.reset.named
-        self._alone: AbstractAsyncContextManager[Any] = nullcontext() if self._several else asyncio.Lock()
+        self._alone = None if http.session_key in http.reset.named else asyncio.Lock()
+        self._said = False
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator["HttpSession"]:
         """Open a session; one at a time unless the application identifies episodes."""
-        self._open += 1
-        if self._open > 1 and not (self._several or self._said):
+        if self._alone and self._alone.locked() and not self._said:
             self._said = True
             self._say("The environment's HTTP has no sessions, so its episodes are played one at a time.")
-        try:
-            async with self._alone, self._wire() as wire:
-                yield HttpSession(wire, self._http, self._form, self._view)
-        finally:
-            self._open -= 1
+        async with self._alone or nullcontext(), self._wire() as wire:
+            yield HttpSession(wire, self._http, self._form, self._view)
 
 
 class HttpSession:
@@ -70,27 +66,19 @@ class HttpSession:
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
         """Start a new episode; an application whose reset names no seed gets none."""
         reset, key = self._http.reset, self._http.session_key
-        unknown = [name for name in arguments if name not in reset.named and not reset.open]
-        if unknown:
-            what = f"The environment's reset has no argument {unknown[0]!r}."
-            do = f"use {', '.join(reset.named)}" if reset.named else "remove it"
-            raise ConfigError(what, where="tasks.reset", do=do)
+        if not reset.open:
+            check_arguments(arguments, reset.named)
         own: dict[str, Any] = {"seed": seed} if reset.open or "seed" in reset.named else {}
         if key in reset.named:
             own[key] = os.urandom(16).hex()
         reply = await self._send(reset, {**own, **arguments})
-        self._raise_refusal(reply)
-        if not reply.found:
-            error = failed(reply.text, self._where)
-            if reply.status == _TOO_MANY:
-                error.do = "raise the rate limit of its application"
-            else:
-                error.do = "set what its reset requires in [[tasks]], as reset = { NAME = VALUE }"
-            raise error
-        body = self._body(reply)
+        do = "set what its reset requires in [[tasks]], as reset = { NAME = VALUE }"
+        if reply.status == _TOO_MANY:
+            do = "raise the rate limit of its application"
+        body = self._body(reply, do)
         name = _given(key, body) or own.get(key)
         self._key = {key: name} if name else {}
-        return self._seen(body)
+        return self.view.observed(*result_of(body))
 
     async def step(self, action: Values) -> Observed:
         """Send an action."""
@@ -99,12 +87,8 @@ class HttpSession:
         if reply.status >= 500 and reply.status not in (502, 503, 504):
             raise refused(reply.text)
         if 400 <= reply.status < 500 and reply.status not in _NOT_OURS:
-            error = refused(reply.text)
-            raise ActionError(error.what, why=error.why)
-        self._raise_refusal(reply)
-        if not reply.found:
-            raise failed(reply.text, self._where)
-        return self._seen(self._body(reply))
+            raise refused(reply.text, ActionError)
+        return self.view.observed(*result_of(self._body(reply)))
 
     async def state(self) -> Mapping[str, Any]:
         """The environment's state, from the application's `/state`."""
@@ -141,17 +125,20 @@ class HttpSession:
         if error := refused_by(reply.status, reply.text, self._where, ""):
             raise error
 
-    def _body(self, reply: Reply) -> object:
+    def _body(self, reply: Reply, do: str = "") -> object:
+        """The JSON of an answer to a reset or a step; `do` is the remedy if there is none."""
+        self._raise_refusal(reply)
+        if not reply.found:
+            error = failed(reply.text, self._where)
+            error.do = do
+            raise error
         try:
             body: object = reply.read()
         except (ValueError, RecursionError) as error:
             raise failed(f"its answer is not JSON: {reply.text}", self._where) from error
-        return body
-
-    def _seen(self, body: object) -> Observed:
         if isinstance(body, dict) and set(body) <= {"detail", "error", "message", "status"}:
             raise failed(" ".join(str(told) for told in body.values()), self._where)
-        return self.view.observed(*result_of(body))
+        return body
 
 
 def _given(key: str, body: object) -> str | None:

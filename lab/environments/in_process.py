@@ -9,7 +9,8 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -19,12 +20,12 @@ from lab.environments.action import ActionError, ActionForm, Parse, refused
 from lab.environments.action_class import action_classes, action_schema, made_action
 from lab.environments.answer import Values
 from lab.environments.config import EnvironmentConfig
-from lab.environments.factory import Factory
-from lab.environments.foreign import ForeignError, foreign, raised
+from lab.environments.factory import factory
+from lab.environments.foreign import ForeignError, foreign
 from lab.environments.hooks import load_named
 from lab.environments.observation import Observed, View
-from lab.environments.task_list import SET_BY_THE_LAB, TaskList
-from lab.errors import ConfigError, EnvError
+from lab.environments.task_list import TaskList, check_arguments, read_tasks
+from lab.errors import EnvError
 
 
 class OwnThread:
@@ -76,7 +77,7 @@ async def open_in_process(
         ConfigError: `python` does not exist, or is not an environment.
         EnvError: No instance can be created.
     """
-    make = Factory(await asyncio.to_thread(load_named, config, root), config.python)
+    make = factory(await asyncio.to_thread(load_named, config, root), config.python)
     environment = InProcess(make, config, view, parse)
     try:
         await environment.inspect()
@@ -88,24 +89,26 @@ async def open_in_process(
 class InProcess:
     """An in-process environment, open once `inspect` has found its action class."""
 
-    def __init__(self, make: Factory, config: EnvironmentConfig, view: View, parse: Parse | None) -> None:
+    def __init__(
+        self, make: Callable[[], Any], config: EnvironmentConfig, view: View, parse: Parse | None
+    ) -> None:
         self.make, self.view, self.step_timeout_s = make, view, config.step_timeout_s
         self._python, self._parse = config.python, parse
         self._first: Any = None
-        self._knows_tools = False
-        self._alone: AbstractAsyncContextManager[Any] = nullcontext()
 
     async def inspect(self) -> None:
         """Create the first session's instance, and read its action class and flags."""
         self._first = await asyncio.to_thread(self.make)
-        self._actions = action_classes(self._first, self._python)
-        self._takes = reset_arguments(self._first)
-        self.form = ActionForm(action_schema(self._actions, self._python), self._parse, self.action)
-        self._has_tools = self.form.may_call_tools and callable(
-            getattr(self._first, "_handle_list_tools", None)
-        )
-        if not getattr(self._first, "SUPPORTS_CONCURRENT_SESSIONS", False):
-            self._alone = asyncio.Lock()
+        classes = action_classes(self._first, self._python)
+        self.action = partial(made_action, classes)
+        self.form = ActionForm(action_schema(classes, self._python), self._parse, self.action)
+        takes = inspect.signature(self._first.reset).parameters.values()
+        self.takes = [one.name for one in takes if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
+        self.takes_any = any(one.kind is one.VAR_KEYWORD for one in takes)
+        lists_tools = callable(getattr(self._first, "_handle_list_tools", None))
+        self._asks_tools = lists_tools and self.form.may_call_tools
+        concurrent = getattr(self._first, "SUPPORTS_CONCURRENT_SESSIONS", False)
+        self._alone = nullcontext() if concurrent else asyncio.Lock()
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator["InProcessSession"]:
@@ -116,40 +119,20 @@ class InProcess:
             stack.push_async_callback(session.close)
             first, self._first = self._first, None
             await session.open(first)
-            if self._has_tools and not self._knows_tools:
-                self.form, self._knows_tools = self.form.with_tools(await session.tools()), True
+            if self._asks_tools:
+                self.form, self._asks_tools = self.form.with_tools(await session.tools()), False
                 session.form = self.form
             yield session
 
     async def tasks(self) -> TaskList:
         """No tasks, but the names of its reset's arguments: a class lists none."""
-        return TaskList(takes=self._takes)
-
-    def action(self, values: Values) -> Any:  # noqa: ANN401  # an OpenEnv Action
-        """The environment's action object.
-
-        Raises:
-            ValueError: The values are not a valid action.
-        """
-        try:
-            return made_action(self._actions, values)
-        except ValueError:
-            raise
-        except BaseException as error:  # of foreign code: an action's class may have validators
-            raise ValueError(raised(error)) from error
+        return read_tasks(None, {name: {} for name in self.takes}, takes_any=False)
 
     def close(self) -> None:
         """Close an instance that no session has used."""
         if self._first is not None:
             with suppress(Exception), foreign():  # nothing depends on it now
                 self._first.close()
-
-
-def reset_arguments(environment: object) -> tuple[str, ...]:
-    """The names of the arguments of an instance's reset, without those that the lab sets."""
-    takes = inspect.signature(getattr(environment, "reset")).parameters.values()  # noqa: B009  # foreign
-    named = (one.name for one in takes if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL))
-    return tuple(name for name in named if name not in SET_BY_THE_LAB)
 
 
 class InProcessSession:
@@ -196,14 +179,10 @@ class InProcessSession:
 
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
         """Start a new episode; an environment whose reset has no seed gets none."""
-        takes = inspect.signature(self._environment.reset).parameters
-        any_name = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in takes.values())
-        unknown = [name for name in arguments if name not in takes and not any_name]
-        if unknown:
-            what = f"The environment's reset has no argument {unknown[0]!r}."
-            do = f"use {', '.join(takes)}"
-            raise ConfigError(what, where="tasks.reset", do=do)
-        seeded = {"seed": seed} if "seed" in takes or any_name else {}
+        takes, takes_any = self._opened.takes, self._opened.takes_any
+        if not takes_any:
+            check_arguments(arguments, takes)
+        seeded = {"seed": seed} if takes_any or "seed" in takes else {}
         try:
             return await self._call("reset", **seeded, **arguments)
         except ForeignError as error:

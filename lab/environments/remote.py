@@ -4,12 +4,12 @@ It owns the choice between the two, and the WebSocket's sessions. The environmen
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from lab.addresses import shown_url
-from lab.environments.action import ActionError, ActionForm, Parse, refused
+from lab.environments.action import ActionError, ActionForm, Parse, StepError, refused
 from lab.environments.answer import Values
 from lab.environments.config import EnvironmentConfig
 from lab.environments.failures import failure, no_environment, no_episodes, no_schema, older_protocol
@@ -30,7 +30,7 @@ MOST_MESSAGE_MB = 16.0
 """Maximum size of an answer to a reset or a step, in MB."""
 
 _ERROR = "Server error: "
-"""Begins the text of an error frame, a RuntimeError of OpenEnv's client."""
+"""Begins the text of an error frame."""
 
 
 class Remote:
@@ -78,7 +78,7 @@ class Remote:
         )
 
     async def _asked(self) -> Server:
-        self._server = self._server or await ask(self._config, self._config.step_timeout_s)
+        self._server = self._server or await ask(self._config)
         return self._server
 
     async def _open(self, stack: AsyncExitStack) -> "RemoteSession | HttpSession":
@@ -169,7 +169,7 @@ async def _not_openenv(client: "GenericEnvClient", place: Place, where: str) -> 
     except TimeoutError as error:
         raise failure(error, where) from error
     except Exception as error:  # OpenEnv raises what its transport raises
-        return "" if str(error).startswith(_ERROR) else f"its WebSocket at /ws: {error}"
+        return "" if _is_frame(error) else f"its WebSocket at /ws: {error}"
     return "" if state else "its WebSocket at /ws has another protocol"
 
 
@@ -185,32 +185,36 @@ class RemoteSession:
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
         """Start a new episode."""
         client = self._client
-        reset = self._place.ask(lambda: client.reset(seed=seed, **arguments), client.disconnect)
-        return await self._seen(reset)
+        try:
+            result = await self._place.ask(lambda: client.reset(seed=seed, **arguments), client.disconnect)
+        except EnvError:
+            raise
+        except Exception as error:  # OpenEnv raises what its transport raises
+            raise failure(error, self._where) from error
+        return self._seen(result)
 
     async def step(self, action: Values) -> Observed:
         """Send an action."""
         socket = self._socket
         try:
-            seen = await self._seen(self._client.step(action))
-        except EnvError as error:
-            if self._socket is socket and (why := _error_frame(error)):
-                raise _refusal(why) from error
-            raise
-        if self._socket is not socket:  # the client reconnects silently to a new session that was not reset
-            why = "the connection was lost between two steps"
-            raise failure(ConnectionError(why), self._where)
-        return seen
+            result = await self._client.step(action)
+        except Exception as error:
+            if self._socket is socket and _is_frame(error):
+                why = str(error).removeprefix(_ERROR)
+                # OpenEnv's server validates an action before the environment gets it.
+                raise refused(why, ActionError if "VALIDATION_ERROR" in why else StepError) from error
+            raise failure(error, self._where) from error
+        self._check_connection(socket)
+        return self._seen(result)
 
     async def state(self) -> Mapping[str, Any]:
         """The environment's state, from the server."""
         socket = self._socket
         try:
             state: Mapping[str, Any] = await self._client.state()
-        except Exception as error:  # OpenEnv raises what its transport raises
+        except Exception as error:
             raise failure(error, self._where) from error
-        if self._socket is not socket:
-            raise failure(ConnectionError("the connection was lost after a step"), self._where)
+        self._check_connection(socket)
         return state
 
     async def renew(self) -> None:
@@ -222,26 +226,16 @@ class RemoteSession:
     def _socket(self) -> object:
         return getattr(self._client, "_ws", None)
 
-    async def _seen(self, call: "Awaitable[StepResult[dict[str, Any]]]") -> Observed:
-        try:
-            result = await call
-        except EnvError:
-            raise
-        except Exception as error:  # OpenEnv raises what its transport raises
-            raise failure(error, self._where) from error
+    def _check_connection(self, socket: object) -> None:
+        """The client reconnects silently to a new session, which was not reset."""
+        if self._socket is not socket:
+            raise failure(ConnectionError("the connection was lost during the episode"), self._where)
+
+    def _seen(self, result: "StepResult[dict[str, Any]]") -> Observed:
         answer = {"observation": result.observation, "reward": result.reward, "done": result.done}
         return self.view.observed(*result_of({**answer, "metadata": result.metadata}))
 
 
-def _error_frame(error: EnvError) -> str:
-    """The text of the server's error frame, a RuntimeError of OpenEnv's client; empty without one."""
-    text = str(error.__cause__)
-    is_frame = isinstance(error.__cause__, RuntimeError) and text.startswith(_ERROR)
-    return text.removeprefix(_ERROR) if is_frame else ""
-
-
-def _refusal(why: str) -> ActionError:
-    error = refused(why)
-    if "VALIDATION_ERROR" in why:  # OpenEnv's server validates an action before the environment gets it
-        return ActionError(error.what, why=error.why)
-    return error
+def _is_frame(error: Exception) -> bool:
+    """Whether OpenEnv's client raised this for an error frame of the server."""
+    return isinstance(error, RuntimeError) and str(error).startswith(_ERROR)

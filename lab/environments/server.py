@@ -30,7 +30,7 @@ class Server:
     http: HttpForm | None
 
 
-async def ask(config: EnvironmentConfig, timeout_s: float) -> Server:
+async def ask(config: EnvironmentConfig) -> Server:
     """Determine what the server of a declaration is.
 
     Raises:
@@ -39,18 +39,18 @@ async def ask(config: EnvironmentConfig, timeout_s: float) -> Server:
     """
     headers = headers_of(config)
     try:
-        return await _ask(config, headers, timeout_s)
+        return await _ask(config, headers)
     except RefusedError:
-        token = await space_headers(config.space, timeout_s) if config.is_space else {}
+        token = await space_headers(config.space, config.step_timeout_s) if config.is_space else {}
         if not token:
             raise
-    return await _ask(config, {**headers, **token}, timeout_s)
+    return await _ask(config, {**headers, **token})
 
 
-async def _ask(config: EnvironmentConfig, headers: Mapping[str, str], timeout_s: float) -> Server:
+async def _ask(config: EnvironmentConfig, headers: Mapping[str, str]) -> Server:
     url, space = config.address.rstrip("/"), config.space if config.is_space else ""
     where = shown_url(url)
-    async with Wire(url, headers, timeout_s) as wire:
+    async with Wire(url, headers, config.step_timeout_s) as wire:
         schema = await _schema(wire)
         action = _action(schema, where)
         openapi = await wire.ask("GET", _OPENAPI)

@@ -5,11 +5,12 @@ it is reset.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lab.environments.schema import Schema, options
+from lab.errors import ConfigError
 
 _ARGUMENTS = ("task_id", "task_name", "task", "task_type", "scenario_id", "scenario", "difficulty", "level")
 """Usual names of the reset argument that chooses a task, the most specific first."""
@@ -17,7 +18,7 @@ _ARGUMENTS = ("task_id", "task_name", "task", "task_type", "scenario_id", "scena
 _IDENTIFIERS = {"task_id": "task_id", "id": "task_id", "task_name": "task_name", "name": "task_name"}
 """Usual names of the identifier in a listed task, and the argument that it probably belongs to."""
 
-SET_BY_THE_LAB = ("seed", "episode_id", "session_id")
+_SET_BY_THE_LAB = ("seed", "episode_id", "session_id")
 """Arguments of reset that are not a task's."""
 
 
@@ -36,6 +37,19 @@ class TaskList:
     guessed: bool = False
 
 
+def check_arguments(arguments: Mapping[str, Any], takes: Collection[str]) -> None:
+    """Refuse arguments that a reset does not take.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    for name in arguments:
+        if name not in takes:
+            what = f"The environment's reset has no argument {name!r}."
+            do = f"use {', '.join(takes)}" if takes else "remove it"
+            raise ConfigError(what, where="tasks.reset", do=do)
+
+
 def read_tasks(listed: object, takes: Mapping[str, Schema], *, takes_any: bool) -> TaskList:
     """The tasks in a server's list, else those that an argument of its reset allows.
 
@@ -44,7 +58,7 @@ def read_tasks(listed: object, takes: Mapping[str, Schema], *, takes_any: bool) 
         takes: Schemas of reset's arguments, by name.
         takes_any: Whether reset accepts other arguments too.
     """
-    takes = {name: schema for name, schema in takes.items() if name not in SET_BY_THE_LAB}
+    takes = {name: schema for name, schema in takes.items() if name not in _SET_BY_THE_LAB}
     entries = list(_entries(listed))
     argument = next((name for name in _ARGUMENTS if name in takes), "")
     guessed = not argument and takes_any
