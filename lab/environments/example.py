@@ -35,12 +35,8 @@ def example(schema: Schema, levels: int = _DEEPEST) -> Any:  # noqa: ANN401  # o
     """A value of the schema."""
     defs = {"$defs": schema.get("$defs", {})}
     chosen: Any = next((one for one in options(schema) if one.get("type") != "null"), {"type": "null"})
-    for allowed in (
-        [chosen.get("const")],
-        chosen.get("examples"),
-        chosen.get("enum"),
-        [chosen.get("default")],
-    ):
+    const, default = [chosen.get("const")], [chosen.get("default")]
+    for allowed in (const, chosen.get("examples"), chosen.get("enum"), default):
         if allowed and allowed[0] is not None and _is_of(chosen.get("type"), allowed[0]):
             return allowed[0]
     if not levels:

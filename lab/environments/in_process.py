@@ -9,7 +9,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,9 +20,8 @@ from lab.environments.action import ActionError, ActionForm, Parse, refused
 from lab.environments.action_class import action_classes, action_schema, made_action
 from lab.environments.answer import Values
 from lab.environments.config import EnvironmentConfig
-from lab.environments.factory import factory
 from lab.environments.foreign import ForeignError, foreign
-from lab.environments.hooks import load_named
+from lab.environments.hooks import factory, load_named
 from lab.environments.observation import Observed, View
 from lab.environments.task_list import TaskList, check_arguments, read_tasks
 from lab.errors import EnvError
@@ -113,10 +112,7 @@ class InProcess:
     @asynccontextmanager
     async def session(self) -> AsyncIterator["InProcessSession"]:
         """A session with a separate instance; one at a time unless the class supports concurrent sessions."""
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._alone)
-            session = InProcessSession(self)
-            stack.push_async_callback(session.close)
+        async with self._alone, aclosing(InProcessSession(self)) as session:
             first, self._first = self._first, None
             await session.open(first)
             if self._asks_tools:
@@ -144,11 +140,7 @@ class InProcessSession:
         self._thread = OwnThread("environment")
 
     async def open(self, environment: object = None) -> None:
-        """Use this instance, or a new one.
-
-        Raises:
-            EnvError: It could not be created.
-        """
+        """Use this instance, or a new one."""
         if environment is None:
             environment = await self._thread.call(self._opened.make)
         self._environment = environment
@@ -164,11 +156,11 @@ class InProcessSession:
 
     async def renew(self) -> None:
         """Replace the instance with a new one."""
-        await self.close()
+        await self.aclose()
         self._environment, self._thread = None, OwnThread("environment")
         await self.open()
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the instance in its thread, after any running call, and end the thread."""
         try:
             with suppress(Exception):  # of foreign code, or a timeout

@@ -14,8 +14,6 @@ from lab.errors import ConfigError, EnvError, NoKeyError
 from lab.llm.keys import LOOPBACK, VARIABLE, Endpoints
 from lab.llm.settings import held_key
 
-URL_VARIABLE, SPACE_TOKEN = "ENV_BASE_URL", "HF_TOKEN"
-
 HUB = "https://huggingface.co"
 """The host that issues the tokens of Spaces, and knows which are private."""
 
@@ -35,7 +33,7 @@ def _value(header: str, value: str, url: str) -> str:
         return value
     variable = value.removeprefix(VARIABLE)
     try:
-        key = held_key(Endpoints(url, (variable,), (URL_VARIABLE,)))
+        key = held_key(Endpoints(url, (variable,), ("ENV_BASE_URL",)))
     except NoKeyError as error:
         do = error.do.partition(", or pass")[0]  # `--endpoint` is the model's
         raise NoKeyError(error.what, where=error.where, why=error.why, do=do) from None
@@ -52,7 +50,7 @@ async def space_headers(space: str, timeout_s: float) -> Mapping[str, str]:
 
     Every Space's owner reads what the Space is sent, so the Hub is asked first whether this one is private.
     """
-    token = held_key(Endpoints(HUB, (SPACE_TOKEN,), ()))
+    token = held_key(Endpoints(HUB, ("HF_TOKEN",), ()))
     if not token:
         return {}
     bearer = {"Authorization": f"Bearer {token}"}

@@ -85,30 +85,20 @@ def only_value(schema: Schema) -> list[Any]:
 def compact(schema: Schema) -> str:
     """The schema for a model: without titles and unused definitions."""
     shown = _without_titles({name: one for name, one in schema.items() if name not in _DEFS})
-    defs = {name: one for part in _DEFS for name, one in schema.get(part, {}).items()}
-    used = dict[str, Any]()
-    waiting = [shown]
-    while waiting:
-        text = json.dumps(waiting.pop(), ensure_ascii=False)
-        for name in defs.keys() - used.keys():
-            if f'/{name}"' in text:
-                used[name] = _without_titles(defs[name])
-                waiting.append(used[name])
+    defs = {name: _without_titles(one) for part in _DEFS for name, one in schema.get(part, {}).items()}
+    text, used = json.dumps(shown, ensure_ascii=False), set[str]()
+    while named := {name for name in defs.keys() - used if f'/{name}"' in text}:
+        text, used = json.dumps([defs[name] for name in named], ensure_ascii=False), used | named
     if used:
-        shown["$defs"] = {name: used[name] for name in defs if name in used}
+        shown["$defs"] = {name: one for name, one in defs.items() if name in used}
     return json.dumps(shown, ensure_ascii=False, separators=(",", ":"))
 
 
 def _without_titles(schema: Any) -> Any:  # noqa: ANN401  # of JSON
     """Remove Pydantic's titles, which only repeat the fields' names and cost tokens."""
-    match schema:
-        case dict():
-            kept = {
-                name: value
-                for name, value in schema.items()
-                if not (name == "title" and isinstance(value, str))
-            }
-            return {name: _without_titles(value) for name, value in kept.items()}
-        case list():
-            return [_without_titles(one) for one in schema]
-    return schema
+    if isinstance(schema, list):
+        return [_without_titles(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = [name for name, one in schema.items() if name != "title" or not isinstance(one, str)]
+    return {name: _without_titles(schema[name]) for name in kept}

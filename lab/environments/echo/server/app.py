@@ -25,17 +25,11 @@ MAX_SESSIONS = 256
 STOP_TIMEOUT_S = 2  # how long a SIGTERM waits for sessions that are still open
 
 
-def build_app() -> FastAPI:
-    """The app, with `/web` leading to the API's own page where OpenEnv's web interface is off."""
-    app: FastAPI = create_app(
-        EchoEnvironment, TestAction, TestObservation, env_name="echo", max_concurrent_envs=MAX_SESSIONS
-    )
-    if not any(getattr(route, "path", "").startswith("/web") for route in app.routes):
-        app.add_api_route("/web", lambda: RedirectResponse("/docs"), include_in_schema=False)
-    return app
-
-
-app = build_app()
+app: FastAPI = create_app(
+    EchoEnvironment, TestAction, TestObservation, env_name="echo", max_concurrent_envs=MAX_SESSIONS
+)
+if not any(getattr(route, "path", "").startswith("/web") for route in app.routes):  # no web interface
+    app.add_api_route("/web", lambda: RedirectResponse("/docs"), include_in_schema=False)
 
 
 def main() -> None:
