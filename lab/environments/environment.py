@@ -110,16 +110,15 @@ async def open_environment(
         ConfigError: The declared code cannot be imported.
     """
     root = root or Path.cwd()
-    hooks = await asyncio.to_thread(load_hooks, config, root)
-    view = View(config.text, config.longest, hooks.render, config.error, hooks.score)
+    view, parse = await asyncio.to_thread(load_hooks, config, root)
     await asyncio.to_thread(_import_openenv)
     if config.image and not config.url:
         async with _container(config.image) as url:
-            yield Remote(replace(config, url=url, headers={}), view, hooks.parse, say)
+            yield Remote(replace(config, url=url, headers={}), view, parse, say)
     elif config.address:
-        yield Remote(config, view, hooks.parse, say)
+        yield Remote(config, view, parse, say)
     else:
-        async with open_in_process(config, root, view, hooks.parse) as environment:
+        async with open_in_process(config, root, view, parse) as environment:
             yield environment
 
 

@@ -12,7 +12,6 @@ import inspect
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 from types import ModuleType
@@ -21,7 +20,7 @@ from typing import Any, get_type_hints
 from lab.environments.action import Parse
 from lab.environments.config import EnvironmentConfig, within
 from lab.environments.foreign import ForeignError, foreign, raised
-from lab.environments.observation import Render, Score
+from lab.environments.observation import View
 from lab.errors import ConfigError, EnvError
 
 METHODS = ("reset", "step", "close")
@@ -31,29 +30,18 @@ _importing = RLock()
 """Two threads that import the same file must not see a partial module."""
 
 
-@dataclass(frozen=True)
-class Hooks:
-    """A project's hooks around an environment; None where the lab's default applies."""
-
-    render: Render | None = None
-    parse: Parse | None = None
-    score: Score | None = None
-
-
-def load_hooks(config: EnvironmentConfig, root: Path) -> Hooks:
-    """The hooks of a declaration.
+def load_hooks(config: EnvironmentConfig, root: Path) -> tuple[View, Parse | None]:
+    """How a declaration's observations are shown and scored, and the hook that parses answers, if any.
 
     Raises:
         ConfigError: The file is missing or outside the project, fails, or defines no hook.
     """
-    if not config.hooks:
-        return Hooks()
-    module = _run(within(root, config.hooks), "environment.hooks")
-    found = {name: getattr(module, name, None) for name in ("render", "parse", "score")}
-    if not any(callable(hook) for hook in found.values()):
+    module = _run(within(root, config.hooks), "environment.hooks") if config.hooks else None
+    render, parse, score = (getattr(module, name, None) for name in ("render", "parse", "score"))
+    if module and not any(map(callable, (render, parse, score))):
         do = "define render(observation), parse(text, schema) or score(observations, rewards)"
         raise ConfigError("The hooks define none of render, parse, score.", where=config.hooks, do=do)
-    return Hooks(**found)
+    return View(config.text, config.longest, render, config.error, score), parse
 
 
 def load_named(config: EnvironmentConfig, root: Path) -> Any:  # noqa: ANN401  # a class or a function

@@ -122,7 +122,7 @@ class HttpSession:
         return reply
 
     def _raise_refusal(self, reply: Reply) -> None:
-        if error := refused_by(reply.status, reply.text, self._where, ""):
+        if error := refused_by(reply.status, reply.text, self._where):
             raise error
 
     def _body(self, reply: Reply, do: str = "") -> object:
@@ -130,7 +130,7 @@ class HttpSession:
         self._raise_refusal(reply)
         if not reply.found:
             error = failed(reply.text, self._where)
-            error.do = do
+            error.do = do or error.do
             raise error
         try:
             body: object = reply.read()

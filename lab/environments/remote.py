@@ -20,7 +20,7 @@ from lab.environments.schema import Schema
 from lab.environments.server import Server, ask
 from lab.environments.task_list import TaskList, read_tasks
 from lab.environments.wire import Wire
-from lab.errors import EnvError, LabError
+from lab.errors import EnvError
 
 if TYPE_CHECKING:
     from openenv.core.client_types import StepResult
@@ -128,8 +128,6 @@ class Remote:
         form = ActionForm(schema, self._parse)
         try:
             form.asked  # noqa: B018  # computed here, where an unusable schema gets its error message
-        except LabError:
-            raise
         except Exception as error:  # a foreign schema may contain anything
             why = f"it cannot be used: {type(error).__name__}"
             raise no_schema(why, f"{self._where}/schema") from error
