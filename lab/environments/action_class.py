@@ -52,7 +52,7 @@ def action_schema(classes: Sequence[Any], python: str) -> Schema:
     """
     try:
         with foreign():
-            schemas: list[dict[str, Any]] = [_as_object(cls.model_json_schema()) for cls in classes]
+            schemas = [_object_schema(cls) for cls in classes]
     except ForeignError as error:
         what, do = "The environment's action has no JSON Schema.", "use field types that JSON supports"
         raise ConfigError(what, where=python, why=str(error), do=do) from error
@@ -75,7 +75,7 @@ def made_action(classes: Sequence[Any], values: Mapping[str, Any]) -> Any:  # no
 
 def _made(cls: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
     try:
-        return cls.model_validate(values[ROOT] if _is_bare_class(cls) else values)
+        return cls.model_validate(values[ROOT] if _is_bare(cls) else values)
     except ValueError:
         raise
     except BaseException as error:  # of foreign code: an action's class may have validators
@@ -94,18 +94,15 @@ def _is_model(cls: Any) -> bool:  # noqa: ANN401
     return all(callable(getattr(cls, name, None)) for name in ("model_validate", "model_json_schema"))
 
 
-@lru_cache(maxsize=64)
-def _is_bare_class(cls: Any) -> bool:  # noqa: ANN401
-    """As `_is_bare` of its schema, which takes longer to make than an action."""
-    return _is_bare(cls.model_json_schema())
+@lru_cache(maxsize=64)  # a schema takes longer to make than an action
+def _is_bare(cls: Any) -> bool:  # noqa: ANN401
+    """Whether its actions are not objects."""
+    return not any(one.get("type", "object") == "object" for one in options(cls.model_json_schema()))
 
 
-def _is_bare(schema: Schema) -> bool:
-    return not any(one.get("type", "object") == "object" for one in options(schema))
-
-
-def _as_object(schema: dict[str, Any]) -> dict[str, Any]:
-    if not _is_bare(schema):
+def _object_schema(cls: Any) -> dict[str, Any]:  # noqa: ANN401
+    schema: dict[str, Any] = cls.model_json_schema()
+    if not _is_bare(cls):
         return schema
     inner = {name: one for name, one in schema.items() if name != "$defs"}
     whole = {"type": "object", "properties": {ROOT: inner}, "required": [ROOT]}

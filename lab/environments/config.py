@@ -64,9 +64,8 @@ class EnvironmentConfig:
             what = f"{self.space!r} is not a valid Space ID."
             raise ConfigError(what, where="environment.space", do="use owner/name")
         if self.longest is not None and self.longest < 1:
-            raise ConfigError(
-                "longest is below 1.", where="environment.longest", do="use a whole number, 1 or more"
-            )
+            do = "use a whole number, 1 or more"
+            raise ConfigError("longest is below 1.", where="environment.longest", do=do)
         if not 0 < self.step_timeout_s < inf:
             what, do = f"step_timeout_s is {self.step_timeout_s:g}.", "use a number of seconds above 0"
             raise ConfigError(what, where="environment.step_timeout_s", do=do)
@@ -76,7 +75,7 @@ class EnvironmentConfig:
     @property
     def address(self) -> str:
         """The URL of its server; empty if it has none yet, or runs in process."""
-        if self.url or self.image or not self.space:
+        if not self.is_space:
             return self.url
         return f"https://{re.sub('[^a-z0-9]+', '-', self.space.lower())}.hf.space"
 

@@ -1,8 +1,7 @@
 """An example: the smallest value that a JSON Schema allows, as far as its types say."""
 
 import json
-from collections.abc import Mapping
-from types import UnionType
+from numbers import Real
 from typing import Any
 
 from lab.environments.action import ActionForm
@@ -11,14 +10,7 @@ from lab.environments.schema import Schema, options
 _DEEPEST = 8
 """Maximum nesting: a schema may refer to itself."""
 
-_TYPES: Mapping[str, type | UnionType] = {
-    "object": dict,
-    "array": list,
-    "string": str,
-    "boolean": bool,
-    "integer": int,
-    "number": int | float,
-}
+_TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": Real}
 
 TEXT = "Hello."
 """The example of a text."""

@@ -2,8 +2,6 @@
 
 from lab.errors import EnvError
 
-_REACHABLE = "check ENV_BASE_URL, and that the server is up"
-
 
 class UnpublishedError(EnvError):
     """The server does not publish its actions: a `parse` hook is needed."""
@@ -20,7 +18,8 @@ def failure(error: Exception, where: str) -> EnvError:
         do = "check the server's log: it is up, but busy"
         return EnvError("The environment did not answer in time.", where=where, why=text, do=do)
     if isinstance(error, OSError):
-        return EnvError("The environment cannot be reached.", where=where, why=text, do=_REACHABLE)
+        do = "check ENV_BASE_URL, and that the server is up"
+        return EnvError("The environment cannot be reached.", where=where, why=text, do=do)
     return failed(text, where)
 
 

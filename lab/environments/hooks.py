@@ -51,11 +51,10 @@ def load_named(config: EnvironmentConfig, root: Path) -> Any:  # noqa: ANN401  #
         ConfigError: It does not exist, or its module fails.
     """
     where, _, name = config.python.rpartition(":")
-    module = (
-        _run(within(root, where), "environment.python")
-        if config.python_file
-        else _module(where, config.python)
-    )
+    if config.python_file:
+        module = _run(within(root, where), "environment.python")
+    else:
+        module = _module(where, config.python)
     try:
         return getattr(module, name)
     except AttributeError:
@@ -142,9 +141,8 @@ def _run(path: Path, where: str) -> ModuleType:
             return sys.modules[name]
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise ConfigError(
-                "This is not a Python file.", where=str(path), do="name a file that ends in .py"
-            )
+            do = "name a file that ends in .py"
+            raise ConfigError("This is not a Python file.", where=str(path), do=do)
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)

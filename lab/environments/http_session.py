@@ -12,7 +12,7 @@ from lab.environments.answer import Values
 from lab.environments.failures import failed, refused_by
 from lab.environments.http_form import HttpForm, Operation
 from lab.environments.observation import Observed, View, result_of
-from lab.environments.task_list import check_arguments
+from lab.environments.task_list import reset_arguments
 from lab.environments.wire import Reply, Wire
 from lab.errors import EnvError
 
@@ -66,12 +66,9 @@ class HttpSession:
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
         """Start a new episode; an application whose reset names no seed gets none."""
         reset, key = self._http.reset, self._http.session_key
-        if not reset.open:
-            check_arguments(arguments, reset.named)
-        own: dict[str, Any] = {"seed": seed} if reset.open or "seed" in reset.named else {}
-        if key in reset.named:
-            own[key] = os.urandom(16).hex()
-        reply = await self._send(reset, {**own, **arguments})
+        given = reset_arguments(seed, arguments, reset.named, takes_any=reset.open)
+        own = {key: os.urandom(16).hex()} if key in reset.named else {}
+        reply = await self._send(reset, {**own, **given})
         do = "set what its reset requires in [[tasks]], as reset = { NAME = VALUE }"
         if reply.status == _TOO_MANY:
             do = "raise the rate limit of its application"

@@ -23,7 +23,7 @@ from lab.environments.config import EnvironmentConfig
 from lab.environments.foreign import ForeignError, foreign
 from lab.environments.hooks import factory, load_named
 from lab.environments.observation import Observed, View
-from lab.environments.task_list import TaskList, check_arguments, read_tasks
+from lab.environments.task_list import TaskList, read_tasks, reset_arguments
 from lab.errors import EnvError
 
 
@@ -171,12 +171,10 @@ class InProcessSession:
 
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
         """Start a new episode; an environment whose reset has no seed gets none."""
-        takes, takes_any = self._opened.takes, self._opened.takes_any
-        if not takes_any:
-            check_arguments(arguments, takes)
-        seeded = {"seed": seed} if takes_any or "seed" in takes else {}
+        opened = self._opened
+        given = reset_arguments(seed, arguments, opened.takes, takes_any=opened.takes_any)
         try:
-            return await self._call("reset", **seeded, **arguments)
+            return await self._call("reset", **given)
         except ForeignError as error:
             raise EnvError("The environment failed.", where="reset", why=str(error)) from error
 

@@ -6,7 +6,7 @@ it is reset.
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from lab.environments.schema import Schema, options
@@ -32,22 +32,25 @@ class TaskList:
         guessed: Whether the argument's name is a guess, because reset takes any.
     """
 
-    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    takes: tuple[str, ...] = ()
-    guessed: bool = False
+    tasks: Mapping[str, Mapping[str, Any]]
+    takes: tuple[str, ...]
+    guessed: bool
 
 
-def check_arguments(arguments: Mapping[str, Any], takes: Collection[str]) -> None:
-    """Refuse arguments that a reset does not take.
+def reset_arguments(
+    seed: int, arguments: Mapping[str, Any], takes: Collection[str], *, takes_any: bool
+) -> dict[str, Any]:
+    """A task's arguments of reset, with the seed if reset takes one.
 
     Raises:
-        ConfigError: There is one.
+        ConfigError: Reset does not take one of the arguments.
     """
-    for name in arguments:
-        if name not in takes:
-            what = f"The environment's reset has no argument {name!r}."
-            do = f"use {', '.join(takes)}" if takes else "remove it"
-            raise ConfigError(what, where="tasks.reset", do=do)
+    if unknown := [name for name in arguments if name not in takes and not takes_any]:
+        what = f"The environment's reset has no argument {unknown[0]!r}."
+        do = f"use {', '.join(takes)}" if takes else "remove it"
+        raise ConfigError(what, where="tasks.reset", do=do)
+    takes_seed = takes_any or "seed" in takes
+    return {"seed": seed, **arguments} if takes_seed else {**arguments}
 
 
 def read_tasks(listed: object, takes: Mapping[str, Schema], *, takes_any: bool) -> TaskList:

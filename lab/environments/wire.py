@@ -34,9 +34,11 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """The status with the start of the body, on one line."""
+        """The status with the start of the body, or of FastAPI's error message in it, on one line."""
+        told = self.json()
         body = self.body[: 10 * MOST_SHOWN].decode("utf-8", "replace")
-        shown = " ".join(str(self._detail(body)).split())[:MOST_SHOWN]
+        detail = told["detail"] if isinstance(told, dict) and "detail" in told else body
+        shown = " ".join(str(detail).split())[:MOST_SHOWN]
         return f"HTTP {self.status}: {shown}" if shown else f"HTTP {self.status}"
 
     def json(self) -> Any:  # noqa: ANN401  # of JSON
@@ -53,11 +55,6 @@ class Reply:
             ValueError, RecursionError: It is not JSON, or nested too deeply.
         """
         return json.loads(self.body)
-
-    def _detail(self, body: str) -> object:
-        """FastAPI's error message, if there is one."""
-        told = self.json()
-        return told["detail"] if isinstance(told, dict) and "detail" in told else body
 
 
 class Wire:
