@@ -26,6 +26,4 @@ def __getattr__(name: str) -> object:
     """Load a public name from the submodule that defines it."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(_HOME[name], __name__), name)
-    globals()[name] = value
-    return value
+    return getattr(import_module(_HOME[name], __name__), name)
