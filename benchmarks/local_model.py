@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-from lab.local_model.child import start
+from lab.local_model.child import LocalModelProcess
 
 CONCURRENCIES = (1, 4, 16, 32)
 MODEL = "SmolLM2-135M-Instruct"
@@ -99,7 +99,7 @@ async def table(base_url: str, title: str, load: Load) -> None:
 def main() -> None:
     """Start the model, print both tables, stop it."""
     began_s = time.perf_counter()
-    with start() as model:
+    with LocalModelProcess.launch() as model:
         print(f"ready after {time.perf_counter() - began_s:.1f} s; at most {MAX_TOKENS} new tokens per call")
         asyncio.run(table(model.base_url, "One question, no history", question))
         asyncio.run(table(model.base_url, f"A chat of {CHAT_TURNS} turns", chat))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from lab.local_model.child import start
+from lab.local_model.child import LocalModelProcess
 from tests.echo_server import ROOT
 
 if sys.dont_write_bytecode:  # a hundred processes would compile a hundred times; it is kept out of the way
@@ -44,5 +44,5 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(scope="session")
 def local_model_url() -> Iterator[str]:
     """The base URL of a running embedded model: the real one, started once for all tests."""
-    with start() as model:
+    with LocalModelProcess.launch() as model:
         yield model.base_url

@@ -4,9 +4,9 @@ It owns the order: an embedded model is started before anything slow, and awaite
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from lab.llm.client import Endpoint, EndpointConfig
 from lab.llm.settings import ModelChoice, hosted_endpoint
@@ -19,12 +19,8 @@ EMBEDDED_TAKES = frozenset(
 """Features of requests that `lab.local_model` accepts."""
 
 
-@dataclass(frozen=True)
-class OpeningModel:
-    """A starting model: a process that is still loading, or a hosted endpoint's configuration."""
-
-    model: ModelChoice
-    coming: LocalModelProcess | EndpointConfig
+OpeningModel = Callable[[], EndpointConfig]
+"""A starting model: waits until it is ready, and returns how to call it; raises as `open_endpoint`."""
 
 
 @contextmanager
@@ -35,10 +31,11 @@ def opening_model(model: ModelChoice, environ: Mapping[str, str]) -> Iterator[Op
         EndpointError: A hosted endpoint has no key, or the embedded model is not installed.
     """
     if not model.embedded:
-        yield OpeningModel(model, hosted_endpoint(model, environ))
+        hosted = hosted_endpoint(model, environ)
+        yield lambda: hosted
         return
     with LocalModelProcess.launch() as process:
-        yield OpeningModel(model, process)
+        yield lambda: EndpointConfig(process.base_url, model.name, "none", known=EMBEDDED_TAKES)
 
 
 @asynccontextmanager
@@ -48,8 +45,6 @@ async def open_endpoint(opening: OpeningModel, patience: Patience) -> AsyncItera
     Raises:
         EndpointError: The embedded model did not start.
     """
-    config = opening.coming
-    if isinstance(config, LocalModelProcess):
-        config = EndpointConfig(await config.ready(), opening.model.name, "none", known=EMBEDDED_TAKES)
-    async with await asyncio.to_thread(Endpoint, replace(config, patience=patience)) as endpoint:
+    config = replace(await asyncio.to_thread(opening), patience=patience)
+    async with await asyncio.to_thread(Endpoint, config) as endpoint:
         yield endpoint

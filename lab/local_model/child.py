@@ -3,7 +3,6 @@
 It owns the process and its pipes, and uses only the standard library.
 """
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -25,19 +24,9 @@ PROGRESS_PREFIX = "The embedded model: "
 _SECRETS = ("KEY", "TOKEN", "PASSWORD", "_BASE_URL", "LAB_STORAGE", "TRACKING_URI")
 """Parts of the names of variables that may hold a secret."""
 
-_TAIL_LINES = 20
+_READY_S = 120.0
+_TAIL_LINES = 4
 _STOP_S = 5.0
-
-
-def start(timeout_s: float = 120) -> "LocalModelProcess":
-    """Start the embedded model and wait until it answers; loading takes about 6 s.
-
-    Raises:
-        LocalModelError: It is not installed, ended, or was not ready in time.
-    """
-    process = LocalModelProcess.launch()
-    process.wait_ready(timeout_s)
-    return process
 
 
 class LocalModelProcess:
@@ -46,16 +35,24 @@ class LocalModelProcess:
     The server also stops by itself when this process ends for any reason.
     """
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        self._process = process
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lab.local_model", "--port", "0", "--with-parent"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=child_environment(),
+            start_new_session=True,  # the parent handles Ctrl-C in the terminal
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
         self._url = ""
         self._answered = threading.Event()
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._heard_s = time.monotonic()
-        self._readers = [
-            threading.Thread(target=self._read_stdout, daemon=True),
-            threading.Thread(target=self._read_stderr, daemon=True),
-        ]
+        work = (self._read_stdout, self._read_stderr)
+        self._readers = [threading.Thread(target=read, daemon=True) for read in work]
         for reader in self._readers:
             reader.start()
 
@@ -68,19 +65,7 @@ class LocalModelProcess:
         """
         find_model()
         check_runtime()
-        return cls(
-            subprocess.Popen(
-                [sys.executable, "-m", "lab.local_model", "--port", "0", "--with-parent"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=child_environment(),
-                start_new_session=True,  # the parent handles Ctrl-C in the terminal
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-            )
-        )
+        return cls()
 
     @property
     def pid(self) -> int:
@@ -89,53 +74,35 @@ class LocalModelProcess:
 
     @property
     def base_url(self) -> str:
-        """The endpoint's URL, ending in `/v1`; waits for the server if necessary.
+        """The endpoint's URL, ending in `/v1`; waits until the server answers, which takes about 6 s.
 
         Raises:
-            LocalModelError: The server did not become ready.
+            LocalModelError: The server ended, or was not ready within 120 s after its start or its last sign
+                of progress of a conversion. It is stopped.
         """
-        return self.wait_ready()
-
-    def wait_ready(self, timeout_s: float = 120) -> str:
-        """Wait until the server answers, and return its `base_url`. On failure it is stopped.
-
-        The time starts anew with each sign of progress of a conversion.
-
-        Raises:
-            LocalModelError: It ended, or was not ready in time.
-        """
-        in_time = self._answers(timeout_s)
+        while not (ended := self._answered.is_set()) and self._left_s() > 0:
+            self._answered.wait(self._left_s())
         if self._url:
             return self._url
         self.close()
-        why = (
-            f"it ended with exit code {self._process.returncode}"
-            if in_time
-            else f"not ready in {timeout_s:g} s"
-        )
+        end = f"it ended with exit code {self._process.returncode}"
         raise LocalModelError(
             "The embedded model did not start",
             where=f"{sys.executable} -m lab.local_model",
-            why=": ".join([why, *list(self._tail)[-4:]]),
+            why=": ".join([end if ended else f"not ready in {_READY_S:g} s", *self._tail]),
             do="run python -m lab.local_model to see why, or set API_BASE_URL to use a hosted model",
         )
 
-    async def ready(self, timeout_s: float = 120) -> str:
-        """`wait_ready` as a coroutine, without blocking the event loop."""
-        return await asyncio.to_thread(self.wait_ready, timeout_s)
-
     def close(self) -> None:
         """Stop the server and wait until it has ended. A second call does nothing."""
-        self._process.terminate()
-        try:
-            self._process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        for reader in self._readers:
-            reader.join(_STOP_S)
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            _stream(pipe).close()
+        with self._process:  # closes the pipes, and waits
+            self._process.terminate()
+            try:
+                self._process.wait(_STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+            for reader in self._readers:
+                reader.join(_STOP_S)
 
     def __enter__(self) -> Self:
         return self
@@ -143,12 +110,8 @@ class LocalModelProcess:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _answers(self, timeout_s: float) -> bool:
-        self._heard_s = time.monotonic()
-        while (left_s := self._heard_s + timeout_s - time.monotonic()) > 0:
-            if self._answered.wait(left_s):
-                return True
-        return False
+    def _left_s(self) -> float:
+        return self._heard_s + _READY_S - time.monotonic()
 
     def _read_stdout(self) -> None:
         for line in _stream(self._process.stdout):
@@ -180,5 +143,5 @@ def child_environment() -> dict[str, str]:
 
 
 def _stream(pipe: IO[str] | None) -> IO[str]:
-    assert pipe is not None, "launch() opens all three pipes"
+    assert pipe is not None
     return pipe

@@ -1,29 +1,28 @@
 """The conversion of a GGUF file whose tensor types the runtime cannot read, once, into a cache.
 
-It owns the types, the cache and its lock; it leaves the arithmetic to the package `gguf`. A converted file
-ends with the SHA-256 of what precedes it, so that a damaged one is recognised and made again.
+It owns the types, the cache and its lock; it leaves the arithmetic to the package `gguf`. Beside a converted
+file lies its SHA-256, so that a damaged one is recognised and made again.
 """
 
 import fcntl
 import hashlib
-import mmap
 import os
 import shutil
 import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
 from lab.errors import LocalModelError
-from lab.local_model.gguf_file import MAGIC, TYPES, Header, Tensor, aligned
-from lab.local_model.weights import check_converter, needs_conversion, target_of
+from lab.local_model.gguf_file import MAGIC, Header, Tensor, aligned
+from lab.local_model.weights import needs_conversion, target_of
 
 _FILE_TYPE, _MOSTLY_Q8_0 = "general.file_type", 7
 _VALUES_AT_ONCE = 2**22
 _SPARE_BYTES = 2**26
-_DIGEST_BYTES = 32
 _WAIT_S = 0.5
 _SAY_EVERY_S = 5.0
 
@@ -37,20 +36,17 @@ def converted(path: Path, header: Header, say: Say) -> Path:
     lie, and other bytes at the same path and time never pass for them. 491 MB take 0.3 s.
 
     Raises:
-        LocalModelError: There is no converter, too little disk, or the disk refused.
+        LocalModelError: There is too little disk, or the disk refused.
     """
     if not needs_conversion(header):
         return path
     home = os.environ.get("XDG_CACHE_HOME", "").strip()
     folder = Path(home or "~/.cache").expanduser() / "prompt-lab" / "models"
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        made = folder / f"{digest}.gguf"
+        made = folder / f"{_digest(path)}.gguf"
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f"{digest}.lock", say):
+        with _locked(made.with_suffix(".lock"), say):
             if not _whole(made):
-                check_converter(path, header)
                 _convert(path, header, made, say)
     except OSError as error:
         raise LocalModelError(
@@ -79,15 +75,18 @@ def _locked(path: Path, say: Say) -> Iterator[None]:
         yield
 
 
-def _whole(path: Path) -> bool:
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_file(made: Path) -> Path:
+    return made.with_suffix(".sha256")
+
+
+def _whole(made: Path) -> bool:
     """Whether a converted file is there, and is as it was written."""
-    if not path.is_file() or (size := path.stat().st_size) <= _DIGEST_BYTES:
-        return False
-    digest = hashlib.sha256()
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        with memoryview(data) as view, view[: size - _DIGEST_BYTES] as content:
-            digest.update(content)
-        return bool(data[-_DIGEST_BYTES:] == digest.digest())
+    return made.is_file() and _digest_file(made).is_file() and _digest(made) == _digest_file(made).read_text()
 
 
 def _convert(path: Path, header: Header, made: Path, say: Say) -> None:
@@ -106,29 +105,22 @@ def _convert(path: Path, header: Header, made: Path, say: Say) -> None:
     say(f"converting {path.name} once, to {_megabytes(needed)} in {made.parent}")
     part = made.with_suffix(".part")
     try:
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-            part.open("w+b") as out,
-        ):
-            out.write(_new_header(data, header, offsets))
-            _write_tensors(data, header, out, needed, say)
-            out.seek(0)
-            out.write(hashlib.file_digest(out, "sha256").digest())
+        with part.open("wb") as out:
+            _write(path, header, offsets, out, say)
             out.flush()
             os.fsync(out.fileno())
+        _digest_file(made).write_text(_digest(part))
         part.replace(made)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
 
 
-def _new_header(data: mmap.mmap, header: Header, offsets: list[int]) -> bytes:
+def _new_header(metadata: bytearray, header: Header, offsets: list[int]) -> bytes:
     """The header with the tensors' new types and places; the metadata is kept byte by byte, but its type."""
-    first, end = header.metadata
-    metadata, keys = bytearray(data[first:end]), header.keys
+    keys = header.keys
     if (place := header.places.get(_FILE_TYPE)) is not None:
-        struct.pack_into("<I", metadata, place - first, _MOSTLY_Q8_0)
+        struct.pack_into("<I", metadata, place - header.metadata[0], _MOSTLY_Q8_0)
     else:
         metadata += _text(_FILE_TYPE) + struct.pack("<II", 4, _MOSTLY_Q8_0)
         keys += 1
@@ -152,36 +144,30 @@ def _text(text: str) -> bytes:
     return struct.pack("<Q", len(encoded)) + encoded
 
 
-def _write_tensors(data: mmap.mmap, header: Header, out: IO[bytes], needed: int, say: Say) -> None:
-    said_s = time.monotonic()
-    for tensor in header.tensors:
-        begin = header.data + tensor.offset
-        for piece in _pieces(data, begin, tensor):
+def _write(path: Path, header: Header, offsets: list[int], out: IO[bytes], say: Say) -> None:
+    import numpy as np
+
+    data, said_s = np.memmap(path, np.uint8, mode="r"), time.monotonic()
+    out.write(_new_header(bytearray(data[slice(*header.metadata)]), header, offsets))
+    for number, tensor in enumerate(header.tensors):
+        for piece in _pieces(data[header.data + tensor.offset :], tensor):
             out.write(piece)
             if time.monotonic() - said_s > _SAY_EVERY_S:
-                say(f"converting {100 * out.tell() // needed} %")
+                say(f"converting, tensor {number + 1} of {len(header.tensors)}")
                 said_s = time.monotonic()
         out.write(_padding(out.tell(), header))
 
 
-def _pieces(data: mmap.mmap, begin: int, tensor: Tensor) -> Iterator[bytes]:
+def _pieces(data: Any, tensor: Tensor) -> Iterator[Any]:  # noqa: ANN401  # arrays of bytes
     """A tensor's bytes in its new type, some rows at a time: the whole may be larger than the memory."""
-    kind, target = TYPES[tensor.type], target_of(tensor)
-    row_bytes = tensor.dimensions[0] // kind.block * kind.size
-    size = tensor.bytes_as(tensor.type)
-    step = max(1, _VALUES_AT_ONCE // tensor.dimensions[0]) * row_bytes
-    for at in range(begin, begin + size, step):
-        rows = data[at : min(at + step, begin + size)]
-        yield rows if target == tensor.type else _requantised(rows, row_bytes, tensor.type, target)
-
-
-def _requantised(rows: bytes, row_bytes: int, source: int, target: int) -> bytes:
-    import numpy as np
     from gguf import GGMLQuantizationType, quants
 
-    packed: Any = np.frombuffer(rows, np.uint8).reshape(-1, row_bytes)
-    values = quants.dequantize(packed, GGMLQuantizationType(source))
-    return bytes(quants.quantize(values, GGMLQuantizationType(target)).tobytes())
+    source, target = GGMLQuantizationType(tensor.type), GGMLQuantizationType(target_of(tensor))
+    rows = data[: tensor.bytes_as(source)].reshape(prod(tensor.dimensions[1:]), -1)
+    step = max(1, _VALUES_AT_ONCE // tensor.dimensions[0])
+    for at in range(0, len(rows), step):
+        some = rows[at : at + step]
+        yield some if source == target else quants.quantize(quants.dequantize(some, source), target)
 
 
 def _megabytes(size: int) -> str:

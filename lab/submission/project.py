@@ -15,7 +15,8 @@ from pathlib import Path
 from lab.errors import LabError
 from lab.files import read_bounded
 from lab.llm.client import EndpointConfig
-from lab.llm.settings import KEYS, ModelChoice, choose_model, hosted_endpoint
+from lab.llm.launch import opening_model
+from lab.llm.settings import KEYS, ModelChoice, choose_model
 from lab.submission.checker import LEAST_TASKS, Checked
 from lab.submission.frozen import BEST, read_frozen
 from lab.submission.relay import Relay, relaying
@@ -115,19 +116,13 @@ def opened_endpoint(folder: Path, default: ModelChoice) -> Iterator[EndpointConf
         ConfigError: The variables are invalid.
         EndpointError: There is no key for it, or the embedded model does not start.
     """
-    from lab.local_model.child import start
-
     try:
         tuned = read_frozen(folder / BEST).model
         default = ModelChoice(tuned.endpoint, tuned.name)
     except LabError:  # another script's project
         pass
-    model = choose_model(default)
-    if not model.embedded:
-        yield hosted_endpoint(model)
-        return
-    with start() as process:
-        yield EndpointConfig(process.base_url, model.name, "none")
+    with opening_model(choose_model(default), os.environ) as opening:
+        yield opening()
 
 
 def run(folder: Path, endpoint: EndpointConfig, limit_s: float = LIMIT_S) -> Run:
