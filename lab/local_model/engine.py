@@ -1,13 +1,12 @@
 """The batching engine: owns the model, and steps it for as long as any request is unfinished.
 
-Requests join the running batch as they arrive. It leaves HTTP and the wire format to `server`.
+Requests join the running batch as they arrive. It leaves HTTP to `server`, the form of requests to `wire`.
 """
 
 import asyncio
 import itertools
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,6 +14,7 @@ import openvino_genai as genai
 from openvino import Tensor
 
 from lab.local_model.weights import CACHE_GB
+from lab.local_model.wire import ApiError, ChatMessage, ChatRequest, Completion
 
 _ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<|eom_id|>")
 """Tokens that end an answer beside the one that the file names: a base model's end of text, for instance."""
@@ -30,55 +30,6 @@ _SEED_RANGE = 2**64
 # lets it run often enough between two steps to take a request from socket to batch. A load
 # of 160 steps took 180 with 1 turn, 164 with 8, 164 with 30.
 _LOOP_TURNS_PER_STEP = 8
-
-
-FinishReason = Literal["stop", "length"]
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One chat message."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """Sampling of one answer; `max_tokens=None` fills the context, `seed=None` is random."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_tokens: int | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One answer, and its tokens."""
-
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    finish_reason: FinishReason
-
-
-class ContextTooLongError(Exception):
-    """The messages and the requested answer do not fit into the model's context."""
-
-    def __init__(self, prompt_tokens: int, max_tokens: int, context_tokens: int) -> None:
-        super().__init__(
-            f"This model's maximum context length is {context_tokens} tokens. However, you requested "
-            f"{prompt_tokens + max_tokens} tokens ({prompt_tokens} in the messages, {max_tokens} in the "
-            "completion). Please reduce the length of the messages or completion."
-        )
-
-
-class EngineFailedError(Exception):
-    """The model could not finish a request that it had accepted."""
 
 
 class _Handle(Protocol):
@@ -123,24 +74,20 @@ class _Request:
         if stopped or status == genai.GenerationStatus.FINISHED:
             self._finish("length" if at_limit and not stopped else "stop")
         else:
-            self.fail(EngineFailedError(f"the request ended as {status.name}"))
+            self.leave(f"the request ended as {status.name}")
         return True
 
-    def fail(self, error: Exception) -> None:
-        """Leave the batch, and raise the error in the waiting call."""
+    def leave(self, why: str) -> None:
+        """Leave the batch; a call that still waits gets the error."""
         self._handle.cancel()
         if not self.answer.done():
-            self.answer.set_exception(error)
-
-    def cancel(self) -> None:
-        """Leave the batch, because no call is waiting."""
-        self._handle.cancel()
+            self.answer.set_exception(ApiError(500, f"The embedded model failed: {why}."))
 
     def _has_stopped(self) -> bool:
         tail = self._decode(self._token_ids[-self._stop_tokens :]) if self._stop else ""
         return any(string in tail for string in self._stop)
 
-    def _finish(self, reason: FinishReason) -> None:
+    def _finish(self, reason: Literal["stop", "length"]) -> None:
         text = _before_stop(self._decode(self._token_ids), self._stop)
         self._handle.stop()
         self.answer.set_result(Completion(text, self._prompt_tokens, len(self._token_ids), reason))
@@ -164,19 +111,27 @@ class Engine:
         self._running: list[_Request] = []
         self._stepping: asyncio.Task[None] | None = None
 
-    async def complete(self, messages: Sequence[Message], sampling: Sampling) -> Completion:
+    async def complete(self, chat: ChatRequest) -> Completion:
         """Answer a chat. Cancelling the call drops the request from the batch.
 
         Raises:
-            ContextTooLongError: Messages and answer do not fit.
+            ApiError: Messages and answer do not fit, or the model failed.
         """
-        prompt = self._encode(messages)
+        prompt = self._encode(chat.messages)
         prompt_tokens = int(prompt.shape[1])
-        max_tokens = self._fitting(prompt_tokens, sampling.max_tokens)
-        handle = self._pipeline.add_request(next(self._ids), prompt, self._generation(sampling, max_tokens))
-        return await self._answer(_Request(handle, prompt_tokens, self._decode, sampling.stop))
+        max_tokens = self._fitting(prompt_tokens, chat.max_completion_tokens or chat.max_tokens)
+        handle = self._pipeline.add_request(next(self._ids), prompt, self._generation(chat, max_tokens))
+        request = _Request(handle, prompt_tokens, self._decode, chat.stop)
+        self._running.append(request)
+        if self._stepping is None or self._stepping.done():
+            self._stepping = asyncio.create_task(self._step_while_busy())
+        try:
+            return await request.answer
+        except asyncio.CancelledError:
+            request.leave("no call is waiting")
+            raise
 
-    def _encode(self, messages: Sequence[Message]) -> Tensor:
+    def _encode(self, messages: Sequence[ChatMessage]) -> Tensor:
         history = [{"role": message.role, "content": message.content} for message in messages]
         prompt = self._tokenizer.apply_chat_template(history, add_generation_prompt=True)
         # The template wrote the special tokens already.
@@ -194,32 +149,28 @@ class Engine:
         room = self._context_tokens - prompt_tokens
         wanted = max(1, min(_DEFAULT_MAX_TOKENS, room)) if max_tokens is None else max_tokens
         if wanted > room:
-            raise ContextTooLongError(prompt_tokens, wanted, self._context_tokens)
+            message = (
+                f"This model's maximum context length is {self._context_tokens} tokens. However, you "
+                f"requested {prompt_tokens + wanted} tokens ({prompt_tokens} in the messages, {wanted} in "
+                "the completion). Please reduce the length of the messages or completion."
+            )
+            raise ApiError(400, message, param="messages", code="context_length_exceeded")
         return wanted
 
-    def _generation(self, sampling: Sampling, max_tokens: int) -> genai.GenerationConfig:
+    def _generation(self, chat: ChatRequest, max_tokens: int) -> genai.GenerationConfig:
         config = genai.GenerationConfig()
         config.max_new_tokens = max_tokens
         config.set_eos_token_id(self._tokenizer.get_eos_token_id())
         config.stop_token_ids = self._end_ids
-        config.presence_penalty = sampling.presence_penalty
-        config.frequency_penalty = sampling.frequency_penalty
-        if sampling.temperature >= _GREEDY_BELOW and sampling.top_p > 0:
+        config.presence_penalty = chat.presence_penalty
+        config.frequency_penalty = chat.frequency_penalty
+        if chat.temperature >= _GREEDY_BELOW and chat.top_p > 0:
             config.do_sample = True
-            config.temperature = sampling.temperature
-            config.top_p = sampling.top_p
-            config.rng_seed = _seed(sampling.seed)
+            config.temperature = chat.temperature
+            config.top_p = chat.top_p
+            # The pipeline's default seed is constant, which would make replicates identical.
+            config.rng_seed = secrets.randbits(64) if chat.seed is None else chat.seed % _SEED_RANGE
         return config
-
-    async def _answer(self, request: _Request) -> Completion:
-        self._running.append(request)
-        if self._stepping is None or self._stepping.done():
-            self._stepping = asyncio.create_task(self._step_while_busy())
-        try:
-            return await request.answer
-        except asyncio.CancelledError:
-            request.cancel()
-            raise
 
     async def _step_while_busy(self) -> None:
         try:
@@ -231,7 +182,7 @@ class Engine:
         except Exception as error:  # every waiting call must get the error
             requests, self._running = self._running, []
             for request in requests:
-                request.fail(EngineFailedError(str(error)))
+                request.leave(str(error))
 
 
 def _scheduler() -> genai.SchedulerConfig:
@@ -240,11 +191,6 @@ def _scheduler() -> genai.SchedulerConfig:
     config.enable_prefix_caching = True
     config.max_num_batched_tokens = _MAX_BATCHED_TOKENS
     return config
-
-
-def _seed(seed: int | None) -> int:
-    # The pipeline's default seed is constant, which would make replicates identical.
-    return secrets.randbits(64) if seed is None else seed % _SEED_RANGE
 
 
 def _before_stop(text: str, stop: Sequence[str]) -> str:

@@ -7,58 +7,35 @@ import asyncio
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Any
 
 import uvicorn
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from lab.local_model.engine import Completion, ContextTooLongError, Engine, EngineFailedError
-from lab.local_model.wire import ApiError, ChatRequest, model_entry, no_such_model, read_request, response
+from lab.local_model.engine import Engine
+from lab.local_model.wire import ApiError, Completion, model_entry, no_such_model, read_request, response
 
 MAX_BODY_BYTES = 1_000_000
 _MAX_DISCARDED_BYTES = 64_000_000
 _KEEP_ALIVE_S = 75  # longer than clients keep an idle connection, so that the client closes it
 
 
-class ClientGoneError(Exception):
-    """The client closed its connection before it got the answer."""
-
-
-async def chat_request(request: Request) -> ChatRequest:
-    """The chat request in the body, regardless of its content type.
-
-    Raises:
-        ApiError: 413 for a body that is too large, 400 and 404 as in `read_request`.
-    """
-    kept, size = bytearray(), 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= MAX_BODY_BYTES:
-            kept += chunk
-        # Keep reading: a connection closed with unread bytes is reset, and the client never sees the answer.
-        elif size > _MAX_DISCARDED_BYTES:
-            break
-    if size > MAX_BODY_BYTES:
-        raise ApiError(413, f"The body is larger than {MAX_BODY_BYTES:,} bytes.", code="body_too_large")
-    return read_request(bytes(kept), request.app.state.model)
-
-
 def build_app(engine: Engine, name: str) -> FastAPI:
     """The application that answers from `engine`, as the model of that name."""
     app = FastAPI(title="Embedded model", openapi_url=None)
-    app.state.model = name
 
     @app.post("/v1/chat/completions")
-    async def chat_completions(
-        request: Request, chat: Annotated[ChatRequest, Depends(chat_request)]
-    ) -> dict[str, Any]:
-        completion = await _while_connected(request, engine, chat)
+    async def chat_completions(request: Request) -> Response:
+        chat = read_request(await _body(request), name)
+        completion = await _while_connected(request, engine.complete(chat))
+        if completion is None:
+            return Response(status_code=499)
         request_id, now_s = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
-        return response(completion, model=name, request_id=request_id, created_s=now_s)
+        return JSONResponse(response(completion, model=name, request_id=request_id, created_s=now_s))
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -99,15 +76,28 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _while_connected(request: Request, engine: Engine, chat: ChatRequest) -> Completion:
-    """The completion, cancelled as soon as the client disconnects."""
-    answer = asyncio.ensure_future(engine.complete(chat.chat(), chat.sampling()))
+async def _body(request: Request) -> bytes:
+    """The body, regardless of its content type; an ApiError if it is too large."""
+    kept, size = bytearray(), 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= MAX_BODY_BYTES:
+            kept += chunk
+        # Keep reading: a connection closed with unread bytes is reset, and the client never sees the answer.
+        elif size > _MAX_DISCARDED_BYTES:
+            break
+    if size > MAX_BODY_BYTES:
+        raise ApiError(413, f"The body is larger than {MAX_BODY_BYTES:,} bytes.", code="body_too_large")
+    return bytes(kept)
+
+
+async def _while_connected(request: Request, answering: Coroutine[Any, Any, Completion]) -> Completion | None:
+    """The completion; cancelled, and None, as soon as the client disconnects."""
+    answer = asyncio.ensure_future(answering)
     gone = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait((answer, gone), return_when=asyncio.FIRST_COMPLETED)
-        if answer.done():
-            return answer.result()
-        raise ClientGoneError
+        return answer.result() if answer.done() else None
     finally:
         answer.cancel()
         gone.cancel()
@@ -125,20 +115,7 @@ def _handle_errors(app: FastAPI) -> None:
     async def refused(_: Request, error: ApiError) -> JSONResponse:
         return JSONResponse(error.body, error.status)
 
-    @app.exception_handler(ContextTooLongError)
-    async def too_long(request: Request, error: ContextTooLongError) -> JSONResponse:
-        body = ApiError(400, str(error), param="messages", code="context_length_exceeded")
-        return await refused(request, body)
-
-    @app.exception_handler(EngineFailedError)
-    async def engine_failed(request: Request, error: EngineFailedError) -> JSONResponse:
-        return await refused(request, ApiError(500, f"The embedded model failed: {error}."))
-
     @app.exception_handler(HTTPException)
     async def not_routed(request: Request, error: HTTPException) -> JSONResponse:
         where = f"{request.method} {request.url.path}"
         return await refused(request, ApiError(error.status_code, f"{error.detail}: {where}."))
-
-    @app.exception_handler(ClientGoneError)
-    async def client_gone(_: Request, __: ClientGoneError) -> Response:
-        return Response(status_code=499)

@@ -45,18 +45,13 @@ class LocalModel:
     Attributes:
         name: Its name in requests, on START and in results: the file's, without `.gguf`.
         context_tokens: Maximum length of prompt and answer together.
-        header: Its header; None for the default, which needs no conversion.
+        converts: Its header, if the runtime cannot read a tensor as it is; None for no conversion.
     """
 
     name: str
     path: Path
     context_tokens: int
-    header: Header | None = None
-
-    @property
-    def converts(self) -> bool:
-        """Whether the runtime needs a conversion of the file."""
-        return self.header is not None and needs_conversion(self.header)
+    converts: Header | None = None
 
 
 def model_name(environ: Mapping[str, str] = os.environ) -> str:
@@ -77,9 +72,15 @@ def find_model(environ: Mapping[str, str] = os.environ) -> LocalModel:
     path = _named_weights(Path(named).expanduser())
     header = read_header(path)
     _check_kind(path, header)
-    if needs_conversion(header):
-        check_converter(path, header)
-    return LocalModel(model_name(environ), path, _context_tokens(header), header)
+    odd = sorted({TYPES[one.type].name for one in header.tensors if target_of(one) != one.type})
+    if odd and find_spec("gguf") is None:
+        raise LocalModelError(
+            "The model file must be converted, and the converter is not installed",
+            where=str(path),
+            why=f"the runtime cannot read tensors of type {', '.join(odd)}; no Python package gguf",
+            do="pip install 'prompt-lab[gguf]', or use the same model in Q8_0",
+        )
+    return LocalModel(model_name(environ), path, _context_tokens(header), header if odd else None)
 
 
 @contextmanager
@@ -103,11 +104,6 @@ def check_runtime() -> None:
         )
 
 
-def needs_conversion(header: Header) -> bool:
-    """Whether the runtime cannot read a tensor as it is."""
-    return any(target_of(tensor) != tensor.type for tensor in header.tensors)
-
-
 def target_of(tensor: Tensor) -> int:
     """The type in which the runtime gets a tensor."""
     if len(tensor.dimensions) == 1:
@@ -117,26 +113,14 @@ def target_of(tensor: Tensor) -> int:
     return _F16 if tensor.type in (_F32, _BF16) else _Q8_0
 
 
-def check_converter(path: Path, header: Header) -> None:
-    """Raise a LocalModelError unless the package that converts is installed."""
-    if find_spec("gguf") is None:
-        kinds = sorted({TYPES[one.type].name for one in header.tensors if target_of(one) != one.type})
-        raise LocalModelError(
-            "The model file must be converted, and the converter is not installed",
-            where=str(path),
-            why=f"the runtime cannot read tensors of type {', '.join(kinds)}; no Python package gguf",
-            do="pip install 'prompt-lab[gguf]', or use the same model in Q8_0",
-        )
-
-
 def _named_weights(path: Path) -> Path:
     if path.is_file() and path.suffix == ".gguf":
         return path
-    why = "its name does not end in .gguf" if path.is_file() else "no such file"
+    absent = "it is a folder" if path.is_dir() else "no such file"
     raise LocalModelError(
         "The embedded model's file cannot be used",
         where=str(path),
-        why="it is a folder" if path.is_dir() else why,
+        why="its name does not end in .gguf" if path.is_file() else absent,
         do=f"set {PATH_VARIABLE} or --model to the path of a .gguf file; without, {MODEL_ID} plays",
     )
 
@@ -156,10 +140,8 @@ def _check_kind(path: Path, header: Header) -> None:
     elif isinstance(parts, int) and parts > 1:
         why, do = f"it is one of {parts} parts", "join them with llama.cpp's llama-gguf-split --merge"
     elif not header.values.get("tokenizer.chat_template"):
-        why, do = (
-            "it has no chat template, so it is no chat model",
-            "use the model's Instruct or Chat version",
-        )
+        why = "it has no chat template, so it is no chat model"
+        do = "use the model's Instruct or Chat version"
     if why:
         raise LocalModelError("The model file cannot be played", where=str(path), why=why, do=do)
 

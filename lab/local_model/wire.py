@@ -1,15 +1,13 @@
 """The wire format: the supported part of OpenAI's chat completions API.
 
-It owns the form of requests and errors; it leaves HTTP to `server`, sampling to `engine`.
+It owns the form of requests, answers and errors; it leaves HTTP to `server`, sampling to `engine`.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
-
-from lab.local_model.engine import Completion, Message, Sampling
 
 _HARMLESS: Mapping[str, tuple[object, ...]] = {
     "audio": (),
@@ -32,8 +30,6 @@ _HARMLESS: Mapping[str, tuple[object, ...]] = {
     "web_search_options": (),
 }
 """Unsupported parameters of the API, each with the values that have no effect."""
-
-_NOT_DONE = "not_done"
 
 
 def _as_list(stop: object) -> object:
@@ -79,15 +75,15 @@ class ChatRequest(BaseModel):
 
     model: str
     messages: list[ChatMessage] = Field(min_length=1)
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=0, le=1)
+    temperature: float = Field(1.0, ge=0, le=2)
+    top_p: float = Field(1.0, ge=0, le=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     """The newer name of `max_tokens`; it takes precedence."""
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: Annotated[list[StopString], BeforeValidator(_as_list), Field(max_length=4)] | None = None
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    stop: Annotated[list[StopString], BeforeValidator(_as_list), Field(max_length=4)] = []
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
     user: str | None = None
     metadata: dict[str, str] | None = None
 
@@ -96,26 +92,22 @@ class ChatRequest(BaseModel):
     def _refuse_what_is_not_done(cls, body: object) -> object:
         if not isinstance(body, dict):
             return body
-        for name in body.keys() & _HARMLESS.keys():
-            if body[name] is not None and body[name] not in _HARMLESS[name]:
-                raise PydanticCustomError(_NOT_DONE, "{param}", {"param": name})
-        return {name: value for name, value in body.items() if name not in _HARMLESS}
+        given = {name: value for name, value in body.items() if value is not None}
+        for name in given.keys() & _HARMLESS.keys():
+            if given.pop(name) not in _HARMLESS[name]:
+                message = f"This server does not support `{name}`: it returns one plain text."
+                raise ApiError(400, message, param=name, code="unsupported_parameter")
+        return given
 
-    def chat(self) -> list[Message]:
-        """The messages for the engine."""
-        return [Message(message.role, message.content) for message in self.messages]
 
-    def sampling(self) -> Sampling:
-        """The sampling parameters, with OpenAI's defaults for missing ones."""
-        return Sampling(
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
-            max_tokens=self.max_completion_tokens or self.max_tokens,
-            seed=self.seed,
-            stop=tuple(self.stop or ()),
-            presence_penalty=self.presence_penalty or 0.0,
-            frequency_penalty=self.frequency_penalty or 0.0,
-        )
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer, and its tokens."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: Literal["stop", "length"]
 
 
 def read_request(body: bytes, served: str) -> ChatRequest:
@@ -161,26 +153,16 @@ def response(completion: Completion, *, model: str, request_id: str, created_s: 
 
 
 def _api_error(error: ValidationError) -> ApiError:
-    """The first error in a body, for people."""
+    """The first error in a body, for people, and the parameter's name, such as `messages[0].content`."""
     first = error.errors(include_url=False)[0]
-    param = _param(first)
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+    param = path.lstrip(".") or None
     match first["type"]:
         case "json_invalid":
             return ApiError(400, f"The body is not valid JSON: {first['ctx']['error']}.", code="invalid_json")
-        case "not_done":
-            message = f"This server does not support `{param}`: it returns one plain text."
-            return ApiError(400, message, param=param, code="unsupported_parameter")
         case "extra_forbidden":
             message = f"Unrecognized request argument supplied: {param}."
             return ApiError(400, message, param=param, code="unknown_parameter")
         case _:
             message = f"{param or 'The body'}: {first['msg']}."
             return ApiError(400, message, param=param, code="invalid_value")
-
-
-def _param(error: ErrorDetails) -> str | None:
-    """The name of the invalid parameter, such as `messages[0].content`."""
-    if error["type"] == _NOT_DONE:
-        return str(error["ctx"]["param"])
-    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"])
-    return name.lstrip(".") or None
