@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import urlsplit
 
 from lab.addresses import read_within, shown_url
-from lab.errors import BusyError, CallError, EndpointError, LabError, OutageError, RequestError, SlowError
+from lab.errors import BusyError, CallError, EndpointError, LabError, RequestError, SlowError
 from lab.llm.dialect import OPENAI, Dialect
 from lab.llm.failures import NOT_FOUND, USUAL, Settings, is_clear, no_such_model, refused, told, too_slow
 from lab.llm.learning import Learning, RefusedError
@@ -140,9 +140,6 @@ class Endpoint:
     async def _attempt(self, request: Request) -> Completion:
         try:
             return _counted(request, await self.learning.ask(request, self._send))
-        except RecursionError:
-            why = "its error is nested too deeply"
-            raise OutageError("The endpoint failed.", where=self.shown_url, why=why) from None
         except LabError as error:
             error.why = self._without_keys(error.why)
             if isinstance(error, CallError) and error.answered == (0, 0):

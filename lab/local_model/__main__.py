@@ -97,12 +97,13 @@ async def _serve(listener: socket.socket) -> None:
     from lab.local_model.server import serve
 
     def load() -> Engine:
-        readable = converted(model.path, model.converts, _say) if model.converts else model.path
+        file = converted(model.path, model.converts, _say) if model.converts else model.path
         try:
-            with weights.writable(readable) as path:
+            with weights.writable(file) as path:
                 return Engine(path, model.context_tokens)
         except Exception as error:  # the library turns C++ exceptions into several of Python's
-            others = f"use another quantisation, or a model of the architectures {', '.join(weights.ARCHITECTURES)}"
+            readable = ", ".join(weights.ARCHITECTURES)
+            others = f"use another quantisation, or a model of the architectures {readable}"
             raise LocalModelError(
                 "The embedded model's weights cannot be loaded",
                 where=str(model.path),

@@ -71,11 +71,11 @@ class Appearance:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for number, turn in enumerate(self.turns[first:], first):
             left = len(self.turns) - number
-            episode = _Episode(tell)
-            await episode.play(stage, turn, share_of(time.monotonic(), self.last_s, left).play_until_s)
-            await stage.leave(everything=not episode.whole or left == 1)
+            last_s = share_of(time.monotonic(), self.last_s, left).play_until_s
+            exit_code, whole = await _play_turn(stage, turn, last_s, tell)
+            await stage.leave(everything=not whole or left == 1)
             goes_on = left > 1 and not stage.stopping
-            tell({"exit_code": episode.exit_code, "goes_on": goes_on})
+            tell({"exit_code": exit_code, "goes_on": goes_on})
             if not goes_on:
                 break
 
@@ -139,40 +139,36 @@ class _Stage:
             self._opened = None
 
 
-class _Episode:
-    """One turn's episode.
+async def _play_turn(stage: _Stage, turn: Turn, last_s: float, tell: Tell) -> tuple[int, bool]:
+    """Play until the episode, the deadline or SIGTERM ends it; expected errors go to stderr.
 
-    Attributes:
-        exit_code: 0 if it was played, or the deadline ended it.
-        whole: Whether it ended by itself: not by the deadline, a signal or an error.
+    Returns:
+        The exit code, 0 also if the deadline ended it; and whether it ended by itself, without an error.
     """
+    steps = 0
 
-    def __init__(self, tell: Tell) -> None:
-        self.exit_code, self.whole = 1, False
-        self._tell, self._steps = tell, 0
-
-    async def play(self, stage: _Stage, turn: Turn, last_s: float) -> None:
-        """Play until the episode, the deadline or SIGTERM ends it; expected errors go to stderr."""
-        try:
-            with stage.playing():
-                async with asyncio.timeout(last_s - time.monotonic()):
-                    session, agent = await stage.enter()
-                    await play(agent, session, turn.seed, on_step=self._on_step, fall_back=True)
-            self.exit_code, self.whole = 0, True
-        except TimeoutError:
-            say(f"The deadline ended the episode after {self._steps} steps. To move it, set DEADLINE_S.")
-            self.exit_code = 0
-        except asyncio.CancelledError:
-            pass  # by SIGTERM
-        except LabError as error:
-            say(str(error))
-        except BaseException as error:  # of foreign code
-            say(f"The episode failed: {type(error).__name__}: {error}")
-
-    def _on_step(self, step: Step) -> None:
-        self._steps = step.number
+    def on_step(step: Step) -> None:
+        nonlocal steps
+        steps = step.number
         told = {name: getattr(step, name) for name in TOLD}
-        self._tell({**told, "error": step.reported_error})
+        tell({**told, "error": step.reported_error})
+
+    try:
+        with stage.playing():
+            async with asyncio.timeout(last_s - time.monotonic()):
+                session, agent = await stage.enter()
+                await play(agent, session, turn.seed, on_step=on_step, fall_back=True)
+        return 0, True
+    except TimeoutError:
+        say(f"The deadline ended the episode after {steps} steps. To move it, set DEADLINE_S.")
+        return 0, False
+    except asyncio.CancelledError:
+        pass  # by SIGTERM
+    except LabError as error:
+        say(str(error))
+    except BaseException as error:  # of foreign code
+        say(f"The episode failed: {type(error).__name__}: {error}")
+    return 1, False
 
 
 def say(text: str) -> None:

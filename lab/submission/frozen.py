@@ -211,42 +211,37 @@ def read_frozen(path: Path) -> FrozenPrompt:
         FrozenPromptError: The file is missing, damaged, in an unsupported format, or changed.
     """
     try:
-        return _read(path)
-    except RecursionError:
-        what, why = "The frozen prompt cannot be read.", "its values are nested too deeply"
-        raise FrozenPromptError(what, where=str(path), why=why, do="python -m lab.tune") from None
-
-
-def _read(path: Path) -> FrozenPrompt:
-    again = "python -m lab.tune"
-    try:
         # A model's text may contain a lone surrogate, which `lab.files` writes in the same way.
-        text = read_bounded(path).decode("utf-8", "surrogatepass")
-        table = tomllib.loads(text)
+        return _read(path, read_bounded(path).decode("utf-8", "surrogatepass"))
     except FileNotFoundError:
-        raise FrozenPromptError("The frozen prompt does not exist.", where=str(path), do=again) from None
-    except (OSError, ValueError) as error:
-        what = "The frozen prompt cannot be read."
+        raise _refused(str(path), "The frozen prompt does not exist.") from None
+    except (OSError, ValueError, RecursionError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise FrozenPromptError(what, where=place(path, toml_line(error)), why=why, do=again) from None
+        why = "its values are nested too deeply" if isinstance(error, RecursionError) else why
+        raise _refused(place(path, toml_line(error)), "The frozen prompt cannot be read.", why) from None
+
+
+def _read(path: Path, text: str) -> FrozenPrompt:
+    table = tomllib.loads(text)
     if "format" not in table:
-        why = "the key format is missing"
-        raise FrozenPromptError("The file is not a frozen prompt.", where=str(path), why=why, do=again)
-    if table.get("format") == 2:
+        raise _refused(str(path), "The file is not a frozen prompt.", "the key format is missing")
+    if table["format"] == 2:
         table = _from_format_2(table)
-    if table.get("format") != FORMAT:
-        why = f"its format is {table.get('format')!r}, this version reads {FORMAT}"
-        raise FrozenPromptError(
-            "The frozen prompt has an unsupported format.", where=str(path), why=why, do=again
-        )
+    if table["format"] != FORMAT:
+        why = f"its format is {table['format']!r}, this version reads {FORMAT}"
+        raise _refused(str(path), "The frozen prompt has an unsupported format.", why)
     records = Records()
     frozen = _from_table(table, records)
     if frozen is None:
         raise _damaged(path, text, records.found)
     if frozen.candidate.digest != table.get("digest"):
         why = "the digest does not match: [candidate] was changed after it was frozen"
-        raise FrozenPromptError("The frozen prompt was changed.", where=str(path), why=why, do=again)
+        raise _refused(str(path), "The frozen prompt was changed.", why)
     return frozen
+
+
+def _refused(where: str, what: str, why: str = "") -> FrozenPromptError:
+    return FrozenPromptError(what, where=where, why=why, do="python -m lab.tune")
 
 
 def _damaged(path: Path, text: str, found: list[ConfigError]) -> ConfigError:
