@@ -22,6 +22,7 @@ from lab.llm.refusal import Refusal, read_refusal
 from lab.llm.request import Message as Message
 from lab.llm.request import Request, estimate
 from lab.llm.response import MOST_BYTES, Answer, read_answer, reported_usage
+from lab.llm.response import Completion as Completion
 from lab.llm.sampling import SamplingParams
 from lab.llm.throttle import Patience, Throttle
 from lab.llm.transport import open_client
@@ -34,36 +35,6 @@ MODELS_SHOWN, MODELS_TIMEOUT_S = 10, 10.0
 
 SHORTEST_KEY = 8
 """Minimum length of a real key: placeholders such as `none` are words."""
-
-
-@dataclass(frozen=True)
-class Completion:
-    """The model's answer to one call, and what it cost.
-
-    Attributes:
-        text: The answer, without thinking; empty if there was none.
-        prompt_tokens, completion_tokens: Tokens as the endpoint counts them, thinking included.
-        latency_s: Seconds from request to answer, including failed attempts and waits.
-        attempts: Number of attempts.
-        thinking: The model's reasoning, as far as it is shown; it is never the action.
-        thinking_tokens: Tokens of it.
-        estimated: Whether a number of tokens is an estimate, because the endpoint does not count it.
-    """
-
-    text: str
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-    latency_s: float
-    attempts: int = 1
-    thinking: str = ""
-    thinking_tokens: int = 0
-    estimated: bool = False
-
-    @property
-    def only_thought(self) -> bool:
-        """Whether the answer ended before the model had said anything."""
-        return not self.text.strip() and bool(self.thinking or self.thinking_tokens)
 
 
 class Model(Protocol):
@@ -203,7 +174,6 @@ class Endpoint:
         return self._clients[path]
 
     async def _refused(self, error: "openai.APIStatusError", dialect: Dialect) -> RefusedError | LabError:
-        """What to raise for an HTTP error."""
         said = read_refusal(error.status_code, error.response.content)
         refusal = replace(said, message=self._without_keys(said.message))
         if refusal.status in NOT_FOUND or no_such_model(refusal):
@@ -261,16 +231,9 @@ def _counted(request: Request, answer: Answer) -> Completion:
     uncounted = not prompt or (not completion and said > 0)
     if answer.thinking and not thinking:
         thinking = min(estimate(answer.thinking), completion or said)
-    return Completion(
-        answer.text,
-        answer.finish_reason,
-        prompt or request.estimated_tokens,
-        completion or said,
-        latency_s=0.0,
-        thinking=answer.thinking,
-        thinking_tokens=thinking,
-        estimated=uncounted,
-    )
+    prompt, completion = prompt or request.estimated_tokens, completion or said
+    counted = Completion(answer.text, answer.finish_reason, prompt, completion, estimated=uncounted)
+    return replace(counted, thinking=answer.thinking, thinking_tokens=thinking)
 
 
 def _tokens(answer: Completion) -> int:

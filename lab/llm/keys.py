@@ -80,7 +80,9 @@ def key_for(wanted: Endpoints, environ: Mapping[str, str], origins: Origins) -> 
     }
     named_in = [place for place, held in places.items() if _names(held, wanted)]
     allowed = places if host_of(origins.confirmed) == host_of(wanted.url) else named_in
-    names = sorted(_known(wanted), key=lambda name: not _issued(name, wanted.url))
+    # OpenAI's key is set for many programs, so it is only for OpenAI's host.
+    known = [name for name in wanted.keys if name != "OPENAI_API_KEY" or _issued(name, wanted.url)]
+    names = sorted(known, key=lambda name: not _issued(name, wanted.url))
     found = [(place, name) for place, held in places.items() for name in names if held.get(name, "").strip()]
     follow = [one for one in found if one[0] in allowed] or [
         one for one in found if _issued(one[1], wanted.url)
@@ -91,11 +93,6 @@ def key_for(wanted: Endpoints, environ: Mapping[str, str], origins: Origins) -> 
     if found and urlsplit(wanted.url).hostname not in LOOPBACK:
         raise _withheld(*found[0], wanted, named_in)
     return ""
-
-
-def _known(wanted: Endpoints) -> list[str]:
-    """The variables to consider: OpenAI's is set for many programs, so it is only for OpenAI's host."""
-    return [name for name in wanted.keys if name != "OPENAI_API_KEY" or _issued(name, wanted.url)]
 
 
 def _names(held: Mapping[str, str], wanted: Endpoints) -> bool:

@@ -1,4 +1,4 @@
-"""The response: parses a model's answer from bytes whose fields may be missing or of any type.
+"""The response: a Completion, parsed from bytes whose fields may be missing or of any type.
 
 It owns the rules of a valid answer; an invalid one is a CallError with the reason. Where thinking stands is
 `lab.llm.thinking`'s.
@@ -26,22 +26,43 @@ MOST_REASON = 100
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The endpoint's answer; the tokens are 0 if it does not count them.
+class Completion:
+    """The model's answer to one call, and what it cost.
 
     Attributes:
-        completion_tokens: Tokens of text and thinking.
-        thinking: The model's reasoning, which is never the action; empty if it is not shown.
-        thinking_tokens: Tokens of it, if the endpoint counts them.
-        began_inside: Whether a closing tag showed that the text began inside the thinking.
+        text: The answer, without thinking; empty if there was none.
+        prompt_tokens, completion_tokens: Tokens as the endpoint counts them, thinking included.
+        latency_s: Seconds from request to answer, including failed attempts and waits.
+        attempts: Number of attempts.
+        thinking: The model's reasoning, as far as it is shown; it is never the action.
+        thinking_tokens: Tokens of it.
+        estimated: Whether a number of tokens is an estimate, because the endpoint does not count it.
     """
 
     text: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    latency_s: float = 0.0
+    attempts: int = 1
     thinking: str = ""
     thinking_tokens: int = 0
+    estimated: bool = False
+
+    @property
+    def only_thought(self) -> bool:
+        """Whether the answer ended before the model had said anything."""
+        return not self.text.strip() and bool(self.thinking or self.thinking_tokens)
+
+
+@dataclass(frozen=True)
+class Answer(Completion):
+    """An answer as it was parsed: its tokens are 0 where the endpoint does not count them.
+
+    Attributes:
+        began_inside: Whether a closing tag showed that the text began inside the thinking.
+    """
+
     began_inside: bool = False
 
 
@@ -68,7 +89,10 @@ def read_answer(body: bytes, where: str, dialect: Dialect = OPENAI) -> Answer:
         cut_off = reason == "length"
         text, between, began = split(text, cut_off=cut_off, unopened=dialect.thinking == "unopened")
         thinking = "\n".join(filter(None, [writable(thinking_of(message)), between]))
-        return Answer(text, reason, usage.prompt, usage.completion, thinking, usage.thinking, began)
+        tokens = (usage.prompt, usage.completion)
+        return Answer(
+            text, reason, *tokens, thinking=thinking, thinking_tokens=usage.thinking, began_inside=began
+        )
     except CallError as error:
         error.answered = usage[:2]
         raise

@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m lab.local_model",
         description=f"Serve the embedded model at http://{_HOST}:PORT/v1.",
     )
-    parser.add_argument("--port", type=_port, default=8080, help="TCP port, 0 for a free one (default: 8080)")
+    parser.add_argument("--port", type=int, default=8080, help="TCP port, 0 for a free one (default: 8080)")
     parser.add_argument(
         "--model",
         metavar="PATH",
@@ -58,13 +58,6 @@ def _parser() -> argparse.ArgumentParser:
         "--with-parent", action="store_true", help="stop when stdin closes or the parent exits"
     )
     return parser
-
-
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is not between 0 and 65535")
-    return port
 
 
 def _exit_with_parent() -> None:
@@ -81,11 +74,11 @@ def _bound(port: int) -> socket.socket:
     """A listening socket: beside one that is only bound, a second server would fail only after loading."""
     try:
         return socket.create_server((_HOST, port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise ConfigError(
             f"The embedded model cannot listen on port {port}",
             where=f"{_HOST}:{port}",
-            why=os.strerror(error.errno or 0),
+            why=os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error),
             do="--port 0 for a free port",
         ) from error
 

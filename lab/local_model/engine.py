@@ -88,9 +88,10 @@ class _Request:
         return any(string in tail for string in self._stop)
 
     def _finish(self, reason: Literal["stop", "length"]) -> None:
-        text = _before_stop(self._decode(self._token_ids), self._stop)
+        text = self._decode(self._token_ids)
+        end = min((at for string in self._stop if (at := text.find(string)) >= 0), default=None)
         self._handle.stop()
-        self.answer.set_result(Completion(text, self._prompt_tokens, len(self._token_ids), reason))
+        self.answer.set_result(Completion(text[:end], self._prompt_tokens, len(self._token_ids), reason))
 
 
 class Engine:
@@ -191,8 +192,3 @@ def _scheduler() -> genai.SchedulerConfig:
     config.enable_prefix_caching = True
     config.max_num_batched_tokens = _MAX_BATCHED_TOKENS
     return config
-
-
-def _before_stop(text: str, stop: Sequence[str]) -> str:
-    """The text before the earliest stop string."""
-    return text[: min((at for string in stop if (at := text.find(string)) >= 0), default=None)]

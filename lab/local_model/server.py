@@ -109,8 +109,6 @@ async def _disconnected(request: Request) -> None:
 
 
 def _handle_errors(app: FastAPI) -> None:
-    """Set the status and body of each kind of failure."""
-
     @app.exception_handler(ApiError)
     async def refused(_: Request, error: ApiError) -> JSONResponse:
         return JSONResponse(error.body, error.status)

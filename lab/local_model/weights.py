@@ -126,7 +126,6 @@ def _named_weights(path: Path) -> Path:
 
 
 def _check_kind(path: Path, header: Header) -> None:
-    """Raise a LocalModelError unless the runtime can play the model."""
     architecture, tokenizer, parts = (
         header.values.get(key) for key in ("general.architecture", "tokenizer.ggml.model", "split.count")
     )

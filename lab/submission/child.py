@@ -148,7 +148,6 @@ class Child:
 
 
 def _work(work: Work, gate: int, pipe: int, parent: int) -> NoReturn:
-    """The child's main function."""
     try:
         os.setsid()  # the parent handles Ctrl-C, and one signal reaches all processes of the child
         _end_with(parent)

@@ -245,7 +245,6 @@ def _refused(where: str, what: str, why: str = "") -> FrozenPromptError:
 
 
 def _damaged(path: Path, text: str, found: list[ConfigError]) -> ConfigError:
-    """The error for the mistakes in a file."""
     again = "python -m lab.tune writes a new one"
     if len(found) > 1:
         mistakes = (MistakeError(one, path, line_of(text, one.where), one.where) for one in found)

@@ -140,13 +140,11 @@ def run(folder: Path, endpoint: EndpointConfig, limit_s: float = LIMIT_S) -> Run
         ) as process:
             try:
                 stdout, _ = process.communicate(timeout=limit_s)
-            except subprocess.TimeoutExpired:
+            except BaseException as error:
                 process.terminate()
                 stdout = _rest(process)
-            except BaseException:
-                process.terminate()
-                _rest(process)
-                raise
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
         return Run(process.returncode, time.monotonic() - began, stdout, calls)
 
 
