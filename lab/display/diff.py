@@ -33,6 +33,16 @@ def text_diff(one: Candidate, other: Candidate, names: tuple[str, str]) -> list[
     return lines
 
 
+def whole_diff(one: Candidate, other: Candidate) -> dict[str, list[str]]:
+    """The parts that differ, each with all lines of both, after a space, `+` or `-` as in a unified diff."""
+    before, after = text_lines(one), text_lines(other)
+    diffs = {
+        part: list(difflib.unified_diff(lines, after[part], n=len(lines), lineterm=""))
+        for part, lines in before.items()
+    }
+    return {part: lines[3:] for part, lines in diffs.items() if lines}  # without the head
+
+
 def demonstrations(candidate: Candidate) -> list[str]:
     """The candidate's demonstrations, line by line."""
     shown = (

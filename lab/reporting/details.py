@@ -1,16 +1,13 @@
-"""What a candidate unfolds to: its prompt, the difference from the baseline's, and its episodes.
+"""What a candidate unfolds to: its prompt and its episodes.
 
 Texts that many candidates share are written once when there are many candidates; see `MOST_PROMPTS`.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 
-from lab.agent.candidate import Candidate
 from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode
 from lab.agent.evaluation import Trial
 from lab.display.diff import text_lines
-from lab.reporting.evidence import Line, difference
 from lab.reporting.story import Story, phase_of
 from lab.stats.format import count, number
 
@@ -18,82 +15,35 @@ MOST_PROMPTS = 200_000
 """Number of characters of prompts after which a prompt that was shown is only referred to."""
 
 
-@dataclass(frozen=True)
-class Played:
-    """An episode of a candidate.
-
-    Attributes:
-        figures: How it ended.
-        episode: Its texts; None if it has none, or if they are left out.
-        left_out: Whether its texts are left out to keep the page small.
-    """
-
-    seed: int
-    phase: str
-    figures: str
-    episode: Episode | None
-    left_out: bool
-
-
-@dataclass(frozen=True)
-class Details:
-    """A candidate's prompt and episodes.
-
-    Attributes:
-        same: Name of a candidate whose details show the same prompt; empty if these do.
-        prompt: Texts by part.
-        difference: Lines by part; empty for the baseline's own prompt.
-    """
-
-    name: str
-    same: str
-    prompt: tuple[tuple[str, str], ...]
-    difference: tuple[tuple[str, list[Line]], ...]
-    episodes: tuple[Played, ...]
-
-
-def details(story: Story) -> Iterator[Details]:
-    """The details of all candidates and the baseline, in the order of the race."""
-    base, room = story.experiment.baseline, MOST_PROMPTS
-    shown = dict[str, Details]()
+def prompts(story: Story) -> Iterator[tuple[Trial, str]]:
+    """Each trial, best first, with the name of another that shows the same prompt; empty for none."""
+    first, room = dict[str, str](), MOST_PROMPTS
     for trial in story.trials:
-        texts, episodes = text_lines(trial.candidate), tuple(_episodes(trial, story))
-        key = repr(texts)
-        if key not in shown:
-            prompt = tuple((part, "\n".join(lines)) for part, lines in texts.items() if lines)
-            shown[key] = Details(trial.name, "", prompt, tuple(_differs(base, trial.candidate)), episodes)
-        first = shown[key]
-        if first.name == trial.name or room > 0:
-            room -= sum(len(text) for _, text in first.prompt)
-            yield replace(first, name=trial.name, episodes=episodes)
-        else:
-            yield Details(trial.name, first.name, (), (), episodes)
+        texts = text_lines(trial.candidate)
+        same = first.setdefault(repr(texts), trial.name)
+        if same == trial.name or room > 0:
+            room -= sum(len("\n".join(lines)) for lines in texts.values())
+            same = ""
+        yield trial, same
 
 
-def _differs(base: Candidate, other: Candidate) -> Iterator[tuple[str, list[Line]]]:
-    for part, lines in difference(base, other):
-        if any(line.kind != "kept" for line in lines):
-            yield part, lines
-
-
-def _episodes(trial: Trial, story: Story) -> Iterator[Played]:
-    digest = trial.candidate.digest
-    for seed, ending in story.endings.get(digest, {}).items():
-        episode = story.texts.get((digest, seed))
-        figures, whole = _figures(ending, story)
-        phase = phase_of(seed, story.experiment)
-        yield Played(seed, phase, figures, episode, whole and episode is None)
-
-
-def _figures(ending: Ending, story: Story) -> tuple[str, bool]:
-    """How an episode ended, and whether it was completed."""
+def ended(story: Story, ending: Ending, text: Episode | None) -> str:
+    """The phase, seed and figures of an episode; `text` is None if its texts are left out or it has none."""
     if isinstance(ending, FailedEpisode):
-        return f"failed: {ending.error.what}", False
-    if isinstance(ending, CutEpisode):
-        return f"ended early: its return could not exceed {number(ending.bound)}", False
-    value = story.experiment.task.value_of(ending.rewards, story.measure, ending.own_score)
-    tokens = ending.prompt_tokens + ending.completion_tokens
-    return (
-        f"{story.measure} {number(value)}, {count(len(ending.rewards), 'step')}, {tokens:,} tokens",
-        True,
-    )
+        figures = f"failed: {ending.error.what}"
+    elif isinstance(ending, CutEpisode):
+        figures = f"ended early: its return could not exceed {number(ending.bound)}"
+    else:
+        value = story.experiment.task.value_of(ending.rewards, story.measure, ending.own_score)
+        tokens = ending.prompt_tokens + ending.completion_tokens
+        figures = f"{story.measure} {number(value)}, {count(len(ending.rewards), 'step')}, {tokens:,} tokens"
+        figures += "" if text else " (texts left out)"
+    return f"{phase_of(ending.seed, story.experiment).capitalize()}, seed {ending.seed}: {figures}"
+
+
+def titled(story: Story, episodes: Sequence[Episode]) -> Iterator[tuple[str, Episode]]:
+    """The best and the worst episode of a candidate, each with its title."""
+    names = ("Best", "Worst") if len(episodes) > 1 else ("Only",)
+    for name, episode in zip(names, episodes, strict=True):
+        value = number(story.experiment.task.value_of(episode.rewards, story.measure, episode.own_score))
+        yield f"{name}: {story.measure} {value} (seed {episode.seed})", episode

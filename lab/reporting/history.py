@@ -19,27 +19,6 @@ HOLDOUTS: dict[Holdout, str] = {
 FOUND = {"winner": "better than the baseline", "cheaper": "costs less", "baseline": "none shown to be better"}
 
 
-def rows(story: Story) -> list[dict[str, str]]:
-    """The experiment's last studies, latest first; empty if there is only one."""
-    return [_row(one) for one in story.history] if len(story.history) > 1 else []
-
-
-def _row(one: Past) -> dict[str, str]:
-    listed, result = one.listed, one.result
-    return {
-        "name": listed.name,
-        "began": began(one),
-        "model": result.model if result else "",
-        "calls": "" if listed.calls is None else f"{listed.calls:,}",
-        "episodes": "" if listed.episodes is None else f"{listed.episodes:,}",
-        "gain": result.gain if result else "",
-        "n": str(result.difference.n) if result else "",
-        "found": FOUND[result.outcome] if result else f"no verdict: {listed.state}",
-        "frozen": result.frozen if result else "none",
-        "holdout": HOLDOUTS[one.holdout] if one.holdout else "",
-    }
-
-
 def began(one: Past) -> str:
     """When the study began, UTC, to the minute."""
     return one.listed.began[:16].replace("T", " ")

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from html import escape
 
+from markupsafe import Markup
+
 from lab.agent.evaluation import Trial
 from lab.experiment.space import Range
 from lab.reporting.story import Story, expected_of
@@ -57,14 +59,14 @@ def slices(story: Story) -> list[str]:
     return [_slice(name, tried, story) for name in names]
 
 
-def key(templates: Sequence[str]) -> str:
+def key(templates: Sequence[str]) -> Markup:
     """The legend of marks by template."""
     entries = []
     for place, name in enumerate(templates):
         drawn = mark(8, 8, place % SHAPES, f"c{place % COLOURS}", size=5)
         picture = f'<svg viewBox="0 0 16 16" class="key" aria-hidden="true">{drawn}</svg>'
         entries.append(f"<li>{picture} {harmless(name, 40)}</li>")
-    return f'<ul class="legend">{"".join(entries)}</ul>'
+    return Markup(f'<ul class="legend">{"".join(entries)}</ul>')
 
 
 def _slice(name: str, tried: Sequence[Trial], story: Story) -> str:

@@ -1,0 +1,37 @@
+"""What the study cost, and how much was played for it."""
+
+from lab.reporting.story import PHASES, Story
+from lab.stats.format import count, dollars, number, price, token_notes
+
+
+def rows(story: Story) -> list[tuple[str, str]]:
+    """The study's cost: names and amounts."""
+    spent, ended = story.cost.spent, [play.phase for play in story.plays if play.earned is not None]
+    notes = token_notes(spent.calls, spent.thinking_tokens, spent.estimated)
+    return [
+        ("model calls answered", f"{spent.calls:,}"),
+        ("tokens in", f"{spent.prompt_tokens:,}"),
+        ("tokens out", f"{spent.completion_tokens:,}{notes}"),
+        ("cost in dollars", _money(story)),
+        ("working minutes", number(story.cost.minutes)),
+        ("whole episodes", f"{len(ended):,}"),
+        ("episodes cut or failed", f"{len(story.plays) - len(ended):,}"),
+        *((f"whole episodes of the {phase}", f"{ended.count(phase):,}") for phase in PHASES),
+    ]
+
+
+def _money(story: Story) -> str:
+    known, whole = story.cost.spent.dollars, story.cost.dollars
+    if whole == 0:
+        return price(whole)
+    return f"{dollars(whole)}, at least {dollars(known)}" if whole is None and known else dollars(whole)
+
+
+def counts(story: Story) -> str:
+    """The amount of data behind the verdict, in one line."""
+    played, spent = sum(play.earned is not None for play in story.plays), story.cost.spent
+    return (
+        f"{count(len(story.candidates), 'candidate')} and the baseline, {count(played, 'whole episode')},"
+        f" {count(spent.calls, 'call')}, {count(spent.prompt_tokens, 'token')} in,"
+        f" {spent.completion_tokens:,} out."
+    )
