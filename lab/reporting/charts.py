@@ -5,128 +5,144 @@ They are drawn here and not by a library, because the page carries what draws it
 scripts. The whole page of a small study has 250 KB.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
 from math import isfinite
 
 from lab.agent.evaluation import BASELINE, Trial
-from lab.reporting.story import CONFIDENCE, Play, Story, expected_of
-from lab.reporting.svg import (
-    Frame,
-    Scale,
-    area,
-    axes,
-    box,
-    chart,
-    hint,
-    label,
-    line,
-    mark,
-    path,
-    sampled,
-    scale,
-)
+from lab.reporting import svg
+from lab.reporting.story import CONFIDENCE, Story, expected_of
 from lab.stats.format import count, estimate_text, number
 from lab.stats.intervals import Estimate, t_interval
 from lab.verdict.verdict import estimate
 
 WIDTH, HEIGHT = 760, 340
 LEFT, RIGHT, TOP, BOTTOM = 64, 20, 36, 48
+NAMES, COUNTS = 110, 64
+"""Room for the names and the counts beside a chart's rows."""
+
 MOST_ROWS = 30
 """Maximum candidates in a chart; the table has all."""
 
 ROW = 20
 
+SHAPES = {"search": 0, "confirmation": 2, "holdout": 3}
+"""Shape of an episode's mark by its phase."""
 
-def frame(xs: Sequence[float], ys: Sequence[float], size: tuple[int, int], *, zero: bool = False) -> Frame:
-    """Axes with room for all points."""
-    width, height = size
-    across = scale(xs, LEFT, width - RIGHT, zero=zero)
-    return Frame(width, height, across, scale(ys, height - BOTTOM, TOP))
+Points = list[tuple[float, float]]
+
+
+def frame(
+    xs: Sequence[float], ys: Sequence[float], width: int = WIDTH, height: int = HEIGHT, *, zero: bool = False
+) -> svg.Frame:
+    """Axes with room for all points; `zero` is for the horizontal one."""
+    across = svg.scale(xs, LEFT, width - RIGHT, zero=zero)
+    return svg.Frame(width, height, across, svg.scale(ys, height - BOTTOM, TOP))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A chart with one row for each item.
+
+    Attributes:
+        parts: Its axis and the names of its rows.
+    """
+
+    size: tuple[int, int]
+    x: svg.Scale
+    parts: list[str]
+
+    def middle(self, place: int) -> float:
+        """The vertical position of a row."""
+        return TOP + ROW * (place + 0.5)
+
+
+def rows_of(names: Sequence[str], x: svg.Scale, axis: str, width: int = WIDTH, most: int = 60) -> Rows:
+    """A chart with rows of these names, and a horizontal axis below them.
+
+    Args:
+        most: Maximum characters of a name.
+    """
+    bottom, middle = TOP + ROW * len(names), (x.start + x.end) / 2
+    parts = [svg.line(x.start, bottom, x.end, bottom, "axis")]
+    for value in x.ticks:
+        parts.append(svg.line(x(value), TOP, x(value), bottom + 4, "grid"))
+        parts.append(svg.label(x(value), bottom + 17, svg.tick_text(value), anchor="middle", style="tick"))
+    parts.append(svg.label(middle, bottom + 34, axis, anchor="middle", style="name"))
+    rows = Rows((width, bottom + BOTTOM), x, parts)
+    for place, name in enumerate(names):
+        y = rows.middle(place) + 4
+        parts.append(svg.label(x.start - 6, y, name, anchor="end", style="tick", most=most))
+    return rows
 
 
 def race(story: Story) -> str:
     """Every whole episode's value over time, and the leader's mean."""
-    ended = [play for play in story.plays if play.earned is not None]
-    values = [play.earned for play in ended if play.earned is not None]
-    until = max((play.ended for play in ended), default=1.0)
-    size = (WIDTH, HEIGHT)
-    axis = frame(
-        [*(play.ended for play in ended), 0.0], [*values, *(r.mean for r in story.reigns)], size, zero=True
-    )
-    parts = [axes(axis, "minutes of work", f"{story.measure} of an episode")]
-    for play in sampled(ended):
-        earned = play.earned or 0.0
-        says = hint(f"{play.name or 'unnamed'}, {play.phase}, seed {play.seed}", (story.measure, earned))
-        parts.append(
-            mark(axis.x(play.ended), axis.y(earned), _shape(play), _colour(play.name, story), says, 3.2)
-        )
-    searched = [play.ended for play in ended if play.phase == "search"]
-    corners: list[tuple[float, float]] = []
-    for reign in story.reigns:
-        if corners:
-            corners.append((axis.x(reign.minute), corners[-1][1]))
-        corners.append((axis.x(reign.minute), axis.y(reign.mean)))
-    if corners:
-        corners.append((axis.x(max(searched, default=until)), corners[-1][1]))
-        parts.append(path(corners, "incumbent"))
+    ended = [(play, play.earned) for play in story.plays if play.earned is not None]
+    until = max((play.ended for play, _ in ended), default=1.0)
+    values = [*(earned for _, earned in ended), *(reign.mean for reign in story.reigns)]
+    axis = frame([*(play.ended for play, _ in ended), 0.0], values, zero=True)
+    parts = [svg.axes(axis, "minutes of work", f"{story.measure} of an episode")]
+    for play, earned in svg.sampled(ended):
+        says = svg.hint(f"{play.name or 'unnamed'}, {play.phase}, seed {play.seed}", (story.measure, earned))
+        x, y, style = axis.x(play.ended), axis.y(earned), _colour(play.name, story)
+        parts.append(svg.mark(x, y, SHAPES[play.phase], style, says, 3.2))
     says = f"{count(len(ended), 'whole episode')} in {number(until)} minutes."
     if story.reigns:
         last = story.reigns[-1]
+        searched = max((play.ended for play, _ in ended if play.phase == "search"), default=until)
+        corners = [*((reign.minute, reign.mean) for reign in story.reigns), (searched, last.mean)]
+        parts.append(svg.path(_stepped([(axis.x(x), axis.y(y)) for x, y in corners]), "incumbent"))
         says += f" {last.name} was the last leader, with a mean of {number(last.mean)} over {last.episodes}."
-    return chart("race-chart", size, "The race over time", says, parts)
+    return svg.chart("race-chart", (WIDTH, HEIGHT), "The race over time", says, parts)
+
+
+def _stepped(points: Points) -> Points:
+    """A line that keeps its height until the next point."""
+    corners = (((right[0], left[1]), right) for left, right in pairwise(points))
+    return [*points[:1], *chain.from_iterable(corners)]
 
 
 def lanes(story: Story) -> str:
     """The episodes over time: a row per candidate, a bar per episode."""
-    shown = _rows(story)
-    plays = [play for play in story.plays if play.name in {trial.name for trial in shown}]
-    height = TOP + ROW * len(shown) + BOTTOM
-    x = scale([0.0, *(play.ended for play in plays)], 110, WIDTH - RIGHT, zero=True)
-    axis = Frame(WIDTH, height, x, scale([0.0, 1.0], height - BOTTOM, height - BOTTOM))
-    rows = {trial.name: TOP + ROW * place for place, trial in enumerate(shown)}
-    parts = [x_axis(axis, "minutes of work")]
-    for name, y in rows.items():
-        parts.append(label(104, y + 14, name, anchor="end", style="tick"))
-        parts.append(line(x.start, y + ROW - 1, x.end, y + ROW - 1, "grid"))
+    places = {trial.name: place for place, trial in enumerate(_best(story))}
+    plays = [play for play in story.plays if play.name in places]
+    x = svg.scale([0.0, *(play.ended for play in plays)], NAMES, WIDTH - RIGHT, zero=True)
+    rows = rows_of(list(places), x, "minutes of work")
+    for place in places.values():
+        below = rows.middle(place) + 9
+        rows.parts.append(svg.line(x.start, below, x.end, below, "grid"))
     for play in plays:
-        left, right = x(play.began), x(play.ended)
+        left, wide = x(play.began), max(x(play.ended) - x(play.began), 1.5)
         earned = "cut or failed" if play.earned is None else f"{story.measure} {number(play.earned)}"
-        wide = max(right - left, 1.5)
         says = f"{play.name}, {play.phase}, seed {play.seed}, {earned}"
         style = f"lane {play.phase}{' broken' if play.earned is None else ''}"
-        parts.append(box(min(left, x.end - wide), rows[play.name] + 4, wide, ROW - 8, style, says))
-    says = f"{count(len(plays), 'episode')} of {count(len(shown), 'candidate')}, best first."
-    return chart("lanes-chart", (WIDTH, height), "Episodes over time", says, parts)
+        y = rows.middle(places[play.name]) - 6
+        rows.parts.append(svg.box(min(left, x.end - wide), y, wide, 12, style, says))
+    says = f"{count(len(plays), 'episode')} of {count(len(places), 'candidate')}, best first."
+    return svg.chart("lanes-chart", rows.size, "Episodes over time", says, rows.parts)
 
 
 def candidates(story: Story) -> str:
     """Expected value and interval of each candidate, best first, with its own mean and the holdout's."""
-    shown = _rows(story)
+    shown, unseen = _best(story), holdout(story)
     estimates = {trial.name: expected_of(trial) for trial in shown}
-    unseen = holdout(story)
     known = [*ends_of([*estimates.values(), *unseen.values()]), *(trial.evaluation.mean for trial in shown)]
-    height = TOP + ROW * len(shown) + BOTTOM
-    x = scale(known, 110, WIDTH - 64)
-    axis = Frame(WIDTH, height, x, scale([0.0, 1.0], height - BOTTOM, height - BOTTOM))
-    parts = [x_axis(axis, f"expected mean {story.measure} of an episode")]
+    x = svg.scale(known, NAMES, WIDTH - COUNTS)
+    rows = rows_of(list(estimates), x, f"expected mean {story.measure} of an episode")
     for place, trial in enumerate(shown):
-        y = TOP + ROW * place + ROW / 2
+        y, own = rows.middle(place), x(trial.evaluation.mean)
         style = f"{_colour(trial.name, story)}{' dropped' if trial.dropped else ''}"
-        parts.append(label(104, y + 4, trial.name, anchor="end", style="tick"))
-        parts.append(whisker(estimates[trial.name], x, y, 0, style, f"{trial.name}, expected"))
-        own = x(trial.evaluation.mean)
-        parts.append(line(own, y - 6, own, y + 6, f"own {style}"))
+        rows.parts.append(whisker(estimates[trial.name], x, y, 0, style, f"{trial.name}, expected"))
+        rows.parts.append(svg.line(own, y - 6, own, y + 6, f"own {style}"))
         if trial.name in unseen:
-            parts.append(whisker(unseen[trial.name], x, y + 5, 3, "unseen", f"{trial.name}, holdout"))
-        parts.append(label(WIDTH - 58, y + 4, f"n = {len(trial.evaluation.episodes)}", style="tick"))
+            name = f"{trial.name}, holdout"
+            rows.parts.append(whisker(unseen[trial.name], x, y + 5, 3, "unseen", name))
+        rows.parts.append(svg.label(x.end + 6, y + 4, f"n = {len(trial.evaluation.episodes)}", style="tick"))
     says = "; ".join(f"{name} {number(one.mean)}" for name, one in list(estimates.items())[:5])
-    return chart(
-        "candidates-chart",
-        (WIDTH, height),
-        f"{story.measure.capitalize()} per candidate",
-        f"Best first: {says}.",
-        parts,
-    )
+    title = f"{story.measure.capitalize()} per candidate"
+    return svg.chart("candidates-chart", rows.size, title, f"Best first: {says}.", rows.parts)
 
 
 def holdout(story: Story) -> dict[str, Estimate]:
@@ -139,30 +155,28 @@ def holdout(story: Story) -> dict[str, Estimate]:
 
 def pareto(story: Story) -> str:
     """Expected value against mean tokens per episode, with the Pareto front."""
-    trials = list(story.trials)
-    xs, ys = [one.evaluation.tokens for one in trials], [expected_of(one).mean for one in trials]
-    size = (WIDTH, HEIGHT)
-    axis = frame(xs, ys, size)
-    front = pareto_front(list(zip(xs, ys, strict=True)))
-    parts = [axes(axis, "mean tokens per episode, prompt and completion", f"expected mean {story.measure}")]
-    corners: list[tuple[float, float]] = []
-    for place in front:
-        here = (axis.x(xs[place]), axis.y(ys[place]))
-        corners += [(here[0], corners[-1][1]), here] if corners else [here]
-    parts.append(path(corners, "front"))
-    special = ("baseline", story.chosen[0] if story.chosen else "")
-    drawn = {*sampled(range(len(trials))), *front, *_told(front, story)}
-    for place in sorted(drawn, key=lambda place: (trials[place].name in special, place)):  # on top
-        trial, told = trials[place], trials[place].name in special
+    trials = story.trials
+    points = [(trial.evaluation.tokens, expected_of(trial).mean) for trial in trials]
+    axis = frame([x for x, _ in points], [y for _, y in points])
+    places = [(axis.x(x), axis.y(y)) for x, y in points]
+    front = pareto_front(points)
+    special = {place for place, trial in enumerate(trials) if trial.name in story.shown}
+    parts = [
+        svg.axes(axis, "mean tokens per episode, prompt and completion", f"expected mean {story.measure}")
+    ]
+    parts.append(svg.path(_stepped([places[place] for place in front]), "front"))
+    drawn = {*svg.sampled(range(len(trials))), *front, *special}
+    for place in sorted(drawn, key=lambda place: (place in special, place)):  # on top
+        trial, (tokens, expected), (x, y) = trials[place], points[place], places[place]
         name = f"{trial.name} (n = {len(trial.evaluation.episodes)})"
-        says = hint(name, (f"expected {story.measure}", ys[place]), ("tokens", xs[place]))
-        style = f"{_colour(trial.name, story)}{'' if told or place in front else ' faint'}"
+        says = svg.hint(name, (f"expected {story.measure}", expected), ("tokens", tokens))
+        style = f"{_colour(trial.name, story)}{'' if place in special or place in front else ' faint'}"
         shape = 1 if trial.number == BASELINE else 0
-        parts.append(mark(axis.x(xs[place]), axis.y(ys[place]), shape, style, says, 6.0 if told else 4.5))
-    names = [trials[place].name for place in front]
-    parts += _names(axis, [(xs[place], ys[place], trials[place].name) for place in _told(front, story)])
-    says = f"On the front, from cheap to expensive: {', '.join(names)}."
-    return chart("pareto-chart", size, f"{story.measure.capitalize()} against tokens", says, parts)
+        parts.append(svg.mark(x, y, shape, style, says, 6.0 if place in special else 4.5))
+    parts += _names(axis, {trials[one].name: places[one] for one in {*special, *front[:1], *front[-1:]}})
+    says = f"On the front, from cheap to expensive: {', '.join(trials[place].name for place in front)}."
+    title = f"{story.measure.capitalize()} against tokens"
+    return svg.chart("pareto-chart", (WIDTH, HEIGHT), title, says, parts)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -179,74 +193,55 @@ def steps(story: Story) -> str:
     rows = step_rows(story)
     if not rows:
         return ""
-    size = (WIDTH, HEIGHT)
-    known = [end for _, row in rows for one in row for end in (one.low, one.high, one.mean) if isfinite(end)]
-    last = max(len(row) for _, row in rows)
-    x = scale([1.0, float(last)], LEFT, WIDTH - RIGHT)
-    axis = Frame(WIDTH, HEIGHT, x, scale(known, HEIGHT - BOTTOM, TOP, zero=True))
-    parts = [axes(axis, "step", "mean reward", x_ticks=False)]
+    known = [end for row in rows.values() for one in row for end in (one.low, one.high, one.mean)]
+    last = max(map(len, rows.values()))
+    x = svg.scale([1.0, float(last)], LEFT, WIDTH - RIGHT)
+    axis = svg.Frame(WIDTH, HEIGHT, x, svg.scale(known, HEIGHT - BOTTOM, TOP, zero=True))
+    parts = [svg.axes(axis, "step", "mean reward", x_ticks=False)]
     parts += [
-        label(x(step), HEIGHT - BOTTOM + 17, str(step), anchor="middle", style="tick")
+        svg.label(x(step), HEIGHT - BOTTOM + 17, str(step), anchor="middle", style="tick")
         for step in range(1, last + 1)
     ]
-    for place, (name, row) in enumerate(rows):
+    for place, (name, row) in enumerate(rows.items()):
         style = _colour(name, story)
         upper = [(x(step), axis.y(one.high)) for step, one in enumerate(row, 1) if isfinite(one.high)]
         lower = [(x(step), axis.y(one.low)) for step, one in enumerate(row, 1) if isfinite(one.low)]
         if upper:
-            parts.append(area([*upper, *reversed(lower)], style))
-        parts.append(path([(x(step), axis.y(one.mean)) for step, one in enumerate(row, 1)], style))
+            parts.append(svg.area([*upper, *reversed(lower)], style))
+        parts.append(svg.path([(x(step), axis.y(one.mean)) for step, one in enumerate(row, 1)], style))
         for step, one in enumerate(row, 1):
             says = f"{name}, step {step}: {estimate_text(one)}, n = {one.n}"
-            parts.append(mark(x(step), axis.y(one.mean), place, style, says))
-    told = "; ".join(f"{name}: {', '.join(number(one.mean) for one in row)}" for name, row in rows)
-    return chart(
-        "steps-chart", size, "Reward by step", f"Mean rewards from the first step on. {told}.", parts
-    )
+            parts.append(svg.mark(x(step), axis.y(one.mean), place, style, says))
+    told = "; ".join(f"{name}: {', '.join(number(one.mean) for one in row)}" for name, row in rows.items())
+    says = f"Mean rewards from the first step on. {told}."
+    return svg.chart("steps-chart", (WIDTH, HEIGHT), "Reward by step", says, parts)
 
 
-def step_rows(story: Story) -> list[tuple[str, list[Estimate]]]:
+def step_rows(story: Story) -> dict[str, list[Estimate]]:
     """Mean rewards by step of the baseline and the chosen candidate, over episodes that reached the step."""
-    rows = []
-    for name, evaluation in sorted(story.shown.items(), key=lambda one: one[0] != "baseline"):
-        played = [episode.rewards for episode in evaluation.episodes]
-        longest = max(map(len, played), default=0)
+    rows = {}
+    for name in sorted(story.shown, key=lambda name: name != "baseline"):
+        played = [episode.rewards for episode in story.shown[name].episodes]
+        longest = max(map(len, played))
         rewards = [[one[place] for one in played if len(one) > place] for place in range(longest)]
-        rows.append((name, [t_interval(values, CONFIDENCE) for values in rewards]))
-    return [(name, row) for name, row in rows if row]
+        rows[name] = [t_interval(values, CONFIDENCE) for values in rewards]
+    return {name: row for name, row in rows.items() if row}
 
 
-def _rows(story: Story) -> list[Trial]:
+def _best(story: Story) -> list[Trial]:
     """The best trials, and always the baseline."""
-    best = list(story.trials[:MOST_ROWS])
-    return best + [trial for trial in story.trials[MOST_ROWS:] if trial.number == BASELINE]
+    return [one for place, one in enumerate(story.trials) if place < MOST_ROWS or one.number == BASELINE]
 
 
 def _colour(name: str, story: Story) -> str:
-    chosen = story.chosen[0] if story.chosen else ""
-    return "base" if name == "baseline" else "chosen" if name == chosen else "other"
+    return "base" if name == "baseline" else "chosen" if name in story.shown else "other"
 
 
-def _shape(play: Play) -> int:
-    return {"search": 0, "confirmation": 2, "holdout": 3}[play.phase]
-
-
-def whisker(one: Estimate, x: Scale, y: float, shape: int, style: str, name: str) -> str:
+def whisker(one: Estimate, x: svg.Scale, y: float, shape: int, style: str, name: str) -> str:
     """A mean with its interval; hollow without one."""
     says = f"{name}: {estimate_text(one) if one.bounded else number(one.mean)}, n = {one.n}"
-    bar = line(x(one.low), y, x(one.high), y, f"whisker {style}") if one.bounded else ""
-    return bar + mark(x(one.mean), y, shape, f"{style}{'' if one.bounded else ' single'}", says)
-
-
-def x_axis(axis: Frame, name: str) -> str:
-    """The horizontal axis of a chart with one row for each item."""
-    y = axis.height - BOTTOM
-    parts = [line(axis.x.start, y, axis.x.end, y, "axis")]
-    for value in axis.x.ticks:
-        parts.append(line(axis.x(value), TOP, axis.x(value), y + 4, "grid"))
-        parts.append(label(axis.x(value), y + 17, f"{value:,.6g}", anchor="middle", style="tick"))
-    parts.append(label((axis.x.start + axis.x.end) / 2, y + 34, name, anchor="middle", style="name"))
-    return "\n".join(parts)
+    bar = svg.line(x(one.low), y, x(one.high), y, f"whisker {style}") if one.bounded else ""
+    return bar + svg.mark(x(one.mean), y, shape, f"{style}{'' if one.bounded else ' single'}", says)
 
 
 def ends_of(estimates: Sequence[Estimate]) -> list[float]:
@@ -261,24 +256,15 @@ def ends_of(estimates: Sequence[Estimate]) -> list[float]:
     return [*means, *(min(max(end, low - room), high + room) for end in ends if isfinite(end))]
 
 
-def _told(front: Sequence[int], story: Story) -> list[int]:
-    """The labelled points: the ends of the front, the chosen candidate, and the baseline."""
-    names = [trial.name for trial in story.trials]
-    more = [
-        names.index(name) for name in ("baseline", story.chosen[0] if story.chosen else "") if name in names
-    ]
-    return list(dict.fromkeys([*more, *front[:1], *front[-1:]]))
-
-
-def _names(axis: Frame, points: Sequence[tuple[float, float, str]]) -> list[str]:
+def _names(axis: svg.Frame, points: Mapping[str, tuple[float, float]]) -> list[str]:
     """The points' labels, on the side with room, and below a label that is in the way."""
     middle = (axis.x.start + axis.x.end) / 2
-    parts, taken = [], list[tuple[float, float]]()
-    for across, up, name in sorted(points, key=lambda point: -point[1]):
-        x, y = axis.x(across), max(axis.y(up) - 6, 12.0)
+    parts, taken = [], Points()
+    for name, (x, height) in sorted(points.items(), key=lambda point: point[1][1]):
+        y = max(height - 6, 12.0)
         while any(abs(x - there) < 90 and abs(y - row) < 13 for there, row in taken):
             y += 13
         taken.append((x, y))
         anchor, beside = ("start", x + 8) if x < middle else ("end", x - 8)
-        parts.append(label(beside, min(y, axis.height - 4), name, anchor=anchor, style="point"))
+        parts.append(svg.label(beside, min(y, axis.height - 4), name, anchor=anchor, style="point"))
     return parts

@@ -1,12 +1,10 @@
 """How the last studies of the experiment went, for the report: a table, and a chart of their gains."""
 
-from lab.reporting.charts import BOTTOM, ROW, TOP, WIDTH, ends_of, whisker, x_axis
+from lab.reporting import svg
+from lab.reporting.charts import COUNTS, ROW, TOP, WIDTH, ends_of, rows_of, whisker
 from lab.reporting.story import Story
-from lab.reporting.svg import Frame, chart, label, line, scale
 from lab.stats.format import number
 from lab.study.results import Holdout, Past
-
-LEFT = 140
 
 HOLDOUTS: dict[Holdout, str] = {
     "same": "the same",
@@ -29,16 +27,14 @@ def gains(story: Story) -> str:
     known = [(one, one.result) for one in story.history if one.result and one.holdout != "incomparable"]
     if len(known) < 2:
         return ""
-    height = TOP + ROW * len(known) + BOTTOM
-    x = scale([0.0, *ends_of([result.difference for _, result in known])], LEFT, WIDTH - 64)
-    axis = Frame(WIDTH, height, x, scale([0.0, 1.0], height - BOTTOM, height - BOTTOM))
-    parts = [x_axis(axis, f"frozen minus baseline, mean {story.measure} of a holdout episode")]
-    parts.append(line(x(0), TOP, x(0), height - BOTTOM, "axis"))
+    x = svg.scale([0.0, *ends_of([result.difference for _, result in known])], 140, WIDTH - COUNTS)
+    axis = f"frozen minus baseline, mean {story.measure} of a holdout episode"
+    rows = rows_of([began(one)[5:] for one, _ in known], x, axis)
+    rows.parts.append(svg.line(x(0), TOP, x(0), rows.middle(len(known) - 1) + ROW / 2, "axis"))
     for place, (one, result) in enumerate(known):
-        y = TOP + ROW * place + ROW / 2
+        y, shape = rows.middle(place), 0 if one.holdout == "same" else 3
         style = "chosen" if one.listed.name == story.study else "other"
-        parts.append(label(LEFT - 6, y + 4, began(one)[5:], anchor="end", style="tick"))
-        parts.append(whisker(result.difference, x, y, 0 if one.holdout == "same" else 3, style, result.study))
-        parts.append(label(WIDTH - 58, y + 4, f"n = {result.difference.n}", style="tick"))
+        rows.parts.append(whisker(result.difference, x, y, shape, style, result.study))
+        rows.parts.append(svg.label(x.end + 6, y + 4, f"n = {result.difference.n}", style="tick"))
     says = "; ".join(f"{result.study} {number(result.difference.mean)}" for _, result in known)
-    return chart("history-chart", (WIDTH, height), "Gain by study", f"Latest first: {says}.", parts)
+    return svg.chart("history-chart", rows.size, "Gain by study", f"Latest first: {says}.", rows.parts)

@@ -7,47 +7,31 @@ from markupsafe import Markup
 
 from lab.agent.evaluation import Trial
 from lab.experiment.space import Range
+from lab.reporting import svg
+from lab.reporting.charts import NAMES, RIGHT, TOP, frame, rows_of
 from lab.reporting.story import Story, expected_of
-from lab.reporting.svg import (
-    COLOURS,
-    SHAPES,
-    Frame,
-    axes,
-    box,
-    chart,
-    harmless,
-    hint,
-    label,
-    line,
-    mark,
-    sampled,
-    scale,
-)
 from lab.stats.format import percent, setting_text
 
-WIDTH, HEIGHT, IMPORTANCE = 360, 240, 480
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 34, 46
-ROW = 24
+WIDTH, HEIGHT, ROW = 360, 240, 24
 
 
 def importance(story: Story) -> str:
     """A bar chart of the importance of free settings."""
-    shares = story.importance
-    height = ROW * len(shares) + 8
-    full = IMPORTANCE - 132 - 64
+    shares, width, full = story.importance, 480, 284
     parts = []
     for place, (name, share) in enumerate(shares.items()):
         y = 4 + ROW * place
-        parts.append(label(126, y + 15, name, anchor="end", style="tick"))
-        parts.append(box(132, y + 3, share * full, ROW - 6, "bar", f"{name}: {percent(share)}"))
-        parts.append(label(138 + share * full, y + 15, percent(share), style="tick"))
+        parts.append(svg.label(126, y + 15, name, anchor="end", style="tick"))
+        parts.append(svg.box(132, y + 3, share * full, ROW - 6, "bar", f"{name}: {percent(share)}"))
+        parts.append(svg.label(138 + share * full, y + 15, percent(share), style="tick"))
     says = ", ".join(f"{name} {percent(share)}" for name, share in shares.items())
-    return chart("importance-chart", (IMPORTANCE, height), "Importance of each parameter", f"{says}.", parts)
+    size = (width, ROW * len(shares) + 8)
+    return svg.chart("importance-chart", size, "Importance of each parameter", f"{says}.", parts)
 
 
 def slices(story: Story) -> list[str]:
     """A chart for each parameter with more than one value, the most important first."""
-    tried = sampled(story.trials)
+    tried = svg.sampled(story.trials)
     settings = [trial.candidate.settings for trial in tried]
     names = [
         name
@@ -63,9 +47,9 @@ def key(templates: Sequence[str]) -> Markup:
     """The legend of marks by template."""
     entries = []
     for place, name in enumerate(templates):
-        drawn = mark(8, 8, place % SHAPES, f"c{place % COLOURS}", size=5)
+        drawn = svg.mark(8, 8, place % svg.SHAPES, f"c{place % svg.COLOURS}", size=5)
         picture = f'<svg viewBox="0 0 16 16" class="key" aria-hidden="true">{drawn}</svg>'
-        entries.append(f"<li>{picture} {harmless(name, 40)}</li>")
+        entries.append(f"<li>{picture} {svg.harmless(name, 40)}</li>")
     return Markup(f'<ul class="legend">{"".join(entries)}</ul>')
 
 
@@ -76,47 +60,35 @@ def _slice(name: str, tried: Sequence[Trial], story: Story) -> str:
 
 def _scatter(name: str, tried: Sequence[Trial], story: Story) -> str:
     values = [float(trial.candidate.settings[name]) for trial in tried]
-    means = [expected_of(trial).mean for trial in tried]
-    across, up = scale(values, LEFT, WIDTH - RIGHT), scale(means, HEIGHT - BOTTOM, TOP)
-    parts = [axes(Frame(WIDTH, HEIGHT, across, up), name, f"expected {story.measure}")]
+    axis = frame(values, [expected_of(trial).mean for trial in tried], WIDTH, HEIGHT)
+    parts = [svg.axes(axis, name, f"expected {story.measure}")]
     for trial, value in zip(tried, values, strict=True):
-        parts.append(_point(trial, name, across(value), up(expected_of(trial).mean), story))
+        parts.append(_point(trial, name, axis.x(value), axis.y(expected_of(trial).mean), story))
     says = f"Expected {story.measure} against {name}, a mark for each of {len(tried)} candidates."
-    return chart(f"slice-{escape(name)}", (WIDTH, HEIGHT), name, says, parts)
+    return svg.chart(f"slice-{escape(name)}", (WIDTH, HEIGHT), name, says, parts)
 
 
 def _strips(name: str, tried: Sequence[Trial], story: Story) -> str:
     """A row per value, because names are longer than a column is wide."""
-    found = dict.fromkeys(trial.candidate.settings[name] for trial in tried)
-    rows = {value: place for place, value in enumerate(found)}
-    height = TOP + ROW * len(rows) + BOTTOM
-    across = scale([expected_of(trial).mean for trial in tried], 110, WIDTH - RIGHT)
-    bottom = height - BOTTOM
-    parts = [label(104, TOP - 12, name, anchor="end", style="name")]
-    for tick in across.ticks:
-        parts.append(line(across(tick), TOP, across(tick), bottom + 4, "grid"))
-        parts.append(label(across(tick), bottom + 17, f"{tick:,.6g}", anchor="middle", style="tick"))
-    parts.append(
-        label((110 + WIDTH) / 2, bottom + 34, f"expected {story.measure}", anchor="middle", style="name")
-    )
-    for value, place in rows.items():
-        parts.append(
-            label(104, TOP + ROW * place + 16, setting_text(value), anchor="end", style="tick", most=16)
-        )
+    values = list(dict.fromkeys(trial.candidate.settings[name] for trial in tried))
+    x = svg.scale([expected_of(trial).mean for trial in tried], NAMES, WIDTH - RIGHT)
+    axis = f"expected {story.measure}"
+    rows = rows_of([setting_text(value) for value in values], x, axis, WIDTH, most=16)
+    rows.parts.append(svg.label(x.start - 6, TOP - 12, name, anchor="end", style="name"))
     for trial in tried:
         apart = (trial.number % 5 - 2) * 2.5  # or equal returns would hide each other
-        y = TOP + ROW * rows[trial.candidate.settings[name]] + ROW / 2 + apart
-        parts.append(_point(trial, name, across(expected_of(trial).mean), y, story))
+        y = rows.middle(values.index(trial.candidate.settings[name])) + apart
+        rows.parts.append(_point(trial, name, x(expected_of(trial).mean), y, story))
     says = f"Expected {story.measure} for each {name}, a mark for each of {len(tried)} candidates."
-    return chart(f"slice-{escape(name)}", (WIDTH, height), name, says, parts)
+    return svg.chart(f"slice-{escape(name)}", rows.size, name, says, rows.parts)
 
 
 def _point(trial: Trial, name: str, x: float, y: float, story: Story) -> str:
     template = trial.candidate.template.name
     place = story.templates.index(template)
-    says = hint(
+    says = svg.hint(
         f"{trial.name}, {template}, {name} {trial.candidate.settings[name]}",
         (f"expected {story.measure}", expected_of(trial).mean),
         ("episodes", len(trial.evaluation.episodes)),
     )
-    return mark(x, y, place % SHAPES, f"c{place % COLOURS}", says, 4.0)
+    return svg.mark(x, y, place % svg.SHAPES, f"c{place % svg.COLOURS}", says, 4.0)
