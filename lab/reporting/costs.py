@@ -1,6 +1,8 @@
 """What the study cost, and how much was played for it."""
 
-from lab.reporting.story import PHASES, Story
+from lab.agent.evaluation import BASELINE
+from lab.display.screen import PHASES
+from lab.reporting.story import Story
 from lab.stats.format import count, dollars, number, price, token_notes
 
 
@@ -30,8 +32,9 @@ def _money(story: Story) -> str:
 def counts(story: Story) -> str:
     """The amount of data behind the verdict, in one line."""
     played, spent = sum(play.earned is not None for play in story.plays), story.cost.spent
+    candidates = sum(trial.number != BASELINE for trial in story.trials)
     return (
-        f"{count(len(story.candidates), 'candidate')} and the baseline, {count(played, 'whole episode')},"
+        f"{count(candidates, 'candidate')} and the baseline, {count(played, 'whole episode')},"
         f" {count(spent.calls, 'call')}, {count(spent.prompt_tokens, 'token')} in,"
         f" {spent.completion_tokens:,} out."
     )

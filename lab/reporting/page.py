@@ -18,7 +18,6 @@ from lab.display.diff import differing, settings_of, text_lines, whole_diff
 from lab.errors import plain
 from lab.reporting import charts, claims, costs, details, history, parameters
 from lab.reporting.story import Story, expected_of, tell
-from lab.reporting.summary import summary
 from lab.reporting.svg import one_in
 from lab.search.trouble_words import troubles_brief, troubles_text
 from lab.stats import format as figures
@@ -51,7 +50,6 @@ def render(story: Story) -> str:
             style=_part("page.css"),
             script=script,
             script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            summary=summary(story),
             doubts=claims.reasons(story),
             measure=story.measure,
             other=OTHER[story.measure],

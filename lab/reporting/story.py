@@ -13,7 +13,8 @@ from lab.agent.episode import Ending, Episode, FailedEpisode, Tally
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.agent.task import Measure
 from lab.agent.troubles import Troubles
-from lab.experiment.budget import Spent
+from lab.display.screen import PHASES
+from lab.experiment.budget import Spending
 from lab.experiment.experiment import Experiment
 from lab.llm.settings import ModelChoice
 from lab.proposers.rounds import proposals_of
@@ -24,14 +25,12 @@ from lab.stats.intervals import Estimate
 from lab.storage.record import CONFIRMATION, HOLDOUT, EpisodeKey, Record
 from lab.study.past_study import PastStudy
 from lab.study.results import Past, history, result_of
-from lab.study.state import spent_elsewhere
+from lab.study.state import spending_of
 from lab.verdict.model_cost import ModelCost, costs_by_model
 from lab.verdict.outcome import Outcome
 
 CONFIDENCE = 0.95
 """Confidence level of an interval of a step's reward."""
-
-PHASES = ("search", "confirmation", "holdout")
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Cost:
         minutes: Working time in minutes.
     """
 
-    spent: Spent
+    spent: Spending
     dollars: float | None
     minutes: float
 
@@ -120,11 +119,6 @@ class Story:
     def measure(self) -> Measure:
         """The number that is judged, which every mean and value in the report refers to."""
         return self.experiment.objective.maximise
-
-    @property
-    def candidates(self) -> list[Trial]:
-        """The trials without the baseline, best first."""
-        return [trial for trial in self.trials if trial.number != BASELINE]
 
     @property
     def baseline(self) -> Evaluation | None:
@@ -242,15 +236,9 @@ def _reigns(past: PastStudy, stretches: Sequence[tuple[float, float]]) -> list[R
 
 
 def _cost(past: PastStudy) -> Cost:
-    experiment, record, outcome = past.experiment, past.record, past.outcome
-    if outcome:
-        spending = outcome.spending
-        tokens = (spending.prompt_tokens, spending.completion_tokens)
-        money, notes = (spending.dollars, spending.unpriced), (spending.thinking_tokens, spending.estimated)
-        spent = Spent(spending.calls, *tokens, *money, spending.useless, *notes)
+    if past.outcome:
+        spent, minutes = past.outcome.spending, past.outcome.judged.minutes
     else:
-        prices = experiment.prices_of(past.model)
-        other = experiment.proposals.prices if experiment.proposals and past.proposer else prices
-        spent = sum(spent_elsewhere(experiment, record, prices, other).values(), Spent())
-    worked = outcome.judged.minutes if outcome else record.earlier_minutes
-    return Cost(spent, None if spent.unpriced else spent.dollars, worked)
+        spent = spending_of(past.experiment, past.model, past.record, past.proposer)
+        minutes = past.record.earlier_minutes
+    return Cost(spent, None if spent.unpriced else spent.dollars, minutes)
