@@ -78,16 +78,14 @@ def shown(ended: Ended, experiment: Path, *, as_json: bool) -> str:
         experiment: The experiment's file, for the suggested commands.
     """
     from lab.verdict.outcome import Outcome
-    from lab.verdict.result_json import result, unvalidated_result
+    from lab.verdict.result_json import result
     from lab.verdict.summary import summary, untracked_lines, unvalidated_summary
 
     outcome, out = ended.outcome, ended.out
-    if isinstance(outcome, Outcome):
-        if as_json:
-            return result(outcome, out, ended.untracked, ended.urls)
-        return summary(outcome, out, ended.untracked, experiment, ended.urls)
     if as_json:
-        return unvalidated_result(outcome, out, ended.untracked, ended.urls)
+        return result(outcome, out, ended.untracked, ended.urls)
+    if isinstance(outcome, Outcome):
+        return summary(outcome, out, ended.untracked, experiment, ended.urls)
     text = unvalidated_summary(outcome, out, f"python -m lab.tune {quote(str(experiment))}")
     return "\n".join([text, *untracked_lines(ended.untracked, experiment)])
 

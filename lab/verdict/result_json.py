@@ -12,10 +12,11 @@ from typing import Any
 from lab.agent.candidate import Candidate
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.agent.troubles import FALLBACK, Troubles
+from lab.experiment.budget import Spending, Spent
 from lab.search.headroom import Headroom
 from lab.stats.intervals import Estimate
 from lab.verdict.model_cost import ModelCost
-from lab.verdict.outcome import Outcome, StudyResult, rounded
+from lab.verdict.outcome import Outcome, rounded
 from lab.verdict.rows import trial_row
 from lab.verdict.unvalidated import Unvalidated
 from lab.verdict.verdict import Compared, Confirmed, Verdict, estimate
@@ -25,12 +26,35 @@ FORMAT = 1
 
 
 def result(
-    outcome: Outcome, frozen_file: Path | None, untracked: Sequence[str] | None, urls: Mapping[str, str]
+    study: Outcome | Unvalidated,
+    frozen_file: Path | None,
+    untracked: Sequence[str] | None,
+    urls: Mapping[str, str],
 ) -> str:
-    """The document. Unknown or unbounded values are null; the last two are as in `lab.verdict.summary`."""
-    verdict, frozen = outcome.verdict, outcome.frozen_prompt()
+    """The document. Unknown or unbounded values are null, and so is the `verdict` of a study without one.
+
+    The last two arguments are as in `lab.verdict.summary`.
+    """
     table = {
-        **_study(outcome),
+        "format": FORMAT,
+        "study": study.study,
+        "experiment": study.experiment.name,
+        "model": {
+            "endpoint": study.model.shown,
+            "name": study.model.name,
+            **({"dialect": dialect} if (dialect := study.model.dialect.as_table()) else {}),
+        },
+        "frozen_file": str(frozen_file) if frozen_file else None,
+        **(_judged(study) if isinstance(study, Outcome) else _unjudged(study)),
+        "untracked": None if untracked is None else list(untracked),
+        "mlflow": dict(urls),
+    }
+    return json.dumps(_bounded(table), indent=2, allow_nan=False, ensure_ascii=False)
+
+
+def _judged(outcome: Outcome) -> dict[str, Any]:
+    verdict, frozen, spent = outcome.verdict, outcome.frozen_prompt(), outcome.spending
+    return {
         "judged": outcome.judged.created,
         "verdict": {
             "outcome": frozen.evidence.outcome,
@@ -45,33 +69,30 @@ def result(
             "planned_pairs": outcome.experiment.verdict.episodes,
             "limit": outcome.judged.limit or None,
         },
-        "frozen_file": str(frozen_file) if frozen_file else None,
         "candidate": _candidate(frozen.candidate),
         "evidence": frozen.as_table()["evidence"],
         "headroom": _headroom(outcome.headroom),
         "baseline": _played(verdict.baseline, verdict.confidence),
         "finalists": [_finalist(one, verdict.confidence) for one in verdict.finalists],
         "confirmed": [_confirmed(one) for one in verdict.confirmed],
-        "trials": _trials(outcome.trials, outcome.verdict),
-        "cost": _cost(outcome),
+        "trials": _trials(outcome.trials, verdict),
+        "cost": {
+            **_spent(spent),
+            "episodes": spent.episodes,
+            "dollars": None if spent.unpriced else spent.dollars,
+            "minutes": outcome.judged.minutes,
+            "models": [_model_cost(one) for one in outcome.models],
+        },
         "failures": dict(outcome.failures),
         "answers": _answers(outcome.troubles),
-        "untracked": None if untracked is None else list(untracked),
-        "mlflow": dict(urls),
     }
-    return _text(table)
 
 
-def unvalidated_result(
-    study: Unvalidated, frozen_file: Path | None, untracked: Sequence[str] | None, urls: Mapping[str, str]
-) -> str:
-    """The document of a study without a verdict: `verdict` is null; see `result`."""
+def _unjudged(study: Unvalidated) -> dict[str, Any]:
     best = study.best
-    table = {
-        **_study(study),
+    return {
         "verdict": None,
         "reason": {"what": study.reason.what, "where": study.reason.where},
-        "frozen_file": str(frozen_file) if frozen_file else None,
         "unvalidated": {
             "trial": best.name,
             "candidate": _candidate(best.candidate),
@@ -83,26 +104,6 @@ def unvalidated_result(
         },
         "trials": _trials(study.trials, None),
         "cost": {"calls": study.spending.calls, "minutes": study.judged.minutes},
-        "untracked": None if untracked is None else list(untracked),
-        "mlflow": dict(urls),
-    }
-    return _text(table)
-
-
-def _text(table: dict[str, Any]) -> str:
-    return json.dumps(_bounded(table), indent=2, allow_nan=False, ensure_ascii=False)
-
-
-def _study(study: StudyResult) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "study": study.study,
-        "experiment": study.experiment.name,
-        "model": {
-            "endpoint": study.model.shown,
-            "name": study.model.name,
-            **({"dialect": dialect} if (dialect := study.model.dialect.as_table()) else {}),
-        },
     }
 
 
@@ -182,21 +183,6 @@ def _played(unseen: Evaluation, confidence: float) -> dict[str, Any]:
     }
 
 
-def _cost(outcome: Outcome) -> dict[str, Any]:
-    spent = outcome.spending
-    return {
-        "calls": spent.calls,
-        "episodes": spent.episodes,
-        "prompt_tokens": spent.prompt_tokens,
-        "completion_tokens": spent.completion_tokens,
-        "thinking_tokens": spent.thinking_tokens,
-        "estimated_calls": spent.estimated,
-        "dollars": None if spent.unpriced else spent.dollars,
-        "minutes": outcome.judged.minutes,
-        "models": [_model_cost(one) for one in outcome.models],
-    }
-
-
 def _model_cost(one: ModelCost) -> dict[str, Any]:
     return {
         "name": one.name,
@@ -204,13 +190,19 @@ def _model_cost(one: ModelCost) -> dict[str, Any]:
         "endpoint": one.model.choice.shown,
         "candidates": one.candidates,
         "episodes": len(one.episodes),
-        "calls": one.spent.calls,
-        "prompt_tokens": one.spent.prompt_tokens,
-        "completion_tokens": one.spent.completion_tokens,
-        "thinking_tokens": one.spent.thinking_tokens,
-        "estimated_calls": one.spent.estimated,
+        **_spent(one.spent),
         "dollars": one.dollars,
         "dollars_per_episode": one.dollars_per_episode,
+    }
+
+
+def _spent(spent: Spending | Spent) -> dict[str, int]:
+    return {
+        "calls": spent.calls,
+        "prompt_tokens": spent.prompt_tokens,
+        "completion_tokens": spent.completion_tokens,
+        "thinking_tokens": spent.thinking_tokens,
+        "estimated_calls": spent.estimated,
     }
 
 

@@ -5,7 +5,7 @@ its interval and its test agree, both corrected for all finalists (Bonferroni). 
 over all is judged, or the mean of the worst.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal
@@ -191,14 +191,15 @@ def judge(
         for trial, unseen in played
         if len(baseline.values.keys() & unseen.values.keys()) >= 2
     )
+
+    def is_refused(one: Compared) -> bool:
+        return one.loses_score(1 - confidence) and not objective.insists_on_return
+
     won = [one for one in compared if one.better(1 - confidence) or one.cheaper]
-    refused = [one for one in won if one.loses_score(1 - confidence) and not objective.insists_on_return]
-    able = [
-        one for one in won if not one.unseen.troubles.unusable and not any(one is other for other in refused)
-    ]
+    able = [one for one in won if not one.unseen.troubles.unusable and not is_refused(one)]
     order = _order([one.unseen for one in able], objective, by)
-    winner = able[order[0]] if able else None
-    return Verdict(confirmed, baseline, compared, winner, confidence, by, tuple(refused))
+    winner, refused = able[order[0]] if order else None, tuple(filter(is_refused, won))
+    return Verdict(confirmed, baseline, compared, winner, confidence, by, refused)
 
 
 def _order(evaluations: Sequence[Evaluation], objective: Objective, by: Judge) -> list[int]:
@@ -232,41 +233,36 @@ def _compared(
     confidence: float,
     count: int,
 ) -> Compared:
-    differences = _gaps(unseen, baseline)
-    difference = t_interval(differences, confidence, count)
-    p_value = min(1.0, sign_flip_p(differences) * count)
-    other = t_interval(_gaps(unseen.other, baseline.other), confidence, count)
-    relative, other_relative = (
-        relative_difference(*_paired(ours, theirs), confidence, count)
-        for ours, theirs in ((unseen, baseline), (unseen.other, baseline.other))
-    )
+    sides = (unseen.values, baseline.values), (unseen.other.values, baseline.other.values)
+    p_value = min(1.0, sign_flip_p(_gaps(*sides[0])) * count)
+    difference, other = (t_interval(_gaps(*side), confidence, count) for side in sides)
+    relative, other_relative = (relative_difference(*_paired(*side), confidence, count) for side in sides)
     one = Compared(
         trial, unseen, difference, p_value, other, relative=relative, other_relative=other_relative
     )
     if objective.cost is None:
         return one
-    mine = {episode.seed: episode for episode in unseen.episodes}
-    pairs = [(episode, mine[episode.seed]) for episode in baseline.episodes if episode.seed in mine]
-    models = (baseline.candidate.model, unseen.candidate.model)
-    base_costs = [objective.cost_of(theirs, models[0]) for theirs, _ in pairs]
-    own_costs = [objective.cost_of(ours, models[1]) for _, ours in pairs]
-    kept, other_kept = (
-        t_interval(_gaps(ours, theirs, objective), confidence, count)
-        for ours, theirs in ((unseen, baseline), (unseen.other, baseline.other))
+    kept, other_kept = (t_interval(_gaps(*side, objective), confidence, count) for side in sides)
+    cost, base_cost = (
+        {episode.seed: objective.cost_of(episode, played.candidate.model) for episode in played.episodes}
+        for played in (unseen, baseline)
     )
-    savings = [theirs - ours for theirs, ours in zip(base_costs, own_costs, strict=True)]
-    saving = t_interval(savings, confidence, count)
-    dearer = relative_difference(own_costs, base_costs, confidence, count)
+    saving = t_interval(_gaps(base_cost, cost), confidence, count)
+    dearer = relative_difference(*_paired(cost, base_cost), confidence, count)
     return replace(one, kept=kept, other_kept=other_kept, saving=saving, relative_cost=dearer)
 
 
-def _paired(own: Evaluation, baseline: Evaluation) -> tuple[list[float], list[float]]:
+Values = Mapping[int, float]
+"""A number of each episode, by seed."""
+
+
+def _paired(own: Values, baseline: Values) -> tuple[list[float], list[float]]:
     """The values on each seed that both completed."""
-    seeds = [seed for seed in baseline.values if seed in own.values]
-    return [own.values[seed] for seed in seeds], [baseline.values[seed] for seed in seeds]
+    seeds = [seed for seed in baseline if seed in own]
+    return [own[seed] for seed in seeds], [baseline[seed] for seed in seeds]
 
 
-def _gaps(own: Evaluation, baseline: Evaluation, rule: Objective | None = None) -> list[float]:
+def _gaps(own: Values, baseline: Values, rule: Objective | None = None) -> list[float]:
     """Own value minus the baseline's, or minus the rule's minimum, on each seed that both completed."""
     values, base = _paired(own, baseline)
     asked = np.array(base) if rule is None else rule.floor(np.array(base))

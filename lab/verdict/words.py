@@ -114,14 +114,12 @@ def evidence_rows(frozen: FrozenPrompt) -> list[tuple[str, str, str]]:
     )
     mark = " (estimated)" if frozen.provenance.estimated_calls else ""
     other: Measure = "return" if evidence.judged == "score" else "score"
-    values = (
-        (evidence.frozen_return, evidence.baseline_return)
-        if other == "return"
-        else (evidence.frozen_score, evidence.baseline_score)
-    )
+    mine, its = evidence.frozen_score, evidence.baseline_score
+    if other == "return":
+        mine, its = evidence.frozen_return, evidence.baseline_return
     return [
         (f"mean {evidence.judged}, {percent(evidence.confidence)} interval", ours, theirs),
-        (f"mean {other}", measure_text(other, values[0]), measure_text(other, values[1])),
+        (f"mean {other}", measure_text(other, mine), measure_text(other, its)),
         (f"tokens per episode{mark}", f"{evidence.frozen_tokens:,.0f}", f"{evidence.baseline_tokens:,.0f}"),
     ]
 
