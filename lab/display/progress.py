@@ -4,7 +4,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,13 +24,13 @@ LATE_S = 20.0
 """Seconds over which the rate of calls is computed."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Watched:
     """A study to watch.
 
     Attributes:
         title: Study and model.
-        race: Returns the trials, best first.
+        race: Returns the trials, best first; called only after changes, when `stale` was set.
         playing: Returns the episodes that are being played.
         phases: Returns how far each phase is.
     """
@@ -40,6 +40,26 @@ class Watched:
     race: Callable[[], list[Trial]]
     playing: Callable[[], list[Playing]]
     phases: Callable[[], list[Progress]]
+    stale: bool = True
+
+    def __post_init__(self) -> None:
+        self._race = list[Trial]()
+        self._counts = deque[tuple[float, int]]()
+
+    def standing(self, phase: str, failed: tuple[int, str], messages: Sequence[str]) -> Standing:
+        """The study at this moment; the other figures are as in `Standing`."""
+        if self.stale:
+            self.stale, self._race = False, self.race()
+        playing, phases, rate = self.playing(), self.phases(), self._calls_per_s(time.monotonic())
+        return Standing(self.title, phase, phases, self._race, playing, self.spending, rate, failed, messages)
+
+    def _calls_per_s(self, now: float) -> float | None:
+        """Calls per second over the last `LATE_S` seconds."""
+        self._counts.append((now, self.spending.calls))
+        while now - self._counts[0][0] > LATE_S:
+            self._counts.popleft()
+        (first, before), (last, calls) = self._counts[0], self._counts[-1]
+        return (calls - before) / (last - first) if last - first > 1 else None
 
 
 class ProgressView:
@@ -58,7 +78,7 @@ class ProgressView:
         self._held = list[str]()
         self._last = deque[str](maxlen=MESSAGES)
         self._phase, self._failed = PHASES[0], (0, "")
-        self._board: _Board | None = None
+        self._watched: Watched | None = None
 
     def say(self, text: str) -> None:
         """Print one line, which may contain an endpoint's or a library's text; callable from any thread."""
@@ -76,10 +96,13 @@ class ProgressView:
         if not self._can_be_live:
             yield
             return
-        self._board = board = _Board(watched)
-        self._shows = True
+        self._watched, self._shows = watched, True
+
+        def draw(width: int, height: int) -> Text:
+            return screen(watched.standing(self._phase, self._failed, list(self._last)), width, height)
+
         try:
-            with live.shown(self.console, lambda *size: self._draw(board, *size), self.say):
+            with live.shown(self.console, draw, self.say):
                 yield
         finally:
             with self._lock:
@@ -89,8 +112,8 @@ class ProgressView:
 
     def trial(self, trial: Trial) -> None:
         """Show a trial that has completed a round: * marks the leader, x a dropped one."""
-        if self._board is not None:
-            self._board.stale = True
+        if self._watched is not None:
+            self._watched.stale = True
             return
         evaluation, settings = trial.evaluation, trial.candidate.settings
         mark = "x" if trial.dropped else "*" if trial.place == 1 else " "
@@ -110,40 +133,3 @@ class ProgressView:
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, soft_wrap=True)
-
-    def _draw(self, board: "_Board", width: int, height: int) -> Text:
-        standing = Standing(
-            title=board.watched.title,
-            phase=self._phase,
-            race=board.race(),
-            playing=board.watched.playing(),
-            phases=board.watched.phases(),
-            spending=board.watched.spending,
-            calls_per_s=board.calls_per_s(time.monotonic()),
-            failed=self._failed,
-            messages=list(self._last),
-        )
-        return screen(standing, width, height)
-
-
-class _Board:
-    """The screen's data of a study, recomputed only after changes."""
-
-    def __init__(self, watched: Watched) -> None:
-        self.watched, self.stale = watched, True
-        self._race = list[Trial]()
-        self._counts = deque[tuple[float, int]]()
-
-    def race(self) -> list[Trial]:
-        """The trials, best first."""
-        if self.stale:
-            self.stale, self._race = False, self.watched.race()
-        return self._race
-
-    def calls_per_s(self, now: float) -> float | None:
-        """Calls per second over the last `LATE_S` seconds."""
-        self._counts.append((now, self.watched.spending.calls))
-        while now - self._counts[0][0] > LATE_S:
-            self._counts.popleft()
-        (first, before), (last, calls) = self._counts[0], self._counts[-1]
-        return (calls - before) / (last - first) if last - first > 1 else None

@@ -92,7 +92,7 @@ def screen(standing: Standing, width: int, height: int) -> Text:
     foot = _wrapped([_counted(standing)], width)
     if is_roomy:
         head += [*_amounts(standing, width), Text()]
-        foot += _wrapped([*_failed(*standing.failed), *_troubled(standing.race)], width)
+        foot += _wrapped(_warnings(standing), width)
         foot += [Text(), *_messages(standing.messages, width, height // 3)]
     room = height - len(head) - len(foot) - 1
     lines = [*head, *table(standing.race, standing.playing, width, room), *foot]
@@ -121,26 +121,21 @@ def _phases(standing: Standing, width: int, *, only_current: bool) -> list[Text]
     bar = max(min(width - named - 2 - (AFTER_BAR if is_wide else AFTER_SHORT_BAR), BAR), 0)
     lines = []
     for one in standing.phases:
-        place = PHASES.index(one.name)
+        place, minutes = PHASES.index(one.name), one.minutes_left
         if only_current and place != now:
             continue
-        style = "bold" if place == now else "dim" if place > now else ""
         is_over = place < now
         done = bar if is_over and one.episodes is None else min(round(bar * one.share), bar)
-        line = Text(f"{one.name:<{named}} ", style=style)
-        line.append("━" * done, style="green").append("─" * (bar - done), style="dim")
         counted = "done" if is_over else percent(min(one.share, 1.0))
         if one.episodes is not None:
             counted = "{:,}/{:,}".format(*one.episodes) + (" episodes" if is_wide else "")
-        line.append(f" {counted}{_left(one, is_over=is_over, is_wide=is_wide)}")
-        lines.append(line)
+        if not is_over and minutes is not None and one.share < 1:
+            left = f"{minutes * 60:.0f} s" if minutes < 1 else f"{minutes:.0f} min"
+            counted += f", {'about ' if is_wide else ''}{left} left"
+        line = Text(f"{one.name:<{named}} ", style="bold" if place == now else "" if is_over else "dim")
+        line.append("━" * done, style="green").append("─" * (bar - done), style="dim")
+        lines.append(line.append(f" {counted}"))
     return lines
-
-
-def _left(one: Progress, *, is_over: bool, is_wide: bool) -> str:
-    if is_over or one.minutes_left is None or one.share >= 1:
-        return ""
-    return f", {'about ' if is_wide else ''}{_minutes(one.minutes_left)} left"
 
 
 def _amounts(standing: Standing, width: int) -> list[Text]:
@@ -173,19 +168,12 @@ def _flowing(parts: Sequence[Text], width: int) -> list[Text]:
     return lines
 
 
-def _minutes(minutes: float) -> str:
-    return f"{minutes * 60:.0f} s" if minutes < 1 else f"{minutes:.0f} min"
-
-
-def _failed(times: int, last: str) -> list[Text]:
-    if not times:
-        return []
-    return [Text(f"{times:,} failed attempts at calls; the last: {last}", style="yellow")]
-
-
-def _troubled(trials: Sequence[Trial]) -> list[Text]:
-    told = troubles_text(total(trial.evaluation.troubles for trial in trials))
-    return [Text(f"In the search, {told}", style="yellow")] if told else []
+def _warnings(standing: Standing) -> list[Text]:
+    times, last = standing.failed
+    told = [f"{times:,} failed attempts at calls; the last: {last}"] if times else []
+    if troubles := troubles_text(total(trial.evaluation.troubles for trial in standing.race)):
+        told.append(f"In the search, {troubles}")
+    return [Text(one, style="yellow") for one in told]
 
 
 def _counted(standing: Standing) -> Text:
