@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lab.display.progress import ProgressView
     from lab.study.past_study import PastStudy
     from lab.study.study import Study
-    from lab.verdict.unvalidated import Unvalidated
+    from lab.verdict.outcome import Unvalidated
 
 app = command_line()
 
@@ -129,7 +129,7 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> Ended:
     from lab.llm.settings import read_surroundings
     from lab.study.around import untouched
     from lab.study.running import Run
-    from lab.verdict.unvalidated import Unvalidated
+    from lab.verdict.outcome import Unvalidated
 
     read_surroundings(Path.cwd(), wanted.endpoint)
     storage = _storage(wanted)

@@ -16,8 +16,7 @@ from lab.errors import LabError
 if TYPE_CHECKING:
     from lab.study.past_study import PastStudy
     from lab.submission.frozen import FrozenPrompt
-    from lab.verdict.outcome import Outcome
-    from lab.verdict.unvalidated import Unvalidated
+    from lab.verdict.outcome import Outcome, Unvalidated
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Ended:
     @property
     def unvalidated(self) -> bool:
         """Whether there is no verdict."""
-        from lab.verdict.unvalidated import Unvalidated
+        from lab.verdict.outcome import Unvalidated
 
         return isinstance(self.outcome, Unvalidated)
 

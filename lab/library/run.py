@@ -16,7 +16,7 @@ from lab.reporting.page import report
 from lab.storage.storage import address_of
 from lab.study.past_study import PastStudy
 from lab.study.running import Run
-from lab.verdict.unvalidated import Unvalidated
+from lab.verdict.outcome import Unvalidated
 
 
 def run_study(

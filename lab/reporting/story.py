@@ -10,7 +10,7 @@ from functools import cached_property
 from math import inf
 
 from lab.agent.episode import Ending, Episode, FailedEpisode, Tally
-from lab.agent.evaluation import BASELINE, Evaluation, Trial
+from lab.agent.evaluation import BASELINE, Evaluation, Trial, trial_name
 from lab.agent.task import Measure
 from lab.agent.troubles import Troubles
 from lab.display.screen import PHASES
@@ -168,11 +168,14 @@ def tell(past: PastStudy) -> Story:
         trials=past.trials,
         outcome=past.outcome,
         plays=tuple(_plays(past, names, stretches)),
-        reigns=tuple(_reigns(past, stretches)),
+        reigns=tuple(
+            Reign(minutes_at(one.at, stretches), trial_name(one.trial), one.mean, one.episodes)
+            for one in past.state.leaders
+        ),
         headroom=past.state.headroom,
         importance=importance(past.search),
         cost=_cost(past),
-        failures=past.outcome.failures if past.outcome else record.failures(),
+        failures=record.failures(),
         failed=tuple(
             (names.get(digest, f"a candidate without an episode ({digest[7:15]})"), played.error.what)
             for (digest, _), played in record.ended.items()
@@ -225,14 +228,6 @@ def _plays(past: PastStudy, names: Mapping[str, str], stretches: Sequence[tuple[
         since, until = (minutes_at(moment, stretches) for moment in (began, at))
         plays.append(Play(names.get(digest, ""), phase, seed, since, until, earned))
     return plays
-
-
-def _reigns(past: PastStudy, stretches: Sequence[tuple[float, float]]) -> list[Reign]:
-    names = {trial.number: trial.name for trial in past.trials}
-    return [
-        Reign(minutes_at(one.at, stretches), names.get(one.trial, ""), one.mean, one.episodes)
-        for one in past.state.leaders
-    ]
 
 
 def _cost(past: PastStudy) -> Cost:

@@ -24,7 +24,7 @@ from lab.study.resume import alone, alone_on, open_study
 from lab.study.state import spending_of
 from lab.study.study import Study
 from lab.tracking.tracker import Tracker
-from lab.verdict.unvalidated import Unvalidated
+from lab.verdict.outcome import Unvalidated
 
 Kept = TypeVar("Kept")
 

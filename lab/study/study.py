@@ -34,8 +34,7 @@ from lab.study.unseen import Unseen
 from lab.study.watching import watching
 from lab.study.workers import Workers
 from lab.tracking.tracker import Tracker
-from lab.verdict.outcome import Judged
-from lab.verdict.unvalidated import Unvalidated
+from lab.verdict.outcome import Judged, Unvalidated
 from lab.verdict.words import claim
 
 

@@ -1,14 +1,16 @@
-"""The outcome of a study: its verdict and cost, and the resulting FrozenPrompt."""
+"""How a study ended: an Outcome with its verdict, or Unvalidated, and the FrozenPrompt that results."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from math import inf, nan
 
 from lab.agent.candidate import Candidate
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.agent.task import Measure
 from lab.agent.troubles import Troubles
+from lab.errors import LabError
 from lab.experiment.budget import Spending
 from lab.experiment.experiment import Experiment
 from lab.llm.settings import ModelChoice
@@ -18,8 +20,11 @@ from lab.stats.format import estimate_text
 from lab.stats.intervals import Estimate, t_interval
 from lab.submission.frozen import Evidence, FrozenModel, FrozenPrompt, Provenance
 from lab.verdict.model_cost import ModelCost
-from lab.verdict.verdict import Compared, Verdict, estimate
+from lab.verdict.verdict import Verdict, estimate
 from lab.verdict.words import cautions, shortfall
+
+METHOD = "none: figures of the search, in which the best of many is overestimated"
+"""The `method` in the evidence of a prompt frozen without a verdict."""
 
 PACKAGES = ("openai", "openenv", "optuna", "prompt-lab")
 
@@ -130,8 +135,9 @@ class Outcome(StudyResult):
         frozen, baseline = self._estimate(ours), self._estimate(theirs)
         difference = winner.difference if winner else Estimate(0.0, 0.0, 0.0, baseline.n)
         places = 5 if verdict.measure == "score" else 3
-        outcome, saving = _outcome(winner, 1 - verdict.confidence), ""
-        if outcome == "cheaper" and winner and winner.saving:
+        outcome, saving = "winner" if winner else "baseline", ""
+        if winner and winner.saving and not winner.better(1 - verdict.confidence):
+            outcome = "cheaper"
             saving = f"{estimate_text(winner.saving)} {self.experiment.objective.cost} per episode"
         return Evidence(
             outcome=outcome,
@@ -139,11 +145,11 @@ class Outcome(StudyResult):
             confidence=verdict.confidence,
             method=verdict.method,
             frozen_return=rounded(self._mean(ours, "return")),
-            frozen_interval=ends(frozen),
+            frozen_interval=_ends(frozen),
             baseline_return=rounded(self._mean(theirs, "return")),
-            baseline_interval=ends(baseline),
+            baseline_interval=_ends(baseline),
             difference=rounded(difference.mean),
-            difference_interval=ends(difference),
+            difference_interval=_ends(difference),
             p_value=float(f"{winner.p_value:.2g}") if winner else 1.0,
             frozen_score=round(self._mean(ours, "score"), places),
             baseline_score=round(self._mean(theirs, "score"), places),
@@ -154,7 +160,7 @@ class Outcome(StudyResult):
             judged=verdict.measure,
             caution=" ".join(cautions(verdict)),
             saving=saving,
-            relative_interval=ends(winner.relative) if winner and winner.relative else None,
+            relative_interval=_ends(winner.relative) if winner and winner.relative else None,
             shortfall=shortfall(verdict.pairs, self.experiment.verdict.episodes, self.judged.limit),
         )
 
@@ -174,13 +180,61 @@ class Outcome(StudyResult):
         return Estimate(min(one.mean for one in several), low, high, len(evaluation.values))
 
 
-def _outcome(winner: Compared | None, level: float) -> str:
-    if winner is None:
-        return "baseline"
-    return "winner" if winner.better(level) else "cheaper"
+@dataclass(frozen=True)
+class Unvalidated(StudyResult):
+    """A study whose budget ended before a verdict; at least one of its trials has a whole episode.
+
+    Its figures are the search's: the best of many noisy candidates is overestimated, which nothing corrects.
+
+    Attributes:
+        reason: Why there is no verdict.
+    """
+
+    reason: LabError
+
+    @property
+    def best(self) -> Trial:
+        """The best trial of the search, which may be the baseline."""
+        return self.trials[0]
+
+    @property
+    def baseline(self) -> Evaluation | None:
+        """The baseline's episodes in the search."""
+        return next((trial.evaluation for trial in self.trials if trial.number == BASELINE), None)
+
+    @property
+    def chosen(self) -> tuple[int, Candidate]:
+        """The best so far."""
+        return self.best.number, self.best.candidate
+
+    @property
+    def evidence(self) -> Evidence:
+        """The search's figures, without a test."""
+        best, baseline, confidence = self.best.evaluation, self.baseline, self.experiment.verdict.confidence
+        nothing, values = Estimate(nan, -inf, inf, 0), baseline.values if baseline else {}
+        gaps = [value - values[seed] for seed, value in best.values.items() if seed in values]
+        difference = t_interval(gaps, confidence) if gaps else nothing
+        return Evidence(
+            outcome="unvalidated",
+            episodes=difference.n,
+            confidence=confidence,
+            method=METHOD,
+            frozen_return=rounded(best.mean_return),
+            frozen_interval=_ends(estimate(best, confidence)),
+            baseline_return=rounded(baseline.mean_return) if baseline else nan,
+            baseline_interval=_ends(estimate(baseline, confidence) if baseline else nothing),
+            difference=rounded(difference.mean),
+            difference_interval=_ends(difference),
+            p_value=1.0,
+            frozen_score=round(best.mean_score, 3),
+            baseline_score=round(baseline.mean_score, 3) if baseline else nan,
+            frozen_tokens=round(best.tokens, 1),
+            baseline_tokens=round(baseline.tokens, 1) if baseline else nan,
+            judged=self.experiment.objective.maximise,
+        )
 
 
-def ends(estimate: Estimate) -> list[float]:
+def _ends(estimate: Estimate) -> list[float]:
     """The two ends of an interval, for a file."""
     return [rounded(estimate.low), rounded(estimate.high)]
 

@@ -16,9 +16,8 @@ from lab.experiment.budget import Spending, Spent
 from lab.search.headroom import Headroom
 from lab.stats.intervals import Estimate
 from lab.verdict.model_cost import ModelCost
-from lab.verdict.outcome import Outcome, rounded
+from lab.verdict.outcome import Outcome, Unvalidated, rounded
 from lab.verdict.rows import trial_row
-from lab.verdict.unvalidated import Unvalidated
 from lab.verdict.verdict import Compared, Confirmed, Verdict, estimate
 from lab.verdict.words import claim, trouble_cautions
 

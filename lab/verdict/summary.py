@@ -13,8 +13,7 @@ from lab.agent.task import OTHER
 from lab.search.trouble_words import troubles_text
 from lab.stats.format import count, estimate_text, number, percent, recorded, token_notes
 from lab.submission.frozen import BEST
-from lab.verdict.outcome import Outcome
-from lab.verdict.unvalidated import Unvalidated
+from lab.verdict.outcome import Outcome, Unvalidated
 from lab.verdict.verdict import estimate
 from lab.verdict.words import alike, at_limit, claim, finalist_figures, other_mean, trouble_cautions
 
