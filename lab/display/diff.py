@@ -8,15 +8,13 @@ import difflib
 from lab.agent.candidate import Candidate, Setting
 from lab.llm.sampling import Settings
 
-Pair = tuple[Setting, Setting]
-
 
 def settings_of(candidate: Candidate) -> Settings:
     """All settings except texts, in the order of `Candidate.settings`, then the stop strings."""
     return Settings({**candidate.settings, "stop": ", ".join(map(repr, candidate.sampling.stop)) or "none"})
 
 
-def differing(one: Candidate, other: Candidate) -> dict[str, Pair]:
+def differing(one: Candidate, other: Candidate) -> dict[str, tuple[Setting, Setting]]:
     """The settings in which two candidates differ, with the value of each."""
     values, others = settings_of(one), settings_of(other)
     names = {**values, **others}

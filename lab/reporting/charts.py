@@ -126,7 +126,10 @@ def lanes(story: Story) -> str:
 
 def candidates(story: Story) -> str:
     """Expected value and interval of each candidate, best first, with its own mean and the holdout's."""
-    shown, unseen = _best(story), holdout(story)
+    shown, unseen = _best(story), dict[str, Estimate]()
+    if story.outcome:
+        verdict = story.outcome.verdict
+        unseen = {name: estimate(one, verdict.confidence) for name, one in verdict.holdout.items()}
     estimates = {trial.name: expected_of(trial) for trial in shown}
     known = [*ends_of([*estimates.values(), *unseen.values()]), *(trial.evaluation.mean for trial in shown)]
     x = svg.scale(known, NAMES, WIDTH - COUNTS)
@@ -143,14 +146,6 @@ def candidates(story: Story) -> str:
     says = "; ".join(f"{name} {number(one.mean)}" for name, one in list(estimates.items())[:5])
     title = f"{story.measure.capitalize()} per candidate"
     return svg.chart("candidates-chart", rows.size, title, f"Best first: {says}.", rows.parts)
-
-
-def holdout(story: Story) -> dict[str, Estimate]:
-    """The holdout's means by candidate, each with a separate interval."""
-    if story.outcome is None:
-        return {}
-    verdict = story.outcome.verdict
-    return {name: estimate(unseen, verdict.confidence) for name, unseen in verdict.holdout.items()}
 
 
 def pareto(story: Story) -> str:
@@ -197,11 +192,7 @@ def steps(story: Story) -> str:
     last = max(map(len, rows.values()))
     x = svg.scale([1.0, float(last)], LEFT, WIDTH - RIGHT)
     axis = svg.Frame(WIDTH, HEIGHT, x, svg.scale(known, HEIGHT - BOTTOM, TOP, zero=True))
-    parts = [svg.axes(axis, "step", "mean reward", x_ticks=False)]
-    parts += [
-        svg.label(x(step), HEIGHT - BOTTOM + 17, str(step), anchor="middle", style="tick")
-        for step in range(1, last + 1)
-    ]
+    parts = [svg.axes(axis, "step", "mean reward", range(1, last + 1))]
     for place, (name, row) in enumerate(rows.items()):
         style = _colour(name, story)
         upper = [(x(step), axis.y(one.high)) for step, one in enumerate(row, 1) if isfinite(one.high)]

@@ -40,7 +40,10 @@ def slices(story: Story) -> list[str]:
     ]
     order = list(story.importance)
     names.sort(key=lambda name: order.index(name) if name in order else len(order))
-    return [_slice(name, tried, story) for name in names]
+    free = story.experiment.space.free
+    return [
+        (_scatter if isinstance(free.get(name), Range) else _strips)(name, tried, story) for name in names
+    ]
 
 
 def key(templates: Sequence[str]) -> Markup:
@@ -51,11 +54,6 @@ def key(templates: Sequence[str]) -> Markup:
         picture = f'<svg viewBox="0 0 16 16" class="key" aria-hidden="true">{drawn}</svg>'
         entries.append(f"<li>{picture} {svg.harmless(name, 40)}</li>")
     return Markup(f'<ul class="legend">{"".join(entries)}</ul>')
-
-
-def _slice(name: str, tried: Sequence[Trial], story: Story) -> str:
-    numeric = isinstance(story.experiment.space.free.get(name), Range)
-    return _scatter(name, tried, story) if numeric else _strips(name, tried, story)
 
 
 def _scatter(name: str, tried: Sequence[Trial], story: Story) -> str:

@@ -150,14 +150,14 @@ def mark(x: float, y: float, shape: int, style: str, hint: str = "", size: float
     return f'<polygon points="{_points(around)}" class="mark {style}">{inside}</polygon>'
 
 
-def axes(frame: Frame, x_name: str, y_name: str, x_ticks: bool = True) -> str:
-    """Grid, tick labels and names of both axes."""
+def axes(frame: Frame, x_name: str, y_name: str, x_ticks: Iterable[float] | None = None) -> str:
+    """Grid, tick labels and names of both axes; `x_ticks` replace the round values of the horizontal one."""
     left, right, bottom, top = frame.x.start, frame.x.end, frame.y.start, frame.y.end
     parts = []
     for value in frame.y.ticks:
         parts.append(line(left, frame.y(value), right, frame.y(value), "grid"))
         parts.append(label(left - 6, frame.y(value) + 4, tick_text(value), anchor="end", style="tick"))
-    for value in frame.x.ticks if x_ticks else []:
+    for value in frame.x.ticks if x_ticks is None else x_ticks:
         parts.append(line(frame.x(value), bottom, frame.x(value), bottom + 4, "axis"))
         parts.append(label(frame.x(value), bottom + 17, tick_text(value), anchor="middle", style="tick"))
     parts.append(line(left, bottom, right, bottom, "axis"))

@@ -15,7 +15,7 @@ from lab.stats.format import count, estimate_text, number, percent, recorded, to
 from lab.submission.frozen import BEST
 from lab.verdict.outcome import Outcome, Unvalidated
 from lab.verdict.verdict import estimate
-from lab.verdict.words import alike, at_limit, claim, finalist_figures, other_mean, trouble_cautions
+from lab.verdict.words import alike, at_limit, claim, figures, other_mean, trouble_cautions
 
 
 def summary(
@@ -52,30 +52,26 @@ def unvalidated_summary(study: Unvalidated, path: Path | None, again: str) -> st
         path: Path of the frozen file; None if it was not written.
         again: Command that resumes the study.
     """
-    played = {study.best.name: study.best.evaluation}
-    if study.baseline:
-        played["baseline"] = study.baseline
     measure, confidence = study.experiment.objective.maximise, study.experiment.verdict.confidence
-    lines = [
-        f"No verdict: {study.reason.what.rstrip('.')} ({study.reason.where or 'the holdout'}).",
-        claim(study.frozen_prompt()),
-        f"Search, mean episode {measure} with {percent(confidence)} interval:",
-        *(
-            f"  {name:<9} {estimate_text(one)}, n = {count(one.n, 'episode')}"
-            for name, one in ((name, estimate(one, confidence)) for name, one in played.items())
-        ),
-        f"Cost: {study.spending.calls:,} calls, {study.judged.minutes:.1f} minutes.",
-    ]
-    if path is not None:
-        return "\n".join([*lines, f"Written to {path}, marked as not validated."])
-    return "\n".join(
-        [
-            *lines,
+    found = {study.best.name: estimate(study.best.evaluation, confidence)}
+    if study.baseline:
+        found["baseline"] = estimate(study.baseline, confidence)
+    said = [f"Written to {path}, marked as not validated."]
+    if path is None:
+        said = [
             "Next:",
             f"  raise the limit, then {again}   resumes; no answered call is repeated",
             f"  {again} --freeze-unvalidated   freezes this candidate without validation",
         ]
-    )
+    lines = [
+        f"No verdict: {study.reason.what.rstrip('.')} ({study.reason.where or 'the holdout'}).",
+        claim(study.frozen_prompt()),
+        f"Search, mean episode {measure} with {percent(confidence)} interval:",
+        *(f"  {name:<9} {estimate_text(one)}, n = {count(one.n, 'episode')}" for name, one in found.items()),
+        f"Cost: {study.spending.calls:,} calls, {study.judged.minutes:.1f} minutes.",
+        *said,
+    ]
+    return "\n".join(lines)
 
 
 def untracked_lines(untracked: Sequence[str] | None, experiment: Path) -> list[str]:
@@ -100,15 +96,17 @@ def _search_lines(outcome: Outcome) -> list[str]:
 def _holdout_lines(outcome: Outcome) -> list[str]:
     verdict, evidence = outcome.verdict, outcome.evidence
     judged = f"mean episode {verdict.measure}" + (" of the worst task" if verdict.by == "worst" else "")
-    figures = {one.trial.name: finalist_figures(verdict, one) for one in verdict.finalists}
-    figures["baseline"] = recorded(evidence.baseline_mean, evidence.baseline_interval, evidence.episodes)
+    shown = {"baseline": recorded(evidence.baseline_mean, evidence.baseline_interval, evidence.episodes)}
+    for one in verdict.finalists:
+        value, gap = verdict.value(one.unseen), one.difference
+        shown[one.trial.name] = figures(value, gap, verdict.confidence, one.p_value, relative=one.relative)
     lines = [
         f"Holdout, {count(evidence.episodes, 'unseen episode')} each, {judged} with"
         f" {percent(verdict.confidence)} interval:"
     ]
     for name, played in verdict.holdout.items():
         model = f" on {played.candidate.model}" if played.candidate.model else ""
-        lines.append(f"  {name:<9} {figures[name]}  {played.candidate.template.name}{model}")
+        lines.append(f"  {name:<9} {shown[name]}  {played.candidate.template.name}{model}")
         lines += [f"            {told}"] if (told := troubles_text(played.troubles)) else []
     return lines + [
         f"  task {task}: " + ", ".join(f"{name} {_mean(one, task)}" for name, one in verdict.holdout.items())

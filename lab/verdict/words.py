@@ -96,12 +96,6 @@ def figures(
     return f"{told}, n = {count(gap.n, 'episode')} each{test}"
 
 
-def finalist_figures(verdict: Verdict, one: Compared) -> str:
-    """A finalist's holdout value and difference from the baseline; see `figures`."""
-    value, confidence = verdict.value(one.unseen), verdict.confidence
-    return figures(value, one.difference, confidence, one.p_value, relative=one.relative)
-
-
 def evidence_rows(frozen: FrozenPrompt) -> list[tuple[str, str, str]]:
     """A table of the evidence: in each row a figure's name, the frozen candidate's and the baseline's."""
     evidence = frozen.evidence
