@@ -117,24 +117,28 @@ class Store:
 
     def __init__(self, place: Path | str = CALLS) -> None:
         self.shared = isinstance(place, str)
-        url = _postgres(place) if isinstance(place, str) else sql.URL.create("sqlite", database=str(place))
-        options: dict[str, Any] = {"pool_pre_ping": True, "pool_size": CONNECTIONS, "max_overflow": 0}
-        if isinstance(place, Path):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            options = {"connect_args": {"timeout": BUSY_S}}
-        self.where = url.render_as_string() if self.shared else str(place)
-        self.trials_url = _trials_of(url) if self.shared else ""
         self._leading: dict[str, sql.Connection] = {}
+        if isinstance(place, str):
+            url = _postgres(place)
+            self.where, self.trials_url = url.render_as_string(), _trials_of(url)
+            options: dict[str, Any] = {"pool_pre_ping": True, "pool_size": CONNECTIONS, "max_overflow": 0}
+        else:
+            url, self.where, self.trials_url = sql.URL.create("sqlite", database=str(place)), str(place), ""
+            place.parent.mkdir(parents=True, exist_ok=True)
+            tables = {"schema_translate_map": {SCHEMA: None}}
+            options = {"connect_args": {"timeout": BUSY_S}, "execution_options": tables}
         try:
-            engine = sql.create_engine(url, **options)
+            self._engine = sql.create_engine(url, **options)
         except ImportError:
             do = 'pip install "prompt-lab[workers]"'
             raise ConfigError("The PostgreSQL driver is not installed.", where=self.where, do=do) from None
-        self._engine = engine
         if not self.shared:
-            self._engine = engine.execution_options(schema_translate_map={SCHEMA: None})
-            sql.event.listen(engine, "connect", _tune_sqlite)
-        self._make_tables()
+            sql.event.listen(self._engine, "connect", _tune_sqlite)
+        with self.exclusively(), self._engine.begin() as connection:
+            if self.shared:
+                connection.execute(sql.schema.CreateSchema(SCHEMA, if_not_exists=True))
+            _tables.create_all(connection)
+            self._add_columns(connection)
 
     def close(self) -> None:
         """Close the connections."""
@@ -235,13 +239,6 @@ class Store:
         except SQLAlchemyError as error:
             what = "The study's record cannot be read or written."
             raise refused(what, self.where, error, shared=self.shared) from None
-
-    def _make_tables(self) -> None:
-        with self.exclusively(), self.translated_errors(), self._engine.begin() as connection:
-            if self.shared:
-                connection.execute(sql.schema.CreateSchema(SCHEMA, if_not_exists=True))
-            _tables.create_all(connection)
-            self._add_columns(connection)
 
     def _add_columns(self, connection: sql.Connection) -> None:
         """Add the columns that an earlier version did not have."""
