@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 from optuna.trial import TrialState
 from sqlalchemy import func, make_url, select, text
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from lab.errors import ConfigError, LabError
 from lab.storage.database import refused
@@ -84,11 +84,9 @@ class OptunaStorage:
 
     def cached(self) -> BaseStorage:
         """Return the storage with a separate cache of trials, for a study that reads them again and again."""
-        return (
-            PostgresCache(self.storage)
-            if isinstance(self.storage, RDBStorage) and self.shared
-            else self.storage
-        )
+        if isinstance(self.storage, RDBStorage) and self.shared:
+            return PostgresCache(self.storage)
+        return self.storage
 
     def beat(self, trial_ids: Collection[int]) -> None:
         """Record heartbeats of running trials; Optuna's own way takes five statements for each."""
@@ -154,10 +152,8 @@ def _mend(path: Path) -> None:
 
 
 def _opened(address: str, *, writing: bool) -> BaseStorage:
-    return _database(address) if "://" in address else _journal(Path(address), writing=writing)
-
-
-def _database(address: str) -> RDBStorage:
+    if "://" not in address:
+        return _journal(Path(address), writing=writing)
     if not address.startswith("postgresql"):
         return RDBStorage(address)
     return RDBStorage(
@@ -173,10 +169,9 @@ def _without_password(address: str) -> str:
         return address
     try:
         url = make_url(address)
-        url.get_dialect()
-        return url.set(query={}).render_as_string()
-    except ImportError:
-        return url.set(query={}).render_as_string()  # a missing driver is reported on opening
-    except (ArgumentError, NoSuchModuleError):
+        with suppress(ImportError):  # a missing driver is reported on opening
+            url.get_dialect()
+    except ArgumentError:
         where = "--storage or LAB_STORAGE"
         raise ConfigError("Invalid storage URL.", where=where, do=_ADDRESS) from None
+    return url.set(query={}).render_as_string()

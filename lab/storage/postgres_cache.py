@@ -5,8 +5,6 @@ that took a second of CPU. PostgreSQL stores with each row the transaction that 
 since a moment can be found, also those of a transaction that began before it and ended after it.
 """
 
-from collections.abc import Collection, Sequence
-
 import sqlalchemy as sql
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
@@ -41,29 +39,18 @@ class PostgresCache(_CachedStorage):
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
         with self._lock:
-            study = self._studies.setdefault(study_id, _StudyInfo())
+            study, since = self._studies.setdefault(study_id, _StudyInfo()), self._read_at.get(study_id)
+            values = {"study": study_id, "since": since, "open": list(study.unfinished_trial_ids)}
             with self._backend.engine.connect() as connection:
                 horizon = str(connection.execute(_HORIZON).scalar_one())
-                changed = self._changed(connection, study_id, study.unfinished_trial_ids)
-            trials = self._trials(study_id, changed)
+                changed = set(connection.execute(_CHANGED, values).scalars()) if since else set[int]()
+            trials = list[FrozenTrial]()
+            if changed or since is None:
+                trials = self._backend._get_trials(study_id, None, changed, _MOST if since else -1)
             self._read_at[study_id] = horizon
-            self._add_trials_to_cache(study_id, list(trials))
+            self._add_trials_to_cache(study_id, trials)
             for trial in trials:
                 if trial.state.is_finished():
                     study.unfinished_trial_ids.discard(trial._trial_id)
                 else:
                     study.unfinished_trial_ids.add(trial._trial_id)
-
-    def _changed(
-        self, connection: sql.Connection, study_id: int, unfinished: Collection[int]
-    ) -> set[int] | None:
-        """Ids of the trials that have changed since the last read; None if there was none."""
-        if study_id not in self._read_at:
-            return None
-        values = {"study": study_id, "since": self._read_at[study_id], "open": list(unfinished)}
-        return set(connection.execute(_CHANGED, values).scalars())
-
-    def _trials(self, study_id: int, changed: set[int] | None) -> Sequence[FrozenTrial]:
-        if changed is None:
-            return self._backend._get_trials(study_id, None, set(), -1)
-        return self._backend._get_trials(study_id, None, changed, _MOST) if changed else []
