@@ -9,7 +9,8 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,8 +81,9 @@ class Record:
         unread = (episodes.c.id > self._last) | episodes.c.id.in_(self._missing)
         query = sql.select(*columns).where(episodes.c.study == self.name, unread)
         rows = self.store.rows(query.order_by(episodes.c.id))
-        for row in rows:
-            self.ended[row.digest, row.seed] = self._ending(row.seed, row.kind, row.ending)
+        with self._undamaged():
+            for row in rows:
+                self.ended[row.digest, row.seed] = ending_of(row.seed, row.kind, row.ending)
         read, last = {row.id for row in rows}, max((row.id for row in rows), default=0)
         if last > self._last:
             late = range(max(self._last, last - LATE) + 1, last)
@@ -145,10 +147,8 @@ class Record:
     def _texts(self, which: sql.ColumnElement[bool]) -> dict[EpisodeKey, Episode]:
         mine = (episodes.c.study == self.name) & (episodes.c.kind == "ended") & which
         query = sql.select(episodes.c.digest, episodes.c.seed, episodes.c.episode).where(mine)
-        try:
+        with self._undamaged():
             return {(row.digest, row.seed): episode_of(row.episode) for row in self.store.rows(query)}
-        except ValidationError as error:
-            raise self._damaged(error) from None
 
     def keep_episode(self, digest: str, played: Episode | CutEpisode | FailedEpisode) -> Ending:
         """Store an episode's ending; the first one counts unless it was a failure."""
@@ -227,9 +227,8 @@ class Record:
         self.store.insert(failures, row)
         if isinstance(error, CallError) and error.answered is not None:
             tokens = dict(zip(("prompt_tokens", "completion_tokens"), error.answered, strict=True))
-            place = {"study": self.name, "worker": self.worker, "proposals": proposals}
-            place["model"] = model or None
-            self.store.insert(unusable, {**place, **tokens})
+            place = {"study": self.name, "worker": self.worker, "model": model or None}
+            self.store.insert(unusable, {**place, **tokens, "proposals": proposals})
 
     def failures(self) -> dict[str, int]:
         """Number of failed attempts by what happened, most frequent first."""
@@ -251,42 +250,39 @@ class Record:
             model: See `keep_call`.
             everywhere: Whether to include this process.
         """
-        of_kind = (calls.c.scope == PROPOSALS) if proposals else (calls.c.scope != PROPOSALS)
-        kinds = ((calls, of_kind), (unusable, unusable.c.proposals == proposals))
-        which = [self._which(table, model, everywhere=everywhere) & kind for table, kind in kinds]
-        sums = [self._sums(table, one) for (table, _), one in zip(kinds, which, strict=True)]
-        made, tokens_in, tokens_out = map(sum, zip(*sums, strict=True))
-        unpriced, (_, (useless, *_)) = 0 if prices.known else made, sums
-        dollars = prices.dollars(tokens_in, tokens_out)
-        thought = sql.func.coalesce(sql.func.sum(calls.c.thinking_tokens), 0)
-        guessed = sql.func.count(sql.case((calls.c.estimated, 1)))
-        more = map(int, self.store.rows(sql.select(thought, guessed).where(which[0]))[0])
-        return Spent(made, tokens_in, tokens_out, dollars, unpriced, useless, *more)
+        worker, of_kind = "" if everywhere else self.worker, calls.c.scope == PROPOSALS
+        more = (calls.c.thinking_tokens, sql.case((calls.c.estimated, 1)))
+        useful = self._sums(calls, of_kind if proposals else ~of_kind, model, worker, *more)
+        useless = self._sums(unusable, unusable.c.proposals == proposals, model, worker)
+        made, tokens_in, tokens_out = map(sum, zip(useful[:3], useless, strict=True))
+        dollars, unpriced = prices.dollars(tokens_in, tokens_out), 0 if prices.known else made
+        return Spent(made, tokens_in, tokens_out, dollars, unpriced, useless[0], *useful[3:])
 
-    def _which(self, table: sql.Table, model: str, *, everywhere: bool) -> sql.ColumnElement[bool]:
-        """Whether a row is of this study and this model, and by another process."""
+    def _sums(
+        self,
+        table: sql.Table,
+        which: sql.ColumnElement[bool],
+        model: str,
+        worker: str,
+        *more: sql.ColumnElement[Any],
+    ) -> list[int]:
+        """Number of a model's rows but those of `worker`; sums of their plausible tokens and of `more`."""
         mine = (table.c.study == self.name) & (sql.func.coalesce(table.c.model, "") == model)
-        return mine if everywhere else mine & (table.c.worker != self.worker)
-
-    def _sums(self, table: sql.Table, which: sql.ColumnElement[bool]) -> list[int]:
-        """Number of rows, and the sums of their tokens, without implausible counts."""
         tokens = (table.c.prompt_tokens, table.c.completion_tokens)
-        counted = (sql.case((each.between(0, MOST_TOKENS), each), else_=0) for each in tokens)
-        query = sql.select(
-            sql.func.count(), *(sql.func.coalesce(sql.func.sum(each), 0) for each in counted)
-        ).where(which)
-        return list(map(int, self.store.rows(query)[0]))
+        counted = (sql.case((each.between(0, MOST_TOKENS), each)) for each in tokens)
+        sums = [sql.func.count(), *(sql.func.sum(each) for each in (*counted, *more))]
+        found = self.store.rows(sql.select(*sums).where(mine, which, table.c.worker != worker))[0]
+        return [int(each or 0) for each in found]
 
-    def _ending(self, seed: int, kind: str, stored: str) -> Ending:
+    @contextmanager
+    def _undamaged(self) -> Iterator[None]:
+        """Translate the error of a text in it that cannot be read."""
         try:
-            return ending_of(seed, kind, stored)
+            yield
         except ValidationError as error:
-            raise self._damaged(error) from None
-
-    def _damaged(self, error: Exception) -> LabError:
-        where = f"{self.name} in {self.store.where}"
-        do = "use --fresh to start a new study"
-        return LabError("The study's record is damaged.", where=where, why=str(error), do=do)
+            what, where = "The study's record is damaged.", f"{self.name} in {self.store.where}"
+            do = "use --fresh to start a new study"
+            raise LabError(what, where=where, why=str(error), do=do) from None
 
 
 def _completion(row: sql.Row[Any]) -> Completion:
