@@ -68,13 +68,8 @@ def is_half_made(path: Path) -> bool:
             raise
         except sqlite3.DatabaseError:
             return False  # not a database: MLflow reports it
-        tables = {name for (name,) in names if not name.startswith("sqlite_")}
-        return not any(_has_rows(database, table) for table in tables - SEEDED)
-
-
-def _has_rows(database: sqlite3.Connection, table: str) -> bool:
-    quoted = table.replace('"', '""')
-    return database.execute(f'select 1 from "{quoted}" limit 1').fetchone() is not None
+        tables = {name.replace('"', '""') for (name,) in names if not name.startswith("sqlite_")} - SEEDED
+        return not any(database.execute(f'select 1 from "{table}" limit 1').fetchone() for table in tables)
 
 
 def _wait_until_still(path: Path) -> None:

@@ -18,7 +18,6 @@ from lab.verdict.words import claim, evidence_rows
 SHOWN = 1_900
 """Characters shown of one text: MLflow takes 8,000 of a description."""
 
-
 Links = Mapping[str, str]
 """URLs by what they show, relative to MLflow's page."""
 
@@ -61,9 +60,9 @@ def _linked(links: Links) -> str:
 
 
 def _figures(frozen: FrozenPrompt) -> str:
-    evidence = frozen.evidence
+    evidence, trial = frozen.evidence, trial_name(frozen.provenance.trial)
     rows = [
-        f"| | frozen, {_name(frozen)} | baseline |",
+        f"| | frozen, {trial} ({frozen.candidate.template.name}) | baseline |",
         "|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in evidence_rows(frozen)),
     ]
@@ -114,7 +113,3 @@ def _block(text: str) -> str:
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}text\n{plain(text)}\n{fence}"
-
-
-def _name(frozen: FrozenPrompt) -> str:
-    return f"{trial_name(frozen.provenance.trial)} ({frozen.candidate.template.name})"
