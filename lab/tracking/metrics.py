@@ -56,17 +56,12 @@ def run_figures(evaluation: Evaluation, confidence: float) -> dict[str, float]:
     }
     figures |= trouble_figures(evaluation.troubles)
     named = {safe_name(task, r"^\.+$"): one for task, one in evaluation.by_task.items()}
-    means = {f"{judged}_mean/{task}": fmean(one.values()) for task, one in named.items() if one}
-    if evaluation.spread is None:
-        return {**figures, **means}
-    interval = t_interval(list(evaluation.values.values()), confidence)
-    return {
-        **figures,
-        **means,
-        f"{judged}_sd": evaluation.spread,
-        f"{judged}_low": interval.low,
-        f"{judged}_high": interval.high,
-    }
+    figures |= {f"{judged}_mean/{task}": fmean(one.values()) for task, one in named.items() if one}
+    if evaluation.spread is not None:
+        interval = t_interval(list(evaluation.values.values()), confidence)
+        figures |= {f"{judged}_sd": evaluation.spread}
+        figures |= {f"{judged}_low": interval.low, f"{judged}_high": interval.high}
+    return figures
 
 
 def trouble_figures(troubles: Troubles) -> dict[str, float]:
