@@ -15,7 +15,7 @@ from lab.storage.record import Record
 from lab.tracking.description import prompt_note
 from lab.tracking.holdout import Dataset
 from lab.tracking.metrics import began_ms, ended_ms, episodes_json, prompt_text, run_figures
-from lab.tracking.store import CONTENTS, Store, contents_of
+from lab.tracking.store import CONTENTS, Point, Store, contents_of
 from lab.tracking.traces import Traced, log_traces
 
 
@@ -78,7 +78,7 @@ class ChildRuns:
             self._trace(run, play, whole)
         with store.item(f"the figures of {name}"):
             tags = {**tags, CONTENTS: contents} if store.whole else tags
-            store.log(run, figures, step=len(evaluation.episodes), at_ms=ended, tags=tags)
+            store.log(run, Point(figures, len(evaluation.episodes), ended), tags=tags)
         store.client.set_terminated(run, end_time=ended)
 
     def tag(self, name: str, key: str, value: str) -> None:

@@ -16,18 +16,14 @@ NAMED = 3
 """Maximum items that a line names; more are counted."""
 
 STUDY = "the study"
+"""The item that is missing if the store could not be opened."""
 
 
 class Missed:
-    """The items that MLflow did not take, not even later; warns when a reason first occurs.
-
-    Attributes:
-        whole: Whether the whole study is missing, because the store could not be opened.
-    """
+    """The items that MLflow did not take, not even later; warns when a reason first occurs."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
-        self.whole = False
         self._reasons = dict[str, str]()
         self._items = dict[str, str]()
 
@@ -44,15 +40,10 @@ class Missed:
         """Record that MLflow took `what`, perhaps at a second attempt."""
         self._items.pop(what, None)
 
-    def add_all(self, error: Exception) -> None:
-        """Record that the store could not be opened."""
-        self.whole = True
-        self.add(STUDY, error)
-
-    def took_all(self) -> None:
-        """Record that the store is open."""
-        self.whole = False
-        self.took(STUDY)
+    @property
+    def whole(self) -> bool:
+        """Whether the whole study is missing."""
+        return STUDY in self._items
 
     @property
     def lines(self) -> list[str]:

@@ -7,8 +7,7 @@ read prompts from MLflow.
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from lab.agent.candidate import Candidate
@@ -35,40 +34,52 @@ GAP = "\n\n"
 _BRACE = re.compile(r"\{(?=[{%#]|\Z)")
 
 
-@dataclass(frozen=True)
-class Version:
-    """A candidate to register.
-
-    Attributes:
-        alias: What refers to the version that was registered last with it.
-        message: The commit message.
-    """
-
-    candidate: Candidate
-    model: str
-    task: Task
-    alias: str
-    message: str
-    tags: Mapping[str, str]
-
-
 class Prompt:
-    """A prompt of the registry; the same candidate on the same model is one version of it."""
+    """The registry's prompt of an experiment; the same candidate on the same model is one version of it."""
 
-    def __init__(self, client: "MlflowClient", experiment: str) -> None:
-        self._client, self.name = client, safe_name(experiment)
+    def __init__(self, client: "MlflowClient", frozen: FrozenPrompt) -> None:
+        self._client, self._frozen = client, frozen
+        self.name = safe_name(frozen.provenance.experiment)
 
-    def register(self, version: Version, runs: Iterable[str]) -> str:
-        """Register a version unless it is registered, set its alias, and link it to `runs`.
+    def register_baseline(self, baseline: Candidate, model: str, runs: Iterable[str]) -> str:
+        """Register the baseline that the frozen prompt is compared with, as `register_frozen`."""
+        evidence = self._frozen.evidence
+        mean = f"{evidence.judged} {number(evidence.baseline_mean)}"
+        message = f"the baseline, holdout {mean}, {count(evidence.episodes, 'episode')}"
+        return self._register(baseline, model, BASELINE, message, {}, runs)
+
+    def register_frozen(self, runs: Iterable[str]) -> str:
+        """Register the frozen prompt unless it is registered, set its alias, and link it to `runs`.
 
         Returns:
             `name/version`.
         """
-        key = (version.candidate.digest, version.model)
+        frozen, evidence = self._frozen, self._frozen.evidence
+        message = f"holdout {evidence.judged} {evidence_figures(evidence)}"
+        tags = {"outcome": evidence.outcome}
+        return self._register(frozen.candidate, frozen.model.name, FROZEN, message, tags, runs)
+
+    def _register(
+        self,
+        candidate: Candidate,
+        model: str,
+        alias: str,
+        message: str,
+        tags: Mapping[str, str],
+        runs: Iterable[str],
+    ) -> str:
+        key, study = (candidate.digest, model), self._frozen.provenance.study
         if key not in self._known:
-            self._known[key] = self._new(version)
+            own = {"digest": candidate.digest, "model": model, "template": candidate.template.name}
+            self._known[key] = self._client.register_prompt(
+                self.name,
+                _messages(candidate, self._frozen.task),
+                commit_message=f"{study}: {message}",
+                tags={**own, "study": study, **tags},
+                model_config=_model_config(candidate, model),
+            )
         registered = self._known[key]
-        self._client.set_prompt_alias(self.name, version.alias, registered.version)
+        self._client.set_prompt_alias(self.name, alias, registered.version)
         for run in runs:
             self._client.link_prompt_version_to_run(run, registered)
         return f"{self.name}/{registered.version}"
@@ -76,52 +87,21 @@ class Prompt:
     @cached_property
     def _known(self) -> "dict[tuple[str, str], PromptVersion]":
         """The registered versions by digest and model."""
-        known = dict[tuple[str, str], "PromptVersion"]()
+        from mlflow.utils import get_results_from_paginated_fn
+
         if self._client.get_prompt(self.name) is None:
-            return known
-        token: str | None = None
-        while True:
-            page = self._client.search_prompt_versions(self.name, page_token=token)
-            for version in page:
-                known.setdefault((version.tags.get("digest", ""), version.tags.get("model", "")), version)
-            token = page.token
-            if not token:
-                return known
-
-    def _new(self, version: Version) -> "PromptVersion":
-        digest = {"digest": version.candidate.digest, "model": version.model}
-        template = {"template": version.candidate.template.name}
-        registered: PromptVersion = self._client.register_prompt(
-            self.name,
-            _messages(version.candidate, version.task),
-            commit_message=version.message,
-            tags={**digest, **template, **version.tags},
-            model_config=_model_config(version),
-        )
-        return registered
+            return {}
+        find = partial(self._client.search_prompt_versions, self.name)
+        found: list[PromptVersion] = get_results_from_paginated_fn(find, 100)  # type: ignore[no-untyped-call]
+        tagged = [(version.tags.get("digest", ""), version.tags.get("model", "")) for version in found]
+        return dict(zip(reversed(tagged), reversed(found), strict=True))  # of equal ones the first
 
 
-def baseline_version(frozen: FrozenPrompt, baseline: Candidate, model: str) -> Version:
-    """The baseline that a frozen prompt is compared with."""
-    evidence, study = frozen.evidence, frozen.provenance.study
-    mean = f"{evidence.judged} {number(evidence.baseline_mean)}"
-    message = f"{study}: the baseline, holdout {mean}, {count(evidence.episodes, 'episode')}"
-    return Version(baseline, model, frozen.task, BASELINE, message, {"study": study})
-
-
-def frozen_version(frozen: FrozenPrompt) -> Version:
-    """The frozen prompt."""
-    evidence, study = frozen.evidence, frozen.provenance.study
-    message = f"{study}: holdout {evidence.judged} {evidence_figures(evidence)}"
-    tags = {"outcome": evidence.outcome, "study": study}
-    return Version(frozen.candidate, frozen.model.name, frozen.task, FROZEN, message, tags)
-
-
-def _model_config(version: Version) -> dict[str, object]:
+def _model_config(candidate: Candidate, model: str) -> dict[str, object]:
     """The candidate's settings by MLflow's names, or the lab's if MLflow has none."""
-    sampling, context = version.candidate.sampling, version.candidate.context
+    sampling, context = candidate.sampling, candidate.context
     return {
-        "model_name": version.model,
+        "model_name": model,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,

@@ -8,9 +8,9 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import datetime
-from functools import cached_property
 from typing import Literal
 
+from lab.agent.candidate import Candidate
 from lab.agent.evaluation import Trial, trial_name
 from lab.experiment.experiment import Experiment
 from lab.llm.settings import ModelChoice
@@ -26,7 +26,7 @@ from lab.tracking.holdout import EVALUATION_RUN, Dataset
 from lab.tracking.metrics import ended_ms, interval_figures, outcome_figures, trouble_figures
 from lab.tracking.missed import Missed
 from lab.tracking.pages import TRIALS, Pages, on_server
-from lab.tracking.prompts import Prompt, baseline_version, frozen_version
+from lab.tracking.prompts import Prompt
 from lab.tracking.store import CONTENTS, Point, Store, contents_of
 from lab.verdict.verdict import Verdict
 
@@ -65,10 +65,10 @@ class MlflowStore:
         self._contents, self.complete = "", False
         self._store = Store(experiment, missed, say)
         name = record.name  # it may contain characters that MLflow's filters do not allow
+        self._began_ms = round(record.began * 1000)  # also the time of metrics without one
         run = self._store.found("tags.kind = 'study'").get(name)
-        self._parent = run or self._store.create_run(
-            name, {"kind": "study", **model_tags(model)}, round(record.began * 1000)
-        )
+        tags = {"kind": "study", **model_tags(model)}
+        self._parent = run or self._store.create_run(name, tags, self._began_ms)
         self._runs = ChildRuns(self._store, experiment, model, record, self._parent)
         self._pages = Pages(self._store.experiment_id, name, self._parent)
         self.links = {TRIALS: self._pages.trials}
@@ -85,7 +85,7 @@ class MlflowStore:
             self._pages.link_from_experiment(store.client, experiment)
         with store.item("the baseline's settings"):
             note = {"mlflow.note.content": unfinished(experiment, self.links)}
-            store.log(self._parent, params=experiment.baseline.settings, prefix="baseline_", tags=note)
+            store.log(self._parent, params=_prefixed("baseline_", experiment.baseline), tags=note)
         with store.item("experiment.toml"):
             store.client.log_text(self._parent, experiment.text, "experiment.toml")
         return store.whole
@@ -130,7 +130,7 @@ class MlflowStore:
             traces, cut = self._experiment.tracking.traces, {"episodes_cut": trial.cut}
             self._runs.write(Play(trial.name, "search", evaluation, traces, cut, tags))
         if self._points and (newest or len(self._points) >= MOST_POINTS):
-            self._store.draw(self._race_run(), self._points)
+            self._store.log(self._race_run(), *self._points)
             self._points.clear()
 
     def headroom(self, headroom: Headroom) -> None:
@@ -138,7 +138,7 @@ class MlflowStore:
         spread, others = headroom.spread, {"noise": headroom.noise, "p_value": headroom.p_value}
         figures = {"spread": spread.mean, "low": spread.low, "high": spread.high, **others}
         metrics = {f"headroom_{key}": value for key, value in figures.items()}
-        self._store.log(self._race_run(), metrics, step=spread.n, at_ms=self._began_ms)
+        self._store.log(self._race_run(), Point(metrics, spread.n, self._began_ms))
         self._store.log(self._parent, tags={"headroom": headroom.result})
 
     def proposals(self, number: int, proposals: Proposals) -> None:
@@ -148,7 +148,7 @@ class MlflowStore:
             "proposals_refused": len(proposals.refused),
             "proposals_duplicates": proposals.duplicates,
         }
-        self._store.log(self._race_run(), figures, step=number, at_ms=self._began_ms)
+        self._store.log(self._race_run(), Point(figures, number, self._began_ms))
         texts = [asdict(text) for text in proposals.accepted]
         table = {"accepted": texts, "refused": list(proposals.refused), "parents": dict(proposals.parents)}
         self._store.client.log_text(self._parent, json.dumps(table, indent=1), f"proposals-{number}.json")
@@ -179,7 +179,7 @@ class MlflowStore:
     def frozen(self, frozen: FrozenPrompt) -> None:
         """Write the outcome to the parent run, unless it is there: frozen prompt, evidence, cost."""
         text, store = frozen_text(frozen), self._store
-        prompt = Prompt(store.client, frozen.provenance.experiment)
+        prompt = Prompt(store.client, frozen)
         self.links["Baseline and frozen prompt"] = self._pages.prompt(prompt.name)
         self._contents = contents_of(text)
         self.complete = store.has(self._parent, self._contents)
@@ -188,39 +188,34 @@ class MlflowStore:
         store.whole = True
         whole = self._record.troubles
         tags = {"troubles": troubles_text(whole)} if whole.troubled else {}
+        created_ms = round(datetime.fromisoformat(frozen.provenance.created).timestamp() * 1000)
         store.log(
             self._parent,
-            outcome_figures(frozen) | trouble_figures(whole),
-            params=frozen.candidate.settings,
-            prefix="frozen_",
-            at_ms=round(datetime.fromisoformat(frozen.provenance.created).timestamp() * 1000),
+            Point(outcome_figures(frozen) | trouble_figures(whole), at_ms=created_ms),
+            params=_prefixed("frozen_", frozen.candidate),
             tags={"outcome": frozen.evidence.outcome, "digest": frozen.candidate.digest, **tags},
         )
         with store.item("best.toml"):
             store.client.log_text(self._parent, text, "best.toml")
-        version = self._registered(frozen, prompt)
+        version = self._registered(prompt, trial_name(frozen.provenance.trial))
         note = description(self._experiment, frozen, version, self.links)
         registered = {"prompt": version} if version else {}
         store.log(self._parent, tags={"mlflow.note.content": note, **registered})
         if not (store.whole and self._begun):
             self._contents = ""
 
-    def _registered(self, frozen: FrozenPrompt, prompt: Prompt) -> str:
-        """Register the baseline and then the frozen prompt; `name/version`, empty if it was rejected."""
-        baseline = self._experiment.baseline
+    def _registered(self, prompt: Prompt, trial: str) -> str:
+        """Register the baseline and then the frozen prompt; `name/version`, empty if it was rejected.
+
+        Each is linked to the study's run and to that of its holdout.
+        """
+        baseline, ids = self._experiment.baseline, self._runs.ids
         model = self._experiment.played_by(baseline, self._model).choice.name
         with self._store.item("the baseline in the registry"):
-            runs = self._linked("baseline")
-            prompt.register(baseline_version(frozen, baseline, model), runs)
+            prompt.register_baseline(baseline, model, filter(None, [self._parent, ids.get(BASELINE)]))
         with self._store.item("the frozen prompt in the registry"):
-            runs = self._linked(trial_name(frozen.provenance.trial))
-            return prompt.register(frozen_version(frozen), runs)
+            return prompt.register_frozen(filter(None, [self._parent, ids.get(f"holdout-{trial}")]))
         return ""
-
-    def _linked(self, name: str) -> list[str]:
-        """The runs that a candidate's prompt is linked to: the study's, and that of its holdout."""
-        unseen = self._runs.ids.get(f"holdout-{name}")
-        return [self._parent, unseen] if unseen else [self._parent]
 
     def report(self, page: str) -> None:
         """Write the report as an artifact of the parent run, which then has all of its contents."""
@@ -236,15 +231,13 @@ class MlflowStore:
 
     def _race_run(self) -> str:
         if RACE not in self._runs.ids:
-            self._runs.ids[RACE] = self._store.create_run(
-                RACE, {"mlflow.parentRunId": self._parent, "kind": RACE}, self._began_ms
-            )
+            tags = {"mlflow.parentRunId": self._parent, "kind": RACE}
+            self._runs.ids[RACE] = self._store.create_run(RACE, tags, self._began_ms)
         return self._runs.ids[RACE]
 
-    @cached_property
-    def _began_ms(self) -> int:
-        """Start of the parent run in ms since 1970: the time of metrics without one."""
-        return int(self._store.client.get_run(self._parent).info.start_time)
+
+def _prefixed(prefix: str, candidate: Candidate) -> dict[str, object]:
+    return {prefix + name: value for name, value in candidate.settings.items()}
 
 
 def _places(verdict: Verdict) -> dict[str, str]:

@@ -7,14 +7,15 @@ A run that has all of its contents has the tag `contents`, and is left as it is.
 import hashlib
 import logging
 import os
+import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lab.experiment.experiment import Experiment
-from lab.tracking.database import prepare
+from lab.tracking.database import database_file, prepare
 from lab.tracking.metrics import cut
 from lab.tracking.missed import Missed, is_gone
 
@@ -29,6 +30,18 @@ MOST_PARAM, MOST_TAG, MOST_NOTE = 6_000, 8_000, 20_000
 
 CONTENTS = "contents"
 """The tag of a run that has all of its contents: a hash of them."""
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+"""MLflow's default, in the current folder."""
+
+_STUDY = """
+    select runs.run_uuid from runs join tags on tags.run_uuid = runs.run_uuid
+    where runs.lifecycle_stage = 'active' and tags.key = ? and tags.value = ?
+"""
+_CHILDREN = """
+    select runs.name, runs.lifecycle_stage from runs join tags on tags.run_uuid = runs.run_uuid
+    where tags.key = 'mlflow.parentRunId' and tags.value = ?
+"""
 
 
 @dataclass(frozen=True)
@@ -57,15 +70,11 @@ class Store:
 
     def found(self, query: str) -> dict[str, str]:
         """Run ids by run name."""
-        runs = dict[str, str]()
-        token: str | None = None
-        while True:
-            page = self.client.search_runs([self.experiment_id], query, page_token=token)
-            runs |= {str(run.info.run_name): str(run.info.run_id) for run in page}
-            self.tags |= {str(run.info.run_id): dict(run.data.tags) for run in page}
-            token = page.token
-            if not token:
-                return runs
+        import mlflow
+
+        runs = mlflow.search_runs([self.experiment_id], query, output_format="list")
+        self.tags |= {run.info.run_id: dict(run.data.tags) for run in runs}
+        return {str(run.info.run_name): str(run.info.run_id) for run in runs}
 
     def create_run(self, name: str, tags: Mapping[str, str], at_ms: int | None = None) -> str:
         """Create a run, and return its id."""
@@ -80,26 +89,11 @@ class Store:
     def log(
         self,
         run: str,
-        metrics: Mapping[str, float] | None = None,
+        *points: Point,
         params: Mapping[str, object] | None = None,
-        *,
-        prefix: str = "",
-        step: int = 0,
-        at_ms: int | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Log with the time of the event, so that a repeated event gives the same point."""
-        named = {prefix + key: value for key, value in (params or {}).items()}
-        self._batch(run, [Point(metrics or {}, step, at_ms)], named, tags or {})
-        self.tags[run] |= tags or {}
-
-    def draw(self, run: str, points: Iterable[Point]) -> None:
-        """Log points of a curve together; one that is repeated with its time remains one point."""
-        self._batch(run, points, {}, {})
-
-    def _batch(
-        self, run: str, points: Iterable[Point], params: Mapping[str, object], tags: Mapping[str, str]
-    ) -> None:
+        """Log these together; a point that is repeated with its time remains one point."""
         from mlflow.entities import Metric, Param, RunTag
 
         now = int(time.time() * 1000)
@@ -110,9 +104,10 @@ class Store:
                 for point in points
                 for key, value in point.figures.items()
             ],
-            [Param(key, cut(str(value), MOST_PARAM)) for key, value in params.items()],
-            [RunTag(key, cut(value, MOST_TAG)) for key, value in tags.items()],
+            [Param(key, cut(str(value), MOST_PARAM)) for key, value in (params or {}).items()],
+            [RunTag(key, cut(value, MOST_TAG)) for key, value in (tags or {}).items()],
         )
+        self.tags[run] |= tags or {}
 
     @contextmanager
     def item(self, what: str) -> Iterator[None]:
@@ -160,3 +155,20 @@ def _active(client: "MlflowClient", experiment: Experiment, say: Callable[[str],
 def contents_of(values: object) -> str:
     """The value of `CONTENTS` for a run written from these values."""
     return hashlib.sha256(repr(values).encode()).hexdigest()
+
+
+def is_written(contents: str) -> bool:
+    """Whether MLflow's file has a study with these contents and all of its runs, none deleted since.
+
+    It is read without MLflow, whose import takes 5 s. A server is always asked through MLflow.
+    """
+    path = database_file(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    if path is None or not path.is_file():
+        return False
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            study = database.execute(_STUDY, (CONTENTS, contents)).fetchone()
+            runs = database.execute(_CHILDREN, study).fetchall() if study else []
+    except sqlite3.Error:  # of another version, or damaged: MLflow reports it
+        return False
+    return bool(runs) and {name for name, _ in runs} == {name for name, stage in runs if stage == "active"}

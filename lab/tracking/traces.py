@@ -15,12 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lab.agent.candidate import Candidate
 from lab.agent.episode import Episode, FailedEpisode
 from lab.agent.evaluation import Evaluation
 from lab.agent.messages import chat
 from lab.agent.step import Step
-from lab.agent.task import Task
 from lab.errors import plain
 from lab.experiment.budget import Prices
 from lab.llm.client import Completion
@@ -31,23 +29,16 @@ from lab.tracking.metrics import cut
 if TYPE_CHECKING:
     from mlflow.entities import Feedback, Span, TraceInfo
 
-SECOND = 1_000_000_000
-"""Nanoseconds in a second."""
+NS_PER_S = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class Traced:
-    """The run that the episodes belong to.
-
-    Attributes:
-        run: Id of the MLflow run.
-        name: Name of the run.
-        model: Name of the model.
-    """
+    """The MLflow run that the episodes belong to, and the model that played them."""
 
     experiment_id: str
-    run: str
-    name: str
+    run_id: str
+    run_name: str
     model: str
     prices: Prices
     evaluation: Evaluation
@@ -59,7 +50,8 @@ def log_traces(traced: Traced, episodes: list[Episode], failed: list[FailedEpiso
 
     client, spans = TracingClient(), list["Span"]()
     for episode in episodes:
-        written = _Writer(traced, episode.seed, _began_ns(episode))
+        began_s = time.time() if episode.began is None else episode.began
+        written = _Writer(traced, episode.seed, round(began_s * NS_PER_S))
         spans += written.episode(episode)
         summary = f"return {number(episode.episode_return)} in {len(episode.steps)} steps"
         client.start_trace(written.info(summary, episode))
@@ -77,13 +69,9 @@ class _Writer:
     def __init__(self, traced: Traced, seed: int, began_ns: int) -> None:
         self._traced, self._seed = traced, seed
         self._began_ns = self._clock_ns = began_ns
-        self._id = hashlib.sha256(f"{traced.run} {seed}".encode()).digest()[:16]
-        self._failed = False
+        self._id = hashlib.sha256(f"{traced.run_id} {seed}".encode()).digest()[:16]
+        self.trace_id = f"tr-{self._id.hex()}"
         self._usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
-
-    @property
-    def trace_id(self) -> str:
-        return f"tr-{self._id.hex()}"
 
     def episode(self, episode: Episode) -> "Iterator[Span]":
         """The spans of an episode, parents first."""
@@ -99,12 +87,15 @@ class _Writer:
 
     def failed(self, broken: FailedEpisode) -> "Span":
         """The span of a failed episode, with its error."""
-        self._failed = True
         error = _shown(broken.error.one_line)
         return self._span("episode", "AGENT", self._began_ns, {"seed": broken.seed}, None, error=error)
 
     def info(self, response: str, episode: Episode | None) -> "TraceInfo":
-        """The row in MLflow's table; equal requests are compared, so they hold only what candidates share."""
+        """The row in MLflow's table; equal requests are compared, so they hold only what candidates share.
+
+        Args:
+            episode: None if it failed.
+        """
         from mlflow.entities import TraceInfo, TraceLocation, TraceState
 
         traced = self._traced
@@ -113,22 +104,22 @@ class _Writer:
             trace_location=TraceLocation.from_experiment_id(traced.experiment_id),
             request_time=self._began_ns // 1_000_000,
             execution_duration=(self._clock_ns - self._began_ns) // 1_000_000,
-            state=TraceState.ERROR if self._failed else TraceState.OK,
+            state=TraceState.OK if episode else TraceState.ERROR,
             request_preview=json.dumps(row(traced.evaluation.task, self._seed), ensure_ascii=False),
             response_preview=response,
             trace_metadata={
-                "mlflow.sourceRun": traced.run,
+                "mlflow.sourceRun": traced.run_id,
                 "mlflow.trace_schema.version": "3",
                 "mlflow.trace.tokenUsage": json.dumps(self._usage),
             },
             tags={
-                "mlflow.traceName": f"{traced.name}, seed {self._seed}",
-                "run": traced.name,
+                "mlflow.traceName": f"{traced.run_name}, seed {self._seed}",
+                "run": traced.run_name,
                 "seed": str(self._seed),
                 "digest": traced.evaluation.candidate.digest,
                 "model": traced.model,
             },
-            assessments=[] if episode is None else [*self._assessments(episode)],
+            assessments=[*self._assessments(episode)] if episode else [],
         )
 
     def _assessments(self, episode: Episode) -> "Iterator[Feedback]":
@@ -137,11 +128,8 @@ class _Writer:
 
         task, at = self._traced.evaluation.task, self._clock_ns // 1_000_000
         score = task.score_of(episode.rewards, episode.own_score)
-        judged: dict[str, float | bool] = {
-            "return": round(episode.episode_return, 6),
-            "score": round(score, 6),
-            "success": score >= task.success_score,
-        }
+        judged: dict[str, float | bool] = {"return": round(episode.episode_return, 6)}
+        judged |= {"score": round(score, 6), "success": score >= task.success_score}
         source = AssessmentSource(source_type="CODE", source_id="environment")
         for place, (name, value) in enumerate(judged.items()):
             feedback = Feedback(name, value, None, source, self.trace_id, None, None, at, at)
@@ -165,17 +153,16 @@ class _Writer:
         yield from inside
 
     def _call(self, episode: Episode, step: Step, parent: str) -> "Iterator[Span]":
-        completion, evaluation = step.completion, self._traced.evaluation
+        completion = step.completion
         if completion is None:
             return
         began_ns = self._clock_ns
-        self._clock_ns += round(completion.latency_s * SECOND)
-        candidate, task = evaluation.candidate, evaluation.task
+        self._clock_ns += round(completion.latency_s * NS_PER_S)
         yield self._span(
             "model",
             "CHAT_MODEL",
             began_ns,
-            inputs=_request(candidate, task, episode, step),
+            inputs=_request(self._traced.evaluation, episode, step),
             outputs=_response(completion),
             parent=parent,
             more=self._used(completion),
@@ -183,7 +170,7 @@ class _Writer:
 
     def _environment(self, step: Step, parent: str) -> "Span":
         began_ns = self._clock_ns
-        self._clock_ns += round((step.environment_s or 0.0) * SECOND)
+        self._clock_ns += round((step.environment_s or 0.0) * NS_PER_S)
         inputs = {"action": _shown(step.action)}
         outputs = {"observation": _shown(step.observation), "reward": step.reward, "done": step.done}
         return self._span("environment", "TOOL", began_ns, inputs, outputs, parent=parent)
@@ -191,20 +178,17 @@ class _Writer:
     def _used(self, completion: Completion) -> dict[str, object]:
         """The model call's attributes, by MLflow's names."""
         tokens_in, tokens_out = completion.prompt_tokens, completion.completion_tokens
-        usage = {
-            "input_tokens": tokens_in,
-            "output_tokens": tokens_out,
-            "total_tokens": tokens_in + tokens_out,
-        }
+        usage = {"input_tokens": tokens_in, "output_tokens": tokens_out}
+        usage["total_tokens"] = tokens_in + tokens_out
         self._usage = {key: self._usage[key] + value for key, value in usage.items()}
-        attributes: dict[str, object] = {
+        return {
             "mlflow.chat.tokenUsage": usage,
             "mlflow.message.format": "openai",
             "attempts": completion.attempts,
             **({"thinking_tokens": completion.thinking_tokens} if completion.thinking_tokens else {}),
             **({"tokens_estimated": True} if completion.estimated else {}),
+            **self._costs(tokens_in, tokens_out),
         }
-        return {**attributes, **self._costs(tokens_in, tokens_out)}
 
     def _costs(self, tokens_in: int, tokens_out: int) -> dict[str, object]:
         """The call's cost, and the model by which MLflow sums costs.
@@ -236,13 +220,8 @@ class _Writer:
         """A span from `began_ns` to the clock; its id depends on its place in the trace."""
         from mlflow.entities import Span
 
-        attributes = {
-            "mlflow.traceRequestId": self.trace_id,
-            "mlflow.spanType": kind,
-            "mlflow.spanInputs": inputs,
-            "mlflow.spanOutputs": outputs,
-            **(more or {}),
-        }
+        attributes = {"mlflow.traceRequestId": self.trace_id, "mlflow.spanType": kind, **(more or {})}
+        attributes |= {"mlflow.spanInputs": inputs, "mlflow.spanOutputs": outputs}
         own = f"{parent}/{name}" if kind in ("CHAT_MODEL", "TOOL") else name
         return Span.from_dict(
             {
@@ -252,10 +231,7 @@ class _Writer:
                 "parent_span_id": self._span_id(parent) if parent else None,
                 "start_time_unix_nano": began_ns,
                 "end_time_unix_nano": self._clock_ns,
-                "status": {
-                    "code": "STATUS_CODE_ERROR" if error else "STATUS_CODE_OK",
-                    "message": error or "",
-                },
+                "status": {"code": f"STATUS_CODE_{'ERROR' if error else 'OK'}", "message": error or ""},
                 "attributes": {
                     key: json.dumps(value, ensure_ascii=False) for key, value in attributes.items()
                 },
@@ -266,9 +242,10 @@ class _Writer:
         return _base64(hashlib.sha256(self._id + place.encode()).digest()[:8])
 
 
-def _request(candidate: Candidate, task: Task, episode: Episode, step: Step) -> dict[str, object]:
+def _request(evaluation: Evaluation, episode: Episode, step: Step) -> dict[str, object]:
     """The request as sent, in the API's form, without the model."""
-    messages = chat(candidate, task, episode.start, episode.steps[: step.number - 1])
+    candidate, earlier = evaluation.candidate, episode.steps[: step.number - 1]
+    messages = chat(candidate, evaluation.task, episode.start, earlier)
     shown = [{"role": message.role, "content": _shown(message.content)} for message in messages]
     return {"messages": shown, **candidate.sampling.as_table()}
 
@@ -278,10 +255,6 @@ def _response(completion: Completion) -> dict[str, object]:
     if completion.thinking:
         message["reasoning_content"] = _shown(completion.thinking)
     return {"choices": [{"index": 0, "message": message, "finish_reason": completion.finish_reason}]}
-
-
-def _began_ns(episode: Episode) -> int:
-    return round((time.time() if episode.began is None else episode.began) * SECOND)
 
 
 def _base64(data: bytes) -> str:

@@ -19,10 +19,11 @@ from lab.llm.settings import ModelChoice
 from lab.proposers.proposal import Proposals
 from lab.search.headroom import Headroom
 from lab.storage.record import Record
+from lab.submission.freeze import frozen_text
 from lab.submission.frozen import FrozenPrompt
-from lab.tracking.missed import Missed, is_gone
+from lab.tracking.missed import STUDY, Missed, is_gone
 from lab.tracking.runs import MlflowStore, Status
-from lab.tracking.written import is_written
+from lab.tracking.store import contents_of, is_written
 from lab.verdict.verdict import Verdict
 
 FINISH_S = 60.0
@@ -69,8 +70,10 @@ class Tracker:
         self._at: _Job | None = None
         self.urls = dict[str, str]()
         self._newest = dict[str, Trial]()
-        arguments = (experiment, model, record)
-        self._thread = threading.Thread(target=self._run, args=arguments, name="tracking", daemon=True)
+        self._open: Callable[[], MlflowStore] = lambda: MlflowStore(
+            experiment, model, record, self._missed, warn
+        )
+        self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
 
     @property
     def missing(self) -> list[str] | None:
@@ -85,7 +88,7 @@ class Tracker:
         """
         if not self._leads:
             self._leads = True
-            if finished is None or not is_written(finished):
+            if finished is None or not is_written(contents_of(frozen_text(finished))):
                 self._thread.start()
 
     def trial(self, trial: Trial) -> None:
@@ -174,28 +177,26 @@ class Tracker:
         self._has_jobs = True
         self._jobs.put(_Job(what, write))
 
-    def _run(self, experiment: Experiment, model: ModelChoice, record: Record) -> None:
+    def _run(self) -> None:
         # Opening imports MLflow; before the first event it would delay the study's own imports.
         self._at = self._jobs.get()
-        if self._at is None:
-            return
-        store = self._opened(lambda: MlflowStore(experiment, model, record, self._missed, self._warn))
+        store = self._opened()
         gc.freeze()  # as in `lab.study.study`: MLflow doubles the number of imported objects
         while store is not None and self._at is not None and self._write(store, self._at):
             self.urls = store.urls
             self._at = self._jobs.get()
 
-    def _opened(self, open_store: Callable[[], MlflowStore]) -> MlflowStore | None:
+    def _opened(self) -> MlflowStore | None:
         """The store; None if it cannot be opened before the study ends."""
         while True:
             try:
-                store = open_store()
+                store = self._open()
             except Exception as error:  # whatever MLflow raises, the study must continue
-                self._missed.add_all(error)
+                self._missed.add(STUDY, error)
                 if self._ending.wait(AGAIN_S):
                     return None
             else:
-                self._missed.took_all()
+                self._missed.took(STUDY)
                 return store
 
     def _write(self, store: MlflowStore, job: _Job) -> bool:
