@@ -69,9 +69,9 @@ class TextRace:
         pruner = RacePruner(len(self.rows))
         self.study = optuna.create_study(sampler=self.sampler, pruner=pruner, direction="maximize")
         start = dict.fromkeys(self.texts, REGISTERED)
-        others = [{name: other} for name, texts in self.texts.items() for other in texts]
-        for changed in others:
-            self.study.enqueue_trial({**start, **changed}, skip_if_exists=True)
+        for prompt, named in self.texts.items():
+            for name in named:
+                self.study.enqueue_trial({**start, prompt: name}, skip_if_exists=True)
 
     def run(self, calls: int) -> None:
         """Play up to `calls` rows: a rung of a trial at a time, of 1, 2, 4, ... rows."""
@@ -132,13 +132,10 @@ class TextRace:
     def log(self) -> None:
         """Write the trials to MLflow, as child runs of the active one."""
         for trial in self.study.trials:
-            dropped = {"race": "dropped"} if _is_dropped(trial) else {}
-            with mlflow.start_run(
-                run_name=trial_name(trial.number), nested=True, tags={"kind": "search", **dropped}
-            ):
+            tags = {"kind": "search", **({"race": "dropped"} if _is_dropped(trial) else {})}
+            with mlflow.start_run(run_name=trial_name(trial.number), nested=True, tags=tags):
                 mlflow.log_params(trial.params)
-                played = self.played.get(trial.number)
-                if played:
+                if played := self.played.get(trial.number):
                     mlflow.log_metrics({"score_mean": mean(played), "rows": len(played)})
                 mlflow.log_dict(self.chosen(trial.params), "texts.json")
 

@@ -51,20 +51,11 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Nothing:
-    """Stands for a model and an environment that must not be used.
-
-    Attributes:
-        error: Creates the error that every use raises.
-    """
+    """Stands for a model and an environment that must not be used: every use raises the error."""
 
     error: Callable[[], LabError]
 
-    async def complete(
-        self,
-        messages: Sequence[Message],  # noqa: ARG002
-        sampling: SamplingParams,  # noqa: ARG002
-        schema: str = "",  # noqa: ARG002
-    ) -> Completion:
+    async def complete(self, *_: object, **__: object) -> Completion:
         """Refuse the call."""
         raise self.error()
 
@@ -74,10 +65,6 @@ class Nothing:
 
 
 def _request(messages: Sequence[Message], sampling: SamplingParams, schema: str) -> str:
-    asked: dict[str, object] = {
-        "messages": [vars(message) for message in messages],
-        "sampling": sampling.as_table(),
-    }
-    if schema:
-        asked["schema"] = schema
+    asked = {"messages": [vars(message) for message in messages], "sampling": sampling.as_table()}
+    asked |= {"schema": schema} if schema else {}
     return json.dumps(asked, sort_keys=True, separators=(",", ":"))

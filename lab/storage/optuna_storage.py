@@ -117,6 +117,11 @@ class OptunaStorage:
             raise refused(what, self.where, raised, shared=self.shared) from None
 
 
+def retrying() -> RetryHeartbeatStaleTrialCallback:
+    """What adds a waiting copy of a failed trial, with the values reported so far."""
+    return RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True)
+
+
 def _journal(path: Path, *, writing: bool) -> BaseStorage:
     if path.suffix != ".log":
         raise ConfigError("Invalid storage URL.", where="--storage or LAB_STORAGE", do=_ADDRESS)
@@ -160,7 +165,7 @@ def _opened(address: str, *, writing: bool) -> BaseStorage:
         address,
         heartbeat_interval=BEAT_S,
         grace_period=GRACE_S,
-        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True),
+        heartbeat_stale_trial_callback=retrying(),
     )
 
 

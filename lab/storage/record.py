@@ -33,7 +33,7 @@ CONFIRMATION, HOLDOUT, COMPARISON = 500_000, 1_000_000, 1_500_000
 """Offsets of the seeds of confirmation, holdout and `lab.compare` from the search's, which end before."""
 
 LATE = 200
-"""Number of latest ids of which a missing one may still be stored: ids are given before transactions end."""
+"""Number of latest ids of which an unread one may still be stored: ids are given before transactions end."""
 
 EpisodeKey = tuple[str, int]
 """An episode's key: its candidate's digest and its seed."""
@@ -71,25 +71,22 @@ class Record:
         self.store, self.name, self.document = store, name, document
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.ended: dict[EpisodeKey, Ending] = {}
-        self._last, self._missing = 0, set[int]()
+        self._read = set[int]()
         self.refresh()
         self.earlier_minutes = sum(until - since for since, until in self.stretches()) / 60
 
     def refresh(self) -> bool:
         """Read the episodes stored since the last call; returns whether there were any."""
         columns = (episodes.c.id, episodes.c.digest, episodes.c.seed, episodes.c.kind, episodes.c.ending)
-        unread = (episodes.c.id > self._last) | episodes.c.id.in_(self._missing)
+        after = max(self._read, default=0) - LATE
+        self._read = {one for one in self._read if one > after}
+        unread = (episodes.c.id > after) & episodes.c.id.not_in(self._read)
         query = sql.select(*columns).where(episodes.c.study == self.name, unread)
         rows = self.store.rows(query.order_by(episodes.c.id))
+        self._read |= {row.id for row in rows}
         with self._undamaged():
             for row in rows:
                 self.ended[row.digest, row.seed] = ending_of(row.seed, row.kind, row.ending)
-        read, last = {row.id for row in rows}, max((row.id for row in rows), default=0)
-        if last > self._last:
-            late = range(max(self._last, last - LATE) + 1, last)
-            self._missing = {one for one in self._missing if one > last - LATE} | {*late}
-            self._last = last
-        self._missing -= read
         return bool(rows)
 
     @property
@@ -199,18 +196,9 @@ class Record:
         Args:
             model: Name of the model in the space, if it is not the baseline's.
         """
-        row = {
-            "study": self.name,
-            "scope": key.scope,
-            "key": key.key,
-            "occurrence": key.occurrence,
-            "at": time.time(),
-            "worker": self.worker,
-            "request": request,
-            **vars(completion),
-            "thinking": completion.thinking or sql.null(),
-            "model": model or None,
-        }
+        row = {"study": self.name, "at": time.time(), "worker": self.worker, "model": model or None}
+        row |= {**vars(key), "request": request, **vars(completion)}
+        row |= {"thinking": completion.thinking or sql.null()}
         if self.store.shared:  # in a thread, because a server's answer takes time
             await asyncio.to_thread(self.store.insert, calls, row)
         else:

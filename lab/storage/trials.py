@@ -12,10 +12,9 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lab.storage.optuna_storage import OptunaStorage
+from lab.storage.optuna_storage import OptunaStorage, retrying
 
 _NOTE = 2045
 """Maximum characters of a note in one attribute."""
@@ -25,12 +24,7 @@ _COPY, _WHOLE = " copy ", "is_whole"
 
 
 class Trials:
-    """One Optuna study.
-
-    Attributes:
-        storage: Its storage.
-        known: All its trials as last read, by number; not copies.
-    """
+    """One Optuna study; `known` has all its trials as last read, by number, not copied."""
 
     def __init__(
         self,
@@ -67,7 +61,7 @@ class Trials:
         """Return the known trials in one of these states."""
         return [trial for trial in self.known if trial.state in states]
 
-    def ask(self, distributions: dict[str, optuna.distributions.BaseDistribution]) -> optuna.Trial:
+    def ask(self, distributions: dict[str, BaseDistribution]) -> optuna.Trial:
         """Start a waiting trial, else one of the sampler's choice."""
         with self.storage.translated_errors():
             trial = self.study.ask(distributions)
@@ -165,8 +159,8 @@ class Trials:
                 optuna.delete_study(study_name=copy, storage=self.storage.storage)
             made = Trials(self.storage, copy, self.study.sampler, self.study.pruner)
             for trial in self.known:
-                wider = {name: space.get(name, old) for name, old in trial.distributions.items()}
-                trial.distributions = wider
+                own = trial.distributions.items()
+                trial.distributions = {name: space.get(name, old) for name, old in own}
                 made.study.add_trial(trial)
             for key, value in self.facts.items():
                 made.study.set_user_attr(key, value)
@@ -197,13 +191,9 @@ class Trials:
         """Let other workers continue these trials, with the values reported so far."""
         if not self.storage.shared:
             return
-        storage = self.storage.storage
-        assert isinstance(storage, RDBStorage)
-        hand_on = storage.get_heartbeat_stale_trial_callback()
-        assert hand_on is not None
         with self.storage.translated_errors():
             for trial in running:
-                hand_on(self.study, self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True))
+                retrying()(self.study, self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True))
 
 
 @dataclass(frozen=True)

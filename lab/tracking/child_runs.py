@@ -39,11 +39,7 @@ class Play:
 
 
 class ChildRuns:
-    """The child runs of the run `parent`.
-
-    Attributes:
-        ids: Their ids by name.
-    """
+    """The child runs of the run `parent`; `ids` has their ids by name."""
 
     def __init__(
         self, store: Store, experiment: Experiment, model: ModelChoice, record: Record, parent: str

@@ -27,12 +27,7 @@ NOTE = "mlflow.note.content"
 
 
 class Pages:
-    """The pages of one study.
-
-    Args:
-        study: Its name.
-        parent: Id of its run.
-    """
+    """The pages of one study, whose run is `parent`."""
 
     def __init__(self, experiment_id: str, study: str, parent: str) -> None:
         self._page = f"#/experiments/{experiment_id}"
