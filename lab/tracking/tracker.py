@@ -64,8 +64,7 @@ class Tracker:
         self, experiment: Experiment, model: ModelChoice, record: Record, warn: Callable[[str], None]
     ) -> None:
         self._warn, self._has_jobs, self._leads = warn, False, False
-        self._missed = Missed(warn)
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._missed, self._jobs = Missed(warn), queue.SimpleQueue[_Job | None]()
         self._ending, self._until = threading.Event(), float("inf")
         self._at: _Job | None = None
         self.urls = dict[str, str]()
@@ -120,7 +119,7 @@ class Tracker:
         """Make the report in the tracking thread, and write it."""
         self._tell("report.html", lambda store: self._report(store, make))
 
-    async def finish(self, status: Status = "FINISHED", timeout_s: float = FINISH_S) -> None:
+    async def finish(self, status: Status, timeout_s: float = FINISH_S) -> None:
         """Wait until everything is written, and close the parent run; Ctrl-C or SIGTERM ends the wait."""
         if not self._end(status, timeout_s):
             return
@@ -136,11 +135,11 @@ class Tracker:
                 task.uncancel()
         self._count_left()
 
-    def close(self, status: Status, timeout_s: float = FLUSH_S) -> None:
-        """As `finish`, but blocking; after `timeout_s` the rest is written when the study resumes."""
-        if self._end(status, timeout_s):
+    def close(self, status: Status) -> None:
+        """As `finish`, but blocking; after `FLUSH_S` the rest is written when the study resumes."""
+        if self._end(status, FLUSH_S):
             with suppress(KeyboardInterrupt):
-                self._thread.join(timeout_s)
+                self._thread.join(FLUSH_S)
             self._count_left()
 
     def _end(self, status: Status, timeout_s: float) -> bool:
