@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lab.agent.episode import Episode, Tally
 from lab.agent.evaluation import Trial
-from lab.errors import ConfigError, meant, plain
+from lab.errors import ConfigError, meant
 from lab.experiment.experiment import Experiment
 from lab.study.past_study import PastStudy, Which, reading
 from lab.submission.freeze import freeze
@@ -120,13 +120,9 @@ class Study:
 
     def _repr_html_(self) -> str:
         """The claim and the leading trials, for notebooks."""
-        rows = trial_rows(self.trials[:SHOWN], self.verdict)
-        head = "".join(f"<th>{_html(name)}</th>" for name in rows[0]) if rows else ""
-        body = "".join(
-            f"<tr>{''.join(f'<td>{_html(one)}</td>' for one in row.values())}</tr>" for row in rows
-        )
-        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        return f"<p><b>{_html(self.name)}</b>: {_html(self.claim)}</p>{table}"
+        shown = self.to_pandas().head(SHOWN).astype(object).fillna("")
+        table = shown.to_html(index=False, float_format="{:.4g}".format)
+        return f"<p><b>{escape(self.name)}</b>: {escape(self.claim)}</p>{table}"
 
 
 def load_study(name: Path | str, *, storage: str = "") -> Study:
@@ -143,8 +139,3 @@ def load_study(name: Path | str, *, storage: str = "") -> Study:
     of_file = Path(name).suffix == ".toml"
     with reading(Which(Path(name), "" if of_file else str(name), storage)) as past:
         return Study(past, past.record.name)
-
-
-def _html(value: object) -> str:
-    shown = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
-    return escape(plain(shown))
