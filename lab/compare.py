@@ -111,7 +111,7 @@ async def _compare(asked: Asked, models: Sequence[str], episodes: int | None, en
     from lab.experiment.objective import Objective
     from lab.verdict.verdict import judge
 
-    stage = await set_stage(asked, need_experiment=True, endpoint=endpoint)
+    stage = set_stage(asked, need_experiment=True, endpoint=endpoint)
     assert stage.experiment is not None
     table, objective = stage.experiment.verdict, Objective(maximise=stage.experiment.objective.maximise)
     stages = on_models(stage, models) if models else {"": stage}

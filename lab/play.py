@@ -76,7 +76,7 @@ async def _play(asked: Asked, seed: int, url: str) -> None:
     from lab.agent.rollout import play as play_episode
     from lab.cli.contenders import set_stage
 
-    stage = await set_stage(asked, need_experiment=False, endpoint=url)
+    stage = set_stage(asked, need_experiment=False, endpoint=url)
     (contender,) = stage.contenders
     _say(_heading(stage, seed))
     async with stage.opened() as ((endpoint,), environment), environment.session() as session:

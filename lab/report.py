@@ -64,17 +64,17 @@ def report(
         if mlflow:
             print_result(f"Logged to MLflow: {asyncio.run(_logged(which))}")
         else:
-            print_result(str(asyncio.run(_report(which, out))))
+            print_result(str(_report(which, out)))
 
 
-async def _report(which: "Which", out: Path | None) -> Path:
+def _report(which: "Which", out: Path | None) -> Path:
     # Here and not above, so that --help answers at once.
     from lab.files import write_atomically
     from lab.reporting.page import report as page
     from lab.storage.database import CALLS
-    from lab.study.past_study import past_study
+    from lab.study.past_study import reading
 
-    async with past_study(which, say) as past:
+    with reading(which, say) as past:
         path = out or CALLS.parent / f"report-{past.record.name}.html"
         write_atomically(path, page(past))
         return path
@@ -84,17 +84,14 @@ async def _logged(which: "Which") -> str:
     """Log the study again, overwriting existing runs, and return its name."""
     from lab.reporting.page import report as page
     from lab.storage.database import CALLS
-    from lab.study.past_study import past_study
+    from lab.study.past_study import reading
     from lab.study.resume import alone
 
-    async with past_study(which, say) as past:
+    with reading(which, say) as past:
         tracker, shared = past.tracker, past.record.store.shared
         with nullcontext() if shared else alone(past.experiment.name, CALLS.parent):
             if past.outcome:
                 tracker.frozen(past.outcome.frozen_prompt())
-            else:
-                for trial in past.trials:
-                    tracker.trial(trial)
             tracker.report(lambda: page(past))
             tracker.lead()
             await tracker.finish("FINISHED" if past.outcome else "KILLED", WAIT_S)

@@ -4,7 +4,6 @@ It owns the page: texts, settings, evidence, provenance, differences from the ba
 With `--study` it shows a study's result as `lab.tune` printed it.
 """
 
-import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,7 +55,7 @@ def show(
         raise typer.BadParameter("--study cannot be combined with FILE")
     with manners(debug=debug):
         if study:
-            print_result(asyncio.run(_result(study, as_json=as_json)))
+            print_result(_result(study, as_json=as_json))
             return
         file = file or BEST
         frozen = read_frozen(file)
@@ -67,13 +66,13 @@ def show(
             print_result("\n".join(plain(line) for line in _page(file, frozen, experiment)))
 
 
-async def _result(study: str, *, as_json: bool) -> str:
+def _result(study: str, *, as_json: bool) -> str:
     from lab.proposers.rounds import proposals_of
-    from lab.study.past_study import Which, past_study
+    from lab.study.past_study import Which, reading
     from lab.verdict.result_json import result
     from lab.verdict.summary import summary
 
-    async with past_study(Which(DEFAULT, study), say) as past:
+    with reading(Which(DEFAULT, study), say) as past:
         outcome = past.finished()
         if as_json:
             return result(outcome, None, None, {})

@@ -98,7 +98,7 @@ def tune(
             print_result(asyncio.run(planned(experiment, endpoint)).removesuffix("\n"))
             return
         wanted = _Wanted(experiment, out, storage, fresh, worker, quiet, endpoint, freeze_unvalidated)
-        ended = asyncio.run(_replayed(wanted, study) if replay else _tune(wanted, last))
+        ended = _replayed(wanted, study) if replay else asyncio.run(_tune(wanted, last))
         print_result(shown(ended, experiment, as_json=as_json))
         if ended.not_written is not None:
             raise ended.not_written
@@ -151,19 +151,18 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> Ended:
     return replace(ended, untracked=tracker.missing, urls=tracker.urls)
 
 
-async def _replayed(wanted: _Wanted, study: str) -> Ended:
+def _replayed(wanted: _Wanted, study: str) -> Ended:
     """The result of a past study, from its record only."""
     from lab.files import check_writable
     from lab.study.around import heading, untouched
-    from lab.study.past_study import Which, past_study
+    from lab.study.past_study import Which, reading
 
     check_writable(wanted.out)
-    with untouched(wanted.out):
-        async with past_study(Which(wanted.experiment, study, wanted.storage), say) as past:
-            past.finished()
-            for line in () if wanted.quiet else heading(past):
-                say(line)
-            return keep(past, wanted.out)
+    with untouched(wanted.out), reading(Which(wanted.experiment, study, wanted.storage), say) as past:
+        past.finished()
+        for line in () if wanted.quiet else heading(past):
+            say(line)
+        return keep(past, wanted.out)
 
 
 def _storage(wanted: _Wanted) -> str:

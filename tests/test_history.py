@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import ConfigError
-from lab.study.past_study import Which, past_study
+from lab.study.past_study import Which, reading
 from lab.verdict.outcome import Outcome
 from tests.fake_endpoint import fake_endpoint
 from tests.project import Project
@@ -28,7 +28,7 @@ def at(folder: Path, monkeypatch: pytest.MonkeyPatch, **environ: str) -> Iterato
 
 
 async def read(folder: Path) -> tuple[list[str], Outcome | None]:
-    async with past_study(Which(folder / "experiments/known.toml")) as past:
+    with reading(Which(folder / "experiments/known.toml")) as past:
         assert past.candidate("baseline") == past.experiment.baseline
         assert past.candidate("1") == past.candidate("trial-001")
         with pytest.raises(ConfigError, match="The study has no 'trial-999'"):

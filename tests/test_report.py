@@ -21,7 +21,7 @@ from lab.stats.format import number
 from lab.stats.intervals import Estimate
 from lab.storage.database import Store
 from lab.storage.record import Record
-from lab.study.past_study import Which, past_study
+from lab.study.past_study import Which, reading
 from lab.submission.frozen import FrozenPrompt, read_frozen
 from lab.tracking.tracker import Tracker
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
@@ -143,7 +143,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
 
 
 async def told(folder: Path) -> Story:
-    async with past_study(Which(folder / "experiments/known.toml")) as past:
+    with reading(Which(folder / "experiments/known.toml")) as past:
         return tell(past)
 
 

@@ -122,7 +122,7 @@ def experiment_path(name: str) -> Path:
     return Path("experiments") / f"{name}.toml"
 
 
-async def set_stage(asked: Asked, *, need_experiment: bool, endpoint: str = "") -> Stage:
+def set_stage(asked: Asked, *, need_experiment: bool, endpoint: str = "") -> Stage:
     """The stage for the candidates asked for, on their study's experiment if a study or a trial is named.
 
     Args:
@@ -144,7 +144,7 @@ async def set_stage(asked: Asked, *, need_experiment: bool, endpoint: str = "") 
         alone = tuple(Contender(name, frozen[name].candidate, model_alone) for name in names)
         return Stage(first.environment, Path.cwd(), first.task, model_alone, alone, None)
     path = asked.experiment or (experiment_path(first.provenance.experiment) if first else DEFAULT)
-    experiment, model, tried = await _experiment(asked, path)
+    experiment, model, tried = _experiment(asked, path)
     known = {BASELINE: experiment.baseline, **{name: one.candidate for name, one in frozen.items()}, **tried}
     played = experiment.priced(choose_model(model))
     models = {**experiment.models, experiment.baseline.model: played}
@@ -202,7 +202,7 @@ def _check_name(name: str) -> None:
     raise ConfigError(f"Unknown candidate {name!r}.", where="the command line", do=do)
 
 
-async def _experiment(asked: Asked, path: Path) -> tuple["Experiment", ModelChoice, Mapping[str, Candidate]]:
+def _experiment(asked: Asked, path: Path) -> tuple["Experiment", ModelChoice, Mapping[str, Candidate]]:
     """The experiment and model, from a study if one is needed, and the requested trials."""
     if not (asked.study or asked.trials):
         from lab.experiment.experiment import load_experiment
@@ -210,9 +210,9 @@ async def _experiment(asked: Asked, path: Path) -> tuple["Experiment", ModelChoi
         experiment = load_experiment(path)
         return experiment, experiment.model, {}
     from lab.experiment.environment_schema import read_code
-    from lab.study.past_study import Which, past_study
+    from lab.study.past_study import Which, reading
 
-    async with past_study(Which(path, asked.study), say) as past:
+    with reading(Which(path, asked.study), say) as past:
         tried = {name: past.candidate(name.removeprefix("trial-")) for name in asked.trials}
         if read_code(past.experiment.environment, past.experiment.root) != past.experiment.code:
             say(f"The environment's code has changed since {past.record.name}; playing the current code.")

@@ -29,7 +29,6 @@ from lab.storage.record import CONFIRMATION, HOLDOUT, EpisodeKey, Record
 from lab.storage.trials import Trials
 from lab.study.past_study import PastStudy
 from lab.study.results import Past, history, result_of
-from lab.study.state import spending_of
 from lab.verdict.model_cost import ModelCost, costs_by_model
 from lab.verdict.outcome import Outcome
 
@@ -263,9 +262,6 @@ def importance(trials: Trials) -> dict[str, float]:
 
 
 def _cost(past: PastStudy) -> Cost:
-    if past.outcome:
-        spent, minutes = past.outcome.spending, past.outcome.judged.minutes
-    else:
-        spent = spending_of(past.experiment, past.model, past.record, past.proposer)
-        minutes = past.record.earlier_minutes
-    return Cost(spent, None if spent.unpriced else spent.dollars, minutes)
+    spent = past.spending
+    worked = past.outcome.judged.minutes if past.outcome else past.record.earlier_minutes
+    return Cost(spent, None if spent.unpriced else spent.dollars, worked)

@@ -4,8 +4,8 @@ Its inputs come from its document, so the current experiment file and variables 
 no calls and writes nothing. All commands that show, compare or play a study's candidates use it.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class PastStudy:
         outcome: The outcome; None if the study has no verdict yet.
         record: The record, which is open in the context.
         tracker: A tracker with all of the study's events, which writes to MLflow only if it leads.
-        proposer: Name of a separate proposing model; else empty.
+        spending: The amounts spent by all processes.
     """
 
     experiment: Experiment
@@ -69,7 +69,7 @@ class PastStudy:
     record: Record
     search: Trials
     tracker: Tracker
-    proposer: str = ""
+    spending: Spending
 
     @property
     def storage(self) -> Storage:
@@ -134,13 +134,6 @@ def reading(which: Which, say: Say = lambda _: None) -> Iterator[PastStudy]:
         yield read_past(storage, which, say)
 
 
-@asynccontextmanager
-async def past_study(which: Which, say: Say = lambda _: None) -> AsyncIterator[PastStudy]:
-    """As `reading`, for a block that awaits."""
-    with reading(which, say) as past:
-        yield past
-
-
 def read_study(
     experiment: Experiment,
     model: ModelChoice,
@@ -149,15 +142,11 @@ def read_study(
     tracker: Tracker,
     spending: Spending,
 ) -> PastStudy:
-    """Return a study, finished or not.
-
-    Args:
-        spending: The amounts spent by all processes.
-    """
+    """Return a study, finished or not."""
     experiment, model = all_learnt(experiment, trials), as_learnt(model, trials)
     state = read_state(experiment, record, trials)
     outcome = outcome_of(experiment, model, record, spending, state) if state.judged else None
-    return PastStudy(experiment, model, state, outcome, record, trials.search, tracker)
+    return PastStudy(experiment, model, state, outcome, record, trials.search, tracker, spending)
 
 
 def tell(past: PastStudy) -> None:
@@ -190,7 +179,7 @@ def read_past(storage: Storage, which: Which, say: Say = lambda _: None) -> Past
     spending = spending_of(was.experiment, was.model, record, was.proposer)
     past = read_study(was.experiment, was.model, record, trials, tracker, spending)
     tell(past)
-    return replace(past, proposer=was.proposer)
+    return past
 
 
 def open_storage(flag: str) -> Storage | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.errors import LabError
-from lab.experiment.budget import BASELINES, PROPOSERS, Prices, Spending, Spent
+from lab.experiment.budget import BASELINES, PROPOSERS, Spending
 from lab.experiment.experiment import Experiment
 from lab.llm.dialect import Dialect
 from lab.llm.settings import ModelChoice, shown_proposer
@@ -121,41 +121,31 @@ def spending_of(
     Args:
         proposer: Name of a separate proposing model; None to read it from the environment variables.
     """
-    prices = experiment.prices_of(model)
+    prices, models = experiment.prices_of(model), experiment.others
     spending = Spending(
         experiment.budget,
         earlier_minutes=record.earlier_minutes,
-        prices={BASELINES: prices, **{name: one.prices for name, one in experiment.others.items()}},
+        prices={BASELINES: prices, **{name: one.prices for name, one in models.items()}},
     )
-    other = experiment.proposals if (shown_proposer() if proposer is None else proposer) else None
+    is_separate = shown_proposer() if proposer is None else proposer
+    proposing = experiment.proposals.prices if experiment.proposals and is_separate else prices
 
     def recount() -> None:
-        spending.count_others(spent_elsewhere(experiment, record, prices, other.prices if other else prices))
+        spending.count_others(
+            {
+                BASELINES: record.spent_elsewhere(prices, proposals=False),
+                PROPOSERS: record.spent_elsewhere(proposing, proposals=True),
+                **{
+                    name: record.spent_elsewhere(one.prices, proposals=False, model=name)
+                    for name, one in models.items()
+                },
+            }
+        )
         spending.episodes = record.episodes
 
     spending.recount = recount
     recount()
     return spending
-
-
-def spent_elsewhere(
-    experiment: Experiment, record: Record, prices: Prices, proposing: Prices
-) -> dict[str, Spent]:
-    """Return the amounts that other processes have spent, by model; see `lab.experiment.budget.Calls`.
-
-    Args:
-        prices: Prices of the baseline's model.
-        proposing: Prices of the model that proposes texts.
-    """
-    others = {
-        name: record.spent_elsewhere(one.prices, proposals=False, model=name)
-        for name, one in experiment.others.items()
-    }
-    return {
-        BASELINES: record.spent_elsewhere(prices, proposals=False),
-        **others,
-        PROPOSERS: record.spent_elsewhere(proposing, proposals=True),
-    }
 
 
 def outcome_of(
