@@ -154,11 +154,7 @@ class BusyError(OutageError):
         retry_after_s: Seconds to wait, as requested by the endpoint; 0 if it gave none.
     """
 
-    def __init__(
-        self, what: str, *, where: str = "", why: str = "", do: str = "", retry_after_s: float = 0.0
-    ) -> None:
-        super().__init__(what, where=where, why=why, do=do)
-        self.retry_after_s = retry_after_s
+    retry_after_s: float = 0.0
 
 
 class RequestError(CallError):

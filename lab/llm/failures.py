@@ -189,7 +189,9 @@ def refused(
     if status in TOO_SLOW:
         return too_slow(where, why)
     if status in BUSY:
-        return BusyError("The endpoint is busy.", where=where, why=why, retry_after_s=wait_s)
+        busy = BusyError("The endpoint is busy.", where=where, why=why)
+        busy.retry_after_s = wait_s
+        return busy
     if status < 500:
         too_long = status in REFUSED and re.search(_TOO_LONG, words)
         return RequestError(_LONG if too_long else "The endpoint refused the request.", where=where, why=why)
