@@ -13,6 +13,7 @@ import typer
 
 from lab.cli.command import Debug, Version, command_line, manners
 from lab.errors import ConfigError, plain
+from lab.stats.format import count
 from lab.submission.checker import RULES, Checked, Finding, Rules, check
 from lab.submission.stdout import print_result
 
@@ -72,7 +73,7 @@ def _check_capture(data: bytes, asked: Sequence[Rules]) -> bool:
     """Print the findings of a capture, and which rules accept it; returns whether any do."""
     checked = check(data)
     _print_findings(checked, asked)
-    found = f"{_several(checked.episodes, 'episode')}, {_several(checked.steps, 'step')}"
+    found = f"{count(checked.episodes, 'episode')}, {count(checked.steps, 'step')}"
     print_result(f"{verdict(checked, asked)}: {found}.")
     return bool(set(asked) & set(checked.accepted_by))
 
@@ -103,7 +104,7 @@ def _check_project(folder: Path, asked: Sequence[Rules]) -> bool:
     for look in played(done, checked):
         tell(look)
     tell(Look("output", verdict(checked, asked), passed=bool(set(asked) & set(checked.accepted_by))))
-    print_result("All checks passed." if not failed else f"{_several(failed, 'check')} failed.")
+    print_result("All checks passed." if not failed else f"{count(failed, 'check')} failed.")
     return not failed
 
 
@@ -132,10 +133,6 @@ def verdict(checked: Checked, asked: Sequence[Rules]) -> str:
     told += [f"NOT accepted by {', '.join(no)}"] if no else []
     text = "; ".join(told)
     return text[0].upper() + text[1:]
-
-
-def _several(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _read(capture: str) -> bytes:

@@ -104,7 +104,6 @@ def compare(
 
 
 async def _compare(asked: Asked, models: Sequence[str], episodes: int | None, endpoint: str) -> None:
-    # Here and not above, so that --help answers at once.
     from lab.agent.evaluation import Trial
     from lab.cli.contenders import on_models, set_stage
     from lab.cli.head_to_head import Round, told

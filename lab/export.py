@@ -15,7 +15,7 @@ from lab.cli.command import Debug, Experiment, Storage, StudyName, Version, comm
 from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
-    from lab.study.past_study import PastStudy, Which
+    from lab.study.past_study import PastStudy
 
 app = command_line()
 
@@ -46,18 +46,12 @@ def export(
         python -m lab.export experiments/smoke.toml --csv --episodes
     """
     with manners(debug=debug):
-        from lab.study.past_study import Which
+        from lab.study.past_study import Which, reading
+        from lab.verdict.rows import trial_rows
 
-        print_result(_csv(_rows(Which(experiment, study, storage), episodes=episodes)).removesuffix("\n"))
-
-
-def _rows(which: "Which", *, episodes: bool) -> list[dict[str, Any]]:
-    # Here and not above, so that --help answers at once.
-    from lab.study.past_study import reading
-    from lab.verdict.rows import trial_rows
-
-    with reading(which, say) as past:
-        return list(_episodes(past)) if episodes else trial_rows(past.trials, past.verdict)
+        with reading(Which(experiment, study, storage), say) as past:
+            rows = list(_episodes(past)) if episodes else trial_rows(past.trials, past.verdict)
+        print_result(_csv(rows))
 
 
 def _episodes(past: "PastStudy") -> Iterator[dict[str, Any]]:
@@ -89,7 +83,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     writer = csv.DictWriter(text, rows[0].keys() if rows else (), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue()
+    return text.getvalue().removesuffix("\n")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def init(
 
         python -m lab.init --example
     """
-    from lab.experiment.draft import Draft  # here, so that --help is fast
+    from lab.experiment.draft import Draft
 
     with manners(debug=debug):
         if example:

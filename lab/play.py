@@ -71,7 +71,6 @@ def play(
 
 
 async def _play(asked: Asked, seed: int, url: str) -> None:
-    # Here and not above, so that --help answers at once.
     from lab.agent.agent import Agent
     from lab.agent.rollout import play as play_episode
     from lab.cli.contenders import set_stage

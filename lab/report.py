@@ -68,7 +68,6 @@ def report(
 
 
 def _report(which: "Which", out: Path | None) -> Path:
-    # Here and not above, so that --help answers at once.
     from lab.files import write_atomically
     from lab.reporting.page import report as page
     from lab.storage.database import CALLS

@@ -57,7 +57,6 @@ def studies(
         python -m lab.studies experiments/echo.toml
     """
     with manners(debug=debug):
-        # Here and not above, so that --help answers at once.
         from lab.llm.settings import read_surroundings
         from lab.study.past_study import open_storage
 

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lab.cli.command import Debug, EndpointUrl, Experiment, StudyName, Version, command_line, manners, say
+from lab.cli.command import (
+    Debug,
+    EndpointUrl,
+    Experiment,
+    Storage,
+    StudyName,
+    Version,
+    command_line,
+    manners,
+    say,
+)
 from lab.cli.ended import Ended, keep, keep_unvalidated, shown
 from lab.errors import BudgetError, ConfigError
 from lab.submission.frozen import BEST
@@ -43,16 +53,7 @@ def tune(
             help="If the budget ends before a verdict, freeze the search's best, marked as unvalidated.",
         ),
     ] = False,
-    storage: Annotated[
-        str,
-        typer.Option(
-            envvar="LAB_STORAGE",
-            help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, for a study on several machines. "
-            "Set it in LAB_STORAGE to keep the password out of process lists.",
-            show_default="a file, .lab/calls.db",
-            show_envvar=True,
-        ),
-    ] = "",
+    storage: Storage = "",
     worker: Annotated[
         bool, typer.Option("--worker", help="Share the study on --storage with other workers.")
     ] = False,
@@ -122,7 +123,6 @@ class _Wanted:
 
 async def _tune(wanted: _Wanted, last: ExitStack) -> Ended:
     """Run or resume the study; `last` is unwound after an error has been printed."""
-    # Here and not above, so that --help answers at once.
     from lab.display.progress import ProgressView
     from lab.experiment.experiment import load_experiment
     from lab.files import check_writable

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from typer.models import ArgumentInfo
@@ -21,8 +21,6 @@ from lab.errors import LabError, first_of, plain
 from lab.submission.stdout import take_stdout
 
 INTERRUPTED = 130
-
-_STOPS = (KeyboardInterrupt, asyncio.CancelledError)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show Python's traceback of an error.")]
 
@@ -35,7 +33,6 @@ EndpointUrl = Annotated[
         show_default="API_BASE_URL, or the experiment's",
     ),
 ]
-
 
 StudyName = Annotated[
     str,
@@ -51,7 +48,8 @@ Storage = Annotated[
     str,
     typer.Option(
         envvar="LAB_STORAGE",
-        help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, if the studies are there.",
+        help="postgresql://USER:PASSWORD@HOST:PORT/DATABASE, for studies on several machines. "
+        "Set it in LAB_STORAGE to keep the password out of process lists.",
         show_default="a file, .lab/calls.db",
         show_envvar=True,
     ),
@@ -129,35 +127,19 @@ def manners(*, debug: bool, interrupted: str = "Stopped.") -> Iterator[None]:
     take_stdout()
     try:
         yield
-    except (LabError, BaseExceptionGroup) as raised:
-        error = first_of(raised)
-        if isinstance(error, LabError):
-            if debug:
-                traceback.print_exception(error)
-            typer.echo(str(error), err=True)
-            sys.exit(error.exit_code)
-        if isinstance(error, _STOPS):
-            _stop(interrupted)
-        _fault(error, debug=debug)
-    except _STOPS:
-        _stop(interrupted)
     except (BrokenPipeError, typer.Exit, typer.Abort, typer.BadParameter):
         raise  # Typer's own; a closed stdout ends the command quietly
-    except (Exception, SystemExit) as error:  # SystemExit: raised in a task by foreign code
-        _fault(error, debug=debug)
-
-
-def _fault(error: BaseException, *, debug: bool) -> NoReturn:
-    """End with an unexpected error: print no traceback unless requested."""
-    if debug:
-        raise error
-    do = "run the same command with --debug to see where"
-    typer.echo(
-        str(LabError("The lab itself failed.", why=f"{type(error).__name__}: {error}", do=do)), err=True
-    )
-    sys.exit(LabError.exit_code)
-
-
-def _stop(said: str) -> NoReturn:
-    typer.echo(said, err=True)
-    sys.exit(INTERRUPTED)
+    except BaseException as raised:  # foreign code may raise SystemExit in a task
+        error = first_of(raised)
+        if isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+            typer.echo(interrupted, err=True)
+            sys.exit(INTERRUPTED)
+        if not isinstance(error, LabError):
+            if debug:
+                raise error  # noqa: B904  # with its own cause
+            why, do = f"{type(error).__name__}: {error}", "run the same command with --debug to see where"
+            error = LabError("The lab itself failed.", why=why, do=do)
+        elif debug:
+            traceback.print_exception(error)
+        typer.echo(str(error), err=True)
+        sys.exit(error.exit_code)

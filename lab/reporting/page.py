@@ -65,7 +65,6 @@ def render(story: Story) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> "Environment":
-    # Here and not above, so that --help answers at once.
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     def visible(value: object) -> object:
