@@ -44,7 +44,7 @@ class ModelCheck:
             self.steps += await rehearse(self._experiment, self._model, session, self._on_dialect)
         except LabError as error:
             return Finding("steps", "", error, of=self._of)
-        return Finding("steps", described(self.steps), of=self._of)
+        return Finding("steps", "; ".join(map(described, self.steps)), of=self._of)
 
     def dialect(self, left_out: Sequence[str]) -> Finding:
         """What requests may hold, and what the study leaves out of its space for that."""

@@ -32,10 +32,9 @@ def side_by_side(studies: Sequence[str], *, as_json: bool) -> str:
     Raises:
         LabError: One does not exist, is damaged, or has no verdict.
     """
-    # Here and not above, so that --help answers at once.
-    from lab.study.results import compared, read_results
+    from lab.study.results import compared, read_result
 
-    results = read_results(studies)
+    results = [read_result(name) for name in studies]
     comparisons = compared(results)
     if as_json:
         return _document(results, comparisons)

@@ -93,39 +93,36 @@ def document(experiment: Experiment, model: ModelChoice, proposer: str) -> Study
     del baseline["template"]
     proposals = experiment.proposals.model_dump() if experiment.proposals else {}
     others = {name: _model(one.choice) for name, one in experiment.others.items()}
-    return StudyDocument(
-        format=FORMAT,
-        episodes=_plain(
-            {
-                "model": _model(model),
-                "environment": _without(experiment.environment.as_table(), "step_timeout_s", "error"),
-                "code": dict(experiment.code),
-                "task": _without(asdict(experiment.task), "score_bounds"),
-                "baseline": {"template": experiment.baseline.template.name, **baseline},
-                "seed": experiment.seed,
-                "objective": _without(asdict(experiment.objective), "prices", "others"),
-            }
-        ),
-        templates={name: {"system": one.system, "turn": one.turn} for name, one in source.templates.items()},
-        search=_plain(
-            {
-                **({"models": others} if others else {}),
-                "space": _space(experiment.space),
-                "episodes": experiment.search.episodes,
-                "error_rate": experiment.search.error_rate,
-            }
-        ),
-        confirmation=experiment.confirmation.model_dump(),
-        verdict=experiment.verdict.model_dump(),
-        effort=_plain(
-            {
-                "budget": asdict(experiment.budget),
-                "headroom": experiment.search.headroom,
-                "proposals": {**proposals, "model": proposer},
-            }
-        ),
-        source={"file": source.file, "text": source.text},
-    )
+    table = {
+        "format": FORMAT,
+        "episodes": {
+            "model": _model(model),
+            "environment": _without(experiment.environment.as_table(), "step_timeout_s", "error"),
+            "code": dict(experiment.code),
+            "task": _without(asdict(experiment.task), "score_bounds"),
+            "baseline": {"template": experiment.baseline.template.name, **baseline},
+            "seed": experiment.seed,
+            "objective": _without(asdict(experiment.objective), "prices", "others"),
+        },
+        "templates": {
+            name: {"system": one.system, "turn": one.turn} for name, one in source.templates.items()
+        },
+        "search": {
+            **({"models": others} if others else {}),
+            "space": _space(experiment.space),
+            "episodes": experiment.search.episodes,
+            "error_rate": experiment.search.error_rate,
+        },
+        "confirmation": experiment.confirmation.model_dump(),
+        "verdict": experiment.verdict.model_dump(),
+        "effort": {
+            "budget": asdict(experiment.budget),
+            "headroom": experiment.search.headroom,
+            "proposals": {**proposals, "model": proposer},
+        },
+        "source": {"file": source.file, "text": source.text},
+    }
+    return StudyDocument(**json.loads(json.dumps(table)))  # plain, as on the other side of a comparison
 
 
 def read_document(text: str) -> StudyDocument | None:
@@ -148,15 +145,20 @@ def kept(text: str, where: str, root: Path) -> Kept:
     Raises:
         ConfigError: The document is damaged, or has another format.
     """
-    found, why = read_document(text), ""
+    found = read_document(text)
+    if found is None:
+        raise unreadable(where)
     try:
-        if found is not None:
-            return _kept(found, root)
+        templates = {name: PromptTemplate(name, **texts) for name, texts in found.templates.items()}
+        source = Source(**found.source, templates=templates, code=found.episodes["code"])
+        experiment = read_experiment(source, root)
+        model, proposer = found.episodes["model"], found.effort["proposals"]["model"]
+        environ = {"API_BASE_URL": str(model["endpoint"]), "MODEL_NAME": str(model["name"])}
+        return Kept(experiment, choose_model(experiment.model, environ), str(proposer))
     except LabError as error:
-        why = error.one_line
+        raise unreadable(where, error.one_line) from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        why = f"{type(error).__name__}: {error}"
-    raise unreadable(where, why)
+        raise unreadable(where, f"{type(error).__name__}: {error}") from None
 
 
 def unreadable(where: str, why: str = "") -> ConfigError:
@@ -165,15 +167,6 @@ def unreadable(where: str, why: str = "") -> ConfigError:
     return ConfigError(
         what, where=where, why=why, do="use --fresh to start a new study; the old record is kept"
     )
-
-
-def _kept(document: StudyDocument, root: Path) -> Kept:
-    templates = {name: PromptTemplate(name, **texts) for name, texts in document.templates.items()}
-    source = Source(**document.source, templates=templates, code=document.episodes["code"])
-    experiment = read_experiment(source, root)
-    model, proposer = document.episodes["model"], document.effort["proposals"]["model"]
-    environ = {"API_BASE_URL": str(model["endpoint"]), "MODEL_NAME": str(model["name"])}
-    return Kept(experiment, choose_model(experiment.model, environ), str(proposer))
 
 
 def may_become(before: StudyDocument, now: StudyDocument, reached: Reached) -> bool:
@@ -245,9 +238,3 @@ def _part_lines(name: str, value: Any) -> Iterator[str]:  # noqa: ANN401  # of J
 def _without(table: dict[str, Any], *keys: str) -> dict[str, Any]:
     """The table without keys that do not affect episodes."""
     return {name: value for name, value in table.items() if name not in keys}
-
-
-def _plain(table: dict[str, Any]) -> Part:
-    """The table after a round trip through JSON, as on the other side of a comparison."""
-    plain: Part = json.loads(json.dumps(table))
-    return plain

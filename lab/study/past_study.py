@@ -21,7 +21,7 @@ from lab.storage.storage import Storage, address_of, is_there
 from lab.storage.trials import StudyTrials, Trials
 from lab.study.document import kept
 from lab.study.resume import open_trials
-from lab.study.state import StudyState, all_learnt, as_learnt, outcome_of, read_state, spending_of
+from lab.study.state import StudyState, as_learnt, outcome_of, read_state, spending_of
 from lab.tracking.tracker import Tracker
 from lab.verdict.outcome import Outcome
 from lab.verdict.verdict import Verdict
@@ -143,7 +143,7 @@ def read_study(
     spending: Spending,
 ) -> PastStudy:
     """Return a study, finished or not."""
-    experiment, model = all_learnt(experiment, trials), as_learnt(model, trials)
+    experiment, model = as_learnt(experiment, model, trials)
     state = read_state(experiment, record, trials)
     outcome = outcome_of(experiment, model, record, spending, state) if state.judged else None
     return PastStudy(experiment, model, state, outcome, record, trials.search, tracker, spending)

@@ -79,15 +79,6 @@ async def rehearse(
     Raises:
         LabError: Model or environment failed, or none of the answers could be used.
     """
-    steps = await _played(experiment, model, session, on_dialect)
-    if (troubles := troubles_of(steps)).unusable:
-        raise unusable(troubles, model.choice, choose_environment(experiment.environment))
-    return steps
-
-
-async def _played(
-    experiment: Experiment, model: PricedModel, session: Session, on_dialect: OnDialect
-) -> Sequence[Step]:
     steps = list[Step]()
 
     def on_step(step: Step) -> None:
@@ -102,15 +93,13 @@ async def _played(
             agent = Agent(experiment.baseline, endpoint, experiment.task)
             with suppress(_EnoughError):
                 await play(agent, session, experiment.seed, on_step=on_step)
+    if (troubles := troubles_of(steps)).unusable:
+        raise unusable(troubles, model.choice, choose_environment(experiment.environment))
     return steps
 
 
-def described(steps: Sequence[Step]) -> str:
-    """The steps in one line."""
-    return "; ".join(map(_described, steps))
-
-
-def _described(step: Step) -> str:
+def described(step: Step) -> str:
+    """A step's action, reward and trouble."""
     action = " ".join(step.action.split())
     shown = action if len(action) <= LONGEST else f"{action[:LONGEST]} ..."
     done = ", done" if step.done else ""

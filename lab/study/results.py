@@ -149,12 +149,16 @@ def holdout_of(one: Result, other: Result) -> Holdout:
     return "overlapping" if set(one.seeds) & set(other.seeds) else "other"
 
 
-def against(one: Result, other: Result, comparisons: int = 1) -> Between:
-    """Compare what two studies froze; the interval has the higher of their confidence levels.
+def compared(results: Sequence[Result]) -> list[Between]:
+    """Compare what each study froze with what the first did.
 
-    Args:
-        comparisons: Number of comparisons for which intervals and p-values hold together (Bonferroni).
+    An interval has the higher of two confidence levels; intervals and p-values hold together (Bonferroni).
     """
+    first, *others = results
+    return [_between(one, first, len(others)) for one in others]
+
+
+def _between(one: Result, other: Result, comparisons: int) -> Between:
     holdout, confidence = holdout_of(one, other), max(one.confidence, other.confidence)
     mine, theirs = one.played.values, other.played.values
     if holdout == "incomparable":
@@ -167,23 +171,14 @@ def against(one: Result, other: Result, comparisons: int = 1) -> Between:
     return Between(one, other, holdout, gap, None)
 
 
-def compared(results: Sequence[Result]) -> list[Between]:
-    """Compare what each study froze with what the first did."""
-    first, *others = results
-    return [against(one, first, len(others)) for one in others]
-
-
-def read_results(names: Sequence[str], storage: str = "") -> list[Result]:
-    """What these studies found.
+def read_result(name: str) -> Result:
+    """What the study of this name found.
 
     Raises:
-        LabError: One does not exist, is damaged, or has no verdict.
+        LabError: It does not exist, is damaged, or has no verdict.
     """
-    found = list[Result]()
-    for name in names:
-        with reading(Which(Path(), name, storage)) as past:
-            found.append(result_of(past))
-    return found
+    with reading(Which(Path(), name)) as past:
+        return result_of(past)
 
 
 def history(storage: Storage, experiment: str, beside: Result | None = None) -> list[Past]:

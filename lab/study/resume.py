@@ -104,8 +104,7 @@ def _reached(record: Record, trials: StudyTrials, experiment: Experiment) -> Rea
     )
 
 
-@contextmanager
-def alone_on(store: Store, study: str) -> Iterator[None]:
+def check_alone(store: Store, study: str) -> None:
     """Refuse a study on which other workers of a shared storage are working; wait for one that just died.
 
     Raises:
@@ -117,7 +116,6 @@ def alone_on(store: Store, study: str) -> Iterator[None]:
             what = "Another process is working on this experiment's study."
             raise ConfigError(what, where=study, do="use --worker to join it, or stop it")
         time.sleep(BEAT_S)
-    yield
 
 
 @contextmanager

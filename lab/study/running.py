@@ -15,12 +15,12 @@ from lab.experiment.experiment import Experiment
 from lab.llm.launch import opening_model
 from lab.llm.settings import choose_model, shown_proposer
 from lab.search.first_answers import read_stopped
-from lab.storage.database import CALLS, Store
+from lab.storage.database import CALLS
 from lab.storage.storage import Storage
 from lab.study.around import first_lines, heading
 from lab.study.document import document
 from lab.study.past_study import PastStudy, read_study, tell
-from lab.study.resume import alone, alone_on, open_study
+from lab.study.resume import alone, check_alone, open_study
 from lab.study.state import spending_of
 from lab.study.study import Study
 from lab.tracking.tracker import Tracker
@@ -94,18 +94,14 @@ class Run:
             for line in first_lines(study, record, before[0] if before else None):
                 say(line)
             with _closing(tracker, last):
-                played = await self._played(study, opened.store, record.name)
+                if not self.worker:
+                    check_alone(opened.store, record.name)
+                no_model = study.spending.used_up() is not None
+                with nullcontext() if no_model else opening_model(study.model, os.environ) as opening:
+                    played = await study.run(opening)
                 kept = keep(played)
             await tracker.finish("KILLED" if isinstance(played, Unvalidated) else "FINISHED")
         return kept, tracker
-
-    async def _played(self, study: Study, store: Store, name: str) -> PastStudy | Unvalidated:
-        no_model = study.spending.used_up() is not None
-        with (
-            nullcontext() if self.worker else alone_on(store, name),
-            nullcontext() if no_model else opening_model(study.model, os.environ) as opening,
-        ):
-            return await study.run(opening)
 
 
 @contextmanager

@@ -70,17 +70,15 @@ def read_state(experiment: Experiment, record: Record, trials: StudyTrials) -> S
     )
 
 
-def as_learnt(model: ModelChoice, trials: StudyTrials) -> ModelChoice:
-    """Return a study's model with the dialect that its endpoint was found to have."""
-    table = trials.search.fact("dialect")
-    return model if table is None else replace(model, dialect=Dialect.from_table(table))
-
-
-def all_learnt(experiment: Experiment, trials: StudyTrials) -> Experiment:
-    """Return the experiment with the dialects that the endpoints of its other models were found to have."""
+def as_learnt(
+    experiment: Experiment, model: ModelChoice, trials: StudyTrials
+) -> tuple[Experiment, ModelChoice]:
+    """Return a study's models with the dialects that their endpoints were found to have."""
     for name, table in (trials.search.fact("dialects") or {}).items():
         experiment = with_dialect(experiment, name, Dialect.from_table(table))
-    return experiment
+    if (own := trials.search.fact("dialect")) is not None:
+        model = replace(model, dialect=Dialect.from_table(own))
+    return experiment, model
 
 
 def with_dialect(experiment: Experiment, name: str, dialect: Dialect) -> Experiment:

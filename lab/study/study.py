@@ -29,7 +29,7 @@ from lab.storage.record import Record
 from lab.storage.trials import StudyTrials
 from lab.study.parts import Parts, PartsOf
 from lab.study.past_study import PastStudy, read_study
-from lab.study.state import all_learnt, as_learnt, spending_of, with_dialect
+from lab.study.state import as_learnt, spending_of, with_dialect
 from lab.study.unseen import Unseen
 from lab.study.watching import watching
 from lab.study.workers import Workers
@@ -55,7 +55,7 @@ class Study:
         view: ProgressView,
         tracker: Tracker,
     ) -> None:
-        self.experiment, self.model = all_learnt(experiment, trials), as_learnt(model, trials)
+        self.experiment, self.model = as_learnt(experiment, model, trials)
         self._record, self._trials, self._view, self._tracker = record, trials, view, tracker
         self._workers = Workers(record, trials.search, tracker.lead)
         self.interrupted = False
