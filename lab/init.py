@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lab.experiment.inspection import Inspection
 
 app = command_line()
+
+Answer = TypeVar("Answer", str, int, float)
 
 SHIPPED = Path(__file__).resolve().parents[1] / "experiments"
 
@@ -81,12 +83,10 @@ def init(
         name = _checked(name or _asked("A name for the experiment?", _name_of(where)))
         found, draft = _inspected(Draft(name, place_of(where)))
         about = about or _asked("What is the task, in one sentence?", f"This is {name}, an environment.")
-        usual = str(found.max_steps or 10)
-        steps = max_steps or int(_number(_asked("The maximum number of steps in an episode?", usual)))
+        steps = max_steps or _asked("The maximum number of steps in an episode?", found.max_steps or 10)
         own_score = "" if max_return else found.own_score
         if max_return is None:
-            question = "The sum of rewards that is a full score?"
-            max_return = 1.0 if own_score else _number(_asked(question, "1"))
+            max_return = 1.0 if own_score else _asked("The sum of rewards that is a full score?", 1.0)
         if not (steps >= 1 and 0 < max_return < inf):
             do = "use 1 step or more, and a finite return above 0"
             raise ConfigError(
@@ -141,18 +141,12 @@ def _checked(name: str) -> str:
     return name
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"{text!r} is not a number.", where="the answer", do="write a number") from None
-
-
-def _asked(question: str, usual: str) -> str:
-    """The answer at a terminal; the usual one elsewhere."""
+def _asked(question: str, usual: Answer) -> Answer:
+    """The answer at a terminal, of the usual one's type; the usual one elsewhere."""
     if not sys.stdin.isatty():
         return usual
-    return str(typer.prompt(question, default=usual or None, err=True))
+    answer: Answer = typer.prompt(question, default=usual or None, type=type(usual), err=True)
+    return answer
 
 
 def _list_examples() -> None:

@@ -23,7 +23,7 @@ from lab.cli.command import (
     manners,
     say,
 )
-from lab.cli.ended import Ended, keep, keep_unvalidated, shown
+from lab.cli.ended import Ended, keep, shown
 from lab.errors import BudgetError, ConfigError
 from lab.submission.frozen import BEST
 from lab.submission.stdout import print_result
@@ -129,7 +129,6 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> Ended:
     from lab.llm.settings import read_surroundings
     from lab.study.around import untouched
     from lab.study.running import Run
-    from lab.verdict.outcome import Unvalidated
 
     read_surroundings(Path.cwd(), wanted.endpoint)
     storage = _storage(wanted)
@@ -138,9 +137,7 @@ async def _tune(wanted: _Wanted, last: ExitStack) -> Ended:
     view = ProgressView(experiment.space.free, quiet=wanted.quiet)
 
     def kept(ended: "PastStudy | Unvalidated") -> Ended:
-        if isinstance(ended, Unvalidated):
-            return keep_unvalidated(ended, wanted.out, freeze=wanted.freeze_unvalidated)
-        return keep(ended, wanted.out)
+        return keep(ended, wanted.out, unvalidated=wanted.freeze_unvalidated)
 
     def started(study: "Study") -> None:
         _on_signals(study, view, leave_at_once=wanted.worker)

@@ -60,11 +60,6 @@ class Asked:
     experiment: Path | None
     study: str
 
-    @property
-    def trials(self) -> list[str]:
-        """The names of trials."""
-        return [name for name in self.names if _TRIAL.fullmatch(name)]
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -88,9 +83,6 @@ class Stage:
         self, tell: Callable[[str], None] = lambda _: None
     ) -> AsyncIterator[tuple[Sequence[Endpoint], Environment]]:
         """Start each contender's model, and the environment, and stop them at the end.
-
-        Args:
-            tell: See `open_environment`.
 
         Raises:
             EndpointError, EnvError: One of them cannot be opened.
@@ -204,7 +196,8 @@ def _check_name(name: str) -> None:
 
 def _experiment(asked: Asked, path: Path) -> tuple["Experiment", ModelChoice, Mapping[str, Candidate]]:
     """The experiment and model, from a study if one is needed, and the requested trials."""
-    if not (asked.study or asked.trials):
+    trials = [name for name in asked.names if _TRIAL.fullmatch(name)]
+    if not (asked.study or trials):
         from lab.experiment.experiment import load_experiment
 
         experiment = load_experiment(path)
@@ -213,7 +206,7 @@ def _experiment(asked: Asked, path: Path) -> tuple["Experiment", ModelChoice, Ma
     from lab.study.past_study import Which, reading
 
     with reading(Which(path, asked.study), say) as past:
-        tried = {name: past.candidate(name.removeprefix("trial-")) for name in asked.trials}
+        tried = {name: past.candidate(name.removeprefix("trial-")) for name in trials}
         if read_code(past.experiment.environment, past.experiment.root) != past.experiment.code:
             say(f"The environment's code has changed since {past.record.name}; playing the current code.")
         return past.experiment, past.model, tried

@@ -15,7 +15,6 @@ from lab.errors import LabError
 
 if TYPE_CHECKING:
     from lab.study.past_study import PastStudy
-    from lab.submission.frozen import FrozenPrompt
     from lab.verdict.outcome import Outcome, Unvalidated
 
 
@@ -44,30 +43,32 @@ class Ended:
         return isinstance(self.outcome, Unvalidated)
 
 
-def keep(past: "PastStudy", out: Path) -> Ended:
-    """Freeze a study's winner, and send the frozen prompt and the report to MLflow."""
+def keep(ended: "PastStudy | Unvalidated", out: Path, *, unvalidated: bool = False) -> Ended:
+    """Freeze what a study found, and send the frozen prompt and the report to MLflow.
+
+    Args:
+        unvalidated: Whether to freeze the best of a search without a verdict.
+    """
     from lab.reporting.page import report
-
-    outcome = past.finished()
-    frozen = outcome.frozen_prompt()
-    not_written = _not_frozen(frozen, out)
-    if not_written is not None:
-        return Ended(outcome, None, not_written)
-    past.tracker.frozen(frozen)
-    past.tracker.report(lambda: report(past))
-    return Ended(outcome, out)
-
-
-def keep_unvalidated(outcome: "Unvalidated", out: Path, *, freeze: bool) -> Ended:
-    """Freeze the best of a search without a verdict, if `freeze` is set."""
     from lab.study.around import from_before
+    from lab.study.past_study import PastStudy
+    from lab.submission.freeze import freeze
 
-    if freeze:
-        not_written = _not_frozen(outcome.frozen_prompt(), out)
-        return Ended(outcome, None if not_written else out, not_written)
-    if note := from_before(out):
-        typer.echo(note, err=True)
-    return Ended(outcome, None)
+    outcome = ended.finished() if isinstance(ended, PastStudy) else ended
+    if not (isinstance(ended, PastStudy) or unvalidated):
+        if note := from_before(out):
+            typer.echo(note, err=True)
+        return Ended(outcome, None)
+    frozen = outcome.frozen_prompt()
+    try:
+        freeze(frozen, out)
+    except LabError as error:
+        error.do = "run the same command with another --out; it prints the result again, without calls"
+        return Ended(outcome, None, error)
+    if isinstance(ended, PastStudy):
+        ended.tracker.frozen(frozen)
+        ended.tracker.report(lambda: report(ended))
+    return Ended(outcome, out)
 
 
 def shown(ended: Ended, experiment: Path, *, as_json: bool) -> str:
@@ -87,15 +88,3 @@ def shown(ended: Ended, experiment: Path, *, as_json: bool) -> str:
         return summary(outcome, out, ended.untracked, experiment, ended.urls)
     text = unvalidated_summary(outcome, out, f"python -m lab.tune {quote(str(experiment))}")
     return "\n".join([text, *untracked_lines(ended.untracked, experiment)])
-
-
-def _not_frozen(frozen: "FrozenPrompt", out: Path) -> LabError | None:
-    """Freeze the prompt; returns the error if that failed."""
-    from lab.submission.freeze import freeze
-
-    try:
-        freeze(frozen, out)
-    except LabError as error:
-        error.do = "run the same command with another --out; it prints the result again, without calls"
-        return error
-    return None

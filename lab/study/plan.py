@@ -128,10 +128,14 @@ class Plan:
     @property
     def _longest(self) -> int:
         """Highest max_tokens of any candidate."""
+        return self._highest("max_tokens")
+
+    def _highest(self, name: str) -> int:
+        """Highest value of a setting in any candidate."""
         space = self.experiment.space
-        ends = space.free["max_tokens"].ends if "max_tokens" in space.free else ()
+        ends = space.free[name].ends if name in space.free else ()
         fixed = (self.experiment.baseline, space.start)
-        return max(*(candidate.sampling.max_tokens for candidate in fixed), *map(int, ends))
+        return max(int(value) for value in (*(one.settings[name] for one in fixed), *ends))
 
     @property
     def _tokens_out(self) -> float:
@@ -153,11 +157,7 @@ class Plan:
             sum(len(message.content) for message in chat(candidate, task, opening, ()))
             for candidate in candidates(self.experiment).values()
         ]
-        space = self.experiment.space
-        ends = space.free["history"].ends if "history" in space.free else ()
-        fixed = (self.experiment.baseline, space.start)
-        history = max(*(candidate.context.history for candidate in fixed), *map(int, ends))
-        shown = min(history, self.experiment.task.max_steps - 1)
+        shown = min(self._highest("history"), task.max_steps - 1)
         return min(letters) / LETTERS, max(letters) / LETTERS + shown * self._longest
 
     @property
