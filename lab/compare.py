@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lab.cli.command import Debug, EndpointUrl, ExperimentOrNone, Version, command_line, manners, say, who
-from lab.cli.contenders import Asked
 from lab.cli.side_by_side import side_by_side
 from lab.errors import plain
 from lab.submission.stdout import print_result
@@ -99,18 +98,20 @@ def compare(
         if len(studies) > 1:
             print_result(side_by_side(studies, as_json=as_json))
             return
+        from lab.cli.contenders import set_stage
+
         names = list(dict.fromkeys(name.strip() for name in model.split(","))) if model else []
-        asyncio.run(_compare(Asked((a, b), experiment, "".join(studies)), names, episodes, endpoint))
+        stage = set_stage((a, b), experiment, "".join(studies), endpoint, need_experiment=True)
+        asyncio.run(_compare(stage, names, episodes))
 
 
-async def _compare(asked: Asked, models: Sequence[str], episodes: int | None, endpoint: str) -> None:
+async def _compare(stage: "Stage", models: Sequence[str], episodes: int | None) -> None:
     from lab.agent.evaluation import Trial
-    from lab.cli.contenders import on_models, set_stage
+    from lab.cli.contenders import on_models
     from lab.cli.head_to_head import Round, told
     from lab.experiment.objective import Objective
     from lab.verdict.verdict import judge
 
-    stage = set_stage(asked, need_experiment=True, endpoint=endpoint)
     assert stage.experiment is not None
     table, objective = stage.experiment.verdict, Objective(maximise=stage.experiment.objective.maximise)
     stages = on_models(stage, models) if models else {"": stage}

@@ -51,8 +51,8 @@ def doctor(
     Calls each hosted model with each sampling setting that [space] frees at both ends, opens and resets the
     environment, and plays two steps with the baseline's prompt; the embedded model is started for them. Says
     what requests may hold, as far as an endpoint refused anything. Checks of [models.NAME] start with its
-    name. Shows the baseline's prompt as it is
-    sent, and warns of templates with an empty message. No key is ever printed.
+    name. Shows the baseline's prompt as it is sent, and warns of templates with an empty message. No key is
+    ever printed.
     Exit code: 0 if all checks pass, else that of the first failed one: 2 configuration, 3 endpoint or key,
     4 environment, 1 anything else.
 

@@ -58,7 +58,6 @@ class MistakeError(ConfigError):
     """A mistake in a file that people write.
 
     Attributes:
-        file: Path of the file.
         line: Its line, from 1; 0 if unknown.
         key: Key such as `search.episodes`; empty for the whole file.
     """

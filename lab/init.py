@@ -167,7 +167,10 @@ def _inspected(draft: "Draft") -> "tuple[Inspection, Draft]":
     from lab.llm.settings import read_surroundings
 
     read_surroundings(Path.cwd())
-    _check_new(draft)
+    for file in draft.files:
+        if Path(file).exists():
+            do = "choose another --name, or remove the file"
+            raise ConfigError("The file already exists.", where=file, do=do)
     key, value = draft.place
     refuse_credentials(value, "WHERE", "ENV_BASE_URL")
     located: dict[str, Any] = {key: value}
@@ -192,13 +195,6 @@ def _written(draft: "Draft") -> str:
         write_atomically(Path(file), text)
     write_atomically(Path("experiments") / SCHEMA_FILE, experiment_schema())
     return load_experiment(Path(f"experiments/{draft.name}.toml")).file
-
-
-def _check_new(draft: "Draft") -> None:
-    for file in draft.files:
-        if Path(file).exists():
-            do = "choose another --name, or remove the file"
-            raise ConfigError("The file already exists.", where=file, do=do)
 
 
 def _beside(python: str) -> str:

@@ -20,7 +20,6 @@ from lab.cli.command import (
     manners,
     who,
 )
-from lab.cli.contenders import Asked
 from lab.errors import plain
 from lab.search.trouble_words import troubles_text
 from lab.stats.format import token_notes
@@ -67,15 +66,16 @@ def play(
         python -m lab.play .lab/smoke.toml
     """
     with manners(debug=debug):
-        asyncio.run(_play(Asked((candidate,), experiment, study), seed, endpoint))
+        from lab.cli.contenders import set_stage
+
+        stage = set_stage((candidate,), experiment, study, endpoint, need_experiment=False)
+        asyncio.run(_play(stage, seed))
 
 
-async def _play(asked: Asked, seed: int, url: str) -> None:
+async def _play(stage: "Stage", seed: int) -> None:
     from lab.agent.agent import Agent
     from lab.agent.rollout import play as play_episode
-    from lab.cli.contenders import set_stage
 
-    stage = set_stage(asked, need_experiment=False, endpoint=url)
     (contender,) = stage.contenders
     _say(_heading(stage, seed))
     async with stage.opened() as ((endpoint,), environment), environment.session() as session:

@@ -61,18 +61,14 @@ def say(text: str) -> None:
     typer.echo(plain(text), err=True)
 
 
-def _experiments(incomplete: str) -> list[str]:
-    """Shell completions: experiment files with this prefix."""
-    return [
-        name
-        for path in sorted(Path("experiments").glob("*.toml"))
-        if (name := str(path)).startswith(incomplete)
-    ]
+def _experiments() -> list[str]:
+    """Shell completions of experiment files; Typer keeps those with the prefix."""
+    return sorted(map(str, Path("experiments").glob("*.toml")))
 
 
-def _contenders(incomplete: str) -> list[str]:
+def _contenders() -> list[str]:
     """Shell completions of candidates; listing trials would require reading the study, which is too slow."""
-    return [name for name in ("frozen", "baseline", "trial-") if name.startswith(incomplete)]
+    return ["frozen", "baseline", "trial-"]
 
 
 Experiment = Annotated[
@@ -119,11 +115,7 @@ def command_line() -> typer.Typer:
 
 @contextmanager
 def manners(*, debug: bool, interrupted: str = "Stopped.") -> Iterator[None]:
-    """Run a command's body: print an expected error or Ctrl-C as a message, and set the exit code.
-
-    Args:
-        interrupted: Message printed after Ctrl-C.
-    """
+    """Run a command's body: print an error, or `interrupted` after Ctrl-C, and set the exit code."""
     take_stdout()
     try:
         yield

@@ -46,22 +46,6 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The candidates and the experiment named on the command line.
-
-    Attributes:
-        names: Names of candidates.
-        experiment: The experiment file; None for the frozen prompt's, or the default one.
-        study: Study of the trials, baseline and task; empty for the experiment's last study if a trial is
-            named.
-    """
-
-    names: Sequence[str]
-    experiment: Path | None
-    study: str
-
-
-@dataclass(frozen=True)
 class Stage:
     """Environment, task, model and candidates.
 
@@ -114,37 +98,39 @@ def experiment_path(name: str) -> Path:
     return Path("experiments") / f"{name}.toml"
 
 
-def set_stage(asked: Asked, *, need_experiment: bool, endpoint: str = "") -> Stage:
-    """The stage for the candidates asked for, on their study's experiment if a study or a trial is named.
+def set_stage(
+    names: Sequence[str], experiment: Path | None, study: str, endpoint: str, *, need_experiment: bool
+) -> Stage:
+    """The stage for the candidates of these names.
 
     Args:
+        experiment: The experiment file; None for the frozen prompt's, or the default one.
+        study: Study of the trials, baseline and task; empty for the experiment's last study if a trial is
+            named.
         need_experiment: Whether an experiment is required besides the frozen prompt.
-        endpoint: URL of the flag `--endpoint`.
 
     Raises:
         ConfigError: A file is missing or invalid, or a candidate is unknown.
     """
-    names = asked.names
     read_surroundings(Path.cwd(), endpoint)
     for name in names:
         _check_name(name)
     files = {name: BEST if name == FROZEN else Path(name) for name in names if _is_frozen(name)}
     frozen = {name: read_frozen(file) for name, file in files.items()}
     first = next(iter(frozen.values()), None)
-    if first and not (asked.experiment or asked.study or need_experiment) and set(names) == set(frozen):
+    if first and not (experiment or study or need_experiment) and set(names) == set(frozen):
         model_alone = PricedModel(choose_model(first.model.choice))
         alone = tuple(Contender(name, frozen[name].candidate, model_alone) for name in names)
         return Stage(first.environment, Path.cwd(), first.task, model_alone, alone, None)
-    path = asked.experiment or (experiment_path(first.provenance.experiment) if first else DEFAULT)
-    experiment, model, tried = _experiment(asked, path)
-    known = {BASELINE: experiment.baseline, **{name: one.candidate for name, one in frozen.items()}, **tried}
-    played = experiment.priced(choose_model(model))
-    models = {**experiment.models, experiment.baseline.model: played}
+    path = experiment or (experiment_path(first.provenance.experiment) if first else DEFAULT)
+    loaded, model, tried = _experiment(names, path, study)
+    known = {BASELINE: loaded.baseline, **{name: one.candidate for name, one in frozen.items()}, **tried}
+    played = loaded.priced(choose_model(model))
+    models = {**loaded.models, loaded.baseline.model: played}
     contenders = tuple(Contender(name, known[name], models.get(known[name].model, played)) for name in names)
     for contender in contenders:
-        _check_tokens(contender, experiment)
-    where, root = experiment.environment, experiment.root
-    return Stage(where, root, experiment.task, played, contenders, experiment)
+        _check_tokens(contender, loaded)
+    return Stage(loaded.environment, loaded.root, loaded.task, played, contenders, loaded)
 
 
 def on_models(stage: Stage, names: Sequence[str]) -> dict[str, Stage]:
@@ -194,10 +180,12 @@ def _check_name(name: str) -> None:
     raise ConfigError(f"Unknown candidate {name!r}.", where="the command line", do=do)
 
 
-def _experiment(asked: Asked, path: Path) -> tuple["Experiment", ModelChoice, Mapping[str, Candidate]]:
+def _experiment(
+    names: Sequence[str], path: Path, study: str
+) -> tuple["Experiment", ModelChoice, Mapping[str, Candidate]]:
     """The experiment and model, from a study if one is needed, and the requested trials."""
-    trials = [name for name in asked.names if _TRIAL.fullmatch(name)]
-    if not (asked.study or trials):
+    trials = [name for name in names if _TRIAL.fullmatch(name)]
+    if not (study or trials):
         from lab.experiment.experiment import load_experiment
 
         experiment = load_experiment(path)
@@ -205,7 +193,7 @@ def _experiment(asked: Asked, path: Path) -> tuple["Experiment", ModelChoice, Ma
     from lab.experiment.environment_schema import read_code
     from lab.study.past_study import Which, reading
 
-    with reading(Which(path, asked.study), say) as past:
+    with reading(Which(path, study), say) as past:
         tried = {name: past.candidate(name.removeprefix("trial-")) for name in trials}
         if read_code(past.experiment.environment, past.experiment.root) != past.experiment.code:
             say(f"The environment's code has changed since {past.record.name}; playing the current code.")

@@ -24,7 +24,7 @@ class Ended:
 
     Attributes:
         out: The frozen file; None if nothing was frozen.
-        not_written: The error that prevented freezing; None if there was none.
+        not_written: The error that prevented freezing.
         untracked: Items that MLflow rejected, a line for each reason; None if nothing was sent to it.
         urls: Pages of the study on an MLflow server, by what they show.
     """
@@ -44,11 +44,7 @@ class Ended:
 
 
 def keep(ended: "PastStudy | Unvalidated", out: Path, *, unvalidated: bool = False) -> Ended:
-    """Freeze what a study found, and send the frozen prompt and the report to MLflow.
-
-    Args:
-        unvalidated: Whether to freeze the best of a search without a verdict.
-    """
+    """Freeze what a study found, and send it to MLflow; without a verdict, only if `unvalidated` is set."""
     from lab.reporting.page import report
     from lab.study.around import from_before
     from lab.study.past_study import PastStudy
@@ -72,11 +68,7 @@ def keep(ended: "PastStudy | Unvalidated", out: Path, *, unvalidated: bool = Fal
 
 
 def shown(ended: Ended, experiment: Path, *, as_json: bool) -> str:
-    """Return the result as text or JSON.
-
-    Args:
-        experiment: The experiment's file, for the suggested commands.
-    """
+    """Return the result as text or JSON; suggested commands name the file `experiment`."""
     from lab.verdict.outcome import Outcome
     from lab.verdict.result_json import result
     from lab.verdict.summary import summary, untracked_lines, unvalidated_summary

@@ -11,9 +11,8 @@ class Finding:
     """The result of one check, printed as one line.
 
     Attributes:
-        wrong: Error of a failed check, or None.
+        wrong: Error of a failed check.
         looked: False if the check was skipped because an earlier one failed.
-        warned: Whether it is a warning.
         shown: A text below the line.
         of: NAME of the table `[models.NAME]` that it is about; empty for any other.
     """

@@ -23,11 +23,7 @@ from lab.submission.frozen import read_frozen
 
 
 async def planned(path: Path, endpoint: str) -> str:
-    """The plan of a study of the experiment at `path`.
-
-    Args:
-        endpoint: URL of the flag `--endpoint`.
-    """
+    """The plan of a study of the experiment at `path`."""
     read_surroundings(Path.cwd(), endpoint)
     experiment = load_experiment(path)
     model = choose_model(experiment.model)
@@ -49,11 +45,7 @@ def _title(experiment: Experiment, model: ModelChoice, record: Record) -> str:
 
 
 def first_lines(study: Study, record: Record, before: str | None) -> Iterator[str]:
-    """The first lines about a study: its title, whether it is new, and its budget.
-
-    Args:
-        before: Name of the experiment's last study.
-    """
+    """The first lines about a study: title, budget, and how it follows on the last study, `before`."""
     experiment, model, spending = study.experiment, study.model, study.spending
     yield _title(experiment, model, record)
     if before == record.name:

@@ -65,7 +65,7 @@ class Kept:
 
     Attributes:
         model: The model; its endpoint is without credentials.
-        proposer: See `document`.
+        proposer: Name of a separate proposing model; empty if the playing model proposes.
     """
 
     experiment: Experiment
@@ -83,11 +83,7 @@ class Reached:
 
 
 def document(experiment: Experiment, model: ModelChoice, proposer: str) -> StudyDocument:
-    """The document of a study of `experiment` on `model`.
-
-    Args:
-        proposer: Name of a separate proposing model; empty if the playing model proposes.
-    """
+    """The document of a study of `experiment` on `model`; see `Kept`."""
     source = experiment.source
     baseline = experiment.baseline.as_table()
     del baseline["template"]
@@ -140,7 +136,7 @@ def kept(text: str, where: str, root: Path) -> Kept:
 
     Args:
         where: Name of the study, for people.
-        root: Project folder, in which the study's candidates may be played.
+        root: Project folder.
 
     Raises:
         ConfigError: The document is damaged, or has another format.

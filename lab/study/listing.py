@@ -7,7 +7,6 @@ import fcntl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sql
@@ -84,10 +83,8 @@ def _is_locked(experiment: str) -> bool:
     """Whether a process that works on the experiment's last study holds `lab.study.resume.alone`'s lock."""
     path = CALLS.parent / f"{experiment}.lock"
     try:
-        with Path(path).open() as lock:
+        with path.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
     return False

@@ -56,8 +56,8 @@ class PastStudy:
 
     Attributes:
         model: The model; its endpoint is without credentials.
-        outcome: The outcome; None if the study has no verdict yet.
-        record: The record, which is open in the context.
+        outcome: None if the study has no verdict yet.
+        record: Open in the context.
         tracker: A tracker with all of the study's events, which writes to MLflow only if it leads.
         spending: The amounts spent by all processes.
     """

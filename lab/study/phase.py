@@ -34,7 +34,6 @@ class Phase:
 
     Args:
         offset: CONFIRMATION or HOLDOUT.
-        study: The phase's trials.
     """
 
     def __init__(

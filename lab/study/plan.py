@@ -26,8 +26,6 @@ LETTERS = 4
 ROUNDS = 4
 """Number of times that the search should have results to choose by: fewer is little better than at random."""
 
-PRICE = "unknown: set dollars_in and dollars_out in"
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -180,7 +178,7 @@ class Plan:
         others = proposals.prices if proposals and self.proposer else usual
         for where, one in (*played.items(), ("proposals", others)):
             if not one.known:
-                return f"{PRICE} [{where}]"
+                return f"unknown: set dollars_in and dollars_out in [{where}]"
         if {*played.values(), others} == {FREE}:
             return "free"
         if budget.dollars < inf:

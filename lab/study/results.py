@@ -35,13 +35,11 @@ class Result:
     Attributes:
         model: The models that played, for people.
         outcome: `winner`, `cheaper` or `baseline`: see `Evidence`.
-        claim: The verdict in one sentence.
         frozen: Name of the trial that was frozen.
         played: Its holdout episodes.
         frozen_value, baseline_value: Mean holdout values; each interval holds separately.
         difference: The frozen candidate's value minus the baseline's, paired by seed.
         seeds: The holdout's seeds, as planned.
-        tokens: Prompt and completion tokens of the whole study.
         dollars: Cost of the whole study; None if a price is unknown.
         minutes: Working time.
     """
@@ -94,8 +92,7 @@ class Past:
 
     Attributes:
         result: None without a verdict.
-        holdout: Its holdout beside that of the latest study with a verdict, or of another that `history` is
-            given; None without a verdict.
+        holdout: Beside that of the latest study with a verdict, or of one given; None without a verdict.
     """
 
     listed: Listed
@@ -185,7 +182,6 @@ def history(storage: Storage, experiment: str, beside: Result | None = None) -> 
     """How the last studies of an experiment went, latest first; a study that cannot be read has no result.
 
     Args:
-        experiment: Its name.
         beside: The study that holdouts are compared with, in place of the latest with a verdict.
     """
     studies = listing(storage, experiment)[:LAST]

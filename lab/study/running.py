@@ -34,9 +34,7 @@ class Run:
     """One run of an experiment, on the model that the environment variables or its file name.
 
     Attributes:
-        view: Where progress is shown.
         storage: Address of the storage; empty for the default files.
-        fresh: Whether to start a new study.
         worker: Whether to share the study with other workers.
     """
 

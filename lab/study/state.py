@@ -40,11 +40,11 @@ class StudyState:
 
     Attributes:
         trials: Trials of the search with the baseline, best first.
-        headroom: Last result of the warm-up test; None before one is known.
-        leaders: Leaders in order of time.
-        judged: Facts about the final verdict; None before it.
+        headroom: Last result of the warm-up test.
+        leaders: In order of time.
         verdict: The verdict on the holdout so far; None while too little was played.
-        stopped: The error that ended the study for good; None if none did.
+        judged: When the study ended; None before its final verdict.
+        stopped: The error that ended the study for good.
     """
 
     trials: tuple[Trial, ...]

@@ -19,15 +19,12 @@ from lab.storage.trials import StudyTrials
 from lab.study.phase import Phase
 from lab.verdict.verdict import Confirmed, Verdict, confirm, finalists, judge
 
-Announce = Callable[[str, str], None]
-"""Called with a phase's name and a sentence about it."""
-
 
 class Unseen:
     """The phases after the search, in one process.
 
     Args:
-        announce: Called at the start of a phase.
+        announce: Called at the start of a phase with its name and a sentence about it.
     """
 
     def __init__(
@@ -36,7 +33,7 @@ class Unseen:
         player: Player,
         record: Record,
         trials: StudyTrials,
-        announce: Announce,
+        announce: Callable[[str, str], None],
     ) -> None:
         self._experiment, self._player, self._record = experiment, player, record
         self._announce = announce
