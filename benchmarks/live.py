@@ -9,7 +9,6 @@ budget.
 import argparse
 import asyncio
 import json
-import os
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,7 +78,7 @@ def remove_partial_line(out: Path) -> None:
 async def play(experiment: Experiment, owed: list[Job], holdout: int, at_once: int, out: Path) -> None:
     """Open the endpoint, and run every job, `at_once` concurrently."""
     with (
-        opening_model(choose_model(experiment.model), os.environ) as opening,
+        opening_model(choose_model(experiment.model)) as opening,
         ThreadPoolExecutor(at_once) as threads,
     ):
         async with (

@@ -253,5 +253,5 @@ async def work(address: str, index: int, workers: int, on_start: Callable[[], No
     unseen = Unseen(one, player, record, trials, lambda *_: None)
     on_start()
     async with asyncio.TaskGroup() as group:
-        group.create_task(study._workers.beat(search, unseen, lambda: study._recount(player)))
+        group.create_task(study._workers.beat(search, unseen, player))
         group.create_task(search.run())

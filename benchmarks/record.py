@@ -8,7 +8,6 @@ import asyncio
 import gzip
 import itertools
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +50,7 @@ async def record(experiment: Experiment) -> None:
         if (index, seed) not in done
     ]
     sys.stderr.write(f"{len(owed)} episodes of {len(candidates)} candidates to play\n")
-    with opening_model(choose_model(experiment.model), os.environ) as opening:
+    with opening_model(choose_model(experiment.model)) as opening:
         async with (
             open_environment(choose_environment(experiment.environment)) as environment,
             open_endpoint(opening, experiment.patience) as endpoint,

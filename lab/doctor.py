@@ -218,10 +218,15 @@ def _mlflow(experiment: str) -> str:
     import mlflow
 
     from lab.addresses import shown_url
+    from lab.tracking.database import database_file, is_half_made
 
     shown = shown_url(mlflow.get_tracking_uri()) if uri else str(DATABASE)
     try:
-        _check_whole(mlflow.get_tracking_uri())
+        path = database_file(mlflow.get_tracking_uri())
+        if path is not None and is_half_made(path):
+            why = "the command that created it was killed; it holds no run"
+            do = f"delete {path}, or start a study"
+            raise ConfigError("MLflow's database is incomplete.", where=str(path), why=why, do=do)
         client = mlflow.MlflowClient()
         found = client.search_experiments(max_results=100)
         ours = client.get_experiment_by_name(experiment)
@@ -233,18 +238,6 @@ def _mlflow(experiment: str) -> str:
     deleted = ours is not None and ours.lifecycle_stage == "deleted"
     note = f"; {experiment} was deleted there; the next study restores it" if deleted else ""
     return f"{shown}: {len(found)} experiments{note}"
-
-
-def _check_whole(uri: str) -> None:
-    from lab.tracking.database import database_file, is_half_made
-
-    path = database_file(uri)
-    if path is not None and is_half_made(path):
-        why, do = (
-            "the command that created it was killed; it holds no run",
-            f"delete {path}, or start a study",
-        )
-        raise ConfigError("MLflow's database is incomplete.", where=str(path), why=why, do=do)
 
 
 def _disk() -> str:

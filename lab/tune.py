@@ -6,7 +6,7 @@ It owns the flags, Ctrl-C, the exit code, and the output: results on stdout, pro
 import asyncio
 import signal
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,7 +30,8 @@ from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
     from lab.display.progress import ProgressView
-    from lab.study.past_study import PastStudy
+    from lab.study.past_study import PastStudy, Which
+    from lab.study.running import Run
     from lab.study.study import Study
     from lab.verdict.outcome import Unvalidated
 
@@ -98,8 +99,13 @@ def tune(
 
             print_result(asyncio.run(planned(experiment, endpoint)).removesuffix("\n"))
             return
-        wanted = _Wanted(experiment, out, storage, fresh, worker, quiet, endpoint, freeze_unvalidated)
-        ended = _replayed(wanted, study) if replay else asyncio.run(_tune(wanted, last))
+        if replay:
+            from lab.study.past_study import Which
+
+            ended = _replayed(Which(experiment, study, storage), out, quiet=quiet)
+        else:
+            run = _run(experiment, storage, endpoint, fresh=fresh, worker=worker, quiet=quiet)
+            ended = asyncio.run(_tune(run, out, last, freeze_unvalidated=freeze_unvalidated))
         print_result(shown(ended, experiment, as_json=as_json))
         if ended.not_written is not None:
             raise ended.not_written
@@ -107,73 +113,55 @@ def tune(
             raise typer.Exit(BudgetError.exit_code)
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """The arguments of the command line."""
-
-    experiment: Path
-    out: Path
-    storage: str
-    fresh: bool
-    worker: bool
-    quiet: bool
-    endpoint: str
-    freeze_unvalidated: bool
-
-
-async def _tune(wanted: _Wanted, last: ExitStack) -> Ended:
-    """Run or resume the study; `last` is unwound after an error has been printed."""
+def _run(experiment: Path, storage: str, endpoint: str, *, fresh: bool, worker: bool, quiet: bool) -> "Run":
+    """The run that the flags ask for."""
     from lab.display.progress import ProgressView
     from lab.experiment.experiment import load_experiment
-    from lab.files import check_writable
     from lab.llm.settings import read_surroundings
-    from lab.study.around import untouched
+    from lab.storage.storage import address_of
     from lab.study.running import Run
 
-    read_surroundings(Path.cwd(), wanted.endpoint)
-    storage = _storage(wanted)
-    experiment = load_experiment(wanted.experiment)
-    check_writable(wanted.out)
-    view = ProgressView(experiment.space.free, quiet=wanted.quiet)
+    read_surroundings(Path.cwd(), endpoint)
+    address = address_of(storage)  # .env may have set it just now
+    if worker and fresh:
+        what = "--worker cannot be combined with --fresh."
+        raise ConfigError(what, where="--worker", do="leave out --fresh")
+    if worker and not address.startswith("postgres"):
+        what = "--worker requires --storage postgresql://..."
+        raise ConfigError(what, where="--worker", do="use --storage postgresql://...")
+    loaded = load_experiment(experiment)
+    return Run(loaded, ProgressView(loaded.space.free, quiet=quiet), address, fresh, worker)
+
+
+async def _tune(run: "Run", out: Path, last: ExitStack, *, freeze_unvalidated: bool) -> Ended:
+    """Run or resume the study; `last` is unwound after an error has been printed."""
+    from lab.files import check_writable
+    from lab.study.around import untouched
 
     def kept(ended: "PastStudy | Unvalidated") -> Ended:
-        return keep(ended, wanted.out, unvalidated=wanted.freeze_unvalidated)
+        return keep(ended, out, unvalidated=freeze_unvalidated)
 
     def started(study: "Study") -> None:
-        _on_signals(study, view, leave_at_once=wanted.worker)
+        _on_signals(study, run.view, leave_at_once=run.worker)
 
-    run = Run(experiment, view, storage, wanted.fresh, wanted.worker)
-    with untouched(wanted.out):
+    check_writable(out)
+    with untouched(out):
         ended, tracker = await run.result(kept, last, started)
     return replace(ended, untracked=tracker.missing, urls=tracker.urls)
 
 
-def _replayed(wanted: _Wanted, study: str) -> Ended:
+def _replayed(which: "Which", out: Path, *, quiet: bool) -> Ended:
     """The result of a past study, from its record only."""
     from lab.files import check_writable
     from lab.study.around import heading, untouched
-    from lab.study.past_study import Which, reading
+    from lab.study.past_study import reading
 
-    check_writable(wanted.out)
-    with untouched(wanted.out), reading(Which(wanted.experiment, study, wanted.storage), say) as past:
+    check_writable(out)
+    with untouched(out), reading(which, say) as past:
         past.finished()
-        for line in () if wanted.quiet else heading(past):
+        for line in () if quiet else heading(past):
             say(line)
-        return keep(past, wanted.out)
-
-
-def _storage(wanted: _Wanted) -> str:
-    """The storage's address; empty for the default files."""
-    from lab.storage.storage import address_of
-
-    storage = address_of(wanted.storage)  # .env may have set it just now
-    if wanted.worker and wanted.fresh:
-        what = "--worker cannot be combined with --fresh."
-        raise ConfigError(what, where="--worker", do="leave out --fresh")
-    if wanted.worker and not storage.startswith("postgres"):
-        what = "--worker requires --storage postgresql://..."
-        raise ConfigError(what, where="--worker", do="use --storage postgresql://...")
-    return storage
+        return keep(past, out)
 
 
 def _on_signals(study: "Study", view: "ProgressView", *, leave_at_once: bool) -> None:

@@ -4,7 +4,6 @@ It owns the names of candidates: `frozen`, `baseline`, a trial's number or name,
 file. It leaves playing and printing to the commands.
 """
 
-import os
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -74,8 +73,7 @@ class Stage:
         models = [contender.model for contender in self.contenders]
         async with AsyncExitStack() as stack:
             coming = {
-                model: stack.enter_context(opening_model(model.choice, os.environ))
-                for model in dict.fromkeys(models)
+                model: stack.enter_context(opening_model(model.choice)) for model in dict.fromkeys(models)
             }
             where = choose_environment(self.environment)
             environment = await stack.enter_async_context(open_environment(where, self.root, tell))

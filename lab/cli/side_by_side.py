@@ -37,7 +37,8 @@ def side_by_side(studies: Sequence[str], *, as_json: bool) -> str:
     results = [read_result(name) for name in studies]
     comparisons = compared(results)
     if as_json:
-        return _document(results, comparisons)
+        found, between = [_study(one) for one in results], [_between(one) for one in comparisons]
+        return _json({"format": FORMAT, "studies": found, "comparisons": between})
     return "\n".join(plain(line) for line in _text(results, comparisons))
 
 
@@ -53,17 +54,8 @@ def _text(results: "Sequence[Result]", comparisons: "Sequence[Between]") -> Iter
 
 def history_rows(past: "Sequence[Past]") -> "list[tuple[str, ...]]":
     """A table of an experiment's studies, latest first, with its head."""
-    head = (
-        "study",
-        "began (UTC)",
-        "state",
-        "frozen",
-        "holdout seeds",
-        "baseline mean",
-        "frozen mean",
-        "difference",
-    )
-    return [(*head, "n", "calls", "cost"), *(_past(one) for one in past)]
+    head = ("study", "began (UTC)", "state", "frozen", "holdout seeds", "baseline mean", "frozen mean")
+    return [(*head, "difference", "n", "calls", "cost"), *(_past(one) for one in past)]
 
 
 def _past(one: "Past") -> tuple[str, ...]:
@@ -137,26 +129,19 @@ def sentence(between: "Between") -> str:
     return f"No difference between {names[0]} and {names[1]} is shown: {figures}. {told}."
 
 
-def _document(results: "Sequence[Result]", comparisons: "Sequence[Between]") -> str:
-    """The JSON document; `docs/commands.md` describes it. Unknown or unbounded values are null."""
-    table = {
-        "format": FORMAT,
-        "studies": [_study(one) for one in results],
-        "comparisons": [_between(one) for one in comparisons],
-    }
-    return json.dumps(table, indent=2, allow_nan=False, ensure_ascii=False)
-
-
 def history_document(past: "Sequence[Past]") -> str:
     """The studies of an experiment as a JSON array: those of `lab studies --json`, with what each found."""
-    table = [
-        {
-            **asdict(one.listed),
-            "holdout": one.holdout,
-            "result": None if one.result is None else _study(one.result),
-        }
-        for one in past
-    ]
+    results = [one.result and _study(one.result) for one in past]
+    return _json(
+        [
+            {**asdict(one.listed), "holdout": one.holdout, "result": result}
+            for one, result in zip(past, results, strict=True)
+        ]
+    )
+
+
+def _json(table: object) -> str:
+    """A JSON document; `docs/commands.md` describes them. Unknown or unbounded values are null."""
     return json.dumps(table, indent=2, allow_nan=False, ensure_ascii=False)
 
 

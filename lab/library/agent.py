@@ -4,7 +4,6 @@ It plays as `inference.py` does; it owns the episode so far, and leaves choosing
 `lab.agent.agent`.
 """
 
-import os
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -64,7 +63,7 @@ class Agent:
         read_surroundings(Path.cwd())
         model = choose_model(self.frozen.model.choice)
         async with AsyncExitStack() as stack:
-            opening = stack.enter_context(opening_model(model, os.environ))
+            opening = stack.enter_context(opening_model(model))
             self._model = await stack.enter_async_context(open_endpoint(opening, Patience()))
             self._stack = stack.pop_all()
         return self

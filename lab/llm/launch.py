@@ -4,7 +4,7 @@ It owns the order: an embedded model is started before anything slow, and awaite
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
@@ -24,14 +24,14 @@ OpeningModel = Callable[[], EndpointConfig]
 
 
 @contextmanager
-def opening_model(model: ModelChoice, environ: Mapping[str, str]) -> Iterator[OpeningModel]:
+def opening_model(model: ModelChoice) -> Iterator[OpeningModel]:
     """Start the model's process, if it needs one, without waiting; stop it at the end.
 
     Raises:
         EndpointError: A hosted endpoint has no key, or the embedded model is not installed.
     """
     if not model.embedded:
-        hosted = hosted_endpoint(model, environ)
+        hosted = hosted_endpoint(model)
         yield lambda: hosted
         return
     with LocalModelProcess.launch() as process:

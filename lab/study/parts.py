@@ -4,7 +4,6 @@ It owns what is opened if the budget allows no more calls: no model, and the env
 can still end with recorded answers.
 """
 
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -72,7 +71,7 @@ class PartsOf:
                 return
             others = dict[str, Model]()
             for name, one in self.experiment.others.items():
-                other = stack.enter_context(opening_model(one.choice, os.environ))
+                other = stack.enter_context(opening_model(one.choice))
                 _, others[name] = await self._model(stack, other, one, name)
             usual = self.experiment.priced(self.model)
             endpoint, model = await self._model(stack, opening, usual, "")

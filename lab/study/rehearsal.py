@@ -4,7 +4,6 @@ It owns the choice of calls: each free sampling setting at both ends, then the f
 with the baseline's prompt. The doctor reports the result.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -60,7 +59,7 @@ async def try_ends(experiment: Experiment, model: PricedModel, on_dialect: OnDia
         LabError: A call failed.
     """
     patience = replace(model.patience, attempts=1, timeout_s=ANSWER_S, whole_s=ANSWER_S)
-    with opening_model(model.choice, os.environ) as opening:
+    with opening_model(model.choice) as opening:
         async with open_endpoint(opening, patience) as endpoint:
             endpoint.learning.on_change = on_dialect
             answers = [await endpoint.complete(ASK, sampling) for sampling in ends(experiment)]
@@ -87,7 +86,7 @@ async def rehearse(
             raise _EnoughError
 
     patience = replace(model.patience, attempts=1)
-    with opening_model(model.choice, os.environ) as opening:
+    with opening_model(model.choice) as opening:
         async with open_endpoint(opening, patience) as endpoint:
             endpoint.learning.on_change = on_dialect
             agent = Agent(experiment.baseline, endpoint, experiment.task)

@@ -4,7 +4,6 @@ It starts, resumes or repeats the experiment's study. `lab.tune` and `lab.run_st
 and what becomes of the result are theirs.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -95,7 +94,7 @@ class Run:
                 if not self.worker:
                     check_alone(opened.store, record.name)
                 no_model = study.spending.used_up() is not None
-                with nullcontext() if no_model else opening_model(study.model, os.environ) as opening:
+                with nullcontext() if no_model else opening_model(study.model) as opening:
                     played = await study.run(opening)
                 kept = keep(played)
             await tracker.finish("KILLED" if isinstance(played, Unvalidated) else "FINISHED")

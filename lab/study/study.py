@@ -9,7 +9,6 @@ import asyncio
 import gc
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import partial
 
 from lab.agent.evaluation import Evaluation, Trial
 from lab.display.progress import ProgressView
@@ -140,8 +139,7 @@ class Study:
     async def _outcome(self, search: Search, unseen: Unseen, player: Player) -> PastStudy | Unvalidated:
         try:
             async with asyncio.TaskGroup() as group:
-                recount = partial(self._recount, player)
-                beating = group.create_task(self._workers.beat(search, unseen, recount))
+                beating = group.create_task(self._workers.beat(search, unseen, player))
                 is_judged = await self._judge(search, unseen)
                 await search.at_rest()
                 beating.cancel()
@@ -209,11 +207,6 @@ class Study:
             about = f"the verdict will take about {max(more, 1):.0f} more minutes"
             self._view.say(f"The search's {limit:g} minutes are over; {about}.")
         return await unseen.baseline(search.best(self.experiment.confirmation.candidates))
-
-    def _recount(self, player: Player) -> None:
-        self.spending.recount()
-        if player.first is not None:
-            player.first.refresh()
 
     def _unvalidated(self, search: Search, stopped_by: LabError | None) -> Unvalidated:
         """The result without a verdict."""

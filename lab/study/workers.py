@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from lab.agent.evaluation import Trial
 from lab.search.loop import Search
+from lab.search.player import Player
 from lab.storage.optuna_storage import BEAT_S
 from lab.storage.record import Record
 from lab.storage.trials import Trials
@@ -44,12 +45,8 @@ class Workers:
         known = {trial.number: trial for trial in (*search.trials(), *chosen)}
         return [known[number] for number in numbers]
 
-    async def beat(self, search: Search, unseen: Unseen, recount: Callable[[], None]) -> None:
-        """Exchange heartbeats and news with other workers, on a shared storage, until cancelled.
-
-        Args:
-            recount: Counts again what the others have spent, and what their first answers were.
-        """
+    async def beat(self, search: Search, unseen: Unseen, player: Player) -> None:
+        """Exchange heartbeats and news with other workers, on a shared storage, until cancelled."""
         while self._record.store.shared:
             self.lead()
             await asyncio.sleep(BEAT_S)
@@ -57,7 +54,9 @@ class Workers:
             for phase in unseen.phases.values():
                 phase.beat()
             self._record.refresh()
-            recount()
+            player.spending.recount()
+            if player.first is not None:
+                player.first.refresh()
             search.wake()
             for phase in unseen.phases.values():
                 phase.wake()

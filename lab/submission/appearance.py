@@ -4,7 +4,6 @@ It owns opening and closing, the end of each episode, and the messages to the pa
 """
 
 import asyncio
-import os
 import signal
 import sys
 import time
@@ -113,7 +112,7 @@ class _Stage:
 
     async def _open(self) -> tuple[Environment, Endpoint]:
         with_all = self._shared.enter_async_context
-        opening = self._shared.enter_context(opening_model(self._model, os.environ))
+        opening = self._shared.enter_context(opening_model(self._model))
         where = choose_environment(self.appearance.frozen.environment)
         environment = await with_all(open_environment(where, self.appearance.root))
         endpoint = await with_all(open_endpoint(opening, PATIENCE))
