@@ -6,7 +6,7 @@ side are `lab.cli.side_by_side`'s.
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -129,6 +129,7 @@ async def _compare(stage: "Stage", models: Sequence[str], episodes: int | None) 
 async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[Evaluation, Evaluation]":
     from rich.console import Console
 
+    from lab.agent.evaluation import Evaluation
     from lab.experiment.budget import Spending
     from lab.experiment.metered import Metered
     from lab.search.player import Player
@@ -148,31 +149,22 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
             contender.candidate.model: Metered(endpoint, spending, contender.model.prices)
             for contender, endpoint in zip(stage.contenders, endpoints, strict=True)
         }
-        measure = experiment.objective.maximise
-        player = Player(
-            *(next(iter(models.values())), environment, stage.task, experiment.search.in_flight, spending),
-            measure=measure,
-            others=models,
-        )
+        first_model, in_flight = next(iter(models.values())), experiment.search.in_flight
+        player = Player(first_model, environment, stage.task, in_flight, spending, others=models)
         with Console(stderr=True).status(_Calls(spending, most)):  # shown on a terminal only
             # Pair by pair: a slow or failing endpoint affects both.
             async with asyncio.TaskGroup() as group:
                 pairs = [
-                    [group.create_task(player.evaluate(each.candidate, [seed])) for each in stage.contenders]
+                    [group.create_task(player.episode(each.candidate, seed)) for each in stage.contenders]
                     for seed in seeds
                 ]
-    first_played, second_played = zip(*pairs, strict=True)
-    return _together(first_played), _together(second_played)
-
-
-def _together(tasks: "Sequence[asyncio.Task[Evaluation]]") -> "Evaluation":
-    """Merge several evaluations of the same candidate."""
-    parts = [task.result() for task in tasks]
-    return replace(
-        parts[0],
-        episodes=tuple(episode for part in parts for episode in part.episodes),
-        failed=tuple(failed for part in parts for failed in part.failed),
+    first_played, second_played = (
+        Evaluation.of(
+            each.candidate, stage.task, [task.result() for task in tasks], experiment.objective.maximise
+        )
+        for each, tasks in zip(stage.contenders, zip(*pairs, strict=True), strict=True)
     )
+    return first_played, second_played
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 from lab.agent.evaluation import Evaluation, Trial
-from lab.display.progress import ProgressView
+from lab.display.progress import ProgressView, Watched
+from lab.display.race_table import Playing
+from lab.display.screen import Progress
 from lab.errors import BudgetError, LabError
 from lab.experiment.experiment import Experiment
 from lab.llm.dialect import Dialect, changed
@@ -30,11 +32,13 @@ from lab.study.parts import Parts, PartsOf
 from lab.study.past_study import PastStudy, read_study
 from lab.study.state import as_learnt, spending_of, with_dialect
 from lab.study.unseen import Unseen
-from lab.study.watching import watching
 from lab.study.workers import Workers
 from lab.tracking.tracker import Tracker
 from lab.verdict.outcome import Judged, Unvalidated
 from lab.verdict.words import claim
+
+EARLY = 0.02
+"""Share of the search below which its rate says too little about the time left."""
 
 
 class Study:
@@ -102,9 +106,7 @@ class Study:
             )
             self._leave_out()
             unseen = Unseen(self.experiment, player, self._record, self._trials, self._announce)
-            title = f"{self._record.name} on {self.experiment.models_text(self.model)}"
-            watched = watching(title, self.experiment, search, unseen, player)
-            with self._view.watching(watched):
+            with self._view.watching(self._watched(search, unseen, player)):
                 return await self._outcome(search, unseen, player)
 
     def _player(self, parts: Parts) -> Player:
@@ -122,6 +124,25 @@ class Study:
             one.objective.maximise,
             parts.others,
         )
+
+    def _watched(self, search: Search, unseen: Unseen, player: Player) -> Watched:
+        """What the live screen shows."""
+
+        def playing() -> list[Playing]:
+            numbers, most = search.numbers, self.experiment.task.max_steps
+            return [
+                Playing(numbers[one.candidate.digest], one.candidate, one.steps, most)
+                for one in player.playing
+                if one.candidate.digest in numbers
+            ]
+
+        def phases() -> list[Progress]:
+            share = min(search.progress, 1.0)
+            left = player.spending.minutes * (1 / share - 1) if share >= EARLY else None
+            return [Progress("search", share, left), *unseen.progress()]
+
+        title = f"{self._record.name} on {self.experiment.models_text(self.model)}"
+        return Watched(title, player.spending, search.trials, playing, phases)
 
     def _rounds(self, proposer: Proposer | None) -> Rounds | None:
         """The rounds of new texts and demonstrations; None if the experiment has neither."""
