@@ -109,7 +109,9 @@ def tune(
         print_result(shown(ended, experiment, as_json=as_json))
         if ended.not_written is not None:
             raise ended.not_written
-        if ended.unvalidated and not freeze_unvalidated:
+        from lab.verdict.outcome import Unvalidated
+
+        if isinstance(ended.outcome, Unvalidated) and not freeze_unvalidated:
             raise typer.Exit(BudgetError.exit_code)
 
 

@@ -35,13 +35,6 @@ class Ended:
     untracked: list[str] | None = None
     urls: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def unvalidated(self) -> bool:
-        """Whether there is no verdict."""
-        from lab.verdict.outcome import Unvalidated
-
-        return isinstance(self.outcome, Unvalidated)
-
 
 def keep(ended: "PastStudy | Unvalidated", out: Path, *, unvalidated: bool = False) -> Ended:
     """Freeze what a study found, and send it to MLflow; without a verdict, only if `unvalidated` is set."""
