@@ -8,22 +8,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lab.agent.candidate import Candidate as Candidate
-    from lab.agent.episode import Episode as Episode
-    from lab.agent.evaluation import Trial as Trial
-    from lab.agent.step import Step as Step
-    from lab.agent.template import PromptTemplate as PromptTemplate
-    from lab.errors import LabError as LabError
-    from lab.experiment.experiment import Experiment as Experiment
-    from lab.library.agent import Agent as Agent
-    from lab.library.agent import load_frozen as load_frozen
-    from lab.library.mlflow_optimizer import LabOptimizer as LabOptimizer
-    from lab.library.run import run_study as run_study
-    from lab.library.run import run_study_async as run_study_async
-    from lab.library.study import Study as Study
-    from lab.library.study import load_study as load_study
-    from lab.submission.frozen import FrozenPrompt as FrozenPrompt
-    from lab.verdict.verdict import Verdict as Verdict
+    from lab.agent.candidate import Candidate
+    from lab.agent.episode import Episode
+    from lab.agent.evaluation import Trial
+    from lab.agent.step import Step
+    from lab.agent.template import PromptTemplate
+    from lab.errors import LabError
+    from lab.experiment.experiment import Experiment
+    from lab.library.agent import Agent, load_frozen
+    from lab.library.mlflow_optimizer import LabOptimizer
+    from lab.library.run import run_study, run_study_async
+    from lab.library.study import Study, load_study
+    from lab.submission.frozen import FrozenPrompt
+    from lab.verdict.verdict import Verdict
+
+__all__ = [
+    "Agent",
+    "Candidate",
+    "Episode",
+    "Experiment",
+    "FrozenPrompt",
+    "LabError",
+    "LabOptimizer",
+    "PromptTemplate",
+    "Step",
+    "Study",
+    "Trial",
+    "Verdict",
+    "load_frozen",
+    "load_study",
+    "run_study",
+    "run_study_async",
+]
 
 _HOMES = {
     "lab.agent.candidate": ("Candidate",),
@@ -41,8 +57,6 @@ _HOMES = {
     "lab.verdict.verdict": ("Verdict",),
 }
 """The public names by the module that has them."""
-
-__all__ = sorted(name for names in _HOMES.values() for name in names)
 
 
 def __getattr__(name: str) -> object:

@@ -121,7 +121,7 @@ def opened_endpoint(folder: Path, default: ModelChoice) -> Iterator[EndpointConf
         default = ModelChoice(tuned.endpoint, tuned.name)
     except LabError:  # another script's project
         pass
-    with opening_model(choose_model(default), os.environ) as opening:
+    with opening_model(choose_model(default)) as opening:
         yield opening()
 
 
