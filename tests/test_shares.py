@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from lab.agent.episode import Episode
-from lab.agent.step import Step, Trouble
-from lab.agent.troubles import LONGEST, REASONS, Troubles, total, troubles_of
+from lab.agent.step import LONGEST, REASONS, Step, Trouble, Troubles, total, troubles_of
 from lab.display.screen import screen
 from lab.environments.config import EnvironmentConfig
 from lab.errors import LabError

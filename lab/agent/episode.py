@@ -5,8 +5,7 @@ It owns what is stored of the steps, and the ways an episode can end. Playing is
 
 from dataclasses import dataclass, field
 
-from lab.agent.step import Step, own_score_of
-from lab.agent.troubles import Times, Troubles, troubles_of
+from lab.agent.step import Step, Times, Troubles, own_score_of, troubles_of
 from lab.environments.observation import Fields
 from lab.errors import LabError
 from lab.llm.client import Completion

@@ -10,8 +10,8 @@ from statistics import fmean, stdev
 
 from lab.agent.candidate import Candidate
 from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
+from lab.agent.step import Troubles, total
 from lab.agent.task import OTHER, Measure, Task
-from lab.agent.troubles import Troubles, total
 from lab.stats.estimate import Estimate
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lab.agent.evaluation import Trial
-from lab.agent.troubles import total
+from lab.agent.step import total
 from lab.display.race_table import Playing, is_modelled, table
 from lab.experiment.budget import Spending
 from lab.search.trouble_words import troubles_text

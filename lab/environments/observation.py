@@ -65,7 +65,7 @@ class View:
         longest: Maximum characters of a field; None for no limit.
         render: Hook that replaces the rules here.
         error: Field with the last action's error; empty for `ERRORS`.
-        score: Hook that scores an episode; see `lab.agent.own_score`.
+        score: Hook that scores an episode; see `lab.agent.rollout`.
     """
 
     text: str = ""

@@ -11,7 +11,7 @@ from statistics import fmean
 
 from lab.agent.episode import Episode
 from lab.agent.evaluation import Trial
-from lab.agent.troubles import Troubles
+from lab.agent.step import Troubles
 from lab.experiment.experiment import Experiment
 from lab.proposers.briefing import Briefing, Rated
 from lab.stats.format import percent

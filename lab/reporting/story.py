@@ -15,8 +15,8 @@ import optuna
 
 from lab.agent.episode import Ending, Episode, FailedEpisode, Tally
 from lab.agent.evaluation import BASELINE, Evaluation, Trial, trial_name
+from lab.agent.step import Troubles
 from lab.agent.task import Measure
-from lab.agent.troubles import Troubles
 from lab.display.screen import PHASES
 from lab.experiment.budget import Spending
 from lab.experiment.experiment import Experiment

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from math import isclose
 
 from lab.agent.episode import FailedEpisode
-from lab.agent.step import Step
-from lab.agent.troubles import STILL_THINKING, Troubles, total, troubles_of
+from lab.agent.step import STILL_THINKING, Step, Troubles, total, troubles_of
 from lab.environments.config import EnvironmentConfig
 from lab.errors import LabError
 from lab.llm.settings import ModelChoice

@@ -6,9 +6,8 @@ It owns the room that the episode takes in the budget. Reacting to its steps is 
 from collections.abc import Callable
 
 from lab.agent.candidate import Candidate
-from lab.agent.step import Step
+from lab.agent.step import Step, Troubles, troubles_of
 from lab.agent.task import Task
-from lab.agent.troubles import Troubles, troubles_of
 from lab.experiment.budget import Calls, Spending
 
 Hopeless = Callable[[float], bool]

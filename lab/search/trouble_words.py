@@ -1,6 +1,6 @@
 """Troubles as text, the same on the terminal, in the report and in MLflow."""
 
-from lab.agent.troubles import Troubles
+from lab.agent.step import Troubles
 from lab.stats.format import count, percent
 
 TROUBLES = {

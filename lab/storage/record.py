@@ -18,7 +18,7 @@ import sqlalchemy as sql
 from pydantic import ValidationError
 
 from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
-from lab.agent.troubles import Troubles, total
+from lab.agent.step import Troubles, total
 from lab.errors import CallError, ConfigError, LabError, plain
 from lab.experiment.budget import Prices, Spent
 from lab.llm.client import Completion

@@ -10,8 +10,7 @@ from dataclasses import replace
 
 from lab.agent.agent import Agent
 from lab.agent.rollout import play
-from lab.agent.step import Step
-from lab.agent.troubles import troubles_of
+from lab.agent.step import Step, troubles_of
 from lab.environments.config import choose_environment
 from lab.environments.environment import Session
 from lab.experiment.experiment import Experiment

@@ -12,8 +12,8 @@ from statistics import fmean
 from lab.agent.episode import Episode
 from lab.agent.evaluation import Evaluation
 from lab.agent.messages import chat
+from lab.agent.step import FALLBACK, Troubles
 from lab.agent.task import Task
-from lab.agent.troubles import FALLBACK, Troubles
 from lab.errors import plain
 from lab.stats.intervals import Estimate, t_interval
 from lab.submission.frozen import FrozenPrompt

@@ -8,8 +8,8 @@ from math import inf, nan
 
 from lab.agent.candidate import Candidate
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
+from lab.agent.step import Troubles
 from lab.agent.task import Measure
-from lab.agent.troubles import Troubles
 from lab.errors import LabError
 from lab.experiment.budget import Spending
 from lab.experiment.experiment import Experiment

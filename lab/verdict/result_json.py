@@ -11,7 +11,7 @@ from typing import Any
 
 from lab.agent.candidate import Candidate
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
-from lab.agent.troubles import FALLBACK, Troubles
+from lab.agent.step import FALLBACK, Troubles
 from lab.experiment.budget import Spending, Spent
 from lab.search.headroom import Headroom
 from lab.stats.intervals import Estimate
