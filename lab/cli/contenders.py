@@ -17,7 +17,7 @@ from lab.cli.command import say
 from lab.environments.config import EnvironmentConfig, choose_environment
 from lab.environments.environment import Environment, open_environment
 from lab.errors import ConfigError, meant
-from lab.experiment.models import PricedModel
+from lab.experiment.model_schema import PricedModel
 from lab.llm.client import Endpoint
 from lab.llm.dialect import OPENAI, changed
 from lab.llm.launch import open_endpoint, opening_model

@@ -11,7 +11,7 @@ from lab.cli.finding import Finding, looked
 from lab.environments.environment import Session
 from lab.errors import ConfigError, LabError, NoKeyError, OutageError, UnreachableError
 from lab.experiment.experiment import Experiment
-from lab.experiment.models import PricedModel
+from lab.experiment.model_schema import PricedModel
 from lab.llm.dialect import Dialect
 from lab.llm.settings import ModelChoice, choose_model, hosted_endpoint
 from lab.local_model.weights import check_runtime, find_model

@@ -1,7 +1,7 @@
 """An Experiment: a definition that was read from a TOML file, or from a dictionary with its keys.
 
-It owns reading and checking: the file, its templates and its code. What the content means is
-`lab.experiment.definition`'s; what holds between its tables, `lab.experiment.rules`'.
+It owns reading and checking: the file, its templates and its code. What the content means, and which rules
+hold between its tables, is `lab.experiment.definition`'s.
 """
 
 import tomllib
@@ -18,15 +18,12 @@ from lab.agent.template import FindTemplate, PromptTemplate, find_template
 from lab.environments.config import EnvironmentConfig
 from lab.environments.given import Reward, give
 from lab.errors import ConfigError, MistakeError, all_of, meant
-from lab.experiment.baseline import read_baseline
 from lab.experiment.budget import Budget, Prices
-from lab.experiment.definition import Definition
+from lab.experiment.definition import RULES, Definition
 from lab.experiment.environment_schema import read_code, read_environment, read_task
 from lab.experiment.mistakes import Mended
-from lab.experiment.model_schema import read_model, read_models, usual_table
-from lab.experiment.models import others_of
+from lab.experiment.model_schema import others_of, read_model, read_models, usual_table
 from lab.experiment.objective import read_objective
-from lab.experiment.rules import RULES
 from lab.experiment.schema import ExperimentFile
 from lab.experiment.space import read_space
 from lab.files import toml_line
@@ -219,7 +216,7 @@ def _experiment(
 ) -> Experiment:
     environment = read_environment(file.environment, project.folder)
     task = read_task(file.task, file.tasks)
-    baseline = read_baseline(file.baseline, find[0])
+    baseline = file.baseline.candidate(find[0])
     usual, models = usual_table(file.model, file.models, baseline.model), read_models(file.models)
     space = read_space(file.space, baseline, find[1])
     prices = Prices(usual.dollars_in, usual.dollars_out)

@@ -4,29 +4,18 @@
 """
 
 import json
-import math
-from typing import Any
+from math import inf
 
 from lab.experiment.schema import ExperimentFile
 
 
 def experiment_schema() -> str:
-    """The schema, from the models that read the file."""
-    schema = {**_finite(ExperimentFile.model_json_schema()), "title": "Experiment"}
-    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
-
-
-def _finite(schema: Any) -> Any:  # noqa: ANN401  # of JSON
-    """The schema without infinite defaults, which JSON cannot represent."""
-    match schema:
-        case dict():
-            kept = {name: _finite(one) for name, one in schema.items()}
-            return {
-                name: one for name, one in kept.items() if not isinstance(one, float) or math.isfinite(one)
-            }
-        case list():
-            return [_finite(one) for one in schema]
-    return schema
+    """The schema, from the models that read the file, without infinite defaults, which JSON does not have."""
+    text = json.dumps({**ExperimentFile.model_json_schema(), "title": "Experiment"})
+    finite = json.loads(
+        text, object_hook=lambda table: {k: v for k, v in table.items() if v not in (inf, -inf)}
+    )
+    return json.dumps(finite, indent=1, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,20 +1,22 @@
 """The tables `[model]` and `[models.NAME]` of an experiment file: their keys, and the models that they name.
 
-It owns what may stand in the file of an endpoint: no credentials, only names of variables that hold them.
+It owns what may stand in the file of an endpoint (no credentials, only names of variables that hold them),
+and which models a space has besides the baseline's.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
 from pydantic import Field
 
+from lab.agent.candidate import Candidate
 from lab.errors import ConfigError, meant
-from lab.experiment.budget import Prices
+from lab.experiment.budget import FREE, UNKNOWN, Prices
 from lab.experiment.environment_schema import Table, refuse_credentials
-from lab.experiment.models import PricedModel
+from lab.experiment.space import Space
 from lab.llm.dialect import Dialect
 from lab.llm.keys import VARIABLE, is_secret
 from lab.llm.settings import ModelChoice, check_endpoint, check_headers
@@ -51,6 +53,19 @@ class ModelTable(Table):
         return Patience(
             self.timeout_s, self.attempts, self.whole_s, self.requests_per_minute, self.tokens_per_minute
         )
+
+
+@dataclass(frozen=True)
+class PricedModel:
+    """A model, the limits on its calls, and its prices: the embedded model is free if none are stated."""
+
+    choice: ModelChoice
+    patience: Patience = field(default_factory=Patience)
+    prices: Prices = UNKNOWN
+
+    def __post_init__(self) -> None:
+        if self.choice.embedded and self.prices == UNKNOWN:
+            object.__setattr__(self, "prices", FREE)
 
 
 def read_models(tables: Mapping[str, ModelTable]) -> dict[str, PricedModel]:
@@ -113,3 +128,20 @@ def read_model(table: ModelTable, where: str = "model") -> ModelChoice:
             raise ConfigError(what, where=f"{where}.headers.{name}", do=do)
     headers = tuple((name.lower(), value) for name, value in table.headers.items())
     return ModelChoice(url, table.name, Dialect.from_table(table.dialect, f"{where}.dialect"), headers)
+
+
+def others_of(space: Space, baseline: Candidate, models: Mapping[str, PricedModel]) -> dict[str, PricedModel]:
+    """The models of a space that the baseline does not play on, by name.
+
+    Args:
+        models: The models of the tables `[models.NAME]`.
+
+    Raises:
+        ConfigError: A model of the space has no table.
+    """
+    names = space.free["model"].ends if "model" in space.free else (space.start.model,)
+    for name in filter(None, names) if baseline.model else ():
+        if name not in models:
+            do = meant(str(name), models, "name tables [models.NAME]")
+            raise ConfigError(f"Unknown model {name!r}.", where="space.model", do=do)
+    return {str(name): models[str(name)] for name in names if name != baseline.model}

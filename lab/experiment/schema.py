@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from lab.experiment.baseline import BaselineTable
+from lab.agent.candidate import Candidate, ContextSettings, Layout
+from lab.agent.template import FindTemplate
+from lab.errors import ConfigError
 from lab.experiment.budget import Prices
 from lab.experiment.environment_schema import EnvironmentTable, SetupTable, Table, TaskTable
 from lab.experiment.model_schema import ModelTable
@@ -15,6 +17,47 @@ from lab.experiment.objective import ObjectiveTable
 from lab.llm.sampling import SamplingParams
 
 ProposerName = Literal["dspy", "gepa"]
+
+
+class BaselineTable(Table):
+    """`[baseline]`: the candidate in use today; its values apply to settings that `[space]` does not list."""
+
+    template: str
+    model: str = ""
+    temperature: float
+    top_p: float = 1.0
+    max_tokens: int
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    stop: list[str] = Field(default=[])
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    reasoning_effort: str = ""
+    seed: int = -1
+    extra: dict[str, Any] = Field(default={})
+    history: int
+    layout: Layout = "text"
+    show_rewards: bool = True
+
+    def candidate(self, find: FindTemplate) -> Candidate:
+        """The candidate, with the template that `find` finds.
+
+        Raises:
+            ConfigError: A value is out of range.
+        """
+        sampling = self.model_dump(exclude={"template", "model", "history", "layout", "show_rewards"})
+        try:
+            return Candidate(
+                find(self.template),
+                SamplingParams(**sampling),
+                ContextSettings(self.history, self.layout, self.show_rewards),
+                model=self.model,
+            )
+        except ConfigError as error:
+            raise ConfigError(
+                error.what, where=f"baseline.{error.where}", why=error.why, do=error.do
+            ) from None
 
 
 class BudgetTable(Table):

@@ -14,7 +14,7 @@ from lab.errors import BudgetError, LabError
 from lab.experiment.budget import PROPOSERS, Spending
 from lab.experiment.experiment import Experiment
 from lab.experiment.metered import Metered, out_of_budget
-from lab.experiment.models import PricedModel
+from lab.experiment.model_schema import PricedModel
 from lab.llm.client import Endpoint, Model
 from lab.llm.dialect import Dialect
 from lab.llm.launch import OpeningModel, open_endpoint, opening_model

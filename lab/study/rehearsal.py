@@ -14,7 +14,7 @@ from lab.agent.step import Step, troubles_of
 from lab.environments.config import choose_environment
 from lab.environments.environment import Session
 from lab.experiment.experiment import Experiment
-from lab.experiment.models import PricedModel
+from lab.experiment.model_schema import PricedModel
 from lab.experiment.space import with_settings
 from lab.llm.client import Message
 from lab.llm.dialect import Dialect

@@ -8,7 +8,7 @@ from lab.agent.episode import Tally
 from lab.agent.evaluation import Trial
 from lab.experiment.budget import Spent
 from lab.experiment.experiment import Experiment
-from lab.experiment.models import PricedModel
+from lab.experiment.model_schema import PricedModel
 from lab.llm.settings import ModelChoice
 from lab.storage.record import Record
 
