@@ -7,7 +7,7 @@ ends the search but never the verdict: without a verdict, all episodes played fo
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from math import inf
 
 _MARGIN = 1.25
@@ -46,7 +46,7 @@ COSTS = ("tokens", "dollars")
 """Those of them that a call's cost is measured by."""
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class Spent:
     """The totals of answered calls.
 
@@ -55,7 +55,7 @@ class Spent:
         unpriced: Number of calls without a known price.
         useless: Number of calls with an unusable answer, which were repeated.
         thinking_tokens: Those of the completion tokens with which models thought.
-        estimated: Number of calls whose tokens are estimates.
+        estimated: Number of calls whose tokens are estimates, because the endpoint does not count them.
     """
 
     calls: int = 0
@@ -67,18 +67,15 @@ class Spent:
     thinking_tokens: int = 0
     estimated: int = 0
 
-    def __add__(self, other: "Spent") -> "Spent":
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return Spent(*(one + more for one, more in pairs))
-
-    def __sub__(self, other: "Spent") -> "Spent":
-        pairs = zip(astuple(self), astuple(other), strict=True)
-        return Spent(*(one - less for one, less in pairs))
-
     @property
     def tokens(self) -> int:
         """Prompt and completion tokens together."""
         return self.prompt_tokens + self.completion_tokens
+
+    def add(self, more: "Spent", times: int = 1) -> None:
+        """Add other totals to these; with `times` of -1, subtract them."""
+        for one in fields(Spent):
+            setattr(self, one.name, getattr(self, one.name) + times * getattr(more, one.name))
 
 
 @dataclass(frozen=True)
@@ -97,16 +94,10 @@ class Budget:
 
 
 @dataclass
-class Spending:
+class Spending(Spent):
     """The amounts spent so far; `clock` returns seconds.
 
     Attributes:
-        calls: Number of answered model calls.
-        dollars: Cost of the calls with a known price.
-        unpriced: Number of calls without a known price.
-        useless: Number of calls with an unusable answer, which were repeated.
-        thinking_tokens: Those of the completion tokens with which models thought.
-        estimated: Number of calls whose tokens are estimates, because the endpoint does not count them.
         in_flight: Number of calls without an answer yet.
         earlier_minutes: Working time of earlier processes, in minutes.
         recount: Function that counts again what other processes have spent.
@@ -116,14 +107,6 @@ class Spending:
 
     budget: Budget = field(default_factory=Budget)
     clock: Callable[[], float] = time.monotonic
-    calls: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    dollars: float = 0.0
-    unpriced: int = 0
-    useless: int = 0
-    thinking_tokens: int = 0
-    estimated: int = 0
     episodes: int = 0
     in_flight: int = 0
     earlier_minutes: float = 0.0
@@ -134,11 +117,6 @@ class Spending:
     def __post_init__(self) -> None:
         self._began_s = self.clock()
         self._others: Mapping[str, Spent] = {}
-
-    @property
-    def tokens(self) -> int:
-        """Prompt and completion tokens together."""
-        return self.prompt_tokens + self.completion_tokens
 
     @property
     def minutes(self) -> float:
@@ -161,11 +139,15 @@ class Spending:
         """Estimated minutes for this many calls, at the rate so far."""
         return calls * self.minutes / max(self.calls + self.in_flight, 1)
 
-    def used_up(self) -> str | None:
-        """The first limit of the whole study that is reached, as text; None if calls may be made."""
+    def used_up(self, in_flight: int = 0) -> str | None:
+        """The first limit of the whole study that is reached, as text; None if calls may be made.
+
+        Args:
+            in_flight: Number of calls without an answer yet that count too.
+        """
         for name in HARD:
-            limit = getattr(self.budget, name)
-            if getattr(self, name) >= limit:
+            limit, used = getattr(self.budget, name), getattr(self, name)
+            if used + (in_flight if name == "calls" else 0) >= limit:
                 return f"budget.{name} = {limit:g}"
         return None
 
@@ -246,18 +228,25 @@ class Spending:
     def count_others(self, spent: Mapping[str, Spent]) -> None:
         """Set the totals spent by other processes, earlier or concurrent, by model."""
         for model, now in spent.items():
-            self._add(model, now - self._others.get(model, Spent()))
+            self._add(model, now)
+            self._add(model, self._others.get(model, Spent()), times=-1)
         self._others = spent
 
     def count(
         self, calls: int, prompt_tokens: int, completion_tokens: int, prices: Prices, model: str = BASELINES
     ) -> None:
         """Add a model's answered calls."""
-        dollars = prices.dollars(prompt_tokens, completion_tokens)
-        unpriced = 0 if prices.known else calls
-        self._add(model, Spent(calls, prompt_tokens, completion_tokens, dollars, unpriced))
+        self._add(
+            model,
+            Spent(
+                calls=calls,
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                dollars=prices.dollars(prompt_tokens, completion_tokens),
+                unpriced=0 if prices.known else calls,
+            ),
+        )
 
-    def _add(self, model: str, more: Spent) -> None:
-        self.by_model[model] = self.by_model.get(model, Spent()) + more
-        for one in fields(Spent):
-            setattr(self, one.name, getattr(self, one.name) + getattr(more, one.name))
+    def _add(self, model: str, more: Spent, times: int = 1) -> None:
+        for totals in (self, self.by_model.setdefault(model, Spent())):
+            totals.add(more, times)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lab.errors import BudgetError, CallError, LabError
-from lab.experiment.budget import BASELINES, COSTS, Prices, Spending
+from lab.experiment.budget import BASELINES, Prices, Spending
 from lab.llm.client import Completion, Message, Model
 from lab.llm.sampling import SamplingParams
 from lab.llm.throttle import Throttle
@@ -31,8 +31,7 @@ class Metered:
         Raises:
             BudgetError: A limit is reached. Calls in flight at that time are still answered and counted.
         """
-        if (limit := self.spending.used_up()) or self._last_is_in_flight():
-            raise out_of_budget(limit or f"budget.calls = {self.spending.budget.calls:g}")
+        self._check(self.spending.in_flight)
         self.spending.in_flight += 1
         try:
             completion = await self.model.complete(messages, sampling, schema)
@@ -58,18 +57,14 @@ class Metered:
                 self.spending.useless += 1
             on_failure(error)
 
-        throttle.on_failure, throttle.before_retry = failed, self._check_retry
+        def check_retry() -> None:
+            self._check(self.spending.in_flight - 1)  # the retried call is one of those in flight
 
-    def _check_retry(self) -> None:
-        spending, budget = self.spending, self.spending.budget
-        if spending.calls + spending.in_flight > budget.calls:  # this call is one of those in flight
-            raise out_of_budget(f"budget.calls = {budget.calls:g}")
-        for name in COSTS:
-            if getattr(spending, name) >= getattr(budget, name):
-                raise out_of_budget(f"budget.{name} = {getattr(budget, name):g}")
+        throttle.on_failure, throttle.before_retry = failed, check_retry
 
-    def _last_is_in_flight(self) -> bool:
-        return self.spending.calls + self.spending.in_flight >= self.spending.budget.calls
+    def _check(self, in_flight: int) -> None:
+        if limit := self.spending.used_up(in_flight):
+            raise out_of_budget(limit)
 
 
 def out_of_budget(limit: str) -> BudgetError:

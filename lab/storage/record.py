@@ -243,8 +243,17 @@ class Record:
         useful = self._sums(calls, of_kind if proposals else ~of_kind, model, worker, *more)
         useless = self._sums(unusable, unusable.c.proposals == proposals, model, worker)
         made, tokens_in, tokens_out = map(sum, zip(useful[:3], useless, strict=True))
-        dollars, unpriced = prices.dollars(tokens_in, tokens_out), 0 if prices.known else made
-        return Spent(made, tokens_in, tokens_out, dollars, unpriced, useless[0], *useful[3:])
+        thinking_tokens, estimated = useful[3:]
+        return Spent(
+            calls=made,
+            prompt_tokens=tokens_in,
+            completion_tokens=tokens_out,
+            dollars=prices.dollars(tokens_in, tokens_out),
+            unpriced=0 if prices.known else made,
+            useless=useless[0],
+            thinking_tokens=thinking_tokens,
+            estimated=estimated,
+        )
 
     def _sums(
         self,
