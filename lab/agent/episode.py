@@ -3,7 +3,7 @@
 It owns what is stored of the steps, and the ways an episode can end. Playing is `lab.agent.rollout`'s.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from lab.agent.step import Step, Times, Troubles, own_score_of, troubles_of
 from lab.environments.observation import Fields
@@ -137,19 +137,8 @@ class Episode:
     @property
     def tally(self) -> Tally:
         """The episode without its texts, which are most of its size."""
-        return Tally(
-            self.seed,
-            self.rewards,
-            self.calls,
-            self.prompt_tokens,
-            self.completion_tokens,
-            self.calls_s,
-            self.duration_s,
-            self.began,
-            self.troubles.times,
-            self.own_score,
-            self.estimated,
-        )
+        figures = {one.name: getattr(self, one.name) for one in fields(Tally) if one.name != "times"}
+        return Tally(**figures, times=self.troubles.times)
 
 
 @dataclass(frozen=True)
