@@ -23,7 +23,6 @@ from lab.llm.client import Completion, Endpoint, EndpointConfig, Message
 from lab.llm.sampling import SamplingParams
 from lab.llm.throttle import Patience
 from lab.proposers.briefing import SHOWN_CHARACTERS, SHOWN_STEPS, Briefing, Rated, clipped, shown
-from lab.proposers.parents import TURNS
 from lab.proposers.proposal import (
     LONGEST,
     ProposalRefusedError,
@@ -32,7 +31,7 @@ from lab.proposers.proposal import (
     placeholders,
     without_duplicates,
 )
-from lab.proposers.proposer import TRIES, make_proposer
+from lab.proposers.proposer import TRIES, TURNS, make_proposer
 from lab.proposers.writing import SAMPLING
 from tests.fake_endpoint import Body, Reply, Script, fake_endpoint
 from tests.project import TIMEOUT_S

@@ -104,12 +104,7 @@ class _NoEngine:
 
 def _messages(request: "lm15.Request") -> list[Message]:
     system = [Message("system", _text(request.system))] if request.system else []
-    roles: dict[str, Any] = {
-        "user": "user",
-        "assistant": "assistant",
-        "system": "system",
-        "developer": "system",
-    }
+    roles: dict[str, Any] = {"user": "user", "assistant": "assistant", "developer": "system"}
     return [*system, *(Message(roles[message.role], _text(message.parts)) for message in request.messages)]
 
 

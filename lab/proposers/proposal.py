@@ -1,15 +1,16 @@
 """A proposal: a text that a proposer wrote, and whether it can join the race.
 
-It owns what a text must keep. A model's answer becomes a template with its placeholders, or is refused.
+It owns what a text must keep. A model's answer is changed as little as needed to become a template with its
+parent's placeholders, or is refused: the parent's paragraphs with those that the writer lost are appended.
 """
 
+import re
 import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from lab.agent.template import FIELD, PromptTemplate, Values
+from lab.agent.template import FIELD, SYSTEM_PLACEHOLDERS, TURN_PLACEHOLDERS, PromptTemplate, Values
 from lab.errors import ConfigError, LabError
-from lab.proposers.repair import repaired
 
 LONGEST = 4_000
 """Maximum characters of a proposed system or turn text: it is sent with every call."""
@@ -29,6 +30,11 @@ MEANING = {
 
 FIRST_STEP: Values = {"step": "1", "max_steps": "8", "observation": "o", "reward": None, "history": None}
 """Values of a turn text at an episode's start, when two placeholders have none."""
+
+
+_PARAGRAPH = re.compile(r"\n[ \t]*\n")
+_BRACES = re.compile(r"\{\{\s*[\w.]+\s*\}\}|\{\{|\}\}|\{[^{}]*\}|[{}]")
+_FENCE = re.compile(r"\A\s*(```|'''|\"\"\")[a-z]*\n(.*)\n\s*\1\s*\Z", re.DOTALL)
 
 
 class ProposalRefusedError(LabError):
@@ -60,14 +66,14 @@ class Proposals:
 
 
 def accept(name: str, parent: PromptTemplate, system: str, turn: str) -> PromptTemplate:
-    """The proposed texts as a template, repaired where that is enough; see `lab.proposers.repair`.
+    """The proposed texts as a template, repaired where that is enough.
 
     Raises:
         ProposalRefusedError: A text is empty, too long, or renders to nothing at the first step.
     """
     parts = {
-        "system": repaired(system, parent.system, "system"),
-        "turn": repaired(turn, parent.turn, "turn"),
+        "system": _repaired(system, parent.system, "system"),
+        "turn": _repaired(turn, parent.turn, "turn"),
     }
     for part, text in parts.items():
         if len(text) > LONGEST:
@@ -81,6 +87,41 @@ def accept(name: str, parent: PromptTemplate, system: str, turn: str) -> PromptT
     if parent.render_turn(first_step).strip() and not template.render_turn(first_step).strip():
         raise _refused(name, "the turn text is empty at the first step")
     return template
+
+
+def _repaired(text: str, parent: str, part: str) -> str:
+    """Return `text` without a fence around it, unprintable characters and lost or unknown placeholders.
+
+    Args:
+        parent: The text that it replaces.
+        part: `system` or `turn`.
+    """
+    if text.strip() == parent.strip():
+        return text.strip()
+    text = "".join(one for one in text if one.isprintable() or one in "\n\t").strip()
+    text = fenced[2].strip() if (fenced := _FENCE.match(text)) else text
+    named = placeholders(parent)
+    usual = SYSTEM_PLACEHOLDERS if part == "system" else TURN_PLACEHOLDERS
+    text = _escaped(text, usual | named)
+    if not text:
+        return text
+    lost = named - placeholders(text)
+    missing = [part for part in _PARAGRAPH.split(parent.strip()) if placeholders(part) & lost]
+    return "\n\n".join([text, *missing])
+
+
+def _escaped(text: str, known: Iterable[str]) -> str:
+    """The text with all braces literal but those of known placeholders; a field may lack its prefix."""
+    meant = {name.removeprefix(FIELD): name for name in known} | {name: name for name in known}
+
+    def replaced(found: re.Match[str]) -> str:
+        braces = found[0]
+        if (name := meant.get(braces.strip("{}").strip())) is not None:
+            return f"{{{name}}}"
+        doubled = braces.startswith("{{") or braces == "}}"
+        return braces if doubled else braces.replace("{", "{{").replace("}", "}}")
+
+    return _BRACES.sub(replaced, text)
 
 
 def rules(text: str) -> str:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -18,7 +17,7 @@ from lab.agent.evaluation import Trial
 from lab.agent.template import PromptTemplate
 from lab.errors import LabError, first_of
 from lab.experiment.experiment import Experiment
-from lab.proposers.played import briefing
+from lab.proposers.briefing import briefing
 from lab.proposers.proposal import Proposals
 from lab.proposers.proposer import TRIES, Proposer
 from lab.storage.optuna_storage import GRACE_S
@@ -56,23 +55,17 @@ class Found:
         """The round's texts, accepted and refused."""
         return Proposals(self.texts, self.refused, self.duplicates, self.parents)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
-        table: dict[str, Any] = _FOUND.dump_python(self, mode="json")
-        return table
+
+_FOUND = TypeAdapter(list[Found])
 
 
-_FOUND = TypeAdapter(Found)
-
-
-def read_found(table: Any) -> Found:  # noqa: ANN401  # of JSON
-    """Return the inverse of `Found.as_json`."""
-    return _FOUND.validate_python(table)
+def _stored(study: Trials) -> list[Found]:
+    return _FOUND.validate_python(study.fact("rounds") or [])
 
 
 def proposals_of(study: Trials) -> list[str]:
     """What each round of a study proposed, for people; demonstrations alone are none."""
-    found = [read_found(table).proposals for table in study.fact("rounds") or []]
+    found = [one.proposals for one in _stored(study)]
     some = [one for one in found if one.accepted or one.refused or one.duplicates]
     return [f"Round {number} of proposals: {one}" for number, one in enumerate(some, 1)]
 
@@ -114,7 +107,7 @@ class Rounds:
         if self._mine:
             self._study.state_fact("round_by", self._by())
             return []
-        new = [read_found(table) for table in (self._study.fact("rounds") or [])[len(self.found) :]]
+        new = _stored(self._study)[len(self.found) :]
         self.found += new
         self._elsewhere = self._elsewhere and not new
         return new
@@ -182,7 +175,7 @@ class Rounds:
     def end(self, found: Found) -> None:
         """End the round, once its texts are waiting in the search."""
         self.found.append(found)
-        self._study.state_fact("rounds", [one.as_json() for one in self.found])
+        self._study.state_fact("rounds", _FOUND.dump_python(self.found, mode="json"))
         self._mine = False
 
     def _by(self) -> dict[str, float]:
