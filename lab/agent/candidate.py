@@ -106,11 +106,8 @@ class Candidate:
             KeyError, TypeError: A key is missing, or its value has the wrong type.
         """
         check_keys(cls, table, "candidate")
-        for name, part in (
-            ("template", PromptTemplate),
-            ("sampling", SamplingParams),
-            ("context", ContextSettings),
-        ):
+        parts = {"template": PromptTemplate, "sampling": SamplingParams, "context": ContextSettings}
+        for name, part in parts.items():
             check_keys(part, table[name], f"candidate.{name}")
         if not isinstance(table.get("model", ""), str):
             raise TypeError(f"model is {table['model']!r}, but must be of type str")

@@ -77,26 +77,20 @@ class Task:
 
     def __post_init__(self) -> None:
         if self.score not in SCORINGS and not _OWN_SCORE.fullmatch(self.score):
-            own = "observation.FIELD, metadata.FIELD, state.FIELD or hooks.score"
-            do = f"use {', '.join(SCORINGS)}, {own}"
+            do = f"use {', '.join(SCORINGS)}, observation.FIELD, metadata.FIELD, state.FIELD or hooks.score"
             raise ConfigError(f"score is {self.score!r}.", where="task.score", do=do)
         if self.score_bounds not in SCORE_BOUNDS:
             what, do = f"score_bounds is {self.score_bounds!r}.", f"use {' or '.join(SCORE_BOUNDS)}"
             raise ConfigError(what, where="task.score_bounds", do=do)
         if not self.min_return < self.max_return:
             what = f"min_return {self.min_return:g} is not below max_return {self.max_return:g}."
-            raise ConfigError(
-                what,
-                where="task.min_return",
-                do="set min_return, the return that scores 0, below max_return, which scores 1",
-            )
+            do = "set min_return, the return that scores 0, below max_return, which scores 1"
+            raise ConfigError(what, where="task.min_return", do=do)
         if not self.min_step_reward <= self.max_step_reward:
-            what = (
-                f"min_step_reward {self.min_step_reward:g} is above max_step_reward {self.max_step_reward:g}."
-            )
-            raise ConfigError(
-                what, where="task.min_step_reward", do="set min_step_reward to max_step_reward at most"
-            )
+            low, high = self.min_step_reward, self.max_step_reward
+            what = f"min_step_reward {low:g} is above max_step_reward {high:g}."
+            do = "set min_step_reward to max_step_reward at most"
+            raise ConfigError(what, where="task.min_step_reward", do=do)
 
     @property
     def own_score(self) -> str:

@@ -196,12 +196,10 @@ def _render(text: str, values: Values) -> str:
 def _render_paragraph(paragraph: Paragraph, values: Values) -> str | None:
     parts: list[str] = []
     for literal, field in paragraph:
-        parts.append(literal)
-        if field is not None:
-            value = _value(field, values)
-            if value is None:
-                return None
-            parts.append(value)
+        value = "" if field is None else _value(field, values)
+        if value is None:
+            return None
+        parts += [literal, value]
     return "".join(parts)
 
 

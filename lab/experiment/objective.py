@@ -71,8 +71,6 @@ class Objective:
 
     def order_evaluations(self, evaluations: Sequence[Evaluation]) -> list[int]:
         """Indices of evaluations, best first, by their mean values and costs."""
-        if not evaluations:
-            return []
         costs = np.array([self.mean_cost(one) for one in evaluations])
         return self.order(np.array([one.mean for one in evaluations]), costs)
 

@@ -7,7 +7,7 @@ shown as data: text of a model or an environment is clipped, quoted, and never s
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import isfinite
 from statistics import fmean
 from typing import Literal
@@ -116,22 +116,22 @@ def briefing(experiment: Experiment, trials: Sequence[Trial], record: Record) ->
     by_text = defaultdict[str, list[Trial]](list)
     for trial in trials:
         by_text[trial.candidate.template.name].append(trial)
-    rated = [_rated(played, record) for played in by_text.values()]
-    texts = tuple(replace(one, beside=_beside(one, rated, by_text, record)) for one in rated)
+    texts = tuple(_rated(name, by_text, record) for name in by_text)
     task, measure = experiment.task, experiment.objective.maximise
     objective = f"{experiment.about} The objective is the mean episode {measure}, {task.described(measure)}."
     return Briefing(objective, task, texts)
 
 
-def _rated(trials: Sequence[Trial], record: Record) -> Rated:
+def _rated(name: str, by_text: Mapping[str, Sequence[Trial]], record: Record) -> Rated:
     """A text by its best trial, with its mean value on each seed over all of them."""
-    first, by_seed = trials[0], defaultdict[int, list[float]](list)
-    for trial in trials:
+    first, by_seed = by_text[name][0], defaultdict[int, list[float]](list)
+    for trial in by_text[name]:
         for seed, value in trial.evaluation.values.items():
             by_seed[seed].append(value)
     values = first.evaluation.values
     ranked = sorted(values, key=lambda seed: values[seed])
     best, worst = record.episodes_of(first.candidate.digest, [ranked[-1], ranked[0]])
+    others = [trial for other, trials in by_text.items() if other != name for trial in trials]
     expected = first.expected.mean if first.expected else first.evaluation.mean
     return Rated(
         first.candidate.template,
@@ -141,20 +141,16 @@ def _rated(trials: Sequence[Trial], record: Record) -> Rated:
         worst,
         first.evaluation.measure,
         {seed: fmean(known) for seed, known in by_seed.items()},
-        troubles=_in_words(first.evaluation.troubles),
+        _beside(first, ranked[0], others, record),
+        _in_words(first.evaluation.troubles),
     )
 
 
-def _beside(
-    one: Rated, rated: Sequence[Rated], by_text: dict[str, list[Trial]], record: Record
-) -> Episode | None:
+def _beside(first: Trial, seed: int, others: Sequence[Trial], record: Record) -> Episode | None:
     """The best other text's episode on a text's worst seed; None if it earned no more."""
-    seed = one.worst.seed
-    others = [trial for other in rated if other is not one for trial in by_text[other.template.name]]
     able = [trial for trial in others if seed in trial.evaluation.values]
     best = max(able, key=lambda trial: trial.evaluation.values[seed], default=None)
-    mine = by_text[one.template.name][0].evaluation.values[seed]
-    if best is None or best.evaluation.values[seed] <= mine:
+    if best is None or best.evaluation.values[seed] <= first.evaluation.values[seed]:
         return None
     return record.episodes_of(best.candidate.digest, [seed])[0]
 
