@@ -75,7 +75,17 @@ class Experiment(Definition):
         Raises:
             ConfigError: The file or a template is missing, or a key is unknown, missing or invalid.
         """
-        return load_experiment(Path(path))
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            known = sorted(str(file) for file in path.parent.glob("*.toml"))
+            do = meant(str(path), known, f"use one of: {', '.join(known) or 'none there'}")
+            raise ConfigError("The experiment file does not exist.", where=str(path), do=do) from None
+        except (OSError, ValueError) as error:
+            raise _unreadable(path, error) from None
+        folder = path.resolve().parent
+        return _read(path, text, _project(folder.parent, folder.name, {}))
 
     @classmethod
     def from_table(
@@ -131,24 +141,7 @@ class Experiment(Definition):
         return Source(self.file, text, self.space.templates, self.code)
 
 
-def load_experiment(path: Path) -> Experiment:
-    """Read and check an experiment file.
-
-    Raises:
-        ConfigError: The file is missing.
-        MistakeError, MistakesError: Keys or templates are unknown, missing or invalid; the message names the
-            file, line and key of each, and lists what is allowed.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        known = sorted(str(file) for file in path.parent.glob("*.toml"))
-        do = meant(str(path), known, f"use one of: {', '.join(known) or 'none there'}")
-        raise ConfigError("The experiment file does not exist.", where=str(path), do=do) from None
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from None
-    folder = path.resolve().parent
-    return _read(path, text, _project(folder.parent, folder.name, {}))
+load_experiment = Experiment.load
 
 
 def _project(root: Path, folder: str, given: Mapping[str, PromptTemplate]) -> "_Project":
@@ -166,7 +159,7 @@ def read_experiment(source: Source, root: Path) -> Experiment:
     """The inverse of `Experiment.source`, for the project at `root`, without reading its files.
 
     Raises:
-        ConfigError: As `load_experiment`.
+        ConfigError: As `Experiment.load`.
     """
 
     def find(name: str) -> PromptTemplate:

@@ -4,22 +4,19 @@ It owns what is tried: a reset, one step with an example of an action, and a res
 listed. What cannot be seen (the task in words, a full score) is asked for by the command.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lab.environments.action import ActionForm
+from lab.environments.config import EnvironmentConfig
+from lab.environments.environment import Session, open_environment
+from lab.environments.example import example_answer
+from lab.environments.observation import Observed
+from lab.environments.task_list import TaskList
 from lab.errors import ConfigError, EnvError, LabError
 from lab.experiment.draft import Kind
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from lab.environments.action import ActionForm
-    from lab.environments.config import EnvironmentConfig
-    from lab.environments.environment import Session
-    from lab.environments.observation import Observed
-    from lab.environments.task_list import TaskList
 
 MOST_TASKS = 8
 """Maximum number of tasks of a new experiment: of more, some are chosen, evenly spaced."""
@@ -39,12 +36,12 @@ class Inspection:
         tasks: Those of them that could be reset, `MOST_TASKS` at most: arguments of reset by name.
     """
 
-    form: "ActionForm"
-    first: "Observed"
+    form: ActionForm
+    first: Observed
     action: str
-    step: "Observed | LabError"
+    step: Observed | LabError
     state: Mapping[str, Any]
-    listed: "TaskList"
+    listed: TaskList
     tasks: Mapping[str, Mapping[str, Any]]
 
     @property
@@ -87,21 +84,19 @@ class Inspection:
         found = (values.get("max_steps") for _, values in self._sources(self.first))
         return next((steps for steps in found if type(steps) is int and steps > 0), None)
 
-    def _sources(self, seen: "Observed") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def _sources(self, seen: Observed) -> Iterator[tuple[str, Mapping[str, Any]]]:
         metadata = seen.raw.get("metadata")
         yield "state", self.state
         yield "metadata", metadata if isinstance(metadata, Mapping) else {}
         yield "observation", seen.raw
 
 
-async def inspect(config: "EnvironmentConfig", say: "Callable[[str], None]") -> Inspection:
+async def inspect(config: EnvironmentConfig, say: Callable[[str], None]) -> Inspection:
     """Open an environment, and try what it does.
 
     Raises:
         EnvError, ConfigError: It cannot be opened or reset.
     """
-    from lab.environments.environment import open_environment
-
     async with open_environment(config, Path.cwd(), say) as environment, environment.session() as session:
         listed = await environment.tasks()
         first = await session.reset(0, {})
@@ -111,9 +106,7 @@ async def inspect(config: "EnvironmentConfig", say: "Callable[[str], None]") -> 
         return Inspection(session.form, first, action, step, state, listed, tasks)
 
 
-async def _example_step(session: "Session") -> tuple[str, "Observed | LabError"]:
-    from lab.environments.example import example_answer
-
+async def _example_step(session: Session) -> tuple[str, Observed | LabError]:
     answer = example_answer(session.form)
     try:
         action = session.form.read(answer)
@@ -124,14 +117,14 @@ async def _example_step(session: "Session") -> tuple[str, "Observed | LabError"]
         return answer, error
 
 
-async def _state(session: "Session") -> Mapping[str, Any]:
+async def _state(session: Session) -> Mapping[str, Any]:
     try:
         return await session.state()
     except EnvError:
         return {}
 
 
-async def _playable(session: "Session", listed: "TaskList") -> dict[str, Mapping[str, Any]]:
+async def _playable(session: Session, listed: TaskList) -> dict[str, Mapping[str, Any]]:
     """The tasks that can be reset; none if the argument is a guess that changes nothing."""
     tried = list(listed.tasks.items())[:: -(-len(listed.tasks) // MOST_TASKS) or 1]
     firsts = dict[str, str]()
