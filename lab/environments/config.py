@@ -14,7 +14,7 @@ from typing import Any
 
 from lab.addresses import shown_url
 from lab.errors import ConfigError
-from lab.llm.keys import HEADER, VARIABLE, is_secret
+from lab.llm.keys import HEADER, refuse_secret
 
 STEP_TIMEOUT_S = 60.0
 """Default time limit of a reset or a step, in seconds."""
@@ -112,9 +112,7 @@ def _check_header(name: str, value: object) -> None:
     where = f"environment.headers.{name}"
     if not re.fullmatch(HEADER, name) or not isinstance(value, str) or not value.isprintable():
         raise ConfigError("Invalid HTTP header.", where=where, do='write Name = "value"')
-    if is_secret(name, value):
-        do = f'set a variable, in the environment or in .env, and write {name} = "{VARIABLE}VARIABLE"'
-        raise ConfigError("An experiment file must not contain a key.", where=where, do=do)
+    refuse_secret(name, value, where)
 
 
 def within(root: Path, file: str) -> Path:

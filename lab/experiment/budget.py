@@ -228,8 +228,10 @@ class Spending(Spent):
     def count_others(self, spent: Mapping[str, Spent]) -> None:
         """Set the totals spent by other processes, earlier or concurrent, by model."""
         for model, now in spent.items():
-            self._add(model, now)
-            self._add(model, self._others.get(model, Spent()), times=-1)
+            more = Spent()
+            more.add(now)
+            more.add(self._others.get(model, Spent()), times=-1)
+            self._add(model, more)
         self._others = spent
 
     def count(
@@ -247,6 +249,6 @@ class Spending(Spent):
             ),
         )
 
-    def _add(self, model: str, more: Spent, times: int = 1) -> None:
-        for totals in (self, self.by_model.setdefault(model, Spent())):
-            totals.add(more, times)
+    def _add(self, model: str, more: Spent) -> None:
+        self.add(more)
+        self.by_model.setdefault(model, Spent()).add(more)

@@ -133,7 +133,7 @@ def _finalists_confirmed(definition: Definition) -> Iterator[ConfigError]:
 
 def _dollars_priced(definition: Definition) -> Iterator[ConfigError]:
     own = f"models.{definition.baseline.model}" if definition.baseline.model else "model"
-    usual = definition.prices if not definition.others else definition.priced(definition.model).prices
+    usual = definition.priced(definition.model).prices
     prices = {own: usual, **{f"models.{name}": one.prices for name, one in definition.others.items()}}
     unknown = next((where for where, one in prices.items() if not one.known), "")
     unpriced = unknown or (own if set(prices.values()) == {FREE} else "")

@@ -18,7 +18,7 @@ from lab.experiment.budget import FREE, UNKNOWN, Prices
 from lab.experiment.environment_schema import Table, refuse_credentials
 from lab.experiment.space import Space
 from lab.llm.dialect import Dialect
-from lab.llm.keys import VARIABLE, is_secret
+from lab.llm.keys import refuse_secret
 from lab.llm.settings import ModelChoice, check_endpoint, check_headers
 from lab.llm.throttle import Patience
 
@@ -122,10 +122,7 @@ def read_model(table: ModelTable, where: str = "model") -> ModelChoice:
     refuse_credentials(url, f"{where}.endpoint", "API_BASE_URL")
     check_headers(table.headers, f"{where}.headers")
     for name, value in table.headers.items():
-        if is_secret(name, value):
-            do = f'use "{VARIABLE}NAME", and set the variable NAME in the environment or in .env'
-            what = "An experiment file must not contain a key."
-            raise ConfigError(what, where=f"{where}.headers.{name}", do=do)
+        refuse_secret(name, value, f"{where}.headers.{name}")
     headers = tuple((name.lower(), value) for name, value in table.headers.items())
     return ModelChoice(url, table.name, Dialect.from_table(table.dialect, f"{where}.dialect"), headers)
 

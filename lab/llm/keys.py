@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from lab.addresses import shown_url
-from lab.errors import NoKeyError
+from lab.errors import ConfigError, NoKeyError
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -30,9 +30,15 @@ _SECRET = r"(?i)auth|cookie|key|pass|secret|token"
 """Names of headers that hold credentials."""
 
 
-def is_secret(header: str, value: str) -> bool:
-    """Whether a declared header contains a credential itself, and not the name of its variable."""
-    return bool(re.search(_SECRET, header)) and not value.startswith(VARIABLE)
+def refuse_secret(header: str, value: str, where: str) -> None:
+    """Check that a declared header contains no credential, but the name of its variable: the file is shown.
+
+    Raises:
+        ConfigError: It contains one.
+    """
+    if re.search(_SECRET, header) and not value.startswith(VARIABLE):
+        do = f'set a variable, in the environment or in .env, and write {header} = "{VARIABLE}VARIABLE"'
+        raise ConfigError("An experiment file must not contain a key.", where=where, do=do)
 
 
 @dataclass(frozen=True)
