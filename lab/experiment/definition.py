@@ -51,6 +51,10 @@ class Definition:
     tracking: TrackingTable
     models: Mapping[str, PricedModel]
 
+    def prices_of(self, model: ModelChoice) -> Prices:
+        """The prices of `model`: from the file; the embedded model is free if the file sets none."""
+        return self.priced(model).prices
+
     def priced(self, model: ModelChoice) -> PricedModel:
         """The baseline's model `model`, with the file's limits and prices."""
         return PricedModel(model, self.patience, self.prices)
@@ -133,7 +137,7 @@ def _finalists_confirmed(definition: Definition) -> Iterator[ConfigError]:
 
 def _dollars_priced(definition: Definition) -> Iterator[ConfigError]:
     own = f"models.{definition.baseline.model}" if definition.baseline.model else "model"
-    usual = definition.priced(definition.model).prices
+    usual = definition.prices_of(definition.model)
     prices = {own: usual, **{f"models.{name}": one.prices for name, one in definition.others.items()}}
     unknown = next((where for where, one in prices.items() if not one.known), "")
     unpriced = unknown or (own if set(prices.values()) == {FREE} else "")

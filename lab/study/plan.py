@@ -172,7 +172,7 @@ class Plan:
     @property
     def _money(self) -> str:
         budget, proposals = self.experiment.budget, self.experiment.proposals
-        usual, own = self.experiment.priced(self.model).prices, self.experiment.baseline.model
+        usual, own = self.experiment.prices_of(self.model), self.experiment.baseline.model
         played = {f"models.{own}" if own else "model": usual}
         played |= {f"models.{name}": one.prices for name, one in self.experiment.others.items()}
         others = proposals.prices if proposals and self.proposer else usual
