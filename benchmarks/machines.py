@@ -43,7 +43,7 @@ TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 WATCHED = {
     "a call kept": (Store, "insert"),
     "report": (Trials, "report"),
-    "ask": (Trials, "ask"),
+    "a new trial": (Trials, "begin"),
     "heartbeats": (Trials, "beat"),
     "reading trials": (Trials, "read"),
     "budget count": (Record, "spent_elsewhere"),

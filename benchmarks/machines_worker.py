@@ -197,6 +197,7 @@ class Bench:
         """The operations by name."""
         search, record, space = self.trials.search, self.record, self._one.space.distributions()
         request = json.dumps({"messages": [ANSWER] * 5})
+        (point,) = at_random(space, 1, np.random.default_rng(0))
 
         def kept() -> None:
             key = CallKey("bench", "", next(self._numbers))
@@ -208,11 +209,9 @@ class Bench:
         def report() -> None:
             search.report(self._running[0], 1.0, next(self._numbers) + 1)
 
-        def ask() -> None:
+        def begin() -> None:
             with record.store.exclusively():
-                trial = search.ask(space)
-                for key, value in attributes(self._one.baseline).items():
-                    search.note(trial, key, value)
+                trial = search.begin(point, space, attributes(self._one.baseline))
                 search.describe(trial, note_of(self._one.baseline))
                 search.note(trial, "begun", 1)
 
@@ -223,7 +222,7 @@ class Bench:
             "heartbeats of 32 trials": lambda: search.beat(self._running[:IN_FLIGHT]),
             "heartbeats of all trials": lambda: search.beat(self._running),
             "reading the trials": search.read,
-            "a new trial": ask,
+            "a new trial": begin,
             "reading others' episodes": record.refresh,
             "a trial handed over": lambda: search.hand_over([self._running.pop()]),
             "counting the budget": lambda: record.spent_elsewhere(FREE, proposals=False),
