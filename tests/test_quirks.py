@@ -418,7 +418,7 @@ def test_headers_are_sent_with_each_call_and_no_secret_is_written_to_a_file(proj
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ('api-key = "sk-123"', 'use "env:NAME"'),
+        ('api-key = "sk-123"', 'write api-key = "env:VARIABLE"'),
         ('"a b" = "c"', "not a valid header"),
     ],
 )
