@@ -18,11 +18,9 @@ from lab.experiment.budget import Calls
 from lab.experiment.experiment import Experiment
 from lab.search.player import Played, Player
 from lab.search.trials import evaluation
+from lab.storage.optuna_storage import GRACE_S
 from lab.storage.record import CONFIRMATION, EpisodeKey, Record
 from lab.storage.trials import Trials
-
-LEFT_S = 3
-"""Seconds for which a worker without room lets others take up what it has handed over."""
 
 
 class Phase:
@@ -127,8 +125,11 @@ class Phase:
         ]
 
     async def _is_left(self, wanted: Mapping[str, Candidate]) -> bool:
-        """Whether no other worker takes up what waits, for which this one's budget has no room."""
-        for _ in range(LEFT_S if self._record.store.shared else 0):
+        """Whether no other worker takes up what waits, for which this one's budget has no room.
+
+        A living one does so, on a slow machine too, by the time at which a silent one counts as dead.
+        """
+        for _ in range(GRACE_S if self._record.store.shared else 0):
             await asyncio.sleep(1)
             self._study.read()
             if not self._is_over(wanted, refused=True):
