@@ -71,6 +71,13 @@ def test_without_the_power_to_see_a_difference_it_is_not_yet_known() -> None:
     assert "no difference found" in str(results[1])
 
 
+def test_one_episode_each_says_nothing_of_how_much_candidates_differ() -> None:
+    values = np.random.default_rng(0).normal(500, 100, (12, 1))
+    seen = headroom(values, np.eye(12))
+    assert seen is not None
+    assert "12 candidates in 12 episodes: too few to say how much mean returns differ; p = " in str(seen)
+
+
 def test_without_noise_any_difference_counts() -> None:
     equal, different = (
         headroom(np.repeat(one, 8, axis=1), np.eye(8)) for one in (np.full((8, 1), 0.3), LEVELS)

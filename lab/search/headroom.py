@@ -82,11 +82,14 @@ class Headroom:
         return "none seen" if self.p_large < LEVEL else "not yet known"
 
     def __str__(self) -> str:
-        figures = (
-            f"{count(self.candidates, 'candidate')} in {count(self.spread.n, 'episode')}: the mean"
-            f" {self.measure}s differ by {estimate_text(self.spread)} times an episode's noise of"
-            f" {number(self.noise)}; {p_text(self.p_value)}"
-        )
+        means, spread = f"mean {self.measure}s", self.spread
+        if spread.low == 0 and spread.high >= math.sqrt(_GRID[-1]):
+            differ = f"too few to say how much {means} differ"
+        else:
+            noise = f"times an episode's noise of {number(self.noise)}"
+            differ = f"the {means} differ by {estimate_text(spread)} {noise}"
+        played = f"{count(self.candidates, 'candidate')} in {count(spread.n, 'episode')}"
+        figures = f"{played}: {differ}; {p_text(self.p_value)}"
         said, advice = _WORDS[self.result]
         return f"Warm-up test: {said} ({figures}).{advice}"
 
