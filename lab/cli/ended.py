@@ -43,8 +43,9 @@ def keep(ended: "PastStudy | Unvalidated", out: Path, *, unvalidated: bool = Fal
     from lab.study.past_study import PastStudy
     from lab.submission.freeze import freeze
 
+    past = ended if isinstance(ended, PastStudy) else None
     outcome = ended.finished() if isinstance(ended, PastStudy) else ended
-    if not (isinstance(ended, PastStudy) or unvalidated):
+    if past is None and not unvalidated:
         if note := from_before(out):
             typer.echo(note, err=True)
         return Ended(outcome, None)
@@ -54,9 +55,9 @@ def keep(ended: "PastStudy | Unvalidated", out: Path, *, unvalidated: bool = Fal
     except LabError as error:
         error.do = "run the same command with another --out; it prints the result again, without calls"
         return Ended(outcome, None, error)
-    if isinstance(ended, PastStudy):
-        ended.tracker.frozen(frozen)
-        ended.tracker.report(lambda: report(ended))
+    if past is not None:
+        past.tracker.frozen(frozen)
+        past.tracker.report(lambda: report(past))
     return Ended(outcome, out)
 
 

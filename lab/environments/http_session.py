@@ -123,7 +123,7 @@ class HttpSession:
             raise error
 
     def _body(self, reply: Reply, do: str = "") -> object:
-        """The JSON of an answer to a reset or a step; `do` is the remedy if there is none."""
+        """The JSON in a reply to reset or step; without any, the error says to `do` that."""
         self._raise_refusal(reply)
         if not reply.found:
             error = failed(reply.text, self._where)

@@ -169,7 +169,8 @@ def _effects(values: Floats, which: Floats) -> tuple[Floats, Floats]:
     played = np.isfinite(values)
     gaps = np.where(played, values - np.nansum(values, axis=1, keepdims=True) / counts[:, None], 0.0)
     shares = played @ which / counts[:, None]
-    # The normal equations of the values within rows, summed by row instead of written out value by value.
+    # The normal equations of the values within rows, summed by row. Exactly 0 where each row has one
+    # group only, which those of `mixed_model.Sums` are not.
     squared = which.T @ (played.sum(axis=0)[:, None] * which) - shares.T @ (counts[:, None] * shares)
     right = which.T @ gaps.sum(axis=0)
     inverse = np.linalg.pinv(squared, rcond=1e-10, hermitian=True)
