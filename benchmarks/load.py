@@ -112,7 +112,8 @@ async def lab(url: str, calls: int) -> float:
             player = Player(model, environment, TASK, IN_FLIGHT, spending, record)
             began_s, episodes = time.monotonic(), range(calls // TASK.max_steps)
             for first in range(0, len(episodes), AT_ONCE):
-                await player.evaluate(CANDIDATE, episodes[first : first + AT_ONCE])
+                some = episodes[first : first + AT_ONCE]
+                await asyncio.gather(*(player.episode(CANDIDATE, seed) for seed in some))
             seconds = time.monotonic() - began_s
         assert spending.calls == calls
         store.close()

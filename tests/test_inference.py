@@ -347,7 +347,7 @@ def test_the_same_candidate_makes_the_same_requests_as_in_the_lab(project: Proje
         "    config = EndpointConfig(os.environ['API_BASE_URL'], 'tuned', 'k')\n"
         "    async with open_environment(frozen.environment) as env, Endpoint(config) as endpoint:\n"
         "        player = Player(endpoint, env, frozen.task, 4, Spending())\n"
-        "        await player.evaluate(frozen.candidate, [0])\n"
+        "        await player.episode(frozen.candidate, 0)\n"
         "asyncio.run(main())\n"
     )
 

@@ -5,17 +5,25 @@ own, beside the harness's: neither counts in the budget.
 """
 
 # ruff: noqa: T201 - progress is for people
+import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.ground import Ground
 from benchmarks.live_ground import ASKING, LiveGround
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Ending
+from lab.agent.evaluation import Evaluation
+from lab.errors import BudgetError
+from lab.experiment.budget import Calls
 from lab.experiment.experiment import Experiment
 from lab.proposers.proposal import Proposals
 from lab.proposers.proposer import make_proposer
 from lab.proposers.rounds import Rounds
 from lab.search.loop import Search
+from lab.search.player import Played, Player
 from lab.search.samplers import make_pruner, make_sampler
 from lab.storage.database import Store
 from lab.storage.optuna_storage import OptunaStorage
@@ -53,17 +61,33 @@ async def _study(experiment: Experiment, live: LiveGround, folder: Path) -> None
     first = experiment.seed + CONFIRMATION
     seeds = range(first, first + experiment.confirmation.episodes)
     best = search.best(experiment.confirmation.candidates)
-    played = [(trial, await player.evaluate(trial.candidate, seeds)) for trial in best]
+    played = [(trial, await _evaluated(player, trial.candidate, seeds)) for trial in best]
     confirmed = confirm(played, experiment.verdict.confidence)
     (best_trial,) = finalists(confirmed, experiment.objective, 1)
     live.choose(best_trial.candidate)
     sealed, first = live.sealed_player(), experiment.seed + HOLDOUT
     unseen = range(first, first + live.experiment.verdict.episodes)
     baseline, own = [
-        await sealed.evaluate(candidate, unseen) for candidate in (experiment.baseline, best_trial.candidate)
+        await _evaluated(sealed, candidate, unseen)
+        for candidate in (experiment.baseline, best_trial.candidate)
     ]
     verdict = judge(
         confirmed, baseline, [(best_trial, own)], experiment.objective, experiment.verdict.confidence
     )
     gain = verdict.finalists[0].difference
     live.choose(best_trial.candidate, gain.mean, (gain.low, gain.high))
+
+
+async def _evaluated(player: Player, candidate: Candidate, seeds: Sequence[int]) -> Evaluation:
+    """One whole episode on each seed, without those for which the budget has no room."""
+
+    async def ending(seed: int) -> Played | Ending | None:
+        try:
+            return await player.episode(candidate, seed, later=Calls())
+        except BudgetError:
+            return None
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(ending(seed)) for seed in seeds]
+    endings = [one for task in tasks if (one := task.result()) is not None]
+    return Evaluation.of(candidate, player.task, endings, "return")

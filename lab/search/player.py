@@ -6,15 +6,14 @@ plays which seed.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 
 from lab.agent.agent import Agent
 from lab.agent.candidate import Candidate
 from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode
-from lab.agent.evaluation import Evaluation
 from lab.agent.rollout import play
 from lab.agent.step import Step
-from lab.agent.task import Measure, Task
+from lab.agent.task import Task
 from lab.environments.environment import Environment
 from lab.errors import BrokenError, BudgetError, CallError, EnvError, RequestError
 from lab.experiment.budget import BASELINES, Calls, Spending
@@ -43,7 +42,7 @@ class Player:
 
     Attributes:
         owed_calls: Maximum calls still due for the requested episodes.
-        stopped_by: The budget limit for which `evaluate` left out an episode; None if it left out none.
+        stopped_by: The budget limit for which a phase left out an episode; None if none was left out.
 
     Args:
         record: Where calls and episodes are stored and looked up; None to play without.
@@ -51,7 +50,6 @@ class Player:
         say: Called with a sentence for people when a candidate has failed because it breaks the environment,
             and once for an observation larger than `LARGE`.
         first: Called with each step; it may stop the study.
-        measure: The number that evaluations are judged by.
         others: Models of candidates that do not play on `model`, by their names in candidates.
     """
 
@@ -66,14 +64,13 @@ class Player:
         baseline: Candidate | None = None,
         say: Callable[[str], None] = lambda _: None,
         first: FirstAnswers | None = None,
-        measure: Measure = "return",
         others: Mapping[str, Model] | None = None,
     ) -> None:
         self.task, self.spending, self.first = task, spending, first
         self.owed_calls = Calls()
         self.stopped_by: BudgetError | None = None
         self._model, self._others, self._environment = model, others or {}, environment
-        self._record, self._baseline, self._say, self._measure = record, baseline, say, measure
+        self._record, self._baseline, self._say = record, baseline, say
         self._blame = Blame(environment, task, record)
         self._said_large, self._ended = False, asyncio.Event()
         self._in_flight, self._owed, self._running = in_flight, 0, set[Running]()
@@ -129,26 +126,6 @@ class Player:
     def model_of(self, candidate: Candidate) -> str:
         """The model that plays a candidate; see `lab.experiment.budget.Calls`."""
         return candidate.model if candidate.model in self._others else BASELINES
-
-    async def evaluate(self, candidate: Candidate, seeds: Sequence[int]) -> Evaluation:
-        """Play one whole episode of `candidate` on each of the environment's `seeds`.
-
-        Episodes that the budget has no room for are left out.
-
-        Raises:
-            EndpointError, EnvError: As `episode`.
-        """
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._if_affordable(candidate, seed)) for seed in seeds]
-        endings = [ending for task in tasks if (ending := task.result()) is not None]
-        return Evaluation.of(candidate, self.task, endings, self._measure)
-
-    async def _if_affordable(self, candidate: Candidate, seed: int) -> Played | Ending | None:
-        try:
-            return await self.episode(candidate, seed, later=Calls())
-        except BudgetError as error:
-            self.stopped_by = error
-            return None
 
     async def _episode(self, candidate: Candidate, seed: int, running: Running) -> Played | Ending:
         try:

@@ -121,7 +121,6 @@ class Study:
             one.baseline,
             self._view.say,
             FirstAnswers(record, self._trials.search, self.model, one.environment, self._view.say),
-            one.objective.maximise,
             parts.others,
         )
 
