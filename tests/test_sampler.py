@@ -81,14 +81,15 @@ def test_texts_with_more_words_in_common_are_more_alike() -> None:
     assert 0 == far < near < 1
 
 
-def test_a_text_that_has_not_played_is_tried_first_if_texts_like_it_did_well() -> None:
+@pytest.mark.parametrize("known", ["from the start", "once others have played"])
+def test_a_text_that_has_not_played_is_tried_first_if_texts_like_it_did_well(known: str) -> None:
     words = {
         f"{kind}-{place}": f"{kind} {kind}ly {kind}ness number{place}"
         for kind in ("good", "bad")
         for place in range(30)
     }
     texts: dict[str, BaseDistribution] = {"text": CategoricalDistribution([*words])}
-    sampler = RaceSampler(space=texts, seed=0, texts={"text": words})
+    sampler = RaceSampler(space=texts, seed=0, texts={"text": words if known == "from the start" else {}})
     study = optuna.create_study(direction="maximize", sampler=sampler)
     for place in range(8):
         for kind in ("good", "bad"):
@@ -96,6 +97,8 @@ def test_a_text_that_has_not_played_is_tried_first_if_texts_like_it_did_well() -
             trial = study.ask(texts)
             for step in range(3):
                 trial.report(float(kind == "good") + 0.1 * step + 0.02 * place, step)
+        sampler.choose(study, [])
+    sampler.widen(texts, {"text": words})
     asked = list[str]()
     for _ in range(10):
         asked.append(study.ask(texts).params["text"])

@@ -96,9 +96,9 @@ def baseline_is_best(body: Body) -> Reply:
     return Reply("x" * random.randint(length - 20, length + 20))
 
 
-def tune(project: Project, endpoint: FakeEndpoint, **settings: str) -> tuple[int, str, str]:
+def tune(project: Project, endpoint: FakeEndpoint, *flags: str, **settings: str) -> tuple[int, str, str]:
     done = project.run(
-        *("-m", "lab.tune", "experiments/known.toml"),
+        *("-m", "lab.tune", "experiments/known.toml", *flags),
         **{"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake", "HF_TOKEN": "canary-key", **settings},
     )
     assert "Traceback" not in done.stderr, done.stderr
@@ -345,8 +345,10 @@ def test_texts_proposed_by_a_separate_model_join_the_race_and_win(project: Proje
             "PROPOSER_MODEL_NAME": "big",
             "PROPOSER_API_KEY": "another-key",
         }
-        code, _, err = tune(project, endpoint, **proposer)
+        code, out, err = tune(project, endpoint, "--json", **proposer)
         assert code == 0, err
+        replayed = tune(project, endpoint, "--replay", "--json", **proposer)[1]
+        assert json.loads(replayed) == {**json.loads(out), "untracked": None}, "texts too are as they were"
         assert len(other.requests) == 4
         assert {request["model"] for request in other.requests} == {"big"}
         assert not any(is_proposal(request) for request in endpoint.requests)

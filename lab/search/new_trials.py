@@ -17,7 +17,7 @@ from lab.experiment.space import Space
 from lab.search.points import at_random, spread_out
 from lab.search.sampler import RaceSampler
 from lab.search.table import CHOSEN_BY
-from lab.search.trials import attributes, candidate_of, drawn_from, note_of
+from lab.search.trials import attributes, candidate_of, drawn_from, note_of, words_of
 from lab.storage.trials import Trials
 
 STUBBORN = 3
@@ -52,8 +52,7 @@ class NewTrials:
         """Choose from now on from another space."""
         self.space = space
         if self._sampler is not None:
-            words = {name: f"{text.system} {text.turn}" for name, text in space.templates.items()}
-            self._sampler.widen(drawn_from(space, self._distributions), {"template": words})
+            self._sampler.widen(drawn_from(space, self._distributions), words_of(space.templates.values()))
 
     def include(self, texts: Sequence[PromptTemplate], shown: Sequence[Demonstration]) -> None:
         """Choose from now on also from these texts and demonstrations."""

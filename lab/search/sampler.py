@@ -105,12 +105,13 @@ class RaceSampler(BaseSampler):
         self._rng = np.random.default_rng()
         self._seed = int(self._rng.integers(2**31))
 
-    def widen(self, drawn: Distributions, texts: Texts) -> None:
+    def widen(self, drawn: Distributions | None, texts: Texts) -> None:
         """Draw from now on from `drawn`, whose categories stand for these texts."""
         with self._lock:
             self.drawn = drawn
             if texts != self._texts:
-                self._texts, self._tables = texts, self._empty(self._tables[0].space)
+                self._texts = texts
+                self._tables = self._empty(self._tables[0].space)
 
     def infer_relative_search_space(
         self,

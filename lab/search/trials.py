@@ -5,7 +5,7 @@ ended it; `reason`, if it failed; `begun`, its number of started episodes, if se
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf, nan
 from typing import Any
 
@@ -18,8 +18,10 @@ from pydantic import TypeAdapter
 from lab.agent.candidate import Candidate
 from lab.agent.episode import Ending
 from lab.agent.evaluation import Evaluation, Trial
+from lab.agent.template import PromptTemplate
 from lab.experiment.experiment import Experiment
 from lab.experiment.space import Space
+from lab.search.likeness import Texts
 from lab.search.sampler import RaceSampler
 from lab.stats.intervals import Estimate
 from lab.storage.record import EpisodeKey
@@ -53,6 +55,18 @@ def candidate_of(trial: FrozenTrial) -> Candidate | None:
     """Return the candidate of a trial; None if its process died before it was stored."""
     table = trial.user_attrs.get("candidate")
     return None if table is None else _CANDIDATE.validate_python(table)
+
+
+def words_of(templates: Iterable[PromptTemplate]) -> Texts:
+    """Return the words by which the sampler compares texts."""
+    return {"template": {one.name: f"{one.system} {one.turn}" for one in templates}}
+
+
+def read_texts(study: Trials) -> None:
+    """Tell the lab's own sampler which texts a past study's trials had; a search tells it its own."""
+    sampler, candidates = study.study.sampler, map(candidate_of, study.known)
+    if isinstance(sampler, RaceSampler):
+        sampler.widen(sampler.drawn, words_of(one.template for one in candidates if one is not None))
 
 
 def number_of(trial: FrozenTrial) -> int:

@@ -29,6 +29,7 @@ def trial_row(trial: Trial, verdict: Verdict | None) -> dict[str, Any]:
         "return": played.mean_return if was_played else None,
         "score": played.mean_score if was_played else None,
         "tokens": played.tokens if was_played else None,
+        "expected": trial.expected.mean if trial.expected and was_played else None,
         "calls": played.calls,
         "latency_s": played.latency_s,
         "unusable": played.troubles.share,
