@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,16 @@ GAIN = 0.05
 """Minimum gain over the baseline that counts as a peer's claim; returns are between 0 and 1."""
 
 BASELINE_EPISODES = 20
+LIVE, SHUFFLED = Path("benchmarks/results/grounds.jsonl"), "reasoning-needle_haystack"
+
+
+@cache
+def shuffled() -> Sequence[float]:
+    """The sealed returns of all runs of the live comparison on one ground, whoever earned them."""
+    lines = map(json.loads, LIVE.read_text().splitlines())
+    here = [line for line in lines if line["ground"] == SHUFFLED]
+    return [earned / line["task"]["max_return"] for line in here for earned in line["holdout"]]
+
 
 Noise = Callable[[random.Random], float]
 NOISES: dict[str, Noise] = {
@@ -45,6 +56,7 @@ NOISES: dict[str, Noise] = {
     "coin": lambda rng: float(rng.random() < 0.5),
     "lognormal": lambda rng: rng.lognormvariate(-1, 0.8),
     "Student t, 3 df": lambda rng: 0.5 + 0.1 * rng.gauss(0, 1) / (rng.gammavariate(1.5, 2 / 3) ** 0.5),
+    "live returns, shuffled": lambda rng: rng.choice(shuffled()),
 }
 
 

@@ -20,6 +20,9 @@ from lab.search.open_trial import OpenTrial
 from lab.search.points import spread_out
 
 STUDIES, EPISODES, EARLY = 200, 80, 40
+SEEDS = range(40, 40 + STUDIES)
+"""Those below 40 were looked at when the test was designed."""
+
 SPREADS, IN_FLIGHT = ("0.5", "1", "2"), (1, 16)
 TABLE = "the recorded table"
 
@@ -95,7 +98,7 @@ def main() -> None:
         for play_one, title, name in kinds:
             for in_flight in IN_FLIGHT:
                 one = partial(play_one, name, in_flight)
-                lines.append(row(title, in_flight, pool.map(one, range(STUDIES), chunksize=10)))
+                lines.append(row(title, in_flight, pool.map(one, SEEDS, chunksize=10)))
                 (RESULTS / "warm_up.md").write_text("".join(lines))
 
 

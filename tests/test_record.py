@@ -1,5 +1,7 @@
 """A record keeps an episode's tally in memory, and reads its texts from the store."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 
@@ -106,3 +108,18 @@ def test_the_time_of_work_is_that_in_which_anybody_worked(
             store.insert(episodes, {**row, "kind": "cut", "ending": '{"seed": 0, "bound": 0}', "episode": ""})
     worked = {second for low, high in ends.values() for second in range(low, high)}
     assert Record(store, study, "").earlier_minutes * 60 == pytest.approx(len(worked))
+
+
+def test_studies_that_start_at_once_in_a_new_folder_share_one_store(tmp_path: Path) -> None:
+    together = threading.Barrier(6)
+
+    def begin(number: int) -> str:
+        together.wait()
+        store = Store(tmp_path / ".lab/calls.db")
+        name = store.begin(f"experiment-{number}", "{}")
+        store.close()
+        return name
+
+    with ThreadPoolExecutor(6) as threads:
+        begun = list(threads.map(begin, range(6)))
+    assert set(Store(tmp_path / ".lab/calls.db").names()) == set(begun)

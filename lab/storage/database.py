@@ -137,6 +137,8 @@ class Store:
         with self.exclusively(), self._engine.begin() as connection:
             if self.shared:
                 connection.execute(sql.schema.CreateSchema(SCHEMA, if_not_exists=True))
+            else:  # else two studies that start at once both find no tables, and one cannot create them
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             _tables.create_all(connection)
             self._add_columns(connection)
 
