@@ -1,13 +1,15 @@
-"""Files: atomic writes, bounded reads, and the place of an error in a file."""
+"""Files: atomic writes, bounded reads, one command at a time in a folder, and the place of an error in a file."""
 
 import errno
+import fcntl
 import os
 import re
 import stat
 import tempfile
 import tomllib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lab.errors import ConfigError, LabError
@@ -111,3 +113,18 @@ def write_atomically(path: Path, text: str, check: Callable[[Path], None] | None
     except OSError as error:
         what = "The file cannot be written; the previous one is unchanged."
         raise LabError(what, where=str(path), why=error.strerror or str(error)) from error
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other commands of the lab from creating a database in this folder at the same time.
+
+    It locks the folder itself, where `filelock` would leave a file.
+    """
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)

@@ -16,6 +16,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import ArgumentError, IntegrityError, SQLAlchemyError
 
 from lab.errors import ConfigError, LabError, plain
+from lab.files import alone_in
 
 CALLS = Path(".lab/calls.db")
 
@@ -134,11 +135,11 @@ class Store:
             raise ConfigError("The PostgreSQL driver is not installed.", where=self.where, do=do) from None
         if not self.shared:
             sql.event.listen(self._engine, "connect", _tune_sqlite)
-        with self.exclusively(), self._engine.begin() as connection:
+        # Else two studies that start at once both create the tables, or are refused the change to WAL.
+        alone = self.exclusively() if isinstance(place, str) else alone_in(place.parent)
+        with self.translated_errors(), alone, self._engine.begin() as connection:
             if self.shared:
                 connection.execute(sql.schema.CreateSchema(SCHEMA, if_not_exists=True))
-            else:  # else two studies that start at once both find no tables, and one cannot create them
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
             _tables.create_all(connection)
             self._add_columns(connection)
 

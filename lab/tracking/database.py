@@ -4,17 +4,17 @@ MLflow creates it in about a hundred statements, in a few seconds, and cannot co
 that such a kill left contains no runs and is moved away. Servers and other databases are MLflow's.
 """
 
-import fcntl
-import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
 from sqlalchemy import make_url
+
+from lab.files import alone_in
 
 SEEDED = frozenset({"alembic_version", "workspaces"})
 """Tables in which a migration writes rows; a complete database also has an experiment, `Default`."""
@@ -36,7 +36,7 @@ def prepare(uri: str, say: Callable[[str], None]) -> None:
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone_in(path.parent):
+    with alone_in(path.parent):
         if is_half_made(path):
             _wait_until_still(path)
             if is_half_made(path):
@@ -97,18 +97,3 @@ def _make(path: Path) -> None:
     address = f"sqlite:///{quote(str(made))}"
     mlflow.MlflowClient(tracking_uri=address).search_experiments(max_results=1)
     made.rename(path)
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep other commands of the lab from creating a database in this folder at the same time.
-
-    It locks the folder itself, where `filelock` would leave a file.
-    """
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)
