@@ -1,4 +1,4 @@
-"""Files: atomic writes, bounded reads, one command at a time in a folder, and the place of an error in a file."""
+"""Files: atomic writes, bounded reads, one command at a time in a folder, the place of an error in a file."""
 
 import errno
 import fcntl
