@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,12 +14,13 @@ from jinja2.sandbox import SandboxedEnvironment
 from mlflow import MlflowClient
 from mlflow.entities import Feedback, Run, Span, Trace
 
+from lab.agent.candidate import Demonstration
 from lab.agent.episode import Start
 from lab.agent.messages import chat
 from lab.agent.step import Step
 from lab.agent.template import PromptTemplate, load_template
 from lab.submission.frozen import FrozenPrompt, read_frozen
-from lab.tracking.prompts import jinja, variable
+from lab.tracking.prompts import Prompt, jinja, variable
 from tests.echo_server import ROOT
 from tests.fake_endpoint import FakeEndpoint, fake_endpoint
 from tests.project import Project
@@ -148,6 +149,26 @@ def test_the_registered_prompt_renders_what_the_lab_sends(tracked: Tracked) -> N
         told = prompt.format(step=len(before) + 1, max_steps=4, observation=observation, history=history)
         messages = chat(frozen.candidate, frozen.task, Start("ready"), before)
         assert told == [{"role": message.role, "content": message.content} for message in messages]
+
+
+def test_a_registered_prompt_with_demonstrations_and_observation_fields_renders_what_the_lab_sends(
+    tracked: Tracked,
+) -> None:
+    asks = PromptTemplate("asks", "Answer.", "It was {observation.verdict}.\n\nAnswer {observation.question}")
+    shown = (
+        Demonstration(1, "question: 1 + 1?", "2 {{ so }}", (("question", "{% 1 %} + 1?"),)),
+        Demonstration(2, "question: 2?", "3", (("question", "2?"), ("verdict", "right"))),
+    )
+    candidate = replace(tracked.frozen.candidate, template=asks, demonstrations=shown)
+    own = replace(tracked.frozen.provenance, experiment="fields")
+    registry = Prompt(tracked.client, replace(tracked.frozen, candidate=candidate, provenance=own))
+    assert registry.register_frozen([]) == "fields/1"
+    prompt = tracked.client.load_prompt("prompts:/fields@frozen")
+    start = Start("question: 3?", {"question": "3?", "verdict": None})
+    messages = chat(candidate, tracked.frozen.task, start, ())
+    told = prompt.format(observation_question="3?", observation_verdict=None)
+    assert told == [{"role": message.role, "content": message.content} for message in messages]
+    assert [message["content"] for message in told][1:3] == ["Answer {% 1 %} + 1?", "2 {{ so }}"]
 
 
 def test_the_parent_run_opens_with_the_verdict_and_links_the_prompt(tracked: Tracked) -> None:

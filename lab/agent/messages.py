@@ -25,7 +25,7 @@ def chat(candidate: Candidate, task: Task, start: Start, steps: Sequence[Step]) 
         start: The episode's first observation.
         steps: The episode so far.
     """
-    messages = [Message("system", _system(candidate, task, start)), *_demonstrations(candidate, task)]
+    messages = [Message("system", _system(candidate, task, start)), *demonstrations(candidate, task)]
     shown, history = range(max(0, len(steps) - candidate.context.history), len(steps)), None
     if candidate.context.layout == "turns":
         for index in shown:
@@ -43,8 +43,8 @@ def _system(candidate: Candidate, task: Task, start: Start) -> str:
     return text if not asked or template.names_schema else f"{text}\n\n{ASK_WORD if words else ASK}\n{asked}"
 
 
-def _demonstrations(candidate: Candidate, task: Task) -> Iterator[Message]:
-    """The demonstrations as messages, the same in every step and episode, for the endpoint's prefix cache."""
+def demonstrations(candidate: Candidate, task: Task) -> Iterator[Message]:
+    """Return the demonstrations as messages, the same in every step, for the endpoint's prefix cache."""
     template = candidate.template
     for shown in candidate.demonstrations:
         values = {"step": str(shown.step), "max_steps": str(task.max_steps), "observation": shown.observation}

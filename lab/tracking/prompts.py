@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from lab.agent.candidate import Candidate
+from lab.agent.messages import demonstrations
 from lab.agent.task import Task
 from lab.agent.template import FIELD, Paragraph, paragraphs
 from lab.stats.format import count, number
@@ -116,14 +117,12 @@ def _model_config(candidate: Candidate, model: str) -> dict[str, object]:
 
 def _messages(candidate: Candidate, task: Task) -> list[dict[str, str]]:
     """The messages before a step (system, demonstrations, turn), with their placeholders."""
-    template, max_steps = candidate.template, str(task.max_steps)
-    messages = [{"role": "system", "content": jinja(template.system)}]
-    for shown in candidate.demonstrations:
-        values = {"step": str(shown.step), "max_steps": max_steps, "observation": shown.observation}
-        asked = template.render_turn({**values, "reward": None, "history": None})
-        messages.append({"role": "user", "content": _literal(asked)})
-        messages.append({"role": "assistant", "content": _literal(shown.action)})
-    return [*messages, {"role": "user", "content": jinja(template.turn)}]
+    template, shown = candidate.template, demonstrations(candidate, task)
+    return [
+        {"role": "system", "content": jinja(template.system)},
+        *({"role": one.role, "content": _literal(one.content)} for one in shown),
+        {"role": "user", "content": jinja(template.turn)},
+    ]
 
 
 def jinja(text: str) -> str:
