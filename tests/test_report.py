@@ -523,7 +523,7 @@ def test_without_a_study_it_says_how_to_get_one(tmp_path: Path) -> None:
     with fake_endpoint() as endpoint:
         done = project.run("-m", "lab.report", "experiments/known.toml", **settings(endpoint))
     assert done.returncode == 2, done.stderr
-    assert "No study of this experiment was recorded." in done.stderr
+    assert "No study of experiments/known.toml was recorded." in done.stderr
     assert "try: python -m lab.tune experiments/known.toml" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list((project.folder / ".lab").glob("*.html"))

@@ -309,7 +309,7 @@ def test_a_replay_of_nothing_is_refused(project: Project) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         done = tune(project, endpoint, "--replay")
     assert done.returncode == 2
-    assert "No study of this experiment was recorded." in done.stderr
+    assert "No study of experiments/known.toml was recorded." in done.stderr
 
 
 def test_a_changed_experiment_is_refused_with_the_difference(

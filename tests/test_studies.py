@@ -327,6 +327,13 @@ def spoilt(document: str, how: str) -> str:
     return how
 
 
+def test_without_a_study_of_an_experiment_the_error_names_one_of_another(told: Told) -> None:
+    done = command(told.project, "report", "experiments/smoke.toml")
+    assert done.returncode == 2, done.stderr
+    assert "No study of experiments/smoke.toml was recorded." in done.stderr
+    assert "or add --study known-" in done.stderr
+
+
 @pytest.mark.parametrize("how", HOSTILE.values(), ids=HOSTILE)
 def test_a_document_that_cannot_be_read_is_a_clear_error(told: Told, how: str) -> None:
     with closing(Store(told.project.folder / ".lab/calls.db")) as store:

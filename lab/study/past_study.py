@@ -194,7 +194,10 @@ def _nothing(which: Which, where: str, names: list[str]) -> ConfigError:
         return ConfigError(f"The study {which.name!r} does not exist.", where=where, do=do)
     load_experiment(which.experiment)  # a missing experiment file has a more helpful error
     do = f"python -m lab.tune {which.experiment}"
-    return ConfigError("No study of this experiment was recorded.", where=where, do=do)
+    if names:
+        do += f"; or add --study {names[-1]}, or another one of python -m lab.studies"
+    what = f"No study of {which.experiment} was recorded."
+    return ConfigError(what, where=where, do=do)
 
 
 def _changed(path: Path, study: str, was: Experiment) -> str:
