@@ -226,6 +226,7 @@ def test_a_hang_ends_after_the_time_of_an_attempt(behave: Callable[[socket.socke
     with listener(behave) as url:
         error = failure(url, Patience(timeout_s=0.3, attempts=1))
     assert "did not answer in time" in error.what
+    assert "no answer within timeout_s = 0.3, which [model] can raise" in error.why
 
 
 def reset(connection: socket.socket) -> None:

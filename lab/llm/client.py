@@ -128,7 +128,8 @@ class Endpoint:
             async with asyncio.timeout(self.config.patience.timeout_s):
                 body = await self._request(request, dialect)
         except TimeoutError:
-            raise too_slow(self.shown_url) from None
+            limit = f"timeout_s = {self.config.patience.timeout_s:g}"
+            raise too_slow(self.shown_url, f"no answer within {limit}, which [model] can raise") from None
         except LabError:
             raise
         except self._openai.APIStatusError as error:
