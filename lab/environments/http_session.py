@@ -123,7 +123,7 @@ class HttpSession:
             raise error
 
     def _body(self, reply: Reply, do: str = "") -> object:
-        """The JSON in a reply to reset or step; without any, the error says to `do` that."""
+        """The JSON in a reply to reset or step; `do` is the advice of the error if there is none."""
         self._raise_refusal(reply)
         if not reply.found:
             error = failed(reply.text, self._where)

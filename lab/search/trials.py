@@ -63,7 +63,7 @@ def words_of(templates: Iterable[PromptTemplate]) -> Texts:
 
 
 def read_texts(study: Trials) -> None:
-    """Tell the lab's own sampler which texts a past study's trials had; a search tells it its own."""
+    """Give the lab's own sampler the texts of a study's trials, as the search gave it those of its space."""
     sampler, candidates = study.study.sampler, map(candidate_of, study.known)
     if isinstance(sampler, RaceSampler):
         sampler.widen(sampler.drawn, words_of(one.template for one in candidates if one is not None))

@@ -195,9 +195,8 @@ def _nothing(which: Which, where: str, names: list[str]) -> ConfigError:
     load_experiment(which.experiment)  # a missing experiment file has a more helpful error
     do = f"python -m lab.tune {which.experiment}"
     if names:
-        do += f"; or add --study {names[-1]}, or another one of python -m lab.studies"
-    what = f"No study of {which.experiment} was recorded."
-    return ConfigError(what, where=where, do=do)
+        do += f"; or add --study {names[-1]}, the newest here; python -m lab.studies lists all"
+    return ConfigError(f"No study of {which.experiment} was recorded.", where=where, do=do)
 
 
 def _changed(path: Path, study: str, was: Experiment) -> str:

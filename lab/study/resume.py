@@ -14,7 +14,7 @@ from pathlib import Path
 from lab.errors import ConfigError, LabError, plain
 from lab.experiment.experiment import Experiment
 from lab.search.samplers import make_pruner, make_sampler
-from lab.search.trials import distributions_of, read_texts
+from lab.search.trials import distributions_of
 from lab.storage.database import Store
 from lab.storage.optuna_storage import BEAT_S, GRACE_S
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
@@ -77,9 +77,7 @@ def open_study(
 def open_trials(storage: Storage, study: str, experiment: Experiment) -> StudyTrials:
     """Return a study's trials, with the experiment's sampler and pruner."""
     made = (make_sampler(experiment), make_pruner(experiment))
-    trials = StudyTrials.opened(storage.optuna, study, *made)
-    read_texts(trials.search)
-    return trials
+    return StudyTrials.opened(storage.optuna, study, *made)
 
 
 def _resumes(record: Record, trials: StudyTrials, experiment: Experiment, now: StudyDocument) -> bool:

@@ -15,7 +15,7 @@ from lab.llm.dialect import Dialect
 from lab.llm.settings import ModelChoice, shown_proposer
 from lab.search.first_answers import read_stopped
 from lab.search.headroom import Headroom, as_headroom
-from lab.search.trials import Standings, evaluation, expected
+from lab.search.trials import Standings, evaluation, expected, read_texts
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
 from lab.storage.trials import StudyTrials, Trials
 from lab.study.phase import seeds_of
@@ -58,6 +58,7 @@ class StudyState:
 def read_state(experiment: Experiment, record: Record, trials: StudyTrials) -> StudyState:
     """Return the current state."""
     search, facts = trials.search, trials.search.facts
+    read_texts(search)
     ranked = Standings(experiment, record.ended).ranked(search.known, expected(search))
     judged = facts.get("judged")
     return StudyState(
