@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import BudgetError
-from lab.experiment.budget import BASELINES, FREE, UNKNOWN, Budget, Calls, Prices, Spending
+from lab.experiment.budget import BASELINES, FREE, UNKNOWN, Budget, Calls, Prices, Spending, Spent
 from lab.experiment.metered import Metered
 from lab.llm.client import Completion, Message
 from lab.llm.sampling import SamplingParams
@@ -155,6 +155,18 @@ def test_progress_is_that_of_the_limit_which_is_nearest() -> None:
         spending.count(1, 1, 1, Prices())
     clock.now = 60.0
     assert spending.progress(calls(50)) == pytest.approx(0.25)
+
+
+def test_others_are_expected_to_spend_on_at_their_highest_rate_until_they_are_counted_again() -> None:
+    clock = Clock()
+    spending, seen = Spending(Budget(calls=1000), clock), list[int]()
+    for now_s, by_others in [(0.0, 500), (2.0, 540), (4.0, 550)]:  # 500 of earlier processes; then 20/s, 5/s
+        clock.now = now_s
+        spending.count_others({BASELINES: Spent(calls=by_others)})
+        clock.now += 1.5
+        seen.append(spending.uncounted)
+    assert seen == [0, 30, 30]
+    assert spending.calls == 550
 
 
 def test_calls_without_a_price_are_never_shown_as_free() -> None:

@@ -27,6 +27,7 @@ from lab.storage.record import CallKey, Record
 from lab.storage.storage import Storage
 from lab.storage.trials import Trials
 from lab.study.listing import listing
+from lab.submission.frozen import read_frozen
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.postgres import Postgres, change, postgres, rows
 from tests.project import TIMEOUT_S, Project
@@ -97,7 +98,7 @@ def shared(server: Postgres, tmp_path: Path) -> Iterator[Shared]:
 
 
 def test_four_workers_do_one_study_though_one_is_killed(shared: Shared) -> None:
-    """Nothing is played twice, the budget is kept, and all workers print the one verdict."""
+    """Nothing is played twice, the verdict's share of the budget is kept, all print the one verdict."""
     all_there = threading.Event()
 
     def waiting(body: Body) -> Reply:
@@ -115,7 +116,8 @@ def test_four_workers_do_one_study_though_one_is_killed(shared: Shared) -> None:
     assert [one.returncode for one in done] == [0, 0, 0], [one.stdout + one.stderr for one in done]
     first, *others = (but_for_mlflow(one.stdout) for one in done)
     assert others == [first, first]
-    assert 'name = "storyteller"' in (shared.project.folder / "prompts/best.toml").read_text()
+    frozen = read_frozen(shared.project.folder / "prompts/best.toml")
+    assert (frozen.candidate.template.name, frozen.evidence.shortfall) == ("storyteller", "")
     calls = shared.count("lab.calls")
     assert 150 < calls <= 240
     assert calls <= len(shared.endpoint.requests) <= calls + 6  # what the killed one had in flight

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from math import inf
+from math import ceil, inf
 
 _MARGIN = 1.25
 """Assumed cost of a verdict's episode relative to the search's average: the best candidates write more."""
@@ -115,8 +115,9 @@ class Spending(Spent):
     prices: Mapping[str, Prices] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._began_s = self.clock()
-        self._others: Mapping[str, Spent] = {}
+        self._began_s = self._counted_s = self.clock()
+        self._others: Mapping[str, Spent] | None = None
+        self._others_rate = 0.0
 
     @property
     def minutes(self) -> float:
@@ -225,14 +226,24 @@ class Spending(Spent):
             whole = getattr(self, name)
         return whole / max(self.calls, 1)
 
+    @property
+    def uncounted(self) -> int:
+        """Calls that other processes may have made since they were counted, at their highest rate so far."""
+        return ceil(self._others_rate * (self.clock() - self._counted_s))
+
     def count_others(self, spent: Mapping[str, Spent]) -> None:
         """Set the totals spent by other processes, earlier or concurrent, by model."""
+        earlier, before = self._others or {}, self.calls
         for model, now in spent.items():
             more = Spent()
             more.add(now)
-            more.add(self._others.get(model, Spent()), times=-1)
+            more.add(earlier.get(model, Spent()), times=-1)
             self._add(model, more)
-        self._others = spent
+        now_s = self.clock()
+        if self._others is not None:
+            rate = (self.calls - before) / max(now_s - self._counted_s, 1.0)
+            self._others_rate = max(self._others_rate, rate)
+        self._others, self._counted_s = spent, now_s
 
     def count(
         self, calls: int, prompt_tokens: int, completion_tokens: int, prices: Prices, model: str = BASELINES

@@ -219,12 +219,13 @@ class Search:
             return True
         move = self._race.next()
         if move is not None and self._room.has(len(move.steps)):
-            with self._record.store.exclusively():  # two workers may have chosen the same
-                one = move.trial or self._race.ask()
-            if move.trial is None and one is not None:
-                self._take_known(one)
-            if one is not None and (move.trial or self._race.is_untried(one)):
-                self._play(one, move.steps, group)
+            # Two workers may have chosen the same, or both found the last room in the budget.
+            with self._record.store.exclusively():
+                one = (move.trial or self._race.ask()) if self._room.still_has(len(move.steps)) else None
+                if move.trial is None and one is not None:
+                    self._take_known(one)
+                if one is not None and (move.trial or self._race.is_untried(one)):
+                    self._play(one, move.steps, group)
             return True
         # Once a round has ended, others may use the budget that was reserved for its first episodes.
         if not self._room.is_kept and (move is not None or not self._room.in_use):

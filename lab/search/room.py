@@ -45,12 +45,25 @@ class Room:
         """Whether something may still end that frees what is set aside for texts."""
         return self._is_in_round or (self._awaits_texts and self.in_use)
 
-    def has(self, episodes: int) -> bool:
-        """Whether there is room for this many episodes besides those already due."""
-        owed = 0
+    def has(self, episodes: int, others_calls: int = 0) -> bool:
+        """Whether there is room for this many episodes besides those already due.
+
+        Args:
+            others_calls: Calls of other workers that are not counted yet.
+        """
+        owed = others_calls
         if self._rounds is not None and self.in_use:
-            owed = self._rounds.owed_calls(self._player.spending.calls_in_all(self._of_verdict))
+            owed += self._rounds.owed_calls(self._player.spending.calls_in_all(self._of_verdict))
         return self._fits(episodes, owed)
+
+    def still_has(self, episodes: int) -> bool:
+        """The same with what other workers have done meanwhile; exact if no other asks at the same time."""
+        spending = self._player.spending
+        if self.has(episodes, spending.uncounted):
+            return True
+        self._race.study.read()
+        spending.recount()
+        return self.has(episodes)
 
     def has_round(self, rounds: Rounds) -> bool:
         """Whether there is room for the next round; the first one is asked for anyway."""
