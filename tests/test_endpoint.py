@@ -226,7 +226,7 @@ def test_a_hang_ends_after_the_time_of_an_attempt(behave: Callable[[socket.socke
     with listener(behave) as url:
         error = failure(url, Patience(timeout_s=0.3, attempts=1))
     assert "did not answer in time" in error.what
-    assert "no answer within timeout_s = 0.3, which [model] can raise" in error.why
+    assert "no answer within 0.3 s; [model] timeout_s = 0.3 can be raised" in error.why
 
 
 def reset(connection: socket.socket) -> None:
@@ -434,7 +434,7 @@ def test_calls_at_once_fall_when_the_endpoint_pushes_back_and_grow_again(
     monkeypatch.setattr("lab.llm.throttle.FALLS_APART_S", 0.2)
     held, now = list[int](), 0
 
-    async def attempt() -> int:
+    async def attempt(_: float) -> int:
         nonlocal now
         now += 1
         held.append(now)
@@ -460,6 +460,41 @@ def test_calls_at_once_fall_when_the_endpoint_pushes_back_and_grow_again(
 
 
 @pytest.mark.parametrize(
+    ("needs_s", "expected_s"),
+    [
+        ([0.25, 0.25, 0.25], [[0.1, 0.2, 0.4], [0.4], [0.4]]),
+        ([9.0, 0.02], [[0.1, 0.2, 0.4, 0.8], [0.1]]),
+    ],
+)
+def test_a_retry_after_a_timeout_has_longer_and_so_have_later_calls_of_a_model_that_needs_it(
+    monkeypatch: pytest.MonkeyPatch, needs_s: list[float], expected_s: list[list[float]]
+) -> None:
+    """Calls one after the other; of a call that is answered by no attempt, nothing is learnt."""
+    monkeypatch.setattr("lab.llm.throttle.FIRST_WAIT_S", 0.0)
+    throttle, allowed_s = Throttle(Patience(timeout_s=0.1, attempts=4)), list[list[float]]()
+
+    async def call(need_s: float) -> None:
+        allowed_s.append([])
+
+        async def attempt(timeout_s: float) -> int:
+            allowed_s[-1].append(timeout_s)
+            await asyncio.sleep(min(need_s, timeout_s))
+            if need_s > timeout_s:
+                raise SlowError("It is slow.")
+            return 1
+
+        with suppress(EndpointError):
+            await throttle.make(attempt, lambda tokens: tokens)
+
+    async def main() -> None:
+        for need_s in needs_s:
+            await call(need_s)
+
+    asyncio.run(main())
+    assert allowed_s == expected_s
+
+
+@pytest.mark.parametrize(
     ("patience", "least_s"),
     [
         (Patience(requests_per_minute=600), 1.9),
@@ -469,7 +504,7 @@ def test_calls_at_once_fall_when_the_endpoint_pushes_back_and_grow_again(
 def test_a_minute_has_no_more_requests_or_tokens_than_allowed(patience: Patience, least_s: float) -> None:
     """20 calls of 100 tokens at 10 requests or 1,000 tokens per second."""
 
-    async def answer() -> int:
+    async def answer(_: float) -> int:
         return 100
 
     async def main() -> float:

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import urlsplit
 
@@ -83,7 +84,7 @@ class Endpoint:
         self.config, self.throttle = config, Throttle(config.patience)
         self.learning = Learning(config.dialect, config.known)
         self._openai = openai
-        self._client = open_client(config.base_url, config.api_key, config.headers, config.patience.timeout_s)
+        self._client = open_client(config.base_url, config.api_key, config.headers)
         self._clients = {"": self._client}
 
     async def __aenter__(self) -> "Endpoint":
@@ -105,19 +106,19 @@ class Endpoint:
             CallError: Every attempt failed.
         """
         started, request = time.perf_counter(), Request(messages, sampling, schema)
-        answer, attempts = await self.throttle.make(lambda: self._attempt(request), _tokens)
+        answer, attempts = await self.throttle.make(partial(self._attempt, request), _tokens)
         return replace(answer, latency_s=time.perf_counter() - started, attempts=attempts)
 
-    async def _attempt(self, request: Request) -> Completion:
+    async def _attempt(self, request: Request, timeout_s: float) -> Completion:
         try:
-            return _counted(request, await self.learning.ask(request, self._send))
+            return _counted(request, await self.learning.ask(request, partial(self._send, timeout_s)))
         except LabError as error:
             error.why = self._without_keys(error.why)
             if isinstance(error, CallError) and error.answered == (0, 0):
                 error.answered = (request.estimated_tokens, 0)
             raise error from None
 
-    async def _send(self, request: Request, dialect: Dialect) -> Answer:
+    async def _send(self, timeout_s: float, request: Request, dialect: Dialect) -> Answer:
         """Send a request once.
 
         Raises:
@@ -125,11 +126,11 @@ class Endpoint:
             LabError: It failed otherwise.
         """
         try:
-            async with asyncio.timeout(self.config.patience.timeout_s):
-                body = await self._request(request, dialect)
+            async with asyncio.timeout(timeout_s):
+                body = await self._request(request, dialect, timeout_s)
         except TimeoutError:
-            limit = f"timeout_s = {self.config.patience.timeout_s:g}"
-            raise too_slow(self.shown_url, f"no answer within {limit}, which [model] can raise") from None
+            can = f"[model] timeout_s = {self.config.patience.timeout_s:g} can be raised"
+            raise too_slow(self.shown_url, f"no answer within {timeout_s:.3g} s; {can}") from None
         except LabError:
             raise
         except self._openai.APIStatusError as error:
@@ -143,10 +144,10 @@ class Endpoint:
         """The base URL without credentials or query, fit for messages and files."""
         return shown_url(self.config.base_url).rstrip("/") + self.learning.dialect.path
 
-    async def _request(self, request: Request, dialect: Dialect) -> bytes:
+    async def _request(self, request: Request, dialect: Dialect, timeout_s: float) -> bytes:
         # The client copies `extra_body` unchanged, but walks over everything else: a sixth of a call's CPU.
         answering = self._at(dialect.path).chat.completions.with_streaming_response.create(
-            model=self.config.model, messages=[], extra_body=request.body(dialect)
+            model=self.config.model, messages=[], extra_body=request.body(dialect), timeout=timeout_s
         )
         answered = False
         try:

@@ -46,7 +46,7 @@ class Patience:
     """Limits on calls to an endpoint.
 
     Attributes:
-        timeout_s: Timeout of one attempt, in seconds.
+        timeout_s: Timeout of a first attempt, in seconds; a retry after a timeout has twice as long.
         attempts: Maximum attempts of a call, including the first; attempts refused as busy do not count.
         whole_s: Seconds for all attempts of a call and the waits between them; no attempt starts later.
         requests_per_minute, tokens_per_minute: The endpoint's rate limits; infinite for none.
@@ -73,6 +73,7 @@ class Throttle:
         self._patience = patience
         self._in_use, self._limit, self._freed = 0, inf, asyncio.Condition()
         self._fell_s = self._answered_s = -inf
+        self._timeout_s = patience.timeout_s
         self._pace = _Pace(patience)
 
     @property
@@ -80,29 +81,41 @@ class Throttle:
         """Whether any call was answered."""
         return self._answered_s > -inf
 
-    async def make(self, attempt: Callable[[], Awaitable[T]], tokens: Callable[[T], int]) -> tuple[T, int]:
+    async def make(
+        self, attempt: Callable[[float], Awaitable[T]], tokens: Callable[[T], int]
+    ) -> tuple[T, int]:
         """Make one call, with as many attempts as allowed; returns the answer and their number.
+
+        After an answer that took longer than a first attempt may, the later calls begin with that time.
+
+        Args:
+            attempt: Makes an attempt that ends within so many seconds.
 
         Raises:
             EndpointError: No call can succeed: a wrong key or address, or an endpoint that has answered no
                 call since this one began.
             CallError: Every attempt failed while other calls were answered; RequestError: without a retry.
         """
-        began_s, number, failed = time.monotonic(), 0, 0
+        began_s, number, failed, timeout_s = time.monotonic(), 0, 0, self._timeout_s
         while True:
             number += 1
             try:
                 async with self._slot() as expected:
-                    answer = await attempt()
+                    sent_s = time.monotonic()
+                    answer = await attempt(timeout_s)
                     self._answered(tokens(answer) - expected)
+                    if time.monotonic() - sent_s > self._timeout_s:
+                        self._timeout_s = timeout_s
                     return answer, number
             except (CallError, UnreachableError) as error:
                 self.on_failure(error)
                 wait_s = self._wait_s(error, number)
                 failed += not isinstance(error, BusyError)
-                over = time.monotonic() + wait_s - began_s > self._patience.whole_s
-                if self._is_final(error) or failed >= self._patience.attempts or over:
+                left_s = began_s + self._patience.whole_s - time.monotonic() - wait_s
+                if self._is_final(error) or failed >= self._patience.attempts or left_s < 0:
                     raise self._given_up(error, number, began_s) from error
+                if isinstance(error, SlowError):
+                    timeout_s = max(timeout_s, min(2 * timeout_s, left_s))
             self.before_retry()
             await asyncio.sleep(wait_s)
 

@@ -24,9 +24,7 @@ MOST_ERROR_BYTES = 64_000
 """Maximum bytes read of the body of an error or a redirect."""
 
 
-def open_client(
-    url: str, api_key: str, headers: Sequence[tuple[str, str]], timeout_s: float
-) -> "openai.AsyncOpenAI":
+def open_client(url: str, api_key: str, headers: Sequence[tuple[str, str]]) -> "openai.AsyncOpenAI":
     """The client for `url`, which closes it.
 
     Raises:
@@ -42,7 +40,6 @@ def open_client(
     client = openai.AsyncOpenAI(
         base_url=address,
         api_key=api_key,
-        timeout=timeout_s,
         max_retries=0,  # attempts are `lab.llm.throttle`'s
         # The client's own default looks at every open connection for each call.
         http_client=openai.DefaultAioHttpClient(
