@@ -7,6 +7,7 @@ expensive during the study; minutes if they are few.
 """
 
 # ruff: noqa: T201 - the figures are for people
+import argparse
 import random
 import re
 import sys
@@ -135,4 +136,5 @@ def _row(kind: str, endings: list[Ending]) -> Row:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     print(table(measure()))

@@ -5,6 +5,7 @@ winner without failures is known.
 """
 
 # ruff: noqa: T201 - the figures are for people
+import argparse
 import random
 import sqlite3
 import tempfile
@@ -56,4 +57,5 @@ def measure() -> list[Row]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     print(table(measure()))

@@ -5,6 +5,7 @@ capture must be accepted, or refused with its place; a submission's output must 
 """
 
 # ruff: noqa: T201 - the figures are for people
+import argparse
 import random
 import tempfile
 import time
@@ -147,4 +148,5 @@ def _counts(ends: Counter[str]) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     print(table(measure()))

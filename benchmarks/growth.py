@@ -5,6 +5,7 @@ which each setting has a separate effect, as with prompts and sampling, and one 
 unrelated, where no method can do better than trying them.
 """
 
+import argparse
 import itertools
 import random
 import sys
@@ -69,7 +70,7 @@ class KnownGround(Ground):
 
 def _experiment(size: int) -> Experiment:
     """An experiment with `size` candidates: up to four settings of ten values each."""
-    known = load_experiment(Path("benchmarks/grid.toml"))
+    known = load_experiment(Path("benchmarks/echo_grid.toml"))
     texts = {f"t{i}": PromptTemplate(f"t{i}", f"system {i}", "turn") for i in range(VALUES)}
     steps = tuple(round(0.1 * i, 1) for i in range(VALUES))
     names = ("template", "temperature", "frequency_penalty", "presence_penalty")
@@ -137,4 +138,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

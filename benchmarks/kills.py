@@ -5,6 +5,7 @@ same answer to the same request, so that the winner without kills is known.
 """
 
 # ruff: noqa: T201 - the figures are for people
+import argparse
 import hashlib
 import json
 import random
@@ -125,4 +126,5 @@ def measure() -> list[Row]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     print(table(measure()))

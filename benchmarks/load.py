@@ -185,8 +185,10 @@ def main() -> None:
             print(json.dumps(measured(kind, url, int(calls))))
         case ["--long", calls]:
             print(table(measure(int(calls))))
-        case _:
+        case []:
             print(table(measure()))
+        case _:
+            print(__doc__)
 
 
 if __name__ == "__main__":

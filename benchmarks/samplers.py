@@ -4,6 +4,7 @@
 differ; the pruner's kind decides between rungs and single episodes. Without torch, `gp` is left out.
 """
 
+import argparse
 import sys
 import warnings
 from collections.abc import Callable
@@ -70,4 +71,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

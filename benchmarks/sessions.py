@@ -6,6 +6,7 @@ One echo server, played round-robin in three ways: OpenEnv's own client in a bar
 geometric means, with 95 % intervals over rounds.
 """
 
+import argparse
 import asyncio
 import socket
 import subprocess
@@ -142,5 +143,6 @@ def echo_server() -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with echo_server() as server_url:
         asyncio.run(measure(server_url))

@@ -3,6 +3,7 @@
 `python -m benchmarks.simulated` writes `benchmarks/results/simulated.md` in about ten minutes.
 """
 
+import argparse
 import json
 import random
 import re
@@ -33,7 +34,7 @@ from lab.stats.intervals import t_interval
 from lab.verdict.verdict import confirm, finalists, judge
 
 RESULTS = Path("benchmarks/results/simulated.md")
-GRID, ECHO = Path("benchmarks/grid.toml"), Path("experiments/echo.toml")
+GRID, ECHO = Path("benchmarks/echo_grid.toml"), Path("experiments/echo.toml")
 STUDIES, SEARCH, CONFIRMED, HOLDOUT = 200, 100, (3, 8), 16
 GAIN = 0.05
 """Minimum gain over the baseline that counts as a peer's claim; returns are between 0 and 1."""
@@ -209,4 +210,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

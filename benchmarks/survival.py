@@ -3,6 +3,7 @@
 `python -m benchmarks.survival` takes about 20 minutes and writes `benchmarks/results/survival.md`.
 """
 
+import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,4 +34,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

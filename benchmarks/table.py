@@ -1,6 +1,6 @@
-"""The table of recorded returns, and a Ground on it: a study on recorded episodes makes no model calls.
+"""Tables of recorded returns, and a Ground on one: a study on recorded episodes makes no model calls.
 
-It owns the file's format, which `benchmarks.record` writes, and the order of a candidate's episodes in a
+It owns the files' format, which `benchmarks.record` writes, and the order of a candidate's episodes in a
 replay.
 """
 
@@ -22,9 +22,7 @@ from lab.agent.step import Step
 from lab.experiment.experiment import Experiment, load_experiment
 from lab.llm.client import Completion
 
-GRID = Path("benchmarks/grid.toml")
-TABLE = Path("benchmarks/table/echo.jsonl.gz")
-REWARD_PER_CHARACTER = 0.1
+FOLDER = Path("benchmarks")
 SEEDS = range(10_000)
 
 
@@ -57,20 +55,23 @@ class Table:
         return self.true_means[candidate]
 
 
-def load_table(path: Path = TABLE, grid: Path = GRID) -> Table:
-    """Read a table, complete or still being recorded."""
-    experiment = load_experiment(grid)
-    text = gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
-    # The last line of an unfinished recording may be partial.
-    rows = [json.loads(line) for line in text.splitlines() if line.endswith("}")]
-    if "candidates" in rows[0]:
-        candidates = [_candidate(experiment, settings) for settings in rows.pop(0)["candidates"]]
-    else:
-        from benchmarks.record import grid as recorded
+def grid_file(name: str) -> Path:
+    """The experiment whose grid a table holds."""
+    return FOLDER / f"{name}_grid.toml"
 
-        candidates = list(recorded(experiment))
+
+def table_file(name: str) -> Path:
+    """The file of a table."""
+    return FOLDER / f"table/{name}.jsonl.gz"
+
+
+def load_table(name: str = "echo") -> Table:
+    """Read a table, complete or partial."""
+    experiment = load_experiment(grid_file(name))
+    first, *lines = gzip.decompress(table_file(name).read_bytes()).decode().splitlines()
+    candidates = [_candidate(experiment, settings) for settings in json.loads(first)["candidates"]]
     episodes = defaultdict[int, list[Episode]](list)
-    for row in rows:
+    for row in map(json.loads, lines):
         episodes[row["candidate"]].append(_episode(row))
     return Table(experiment, {candidates[index]: tuple(episodes[index]) for index in sorted(episodes)})
 
@@ -80,17 +81,17 @@ def _candidate(experiment: Experiment, settings: Mapping[str, Any]) -> Candidate
 
 
 def _episode(row: Mapping[str, Any]) -> Episode:
-    columns = zip(row["characters"], row["tokens_in"], row["tokens_out"], strict=True)
+    columns = zip(row["rewards"], row["tokens_in"], row["tokens_out"], strict=True)
     steps = [
         Step(
             number=number,
             action="",
             observation="",
-            reward=characters * REWARD_PER_CHARACTER,
+            reward=reward,
             done=False,
             completion=Completion("", "", tokens_in, tokens_out, 0.0),
         )
-        for number, (characters, tokens_in, tokens_out) in enumerate(columns, start=1)
+        for number, (reward, tokens_in, tokens_out) in enumerate(columns, start=1)
     ]
     return Episode(row["seed"], "", tuple(steps))
 

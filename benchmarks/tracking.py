@@ -87,8 +87,10 @@ def main() -> None:
                 app([])
         case ["--pairs", pairs]:
             report(int(pairs))
-        case _:
+        case []:
             report(PAIRS)
+        case _:
+            print(__doc__)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 `python -m benchmarks.warm_up` writes `benchmarks/results/warm_up.md` in about ten minutes.
 """
 
+import argparse
 import random
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -103,4 +104,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     main()

@@ -5,6 +5,7 @@ waits 200 ms and accepts any load, the database, and the workers.
 """
 
 # ruff: noqa: T201 - the figures are for people
+import argparse
 import random
 import subprocess
 import sys
@@ -174,4 +175,5 @@ def measure() -> list[Row]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     print(table(measure()))

@@ -5,11 +5,14 @@ import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import optuna
 import pytest
 
 from benchmarks.landscapes import IN_FLIGHT, METHODS, Played, Result, shares, truths_on
+from benchmarks.table import load_table
 from benchmarks.truths import TRUTHS
+from lab.search.points import at_random
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -31,6 +34,25 @@ def test_every_method_plays_and_picks(method: str, in_flight: int) -> None:
 def test_the_best_of_many_points_is_the_truths_best(name: str) -> None:
     truth = TRUTHS[name](1)
     assert truth.best > truth.average
+
+
+@pytest.mark.parametrize(("name", "points"), [("echo", 156), ("reasoning", 120)])
+def test_a_recorded_table_is_a_ground_on_which_all_points_of_a_study_meet_the_same_seeds(
+    name: str, points: int
+) -> None:
+    table, make = load_table(name), truths_on("recorded")[name]
+    assert len(table.candidates) == points
+    assert {len(episodes) for episodes in table.episodes.values()} == {24}
+    truth, rng = make(0), np.random.default_rng(0)
+    some = at_random(truth.space, 40, rng)
+    played = np.array([[truth.episode(point, seed, rng) for seed in range(truth.most)] for point in some])
+    assert played.mean(axis=1) == pytest.approx([truth.mean(point) for point in some])
+    assert truth.best == pytest.approx(max(table.true_means.values()))
+    assert truth.best > truth.average
+    again, other = make(0), make(1)
+    orders = [[one.episode(some[0], seed, rng) for seed in range(24)] for one in (truth, again, other)]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[0]) == sorted(orders[2])
 
 
 def test_a_file_of_measured_prompts_is_a_ground_whose_best_prompt_counts_as_one(tmp_path: Path) -> None:
