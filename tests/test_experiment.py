@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lab.agent.candidate import Demonstration
 from lab.agent.template import find_template
 from lab.errors import ConfigError, MistakeError, MistakesError
 from lab.experiment.experiment import load_experiment
-from lab.experiment.space import read_space
+from lab.experiment.space import Choices, Range, read_space
 from lab.files import line_of
 from lab.llm.sampling import LIMITS
 from tests.echo_server import ROOT
@@ -342,14 +344,20 @@ def test_any_table_is_a_space_or_an_error(project: Project, table: dict[str, obj
         ).distributions()
 
 
-@given(st.data())
-def test_a_candidate_of_the_space_keeps_to_it_and_is_found_again(data: st.DataObject) -> None:
+@given(st.data(), st.integers(0, 8), st.sets(st.integers(0, 8), min_size=2) | st.integers(1, 8))
+def test_a_candidate_of_the_space_keeps_to_it_and_is_found_again(
+    data: st.DataObject, known: int, asked: set[int] | int
+) -> None:
+    """Also with fewer demonstrations than asked for, because no more were found."""
     space = load_experiment(ECHO).space
+    number = Range(0, asked) if isinstance(asked, int) else Choices(tuple(sorted(asked)))
+    shown = tuple(Demonstration(step, "seen", f"action {step}") for step in range(1, known + 1))
+    space = replace(space, free={**space.free, "demonstrations": number}, demonstrations=shown)
     params = {name: data.draw(st.sampled_from(dimension.ends)) for name, dimension in space.free.items()}
     candidate = space.candidate(params)
-    assert all(value in space.free[name] for name, value in candidate.settings.items() if name in space.free)
     found = space.params(candidate)
     assert found is not None
+    assert all(value in space.free[name] for name, value in found.items())
     assert space.candidate(found) == candidate
 
 

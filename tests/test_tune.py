@@ -3,6 +3,7 @@
 The real model plays in `test_main_job.py`; here the truth is known, and faults occur on demand.
 """
 
+import itertools
 import json
 import random
 import re
@@ -403,6 +404,23 @@ def test_demonstrations_from_the_best_episodes_are_tried_frozen_and_submitted(pr
     roles = [message["role"] for message in endpoint.requests[0]["messages"]]
     assert roles == ["system", "user", "assistant", "user", "assistant", "user"]
     assert endpoint.requests[0]["messages"][2]["content"] == shown[0].action
+
+
+def test_steps_that_earned_little_are_not_demonstrations_even_if_only_one_is_left(project: Project) -> None:
+    numbers = itertools.count()
+
+    def good_once_shown(body: Body) -> Reply:
+        shown = any(message["role"] == "assistant" for message in body["messages"])
+        length = 300 if shown or next(numbers) == 9 else 100
+        return Reply("x" * random.randint(length - 20, length + 20))
+
+    text = EXPERIMENT.replace("[space]", "[space]\ndemonstrations = [0, 2]")
+    project.write("experiments/known.toml", text)
+    with fake_endpoint(good_once_shown) as endpoint:
+        code, _, err = tune(project, endpoint)
+    assert code == 0, err
+    (shown,) = frozen(project).candidate.demonstrations
+    assert len(shown.action) >= 280
 
 
 def storyteller_is_far_better(body: Body) -> Reply:

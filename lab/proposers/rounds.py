@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from statistics import fmean
 
 from pydantic import TypeAdapter
 
 from lab.agent.candidate import Demonstration
+from lab.agent.episode import Tally
 from lab.agent.evaluation import Trial
 from lab.agent.template import PromptTemplate
 from lab.errors import LabError, first_of
@@ -211,19 +213,28 @@ class Rounds:
 
 
 def demonstrations(trials: Sequence[Trial], record: Record) -> tuple[Demonstration, ...]:
-    """The best step of each of the best episodes, without repeated actions; best episode first."""
+    """The best step of each of the best episodes, without repeated actions; best episode first.
+
+    A model imitates what it is shown: a step is left out if it earned less than halfway from the average step
+    to the best one, even if few are left.
+    """
     values = {
         (trial.candidate.digest, seed): earned
         for trial in trials
         for seed, earned in trial.evaluation.values.items()
     }
+    rewards = {which: tally.rewards for which in values if isinstance(tally := record.ended[which], Tally)}
+    all_rewards = [reward for one in rewards.values() for reward in one]
+    least = (max(all_rewards) + fmean(all_rewards)) / 2 if all_rewards else 0.0
     named = frozenset[str]().union(*(trial.candidate.template.fields for trial in trials))
     found: dict[str, Demonstration] = {}
     for which in sorted(values, key=lambda which: -values[which]):
         if len(found) == DEMONSTRATIONS:
             break
+        if max(rewards.get(which, ()), default=0.0) < least:
+            continue
         episode = record.episode(*which)
-        own = [step for step in episode.steps if step.error is None]
+        own = [step for step in episode.steps if step.error is None and step.reward >= least]
         if not own:
             continue
         best = max(own, key=lambda step: step.reward)

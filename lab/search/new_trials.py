@@ -75,7 +75,7 @@ class NewTrials:
         """
         if not self._has(candidate):
             params = self.space.params(candidate)
-            fixed = {name: candidate.settings[name] for name in self._distributions}
+            fixed = {name: candidate.settings[name] for name in self._distributions} | (params or {})
             more = {"owed": min(owed, self._episodes)} if owed else {}
             self._study.enqueue({} if params is None else fixed, **attributes(candidate), **more)
 
