@@ -224,8 +224,9 @@ def demonstrations(trials: Sequence[Trial], record: Record) -> tuple[Demonstrati
         for seed, earned in trial.evaluation.values.items()
     }
     rewards = {which: tally.rewards for which in values if isinstance(tally := record.ended[which], Tally)}
-    all_rewards = [reward for one in rewards.values() for reward in one]
-    least = (max(all_rewards) + fmean(all_rewards)) / 2 if all_rewards else 0.0
+    all_rewards = [reward for one in rewards.values() for reward in one] or [0.0]
+    most = max(all_rewards)
+    least = min((fmean(all_rewards) + most) / 2, most)  # rounding could raise the mean of equal ones
     named = frozenset[str]().union(*(trial.candidate.template.fields for trial in trials))
     found: dict[str, Demonstration] = {}
     for which in sorted(values, key=lambda which: -values[which]):
