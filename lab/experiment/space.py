@@ -80,7 +80,7 @@ class Space:
     def params(self, candidate: Candidate) -> dict[str, Setting] | None:
         """The inverse of `candidate`; None if it is outside the space."""
         params = {name: candidate.settings[name] for name in self.free}
-        if candidate.demonstrations and "demonstrations" in params:
+        if "demonstrations" in params:
             shown, asked = len(candidate.demonstrations), self.free["demonstrations"]
             more = [one for one in asked.ends if float(one) > shown]
             if shown not in asked and more:  # fewer were found than were asked for
