@@ -164,13 +164,14 @@ KNOWN: Mapping[str, Callable[[], Mapping[str, Callable[[int], Truth]]]] = {
     "recorded": recorded,
     "tables": tables,
 }
+"""The grounds that have a name; another one is a file of prompts."""
 
 Job = tuple[str, str, int, int, str]
 """Truth, method, episodes in flight, seed, and the ground that the truth is of."""
 
 
 def truths_on(ground: str) -> Mapping[str, Callable[[int], Truth]]:
-    """Return the truths of a name in `KNOWN`, or of a file of prompts."""
+    """Return the truths of a ground; see `KNOWN`."""
     return KNOWN[ground]() if ground in KNOWN else prompts(Path(ground))
 
 

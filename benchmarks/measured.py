@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
-from benchmarks.record import EPISODES
-from benchmarks.table import load_table
+from benchmarks.table import TABLES, load_table
 from benchmarks.truths import Truth
 from lab.experiment.space import Choices
 from lab.search.likeness import NO_TEXTS, Texts
@@ -51,7 +50,7 @@ def prompts(path: Path) -> Mapping[str, Callable[[int], Truth]]:
 
 def recorded() -> Mapping[str, Callable[[int], Truth]]:
     """Return the project's tables (`benchmarks.table`); a study meets their seeds in an order of its own."""
-    return {name: partial(_recorded, name) for name in ("echo", "reasoning")}
+    return {name: partial(_recorded, name) for name in TABLES}
 
 
 def _always(make: Callable[[], Truth]) -> Callable[[int], Truth]:
@@ -74,8 +73,8 @@ def _table(kind: Any, name: str) -> Truth:  # noqa: ANN401  # a class of the pac
         values = np.array(rows["".join(map(str, indices))][metric], dtype=float)
         return -np.log10(values) if is_loss else values
 
-    names = product(*(range(len(one)) for one in choices.values()))
-    return _of_points(choices, {indices: read(indices) for indices in names})
+    every = product(*(range(len(one)) for one in choices.values()))
+    return _of_points(choices, {indices: read(indices) for indices in every})
 
 
 def _of_points(
@@ -117,7 +116,8 @@ _read_table = cache(load_table)
 
 def _recorded(name: str, seed: int) -> Truth:
     table = _read_table(name)
-    space, order = table.experiment.space, np.random.default_rng([11, seed]).permutation(EPISODES)
+    space, recorded_seeds = table.experiment.space, len(table.episodes[table.candidates[0]])
+    order = np.random.default_rng([11, seed]).permutation(recorded_seeds)
     lists = {key: one.values for key, one in space.free.items() if isinstance(one, Choices)}
     returns = {
         tuple(values.index(candidate.settings[key]) for key, values in lists.items()): np.array(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.table import grid_file, table_file
+from benchmarks.table import TABLES, grid_file, table_file
 from lab.agent.candidate import Candidate
 from lab.agent.episode import Episode
 from lab.environments.config import choose_environment
@@ -113,7 +113,7 @@ class Recording:
 def main() -> None:
     """Record, and write the table, also when stopped early."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.record", description=__doc__)
-    parser.add_argument("name", nargs="?", choices=("echo", "reasoning"), default="echo")
+    parser.add_argument("name", nargs="?", choices=TABLES, default="echo")
     name = parser.parse_args().name
     recording = Recording(name, load_experiment(grid_file(name)))
     read_surroundings(Path())

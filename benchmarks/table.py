@@ -23,6 +23,7 @@ from lab.experiment.experiment import Experiment, load_experiment
 from lab.llm.client import Completion
 
 FOLDER = Path("benchmarks")
+TABLES = ("echo", "reasoning")
 SEEDS = range(10_000)
 
 

@@ -355,6 +355,8 @@ def test_a_candidate_of_the_space_keeps_to_it_and_is_found_again(
     space = replace(space, free={**space.free, "demonstrations": number}, demonstrations=shown)
     params = {name: data.draw(st.sampled_from(dimension.ends)) for name, dimension in space.free.items()}
     candidate = space.candidate(params)
+    kept = {name: candidate.settings[name] for name in params if name != "demonstrations"}
+    assert all(value in space.free[name] for name, value in kept.items())
     found = space.params(candidate)
     assert found is not None
     assert all(value in space.free[name] for name, value in found.items())

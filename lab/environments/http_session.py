@@ -123,7 +123,11 @@ class HttpSession:
             raise error
 
     def _body(self, reply: Reply, do: str = "") -> object:
-        """The JSON in a reply to reset or step; `do` is the advice of the error if there is none."""
+        """The JSON in a reply to reset or step.
+
+        Args:
+            do: Advice of the error for a reply that has none.
+        """
         self._raise_refusal(reply)
         if not reply.found:
             error = failed(reply.text, self._where)

@@ -8,13 +8,12 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf, isfinite
 from statistics import fmean
 
 from pydantic import TypeAdapter
 
 from lab.agent.candidate import Demonstration
-from lab.agent.episode import Tally
 from lab.agent.evaluation import Trial
 from lab.agent.template import PromptTemplate
 from lab.errors import LabError, first_of
@@ -218,23 +217,22 @@ def demonstrations(trials: Sequence[Trial], record: Record) -> tuple[Demonstrati
     A model imitates what it is shown: a step is left out if it earned less than halfway from the average step
     to the best one, even if few are left.
     """
-    values = {
-        (trial.candidate.digest, seed): earned
+    episodes = [
+        (trial.evaluation.values[one.seed], trial.candidate.digest, one)
         for trial in trials
-        for seed, earned in trial.evaluation.values.items()
-    }
-    rewards = {which: tally.rewards for which in values if isinstance(tally := record.ended[which], Tally)}
-    all_rewards = [reward for one in rewards.values() for reward in one] or [0.0]
-    most = max(all_rewards)
-    least = min((fmean(all_rewards) + most) / 2, most)  # rounding could raise the mean of equal ones
+        for one in trial.evaluation.episodes
+    ]
+    earned = [reward for _, _, one in episodes for reward in one.rewards] or [0.0]
+    most = max(earned)
+    least = min((fmean(earned) + most) / 2, most)  # rounding could raise the mean of equal ones
     named = frozenset[str]().union(*(trial.candidate.template.fields for trial in trials))
     found: dict[str, Demonstration] = {}
-    for which in sorted(values, key=lambda which: -values[which]):
+    for _, digest, played in sorted(episodes, key=lambda episode: -episode[0]):
         if len(found) == DEMONSTRATIONS:
             break
-        if max(rewards.get(which, ()), default=0.0) < least:
+        if max(played.rewards, default=-inf) < least:  # its texts need not be read
             continue
-        episode = record.episode(*which)
+        episode = record.episode(digest, played.seed)
         own = [step for step in episode.steps if step.error is None and step.reward >= least]
         if not own:
             continue

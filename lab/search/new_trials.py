@@ -75,9 +75,10 @@ class NewTrials:
         """
         if not self._has(candidate):
             params = self.space.params(candidate)
-            fixed = {name: candidate.settings[name] for name in self._distributions} | (params or {})
+            if params is not None:
+                params = {name: candidate.settings[name] for name in self._distributions} | params
             more = {"owed": min(owed, self._episodes)} if owed else {}
-            self._study.enqueue({} if params is None else fixed, **attributes(candidate), **more)
+            self._study.enqueue(params or {}, **attributes(candidate), **more)
 
     def enqueue_spread(self, count: int, seed: int) -> None:
         """Enqueue points that are spread over the space."""

@@ -57,9 +57,12 @@ class Room:
         return self._fits(episodes, owed)
 
     def still_has(self, episodes: int) -> bool:
-        """The same with what other workers have done meanwhile; exact if no other asks at the same time."""
+        """Whether there is, after `has`, also with what other workers have done since they were counted.
+
+        Exact if no other worker asks at the same time.
+        """
         spending = self._player.spending
-        if self.has(episodes, spending.uncounted):
+        if not spending.uncounted or self.has(episodes, spending.uncounted):
             return True
         self._race.study.read()
         spending.recount()
