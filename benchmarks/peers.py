@@ -31,6 +31,8 @@ class Peer:
 
 PEERS = {
     "lab": Peer("lab_study", knows_budget=True, live_only=True),
+    "lab_library": Peer("lab_library", knows_budget=True, live_only=True),
+    "lab_both": Peer("lab_both", knows_budget=True, live_only=True),
     "baseline": Peer("baseline", live_only=True),
     "random": Peer("random_search"),
     "optuna": Peer("optuna_default"),

@@ -33,12 +33,17 @@ from lab.verdict.verdict import confirm, finalists, judge
 
 
 def run(ground: Ground) -> None:
-    """Search and confirm until the calls are used up; needs a `LiveGround`, because it plays in parallel."""
+    """Search and confirm until the calls are used up, from the experiment's own texts."""
+    study(ground, ground.experiment)
+
+
+def study(ground: Ground, experiment: Experiment) -> None:
+    """The same on another space; needs a `LiveGround`, because it plays in parallel."""
     live: LiveGround = ground  # type: ignore[assignment]
     # Only confirmation's calls are reserved, none for a holdout.
-    verdict = ground.experiment.verdict.model_copy(update={"episodes": 0})
+    verdict = experiment.verdict.model_copy(update={"episodes": 0})
     budget = live.spending.budget
-    experiment = replace(ground.experiment, verdict=verdict, seed=ground.seeds.start, budget=budget)
+    experiment = replace(experiment, verdict=verdict, seed=ground.seeds.start, budget=budget)
     with TemporaryDirectory() as folder:
         live.wait(_study(experiment, live, Path(folder)))
 
