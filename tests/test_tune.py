@@ -423,6 +423,20 @@ def test_steps_that_earned_little_are_not_demonstrations_even_if_only_one_is_lef
     assert len(shown.action) >= 280
 
 
+def test_demonstrations_are_taken_again_once_the_first_have_taught_better_answers(project: Project) -> None:
+    def surpasses(body: Body) -> Reply:
+        time.sleep(0.02)
+        shown = [message["content"] for message in body["messages"] if message["role"] == "assistant"]
+        return Reply("x" * (2 * len(max(shown, key=len)) if shown else random.randint(60, 90)))
+
+    text = EXPERIMENT.replace("[space]", "[space]\ndemonstrations = [0, 2]").replace("300", "600")
+    project.write("experiments/known.toml", text)
+    with fake_endpoint(surpasses) as endpoint:
+        code, _, err = tune(project, endpoint)
+    assert code == 0, err
+    assert max(len(one.action) for one in frozen(project).candidate.demonstrations) > 90
+
+
 def storyteller_is_far_better(body: Body) -> Reply:
     time.sleep(0.02)
     length = 200 if "storyteller" in body["messages"][0]["content"] else 20

@@ -99,11 +99,11 @@ class Space:
         return replace(self, free={k: v for k, v in self.free.items() if k not in fixed}, start=start)
 
     def widened(self, texts: Iterable[PromptTemplate], demonstrations: Sequence[Demonstration]) -> "Space":
-        """The space with more templates, and with demonstrations if there were none."""
+        """The space with more templates, and with these demonstrations, if any, instead of its own."""
         templates = {**self.templates, **{text.name: text for text in texts}}
         free = dict(self.free)
         free["template"] = Choices(tuple(templates))
-        shown = self.demonstrations or tuple(demonstrations)
+        shown = tuple(demonstrations) or self.demonstrations
         return replace(self, free=free, templates=templates, demonstrations=shown)
 
 

@@ -34,6 +34,9 @@ FIRST = 3
 HALF = 0.5
 """Share of the search after which demonstrations are due, and a round whose time has come earlier."""
 
+RENEWED = 1
+"""Times that demonstrations are taken again where no texts are proposed, each halfway to the search's end."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -74,8 +77,9 @@ def proposals_of(study: Trials) -> list[str]:
 class Rounds:
     """The rounds of one search; one of several workers runs each.
 
-    A round is due once the texts before have played. Demonstrations come with the texts of the middle round;
-    without texts, at half of the search.
+    A round is due once the texts before have played. Demonstrations come with the texts of the middle round
+    and of each later one; without texts, at half and at three quarters of the search. Those of a later round
+    replace the ones before, for new candidates: an answer that was shown teaches the model better ones.
 
     Attributes:
         found: Additions of the rounds, in order.
@@ -131,10 +135,10 @@ class Rounds:
             episodes: Number of reported episodes; negative while a new text is owed some.
         """
         number = len(self.found) + 1
-        if self._mine or number > (self._rounds or int(self._shows)):
+        if self._mine or number > (self._rounds or (1 + RENEWED) * self._shows):
             return False
         if not self._rounds:
-            return progress >= HALF
+            return progress >= 1 - HALF**number
         enough = self._experiment.search.headroom * number
         return episodes >= enough or (episodes > 0 and progress >= HALF * number / (self._rounds + 1))
 
@@ -190,7 +194,7 @@ class Rounds:
         number = len(self.found) + 1
         made = await self._proposals(trials) if self._rounds else Proposals(())
         shown: tuple[Demonstration, ...] = ()
-        if self._shows and number == max((self._rounds + 1) // 2, 1):
+        if self._shows and number >= (self._rounds + 1) // 2:
             # In a thread: with few distinct actions, all episodes are read.
             shown = await asyncio.to_thread(demonstrations, trials, self._record)
         return Found(made.accepted, shown, dict(made.parents), made.refused, made.duplicates)

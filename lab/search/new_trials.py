@@ -4,7 +4,6 @@ It owns what a trial must have to begin; what it plays is the race's.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -13,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from lab.agent.candidate import Candidate, Demonstration
 from lab.agent.template import PromptTemplate
-from lab.experiment.space import Space
+from lab.experiment.space import Space, with_settings
 from lab.search.points import at_random, spread_out
 from lab.search.sampler import RaceSampler
 from lab.search.table import CHOSEN_BY
@@ -96,7 +95,8 @@ class NewTrials:
         if self._sampler is not None and len(self._distributions) > 1 and played >= CHOSEN_BY[0]:
             self._study.enqueue({"template": name}, owed=min(owed, self._episodes))
         else:
-            self.enqueue(replace(leader, template=self.space.templates[name]), owed)
+            texts, shown = self.space.templates, self.space.demonstrations
+            self.enqueue(with_settings(leader, {"template": name}, texts, shown), owed)
 
     def ask(self) -> tuple[optuna.Trial, Candidate] | None:
         """Start a waiting trial, or the sampler's choice; None if that is not new."""
