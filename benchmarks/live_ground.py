@@ -10,11 +10,11 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from benchmarks.ground import Broken, Ground, Ledger, OutOfCalls, Pick
+from benchmarks.ground import Broken, Ground, Ledger, OutOfCalls, Pick, UnplayableError
 from lab.agent.candidate import Candidate
 from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
 from lab.environments.environment import Environment
-from lab.errors import BudgetError, CallError, LabError
+from lab.errors import BudgetError, CallError, ConfigError, LabError
 from lab.experiment.budget import FREE, Budget, Spending
 from lab.experiment.experiment import Experiment
 from lab.experiment.metered import Metered
@@ -108,6 +108,7 @@ class LiveGround(Ground):
 
         Raises:
             OutOfCalls: The budget does not allow all of them.
+            UnplayableError: A text does not suit the environment.
             Broken: An episode failed for good.
         """
         promised = spent = len(seeds) * self.experiment.task.max_steps
@@ -169,6 +170,8 @@ def _ended(played: Played | Ending | BaseException) -> Episode:
             return played
         case BudgetError():
             raise OutOfCalls
+        case FailedEpisode(error=ConfigError() as error):
+            raise UnplayableError(error.one_line)
         case FailedEpisode():
             raise Broken from played.error
         case BaseException():

@@ -6,14 +6,17 @@ It owns these figures and their tables; `live_report` is the report of one groun
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import hypot
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from lab.stats.intervals import Estimate, t_interval
 
 OURS, BASELINE = "lab", "baseline"
 CONFIDENCE = 0.95
+WORSE, BETTER = "↓", "↑"
+"""Marks of a method that is shown to be worse, or better, than ours on one ground."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Result:
     """One run of a method.
 
     Attributes:
-        sealed: Mean return of its pick on the sealed episodes, in reward.
+        returns: Its pick's returns on the sealed episodes, in reward; every run has the same episodes.
         scale: The task's `max_return`; differences over several grounds are shares of it.
         claimed, interval: As in `benchmarks.ground.Pick`.
     """
@@ -29,10 +32,17 @@ class Result:
     ground: str
     method: str
     run: int
-    sealed: float
+    returns: tuple[float, ...]
     scale: float
     claimed: float | None
     interval: tuple[float, float] | None
+    calls: int
+    seconds: float
+
+    @property
+    def sealed(self) -> float:
+        """Mean of the sealed returns."""
+        return fmean(self.returns)
 
 
 @dataclass(frozen=True)
@@ -41,13 +51,15 @@ class Claims:
 
     Attributes:
         excess: Mean of claimed minus sealed gain, with its interval over the runs.
-        held: Runs whose claimed interval contains the sealed gain; None for a method without intervals.
+        held: Runs whose claimed interval contains the mean sealed gain; None for a method without intervals.
+        agreeing: Runs whose claim differs from the sealed gain by no more than the intervals of both allow.
     """
 
     claimed: float
     sealed: float
     excess: Estimate
     held: int | None
+    agreeing: int | None
 
 
 def read_results(lines: Sequence[Mapping[str, Any]]) -> list[Result]:
@@ -57,10 +69,12 @@ def read_results(lines: Sequence[Mapping[str, Any]]) -> list[Result]:
             line["ground"],
             line["method"],
             line["run"],
-            fmean(line["holdout"]),
+            tuple(line["holdout"]),
             line["task"]["max_return"],
             line["claimed"],
             tuple(line["interval"]) if line["interval"] else None,
+            line["calls"],
+            line["seconds"],
         )
         for line in lines
     ]
@@ -68,42 +82,65 @@ def read_results(lines: Sequence[Mapping[str, Any]]) -> list[Result]:
 
 def leads(results: Sequence[Result]) -> dict[str, Estimate]:
     """Our sealed return minus each peer's, paired by ground and run, as shares of `max_return`."""
-    by_method = defaultdict[str, dict[tuple[str, int], float]](dict)
-    for one in results:
-        by_method[one.method][one.ground, one.run] = one.sealed / one.scale
-    ours = by_method.pop(OURS, {})
-    pairs = {
-        method: [ours[key] - value for key, value in own.items() if key in ours]
-        for method, own in by_method.items()
-    }
+    pairs = {method: [lead for _, lead in own] for method, own in _pairs(results).items()}
     return {method: t_interval(own, CONFIDENCE) for method, own in pairs.items() if len(own) > 1}
+
+
+def leads_of_grounds(results: Sequence[Result]) -> dict[str, Estimate]:
+    """As `leads`, of each ground's mean: what another ground may be expected to bring."""
+    found = dict[str, Estimate]()
+    for method, own in _pairs(results).items():
+        grounds = defaultdict[str, list[float]](list)
+        for ground, lead in own:
+            grounds[ground].append(lead)
+        found[method] = t_interval([fmean(one) for one in grounds.values()], CONFIDENCE)
+    return found
+
+
+def _pairs(results: Sequence[Result]) -> dict[str, list[tuple[str, float]]]:
+    ours = {(one.ground, one.run): one.sealed / one.scale for one in results if one.method == OURS}
+    pairs = defaultdict[str, list[tuple[str, float]]](list)
+    for one in results:
+        if one.method != OURS and (one.ground, one.run) in ours:
+            pairs[one.method].append((one.ground, ours[one.ground, one.run] - one.sealed / one.scale))
+    return pairs
 
 
 def claims(results: Sequence[Result]) -> dict[str, Claims]:
     """Each method's claims, over its runs that claim something on a ground whose baseline was played."""
-    baselines = defaultdict[str, list[float]](list)
+    baselines = defaultdict[str, list[tuple[float, ...]]](list)
     for one in results:
         if one.method == BASELINE:
-            baselines[one.ground].append(one.sealed)
-    by_method = defaultdict[str, list[tuple[Result, float]]](list)
+            baselines[one.ground].append(one.returns)
+    by_method = defaultdict[str, list[tuple[Result, Estimate]]](list)
     for one in results:
         if one.claimed is not None and one.ground in baselines:
-            by_method[one.method].append((one, one.sealed - fmean(baselines[one.ground])))
+            usual = map(fmean, zip(*baselines[one.ground], strict=True))
+            gains = [own - before for own, before in zip(one.returns, usual, strict=True)]
+            by_method[one.method].append((one, t_interval(gains, CONFIDENCE)))
     return {method: _claims(own) for method, own in by_method.items() if len(own) > 1}
 
 
-def _claims(own: Sequence[tuple[Result, float]]) -> Claims:
+def _claims(own: Sequence[tuple[Result, Estimate]]) -> Claims:
     claimed = [(one.claimed or 0.0) / one.scale for one, _ in own]
-    sealed = [gain / one.scale for one, gain in own]
+    sealed = [gain.mean / one.scale for one, gain in own]
     excess = [said - gain for said, gain in zip(claimed, sealed, strict=True)]
     bounds = [(one.interval, gain) for one, gain in own if one.interval]
-    held = sum(interval[0] <= gain <= interval[1] for interval, gain in bounds) if bounds else None
-    return Claims(fmean(claimed), fmean(sealed), t_interval(excess, CONFIDENCE), held)
+    held = sum(low <= gain.mean <= high for (low, high), gain in bounds) if bounds else None
+    agreeing = sum(_agree(interval, gain) for interval, gain in bounds) if bounds else None
+    return Claims(fmean(claimed), fmean(sealed), t_interval(excess, CONFIDENCE), held, agreeing)
+
+
+def _agree(claimed: tuple[float, float], sealed: Estimate) -> bool:
+    low, high = claimed
+    allowed = hypot((high - low) / 2, (sealed.high - sealed.low) / 2)
+    return abs((low + high) / 2 - sealed.mean) <= allowed
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """The three tables."""
-    return "\n".join([*_returns(results), "", *_leads(results), "", *_claimed(results), ""])
+    """The four tables."""
+    tables = [_returns(results), _leads(results), _claimed(results), _spent(results)]
+    return "\n".join(line for table in tables for line in [*table, ""])
 
 
 def _returns(results: Sequence[Result]) -> Iterator[str]:
@@ -113,47 +150,94 @@ def _returns(results: Sequence[Result]) -> Iterator[str]:
     cells = defaultdict[tuple[str, str], list[float]](list)
     for one in results:
         cells[one.method, one.ground].append(one.sealed)
+    marks = {ground: _marks([one for one in results if one.ground == ground]) for ground in grounds}
     means = {
         ground: [fmean(own) for (_, where), own in cells.items() if where == ground] for ground in grounds
     }
     best = {ground: max(own) for ground, own in means.items() if len(own) > 1}
     for method in methods:
-        row = [_cell(cells.get((method, ground), []), best.get(ground)) for ground in grounds]
+        row = [
+            _cell(cells.get((method, ground), []), best.get(ground), marks[ground].get(method, ""))
+            for ground in grounds
+        ]
         yield f"| {method} | {' | '.join(row)} |"
     yield ""
-    yield "Mean over the runs of the pick's mean return on the sealed episodes, with the runs' range."
+    yield (
+        "Mean over the runs of the pick's mean return on the sealed episodes, with the runs' range. "
+        f"{WORSE}: shown to be worse than {OURS} there, {BETTER}: shown to be better (95 %, paired by run)."
+    )
+
+
+def _marks(results: Sequence[Result]) -> dict[str, str]:
+    """The methods that differ from ours on one ground, by the mark."""
+    found = leads(results)
+    worse = {method: WORSE for method, lead in found.items() if lead.low > 0}
+    return worse | {method: BETTER for method, lead in found.items() if lead.high < 0}
 
 
 def _names(results: Sequence[Result]) -> Iterator[tuple[str, str]]:
     return ((one.ground, one.method) for one in results)
 
 
-def _cell(own: Sequence[float], best: float | None) -> str:
+def _cell(own: Sequence[float], best: float | None, mark: str) -> str:
     if not own:
         return "-"
     mean, count = fmean(own), len(own)
     middle = f"**{mean:.2f}**" if mean == best else f"{mean:.2f}"
-    return f"{middle} (n = 1)" if count == 1 else f"{middle} ({min(own):.2f} to {max(own):.2f}, n = {count})"
+    runs = "n = 1" if count == 1 else f"{min(own):.2f} to {max(own):.2f}, n = {count}"
+    return f"{middle}{mark} ({runs})"
 
 
 def _leads(results: Sequence[Result]) -> Iterator[str]:
-    yield f"| {OURS} minus | share of the maximum return, 95 % | pairs |"
-    yield "|---|---|---|"
+    yield f"| {OURS} minus | share of the maximum return, 95 % | pairs | of the grounds, 95 % | grounds |"
+    yield "|---|---|---|---|---|"
+    wider = leads_of_grounds(results)
     for method, lead in leads(results).items():
-        yield f"| {method} | {lead.mean:+.3f} ({lead.low:+.3f} to {lead.high:+.3f}) | {lead.n} |"
+        figures = [f"{_interval(one)} | {one.n}" for one in (lead, wider[method])]
+        yield f"| {method} | {' | '.join(figures)} |"
     yield ""
-    yield "Sealed returns, paired by ground and run, over all grounds."
+    yield (
+        "Sealed returns, paired by ground and run. The first interval is of these grounds; the second, of the "
+        "grounds' means, of others like them."
+    )
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.mean:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
 
 
 def _claimed(results: Sequence[Result]) -> Iterator[str]:
-    yield "| method | claimed gain | sealed gain | claimed minus sealed, 95 % | runs | within it |"
-    yield "|---|---|---|---|---|---|"
+    yield (
+        "| method | claimed gain | sealed gain | claimed minus sealed, 95 % | runs "
+        "| claimed interval holds the sealed mean | claim and sealed gain agree |"
+    )
+    yield "|---|---|---|---|---|---|---|"
     for method, own in claims(results).items():
-        excess = f"{own.excess.mean:+.3f} ({own.excess.low:+.3f} to {own.excess.high:+.3f})"
-        held = "has none" if own.held is None else f"{own.held} of {own.excess.n}"
-        yield f"| {method} | {own.claimed:+.3f} | {own.sealed:+.3f} | {excess} | {own.excess.n} | {held} |"
+        counts = ["no interval" if one is None else f"{one}" for one in (own.held, own.agreeing)]
+        figures = [
+            f"{own.claimed:+.3f}",
+            f"{own.sealed:+.3f}",
+            _interval(own.excess),
+            str(own.excess.n),
+            *counts,
+        ]
+        yield f"| {method} | {' | '.join(figures)} |"
     yield ""
-    yield "Gains over the baseline, as shares of the maximum return."
+    yield (
+        "Gains over the baseline, as shares of the maximum return. The sealed gain is a mean of episodes "
+        "too: whether they agree allows for both."
+    )
+
+
+def _spent(results: Sequence[Result]) -> Iterator[str]:
+    yield "| method | runs | calls, median | seconds, median |"
+    yield "|---|---|---|---|"
+    for method in dict.fromkeys(one.method for one in results):
+        own = [one for one in results if one.method == method]
+        calls, seconds = median(one.calls for one in own), median(one.seconds for one in own)
+        yield f"| {method} | {len(own)} | {calls:.0f} | {seconds:.0f} |"
+    yield ""
+    yield "Seconds are of a run with its sealed episodes, beside all others."
 
 
 def write_grounds(lines: Sequence[Mapping[str, Any]], folder: Path, name: str) -> None:

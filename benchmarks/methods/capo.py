@@ -118,12 +118,12 @@ class _Episodes(BasePredictor):  # type: ignore[misc]  # the package is untyped
         return said, said
 
     def _play(self, system: str, seeds: list[str]) -> list[float]:
-        turn, scale = self._ground.experiment.baseline.template.turn, self._ground.experiment.task.max_return
+        turn, task = self._ground.experiment.baseline.template.turn, self._ground.experiment.task
         candidate = try_texts(self._ground, "capo", system, turn)
         if isinstance(candidate, str):
-            return [0.0] * len(seeds)
+            return [task.min_return / task.max_return] * len(seeds)
         episodes = self._ground.play(candidate, [int(seed) for seed in seeds])
-        scores = [episode.episode_return / scale for episode in episodes]
+        scores = [episode.episode_return / task.max_return for episode in episodes]
         self._scores[system] += scores
         return scores
 

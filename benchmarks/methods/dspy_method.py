@@ -14,7 +14,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
 from benchmarks.ground import Ground
 from benchmarks.methods.gepa_method import TRAINING, VALIDATION, Picks
-from benchmarks.methods.texts import transcript, try_texts
+from benchmarks.methods.texts import transcript, try_play, try_texts
 from benchmarks.methods.trials import Best
 from lab.agent.candidate import Candidate
 
@@ -66,9 +66,10 @@ def playing(ground: Ground, played: Played = lambda *_: None) -> dspy.Module:
 
     def play(system: str, turn: str, seed: int) -> tuple[float, str]:
         candidate = try_texts(ground, "dspy", system, turn)
-        if isinstance(candidate, str):
-            return 0.0, candidate
-        (episode,) = ground.play(candidate, [seed])
+        episodes = try_play(ground, candidate, [seed])
+        if isinstance(candidate, str) or isinstance(episodes, str):
+            return ground.experiment.task.min_return, str(episodes)
+        (episode,) = episodes
         played(candidate, seed, episode.episode_return)
         return episode.episode_return, transcript(episode)
 

@@ -15,9 +15,8 @@ from gepa.api import optimize
 from gepa.core.adapter import EvaluationBatch, ProposalFn
 
 from benchmarks.ground import Ground
-from benchmarks.methods.texts import transcript, try_texts
+from benchmarks.methods.texts import transcript, try_play, try_texts
 from benchmarks.methods.trials import Best
-from lab.agent.episode import Episode
 
 VALIDATION, TRAINING = 10, 20
 
@@ -72,11 +71,11 @@ class _Adapter:
 
     def evaluate(self, batch: list[int], candidate: Texts, capture_traces: bool = False) -> Batch:
         """Play an episode per seed."""
-        playable = try_texts(self.ground, "gepa", candidate["system"], candidate["turn"])
-        if isinstance(playable, str):
-            said, scores = [playable] * len(batch), [0.0] * len(batch)
+        written = try_texts(self.ground, "gepa", candidate["system"], candidate["turn"])
+        episodes = try_play(self.ground, written, batch)
+        if isinstance(episodes, str):
+            said, scores = [episodes] * len(batch), [self.ground.experiment.task.min_return] * len(batch)
         else:
-            episodes: list[Episode] = self.ground.play(playable, batch)
             said = [transcript(episode) for episode in episodes]
             scores = [episode.episode_return for episode in episodes]
         return EvaluationBatch(said, scores, said if capture_traces else None)
