@@ -197,8 +197,8 @@ def _leads(results: Sequence[Result]) -> Iterator[str]:
         yield f"| {method} | {' | '.join(figures)} |"
     yield ""
     yield (
-        "Sealed returns, paired by ground and run. The first interval is of these grounds; the second, of the "
-        "grounds' means, of others like them."
+        "Sealed returns, paired by ground and run. The first interval is of these grounds; the second, of "
+        "their means, of others like them."
     )
 
 
