@@ -57,10 +57,9 @@ async def _study(experiment: Experiment, live: LiveGround, folder: Path) -> None
     def on_round(number: int, made: Proposals) -> None:
         print(f"lab {live.seed}, round {number} after {live.calls} calls: {made}", flush=True)
 
-    rounds = None
-    if asked := experiment.proposals:
-        proposer = make_proposer(asked.proposer, live.proposer, ASKING)
-        rounds = Rounds(experiment, trials, record, proposer, on_round, print)
+    asked = experiment.proposals
+    proposer = make_proposer(asked.proposer, live.proposer, ASKING) if asked else None
+    rounds = Rounds(experiment, trials, record, proposer, on_round, print)
     search = Search(experiment, player, rounds, lambda _: None, lambda _: None, record, trials)
     await search.run()
     first = experiment.seed + CONFIRMATION
