@@ -29,6 +29,7 @@ from benchmarks.simulated import share
 from benchmarks.truths import TEST, TRAINING, TRUTHS, Truth
 from lab.search.points import Floats, spread_out
 from lab.search.pruner import RacePruner
+from lab.search.race import first_instance
 from lab.search.sampler import NEW, RaceSampler
 
 RESULTS = Path("benchmarks/results")
@@ -123,7 +124,7 @@ class Played:
         trials = self.study.get_trials(deepcopy=False)
         return max(trials, key=lambda one: self._truth.mean(one.params)).state is TrialState.PRUNED
 
-    def _next(self) -> tuple[int, range]:
+    def _next(self) -> tuple[int, Sequence[int]]:
         """A trial, and which of its episodes."""
         reported = {one: len(self._frozen(one).intermediate_values) for one in self._open}
         idle = [one for one in self._open if all(one != number for number, _ in self._waiting)]
@@ -132,11 +133,15 @@ class Played:
             self._enqueued = max(self._enqueued - 1, 0)
             assert chosen is not None
             if chosen != NEW:
-                return chosen, range(reported[chosen], min(1 << reported[chosen].bit_length(), self._most))
+                had = self._frozen(chosen).intermediate_values
+                rest = [step for step in range(self._most) if step not in had]
+                return chosen, rest[: (1 << reported[chosen].bit_length()) - reported[chosen]]
         elif idle:
             return idle[0], range(reported[idle[0]], reported[idle[0]] + 1)
         trial = self.study.ask(dict(self._truth.space))
         self._open[trial.number] = trial
+        if isinstance(self.sampler, RaceSampler):
+            return trial.number, [first_instance(trial.number, OPENING, self._most)]
         whole = isinstance(self.pruner, NopPruner)
         return trial.number, range(self._most if whole else 1)
 

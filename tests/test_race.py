@@ -18,11 +18,14 @@ from lab.agent.candidate import Candidate
 from lab.agent.template import PromptTemplate
 from lab.experiment.objective import Objective
 from lab.experiment.space import Choices, Range, Space
+from lab.search.headroom import TRIED
 from lab.search.open_trial import OpenTrial
 from lab.search.points import Distributions, at_random, contains, spread_out
-from lab.search.race import Race
+from lab.search.race import FIRST, Race
 from lab.search.returns import Returns
 from lab.stats.moderated_t import NOTHING_KNOWN, Spread, common_spread, p_above_zero
+
+OPENING = 10
 
 RACES = 16
 
@@ -41,19 +44,24 @@ def text_of(race: Race, number: int | None) -> str:
 
 
 @pytest.mark.parametrize("in_flight", [1, 8, 32])
-def test_every_trial_plays_the_instances_in_order_and_in_rungs(in_flight: int) -> None:
+def test_trials_begin_with_one_of_four_instances_and_have_the_same_from_the_rung_of_four_on(
+    in_flight: int,
+) -> None:
     race, rng = a_race(space(5, numbers=True), 0), np.random.default_rng(1)
-    rungs = dict[int, list[int]]()
+    race.open_with(OPENING)
 
     def earned(one: OpenTrial, step: int) -> float:
-        assert step == one.reported
-        if len(one.playing) + step in (1, 2, 4, 8):
-            rungs.setdefault(one.trial.number, []).append(len(one.playing) + step)
+        assert step not in race.study.known[one.trial.number].intermediate_values
         return float(rng.normal(100, 10))
 
     play(race, 400, earned, in_flight)
     played = [list(trial.intermediate_values) for trial in race.study.known]
-    assert all(steps == list(range(len(steps))) for steps in played)
+    alike = TRIED * OPENING
+    assert all(steps[0] == 0 for steps in played[:alike])
+    begun = [(number % FIRST, steps[0]) for number, steps in enumerate(played) if number >= alike and steps]
+    assert all(expected == first for expected, first in begun)
+    assert {first for _, first in begun} == set(range(FIRST))
+    assert all(sorted(steps) == list(range(len(steps))) for steps in played if len(steps) >= FIRST)
     if in_flight == 1:
         assert {len(steps) for steps in played} <= {0, 1, 2, 3, 4, 5, 6, 7, 8}
     assert any(len(steps) == MOST for steps in played)

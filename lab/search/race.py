@@ -1,12 +1,13 @@
 """The Race: what a study's trials play next, and how each trial ends.
 
-All trials play the same instances in the same order, by the lab's own rule in rungs of 1, 2, 4, ... Optuna
-has no hook for the choice between a new trial and one that could continue, so `RaceSampler.choose` makes it
-here. The race plays nothing, and depends on no clock, endpoint or budget.
+All trials play the same instances, by the lab's own rule in rungs of 1, 2, 4, ..., each trial beginning with
+one of the first four. Optuna has no hook for the choice between a new trial and one that could continue, so
+`RaceSampler.choose` makes it here. The race plays nothing, and depends on no clock, endpoint or budget.
 """
 
 import secrets
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -15,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from lab.agent.candidate import Candidate
 from lab.agent.task import Measure
 from lab.experiment.space import Space
-from lab.search.headroom import Headroom, HeadroomTest, as_headroom
+from lab.search.headroom import TRIED, Headroom, HeadroomTest, as_headroom
 from lab.search.new_trials import NewTrials
 from lab.search.open_trial import Move, OpenTrial
 from lab.search.pruner import RacePruner
@@ -23,8 +24,24 @@ from lab.search.sampler import NEW, RaceSampler
 from lab.search.trials import number_of
 from lab.storage.trials import Trials
 
+FIRST = 4
+"""Number of instances of which new trials begin with one, in turn. If it were always the same one, and all
+fail there, or all succeed, nothing would be learnt from new trials. From the rung of four on, all trials have
+the same instances."""
+
 REPEATS = 100
 """Consecutive trials without a new candidate after which the sampler is not asked again."""
+
+
+def first_instance(number: int, opening: int, instances: int) -> int:
+    """The instance with which a trial begins; those that the warm-up test compares begin with the same one.
+
+    Args:
+        number: The trial's number.
+        opening: Number of initial trials.
+        instances: Maximum instances of a trial.
+    """
+    return number % min(FIRST, instances) if number >= TRIED * opening else 0
 
 
 class Race:
@@ -61,6 +78,7 @@ class Race:
         pruner = study.study.pruner
         self._pruner = pruner if isinstance(pruner, RacePruner) else None
         self._headroom: HeadroomTest | None = None
+        self._opening = 0
 
     @property
     def is_own(self) -> bool:
@@ -76,6 +94,7 @@ class Race:
 
     def open_with(self, count: int) -> None:
         """Make the warm-up test, after the first `count` trials; not again if it has found a difference."""
+        self._opening = count
         before = as_headroom(self.study.fact("headroom"))
         if self._sampler and count and not (before and before.found):
             self._headroom = HeadroomTest(self._distributions, count, self._measure, before)
@@ -87,15 +106,15 @@ class Race:
         if (interrupted := self._interrupted()) is not None:
             return interrupted
         if waiting := self.study.in_state(TrialState.WAITING):
-            return Move(None, range(max(waiting[0].user_attrs.get("owed", 0), 1)))
+            return Move(None, self._first(waiting[0].number, waiting[0].user_attrs.get("owed", 0)))
         if (again := self._wanted_by_headroom()) is not None:
-            return Move(again, range(1, 2))
+            return Move(again, self._missing(again, 2))
         idle = {number: one for number, one in self.open.items() if self._can_continue(number, one)}
         choice = self._choice(sorted(idle))
         if choice is None:
             return None
         if choice == NEW:
-            return Move(None, range(1))
+            return Move(None, self._first(len(self.study.known)))
         one = idle[choice]
         return Move(one, self._missing(one, max(self._rung(one.reported + 1), one.owed)))
 
@@ -233,10 +252,16 @@ class Race:
                 return Move(one, missing)
         return None
 
+    def _first(self, number: int, owed: int = 0) -> list[int]:
+        """The steps with which a new trial begins: one, or as many as it is owed."""
+        first = first_instance(number, self._opening, self._episodes) if self._has_own_rule else 0
+        others = (step for step in range(self._episodes) if step != first)
+        return [first, *islice(others, max(owed - 1, 0))]
+
     def _missing(self, one: OpenTrial, episodes: int) -> list[int]:
-        """The first steps that a trial has not reported."""
+        """The first steps that a trial has not reported, until it has this many."""
         reported = self.study.known[one.trial.number].intermediate_values
-        return [step for step in range(episodes) if step not in reported]
+        return [step for step in range(self._episodes) if step not in reported][: episodes - len(reported)]
 
     def _wanted_by_headroom(self) -> OpenTrial | None:
         """A trial whose second episode the warm-up test needs."""
@@ -250,8 +275,11 @@ class Race:
 
     def _rung(self, episodes: int) -> int:
         """Episodes at the end of this rung: 1, 2, 4, ... by the lab's own rule, else each is a rung."""
-        own = self._sampler is not None and self._pruner is not None
-        return min(1 << (episodes - 1).bit_length() if own else episodes, self._episodes)
+        return min(1 << (episodes - 1).bit_length() if self._has_own_rule else episodes, self._episodes)
+
+    @property
+    def _has_own_rule(self) -> bool:
+        return self._sampler is not None and self._pruner is not None
 
     def _drop(self, one: OpenTrial) -> None:
         self.study.note(one.trial, "dropped", True)
