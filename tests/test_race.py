@@ -97,6 +97,26 @@ def test_an_interrupted_race_resumes_exactly(stretches: list[int], seed: int) ->
     assert trials[0] == trials[1]
 
 
+@pytest.mark.parametrize("number", range(1, FIRST))
+def test_a_trial_whose_process_died_in_its_first_episode_begins_with_the_same_instance(number: int) -> None:
+    race = a_race(space(5, numbers=True), 0)
+    for params in at_random(space(5, numbers=True).distributions(), FIRST, np.random.default_rng(0)):
+        race.new.enqueue(space(5, numbers=True).candidate(params))
+    play(race, number, lambda *_: 1.0)
+    move = race.next()
+    one = race.ask()
+    assert move is not None
+    assert one is not None
+    race.begin(one, move.steps)
+    after = a_race(space(5, numbers=True), 0, study=race.study)
+    after.take_up()
+    again = after.next()
+    assert again is not None
+    assert again.trial is not None
+    assert again.trial.number == one.number == number
+    assert list(again.steps) == list(move.steps) == [number]
+
+
 def test_no_candidate_is_tried_twice_and_a_small_space_runs_out() -> None:
     race, rng = a_race(space(3), 0), np.random.default_rng(0)
     play(race, 1000, lambda *_: float(rng.normal()))

@@ -7,7 +7,6 @@ one of the first four. Optuna has no hook for the choice between a new trial and
 
 import secrets
 from collections.abc import Mapping, Sequence
-from itertools import islice
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -106,7 +105,8 @@ class Race:
         if (interrupted := self._interrupted()) is not None:
             return interrupted
         if waiting := self.study.in_state(TrialState.WAITING):
-            return Move(None, self._first(waiting[0].number, waiting[0].user_attrs.get("owed", 0)))
+            owed = waiting[0].user_attrs.get("owed", 0)
+            return Move(None, self._steps(number_of(waiting[0]))[: max(owed, 1)])
         if (again := self._wanted_by_headroom()) is not None:
             return Move(again, self._missing(again, 2))
         idle = {number: one for number, one in self.open.items() if self._can_continue(number, one)}
@@ -114,7 +114,7 @@ class Race:
         if choice is None:
             return None
         if choice == NEW:
-            return Move(None, self._first(len(self.study.known)))
+            return Move(None, self._steps(len(self.study.known))[:1])
         one = idle[choice]
         return Move(one, self._missing(one, max(self._rung(one.reported + 1), one.owed)))
 
@@ -252,16 +252,15 @@ class Race:
                 return Move(one, missing)
         return None
 
-    def _first(self, number: int, owed: int = 0) -> list[int]:
-        """The steps with which a new trial begins: one, or as many as it is owed."""
+    def _steps(self, number: int) -> list[int]:
+        """A trial's steps, in the order in which it plays them."""
         first = first_instance(number, self._opening, self._episodes) if self._has_own_rule else 0
-        others = (step for step in range(self._episodes) if step != first)
-        return [first, *islice(others, max(owed - 1, 0))]
+        return [first, *(step for step in range(self._episodes) if step != first)]
 
     def _missing(self, one: OpenTrial, episodes: int) -> list[int]:
-        """The first steps that a trial has not reported, until it has this many."""
+        """The next steps that a trial has not reported, until it has this many."""
         reported = self.study.known[one.trial.number].intermediate_values
-        return [step for step in range(self._episodes) if step not in reported][: episodes - len(reported)]
+        return [step for step in self._steps(one.number) if step not in reported][: episodes - len(reported)]
 
     def _wanted_by_headroom(self) -> OpenTrial | None:
         """A trial whose second episode the warm-up test needs."""
