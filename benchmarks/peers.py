@@ -41,5 +41,6 @@ PEERS = {
     "gepa": Peer("gepa_method", live_only=True),
     "dspy": Peer("dspy_method", live_only=True),
     "mipro": Peer("mipro_method", knows_budget=True, live_only=True),
+    "mipro_shots": Peer("mipro_shots", knows_budget=True, live_only=True),
     "capo": Peer("capo", live_only=True),
 }

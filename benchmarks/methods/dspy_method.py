@@ -7,7 +7,8 @@ off. The module plays through the lab's agent, so that the scored candidate is t
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import dspy
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
@@ -16,7 +17,8 @@ from benchmarks.ground import Ground
 from benchmarks.methods.gepa_method import TRAINING, VALIDATION, Picks
 from benchmarks.methods.texts import transcript, try_play, try_texts
 from benchmarks.methods.trials import Best
-from lab.agent.candidate import Candidate
+from lab.agent.candidate import Candidate, Demonstration
+from lab.proposers.rounds import demonstration
 
 THREADS = 8
 
@@ -56,22 +58,33 @@ def metric(
     return dspy.Prediction(score=pred.episode_return, feedback=pred.transcript)
 
 
-def playing(ground: Ground, played: Played = lambda *_: None) -> dspy.Module:
+def playing(ground: Ground, played: Played = lambda *_: None, *, shots: bool = False) -> dspy.Module:
     """The module; a closure, because DSPy copies a module's attributes, and a ground must not be copied.
 
     Args:
         played: Is told of each episode: the candidate, the seed and the return.
+        shots: Whether each step that earned something is a call of the turn's predictor, of which DSPy can
+            make a demonstration.
     """
     about, template = ground.experiment.about, ground.experiment.baseline.template
+    found = dict[tuple[str, str], Demonstration]()
 
-    def play(system: str, turn: str, seed: int) -> tuple[float, str]:
+    def play(
+        system: str, turn: str, demos: Sequence[dspy.Example], seed: int
+    ) -> tuple[float, str, list[Demonstration]]:
         candidate = try_texts(ground, "dspy", system, turn)
+        if not isinstance(candidate, str):
+            shown = tuple(found[one.step, one.message] for one in demos)
+            candidate = replace(candidate, demonstrations=shown)
         episodes = try_play(ground, candidate, [seed])
         if isinstance(candidate, str) or isinstance(episodes, str):
-            return ground.experiment.task.min_return, str(episodes)
+            return ground.experiment.task.min_return, str(episodes), []
         (episode,) = episodes
         played(candidate, seed, episode.episode_return)
-        return episode.episode_return, transcript(episode)
+        earned = [step for step in episode.steps if step.reward > 0 and step.error is None]
+        steps = [demonstration(episode, step, template.fields) for step in earned if shots]
+        found.update(((one.observation, one.action), one) for one in steps)
+        return episode.episode_return, transcript(episode), steps
 
     class Playing(dspy.Module):  # type: ignore[misc]  # DSPy is untyped
         """Plays one episode with the lab's agent; its two texts are the instructions of two predictors."""
@@ -83,11 +96,12 @@ def playing(ground: Ground, played: Played = lambda *_: None) -> dspy.Module:
 
         def forward(self, seed: int) -> dspy.Prediction:
             system, turn = self.system.signature.instructions, self.turn.signature.instructions
-            value, transcript = play(system, turn, seed)
+            value, transcript, steps = play(system, turn, self.turn.demos, seed)
             # The trace that a predictor's own call would leave, on which GEPA reflects.
             if (trace := dspy.settings.trace) is not None:
                 trace.append((self.system, {"task": about}, dspy.Prediction(messages=transcript)))
-                trace.append((self.turn, {"step": about}, dspy.Prediction(message=transcript)))
+                said = [(one.observation, one.action) for one in steps] if shots else [(about, transcript)]
+                trace += [(self.turn, {"step": one}, dspy.Prediction(message=text)) for one, text in said]
             return dspy.Prediction(episode_return=value, transcript=transcript)
 
     return Playing()

@@ -34,9 +34,19 @@ TRAINING, BOOTSTRAPPED = 20, 15
 
 
 def run(ground: Ground) -> None:
-    """Search once; the validation set is chosen so that the last trial ends with the budget."""
+    """Search for instructions."""
+    search(ground, 0, BOOTSTRAPPED)
+
+
+def search(ground: Ground, shots: int, bootstrapped: int) -> None:
+    """Search once; the validation set is chosen so that the last trial ends with the budget.
+
+    Args:
+        shots: Maximum number of demonstrations.
+        bootstrapped: Number of episodes before the first trial, about.
+    """
     logging.getLogger("dspy").setLevel(logging.CRITICAL)
-    left = (ground.budget_calls - PROPOSING) // ground.experiment.task.max_steps - BOOTSTRAPPED
+    left = (ground.budget_calls - PROPOSING) // ground.experiment.task.max_steps - bootstrapped
     validation = ground.seeds[: max(2, left // (TRIALS + 1))]
     lm = dspy.LM("ground", cache=False, num_retries=0, engine=Asked(ground))
     returns, best, lock = defaultdict[Candidate, list[float]](list), Best(ground), Lock()
@@ -53,7 +63,7 @@ def run(ground: Ground) -> None:
         metric=metric,
         prompt_model=lm,
         task_model=lm,
-        max_bootstrapped_demos=0,
+        max_bootstrapped_demos=shots,
         max_labeled_demos=0,
         auto=None,
         num_candidates=INSTRUCTIONS,
@@ -64,7 +74,7 @@ def run(ground: Ground) -> None:
     examples = [dspy.Example(seed=seed).with_inputs("seed") for seed in seeds]
     with dspy.context(lm=lm), suppress(AdapterParseError):
         optimizer.compile(
-            playing(ground, played),
+            playing(ground, played, shots=shots > 0),
             trainset=examples[len(validation) :],
             valset=examples[: len(validation)],
             num_trials=TRIALS,

@@ -6,7 +6,7 @@ proposer's.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from statistics import fmean
@@ -14,7 +14,9 @@ from statistics import fmean
 from pydantic import TypeAdapter
 
 from lab.agent.candidate import Demonstration
+from lab.agent.episode import Episode
 from lab.agent.evaluation import Trial
+from lab.agent.step import Step
 from lab.agent.template import PromptTemplate
 from lab.errors import LabError, first_of
 from lab.experiment.experiment import Experiment
@@ -241,9 +243,18 @@ def demonstrations(trials: Sequence[Trial], record: Record) -> tuple[Demonstrati
         if not own:
             continue
         best = max(own, key=lambda step: step.reward)
-        last = episode.steps[best.number - 2] if best.number > 1 else None
-        before = last.observation if last else episode.opening
-        fields = (last or episode).fields.items()
-        shown = tuple((name, text) for name, text in fields if name in named and text is not None)
-        found.setdefault(best.action, Demonstration(best.number, before, best.action, shown))
+        found.setdefault(best.action, demonstration(episode, best, named))
     return tuple(found.values())
+
+
+def demonstration(episode: Episode, step: Step, named: Collection[str]) -> Demonstration:
+    """A step of an episode as a demonstration.
+
+    Args:
+        named: Observation fields that templates use.
+    """
+    last = episode.steps[step.number - 2] if step.number > 1 else None
+    before = last.observation if last else episode.opening
+    fields = (last or episode).fields.items()
+    shown = tuple((name, text) for name, text in fields if name in named and text is not None)
+    return Demonstration(step.number, before, step.action, shown)
