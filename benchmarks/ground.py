@@ -25,10 +25,6 @@ class Broken(BaseException):  # passes through the peers' packages as `OutOfCall
     """Endpoint or environment failed for good: the run is invalid, and must be repeated."""
 
 
-class UnplayableError(Exception):
-    """The candidate's text names a field that the environment's observations do not have."""
-
-
 @dataclass(frozen=True)
 class Pick:
     """What a method would use if it stopped now.
@@ -74,7 +70,7 @@ class Ground(Protocol):
 
         Raises:
             OutOfCalls: The budget does not allow all of them.
-            UnplayableError: A text that a model wrote does not suit the environment.
+            ConfigError: The candidate's text names a field that the environment's observations do not have.
         """
         ...
 

@@ -29,7 +29,7 @@ from benchmarks.simulated import share
 from benchmarks.truths import TEST, TRAINING, TRUTHS, Truth
 from lab.search.points import Floats, spread_out
 from lab.search.pruner import RacePruner
-from lab.search.race import first_instance
+from lab.search.race import order_of
 from lab.search.sampler import NEW, RaceSampler
 
 RESULTS = Path("benchmarks/results")
@@ -133,15 +133,14 @@ class Played:
             self._enqueued = max(self._enqueued - 1, 0)
             assert chosen is not None
             if chosen != NEW:
-                had = self._frozen(chosen).intermediate_values
-                rest = [step for step in range(self._most) if step not in had]
-                return chosen, rest[: (1 << reported[chosen].bit_length()) - reported[chosen]]
+                order = order_of(chosen, OPENING, self._most)
+                return chosen, order[reported[chosen] : 1 << reported[chosen].bit_length()]
         elif idle:
             return idle[0], range(reported[idle[0]], reported[idle[0]] + 1)
         trial = self.study.ask(dict(self._truth.space))
         self._open[trial.number] = trial
         if isinstance(self.sampler, RaceSampler):
-            return trial.number, [first_instance(trial.number, OPENING, self._most)]
+            return trial.number, order_of(trial.number, OPENING, self._most)[:1]
         whole = isinstance(self.pruner, NopPruner)
         return trial.number, range(self._most if whole else 1)
 

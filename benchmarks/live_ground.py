@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from benchmarks.ground import Broken, Ground, Ledger, OutOfCalls, Pick, UnplayableError
+from benchmarks.ground import Broken, Ground, Ledger, OutOfCalls, Pick
 from lab.agent.candidate import Candidate
 from lab.agent.episode import CutEpisode, Ending, Episode, FailedEpisode, Tally
 from lab.environments.environment import Environment
@@ -108,7 +108,7 @@ class LiveGround(Ground):
 
         Raises:
             OutOfCalls: The budget does not allow all of them.
-            UnplayableError: A text does not suit the environment.
+            ConfigError: See `Ground.play`.
             Broken: An episode failed for good.
         """
         promised = spent = len(seeds) * self.experiment.task.max_steps
@@ -171,7 +171,7 @@ def _ended(played: Played | Ending | BaseException) -> Episode:
         case BudgetError():
             raise OutOfCalls
         case FailedEpisode(error=ConfigError() as error):
-            raise UnplayableError(error.one_line)
+            raise error
         case FailedEpisode():
             raise Broken from played.error
         case BaseException():

@@ -21,7 +21,7 @@ from lab.experiment.space import Choices, Range, Space
 from lab.search.headroom import TRIED
 from lab.search.open_trial import OpenTrial
 from lab.search.points import Distributions, at_random, contains, spread_out
-from lab.search.race import FIRST, Race
+from lab.search.race import STARTS, Race
 from lab.search.returns import Returns
 from lab.stats.moderated_t import NOTHING_KNOWN, Spread, common_spread, p_above_zero
 
@@ -57,11 +57,11 @@ def test_trials_begin_with_one_of_four_instances_and_have_the_same_from_the_rung
     play(race, 400, earned, in_flight)
     played = [list(trial.intermediate_values) for trial in race.study.known]
     alike = TRIED * OPENING
-    assert all(steps[0] == 0 for steps in played[:alike])
-    begun = [(number % FIRST, steps[0]) for number, steps in enumerate(played) if number >= alike and steps]
-    assert all(expected == first for expected, first in begun)
-    assert {first for _, first in begun} == set(range(FIRST))
-    assert all(sorted(steps) == list(range(len(steps))) for steps in played if len(steps) >= FIRST)
+    for number, steps in enumerate(played):
+        first = number % STARTS if number >= alike else 0
+        assert steps == [first, *(step for step in range(MOST) if step != first)][: len(steps)]
+    assert {steps[0] for steps in played[alike:] if steps} == set(range(STARTS))
+    assert all(sorted(steps) == list(range(len(steps))) for steps in played if len(steps) >= STARTS)
     if in_flight == 1:
         assert {len(steps) for steps in played} <= {0, 1, 2, 3, 4, 5, 6, 7, 8}
     assert any(len(steps) == MOST for steps in played)
@@ -97,10 +97,10 @@ def test_an_interrupted_race_resumes_exactly(stretches: list[int], seed: int) ->
     assert trials[0] == trials[1]
 
 
-@pytest.mark.parametrize("number", range(1, FIRST))
+@pytest.mark.parametrize("number", range(1, STARTS))
 def test_a_trial_whose_process_died_in_its_first_episode_begins_with_the_same_instance(number: int) -> None:
     race = a_race(space(5, numbers=True), 0)
-    for params in at_random(space(5, numbers=True).distributions(), FIRST, np.random.default_rng(0)):
+    for params in at_random(space(5, numbers=True).distributions(), STARTS, np.random.default_rng(0)):
         race.new.enqueue(space(5, numbers=True).candidate(params))
     play(race, number, lambda *_: 1.0)
     move = race.next()

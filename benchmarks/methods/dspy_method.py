@@ -15,9 +15,10 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
 from benchmarks.ground import Ground
 from benchmarks.methods.gepa_method import TRAINING, VALIDATION, Picks
-from benchmarks.methods.texts import transcript, try_play, try_texts
+from benchmarks.methods.texts import transcript, with_texts
 from benchmarks.methods.trials import Best
 from lab.agent.candidate import Candidate, Demonstration
+from lab.errors import ConfigError
 from lab.proposers.rounds import demonstration
 
 THREADS = 8
@@ -72,14 +73,12 @@ def playing(ground: Ground, played: Played = lambda *_: None, *, shots: bool = F
     def play(
         system: str, turn: str, demos: Sequence[dspy.Example], seed: int
     ) -> tuple[float, str, list[Demonstration]]:
-        candidate = try_texts(ground, "dspy", system, turn)
-        if not isinstance(candidate, str):
-            shown = tuple(found[one.step, one.message] for one in demos)
-            candidate = replace(candidate, demonstrations=shown)
-        episodes = try_play(ground, candidate, [seed])
-        if isinstance(candidate, str) or isinstance(episodes, str):
-            return ground.experiment.task.min_return, str(episodes), []
-        (episode,) = episodes
+        shown = tuple(found[one.step, one.message] for one in demos)
+        try:
+            candidate = replace(with_texts(ground, "dspy", system, turn), demonstrations=shown)
+            (episode,) = ground.play(candidate, [seed])
+        except ConfigError as error:
+            return ground.experiment.task.min_return, error.one_line, []
         played(candidate, seed, episode.episode_return)
         earned = [step for step in episode.steps if step.reward > 0 and step.error is None]
         steps = [demonstration(episode, step, template.fields) for step in earned if shots]

@@ -15,8 +15,9 @@ from gepa.api import optimize
 from gepa.core.adapter import EvaluationBatch, ProposalFn
 
 from benchmarks.ground import Ground
-from benchmarks.methods.texts import transcript, try_play, try_texts
+from benchmarks.methods.texts import transcript, try_texts, with_texts
 from benchmarks.methods.trials import Best
+from lab.errors import ConfigError
 
 VALIDATION, TRAINING = 10, 20
 
@@ -71,10 +72,12 @@ class _Adapter:
 
     def evaluate(self, batch: list[int], candidate: Texts, capture_traces: bool = False) -> Batch:
         """Play an episode per seed."""
-        written = try_texts(self.ground, "gepa", candidate["system"], candidate["turn"])
-        episodes = try_play(self.ground, written, batch)
-        if isinstance(episodes, str):
-            said, scores = [episodes] * len(batch), [self.ground.experiment.task.min_return] * len(batch)
+        try:
+            playable = with_texts(self.ground, "gepa", candidate["system"], candidate["turn"])
+            episodes = self.ground.play(playable, batch)
+        except ConfigError as error:
+            least = self.ground.experiment.task.min_return
+            said, scores = [error.one_line] * len(batch), [least] * len(batch)
         else:
             said = [transcript(episode) for episode in episodes]
             scores = [episode.episode_return for episode in episodes]

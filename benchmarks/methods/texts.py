@@ -3,10 +3,9 @@
 A text that is not a valid template is not played: it costs no call, and scores the task's `min_return`.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-from benchmarks.ground import Ground, UnplayableError
+from benchmarks.ground import Ground
 from lab.agent.candidate import Candidate
 from lab.agent.episode import Episode
 from lab.agent.template import PromptTemplate
@@ -29,14 +28,6 @@ def try_texts(ground: Ground, name: str, system: str, turn: str) -> Candidate | 
         return with_texts(ground, name, system, turn)
     except ConfigError as error:
         return error.one_line
-
-
-def try_play(ground: Ground, candidate: Candidate | str, seeds: Sequence[int]) -> list[Episode] | str:
-    """The episodes of `try_texts`' candidate, or the reason for refusing its texts."""
-    try:
-        return candidate if isinstance(candidate, str) else ground.play(candidate, seeds)
-    except UnplayableError as error:
-        return str(error)
 
 
 def transcript(episode: Episode) -> str:

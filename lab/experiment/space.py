@@ -99,7 +99,7 @@ class Space:
         return replace(self, free={k: v for k, v in self.free.items() if k not in fixed}, start=start)
 
     def widened(self, texts: Iterable[PromptTemplate], demonstrations: Sequence[Demonstration]) -> "Space":
-        """The space with more templates, and with these demonstrations, if any, instead of its own."""
+        """The space with more templates. New demonstrations replace those that it has."""
         templates = {**self.templates, **{text.name: text for text in texts}}
         free = dict(self.free)
         free["template"] = Choices(tuple(templates))

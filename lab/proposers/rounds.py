@@ -36,8 +36,8 @@ FIRST = 3
 HALF = 0.5
 """Share of the search after which demonstrations are due, and a round whose time has come earlier."""
 
-RENEWED = 1
-"""Times that demonstrations are taken again where no texts are proposed, each halfway to the search's end."""
+TAKEN = 2
+"""Times that demonstrations are taken where no texts are proposed, each halfway to the search's end."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Rounds:
             episodes: Number of reported episodes; negative while a new text is owed some.
         """
         number = len(self.found) + 1
-        if self._mine or number > (self._rounds or (1 + RENEWED) * self._shows):
+        if self._mine or number > (self._rounds or TAKEN * self._shows):
             return False
         if not self._rounds:
             return progress >= 1 - HALF**number

@@ -23,7 +23,7 @@ from lab.search.sampler import NEW, RaceSampler
 from lab.search.trials import number_of
 from lab.storage.trials import Trials
 
-FIRST = 4
+STARTS = 4
 """Number of instances of which new trials begin with one, in turn. If it were always the same one, and all
 fail there, or all succeed, nothing would be learnt from new trials. From the rung of four on, all trials have
 the same instances."""
@@ -32,15 +32,16 @@ REPEATS = 100
 """Consecutive trials without a new candidate after which the sampler is not asked again."""
 
 
-def first_instance(number: int, opening: int, instances: int) -> int:
-    """The instance with which a trial begins; those that the warm-up test compares begin with the same one.
+def order_of(number: int, opening: int, instances: int) -> list[int]:
+    """The order in which a trial plays the instances; those that the warm-up test compares begin alike.
 
     Args:
         number: The trial's number.
         opening: Number of initial trials.
         instances: Maximum instances of a trial.
     """
-    return number % min(FIRST, instances) if number >= TRIED * opening else 0
+    first = number % min(STARTS, instances) if number >= TRIED * opening else 0
+    return [first, *(one for one in range(instances) if one != first)]
 
 
 class Race:
@@ -254,8 +255,8 @@ class Race:
 
     def _steps(self, number: int) -> list[int]:
         """A trial's steps, in the order in which it plays them."""
-        first = first_instance(number, self._opening, self._episodes) if self._has_own_rule else 0
-        return [first, *(step for step in range(self._episodes) if step != first)]
+        steps = self._episodes
+        return order_of(number, self._opening, steps) if self._has_own_rule else list(range(steps))
 
     def _missing(self, one: OpenTrial, episodes: int) -> list[int]:
         """The next steps that a trial has not reported, until it has this many."""
