@@ -9,7 +9,12 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers import BaseSampler
 from optuna.testing.pytest_samplers import (
     BasicSamplerTestCase,
@@ -53,6 +58,48 @@ def test_a_sampler_can_be_copied_and_sent_to_another_process(texts: dict[str, di
     for one in (copy.deepcopy(sampler), pickle.loads(pickle.dumps(sampler))):
         study = optuna.create_study(direction="maximize", sampler=one)
         assert study.ask(space).params["text"] in ("old", "new")
+
+
+def test_in_a_large_study_no_point_is_chosen_twice_and_means_are_of_all_reports() -> None:
+    """There several choices are made with one model."""
+    rng, space = np.random.default_rng(0), {"x": FloatDistribution(0.0, 1.0)}
+    sampler = RaceSampler(space=space, seed=0)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for _ in range(300):
+        trial = study.ask({"x": FloatDistribution(0.0, 1.0)})
+        for step in range(2):
+            trial.report(trial.params["x"] + rng.normal(0, 0.1), step)
+    chosen = list[float]()
+    for _ in range(8):
+        number = sampler.choose(study, range(300))
+        if number is not None and number >= 0:
+            known = study.trials[number]
+            step = len(known.intermediate_values)
+            optuna.Trial(study, known._trial_id).report(rng.normal(), step)
+        else:
+            chosen.append(study.ask({"x": FloatDistribution(0.0, 1.0)}).params["x"])
+    assert len(set(chosen)) == len(chosen)
+    trials = study.get_trials()
+    afresh = RaceSampler(space=space, seed=1).expected(trials)
+    assert sampler.expected(trials) == pytest.approx(afresh, nan_ok=True)
+
+
+def test_in_a_large_study_almost_every_point_of_a_finite_space_is_found() -> None:
+    """More points are asked for than one choice looks at, while the model stays the same."""
+    rng, number = np.random.default_rng(0), IntDistribution(0, 299)
+    study = optuna.create_study(direction="maximize", sampler=RaceSampler(space={"x": number}, seed=0))
+    for x in range(100):
+        reports = dict(enumerate(rng.normal(x, 10, 120).tolist()))
+        frozen = optuna.create_trial(
+            state=TrialState.PRUNED, params={"x": x}, distributions={"x": number}, intermediate_values=reports
+        )
+        study.add_trial(frozen)
+    sampler = study.sampler
+    assert isinstance(sampler, RaceSampler)
+    while sampler.choose(study, []) is not None:
+        study.ask({"x": number})
+    found = [trial.params["x"] for trial in study.trials]
+    assert len(set(found)) == len(found) >= 285
 
 
 def test_a_step_that_nothing_has_reported_prunes_nothing() -> None:

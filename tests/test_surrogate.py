@@ -90,7 +90,8 @@ def test_intervals_cover_the_true_means_at_their_level() -> None:
 def test_draws_have_the_posteriors_mean_and_covariance() -> None:
     points, values = played(1)
     model, rng = Surrogate(points, values, KERNEL), np.random.default_rng(0)
-    drawn = np.array([model.draw(points[:1], rng)[0] for _ in range(4000)])
+    joint = model.joint(points[:1])
+    drawn = np.array([model.draw(joint, rng)[0] for _ in range(4000)])
     _, covariance = dense(model, points, values)
     centred = np.eye(len(points)) - 1 / len(points)  # the seeds' level is in one and not in the other
     assert drawn.mean(axis=0) == pytest.approx(model.expected(), abs=0.1 * float(np.nanstd(values)))
@@ -129,7 +130,8 @@ def test_a_settings_effect_may_depend_on_another() -> None:
     values = np.array([[_crossed(params_of(SPACE, point)) + rng.normal(0, 5)] for point in points])
     model = Surrogate(encoded(SPACE, points), values, KERNEL)
     crossed = np.array([[text, heat, 1] for heat in (0.95, 0.05) for text in (0, 1)])
-    draws = [model.draw(encoded(SPACE, crossed), rng)[1] for _ in range(200)]
+    joint = model.joint(encoded(SPACE, crossed))
+    draws = [model.draw(joint, rng)[1] for _ in range(200)]
     a_hot, b_hot, a_cold, b_cold = np.mean(draws, axis=0)
     assert b_hot - a_hot > 50
     assert a_cold - b_cold > 50
@@ -150,7 +152,7 @@ def test_coins_stay_between_their_values_and_more_wins_are_better(seed: int, low
     won[0], won[1, :] = True, False
     returns: Floats = low + gap * won.astype(float)
     model = Surrogate(points, returns, KERNEL)
-    for means in (model.expected(), model.draw(points, rng)[0]):
+    for means in (model.expected(), model.draw(model.joint(points), rng)[0]):
         assert (means >= low).all()
         assert (means <= low + gap).all()
     assert model.expected()[0] > model.expected()[1]

@@ -73,7 +73,8 @@ class RaceSampler(BaseSampler):
         drawn: The part of it from which new points are drawn; None for all of it.
         texts: The texts that categories stand for, by parameter: what has many words in common is expected to
             return much the same.
-        seed: Seed of the draws. A choice depends only on it and on the study's trials.
+        seed: Seed of the draws. A choice depends only on it, on the study's trials and, in a large study, on
+            when the model was last made; see `lab.search.table`.
         tasks: Number of kinds of instances, which the steps play round-robin.
         order: Sorts means with their costs, best first; by default the highest mean.
         costs: Reads a trial's cost by step; None if `order` needs none.
@@ -96,6 +97,7 @@ class RaceSampler(BaseSampler):
         self._study, self._tables = "", self._empty()
         self._lock = Lock()
         self._chosen: Params | None = None
+        self._pooled: tuple[tuple[Table, int], Floats, Floats] | None = None
         self.reseed_rng()
         if seed is not None:
             self._seed, self._rng = seed, np.random.default_rng(seed)
@@ -108,7 +110,7 @@ class RaceSampler(BaseSampler):
     def widen(self, drawn: Distributions | None, texts: Texts) -> None:
         """Draw from now on from `drawn`, whose categories stand for these texts."""
         with self._lock:
-            self.drawn = drawn
+            self.drawn, self._pooled = drawn, None
             if texts != self._texts:
                 self._texts = texts
                 self._tables = self._empty(self._tables[0].space)
@@ -193,7 +195,7 @@ class RaceSampler(BaseSampler):
             playing: Number of pending reports, so that concurrent choices use different draws.
 
         Returns:
-            None if nothing is left: no trial is idle, and all points of the space have been tried.
+            None if nothing is left: no trial is idle, and none of `2 * FRESH` points is new.
         """
         assert self.space is not None, "choose needs a space"
         with self._lock, BLAS.limit(limits=1):
@@ -232,9 +234,8 @@ class RaceSampler(BaseSampler):
         trials = study.get_trials(deepcopy=False)
         values_table, costs_table = self._read(study, space, trials)
         rng = np.random.default_rng([self._seed, values_table.moves + playing])
-        fresh = self._fresh(space, rng)
-        points = np.vstack([fresh, _changed(values_table.best(BEST), fresh, rng)])
-        new = encoded(space, points)
+        before = self._pooled
+        points, new = self._pool(space, values_table, rng)
         values = costs = values_table.draw(idle, new, rng)
         if self._costs is not None:
             costs = costs_table.draw(idle, new, rng)
@@ -244,7 +245,18 @@ class RaceSampler(BaseSampler):
             if values_table.is_new(point := params_of(space, points[place - len(idle)])):
                 self._chosen = point
                 return NEW
-        return None
+        is_new = self._pooled is not before
+        self._pooled = None
+        return None if is_new else self._choose(study, space, idle, playing)
+
+    def _pool(self, space: Distributions, table: Table, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """New points, as numbers and encoded; the same ones while the model is the same."""
+        model = (table, table.version)
+        if self._pooled is None or self._pooled[0] != model:
+            fresh = self._fresh(space, rng)
+            points = np.vstack([fresh, _changed(table.best(BEST), fresh, rng)])
+            self._pooled = model, points, encoded(space, points)
+        return self._pooled[1:]
 
     def _fresh(self, space: Distributions, rng: np.random.Generator) -> Floats:
         """Random points of `drawn`, as numbers of the space, which may have more categories."""

@@ -46,6 +46,19 @@ _COINS = Shares(signal=0.5, own=-2.0, noise=0.0, of_coins=True)
 """For returns that have one of two values; their noise follows from their chance."""
 
 
+@dataclass(frozen=True)
+class Joint:
+    """The prior of the points that have played and of others together; it takes longer than a draw from it.
+
+    Attributes:
+        with_others: Correlation of each point with each of the others.
+        root: Lower Cholesky factor of the correlation of all.
+    """
+
+    with_others: Floats
+    root: Floats
+
+
 class Surrogate:
     """The model, fitted to what was played.
 
@@ -140,8 +153,17 @@ class Surrogate:
         pulled: Floats = np.minimum(middle + spread / (spread + noise / counts) * (means - middle), middle)
         return pulled
 
-    def draw(self, others: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """Return one draw of the true means of all that have played, and of other points.
+    def joint(self, others: Floats) -> Joint:
+        """Return the prior of the points that have played, and of others, for `draw`."""
+        count = len(self._points)
+        with_others = self._correlation(np.vstack([self._points, others]), others)
+        joint = np.empty((len(with_others),) * 2)
+        joint[:count, :count], joint[:, count:] = self._kernel, with_others
+        joint.flat[:: len(joint) + 1] += 1e-6
+        return Joint(with_others, root_of(joint))
+
+    def draw(self, joint: Joint, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Return one draw of the true means of all that have played, and of the others.
 
         Thompson sampling (Russo et al., "A Tutorial on Thompson Sampling", 2018): a draw of the prior is
         corrected by the observations (Wilson et al., "Pathwise Conditioning of Gaussian Processes", JMLR 22,
@@ -150,11 +172,7 @@ class Surrogate:
         fit, count = self._fit, len(self._points)
         step = rng.standard_normal(len(fit.base))
         base = solved_by(fit.groups_root, step, transposed=True)
-        with_others = self._correlation(np.vstack([self._points, others]), others)
-        joint = np.empty((len(with_others),) * 2)
-        joint[:count, :count], joint[:, count:] = self._kernel, with_others
-        joint.flat[:: len(joint) + 1] += 1e-6
-        prior = np.sqrt(self.variances.signal) * (root_of(joint) @ rng.standard_normal(len(joint)))
+        prior = np.sqrt(self.variances.signal) * (joint.root @ rng.standard_normal(len(joint.root)))
         own = np.sqrt(self.variances.own) * rng.standard_normal(count)
         noise = np.sqrt(self._noise) * rng.standard_normal(count)
         gaps = self._gaps - self._groups @ base - prior[:count] - own - noise
@@ -163,7 +181,7 @@ class Surrogate:
         # One effect of their own for all others: the highest of many independent ones would always win.
         fresh = (
             prior[count:]
-            + self.variances.signal * (pulled @ with_others[:count])
+            + self.variances.signal * (pulled @ joint.with_others[:count])
             + np.sqrt(self.variances.own) * rng.standard_normal()
         )
         level = self._level + base[0]

@@ -13,10 +13,14 @@ from optuna.trial import FrozenTrial
 from lab.search.kernel import Kernel, encoded
 from lab.search.points import Distributions, Floats, Params, has_point, row_of
 from lab.search.returns import Returns
-from lab.search.surrogate import Shares, Surrogate
+from lab.search.surrogate import Joint, Shares, Surrogate
 
 CHOSEN_BY = (8, 12, 16, 24, 32, 48, 64)
 """Numbers of trials by which the variances are chosen; there is no model before the first of them."""
+
+PROMPTLY, LAG = 400, 1 / 64
+"""Beyond this many trials and reports, choices use a model that may lack this share of the further ones: in
+a large study one more changes little, and a model takes longer than a call."""
 
 Fitted = tuple[NDArray[np.intp], Surrogate]
 """Rows of a table, and the model of them."""
@@ -32,6 +36,7 @@ class Table:
         self._outside = list[int]()
         self._known = set[tuple[Any, ...]]()
         self._fit: tuple[int, Fitted | None] = (-1, None)
+        self._joint: tuple[Surrogate, Floats, Joint] | None = None
         self._among = np.zeros(0, dtype=np.intp), np.zeros((0, 0))
         self._chosen_by, self._shares = b"", Shares()
 
@@ -65,9 +70,15 @@ class Table:
         """Return whether no trial has these parameters."""
         return tuple(params[name] for name in self.space) not in self._known
 
+    @property
+    def version(self) -> int:
+        """Return the number of moves of which the model for choices is made."""
+        self._fitted_before()
+        return self._fit[0]
+
     def best(self, count: int) -> Floats:
         """Return the points with the highest expected means; none before there is a model."""
-        fitted = self._fitted()
+        fitted = self._fitted_before()
         if fitted is None:
             return self._points[:0]
         rows, surrogate = fitted
@@ -75,12 +86,18 @@ class Table:
         return best
 
     def draw(self, idle: Sequence[int], new: Floats, rng: np.random.Generator) -> Floats:
-        """Return a draw of the means of the idle trials and of new points; random before there is a model."""
-        fitted = self._fitted()
+        """Return a draw of the means of the idle trials and of new points; random before there is a model.
+
+        Args:
+            new: The array of earlier draws, if the points are the same: those take less time.
+        """
+        fitted = self._fitted_before()
         if fitted is None:
             return rng.standard_normal(len(idle) + len(new))
         rows, surrogate = fitted
-        played, fresh = surrogate.draw(new, rng)
+        if self._joint is None or self._joint[0] is not surrogate or self._joint[1] is not new:
+            self._joint = surrogate, new, surrogate.joint(new)
+        played, fresh = surrogate.draw(self._joint[2], rng)
         means = np.full(len(self._returns.values), -np.inf)
         means[rows] = played
         return np.concatenate([means[list(idle)], fresh])
@@ -110,8 +127,12 @@ class Table:
             lows[rows[which]], highs[rows[which]] = surrogate.intervals(confidence, which)
         return lows, highs
 
-    def _fitted(self) -> "Fitted | None":
-        if self._fit[0] != self.moves:
+    def _fitted_before(self) -> "Fitted | None":
+        """The model for choices."""
+        return self._fitted(max(self.moves - PROMPTLY, 0) * LAG)
+
+    def _fitted(self, lag: float = 0.0) -> "Fitted | None":
+        if abs(self.moves - self._fit[0]) > lag:
             self._fit = self.moves, self._model()
         return self._fit[1]
 
