@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -45,9 +45,9 @@ CANDIDATE = Candidate(PromptTemplate("plain", "Speak at length.", "Step {step}: 
 ANSWER = "A sentence of the length that a small model writes. " * 8
 
 
-async def serve() -> None:
-    """Serve the endpoint, with a minimal HTTP implementation that needs little CPU."""
-    message = {"role": "assistant", "content": ANSWER}
+def completion(text: str) -> bytes:
+    """The body of an answer."""
+    message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     usage = {"prompt_tokens": 100, "completion_tokens": 80, "total_tokens": 180}
     table = {
@@ -58,17 +58,27 @@ async def serve() -> None:
         "choices": [choice],
         "usage": usage,
     }
-    body = json.dumps(table).encode()
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    return json.dumps(table).encode()
+
+
+async def serve(wait_s: float, body: Callable[[bytes], bytes]) -> None:
+    """Serve an endpoint, with a minimal HTTP implementation that needs little CPU.
+
+    Args:
+        wait_s: Seconds before each answer.
+        body: Returns the answer to the body of a request.
+    """
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 lines = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
-                length = next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
-                await reader.readexactly(length)
-                await asyncio.sleep(WAIT_S)
-                writer.write(head + body)
+                length = next((int(line[15:]) for line in lines if line.startswith(b"content-length:")), 0)
+                request = await reader.readexactly(length)
+                await asyncio.sleep(wait_s)
+                answered = body(request)
+                writer.write(head % len(answered) + answered)
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
@@ -132,13 +142,15 @@ def measured(kind: str, url: str, calls: int) -> dict[str, float]:
 
 
 @contextmanager
-def endpoint() -> Iterator[str]:
-    """Run the endpoint in a separate process; yields its URL."""
-    command = [sys.executable, "-m", "benchmarks.load", "serve"]
+def endpoint(module: str = "benchmarks.load") -> Iterator[str]:
+    """Run a benchmark's endpoint in a separate process; yields its URL."""
+    command = [sys.executable, "-m", module, "serve"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
-        process.kill()
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+        finally:
+            process.kill()
 
 
 def run(kind: str, url: str, calls: int) -> dict[str, float]:
@@ -180,7 +192,8 @@ def main() -> None:
     """Serve, measure one run, or report all."""
     match sys.argv[1:]:
         case ["serve"]:
-            asyncio.run(serve())
+            body = completion(ANSWER)
+            asyncio.run(serve(WAIT_S, lambda _: body))
         case [("bare" | "lab") as kind, url, calls]:
             print(json.dumps(measured(kind, url, int(calls))))
         case ["--long", calls]:

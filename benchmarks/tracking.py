@@ -44,7 +44,7 @@ def played(kind: str) -> float:
         project = Project.make(Path(folder) / "project")
         settings = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "m", "HF_TOKEN": "none"}
         began_s = time.monotonic()
-        done = project.run("-m", "benchmarks.tracking", kind, **settings)
+        done = project.afresh.run("-m", "benchmarks.tracking", kind, **settings)
         assert done.returncode == 0, done.stderr
         assert (project.folder / "mlflow.db").exists() == (kind == "with")
     cpu = "".join(line for line in done.stderr.splitlines() if line.startswith(CPU))
