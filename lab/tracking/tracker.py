@@ -38,6 +38,10 @@ SILENT_S = 2.0
 AGAIN_S = 30.0
 """Seconds between attempts to open the store."""
 
+SHARE = 0.2
+"""Maximum share of the search's time for which the thread computes, because Python computes in one thread at
+a time. What it puts off is written later, each trial once, with its newest rung."""
+
 LATE = "MLflow did not answer in time"
 
 
@@ -181,8 +185,13 @@ class Tracker:
         self._at = self._jobs.get()
         store = self._opened()
         gc.freeze()  # as in `lab.study.study`: MLflow doubles the number of imported objects
-        while store is not None and self._at is not None and self._write(store, self._at):
+        while store is not None and self._at is not None:
+            began_s, before_s = time.monotonic(), time.thread_time()
+            if not self._write(store, self._at):
+                break
             self.urls = store.urls
+            took_s, computed_s = time.monotonic() - began_s, time.thread_time() - before_s
+            self._ending.wait(max(computed_s / SHARE - took_s, 0.0))
             self._at = self._jobs.get()
 
     def _opened(self) -> MlflowStore | None:
