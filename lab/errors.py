@@ -40,7 +40,8 @@ class LabError(Exception):
     @property
     def one_line(self) -> str:
         """The error in one line, for a `[STEP]` line's `error` field or a table cell."""
-        return ": ".join(_one_line(text) for text in (self.what, self.where, self.why) if text)
+        told = [_one_line(text) for text in (self.what, self.where, self.why) if text]
+        return ": ".join([*(text.removesuffix(".") for text in told[:-1]), told[-1]])
 
 
 class ConfigError(LabError):

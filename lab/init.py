@@ -212,6 +212,8 @@ def _tell(found: "Inspection", draft: "Draft", experiment: str) -> None:
     else:
         done = ", done" if found.step.done else ""
         print_result(plain(f"{action}: reward {found.step.reward:g}{done}\n{_cut(found.step.text)}"))
+        if found.step.reward < 0 and not draft.own_score:
+            print_result("Rewards may be negative: set task.min_return to the return that is a score of 0.")
     listed = len(found.listed.tasks)
     of = f", of {listed} listed" if listed > len(found.tasks) else ""
     print_result(plain(f"\nTasks: {', '.join(found.tasks) or 'none listed'}{of}."))

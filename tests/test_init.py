@@ -128,6 +128,7 @@ OFFERED = {
     ],
     "chosen": [{"name": name, "reset": {"difficulty": name}} for name in ("easy", "hard")],
     "open": [{"name": name, "reset": {"task_id": name}} for name in ("1", "2")],
+    "required": [{"name": name, "reset": {"task_id": name}} for name in ("from_zero", "from_ten")],
     "deaf": None,
 }
 
@@ -140,6 +141,7 @@ def test_the_tasks_are_those_that_the_server_offers_and_plays(project: Project, 
     table = tomllib.loads((project.folder / "experiments/offered.toml").read_text())
     assert table.get("tasks") == OFFERED[name], made.stdout
     assert "score" not in table["task"], "--max-return is a sum of rewards"
+    assert table["task"]["max_steps"] == {"listed": 4, "required": 6}.get(name, 10), "of the longest task"
 
 
 def test_what_init_writes_is_tuned_and_accepted_by_the_second_phase(tmp_path: Path, url: str) -> None:

@@ -103,6 +103,8 @@ def play(project: Project, environment: str, form: str = "", tasks: str = "", **
 
 FORMS = {
     "flat": NUMBER,
+    "gym": NUMBER,
+    "stated": NUMBER,
     "wrapped": NUMBER,
     "limited": NUMBER,
     "older": NUMBER,
@@ -124,6 +126,28 @@ def test_tasks_are_arguments_of_an_applications_reset(project: Project, url: str
     assert "Return 3.00 in 3 steps" in done.stdout
     done = play(project, f'url = "{url}/flat"', NUMBER, tasks.replace("start", "begin"))
     assert (done.returncode, "no argument 'begin'" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(("name", "score"), [("several", "state.score"), ("beside", "metadata.final_score")])
+def test_a_step_is_played_in_the_task_of_its_reset(project: Project, url: str, name: str, score: str) -> None:
+    """Its application has a default for the task that each request names; the model does not choose it."""
+    tasks = f'score = "{score}"'
+    tasks += "".join(
+        f'\n[[tasks]]\nname = "{one}"\nreset = {{ task = "{one}" }}' for one in ("from_ten", "from_twenty")
+    )
+    environment = f'url = "{url}/{name}"'
+    done = play(project, environment, NUMBER, tasks)
+    assert "last: 20" in done.stdout
+    assert "Return 3.00 in 3 steps, score 0.250" in done.stdout, done.stdout + done.stderr
+    assert "from_zero" not in done.stdout
+    done = play(project, environment, NUMBER)  # without tasks, the application's own default
+    assert "Return 3.00 in 3 steps" in done.stdout, done.stdout + done.stderr
+
+
+def test_an_observation_that_is_called_a_state_has_its_own_names(project: Project, url: str) -> None:
+    project.write("prompts/templates/count.toml", 'system = "Count."\nturn = "last: {observation.last}"')
+    done = play(project, f'url = "{url}/stated"', NUMBER)
+    assert "Return 3.00 in 3 steps" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_template_shows_the_info_of_an_application(project: Project, url: str) -> None:

@@ -33,9 +33,8 @@ class Finding:
             return f"{mark:<4}  {about}{self.said}{shown}"
         if isinstance(self.wrong, MistakesError):
             return f"FAIL  {about}{self.wrong}"
-        text = self.wrong.one_line.replace(".: ", ". ", 1)
         do = f"; try: {self.wrong.do}" if self.wrong.do else ""
-        return f"FAIL  {about}{text}{do}"
+        return f"FAIL  {about}{self.wrong.one_line}{do}"
 
 
 def looked(about: str, look: Callable[[], str], of: str = "") -> Finding:

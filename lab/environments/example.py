@@ -43,8 +43,9 @@ def example(schema: Schema, levels: int = _DEEPEST) -> Any:  # noqa: ANN401  # o
         case "array":
             inner = example({**chosen.get("items", {}), **defs}, levels - 1)
             return [inner] * max(1, chosen.get("minItems", 1))
-        case "integer" | "number":
-            return chosen.get("minimum", chosen.get("exclusiveMinimum", 0) + 1)
+        case "integer" | "number" as kind:
+            least = chosen.get("minimum", chosen.get("exclusiveMinimum", 0) + 1)
+            return int(least) if kind == "integer" else least
         case "boolean":
             return False
         case "string":

@@ -5,11 +5,12 @@ application, and each has its own form of a step.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lab.environments.schema import Schema, options, resolved
+from lab.environments.task_list import TASK_ARGUMENTS
 
 SESSION_KEYS = ("episode_id", "session_id")
 """Arguments that identify an episode, at servers that play several concurrently."""
@@ -54,6 +55,7 @@ class HttpForm:
         action: Schema of an action's values; empty if the server does not publish it.
         wrapped: Whether the values are sent as the field `action`, not as the body itself.
         session_key: Argument that identifies the episode; empty if the server plays one at a time.
+        shared: Arguments that choose the task, and that a step takes as well as a reset.
         stateless: Whether each request has a separate environment, as in OpenEnv's own HTTP.
         older: Whether it is OpenEnv 0.1, which has one environment and may not publish its actions.
     """
@@ -64,6 +66,7 @@ class HttpForm:
     action: Schema
     wrapped: bool
     session_key: str
+    shared: tuple[str, ...]
     stateless: bool
     older: bool
 
@@ -82,6 +85,7 @@ def read_http_form(document: object, published: Schema | None) -> HttpForm | Non
     if reset is None or step is None:
         return None
     key = next((key for key in SESSION_KEYS if key in step.named), "")
+    shared = tuple(name for name in TASK_ARGUMENTS if name in reset.named and name in step.named)
     inner = step.named.get(_WRAPPER)
     wrapped = inner is not None and _holds_objects({**inner, "$defs": defs})
     if published is not None:
@@ -90,10 +94,11 @@ def read_http_form(document: object, published: Schema | None) -> HttpForm | Non
     elif wrapped and inner is not None:
         action = {**inner, "$defs": defs}
     else:
-        action = _flat(step, key, defs)
+        action = _flat(step, {key, *shared}, defs)
     stateless = "/mcp" in paths and _CONTROL in str(paths["/reset"])
     older = read.get("info", {}).get("title") == _TITLE_0_1
-    return HttpForm(reset, step, state, action, wrapped or (older and step.open), key, stateless, older)
+    is_wrapped = wrapped or (older and step.open)
+    return HttpForm(reset, step, state, action, is_wrapped, key, shared, stateless, older)
 
 
 def _operation(path: str, paths: Mapping[str, Any], defs: Mapping[str, Any]) -> Operation | None:
@@ -132,10 +137,10 @@ def _holds_objects(schema: Schema) -> bool:
     return all(kind in ("object", "null") for kind in kinds) and "object" in kinds
 
 
-def _flat(step: Operation, key: str, defs: Mapping[str, Any]) -> Schema:
-    """The schema of a step whose arguments are the action itself; empty if none are named."""
+def _flat(step: Operation, apart: Collection[str], defs: Mapping[str, Any]) -> Schema:
+    """The schema of a step whose arguments, without some, are the action itself; empty if none are named."""
     if not step.named:
         return {} if step.open else step.body
-    fields = {name: rule for name, rule in step.named.items() if name != key}
+    fields = {name: rule for name, rule in step.named.items() if name not in apart}
     required = [name for name in step.required if name in fields]
     return {"type": "object", "properties": fields, "required": required, "$defs": defs}

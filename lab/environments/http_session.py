@@ -61,7 +61,7 @@ class HttpSession:
 
     def __init__(self, wire: Wire, http: HttpForm, form: ActionForm, view: View) -> None:
         self.form, self.view, self._wire, self._http = form, view, wire, http
-        self._key: dict[str, Any] = {}
+        self._kept: dict[str, Any] = {}
 
     async def reset(self, seed: int, arguments: Mapping[str, Any]) -> Observed:
         """Start a new episode; an application whose reset names no seed gets none."""
@@ -74,13 +74,14 @@ class HttpSession:
             do = "raise the rate limit of its application"
         body = self._body(reply, do)
         name = _given(key, body) or own.get(key)
-        self._key = {key: name} if name else {}
+        chosen = {one: given.get(one, reset.named[one].get("default")) for one in self._http.shared}
+        self._kept = {one: value for one, value in {**chosen, key: name}.items() if value is not None}
         return self.view.observed(*result_of(body))
 
     async def step(self, action: Values) -> Observed:
         """Send an action."""
         values = {"action": action} if self._http.wrapped else action
-        reply = await self._send(self._http.step, {**values, **self._key})
+        reply = await self._send(self._http.step, {**values, **self._kept})
         if reply.status >= 500 and reply.status not in (502, 503, 504):
             raise refused(reply.text)
         if 400 <= reply.status < 500 and reply.status not in _NOT_OURS:
@@ -92,7 +93,7 @@ class HttpSession:
         call, what = self._http.state, "The environment's state cannot be read."
         if call is None:
             raise EnvError(what, where=self._where, why="/openapi.json names no /state")
-        reply = await self._send(call, {name: one for name, one in self._key.items() if name in call.named})
+        reply = await self._send(call, {name: one for name, one in self._kept.items() if name in call.named})
         self._raise_refusal(reply)
         state = reply.json()
         if not reply.found or not isinstance(state, dict):

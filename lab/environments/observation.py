@@ -32,6 +32,12 @@ APART = ("done", "reward", METADATA)
 _MOST_NAMES, _DEEPEST = 200, 4
 """Maximum number of nested names of an observation, and of dots in one."""
 
+_OBSERVATION = ("observation", "obs", "next_state", "state")
+"""Names of the observation in a result, the usual one first."""
+
+_RESULT = ("reward", "done", "terminated", "truncated", "info", METADATA, "session_id", "episode_id")
+"""Names of the rest of a result. What else stands beside an observation is the environment's own."""
+
 _REWARD = ("value", "reward", "total", "score")
 """Names of the number in a reward that is an object."""
 
@@ -145,8 +151,9 @@ class View:
 def result_of(body: object) -> tuple[object, object, object]:
     """Observation, reward and done in a server's JSON, for `View.observed`.
 
-    OpenEnv's form is an object with observation, reward and done. Others add `info`, which becomes the
-    observation's metadata, give the observation's fields beside reward and done, or a list as Gym does.
+    OpenEnv's form is an object with observation, reward and done. Others add `info` or fields of their own,
+    which become the observation's metadata, call the observation a state, give its fields beside reward and
+    done, or a list as Gym does.
     """
     if isinstance(body, list) and len(body) in (4, 5):
         observation, reward, done, *rest = body
@@ -154,17 +161,28 @@ def result_of(body: object) -> tuple[object, object, object]:
         body["done"] = done or rest[0] is True
     if not isinstance(body, dict):
         return body, None, False
-    shown = body.get("observation", {name: one for name, one in body.items() if name != "info"})
-    if not isinstance(shown, dict):
-        shown = {"observation": shown}
-    metadata = body.get("metadata") or body.get("info")
+    shown, beside = _observation_in(body)
+    metadata = body.get(METADATA) or body.get("info") or {}
+    if beside and isinstance(metadata, dict):
+        metadata = {**beside, **metadata}
     if metadata and not shown.get(METADATA):
         shown = {**shown, METADATA: metadata}
     told = {**shown, **{name: one for name, one in body.items() if one is not None}}
     reward = told.get("reward")
     if isinstance(reward, dict):
         reward = next((reward[name] for name in _REWARD if name in reward), reward)
-    return shown, reward, told.get("done") or False
+    ended = any(told.get(name) is True for name in ("terminated", "truncated"))
+    return shown, reward, told.get("done") or ended
+
+
+def _observation_in(body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The observation in a result, and the environment's own fields beside it."""
+    name = next((name for name in _OBSERVATION if name in body), "")
+    beside = {key: one for key, one in body.items() if key not in (name, *_RESULT)}
+    if name == "observation" or (isinstance(body.get(name), dict) and not beside):
+        shown = body[name]
+        return shown if isinstance(shown, dict) else {name: shown}, beside
+    return {key: one for key, one in body.items() if key != "info"}, {}
 
 
 def nested(values: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401  # of foreign JSON

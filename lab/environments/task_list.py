@@ -12,7 +12,16 @@ from typing import Any
 from lab.environments.schema import Schema, options
 from lab.errors import ConfigError
 
-_ARGUMENTS = ("task_id", "task_name", "task", "task_type", "scenario_id", "scenario", "difficulty", "level")
+TASK_ARGUMENTS = (
+    "task_id",
+    "task_name",
+    "task",
+    "task_type",
+    "scenario_id",
+    "scenario",
+    "difficulty",
+    "level",
+)
 """Usual names of the reset argument that chooses a task, the most specific first."""
 
 _IDENTIFIERS = {"task_id": "task_id", "id": "task_id", "task_name": "task_name", "name": "task_name"}
@@ -30,11 +39,13 @@ class TaskList:
         tasks: Arguments of reset by the task's name; empty if none are listed.
         takes: Names of the arguments that its reset publishes, without those that the lab sets.
         guessed: Whether the argument's name is a guess, because reset takes any.
+        max_steps: The largest `max_steps` of a listed task; None if none is listed.
     """
 
     tasks: Mapping[str, Mapping[str, Any]]
     takes: tuple[str, ...]
     guessed: bool
+    max_steps: int | None = None
 
 
 def reset_arguments(
@@ -63,7 +74,7 @@ def read_tasks(listed: object, takes: Mapping[str, Schema], *, takes_any: bool) 
     """
     takes = {name: schema for name, schema in takes.items() if name not in _SET_BY_THE_LAB}
     entries = list(_entries(listed))
-    argument = next((name for name in _ARGUMENTS if name in takes), "")
+    argument = next((name for name in TASK_ARGUMENTS if name in takes), "")
     guessed = not argument and takes_any
     if guessed:
         keys = {key for entry in entries for key in entry}
@@ -76,15 +87,17 @@ def read_tasks(listed: object, takes: Mapping[str, Schema], *, takes_any: bool) 
         value = next((entry[key] for key in (argument, *_IDENTIFIERS) if key in entry), None)
         if isinstance(value, str | int) and {argument: value} not in tasks.values():
             tasks.setdefault(_name(value, entry, argument), {argument: value})
-    return TaskList(tasks, tuple(takes), guessed)
+    steps = [entry["max_steps"] for entry in entries if type(entry.get("max_steps")) is int]
+    return TaskList(tasks, tuple(takes), guessed, max(steps, default=None))
 
 
 def _entries(listed: object) -> Iterator[Mapping[str, Any]]:
-    """The listed tasks as objects: a list of objects or identifiers, or an object by identifier."""
+    """The listed tasks as objects: a list of objects or identifiers, objects by name, or lists by group."""
     if isinstance(listed, dict):
         listed = listed.get("tasks", listed)
     if isinstance(listed, dict):
-        listed = [{"id": key, **one} for key, one in listed.items() if isinstance(one, dict)]
+        by_name = [{"id": key, **one} for key, one in listed.items() if isinstance(one, dict)]
+        listed = by_name or [one for group in listed.values() if isinstance(group, list) for one in group]
     for one in listed if isinstance(listed, list) else []:
         if isinstance(one, dict):
             yield one

@@ -5,6 +5,7 @@ listed. What cannot be seen (the task in words, a full score) is asked for by th
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,10 @@ class Inspection:
 
     @property
     def max_steps(self) -> int | None:
-        """The environment's own maximum number of steps; None if it shows none."""
-        found = (values.get("max_steps") for _, values in self._sources(self.first))
-        return next((steps for steps in found if type(steps) is int and steps > 0), None)
+        """The environment's own maximum number of steps, of the longest task; None if it shows none."""
+        found = [values.get("max_steps") for _, values in self._sources(self.first)]
+        known = [steps for steps in (*found, self.listed.max_steps) if type(steps) is int and steps > 0]
+        return max(known, default=None)
 
     def _sources(self, seen: Observed) -> Iterator[tuple[str, Mapping[str, Any]]]:
         metadata = seen.raw.get("metadata")
@@ -99,11 +101,23 @@ async def inspect(config: EnvironmentConfig, say: Callable[[str], None]) -> Insp
     """
     async with open_environment(config, Path.cwd(), say) as environment, environment.session() as session:
         listed = await environment.tasks()
-        first = await session.reset(0, {})
+        first = await _first(session, listed)
         action, step = await _example_step(session)
         state = await _state(session)
         tasks = await _playable(session, listed)
         return Inspection(session.form, first, action, step, state, listed, tasks)
+
+
+async def _first(session: Session, listed: TaskList) -> Observed:
+    """A reset without arguments, or if that is refused, the first task's that is not."""
+    try:
+        return await session.reset(0, {})
+    except EnvError:
+        for arguments in listed.tasks.values():
+            await session.renew()
+            with suppress(EnvError):
+                return await session.reset(0, arguments)
+        raise
 
 
 async def _example_step(session: Session) -> tuple[str, Observed | LabError]:

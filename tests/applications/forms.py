@@ -197,8 +197,50 @@ def union_step(request: UnionStep) -> dict[str, Any]:
     return {"observation": union_game.seen("go on"), "reward": reward, "done": done}
 
 
+gym, gym_games = FastAPI(), dict[str, Count]()
+
+
+class GymStep(BaseModel):
+    session_id: str
+    number: int
+
+
+@gym.post("/reset")
+def gym_reset() -> dict[str, Any]:
+    name = uuid.uuid4().hex
+    gym_games[name] = Count()
+    return {"session_id": name, "observation": gym_games[name].begin(0)}
+
+
+@gym.post("/step")
+def gym_step(request: GymStep) -> dict[str, Any]:
+    game = gym_games.get(request.session_id)
+    if game is None:
+        raise HTTPException(404, "Session not found. Call /reset first.")
+    reward, ended = game.say(request.number)
+    if ended:
+        del gym_games[request.session_id]
+    return {"observation": game.seen("go on"), "reward": reward, "terminated": ended, "truncated": False}
+
+
+stated, stated_game = FastAPI(), Count()
+
+
+@stated.post("/reset")
+def stated_reset() -> dict[str, Any]:
+    return {"session_id": "only", "state": stated_game.begin(0)}
+
+
+@stated.post("/step")
+def stated_step(request: FlatStep) -> dict[str, Any]:
+    reward, done = stated_game.say(request.number)
+    return {"state": stated_game.seen("go on"), "reward": reward, "done": done}
+
+
 APPLICATIONS = {
     "flat": flat,
+    "stated": stated,
+    "gym": gym,
     "wrapped": wrapped,
     "words": words,
     "older": older,

@@ -84,4 +84,77 @@ deaf.post("/reset")(unnamed_reset)
 deaf.post("/step")(flat_step)
 
 
-APPLICATIONS = {"listed": listed, "chosen": chosen, "open": open_, "deaf": deaf}
+several, several_games = FastAPI(), {name: Count() for name in STARTS}
+"""An application with a game for each task, which every request names."""
+
+
+@several.post("/reset")
+def several_reset(task: str = "from_zero") -> dict[str, Any]:
+    return {"observation": several_games[task].begin(STARTS[task])}
+
+
+class SeveralStep(BaseModel):
+    number: int
+    task: str = "from_zero"
+
+
+@several.post("/step")
+def several_step(request: SeveralStep) -> dict[str, Any]:
+    game = several_games[request.task]
+    reward, done = game.say(request.number)
+    final = (game.at - game.first) / 4 if done else None
+    return {"observation": game.seen("go on"), "reward": reward, "done": done, "final_score": final}
+
+
+@several.get("/state")
+def several_state(task: str = "from_zero") -> dict[str, Any]:
+    return {"score": (several_games[task].at - several_games[task].first) / 4}
+
+
+beside = FastAPI()
+"""The same; a step has its task beside its action."""
+
+beside.post("/reset")(several_reset)
+beside.get("/state")(several_state)
+
+
+class BesideStep(BaseModel):
+    action: FlatStep
+    task: str = "from_zero"
+
+
+@beside.post("/step")
+def beside_step(request: BesideStep) -> dict[str, Any]:
+    return several_step(SeveralStep(number=request.action.number, task=request.task))
+
+
+required, required_game = FastAPI(), Count()
+
+
+@required.get("/tasks")
+def required_tasks() -> dict[str, Any]:
+    easy = [{"id": "from_zero", "max_steps": 3}, {"id": "retired"}]
+    return {"easy": easy, "hard": [{"id": "from_ten", "max_steps": 6}], "total": 3}
+
+
+class RequiredReset(BaseModel):
+    task_id: str
+
+
+@required.post("/reset")
+def required_reset(request: RequiredReset) -> dict[str, Any]:
+    if request.task_id not in STARTS:
+        raise HTTPException(404, f"there is no task {request.task_id}")
+    return {"observation": required_game.begin(STARTS[request.task_id]), "max_steps": 3}
+
+
+@required.post("/step")
+def required_step(request: ChosenStep) -> dict[str, Any]:
+    reward, done = required_game.say(request.number)
+    return {"observation": required_game.seen("go on"), "reward": reward, "done": done}
+
+
+APPLICATIONS = {
+    **{"listed": listed, "chosen": chosen, "open": open_, "deaf": deaf},
+    **{"several": several, "beside": beside, "required": required},
+}
