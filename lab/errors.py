@@ -41,7 +41,7 @@ class LabError(Exception):
     def one_line(self) -> str:
         """The error in one line, for a `[STEP]` line's `error` field or a table cell."""
         told = [_one_line(text) for text in (self.what, self.where, self.why) if text]
-        return ": ".join([*(text.removesuffix(".") for text in told[:-1]), told[-1]])
+        return ": ".join([*(text.removesuffix(".") for text in told[:-1]), *told[-1:]])
 
 
 class ConfigError(LabError):

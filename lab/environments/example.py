@@ -45,7 +45,8 @@ def example(schema: Schema, levels: int = _DEEPEST) -> Any:  # noqa: ANN401  # o
             return [inner] * max(1, chosen.get("minItems", 1))
         case "integer" | "number" as kind:
             least = chosen.get("minimum", chosen.get("exclusiveMinimum", 0) + 1)
-            return int(least) if kind == "integer" else least
+            whole = kind == "integer" and isinstance(least, float) and least.is_integer()
+            return int(least) if whole else least
         case "boolean":
             return False
         case "string":
