@@ -40,8 +40,8 @@ class LabError(Exception):
     @property
     def one_line(self) -> str:
         """The error in one line, for a `[STEP]` line's `error` field or a table cell."""
-        told = [_one_line(text) for text in (self.what, self.where, self.why) if text]
-        return ": ".join([*(text.removesuffix(".") for text in told[:-1]), *told[-1:]])
+        what, *rest = map(_one_line, (self.what, *filter(None, (self.where, self.why))))
+        return " ".join([what, ": ".join(rest)]) if rest and what.endswith(".") else ": ".join([what, *rest])
 
 
 class ConfigError(LabError):

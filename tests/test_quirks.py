@@ -574,7 +574,7 @@ def test_a_proposer_that_only_thinks_costs_its_texts_and_says_why(project: Proje
         project.write("experiments/known.toml", EXPERIMENT + effort)
         run(project, endpoint, *TUNE, "--fresh", PROPOSER_MODEL_NAME="thinker")
     assert done.code == 0, done.err
-    assert done.err.count("refused: A proposed text is missing: all 4000 tokens went to thinking") == 2
+    assert done.err.count("refused: A proposed text is missing. all 4000 tokens went to thinking") == 2
     assert [endpoint.requests[-1].get("reasoning_effort")] != ["low"]
     later = [body for body in endpoint.requests if body["model"] == "thinker"][2:]
     assert {(body["max_tokens"], body["reasoning_effort"]) for body in later} == {(9000, "low")}
