@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.environments.schema import Schema, options, resolved
-from lab.environments.task_list import TASK_ARGUMENTS
-
-SESSION_KEYS = ("episode_id", "session_id")
-"""Arguments that identify an episode, at servers that play several concurrently."""
+from lab.environments.task_list import SESSION_KEYS, TASK_ARGUMENTS
 
 _WRAPPER = "action"
 """The field that holds the action in OpenEnv's form of a step."""
@@ -97,8 +94,8 @@ def read_http_form(document: object, published: Schema | None) -> HttpForm | Non
         action = _flat(step, {key, *shared}, defs)
     stateless = "/mcp" in paths and _CONTROL in str(paths["/reset"])
     older = read.get("info", {}).get("title") == _TITLE_0_1
-    is_wrapped = wrapped or (older and step.open)
-    return HttpForm(reset, step, state, action, is_wrapped, key, shared, stateless, older)
+    wrapped = wrapped or (older and step.open)
+    return HttpForm(reset, step, state, action, wrapped, key, shared, stateless, older)
 
 
 def _operation(path: str, paths: Mapping[str, Any], defs: Mapping[str, Any]) -> Operation | None:

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from lab.environments.foreign import raised
+from lab.environments.task_list import SESSION_KEYS
 from lab.errors import ConfigError, EnvError, writable
 
 Fields = Mapping[str, str | None]
@@ -35,7 +36,7 @@ _MOST_NAMES, _DEEPEST = 200, 4
 _OBSERVATION = ("observation", "obs", "next_state", "state")
 """Names of the observation in a result, the usual one first."""
 
-_RESULT = ("reward", "done", "terminated", "truncated", "info", METADATA, "session_id", "episode_id")
+_RESULT = ("reward", "done", "terminated", "truncated", "info", METADATA, *SESSION_KEYS)
 """Names of the rest of a result. What else stands beside an observation is the environment's own."""
 
 _REWARD = ("value", "reward", "total", "score")

@@ -27,7 +27,10 @@ TASK_ARGUMENTS = (
 _IDENTIFIERS = {"task_id": "task_id", "id": "task_id", "task_name": "task_name", "name": "task_name"}
 """Usual names of the identifier in a listed task, and the argument that it probably belongs to."""
 
-_SET_BY_THE_LAB = ("seed", "episode_id", "session_id")
+SESSION_KEYS = ("episode_id", "session_id")
+"""Arguments that identify an episode, at servers that play several concurrently."""
+
+_SET_BY_THE_LAB = ("seed", *SESSION_KEYS)
 """Arguments of reset that are not a task's."""
 
 

@@ -192,9 +192,8 @@ class Player:
                     is_baseline = candidate == self._baseline
                     if broken < ATTEMPTS or is_baseline or not await self._blame.is_on(candidate):
                         raise
-                    why = f"A candidate has failed: it breaks the environment. {error.one_line}"
-                    alone = " If several do, its episodes may disturb each other: set search.in_flight = 1."
-                    self._say(why + alone)
+                    alone = "If several do, its episodes may disturb each other: set search.in_flight = 1."
+                    self._say(f"A candidate has failed: it breaks the environment. {alone} {error.one_line}")
                     return FailedEpisode(seed, error)
                 await asyncio.sleep(WAIT_S * attempt)
         raise AssertionError("the last attempt returns or raises")

@@ -1,4 +1,4 @@
-"""Points of a search space of Optuna distributions: drawn at random, spread out, or scaled to numbers."""
+"""Points of a space of Optuna distributions: drawn at random, spread out, varied, or scaled to numbers."""
 
 from collections.abc import Mapping, Sequence
 from math import floor, log
@@ -21,6 +21,9 @@ Params = dict[str, Any]
 
 Floats = NDArray[np.float64]
 
+_CROSSED = 0.25
+"""Share of the variations that take each parameter from one of two of the best points."""
+
 
 def at_random(space: Distributions, count: int, rng: np.random.Generator) -> list[Params]:
     """Return `count` points, each parameter drawn independently."""
@@ -39,6 +42,23 @@ def spread_out(space: Distributions, count: int, rng: np.random.Generator) -> li
 def numbers_at_random(space: Distributions, count: int, rng: np.random.Generator) -> Floats:
     """Return the points of `at_random` as rows of numbers: a category's index, any other value itself."""
     return _at(space, [rng.random(count) for _ in space], count)
+
+
+def varied(best: Floats, fresh: Floats, rng: np.random.Generator) -> Floats:
+    """Return the best points, each with some parameters of a fresh point or of another of the best."""
+    if not best.size:
+        return best
+    count, width = fresh.shape
+    one, other, new, kind = rng.random((count, 4)).T
+    points, partners = best[(one * len(best)).astype(int)], best[(other * len(best)).astype(int)]
+    first = (other * width).astype(int)
+    second = np.where(kind > 0.8, (kind * 1e6).astype(int) % width, first)
+    given = (np.arange(width) == first[:, None]) | (np.arange(width) == second[:, None])
+    changed: Floats = np.where(given, fresh[(new * count).astype(int)], points)
+    crossed = kind < _CROSSED
+    own = rng.random((int(crossed.sum()), width)) < 0.5
+    changed[crossed] = np.where(own, points[crossed], partners[crossed])
+    return changed
 
 
 def numbers_of(distribution: BaseDistribution, values: Sequence[Any]) -> Floats:

@@ -26,15 +26,13 @@ from lab.search.points import (
     numbers_at_random,
     numbers_of,
     params_of,
+    varied,
 )
 from lab.search.returns import Lock, Returns
 from lab.search.table import Table
 
 FRESH = 128
 """New points drawn at random for each choice; as many again are variations of the best known ones."""
-
-CROSSED = 0.25
-"""Share of the variations that take each parameter from one of two of the best points."""
 
 BEST = 8
 """Number of best trials whose points are varied."""
@@ -254,7 +252,7 @@ class RaceSampler(BaseSampler):
         model = (table, table.version)
         if self._pooled is None or self._pooled[0] != model:
             fresh = self._fresh(space, rng)
-            points = np.vstack([fresh, _changed(table.best(BEST), fresh, rng)])
+            points = np.vstack([fresh, varied(table.best(BEST), fresh, rng)])
             self._pooled = model, points, encoded(space, points)
         return self._pooled[1:]
 
@@ -283,20 +281,3 @@ class RaceSampler(BaseSampler):
         kernel = Kernel.of(within, self._texts)
         values, costs = Returns(self._tasks), Returns(self._tasks, self._costs)
         return Table(within, kernel, values), Table(within, kernel, costs)
-
-
-def _changed(best: Floats, fresh: Floats, rng: np.random.Generator) -> Floats:
-    """Return the best points, each with some parameters of a fresh point or of another of the best."""
-    if not best.size:
-        return best
-    count, width = fresh.shape
-    one, other, new, kind = rng.random((count, 4)).T
-    points, partners = best[(one * len(best)).astype(int)], best[(other * len(best)).astype(int)]
-    first = (other * width).astype(int)
-    second = np.where(kind > 0.8, (kind * 1e6).astype(int) % width, first)
-    given = (np.arange(width) == first[:, None]) | (np.arange(width) == second[:, None])
-    changed: Floats = np.where(given, fresh[(new * count).astype(int)], points)
-    crossed = kind < CROSSED
-    own = rng.random((int(crossed.sum()), width)) < 0.5
-    changed[crossed] = np.where(own, points[crossed], partners[crossed])
-    return changed
