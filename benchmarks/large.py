@@ -1,6 +1,6 @@
 """A large study at an endpoint that answers at once: calls per second of its search, and memory.
 
-`python -m benchmarks.large` takes about five minutes: 200 templates, 50 tasks of one step,
+`python -m benchmarks.large` takes about four minutes: 200 templates, 50 tasks of one step,
 any temperature, with MLflow. A template's worth is the length of its answers.
 """
 
@@ -20,7 +20,7 @@ from benchmarks.load import completion, endpoint, serve
 from tests.project import Project
 
 TEMPLATES, TASKS = 200, 50
-SIZES = (3_000, 12_000)
+SIZES = (3_000, 6_000)
 """Calls of the two studies, of which memory is compared."""
 
 ENVIRONMENT = """
