@@ -5,6 +5,7 @@ texts are in `lab.experiment.draft`.
 """
 
 import asyncio
+import json
 import os
 import re
 import sys
@@ -55,13 +56,19 @@ def init(
         float | None,
         typer.Option(help="The sum of rewards that is a full score.", show_default="asked for, 1"),
     ] = None,
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="Names of its tasks, with commas, if it does not list them.", show_default="its list"
+        ),
+    ] = "",
     example: Annotated[bool, typer.Option("--example", help="List the experiments that ship.")] = False,
     debug: Debug = False,
     _version: Version = False,
 ) -> None:
     """Write an experiment for an environment: its file, templates, and a hooks file where one is needed.
 
-    Opens and resets the environment, reads the form of its actions, plays one step with an example of an
+    Opens and resets the environment, reads the form of its actions, plays an episode with an example of an
     action, and looks for its tasks and its own score; no model is called. At a terminal, it asks for what no
     flag sets.
 
@@ -81,7 +88,8 @@ def init(
             return
         where = where or _asked("Where is the environment? (URL, owner/space, file.py:Class, image)", "")
         name = _checked(name or _asked("A name for the experiment?", _name_of(where)))
-        found, draft = _inspected(Draft(name, place_of(where)))
+        named = [one.strip() for one in tasks.split(",") if one.strip()]
+        found, draft = _inspected(Draft(name, place_of(where)), named)
         about = about or _asked("What is the task, in one sentence?", f"This is {name}, an environment.")
         steps = max_steps or _asked("The maximum number of steps in an episode?", found.max_steps or 10)
         own_score = "" if max_return else found.own_score
@@ -100,6 +108,7 @@ def init(
             max_steps=steps,
             max_return=max_return,
             shown=found.shown,
+            opening=found.opening,
             described=found.described,
             tasks=found.tasks,
             takes=found.listed.takes,
@@ -157,7 +166,7 @@ def _list_examples() -> None:
         print_result(f"{path.stem:<12} {about}")
 
 
-def _inspected(draft: "Draft") -> "tuple[Inspection, Draft]":
+def _inspected(draft: "Draft", named_tasks: list[str]) -> "tuple[Inspection, Draft]":
     """What the environment shows, and the draft of its kind; writes the hooks file where one is needed."""
     from lab.environments.config import EnvironmentConfig, choose_environment
     from lab.environments.failures import UnpublishedError
@@ -176,11 +185,11 @@ def _inspected(draft: "Draft") -> "tuple[Inspection, Draft]":
     located: dict[str, Any] = {key: value}
     config = choose_environment(EnvironmentConfig(**located))
     try:
-        found = asyncio.run(inspect(config, say))
+        found = asyncio.run(inspect(config, say, named_tasks))
     except UnpublishedError as error:
         say(f"{error.what} {draft.hooks} reads an answer as JSON: list its fields in the templates.")
         write_atomically(Path(draft.hooks), draft.files[draft.hooks])
-        return asyncio.run(inspect(replace(config, hooks=draft.hooks), say)), draft
+        return asyncio.run(inspect(replace(config, hooks=draft.hooks), say, named_tasks)), draft
     return found, replace(draft, kind=found.kind)
 
 
@@ -216,8 +225,12 @@ def _tell(found: "Inspection", draft: "Draft", experiment: str) -> None:
             print_result("Rewards may be negative: set task.min_return to the return that is a score of 0.")
     listed = len(found.listed.tasks)
     of = f", of {listed} listed" if listed > len(found.tasks) else ""
-    print_result(plain(f"\nTasks: {', '.join(found.tasks) or 'none listed'}{of}."))
+    none = "none listed; name them with --tasks, or in [[tasks]]"
+    print_result(plain(f"\nTasks: {', '.join(found.tasks) or none}{of}."))
     print_result(f"Score: {draft.own_score or 'the sum of rewards'}, {draft.max_return:g} is a full score.")
+    if found.grader is not None and not draft.own_score:
+        said = _cut(json.dumps(found.grader, ensure_ascii=False, default=str))
+        print_result(plain(f'Its grader says {said}: "grader.FIELD" as task.score judges by it.'))
     print_result(
         f"""
 Next:

@@ -347,6 +347,9 @@ class Walk:
     async def state(self) -> Mapping[str, Any]:
         raise NotImplementedError
 
+    async def grade(self) -> Mapping[str, Any]:
+        raise NotImplementedError
+
     async def renew(self) -> None:
         raise NotImplementedError
 

@@ -52,6 +52,39 @@ class Hall(Environment[Talk, Heard, State]):
 """
 
 
+QUIZ = """
+from typing import Any
+
+from openenv.core.env_server.interfaces import Environment
+from openenv.core.env_server.types import Action, Observation, State
+
+
+class Say(Action):
+    message: str
+
+
+class Asked(Observation):
+    {question}: str = ""
+    {heard}: str = ""
+
+
+class Quiz(Environment[Say, Asked, State]):
+    SUPPORTS_CONCURRENT_SESSIONS = True
+
+    def reset(self, seed: int | None = None, episode_id: str | None = None, **_: Any) -> Asked:
+        return Asked({question}="Which planet of the solar system has the most moons?", metadata={{"at": 0}})
+
+    def step(self, action: Say, timeout_s: float | None = None, **_: Any) -> Asked:
+        right = action.message == "Saturn"
+        final = {{"grading": {{"score": 0.5}}}} if right else {{}}
+        return Asked({heard}="Try again.", reward=float(right), metadata=final)
+
+    @property
+    def state(self) -> State:
+        return State()
+"""
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with server("-m", "tests.applications", cwd=ROOT) as url:
@@ -129,6 +162,9 @@ OFFERED = {
     "chosen": [{"name": name, "reset": {"difficulty": name}} for name in ("easy", "hard")],
     "open": [{"name": name, "reset": {"task_id": name}} for name in ("1", "2")],
     "required": [{"name": name, "reset": {"task_id": name}} for name in ("from_zero", "from_ten")],
+    "below": [
+        {"name": name, "reset": {"task_name": name}} for name in ("from_zero", "from_ten", "from_twenty")
+    ],
     "deaf": None,
 }
 
@@ -142,6 +178,45 @@ def test_the_tasks_are_those_that_the_server_offers_and_plays(project: Project, 
     assert table.get("tasks") == OFFERED[name], made.stdout
     assert "score" not in table["task"], "--max-return is a sum of rewards"
     assert table["task"]["max_steps"] == {"listed": 4, "required": 6}.get(name, 10), "of the longest task"
+
+
+def test_tasks_that_a_server_does_not_list_are_named(project: Project, url: str) -> None:
+    where = (f"{url}/unlisted", "--name", "named", "--max-return", "3")
+    unnamed = project.run("-m", "lab.init", *where)
+    assert (unnamed.returncode, "--tasks NAME,NAME" in unnamed.stderr) == (4, True), unnamed.stderr
+    wrong = project.run("-m", "lab.init", *where, "--tasks", "from_ten,from_eleven")
+    assert (wrong.returncode, "there is no task from_eleven" in wrong.stderr) == (4, True), wrong.stderr
+    made = project.run("-m", "lab.init", *where, "--tasks", "from_ten, from_zero")
+    assert re.search(r'A step with the example {"number":1}: reward [\d.]+', made.stdout), made.stderr
+    table = tomllib.loads((project.folder / "experiments/named.toml").read_text())
+    named = [{"name": name, "reset": {"task": name}} for name in ("from_ten", "from_zero")]
+    assert table["tasks"] == named
+    nowhere = project.run("-m", "lab.init", f"{url}/flat", "--name", "none", "--tasks", "one")
+    assert (nowhere.returncode, "its reset takes start" in nowhere.stderr) == (2, True), nowhere.stderr
+
+
+def test_the_score_of_a_grader_is_found_or_shown(project: Project, url: str) -> None:
+    made = project.run("-m", "lab.init", f"{url}/spelled", "--name", "spelled")
+    assert "Score: grader.score" in made.stdout, made.stdout + made.stderr
+    made = project.run("-m", "lab.init", f"{url}/below", "--name", "below")
+    assert '{"detail": "The episode is not over."}: "grader.FIELD" as task.score' in made.stdout, made.stderr
+
+
+@pytest.mark.parametrize(("question", "heard"), [("question", "heard"), ("said", "said")])
+def test_a_task_that_only_reset_shows_is_in_every_prompt(project: Project, question: str, heard: str) -> None:
+    project.write("experiments/quiz.py", QUIZ.format(question=question, heard=heard))
+    made = project.run("-m", "lab.init", "experiments/quiz.py:Quiz", "--name", "quiz", "--max-steps", "3")
+    assert made.returncode == 0, made.stderr
+    shown = list[bool]()
+
+    def script(body: Body) -> Reply:
+        shown.append("Which planet" in json.dumps(body["messages"]))
+        return Reply("Saturn")
+
+    with fake_endpoint(script) as endpoint:
+        settings = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake"}
+        played = project.run("-m", "lab.play", "baseline", "experiments/quiz.toml", **settings)
+    assert (played.returncode, shown) == (0, 3 * [True]), played.stdout + played.stderr
 
 
 def test_what_init_writes_is_tuned_and_accepted_by_the_second_phase(tmp_path: Path, url: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from lab.environments.action import ActionError
 from lab.environments.config import EnvironmentConfig
 from lab.environments.environment import Environment, open_environment
 from lab.environments.keys import space_headers
@@ -110,6 +111,7 @@ FORMS = {
     "older": NUMBER,
     "words": '"WORD".',
     "union": '{"kind": "say", "number": NUMBER}',
+    "spelled": "WORD",
 }
 
 
@@ -144,6 +146,61 @@ def test_a_step_is_played_in_the_task_of_its_reset(project: Project, url: str, n
     assert "Return 3.00 in 3 steps" in done.stdout, done.stdout + done.stderr
 
 
+def test_calls_stand_below_a_prefix_and_have_arguments_in_their_paths(project: Project, url: str) -> None:
+    """The task is in the path of reset, and the session that it answers with in those of step and state."""
+    task = '\n[[tasks]]\nname = "ten"\nreset = { task_name = "from_ten" }'
+    done = play(project, f'url = "{url}/below"', NUMBER, f'score = "state.graded.points"{task}')
+    assert "last: 10" in done.stdout
+    assert "Return 3.00 in 3 steps, score 0.500" in done.stdout, done.stdout + done.stderr
+    none = play(project, f'url = "{url}/below"', NUMBER)
+    assert (none.returncode, "/env/reset/{task_name} requires task_name" in none.stderr) == (4, True)
+    assert "[[tasks]]" in none.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "place", "score"),
+    [
+        ("below", NUMBER, "grader.graded.score", "0.250"),
+        ("spelled", "WORD", "grader.score", "0.250"),
+    ],
+)
+def test_the_score_may_be_that_of_the_applications_grader(
+    project: Project, url: str, name: str, form: str, place: str, score: str
+) -> None:
+    task = '\n[[tasks]]\nname = "zero"\nreset = { task_name = "from_zero" }' if name == "below" else ""
+    done = play(project, f'url = "{url}/{name}"', form, f'score = "{place}"{task}')
+    assert f"Return 3.00 in 3 steps, score {score}" in done.stdout, done.stdout + done.stderr
+
+
+def test_an_environment_without_a_grader_is_reported(project: Project, url: str) -> None:
+    done = play(project, f'url = "{url}/flat"', NUMBER, 'score = "grader.score"')
+    assert (done.returncode, "names no /grader" in done.stderr) == (4, True), done.stderr
+
+    async def grade() -> None:
+        echo = "lab.environments.echo.server.echo_environment:EchoEnvironment"
+        async with open_environment(EnvironmentConfig(python=echo)) as opened, opened.session() as session:
+            await session.grade()
+
+    with pytest.raises(EnvError, match="grader cannot be called"):
+        asyncio.run(grade())
+
+
+@pytest.mark.parametrize("answer", ["..", ".", "", "one/../../reset", "four", "one?again=1", "%2e%2e"])
+def test_an_action_in_a_path_cannot_reach_another_call(url: str, answer: str) -> None:
+    async def steps() -> float:
+        async with (
+            open_environment(EnvironmentConfig(url=f"{url}/spelled")) as opened,
+            opened.session() as session,
+        ):
+            await session.reset(0, {})
+            await session.step({"action": "one"})
+            with pytest.raises(ActionError):
+                await session.step({"action": answer})
+            return (await session.step({"action": "two"})).reward
+
+    assert asyncio.run(steps()) == 1.0, "the episode goes on where it was"
+
+
 def test_an_observation_that_is_called_a_state_has_its_own_names(project: Project, url: str) -> None:
     project.write("prompts/templates/count.toml", 'system = "Count."\nturn = "last: {observation.last}"')
     done = play(project, f'url = "{url}/stated"', NUMBER)
@@ -157,6 +214,23 @@ def test_a_template_shows_the_info_of_an_application(project: Project, url: str)
     assert done.returncode == 0, done.stderr
     first, second, *_ = re.findall(r"\[user\]\n(.*?)\n\[action\]", done.stdout, re.DOTALL)
     assert (first, second) == ("count up, after 0, last 7", "go on, after 0, last 7\n\nYou said: 8")
+
+
+def test_a_template_shows_what_the_episode_began_with(project: Project, url: str) -> None:
+    """The system text shows it from the start, the turn text as soon as the observation is another one."""
+    project.write(
+        "prompts/templates/count.toml",
+        'system = "Count.\\n\\nFrom {opening.last}."\nturn = "last {observation.last}\\n\\n{opening.told}"',
+    )
+    done = play(project, f'url = "{url}/flat"', NUMBER)
+    assert "Return 3.00 in 3 steps" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count("[system]\nCount.\n\nFrom 0.\n") == 3
+    turns = re.findall(r"\[user\]\n(.*?)\n\[action\]", done.stdout, re.DOTALL)
+    assert turns == ["last 0", "last 1\n\ncount up", "last 2\n\ncount up"]
+    project.write("prompts/templates/count.toml", 'system = "{opening.absent}"\nturn = "last 0"')
+    wrong = play(project, f'url = "{url}/flat"', NUMBER)
+    assert (wrong.returncode, "no {opening.absent}" in wrong.stderr) == (2, True), wrong.stderr
+    assert "{opening.last}" in wrong.stderr
 
 
 def test_a_refused_step_counts_and_is_reported_in_the_applications_words(project: Project, url: str) -> None:
@@ -212,7 +286,7 @@ def test_a_hook_parses_actions_that_an_application_does_not_publish(
     assert "Return 3.00 in 3 steps, score 1.000" in done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("name", "at_once"), [("flat", 1), ("wrapped", 3)])
+@pytest.mark.parametrize(("name", "at_once"), [("flat", 1), ("wrapped", 3), ("gym", 3)])
 def test_episodes_are_concurrent_only_if_the_application_identifies_them(
     url: str, name: str, at_once: int
 ) -> None:

@@ -6,7 +6,7 @@ from lab.agent.candidate import Candidate
 from lab.agent.episode import Start
 from lab.agent.step import Step
 from lab.agent.task import Task
-from lab.agent.template import FIELD
+from lab.agent.template import FIELD, OPENING, OPENING_FIELD, PromptTemplate
 from lab.environments.action import words_asked
 from lab.environments.observation import Fields
 from lab.llm.client import Message
@@ -39,7 +39,8 @@ def chat(candidate: Candidate, task: Task, start: Start, steps: Sequence[Step]) 
 def _system(candidate: Candidate, task: Task, start: Start) -> str:
     template, words = candidate.template, words_asked(start.schema)
     asked = ", ".join(words) or start.schema
-    text = template.render_system({"max_steps": str(task.max_steps), "schema": asked or None})
+    values = {"max_steps": str(task.max_steps), "schema": asked or None, **_opening(template, start)}
+    text = template.render_system(values)
     return text if not asked or template.names_schema else f"{text}\n\n{ASK_WORD if words else ASK}\n{asked}"
 
 
@@ -49,6 +50,7 @@ def demonstrations(candidate: Candidate, task: Task) -> Iterator[Message]:
     for shown in candidate.demonstrations:
         values = {"step": str(shown.step), "max_steps": str(task.max_steps), "observation": shown.observation}
         fields = _named({**dict.fromkeys(template.fields), **dict(shown.fields)})
+        fields |= dict.fromkeys(_opening(template, Start("")))
         yield Message("user", template.render_turn({**values, **fields, "reward": None, "history": None}))
         yield Message("assistant", shown.action)
 
@@ -63,17 +65,26 @@ def _turn(
     named = candidate.template.fields
     expected = dict.fromkeys([*start.fields, *(name for name in named if "." in name)] if last else named)
     reward = f"{last.reward:.2f}" if last and candidate.context.show_rewards else None
+    opening = _opening(candidate.template, start)
     text = candidate.template.render_turn(
         {
             "step": str(index + 1),
             "max_steps": str(task.max_steps),
             "observation": last.observation if last else start.text,
             **_named({**expected, **(last or start).fields}),
+            **(opening if last else dict.fromkeys(opening)),  # at first, it is what {observation} shows
             "reward": reward,
             "history": history,
         }
     )
     return Message("user", text)
+
+
+def _opening(template: PromptTemplate, start: Start) -> dict[str, str | None]:
+    """The first observation's values; a name in an object has none where the object does not hold it."""
+    absent = (name for name in template.opening_fields if "." in name or not start.fields)
+    fields = {**dict.fromkeys(absent), **start.fields}
+    return {OPENING: start.text, **{OPENING_FIELD + name: value for name, value in fields.items()}}
 
 
 def _named(fields: Fields) -> dict[str, str | None]:

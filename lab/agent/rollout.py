@@ -116,7 +116,7 @@ class OwnScore:
         """The score after a step; None if there is no number yet.
 
         Raises:
-            EnvError: The environment cannot tell its state.
+            EnvError: The environment cannot tell its state, or has no grader.
             ConfigError: The project's `score` failed.
         """
         source, _, path = self._where.partition(".")
@@ -127,6 +127,8 @@ class OwnScore:
                 return finite(nested(seen.raw, self._where))
             case "state":
                 return finite(nested(await self._session.state(), path))
+            case "grader":
+                return finite(nested(await self._session.grade(), path))
             case "hooks":
                 self._observations.append(dict(seen.raw))
                 self._rewards.append(seen.reward)

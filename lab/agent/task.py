@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from lab.errors import ConfigError
 
-_OWN_SCORE = re.compile(r"(?:observation|metadata|state)(?:\.\w+)+|hooks\.score")
+_OWN_SCORE = re.compile(r"(?:observation|metadata|state|grader)(?:\.\w+)+|hooks\.score")
 
 Scoring = Literal["sum", "last", "max"]
 SCORINGS: tuple[Scoring, ...] = get_args(Scoring)
@@ -57,7 +57,7 @@ class Task:
         min_step_reward: Minimum reward of one step; infinite if unknown.
         score: What becomes the score: the rewards' sum, the last, or the highest; or the environment's own
             number, after the last step that has one: `observation.FIELD`, `metadata.FIELD`, `state.FIELD`,
-            or `hooks.score`, the result of the project's hook.
+            `grader.FIELD`, or `hooks.score`, the result of the project's hook.
         tasks: Several tasks, played round-robin; empty for a single one.
         score_bounds: Bounds of the scores that a submission prints; the lab's own are never moved.
     """
@@ -77,7 +77,8 @@ class Task:
 
     def __post_init__(self) -> None:
         if self.score not in SCORINGS and not _OWN_SCORE.fullmatch(self.score):
-            do = f"use {', '.join(SCORINGS)}, observation.FIELD, metadata.FIELD, state.FIELD or hooks.score"
+            places = ", ".join(f"{one}.FIELD" for one in ("observation", "metadata", "state", "grader"))
+            do = f"use {', '.join(SCORINGS)}, {places} or hooks.score"
             raise ConfigError(f"score is {self.score!r}.", where="task.score", do=do)
         if self.score_bounds not in SCORE_BOUNDS:
             what, do = f"score_bounds is {self.score_bounds!r}.", f"use {' or '.join(SCORE_BOUNDS)}"

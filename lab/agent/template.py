@@ -18,13 +18,19 @@ from lab.files import line_of, line_with, toml_line
 TEXTS = ("system", "turn")
 """Keys of a template's texts."""
 
-SYSTEM_PLACEHOLDERS = frozenset({"max_steps", "schema"})
+OPENING = "opening"
+"""Placeholder for the episode's first observation; in the turn text, without a value at the first step."""
+
+SYSTEM_PLACEHOLDERS = frozenset({"max_steps", "schema", OPENING})
 """Placeholders of the system text: only values that are constant in an episode, for prefix caches."""
 
-TURN_PLACEHOLDERS = frozenset({"step", "max_steps", "observation", "reward", "history"})
+TURN_PLACEHOLDERS = frozenset({"step", "max_steps", "observation", OPENING, "reward", "history"})
 
-FIELD = "observation."
-"""Prefix of the placeholder for an observation field."""
+FIELD, OPENING_FIELD = "observation.", f"{OPENING}."
+"""Prefixes of the placeholders for a field of the last and of the first observation."""
+
+_FIELDS = {"system": (OPENING_FIELD,), "turn": (FIELD, OPENING_FIELD)}
+"""The prefixes that a text may use."""
 
 KEYS = ("about", *TEXTS)
 """Keys of a template file."""
@@ -60,6 +66,12 @@ class PromptTemplate:
         return frozenset(
             name.removeprefix(FIELD) for name in placeholders(self.turn) if name.startswith(FIELD)
         )
+
+    @cached_property
+    def opening_fields(self) -> frozenset[str]:
+        """The fields of the first observation that its texts use."""
+        named = (*placeholders(self.system), *placeholders(self.turn))
+        return frozenset(name.removeprefix(OPENING_FIELD) for name in named if name.startswith(OPENING_FIELD))
 
     @cached_property
     def names_schema(self) -> bool:
@@ -149,7 +161,7 @@ def _mistakes(key: str, text: object) -> Iterator[tuple[int, str, ConfigError]]:
             yield below, line, ConfigError("A template's braces do not match.", why=str(error), do=do)
             continue
         for name in sorted(named - allowed):
-            if key == "system" or not name.startswith(FIELD):
+            if not name.startswith(_FIELDS[key]):
                 near, known = nearest(name, allowed), ", ".join(f"{{{one}}}" for one in sorted(allowed))
                 do = f"did you mean {{{near}}}?" if near else f"use {known}"
                 yield below, f"{{{name}}}", ConfigError(f"Unknown placeholder {{{name}}}.", do=do)
@@ -184,7 +196,7 @@ def _segments(text: str) -> Iterator[tuple[str, str | None]]:
 
 def _is_name(field: str) -> bool:
     """Whether it is a placeholder's name: a plain one, or an observation field's, nested by dots."""
-    nested = field.startswith(FIELD)
+    nested = field.startswith((FIELD, OPENING_FIELD))
     return all(part.isidentifier() for part in (field.split(".") if nested else [field]))
 
 
@@ -207,6 +219,7 @@ def _value(field: str, values: Values) -> str | None:
     try:
         return values[field]
     except KeyError:
-        known = ", ".join(f"{{{name}}}" for name in values if name.startswith(FIELD)) or "none"
-        what, do = f"The observation has no {{{field}}}.", f"use {{observation}}; its fields are {known}"
-        raise ConfigError(what, where="a template's turn text", do=do) from None
+        prefix = OPENING_FIELD if field.startswith(OPENING_FIELD) else FIELD
+        known = ", ".join(f"{{{name}}}" for name in values if name.startswith(prefix)) or "none"
+        what, do = f"The observation has no {{{field}}}.", f"use {{{prefix[:-1]}}}; its fields are {known}"
+        raise ConfigError(what, where="a template's text", do=do) from None

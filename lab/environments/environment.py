@@ -9,7 +9,7 @@ import asyncio
 import importlib
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +69,13 @@ class Session(Protocol):
             EnvError: It cannot be read.
         """
 
+    async def grade(self) -> Mapping[str, Any]:
+        """What the environment's own grader says of the episode so far; empty if it says nothing yet.
+
+        Raises:
+            EnvError: It has none that could be called.
+        """
+
     async def renew(self) -> None:
         """Replace a possibly broken session: the next reset starts a new one.
 
@@ -87,8 +94,11 @@ class Environment(Protocol):
 class Opened(Environment, Protocol):
     """An environment that was opened at its place, which can be asked about itself."""
 
-    async def tasks(self) -> TaskList:
+    async def tasks(self, named: Sequence[str] = ()) -> TaskList:
         """The tasks that it lists.
+
+        Args:
+            named: Tasks of this name, in place of its own list.
 
         Raises:
             EnvError: Its server cannot be reached, or is not an environment.

@@ -77,6 +77,12 @@ def no_schema(why: str, where: str) -> UnpublishedError:
     return UnpublishedError("The server publishes no usable action schema.", where=where, why=why, do=do)
 
 
+def no_grader(why: str, where: str) -> EnvError:
+    """The error of an environment without a grader of its own that can be called."""
+    do = "set task.score to another place of the score, or to an aggregate of the rewards"
+    return EnvError("The environment's grader cannot be called.", where=where, why=why, do=do)
+
+
 def no_episodes(why: str, where: str) -> EnvError:
     """The error of an OpenEnv server whose WebSocket is refused: its HTTP has no episodes."""
     what, do = "The environment's WebSocket cannot be reached.", "let /ws through to the server"

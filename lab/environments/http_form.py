@@ -1,13 +1,16 @@
 """An HttpForm: how to call `/reset`, `/step` and `/state` of an environment's own HTTP application.
 
 It is read from the server's OpenAPI document, which FastAPI publishes: most public submissions have their own
-application, and each has its own form of a step.
+application, and each has its own form of a step. The calls may stand below a prefix (`/env/step`), and have
+arguments in their paths (`/step/{session_id}`).
 """
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from lab.environments.schema import Schema, options, resolved
 from lab.environments.task_list import SESSION_KEYS, TASK_ARGUMENTS
@@ -21,15 +24,20 @@ _CONTROL = "Environment Control"
 _TITLE_0_1 = "Environment HTTP Server"
 """OpenEnv 0.1's title of its application."""
 
+_CALL = re.compile(r"(?P<prefix>(/[^/]+)*)/(?P<name>reset|step|state|grader?)(/\{[^/]+\})*/?")
+"""The path of a call, with its arguments at the end."""
+
 
 @dataclass(frozen=True)
 class Operation:
     """A call of an application.
 
     Attributes:
+        path: Path of its URL; a name in braces stands for an argument.
         named: Schemas of its arguments, by name.
         required: Names of the required arguments.
-        query: Names of the arguments in the URL.
+        query: Names of the arguments in the URL's query.
+        within: Names of the arguments in the path.
         body: Schema of its JSON body; empty without one, or if it is not published.
         open: Whether it accepts other arguments.
     """
@@ -39,8 +47,25 @@ class Operation:
     named: Mapping[str, Any]
     required: tuple[str, ...]
     query: frozenset[str]
+    within: frozenset[str]
     body: Schema
     open: bool
+
+    def path_with(self, values: Mapping[str, Any]) -> str:
+        """The path with its arguments, each as one segment.
+
+        Raises:
+            ValueError: An argument is missing, or is no segment of a path.
+        """
+        path = self.path
+        for name in self.within:
+            if name not in values:
+                raise ValueError(f"{self.path} requires {name}")
+            segment = values[name] if isinstance(values[name], str) else json.dumps(values[name])
+            if segment in ("", ".", ".."):
+                raise ValueError(f"{name} is {segment!r}, which {self.path} cannot hold")
+            path = path.replace(f"{{{name}}}", quote(segment, safe=""))
+        return path
 
 
 @dataclass(frozen=True)
@@ -48,18 +73,23 @@ class HttpForm:
     """How to reset and to step, and what an action is.
 
     Attributes:
+        prefix: What precedes the names of the calls in their paths; mostly empty.
         state: The call that returns the environment's state; None without one.
+        grader: The call that returns the score of the episode so far; None without one, or if it requires
+            what no session knows.
         action: Schema of an action's values; empty if the server does not publish it.
         wrapped: Whether the values are sent as the field `action`, not as the body itself.
         session_key: Argument that identifies the episode; empty if the server plays one at a time.
-        shared: Arguments that choose the task, and that a step takes as well as a reset.
+        shared: Arguments that choose the task, and that a later call takes as well as reset.
         stateless: Whether each request has a separate environment, as in OpenEnv's own HTTP.
         older: Whether it is OpenEnv 0.1, which has one environment and may not publish its actions.
     """
 
+    prefix: str
     reset: Operation
     step: Operation
     state: Operation | None
+    grader: Operation | None
     action: Schema
     wrapped: bool
     session_key: str
@@ -67,35 +97,57 @@ class HttpForm:
     stateless: bool
     older: bool
 
+    @property
+    def concurrent(self) -> bool:
+        """Whether episodes have identifiers: reset takes one, or gives one that each step requires."""
+        return self.session_key in self.reset.named or self.session_key in self.step.required
+
 
 def read_http_form(document: object, published: Schema | None) -> HttpForm | None:
     """The form in an OpenAPI document; None if it has no `/reset` and `/step`.
 
     Args:
-        published: The action's schema from `/schema`, which takes precedence.
+        published: The action's schema from `/schema`, which takes precedence if it says anything.
     """
     if not isinstance(document, dict):
         return None
     read: dict[str, Any] = json.loads(json.dumps(document).replace("#/components/schemas/", "#/$defs/"))
     paths, defs = read.get("paths", {}), read.get("components", {}).get("schemas", {})
-    reset, step, state = (_operation(f"/{name}", paths, defs) for name in ("reset", "step", "state"))
+    prefix, calls = _calls(paths)
+    found = {name: one for name, path in calls.items() if (one := _operation(path, paths, defs))}
+    reset, step, state = found.get("reset"), found.get("step"), found.get("state")
     if reset is None or step is None:
         return None
     key = next((key for key in SESSION_KEYS if key in step.named), "")
-    shared = tuple(name for name in TASK_ARGUMENTS if name in reset.named and name in step.named)
+    grader = found.get("grader", found.get("grade"))
+    later = {**step.named, **(state.named if state else {}), **(grader.named if grader else {})}
+    shared = tuple(name for name in TASK_ARGUMENTS if name in reset.named and name in later)
+    if grader is not None and not set(grader.required) <= {key, *shared}:
+        grader = None
     inner = step.named.get(_WRAPPER)
     wrapped = inner is not None and _holds_objects({**inner, "$defs": defs})
-    if published is not None:
+    if published is not None and not _is_empty(published):
         wrapped = (wrapped or step.open) and _WRAPPER not in published.get("properties", {})
         action = published
     elif wrapped and inner is not None:
         action = {**inner, "$defs": defs}
     else:
         action = _flat(step, {key, *shared}, defs)
-    stateless = "/mcp" in paths and _CONTROL in str(paths["/reset"])
+    stateless = "/mcp" in paths and _CONTROL in str(paths[reset.path])
     older = read.get("info", {}).get("title") == _TITLE_0_1
     wrapped = wrapped or (older and step.open)
-    return HttpForm(reset, step, state, action, wrapped, key, shared, stateless, older)
+    return HttpForm(prefix, reset, step, state, grader, action, wrapped, key, shared, stateless, older)
+
+
+def _calls(paths: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """The shortest prefix that has both reset and step, and the paths of its calls by name."""
+    found = dict[str, dict[str, str]]()
+    for path in sorted(paths, key=len):
+        if match := _CALL.fullmatch(path):
+            found.setdefault(match["prefix"], {}).setdefault(match["name"], path)
+    complete = (prefix for prefix, calls in found.items() if {"reset", "step"} <= calls.keys())
+    prefix = min(complete, key=lambda one: (one.count("/"), one), default="")
+    return prefix, found.get(prefix, {})
 
 
 def _operation(path: str, paths: Mapping[str, Any], defs: Mapping[str, Any]) -> Operation | None:
@@ -104,7 +156,11 @@ def _operation(path: str, paths: Mapping[str, Any], defs: Mapping[str, Any]) -> 
     if method is None:
         return None
     found = methods[method]
-    parameters = [one for one in found.get("parameters", []) if one.get("in") == "query"]
+    parameters = [
+        one
+        for one in (*methods.get("parameters", []), *found.get("parameters", []))
+        if one.get("in") in ("query", "path")
+    ]
     content = found.get("requestBody", {}).get("content", {})
     body = _object({**content.get("application/json", {}).get("schema", {}), "$defs": defs})
     named = {one["name"]: one.get("schema", {}) for one in parameters} | body.get("properties", {})
@@ -115,7 +171,8 @@ def _operation(path: str, paths: Mapping[str, Any], defs: Mapping[str, Any]) -> 
         path,
         named,
         tuple(required),
-        frozenset(one["name"] for one in parameters),
+        frozenset(one["name"] for one in parameters if one["in"] == "query"),
+        frozenset(one["name"] for one in parameters if one["in"] == "path"),
         body,
         method != "get" and (says_nothing or bool(body.get("additionalProperties"))),
     )
@@ -134,10 +191,18 @@ def _holds_objects(schema: Schema) -> bool:
     return all(kind in ("object", "null") for kind in kinds) and "object" in kinds
 
 
+def _is_empty(schema: Schema) -> bool:
+    """Whether a schema allows only an object of which it names no field."""
+    whole = resolved(schema)
+    return (
+        options(whole) == [whole] and not whole.get("properties") and whole.get("type", "object") == "object"
+    )
+
+
 def _flat(step: Operation, apart: Collection[str], defs: Mapping[str, Any]) -> Schema:
     """The schema of a step whose arguments, without some, are the action itself; empty if none are named."""
-    if not step.named:
-        return {} if step.open else step.body
     fields = {name: rule for name, rule in step.named.items() if name not in apart}
+    if not fields:
+        return {} if step.open else step.body
     required = [name for name in step.required if name in fields]
     return {"type": "object", "properties": fields, "required": required, "$defs": defs}

@@ -9,7 +9,7 @@ from typing import Any
 from lab.addresses import shown_url
 from lab.environments.action import ActionError, ActionForm, refused
 from lab.environments.answer import Values
-from lab.environments.failures import failed, refused_by
+from lab.environments.failures import failed, no_grader, refused_by
 from lab.environments.http_form import HttpForm, Operation
 from lab.environments.observation import Observed, View, result_of
 from lab.environments.task_list import reset_arguments
@@ -43,7 +43,7 @@ class HttpServer:
         say: Callable[[str], None],
     ) -> None:
         self._wire, self._http, self._form, self._view, self._say = wire, http, form, view, say
-        self._alone = None if http.session_key in http.reset.named else asyncio.Lock()
+        self._alone = None if http.concurrent else asyncio.Lock()
         self._said = False
 
     @asynccontextmanager
@@ -51,7 +51,7 @@ class HttpServer:
         """Open a session; one at a time unless the application identifies episodes."""
         if self._alone and self._alone.locked() and not self._said:
             self._said = True
-            self._say("The environment's HTTP has no sessions, so its episodes are played one at a time.")
+            self._say("The environment's HTTP names no sessions, so its episodes are played one at a time.")
         async with self._alone or nullcontext(), self._wire() as wire:
             yield HttpSession(wire, self._http, self._form, self._view)
 
@@ -68,23 +68,34 @@ class HttpSession:
         reset, key = self._http.reset, self._http.session_key
         given = reset_arguments(seed, arguments, reset.named, takes_any=reset.open)
         own = {key: os.urandom(16).hex()} if key in reset.named else {}
-        reply = await self._send(reset, {**own, **given})
         do = "set what its reset requires in [[tasks]], as reset = { NAME = VALUE }"
+        try:
+            reply = await self._send(reset, {**own, **given})
+        except ValueError as error:
+            what = "The environment cannot be reset."
+            raise EnvError(what, where=self._where, why=str(error), do=do) from None
         if reply.status == _TOO_MANY:
             do = "raise the rate limit of its application"
         body = self._body(reply, do)
         name = _given(key, body) or own.get(key)
+        if name is None and key in self._http.step.required:
+            raise failed(f"{self._http.step.path} requires {key}, and reset answers without one", self._where)
         chosen = {one: given.get(one, reset.named[one].get("default")) for one in self._http.shared}
         self._kept = {one: value for one, value in {**chosen, key: name}.items() if value is not None}
         return self.view.observed(*result_of(body))
 
     async def step(self, action: Values) -> Observed:
         """Send an action."""
-        values = {"action": action} if self._http.wrapped else action
-        reply = await self._send(self._http.step, {**values, **self._kept})
+        call, values = self._http.step, {"action": action} if self._http.wrapped else action
+        kept = self._kept_for(call)
+        try:
+            reply = await self._send(call, {**values, **kept})
+        except ValueError as error:
+            raise refused(str(error), ActionError) from None
         if reply.status >= 500 and reply.status not in (502, 503, 504):
             raise refused(reply.text)
-        if 400 <= reply.status < 500 and reply.status not in _NOT_OURS:
+        by_path = reply.status == 404 and not call.within <= kept.keys()  # the path holds the action
+        if 400 <= reply.status < 500 and (by_path or reply.status not in _NOT_OURS):
             raise refused(reply.text, ActionError)
         return self.view.observed(*result_of(self._body(reply)))
 
@@ -93,27 +104,43 @@ class HttpSession:
         call, what = self._http.state, "The environment's state cannot be read."
         if call is None:
             raise EnvError(what, where=self._where, why="/openapi.json names no /state")
-        reply = await self._send(call, {name: one for name, one in self._kept.items() if name in call.named})
+        try:
+            reply = await self._send(call, self._kept_for(call))
+        except ValueError as error:
+            raise EnvError(what, where=f"{self._where}{call.path}", why=str(error)) from None
         self._raise_refusal(reply)
         state = reply.json()
         if not reply.found or not isinstance(state, dict):
             raise EnvError(what, where=f"{self._where}{call.path}", why=reply.text)
         return state
 
+    async def grade(self) -> Mapping[str, Any]:
+        """The answer of the application's `/grader` or `/grade`; empty if it refuses, as before the end."""
+        call = self._http.grader
+        if call is None:
+            raise no_grader("/openapi.json names no /grader or /grade", self._where)
+        told = (await self._send(call, self._kept_for(call))).json()
+        if isinstance(told, dict):
+            return told
+        return {"score": told}
+
     async def renew(self) -> None:
         """Do nothing: the next reset replaces everything that is kept."""
+
+    def _kept_for(self, call: Operation) -> dict[str, Any]:
+        return {name: value for name, value in self._kept.items() if name in call.named}
 
     @property
     def _where(self) -> str:
         return shown_url(self._wire.url)
 
     async def _send(self, call: Operation, values: Mapping[str, Any]) -> Reply:
+        path = call.path_with(values)
+        values = {name: value for name, value in values.items() if name not in call.within}
         query = {name: value for name, value in values.items() if name in call.query or call.method == "GET"}
         body = {name: value for name, value in values.items() if name not in query}
         for wait_s in (*_WAITS_S, None):
-            reply = await self._wire.ask(
-                call.method, call.path, None if call.method == "GET" else body, query
-            )
+            reply = await self._wire.ask(call.method, path, None if call.method == "GET" else body, query)
             if reply.status != _TOO_MANY or wait_s is None:
                 break
             await asyncio.sleep(wait_s)

@@ -7,7 +7,7 @@ does not keep the process alive, as it would in a `ThreadPoolExecutor`.
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from functools import partial
@@ -20,6 +20,7 @@ from lab.environments.action import ActionError, ActionForm, Parse, refused
 from lab.environments.action_class import action_classes, action_schema, made_action
 from lab.environments.answer import Values
 from lab.environments.config import EnvironmentConfig
+from lab.environments.failures import no_grader
 from lab.environments.foreign import ForeignError, foreign
 from lab.environments.hooks import factory, load_named
 from lab.environments.observation import Observed, View
@@ -120,9 +121,9 @@ class InProcess:
                 session.form = self.form
             yield session
 
-    async def tasks(self) -> TaskList:
-        """No tasks, but the names of its reset's arguments: a class lists none."""
-        return read_tasks(None, {name: {} for name in self.takes}, takes_any=False)
+    async def tasks(self, named: Sequence[str] = ()) -> TaskList:
+        """The named tasks, with the names of its reset's arguments: a class lists none."""
+        return read_tasks(list(named), {name: {} for name in self.takes}, takes_any=False)
 
     def close(self) -> None:
         """Close an instance that no session has used."""
@@ -199,6 +200,10 @@ class InProcessSession:
         except (ForeignError, TimeoutError) as error:
             what, why = "The environment's state cannot be read.", str(error) or "it did not answer in time"
             raise EnvError(what, where="state", why=why) from error
+
+    async def grade(self) -> Mapping[str, Any]:
+        """A class has no grader."""
+        raise no_grader("only an HTTP application has one", "task.score")
 
     async def _call(self, name: str, *args: object, **kwargs: object) -> Observed:
         limit_s = self._opened.step_timeout_s

@@ -136,7 +136,7 @@ class View:
 
     def _nested(self, observation: dict[str, Any]) -> dict[str, str | None]:
         """The values in objects, by names with dots."""
-        found = ((name, one) for name, one in _named(observation, _DEEPEST) if "." in name)
+        found = ((name, one) for name, one in named(observation, _DEEPEST) if "." in name)
         return {name: self._field(one) for name, one in islice(found, _MOST_NAMES)}
 
     def _field(self, value: object) -> str | None:
@@ -188,10 +188,10 @@ def _observation_in(body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 
 def nested(values: Mapping[str, Any], path: str) -> Any:  # noqa: ANN401  # of foreign JSON
     """The value at a path of names, separated by dots; None if it does not exist."""
-    return next((one for name, one in _named(values, path.count(".")) if name == path), None)
+    return next((one for name, one in named(values, path.count(".")) if name == path), None)
 
 
-def _named(values: Mapping[str, Any], deepest: int) -> Iterator[tuple[str, Any]]:
+def named(values: Mapping[str, Any], deepest: int) -> Iterator[tuple[str, Any]]:
     """All values by name, with up to `deepest` dots for those in objects; outer ones first."""
     level: list[tuple[str, Mapping[str, Any]]] = [("", values)]
     for _ in range(deepest + 1):

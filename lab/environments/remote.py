@@ -4,7 +4,7 @@ It owns the choice between the two, and the WebSocket's sessions. The environmen
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,14 @@ from lab.addresses import shown_url
 from lab.environments.action import ActionError, ActionForm, Parse, StepError, refused
 from lab.environments.answer import Values
 from lab.environments.config import EnvironmentConfig
-from lab.environments.failures import failure, no_environment, no_episodes, no_schema, older_protocol
+from lab.environments.failures import (
+    failure,
+    no_environment,
+    no_episodes,
+    no_grader,
+    no_schema,
+    older_protocol,
+)
 from lab.environments.http_session import HttpServer, HttpSession
 from lab.environments.observation import Observed, View, result_of
 from lab.environments.places import Place, Places
@@ -63,12 +70,14 @@ class Remote:
                 session = await self._open(stack)
             yield session
 
-    async def tasks(self) -> TaskList:
-        """The tasks that the server lists at `/tasks`, or that its reset allows."""
+    async def tasks(self, named: Sequence[str] = ()) -> TaskList:
+        """The named tasks, else those that the server lists at `/tasks`, or that its reset allows."""
         server = await self._asked()
-        async with Wire(server.url, server.headers, self._config.step_timeout_s) as wire:
-            listed = await wire.ask("GET", "/tasks")
-        found = listed.json() if listed.found else None
+        found: object = list(named)
+        if not named:
+            async with Wire(server.url, server.headers, self._config.step_timeout_s) as wire:
+                listed = await wire.ask("GET", f"{server.http.prefix if server.http else ''}/tasks")
+            found = listed.json() if listed.found else None
         if server.http is None:
             return read_tasks(found, {}, takes_any=True)
         reset = server.http.reset
@@ -214,6 +223,10 @@ class RemoteSession:
             raise failure(error, self._where) from error
         self._check_connection(socket)
         return state
+
+    async def grade(self) -> Mapping[str, Any]:
+        """OpenEnv's protocol has no grader, and the server's HTTP does not know this session."""
+        raise no_grader("OpenEnv's protocol has none", self._where)
 
     async def renew(self) -> None:
         """Close the WebSocket; the next reset opens another."""

@@ -62,6 +62,7 @@ class Draft:
         place: Key and value of the environment's location, such as `("url", "http://127.0.0.1:8000")`.
         shown: Fields that templates show besides the observation's text, such as `metadata.hint`.
         max_return: Sum of rewards that is a full score.
+        opening: Placeholders of what only the first observation shows, such as `opening.task`.
         described: The environment's description of an action that is one text.
         tasks: Arguments of reset by the task's name; empty for a single task.
         takes: Names of the arguments of the environment's reset, as far as it publishes them.
@@ -75,6 +76,7 @@ class Draft:
     max_steps: int = 10
     max_return: float = 1.0
     shown: tuple[str, ...] = ()
+    opening: tuple[str, ...] = ()
     described: str = ""
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     takes: tuple[str, ...] = ()
@@ -118,7 +120,8 @@ class Draft:
 
     def _template(self, about: str, goal: str) -> str:
         steps = ["An episode has up to {max_steps} steps."] if self.max_steps > 1 else []
-        parts = [_literal(self.about), *steps, goal, _literal(self.described), _ASK[self.kind]]
+        opening = [f"{_began(name)}: {{{name}}}" for name in self.opening if self.max_steps > 1]
+        parts = [_literal(self.about), *steps, *opening, goal, _literal(self.described), _ASK[self.kind]]
         system = "\n\n".join(filter(None, parts))
         fields = [f"{name.rpartition('.')[2]}: {{observation.{name}}}" for name in self.shown]
         earlier = ["Last reward: {reward}", "Earlier steps:\n{history}"] if self.max_steps > 1 else []
@@ -201,6 +204,12 @@ episodes = {self._whole(16)}
 [tracking]
 traces = 1            # episodes of each trial that MLflow shows step by step
 """
+
+
+def _began(placeholder: str) -> str:
+    """What precedes a part of the first observation."""
+    field = placeholder.partition(".")[2]
+    return f"At the start of the episode, {field}" if field else "At the start of the episode"
 
 
 def _literal(text: str) -> str:

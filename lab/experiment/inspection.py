@@ -1,23 +1,31 @@
 """An Inspection: what an environment shows of itself, for the draft of an experiment.
 
-It owns what is tried: a reset, one step with an example of an action, and a reset of each task that is
-listed. What cannot be seen (the task in words, a full score) is asked for by the command.
+It owns what is tried: a reset, an episode with an example of an action, and a reset of each task. What
+cannot be seen (the task in words, a full score) is asked for by the command.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lab.agent.template import OPENING, OPENING_FIELD
 from lab.environments.action import ActionForm
 from lab.environments.config import EnvironmentConfig
 from lab.environments.environment import Session, open_environment
 from lab.environments.example import example_answer
-from lab.environments.observation import Observed
-from lab.environments.task_list import TaskList
+from lab.environments.observation import Observed, named
+from lab.environments.task_list import TASK_ARGUMENTS, TaskList
 from lab.errors import ConfigError, EnvError, LabError
 from lab.experiment.draft import Kind
+
+MOST_STEPS, MOST_S = 30, 30.0
+"""Maximum steps of the episode that is tried, and its seconds."""
+
+LEAST_OPENING = 40
+"""Characters of a text that may be a task: a shorter one that the next step replaces seldom is."""
 
 MOST_TASKS = 8
 """Maximum number of tasks of a new experiment: of more, some are chosen, evenly spaced."""
@@ -28,11 +36,13 @@ _SCORES = ("score", "final_score", "task_score", "episode_score", "normalized_sc
 
 @dataclass(frozen=True)
 class Inspection:
-    """The form of actions, the first observation, the result of one step, and the tasks.
+    """The form of actions, the first observation, the results of steps, and the tasks.
 
     Attributes:
         action: The example of an action that was sent.
-        state: The environment's state after that step; empty if it cannot be read.
+        last: The result of the last step; that of `step`, or of reset, if the environment refused the next.
+        state: The environment's state after that; empty if it cannot be read.
+        grader: What its grader says then; None if it has none.
         listed: The tasks that the environment lists.
         tasks: Those of them that could be reset, `MOST_TASKS` at most: arguments of reset by name.
     """
@@ -41,7 +51,9 @@ class Inspection:
     first: Observed
     action: str
     step: Observed | LabError
+    last: Observed
     state: Mapping[str, Any]
+    grader: Mapping[str, Any] | None
     listed: TaskList
     tasks: Mapping[str, Mapping[str, Any]]
 
@@ -70,84 +82,138 @@ class Inspection:
         return tuple(name for name, value in fields if name.startswith("metadata.") and value)
 
     @property
+    def opening(self) -> tuple[str, ...]:
+        """The placeholders of what reset shows and the next step no longer does, as most show their task."""
+        if isinstance(self.step, LabError) or self.step.done:
+            return ()
+        shown = {name: value for name, value in self.first.fields.items() if "." not in name}
+        if len(shown) < 2:
+            return (OPENING,) if _is_lost(self.first.text, self.step.text) else ()
+        return tuple(
+            OPENING_FIELD + name
+            for name, value in shown.items()
+            if value
+            and name != "max_steps"
+            and _is_lost(value, self.step.fields.get(name), whole=self.first.raw.get(name))
+        )
+
+    @property
     def own_score(self) -> str:
         """Where the environment's own score is, as `[task] score` names it; empty if none is seen."""
-        for source, values in self._sources(self.first if isinstance(self.step, LabError) else self.step):
-            for name in _SCORES:
-                value = values.get(name)
-                if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
-                    return f"{source}.{name}"
-        return ""
+        found = [
+            (path.count("."), place, _SCORES.index(name), f"{source}.{path}")
+            for place, (source, values, deepest) in enumerate(self._sources(self.last))
+            for path, value in named(values, deepest)
+            if (name := path.rpartition(".")[2]) in _SCORES
+            and type(value) in (int, float)
+            and 0 <= value <= 1
+        ]
+        return min(found, default=(0, 0, 0, ""))[-1]
 
     @property
     def max_steps(self) -> int | None:
         """The environment's own maximum number of steps, of the longest task; None if it shows none."""
-        found = [values.get("max_steps") for _, values in self._sources(self.first)]
+        found = [values.get("max_steps") for _, values, _ in self._sources(self.first)]
         known = [steps for steps in (*found, self.listed.max_steps) if type(steps) is int and steps > 0]
         return max(known, default=None)
 
-    def _sources(self, seen: Observed) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    def _sources(self, seen: Observed) -> Iterator[tuple[str, Mapping[str, Any], int]]:
+        """Where numbers may stand, with the most dots of a name: an observation's are often of its parts."""
         metadata = seen.raw.get("metadata")
-        yield "state", self.state
-        yield "metadata", metadata if isinstance(metadata, Mapping) else {}
-        yield "observation", seen.raw
+        yield "state", self.state, 2
+        yield "metadata", metadata if isinstance(metadata, Mapping) else {}, 2
+        yield "observation", seen.raw, 0
+        yield "grader", self.grader or {}, 2
 
 
-async def inspect(config: EnvironmentConfig, say: Callable[[str], None]) -> Inspection:
+def _is_lost(first: str, later: str | None, whole: object = "") -> bool:
+    """Whether a step shows nothing in place of a value; or of a text, another.
+
+    Args:
+        whole: The value as received: one that is not a text, such as a list, is a part that changes.
+    """
+    return not later or (isinstance(whole, str) and len(first) >= LEAST_OPENING and first not in later)
+
+
+async def inspect(
+    config: EnvironmentConfig, say: Callable[[str], None], named_tasks: Sequence[str] = ()
+) -> Inspection:
     """Open an environment, and try what it does.
+
+    Args:
+        named_tasks: Tasks of this name, in place of those that it lists.
 
     Raises:
         EnvError, ConfigError: It cannot be opened or reset.
     """
     async with open_environment(config, Path.cwd(), say) as environment, environment.session() as session:
-        listed = await environment.tasks()
+        listed = await environment.tasks(named_tasks)
+        if named_tasks and not listed.tasks:
+            takes = ", ".join(listed.takes) or "no argument"
+            why = f"its reset takes {takes}"
+            raise ConfigError("The environment's reset chooses no task by name.", where="--tasks", why=why)
         first = await _first(session, listed)
-        action, step = await _example_step(session)
-        state = await _state(session)
-        tasks = await _playable(session, listed)
-        return Inspection(session.form, first, action, step, state, listed, tasks)
+        action, step, last = await _example_episode(session, first)
+        state, grader = await _told(session.state) or {}, await _told(session.grade)
+        tasks = await _playable(session, listed, strict=bool(named_tasks))
+        return Inspection(session.form, first, action, step, last, state, grader, listed, tasks)
 
 
 async def _first(session: Session, listed: TaskList) -> Observed:
     """A reset without arguments, or if that is refused, the first task's that is not."""
     try:
         return await session.reset(0, {})
-    except EnvError:
+    except EnvError as error:
         for arguments in listed.tasks.values():
             await session.renew()
             with suppress(EnvError):
                 return await session.reset(0, arguments)
+        if not listed.tasks and any(name in TASK_ARGUMENTS for name in listed.takes):
+            error.do = "name its tasks, which it does not list: --tasks NAME,NAME"
         raise
 
 
-async def _example_step(session: Session) -> tuple[str, Observed | LabError]:
-    answer = example_answer(session.form)
+async def _example_episode(session: Session, first: Observed) -> tuple[str, Observed | LabError, Observed]:
+    """The example, its first result, and its last: it is repeated until the end, a refusal, or a limit."""
+    answer, ends = example_answer(session.form), time.monotonic() + MOST_S
     try:
         action = session.form.read(answer)
-        return action.shown, await session.step(action.values)
+        step = last = await session.step(action.values)
     except EnvError:
         raise
     except LabError as error:
-        return answer, error
+        return answer, error, first
+    with suppress(LabError):
+        for _ in range(MOST_STEPS - 1):
+            if last.done or time.monotonic() > ends:
+                break
+            last = await session.step(action.values)
+    return action.shown, step, last
 
 
-async def _state(session: Session) -> Mapping[str, Any]:
+async def _told(ask: Callable[[], Awaitable[Mapping[str, Any]]]) -> Mapping[str, Any] | None:
     try:
-        return await session.state()
+        return await ask()
     except EnvError:
-        return {}
+        return None
 
 
-async def _playable(session: Session, listed: TaskList) -> dict[str, Mapping[str, Any]]:
-    """The tasks that can be reset; none if the argument is a guess that changes nothing."""
-    tried = list(listed.tasks.items())[:: -(-len(listed.tasks) // MOST_TASKS) or 1]
+async def _playable(session: Session, listed: TaskList, *, strict: bool) -> dict[str, Mapping[str, Any]]:
+    """The tasks that can be reset; none if the argument is a guess that changes nothing.
+
+    Args:
+        strict: Whether every task must be playable.
+    """
+    tried = list(listed.tasks.items())
+    tried = tried if strict else tried[:: -(-len(tried) // MOST_TASKS) or 1]
     firsts = dict[str, str]()
     for name, arguments in tried:
         await session.renew()  # a step or a refused reset may have left anything
         try:
             firsts[name] = (await session.reset(0, arguments)).text
         except (EnvError, ConfigError):
-            continue
-    if listed.guessed and len(set(firsts.values())) < 2:
+            if strict:
+                raise
+    if listed.guessed and not strict and len(set(firsts.values())) < 2:
         return {}
     return {name: listed.tasks[name] for name in firsts}

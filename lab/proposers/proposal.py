@@ -9,7 +9,15 @@ import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from lab.agent.template import FIELD, SYSTEM_PLACEHOLDERS, TURN_PLACEHOLDERS, PromptTemplate, Values
+from lab.agent.template import (
+    FIELD,
+    OPENING,
+    OPENING_FIELD,
+    SYSTEM_PLACEHOLDERS,
+    TURN_PLACEHOLDERS,
+    PromptTemplate,
+    Values,
+)
 from lab.errors import ConfigError, LabError
 
 LONGEST = 4_000
@@ -23,13 +31,17 @@ MEANING = {
     "max_steps": "the number of steps in an episode",
     "schema": "the form that answers have to have",
     "observation": "what the environment last showed",
+    OPENING: "what the environment showed at the start of the episode",
     "reward": "what the last action earned; nothing before the first step",
     "history": "the steps so far; nothing before the first step",
 }
 """Meaning of each placeholder, for the proposing model."""
 
-FIRST_STEP: Values = {"step": "1", "max_steps": "8", "observation": "o", "reward": None, "history": None}
-"""Values of a turn text at an episode's start, when two placeholders have none."""
+FIRST_STEP: Values = {
+    **{"step": "1", "max_steps": "8", "observation": "o"},
+    **{OPENING: None, "reward": None, "history": None},
+}
+"""Values of a turn text at an episode's start, when three placeholders have none."""
 
 
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
@@ -83,6 +95,7 @@ def accept(name: str, parent: PromptTemplate, system: str, turn: str) -> PromptT
     except ConfigError as error:
         raise _refused(name, error.one_line) from None
     first_step = {**FIRST_STEP, **{FIELD + field: "f" for field in parent.fields}}
+    first_step |= {OPENING_FIELD + field: None for field in parent.opening_fields}
     # A paragraph is left out if a placeholder in it has no value: a text of one paragraph may vanish.
     if parent.render_turn(first_step).strip() and not template.render_turn(first_step).strip():
         raise _refused(name, "the turn text is empty at the first step")
@@ -137,8 +150,10 @@ def rules(text: str) -> str:
 
 
 def _meaning(name: str) -> str:
-    field = name.removeprefix(FIELD)
-    return MEANING[name] if field == name else f"the field {field} of what the environment last showed"
+    if name in MEANING:
+        return MEANING[name]
+    shown, _, field = name.partition(".")
+    return f"the field {field} of {MEANING[shown]}"
 
 
 def placeholders(text: str) -> frozenset[str]:

@@ -197,7 +197,8 @@ class Plan:
 
     def _messages(self) -> Iterator[str]:
         names = candidates(self.experiment)
-        fields = {field for one in names.values() for field in one.template.fields}
+        templates = [one.template for one in names.values()]
+        fields = {field for one in templates for field in (*one.fields, *one.opening_fields)}
         told = "<the environment's first observation; it is not opened for this plan>"
         start = self.opening or Start(told, {name: f"<{name}>" for name in fields})
         known = self.opening or replace(start, schema="{}")  # it may have one

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lab.agent.candidate import Candidate
 from lab.agent.messages import demonstrations
 from lab.agent.task import Task
-from lab.agent.template import FIELD, Paragraph, paragraphs
+from lab.agent.template import FIELD, OPENING, Paragraph, paragraphs
 from lab.stats.format import count, number
 from lab.submission.frozen import FrozenPrompt
 from lab.tracking.metrics import safe_name
@@ -148,7 +148,7 @@ def _paragraph(paragraph: Paragraph) -> str:
 def _conditions(paragraph: Paragraph) -> list[str]:
     names = sorted({name for _, name in paragraph if name})
     plain = [name for name in names if name in WITHOUT_VALUE]
-    fields = [f"{variable(name)} is not none" for name in names if name.startswith(FIELD)]
+    fields = [f"{variable(name)} is not none" for name in names if name.startswith((FIELD, OPENING))]
     return plain + fields
 
 

@@ -5,7 +5,7 @@ import argparse
 import uvicorn
 from fastapi import FastAPI
 
-from tests.applications import forms, refusals, tasks
+from tests.applications import forms, paths, refusals, tasks
 
 main = FastAPI()
 
@@ -15,8 +15,9 @@ def health() -> dict[str, str]:
     return {"status": "healthy"}
 
 
-for name, application in {**forms.APPLICATIONS, **tasks.APPLICATIONS, **refusals.APPLICATIONS}.items():
-    main.mount(f"/{name}", application)
+for kind in (forms, tasks, paths, refusals):
+    for name, application in kind.APPLICATIONS.items():
+        main.mount(f"/{name}", application)
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--port", type=int)
