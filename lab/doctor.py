@@ -1,7 +1,7 @@
 """The command `python -m lab.doctor`: checks what a study needs, one line each, with what to do.
 
 It uses the same code as a study and changes nothing: it calls each model with each free sampling setting at
-both ends, resets the environment, and plays two steps with the baseline's prompt.
+both ends, plays two steps with the baseline's prompt, and a few with an example of an action.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from lab.cli.command import Debug, EndpointUrl, Experiment, Version, command_line, manners
 from lab.cli.finding import Finding, looked
-from lab.errors import ConfigError, LabError, plain
+from lab.errors import ConfigError, EnvError, LabError, plain
 from lab.stats.format import count
 from lab.submission.frozen import BEST, read_frozen
 from lab.submission.stdout import print_result
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lab.agent.episode import Start
     from lab.agent.step import Step
     from lab.cli.model_check import ModelCheck
+    from lab.environments.isolation import Isolation
     from lab.experiment.experiment import Experiment as Loaded
 
 app = command_line()
@@ -49,10 +50,10 @@ def doctor(
     """Check what a study needs, one line each: what is ok, what failed, and what to do.
 
     Calls each hosted model with each sampling setting that [space] frees at both ends, opens and resets the
-    environment, and plays two steps with the baseline's prompt; the embedded model is started for them. Says
-    what requests may hold, as far as an endpoint refused anything. Checks of [models.NAME] start with its
-    name. Shows the baseline's prompt as it is sent, and warns of templates with an empty message. No key is
-    ever printed.
+    environment, plays two steps with the baseline's prompt (the embedded model is started for them), and sees
+    whether an episode is the same when it is repeated, and beside another. Says what requests may hold, as
+    far as an endpoint refused anything. Checks of [models.NAME] start with its name. Shows the baseline's
+    prompt as it is sent, and warns of templates with an empty message. No key is ever printed.
     Exit code: 0 if all checks pass, else that of the first failed one: 2 configuration, 3 endpoint or key,
     4 environment, 1 anything else.
 
@@ -89,7 +90,7 @@ async def _examine(path: Path, endpoint: str) -> list[LabError]:
         async for finding in _models(loaded[0]):
             tell(finding)
     else:
-        for about in ("endpoint", "key", "model", "environment", "steps", "prompts"):
+        for about in ("endpoint", "key", "model", "environment", "steps", "prompts", "sessions"):
             tell(Finding(about, "skipped: needs a valid experiment file", looked=False))
     tell(looked("MLflow store", lambda: _mlflow(path.stem)))
     tell(looked("disk", _disk))
@@ -175,24 +176,47 @@ async def _environment(experiment: "Loaded", models: "Sequence[ModelCheck]") -> 
     from lab.agent.episode import Start
     from lab.environments.config import choose_environment
     from lab.environments.environment import open_environment
+    from lab.environments.isolation import isolation_of
 
     about = "environment"
     try:
         where = choose_environment(experiment.environment)
         setup, seed = experiment.task.setup(experiment.seed)
-        async with open_environment(where, experiment.root) as environment, environment.session() as session:
-            seen = await session.reset(seed, setup.reset)
-            start = Start(seen.text, seen.fields, session.form.asked)
-            yield Finding(about, f"{where.shown}: opened and reset")
-            for model in models:
-                yield await model.play(session)
+        async with open_environment(where, experiment.root) as environment:
+            async with environment.session() as session:
+                seen = await session.reset(seed, setup.reset)
+                start = Start(seen.text, seen.fields, session.form.asked)
+                yield Finding(about, f"{where.shown}: opened and reset")
+                for model in models:
+                    yield await model.play(session)
             about = "prompts"
             for finding in _prompts(experiment, start, models[0].steps):
                 yield finding
+            about = "sessions"
+            yield _sessions(experiment, await isolation_of(environment, seed, setup.reset))
     except LabError as error:
         yield Finding(about, "", error)
-        for other in ("steps", "prompts") if about == "environment" else ():
+        for other in ("steps", "prompts", "sessions") if about == "environment" else ():
             yield Finding(other, "skipped", looked=False)
+
+
+def _sessions(experiment: "Loaded", isolation: "Isolation") -> Finding:
+    """Whether episodes that are played at the same time are separate."""
+    about, in_flight = "sessions", experiment.search.in_flight
+    match isolation:
+        case "separate":
+            return Finding(about, "an episode is the same when it is repeated, and beside another")
+        case "single":
+            return Finding(about, "an episode is the same when it is repeated; one is played at a time")
+        case "random":
+            said = "episodes of one seed differ, so candidates cannot be compared on the same ones"
+            return Finding(about, f"{said}: they need more episodes", warned=True)
+        case "shared" if in_flight > 1:
+            what = "An episode changes when another begins: the environment's sessions are not separate."
+            return Finding(about, "", EnvError(what, do="set search.in_flight = 1"))
+        case "shared":
+            return Finding(about, "not separate, but one episode is played at a time (search.in_flight = 1)")
+    return Finding(about, "not tested: no example of an action has an effect that can be seen", looked=False)
 
 
 def _prompts(experiment: "Loaded", start: "Start", steps: "list[Step]") -> Iterator[Finding]:

@@ -113,6 +113,7 @@ def init(
             tasks=found.tasks,
             takes=found.listed.takes,
             own_score=own_score,
+            in_flight=1 if found.isolation == "shared" else draft.in_flight,
         )
         _tell(found, draft, _written(draft))
 
@@ -231,6 +232,8 @@ def _tell(found: "Inspection", draft: "Draft", experiment: str) -> None:
     if found.grader is not None and not draft.own_score:
         said = _cut(json.dumps(found.grader, ensure_ascii=False, default=str))
         print_result(plain(f'Its grader says {said}: "grader.FIELD" as task.score judges by it.'))
+    if found.isolation == "shared":
+        print_result("Its sessions share one environment: search.in_flight is 1.")
     print_result(
         f"""
 Next:

@@ -195,6 +195,16 @@ def test_tasks_that_a_server_does_not_list_are_named(project: Project, url: str)
     assert (nowhere.returncode, "its reset takes start" in nowhere.stderr) == (2, True), nowhere.stderr
 
 
+def test_episodes_are_played_one_at_a_time_where_sessions_share_an_environment(
+    project: Project, url: str
+) -> None:
+    for name, in_flight in (("mixed", 1), ("gym", 16)):
+        made = project.run("-m", "lab.init", f"{url}/{name}", "--name", name)
+        assert ("sessions share one environment" in made.stdout) is (in_flight == 1), made.stderr
+        table = tomllib.loads((project.folder / f"experiments/{name}.toml").read_text())
+        assert table["search"]["in_flight"] == in_flight
+
+
 def test_the_score_of_a_grader_is_found_or_shown(project: Project, url: str) -> None:
     made = project.run("-m", "lab.init", f"{url}/spelled", "--name", "spelled")
     assert "Score: grader.score" in made.stdout, made.stdout + made.stderr

@@ -317,6 +317,57 @@ def test_episodes_are_concurrent_only_if_the_application_identifies_them(
     assert len(said) == (at_once == 1)
 
 
+ISOLATION = {
+    "gym": ("ok    sessions ", "the same when it is repeated, and beside another"),
+    "flat": ("ok    sessions ", "one is played at a time"),
+    "mixed": ("FAIL  sessions ", "sessions are not separate.; try: set search.in_flight = 1"),
+    "spelled": ("-     sessions ", "not tested"),
+    "RANDOM": ("warn  sessions ", "episodes of one seed differ"),
+}
+
+RANDOM = """
+import random
+from typing import Any
+
+from openenv.core.env_server.interfaces import Environment
+from openenv.core.env_server.types import Action, Observation, State
+
+
+class Guess(Action):
+    number: int
+
+
+class Dice(Environment[Guess, Observation, State]):
+    def reset(self, seed: int | None = None, episode_id: str | None = None, **_: Any) -> Observation:
+        return Observation(metadata={"last": 0})
+
+    def step(self, action: Guess, timeout_s: float | None = None, **_: Any) -> Observation:
+        return Observation(reward=random.random(), metadata={"last": 0})
+
+    @property
+    def state(self) -> State:
+        return State()
+"""
+
+
+@pytest.mark.parametrize("name", ISOLATION)
+def test_the_doctor_sees_whether_concurrent_episodes_are_separate(
+    project: Project, url: str, name: str
+) -> None:
+    project.write("experiments/dice.py", RANDOM)
+    environment = 'python = "dice.py:Dice"' if name == "RANDOM" else f'url = "{url}/{name}"'
+    project.write("experiments/count.toml", EXPERIMENT.format(environment=environment, tasks=""))
+    answer = "one" if name == "spelled" else NUMBER.replace("NUMBER", "1")
+    with fake_endpoint(lambda _: Reply(answer)) as endpoint:
+        settings = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake"}
+        done = project.run("-m", "lab.doctor", "experiments/count.toml", **settings)
+    (line,) = [line for line in done.stdout.splitlines() if " sessions " in line]
+    mark, told = ISOLATION[name]
+    assert line.startswith(mark)
+    assert told in line
+    assert (done.returncode == 4) is (name == "mixed"), done.stdout
+
+
 HEADERS = 'url = "{url}"\nheaders = {{ "X-API-Key" = "{value}" }}'
 
 

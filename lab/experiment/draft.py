@@ -66,6 +66,7 @@ class Draft:
         described: The environment's description of an action that is one text.
         tasks: Arguments of reset by the task's name; empty for a single task.
         takes: Names of the arguments of the environment's reset, as far as it publishes them.
+        in_flight: Maximum number of concurrent episodes.
         own_score: The environment's own score, as `[task] score` names it; empty for the sum of rewards.
     """
 
@@ -81,6 +82,7 @@ class Draft:
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     takes: tuple[str, ...] = ()
     own_score: str = ""
+    in_flight: int = 16
 
     @property
     def hooks(self) -> str:
@@ -189,7 +191,7 @@ calls = {200 * steps}
 
 [search]
 episodes = {self._whole(8):<10} # the most that a candidate plays
-in_flight = 16        # concurrent episodes
+{f"in_flight = {self.in_flight}":<21} # concurrent episodes
 
 # [proposals]         # new templates, written by a model
 # proposer = "gepa"

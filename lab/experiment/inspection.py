@@ -16,6 +16,7 @@ from lab.environments.action import ActionForm
 from lab.environments.config import EnvironmentConfig
 from lab.environments.environment import Session, open_environment
 from lab.environments.example import example_answer
+from lab.environments.isolation import Isolation, isolation_of
 from lab.environments.observation import Observed, named
 from lab.environments.task_list import TASK_ARGUMENTS, TaskList
 from lab.errors import ConfigError, EnvError, LabError
@@ -42,6 +43,7 @@ class Inspection:
         action: The example of an action that was sent.
         last: The result of the last step; that of `step`, or of reset, if the environment refused the next.
         state: The environment's state after that; empty if it cannot be read.
+        isolation: Whether its sessions are separate.
         grader: What its grader says then; None if it has none.
         listed: The tasks that the environment lists.
         tasks: Those of them that could be reset, `MOST_TASKS` at most: arguments of reset by name.
@@ -54,6 +56,7 @@ class Inspection:
     last: Observed
     state: Mapping[str, Any]
     grader: Mapping[str, Any] | None
+    isolation: Isolation
     listed: TaskList
     tasks: Mapping[str, Mapping[str, Any]]
 
@@ -146,17 +149,19 @@ async def inspect(
     Raises:
         EnvError, ConfigError: It cannot be opened or reset.
     """
-    async with open_environment(config, Path.cwd(), say) as environment, environment.session() as session:
+    async with open_environment(config, Path.cwd(), say) as environment:
         listed = await environment.tasks(named_tasks)
         if named_tasks and not listed.tasks:
             takes = ", ".join(listed.takes) or "no argument"
             why = f"its reset takes {takes}"
             raise ConfigError("The environment's reset chooses no task by name.", where="--tasks", why=why)
-        first = await _first(session, listed)
-        action, step, last = await _example_episode(session, first)
-        state, grader = await _told(session.state) or {}, await _told(session.grade)
-        tasks = await _playable(session, listed, strict=bool(named_tasks))
-        return Inspection(session.form, first, action, step, last, state, grader, listed, tasks)
+        async with environment.session() as session:
+            first = await _first(session, listed)
+            action, step, last = await _example_episode(session, first)
+            state, grader = await _told(session.state) or {}, await _told(session.grade)
+            tasks = await _playable(session, listed, strict=bool(named_tasks))
+        isolation = await isolation_of(environment, 0, next(iter(tasks.values()), {}))
+        return Inspection(session.form, first, action, step, last, state, grader, isolation, listed, tasks)
 
 
 async def _first(session: Session, listed: TaskList) -> Observed:

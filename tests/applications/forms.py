@@ -237,7 +237,29 @@ def stated_step(request: FlatStep) -> dict[str, Any]:
     return {"state": stated_game.seen("go on"), "reward": reward, "done": done}
 
 
+mixed, mixed_game = FastAPI(), Count()
+"""An application that names sessions, and has one game for all of them."""
+
+
+@mixed.post("/reset")
+def mixed_reset() -> dict[str, Any]:
+    return {"session_id": uuid.uuid4().hex, "observation": mixed_game.begin(0)}
+
+
+class MixedStep(BaseModel):
+    session_id: str
+    number: Literal[1, 2, 3] = 1
+
+
+@mixed.post("/step")
+def mixed_step(request: MixedStep) -> dict[str, Any]:
+    right = request.number == 1  # whatever number it is at
+    mixed_game.at += right
+    return {"observation": mixed_game.seen("go on"), "reward": float(right), "done": mixed_game.at > 3}
+
+
 APPLICATIONS = {
+    "mixed": mixed,
     "flat": flat,
     "stated": stated,
     "gym": gym,
