@@ -218,6 +218,55 @@ def test_it_is_tuned_with_one_file_and_the_frozen_prompt_is_played(
         assert [step[4] == "true" for step in steps[:-1]] == [False] * (len(steps) - 1)
 
 
+DEAF = """
+from typing import Any
+
+from openenv.core.env_server.interfaces import Environment
+from openenv.core.env_server.types import Action, Observation, State
+
+
+class Say(Action):
+    text: str
+
+
+class Hall(Environment[Say, Observation, State]):
+    SUPPORTS_CONCURRENT_SESSIONS = True
+
+    def reset(
+        self, seed: int | None = None, episode_id: str | None = None, *, deaf: bool = False
+    ) -> Observation:
+        self.deaf = deaf
+        return Observation(metadata={"at": 0})
+
+    def step(self, action: Say, timeout_s: float | None = None, **_: Any) -> Observation:
+        if self.deaf:
+            raise ValueError("nobody hears you here")
+        return Observation(reward=-len(action.text) / 10, done=True)
+
+    @property
+    def state(self) -> State:
+        return State()
+"""
+
+
+def test_a_task_without_a_usable_answer_and_scores_that_are_all_0_are_named(project: Project) -> None:
+    project.write("experiments/hall.py", DEAF)
+    text = EXPERIMENT.format(place='python = "hall.py:Hall"', judge="mean")
+    for before, after in (("distance = 20", "deaf = false"), ("distance = 40", "deaf = true")):
+        text = text.replace(before, after)
+    project.write("experiments/hall.toml", text.replace('"guess", "reckon"', '"guess"'))
+    project.write("prompts/templates/guess.toml", 'system = "Say."\nturn = "{step}"')
+    with fake_endpoint(lambda _: Reply("x" * random.randint(1, 9))) as endpoint:
+        settings = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake"}
+        tuned = project.run("-m", "lab.tune", "experiments/hall.toml", **settings)
+    assert tuned.returncode == 0, tuned.stderr
+    assert "None of the frozen prompt's holdout answers in task far was usable: 100 %" in tuned.stdout
+    assert "nobody hears you here" in tuned.stdout
+    assert "in task near" not in tuned.stdout
+    assert re.search(r"Every holdout episode scores 0, with returns from -[\d.]+ to ", tuned.stdout)
+    assert "set task.min_return" in tuned.stdout
+
+
 def test_the_example_in_the_docs_runs(project: Project) -> None:
     text = (ROOT / "docs/environments.md").read_text()
     blocks = re.findall(r"`([\w/.]+)`:\n\n```\w+\n(.*?)```", text, re.DOTALL)

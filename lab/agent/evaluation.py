@@ -82,6 +82,14 @@ class Evaluation:
             for setup in self.task.tasks
         }
 
+    @cached_property
+    def troubles_by_task(self) -> dict[str, Troubles]:
+        """Troubles of the completed episodes of each task, by name; empty if there is only one task."""
+        return {
+            task: total(one.troubles for one in self.episodes if one.seed in values)
+            for task, values in self.by_task.items()
+        }
+
     @property
     def worst(self) -> float:
         """The lowest mean value of a task; with a single task, the mean of all episodes."""

@@ -4,6 +4,7 @@ It is computed from the experiment, the model and the environment's first observ
 writes. Prompt tokens are an estimate; all other figures are bounds.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import inf
@@ -201,8 +202,10 @@ class Plan:
         fields = {field for one in templates for field in (*one.fields, *one.opening_fields)}
         told = "<the environment's first observation; it is not opened for this plan>"
         start = self.opening or Start(told, {name: f"<{name}>" for name in fields})
-        known = self.opening or replace(start, schema="{}")  # it may have one
-        for name, said in empty_messages(self.experiment, known).items():
+        if self.opening is None:
+            form = {"description": "the form of its actions, if they are more than one text"}
+            start = replace(start, schema=json.dumps(form))
+        for name, said in empty_messages(self.experiment, start).items():
             yield f"Warning: {name}: {said}. Write a paragraph that always has a value."
         yield from (prompt(self.experiment, name, start) for name in names)
 

@@ -15,7 +15,7 @@ from lab.stats.format import count, estimate_text, number, percent, recorded, to
 from lab.submission.frozen import BEST
 from lab.verdict.outcome import Outcome, Unvalidated
 from lab.verdict.verdict import estimate
-from lab.verdict.words import alike, at_limit, claim, figures, other_mean, trouble_cautions
+from lab.verdict.words import alike, at_limit, below_scores, claim, figures, other_mean, trouble_cautions
 
 
 def summary(
@@ -138,7 +138,7 @@ def _cost_lines(outcome: Outcome) -> list[str]:
     if outcome.troubles.troubled:
         lines.append(f"In the whole study, {troubles_text(outcome.troubles)}.")
     scores = [score for one in verdict.holdout.values() for score in one.scores]
-    return [*lines, *at_limit(scores, verdict.measure)]
+    return [*lines, *(below_scores(verdict) or at_limit(scores, verdict.measure))]
 
 
 def _next_lines(path: Path, untracked: Sequence[str] | None, urls: Mapping[str, str]) -> list[str]:

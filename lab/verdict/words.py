@@ -148,11 +148,15 @@ def _lower(verdict: Verdict, one: Compared) -> str:
 
 
 def trouble_cautions(verdict: Verdict) -> list[str]:
-    """If most answers of the frozen candidate, or all of a leading finalist, were unusable."""
-    frozen = verdict.frozen.troubles
+    """If most answers of the frozen candidate, all in a task, or all of a leading finalist were unusable."""
+    frozen, by_task = verdict.frozen.troubles, verdict.frozen.troubles_by_task
     told = list[str]()
     if frozen.share > MOSTLY:
         told.append(f"Most of the frozen prompt's holdout answers were unusable: {troubles_text(frozen)}.")
+    mute = {task: troubles for task, troubles in by_task.items() if troubles.unusable}
+    for task, troubles in mute.items() if len(mute) < len(by_task) else ():
+        why = troubles_text(troubles)
+        told.append(f"None of the frozen prompt's holdout answers in task {task} was usable: {why}.")
     for one in verdict.finalists:
         troubles = one.unseen.troubles
         if troubles.unusable and (one.better(1 - verdict.confidence) or one.cheaper):
@@ -189,6 +193,17 @@ def at_limit(
         for limit, share in shares.items()
         if 0 < share >= least
     ]
+
+
+def below_scores(verdict: Verdict) -> list[str]:
+    """If every episode of the holdout scores 0, although their returns differ."""
+    played, task = verdict.holdout.values(), verdict.baseline.task
+    returns = [value for one in played for value in one.returns.values()]
+    if task.own_score or any(any(one.scores) for one in played) or len(set(returns)) < 2:
+        return []
+    differ = f"returns from {number(min(returns))} to {number(max(returns))}"
+    cure = "set task.min_return to the return that is a score of 0"
+    return [f"Every holdout episode scores 0, with {differ}: {cure}."]
 
 
 @dataclass(frozen=True)
