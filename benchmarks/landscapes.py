@@ -24,6 +24,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.measured import prompts, recorded, tables
+from benchmarks.methods.capo_rule import CapoRule
 from benchmarks.methods.lab_race import ERROR_RATE
 from benchmarks.simulated import share
 from benchmarks.truths import TEST, TRAINING, TRUTHS, Truth
@@ -71,6 +72,7 @@ METHODS: Mapping[str, Method] = {
         lambda: SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
         8,
     ),
+    "random, CAPO's rule": Method(lambda _, seed, __: RandomSampler(seed=seed), CapoRule, 8),
     "CMA-ES": Method(lambda _, seed, __: CmaEsSampler(seed=seed)),
     "QMC": Method(lambda _, seed, __: QMCSampler(seed=seed)),
     "random": Method(lambda _, seed, __: RandomSampler(seed=seed)),

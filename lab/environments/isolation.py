@@ -21,7 +21,7 @@ Isolation = Literal["separate", "shared", "random", "single", "unknown"]
 STEPS = 3
 """Steps of each episode, with examples of actions."""
 
-WAIT_S, WHOLE_S = 5.0, 60.0
+WAIT_S, WHOLE_S = 2.0, 60.0
 """Seconds to wait for a second session, and for all."""
 
 Result = tuple[str, float, bool] | str
