@@ -49,11 +49,12 @@ async def isolation_of(environment: Environment, seed: int, arguments: Mapping[s
                     other = await stack.enter_async_context(environment.session())
             except (TimeoutError, EnvError):
                 return "single"
+            await other.reset(seed + 1, arguments)
             try:
                 beside = await _episode(
                     session, seed, arguments, actions, lambda: other.reset(seed + 1, arguments)
                 )
-            except EnvError:
+            except EnvError:  # each works by itself
                 return "shared"
             return "separate" if beside == first else "shared"
     except (TimeoutError, ActionError):
