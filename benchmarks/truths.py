@@ -114,6 +114,14 @@ def _rarely_good(space: Distributions, rng: np.random.Generator) -> Worth:
     return worth
 
 
+def _one_text(space: Distributions, rng: np.random.Generator) -> Worth:
+    """One template is good, whatever the settings; all others are equally bad."""
+    templates = space["template"]
+    assert isinstance(templates, CategoricalDistribution)
+    good = templates.choices[int(rng.integers(len(templates.choices)))]
+    return lambda point: 5.0 * (point["template"] == good)
+
+
 def gaussian(
     rng: np.random.Generator, worth: Worth, space: Distributions, *, spread: float, seeds: float, noise: float
 ) -> Truth:
@@ -180,5 +188,6 @@ TEST: Mapping[str, Callable[[int], Truth]] = {
     "additive": _drawn(_additive, 12, 80, 40, 60),
     "no structure": _drawn(_unstructured, 12, 80, 0, 60),
     "one in a hundred": _drawn(_rarely_good, 12, 80, 40, 40),
+    "one text in 60": _drawn(_one_text, 60, 80, 40, 40),
 }
 TRUTHS = {**TRAINING, **TEST}

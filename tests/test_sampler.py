@@ -25,7 +25,7 @@ from optuna.trial import TrialState
 
 from lab.search.likeness import likeness
 from lab.search.pruner import RacePruner
-from lab.search.sampler import RaceSampler
+from lab.search.sampler import NEW, RaceSampler
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -100,6 +100,31 @@ def test_in_a_large_study_almost_every_point_of_a_finite_space_is_found() -> Non
         study.ask({"x": number})
     found = [trial.params["x"] for trial in study.trials]
     assert len(set(found)) == len(found) >= 285
+
+
+def test_where_all_that_played_are_alike_most_reports_are_of_new_trials() -> None:
+    """A better one may be among those that have not played."""
+    space = {
+        "text": CategoricalDistribution([f"text {one}" for one in range(12)]),
+        "x": FloatDistribution(0.0, 1.0),
+    }
+    begun = list[int]()
+    for seed in range(8):
+        rng, sampler = np.random.default_rng(seed), RaceSampler(space=space, seed=seed)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        reports = list[int]()
+        for _ in range(120):
+            number = sampler.choose(study, [one for one, count in enumerate(reports) if count < 8])
+            if number == NEW:
+                number = study.ask({**space}).number
+                reports.append(0)
+            assert number is not None
+            optuna.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id).report(
+                rng.normal(), reports[number]
+            )
+            reports[number] += 1
+        begun.append(len(reports))
+    assert np.mean(begun) > 66
 
 
 def test_a_step_that_nothing_has_reported_prunes_nothing() -> None:

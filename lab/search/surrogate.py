@@ -19,6 +19,11 @@ from lab.search.points import Floats
 
 _LEAST_CHANCE = 1e-3
 
+OWN_GROUPS = 16
+"""Number of different own effects that a draw gives to the points which have not played. With one for each,
+the highest of hundreds would always win; with one for all, it would seldom beat a dozen that have played, and
+where most candidates are alike, the few better ones would not be met."""
+
 
 @dataclass(frozen=True)
 class Shares:
@@ -178,11 +183,11 @@ class Surrogate:
         gaps = self._gaps - self._groups @ base - prior[:count] - own - noise
         pulled = fit.solved(gaps)
         played = prior[:count] + own + self._effects(pulled)
-        # One effect of their own for all others: the highest of many independent ones would always win.
+        groups = np.arange(len(prior) - count) % OWN_GROUPS
         fresh = (
             prior[count:]
             + self.variances.signal * (pulled @ joint.with_others[:count])
-            + np.sqrt(self.variances.own) * rng.standard_normal()
+            + np.sqrt(self.variances.own) * rng.standard_normal(OWN_GROUPS)[groups]
         )
         level = self._level + base[0]
         return self._returned(level + played), self._returned(level + fresh)
