@@ -193,7 +193,8 @@ async def _environment(experiment: "Loaded", models: "Sequence[ModelCheck]") -> 
             for finding in _prompts(experiment, start, models[0].steps):
                 yield finding
             about = "sessions"
-            yield _sessions(experiment, await isolation_of(environment, seed, setup.reset))
+            tasks = [setup.reset, *(one.reset for one in experiment.task.tasks if one != setup)]
+            yield _sessions(experiment, await isolation_of(environment, seed, tasks))
     except LabError as error:
         yield Finding(about, "", error)
         for other in ("steps", "prompts", "sessions") if about == "environment" else ():
@@ -207,7 +208,7 @@ def _sessions(experiment: "Loaded", isolation: "Isolation") -> Finding:
         case "separate":
             return Finding(about, "an episode is the same when it is repeated, and beside another")
         case "single":
-            return Finding(about, "an episode is the same when it is repeated; one is played at a time")
+            return Finding(about, "one episode is played at a time")
         case "random":
             said = "episodes of one seed differ, so candidates cannot be compared on the same ones"
             return Finding(about, f"{said}: they need more episodes", warned=True)

@@ -231,7 +231,8 @@ def _tell(found: "Inspection", draft: "Draft", experiment: str) -> None:
     print_result(f"Score: {draft.own_score or 'the sum of rewards'}, {draft.max_return:g} is a full score.")
     if found.grader is not None and not draft.own_score:
         said = _cut(json.dumps(found.grader, ensure_ascii=False, default=str))
-        print_result(plain(f'Its grader says {said}: "grader.FIELD" as task.score judges by it.'))
+        has = f"Its grader says {said}" if found.grader else "It has a grader"
+        print_result(plain(f'{has}: "grader.FIELD" as task.score judges by its answer.'))
     if found.isolation == "shared":
         print_result("Its sessions share one environment: search.in_flight is 1.")
     print_result(

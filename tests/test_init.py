@@ -162,6 +162,7 @@ OFFERED = {
     "chosen": [{"name": name, "reset": {"difficulty": name}} for name in ("easy", "hard")],
     "open": [{"name": name, "reset": {"task_id": name}} for name in ("1", "2")],
     "required": [{"name": name, "reset": {"task_id": name}} for name in ("from_zero", "from_ten")],
+    "stepwise": [{"name": name, "reset": {"task": name}} for name in ("from_zero", "from_ten")],
     "below": [
         {"name": name, "reset": {"task_name": name}} for name in ("from_zero", "from_ten", "from_twenty")
     ],
@@ -206,10 +207,13 @@ def test_episodes_are_played_one_at_a_time_where_sessions_share_an_environment(
 
 
 def test_the_score_of_a_grader_is_found_or_shown(project: Project, url: str) -> None:
-    made = project.run("-m", "lab.init", f"{url}/spelled", "--name", "spelled")
-    assert "Score: grader.score" in made.stdout, made.stdout + made.stderr
-    made = project.run("-m", "lab.init", f"{url}/below", "--name", "below")
-    assert '{"detail": "The episode is not over."}: "grader.FIELD" as task.score' in made.stdout, made.stderr
+    # Two answer at once; one publishes what it will answer in the end.
+    scores = {"spelled": "grader.score", "headed": "metadata.reward.score", "below": "grader.score"}
+    for name, score in scores.items():
+        made = project.run("-m", "lab.init", f"{url}/{name}", "--name", name)
+        assert f"Score: {score}" in made.stdout, made.stdout + made.stderr
+    made = project.run("-m", "lab.init", f"{url}/unlisted", "--name", "unlisted", "--tasks", "from_zero")
+    assert 'It has a grader: "grader.FIELD" as task.score' in made.stdout, made.stdout + made.stderr
 
 
 @pytest.mark.parametrize(("question", "heard"), [("question", "heard"), ("said", "said")])

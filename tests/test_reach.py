@@ -112,6 +112,8 @@ FORMS = {
     "words": '"WORD".',
     "union": '{"kind": "say", "number": NUMBER}',
     "spelled": "WORD",
+    "headed": NUMBER,
+    "numbered": NUMBER,
 }
 
 
@@ -160,11 +162,12 @@ def test_calls_stand_below_a_prefix_and_have_arguments_in_their_paths(project: P
 @pytest.mark.parametrize(
     ("name", "form", "place", "score"),
     [
-        ("below", NUMBER, "grader.graded.score", "0.250"),
+        ("below", NUMBER, "grader.score", "0.250"),
         ("spelled", "WORD", "grader.score", "0.250"),
+        ("headed", NUMBER, "metadata.reward.score", "0.250"),
     ],
 )
-def test_the_score_may_be_that_of_the_applications_grader(
+def test_the_score_may_be_that_of_a_grader_or_a_part_of_the_reward(
     project: Project, url: str, name: str, form: str, place: str, score: str
 ) -> None:
     task = '\n[[tasks]]\nname = "zero"\nreset = { task_name = "from_zero" }' if name == "below" else ""
@@ -286,7 +289,9 @@ def test_a_hook_parses_actions_that_an_application_does_not_publish(
     assert "Return 3.00 in 3 steps, score 1.000" in done.stdout, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("name", "at_once"), [("flat", 1), ("wrapped", 3), ("gym", 3)])
+@pytest.mark.parametrize(
+    ("name", "at_once"), [("flat", 1), ("wrapped", 3), ("gym", 3), ("headed", 3), ("numbered", 3)]
+)
 def test_episodes_are_concurrent_only_if_the_application_identifies_them(
     url: str, name: str, at_once: int
 ) -> None:
@@ -319,9 +324,9 @@ def test_episodes_are_concurrent_only_if_the_application_identifies_them(
 
 ISOLATION = {
     "gym": ("ok    sessions ", "the same when it is repeated, and beside another"),
-    "flat": ("ok    sessions ", "one is played at a time"),
+    "flat": ("ok    sessions ", "one episode is played at a time"),
     "mixed": ("FAIL  sessions ", "sessions are not separate.; try: set search.in_flight = 1"),
-    "spelled": ("-     sessions ", "not tested"),
+    "below": ("-     sessions ", "not tested"),
     "RANDOM": ("warn  sessions ", "episodes of one seed differ"),
 }
 
@@ -356,9 +361,9 @@ def test_the_doctor_sees_whether_concurrent_episodes_are_separate(
 ) -> None:
     project.write("experiments/dice.py", RANDOM)
     environment = 'python = "dice.py:Dice"' if name == "RANDOM" else f'url = "{url}/{name}"'
-    project.write("experiments/count.toml", EXPERIMENT.format(environment=environment, tasks=""))
-    answer = "one" if name == "spelled" else NUMBER.replace("NUMBER", "1")
-    with fake_endpoint(lambda _: Reply(answer)) as endpoint:
+    task = '[[tasks]]\nname = "ten"\nreset = { task_name = "from_ten" }' if name == "below" else ""
+    project.write("experiments/count.toml", EXPERIMENT.format(environment=environment, tasks=task))
+    with fake_endpoint(lambda _: Reply(NUMBER.replace("NUMBER", "1"))) as endpoint:
         settings = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake"}
         done = project.run("-m", "lab.doctor", "experiments/count.toml", **settings)
     (line,) = [line for line in done.stdout.splitlines() if " sessions " in line]

@@ -70,7 +70,7 @@ class Session(Protocol):
         """
 
     async def grade(self) -> Mapping[str, Any]:
-        """What the environment's own grader says of the episode so far; empty if it says nothing yet.
+        """What the environment's own grader says of the episode so far; None in place of what it will say.
 
         Raises:
             EnvError: It has none that could be called.

@@ -24,8 +24,22 @@ _CONTROL = "Environment Control"
 _TITLE_0_1 = "Environment HTTP Server"
 """OpenEnv 0.1's title of its application."""
 
-_CALL = re.compile(r"(?P<prefix>(/[^/]+)*)/(?P<name>reset|step|state|grader?)(/\{[^/]+\})*/?")
-"""The path of a call, with its arguments at the end."""
+_CALL = re.compile(r"(?P<prefix>(/[^/{]+)*)(/\{[^/]+\})*/(?P<name>reset|step|state|grader?)(/\{[^/]+\})*/?")
+"""The path of a call, with arguments before and after its name."""
+
+_ANSWERED_KEY = "env_id"
+"""An identifier of the episode, if reset does not take it: there it may mean a kind of environment."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A call with its arguments, each at its place."""
+
+    method: str
+    path: str
+    query: Mapping[str, Any]
+    headers: Mapping[str, str]
+    body: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -38,8 +52,10 @@ class Operation:
         required: Names of the required arguments.
         query: Names of the arguments in the URL's query.
         within: Names of the arguments in the path.
+        headers: Names of the headers that identify the episode, by the argument that they stand for.
         body: Schema of its JSON body; empty without one, or if it is not published.
         open: Whether it accepts other arguments.
+        answer: Schema of its answer; empty if it is not published.
     """
 
     method: str
@@ -48,14 +64,16 @@ class Operation:
     required: tuple[str, ...]
     query: frozenset[str]
     within: frozenset[str]
+    headers: Mapping[str, str]
     body: Schema
     open: bool
+    answer: Schema
 
-    def path_with(self, values: Mapping[str, Any]) -> str:
-        """The path with its arguments, each as one segment.
+    def request(self, values: Mapping[str, Any]) -> Request:
+        """The call with these arguments.
 
         Raises:
-            ValueError: An argument is missing, or is no segment of a path.
+            ValueError: One of the path is missing, or is no segment of a path.
         """
         path = self.path
         for name in self.within:
@@ -65,7 +83,11 @@ class Operation:
             if segment in ("", ".", ".."):
                 raise ValueError(f"{name} is {segment!r}, which {self.path} cannot hold")
             path = path.replace(f"{{{name}}}", quote(segment, safe=""))
-        return path
+        headers = {header: str(values[name]) for name, header in self.headers.items() if name in values}
+        rest = {name: one for name, one in values.items() if name not in (*self.within, *self.headers)}
+        query = {name: one for name, one in rest.items() if name in self.query or self.method == "GET"}
+        body = {name: one for name, one in rest.items() if name not in query}
+        return Request(self.method, path, query, headers, None if self.method == "GET" else body)
 
 
 @dataclass(frozen=True)
@@ -100,7 +122,8 @@ class HttpForm:
     @property
     def concurrent(self) -> bool:
         """Whether episodes have identifiers: reset takes one, or gives one that each step requires."""
-        return self.session_key in self.reset.named or self.session_key in self.step.required
+        answered = (*self.step.required, *self.step.headers)
+        return self.session_key in self.reset.named or self.session_key in answered
 
 
 def read_http_form(document: object, published: Schema | None) -> HttpForm | None:
@@ -118,7 +141,8 @@ def read_http_form(document: object, published: Schema | None) -> HttpForm | Non
     reset, step, state = found.get("reset"), found.get("step"), found.get("state")
     if reset is None or step is None:
         return None
-    key = next((key for key in SESSION_KEYS if key in step.named), "")
+    keys = (*SESSION_KEYS, *(() if _ANSWERED_KEY in reset.named else (_ANSWERED_KEY,)))
+    key = next((key for key in keys if key in step.named), "")
     grader = found.get("grader", found.get("grade"))
     later = {**step.named, **(state.named if state else {}), **(grader.named if grader else {})}
     shared = tuple(name for name in TASK_ARGUMENTS if name in reset.named and name in later)
@@ -132,7 +156,7 @@ def read_http_form(document: object, published: Schema | None) -> HttpForm | Non
     elif wrapped and inner is not None:
         action = {**inner, "$defs": defs}
     else:
-        action = _flat(step, {key, *shared}, defs)
+        action = _flat(step, {key, *shared, *step.headers}, defs)
     stateless = "/mcp" in paths and _CONTROL in str(paths[reset.path])
     older = read.get("info", {}).get("title") == _TITLE_0_1
     wrapped = wrapped or (older and step.open)
@@ -161,11 +185,17 @@ def _operation(path: str, paths: Mapping[str, Any], defs: Mapping[str, Any]) -> 
         for one in (*methods.get("parameters", []), *found.get("parameters", []))
         if one.get("in") in ("query", "path")
     ]
-    content = found.get("requestBody", {}).get("content", {})
-    body = _object({**content.get("application/json", {}).get("schema", {}), "$defs": defs})
+    headers = {
+        name: one["name"]
+        for one in found.get("parameters", [])
+        if one.get("in") == "header" and (name := _argument(one["name"])) in SESSION_KEYS
+    }
+    body = _object({**_json_of(found.get("requestBody", {})), "$defs": defs})
     named = {one["name"]: one.get("schema", {}) for one in parameters} | body.get("properties", {})
+    headers = {name: header for name, header in headers.items() if name not in named}
+    named |= {name: {} for name in headers}
     required = [one["name"] for one in parameters if one.get("required")] + body.get("required", [])
-    says_nothing = not named and options(body) == [body]
+    says_nothing = not named.keys() - headers and options(body) == [body]
     return Operation(
         method.upper(),
         path,
@@ -173,9 +203,22 @@ def _operation(path: str, paths: Mapping[str, Any], defs: Mapping[str, Any]) -> 
         tuple(required),
         frozenset(one["name"] for one in parameters if one["in"] == "query"),
         frozenset(one["name"] for one in parameters if one["in"] == "path"),
+        headers,
         body,
         method != "get" and (says_nothing or bool(body.get("additionalProperties"))),
+        _object({**_json_of(found.get("responses", {}).get("200", {})), "$defs": defs}),
     )
+
+
+def _argument(header: str) -> str:
+    """The argument that a header stands for, such as `session_id` for `X-Session-ID`."""
+    return header.lower().removeprefix("x-").replace("-", "_")
+
+
+def _json_of(message: Mapping[str, Any]) -> Schema:
+    """The schema of a request's or an answer's JSON."""
+    schema: Schema = message.get("content", {}).get("application/json", {}).get("schema", {})
+    return schema
 
 
 def _object(schema: Schema) -> Schema:

@@ -77,7 +77,7 @@ class HttpSession:
         if reply.status == _TOO_MANY:
             do = "raise the rate limit of its application"
         body = self._body(reply, do)
-        name = _given(key, body) or own.get(key)
+        name = own.get(key) if (given_key := _given(key, body)) is None else given_key
         if name is None and key in self._http.step.required:
             raise failed(f"{self._http.step.path} requires {key}, and reset answers without one", self._where)
         chosen = {one: given.get(one, reset.named[one].get("default")) for one in self._http.shared}
@@ -115,14 +115,15 @@ class HttpSession:
         return state
 
     async def grade(self) -> Mapping[str, Any]:
-        """The answer of the application's `/grader` or `/grade`; empty if it refuses, as before the end."""
+        """The answer of the application's `/grader` or `/grade`; its fields' names if it refuses."""
         call = self._http.grader
         if call is None:
             raise no_grader("/openapi.json names no /grader or /grade", self._where)
-        told = (await self._send(call, self._kept_for(call))).json()
-        if isinstance(told, dict):
-            return told
-        return {"score": told}
+        reply = await self._send(call, self._kept_for(call))
+        if not reply.found:
+            return dict.fromkeys(call.answer.get("properties", {}))
+        told = reply.json()
+        return told if isinstance(told, dict) else {"score": told}
 
     async def renew(self) -> None:
         """Do nothing: the next reset replaces everything that is kept."""
@@ -135,12 +136,11 @@ class HttpSession:
         return shown_url(self._wire.url)
 
     async def _send(self, call: Operation, values: Mapping[str, Any]) -> Reply:
-        path = call.path_with(values)
-        values = {name: value for name, value in values.items() if name not in call.within}
-        query = {name: value for name, value in values.items() if name in call.query or call.method == "GET"}
-        body = {name: value for name, value in values.items() if name not in query}
+        request = call.request(values)
         for wait_s in (*_WAITS_S, None):
-            reply = await self._wire.ask(call.method, path, None if call.method == "GET" else body, query)
+            reply = await self._wire.ask(
+                request.method, request.path, request.body, request.query, request.headers
+            )
             if reply.status != _TOO_MANY or wait_s is None:
                 break
             await asyncio.sleep(wait_s)
@@ -170,8 +170,8 @@ class HttpSession:
         return body
 
 
-def _given(key: str, body: object) -> str | None:
+def _given(key: str, body: object) -> str | int | None:
     """The episode's identifier in the answer to its reset."""
     places = [body, *(body.get(name) for name in ("info", "observation"))] if isinstance(body, dict) else []
-    found = (place[key] for place in places if isinstance(place, dict) and isinstance(place.get(key), str))
-    return next(found, None)
+    found = (place.get(key) for place in places if isinstance(place, dict))
+    return next((one for one in found if type(one) in (str, int)), None)

@@ -5,14 +5,18 @@ sessions, or draw episodes at random.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, Literal
 
 from lab.environments.action import ActionError, ActionForm, StepError
 from lab.environments.answer import Values
 from lab.environments.environment import Environment, Session
 from lab.environments.example import example_answer
+from lab.environments.observation import Observed
 from lab.errors import EnvError
 
 Isolation = Literal["separate", "shared", "random", "single", "unknown"]
@@ -21,15 +25,33 @@ Isolation = Literal["separate", "shared", "random", "single", "unknown"]
 STEPS = 3
 """Steps of each episode, with examples of actions."""
 
-WAIT_S, WHOLE_S = 2.0, 60.0
-"""Seconds to wait for a second session, and for all."""
+WAIT_S, WHOLE_S = 2.0, 150.0
+"""Seconds to wait for a second session, and for all: a rate limit may make it wait for a minute."""
+
+_PASSING = re.compile(
+    r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d\S*|\b1\d{9}\.\d+|\b[\da-f]{8}-?(?:[\da-f]{4}-?){3}[\da-f]{12}\b"
+)
+"""Times and identifiers, which differ in every episode."""
 
 Result = tuple[str, float, bool] | str
 """What a reset or a step showed, or why it was refused."""
 
 
-async def isolation_of(environment: Environment, seed: int, arguments: Mapping[str, Any]) -> Isolation:
+@dataclass(frozen=True)
+class _Episode:
+    """What was seen of an episode: the results, and the state after each; empty if it cannot be read."""
+
+    results: tuple[Result, ...]
+    states: tuple[str, ...]
+
+
+async def isolation_of(
+    environment: Environment, seed: int, tasks: Sequence[Mapping[str, Any]] = ({},)
+) -> Isolation:
     """Play an episode twice, and once more while another session is reset before each of its steps.
+
+    Args:
+        tasks: Arguments of reset: those of the episode, and others for the other session too.
 
     Raises:
         EnvError, ConfigError: The environment cannot be opened, or failed in an episode by itself.
@@ -37,28 +59,64 @@ async def isolation_of(environment: Environment, seed: int, arguments: Mapping[s
     try:
         async with asyncio.timeout(WHOLE_S), AsyncExitStack() as stack:
             session = await stack.enter_async_context(environment.session())
-            actions = _actions(session.form)
-            first = await _episode(session, seed, arguments, actions)
-            if first != await _episode(session, seed, arguments, actions):
+            first, again = [await _episode(session, seed, tasks[0]) for _ in range(2)]
+            if first.results != again.results:
                 return "random"
-            shown = {one for one in first[1:] if not isinstance(one, str)}
-            if len(shown) < 2:  # where every step shows the same, another's would not be noticed
-                return "unknown"
             try:
                 async with asyncio.timeout(WAIT_S):
                     other = await stack.enter_async_context(environment.session())
             except (TimeoutError, EnvError):
                 return "single"
-            await other.reset(seed + 1, arguments)
+            others = cycle((*tasks[1:2], tasks[0]))
+            await other.reset(seed + 1, next(others))
             try:
-                beside = await _episode(
-                    session, seed, arguments, actions, lambda: other.reset(seed + 1, arguments)
-                )
+                beside = await _episode(session, seed, tasks[0], lambda: other.reset(seed + 1, next(others)))
             except EnvError:  # each works by itself
                 return "shared"
-            return "separate" if beside == first else "shared"
+            if beside.results != first.results:
+                return "shared"
+            if len({one for one in first.results[1:] if not isinstance(one, str)}) > 1:
+                return "separate"
+            # Where every step shows the same, another's is noticed only by a state, if that repeats.
+            repeats = first.states == again.states
+            return "shared" if repeats and beside.states != first.states else "unknown"
     except (TimeoutError, ActionError):
         return "unknown"
+
+
+async def _episode(
+    session: Session,
+    seed: int,
+    arguments: Mapping[str, Any],
+    before: Callable[[], Awaitable[object]] | None = None,
+) -> _Episode:
+    """Play an episode; `before` is called before each step."""
+    seen = await session.reset(seed, arguments)
+    results, states = [_result(seen)], list[str]()
+    for action in _actions(session.form):
+        if seen.done:
+            break
+        if before is not None:
+            await before()
+        try:
+            seen = await session.step(action)
+            results.append(_result(seen))
+        except StepError:  # the episode cannot go on
+            raise
+        except ActionError as error:
+            results.append(_lasting(error.one_line))
+        with suppress(EnvError):
+            states.append(_lasting(repr(await session.state())))
+    return _Episode(tuple(results), tuple(states))
+
+
+def _result(seen: Observed) -> Result:
+    return _lasting(seen.text), seen.reward, seen.done
+
+
+def _lasting(text: str) -> str:
+    """The text without times and identifiers."""
+    return _PASSING.sub("", text)
 
 
 def _actions(form: ActionForm) -> list[Values]:
@@ -69,28 +127,3 @@ def _actions(form: ActionForm) -> list[Values]:
     else:
         answers = [answer * (step + 1 if form.text_field else 1) for step in range(STEPS)]
     return [form.read(one).values for one in answers]
-
-
-async def _episode(
-    session: Session,
-    seed: int,
-    arguments: Mapping[str, Any],
-    actions: Sequence[Values],
-    before: Callable[[], Awaitable[object]] | None = None,
-) -> list[Result]:
-    """The results of an episode; `before` is called before each step."""
-    seen = await session.reset(seed, arguments)
-    results: list[Result] = [(seen.text, seen.reward, seen.done)]
-    for action in actions:
-        if seen.done:
-            break
-        if before is not None:
-            await before()
-        try:
-            seen = await session.step(action)
-            results.append((seen.text, seen.reward, seen.done))
-        except StepError:  # the episode cannot go on
-            raise
-        except ActionError as error:
-            results.append(error.one_line)
-    return results

@@ -39,8 +39,8 @@ _OBSERVATION = ("observation", "obs", "next_state", "state")
 _RESULT = ("reward", "done", "terminated", "truncated", "info", METADATA, *SESSION_KEYS)
 """Names of the rest of a result. What else stands beside an observation is the environment's own."""
 
-_REWARD = ("value", "reward", "total", "score")
-"""Names of the number in a reward that is an object."""
+_REWARD = ("value", "reward", "delta", "step_reward", "step_score", "total", "score")
+"""Names of the number in a reward that is an object: what the step earned before what is earned so far."""
 
 ERRORS = ("last_action_error", "error")
 """Fields with the environment's own error of the last action, unless the declaration names another."""
@@ -152,9 +152,9 @@ class View:
 def result_of(body: object) -> tuple[object, object, object]:
     """Observation, reward and done in a server's JSON, for `View.observed`.
 
-    OpenEnv's form is an object with observation, reward and done. Others add `info` or fields of their own,
-    which become the observation's metadata, call the observation a state, give its fields beside reward and
-    done, or a list as Gym does.
+    OpenEnv's form is an object with observation, reward and done. Others add `info`, fields of their own, or
+    a reward with parts, which become the observation's metadata; call the observation a state; give its
+    fields beside reward and done; or answer with a list, as Gym does.
     """
     if isinstance(body, list) and len(body) in (4, 5):
         observation, reward, done, *rest = body
@@ -163,13 +163,14 @@ def result_of(body: object) -> tuple[object, object, object]:
     if not isinstance(body, dict):
         return body, None, False
     shown, beside = _observation_in(body)
-    metadata = body.get(METADATA) or body.get("info") or {}
-    if beside and isinstance(metadata, dict):
-        metadata = {**beside, **metadata}
-    if metadata and not shown.get(METADATA):
-        shown = {**shown, METADATA: metadata}
+    metadata = shown.get(METADATA) or body.get(METADATA) or body.get("info") or {}
     told = {**shown, **{name: one for name, one in body.items() if one is not None}}
     reward = told.get("reward")
+    if isinstance(metadata, dict):
+        own = beside if not shown.get(METADATA) else {}
+        metadata = {**own, **metadata, **({"reward": reward} if isinstance(reward, dict) else {})}
+    if metadata:
+        shown = {**shown, METADATA: metadata}
     if isinstance(reward, dict):
         reward = next((reward[name] for name in _REWARD if name in reward), reward)
     ended = any(told.get(name) is True for name in ("terminated", "truncated"))

@@ -23,7 +23,7 @@ from lab.environments.failures import (
 from lab.environments.http_session import HttpServer, HttpSession
 from lab.environments.observation import Observed, View, result_of
 from lab.environments.places import Place, Places
-from lab.environments.schema import Schema
+from lab.environments.schema import Schema, words
 from lab.environments.server import Server, ask
 from lab.environments.task_list import TaskList, read_tasks
 from lab.environments.wire import Wire
@@ -80,11 +80,13 @@ class Remote:
             found = listed.json() if listed.found else None
         if server.http is None:
             return read_tasks(found, {}, takes_any=True)
-        reset = server.http.reset
+        reset, step = server.http.reset, server.http.step
         defs = {"$defs": reset.body.get("$defs", {})}
-        return read_tasks(
-            found, {name: {**one, **defs} for name, one in reset.named.items()}, takes_any=reset.open
-        )
+        takes = {name: {**one, **defs} for name, one in reset.named.items()}
+        for name in server.http.shared:  # a step may say what reset does not
+            if name in step.named and not words(takes[name]):
+                takes[name] = {**step.named[name], **defs}
+        return read_tasks(found, takes, takes_any=reset.open)
 
     async def _asked(self) -> Server:
         self._server = self._server or await ask(self._config)

@@ -83,7 +83,12 @@ class Wire:
         return httpx.AsyncClient(timeout=self._timeout_s, headers=self._headers)
 
     async def ask(
-        self, method: str, path: str, body: object = None, query: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Send a request.
 
@@ -95,7 +100,9 @@ class Wire:
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                self._client.stream(method, f"{self.url}{path}", params=query, json=body) as answer,
+                self._client.stream(
+                    method, f"{self.url}{path}", params=query, json=body, headers=headers
+                ) as answer,
             ):
                 read = await read_within(answer.aiter_raw(), MOST_BYTES)
         except (httpx.TimeoutException, TimeoutError) as error:

@@ -18,7 +18,7 @@ from lab.environments.environment import Session, open_environment
 from lab.environments.example import example_answer
 from lab.environments.isolation import Isolation, isolation_of
 from lab.environments.observation import Observed, named
-from lab.environments.task_list import TASK_ARGUMENTS, TaskList
+from lab.environments.task_list import SESSION_KEYS, TASK_ARGUMENTS, TaskList
 from lab.errors import ConfigError, EnvError, LabError
 from lab.experiment.draft import Kind
 
@@ -96,7 +96,7 @@ class Inspection:
             OPENING_FIELD + name
             for name, value in shown.items()
             if value
-            and name != "max_steps"
+            and name not in ("max_steps", *SESSION_KEYS)
             and _is_lost(value, self.step.fields.get(name), whole=self.first.raw.get(name))
         )
 
@@ -108,8 +108,7 @@ class Inspection:
             for place, (source, values, deepest) in enumerate(self._sources(self.last))
             for path, value in named(values, deepest)
             if (name := path.rpartition(".")[2]) in _SCORES
-            and type(value) in (int, float)
-            and 0 <= value <= 1
+            and (_is_share(value) or (source == "grader" and value is None))
         ]
         return min(found, default=(0, 0, 0, ""))[-1]
 
@@ -127,6 +126,10 @@ class Inspection:
         yield "metadata", metadata if isinstance(metadata, Mapping) else {}, 2
         yield "observation", seen.raw, 0
         yield "grader", self.grader or {}, 2
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _is_lost(first: str, later: str | None, whole: object = "") -> bool:
@@ -160,7 +163,7 @@ async def inspect(
             action, step, last = await _example_episode(session, first)
             state, grader = await _told(session.state) or {}, await _told(session.grade)
             tasks = await _playable(session, listed, strict=bool(named_tasks))
-        isolation = await isolation_of(environment, 0, next(iter(tasks.values()), {}))
+        isolation = await isolation_of(environment, 0, [*tasks.values()] or [{}])
         return Inspection(session.form, first, action, step, last, state, grader, isolation, listed, tasks)
 
 

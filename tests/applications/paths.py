@@ -1,9 +1,9 @@
 """Applications whose calls stand below a prefix, or have arguments in their paths; one has a grader."""
 
 import uuid
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, Header, HTTPException
 from pydantic import BaseModel
 
 from tests.applications.forms import NUMBERS, FlatStep
@@ -49,12 +49,17 @@ class Grade(BaseModel):
     session_id: str
 
 
+class Graded(BaseModel):
+    task: str = "counting"
+    score: float
+
+
 @below.post("/env/grader")
-def below_grader(request: Grade) -> dict[str, Any]:
+def below_grader(request: Grade) -> Graded:
     game = below_games[request.session_id]
     if game.at < game.first + 3:
         raise HTTPException(400, "The episode is not over.")
-    return {"graded": {"score": 0.75}}
+    return Graded(score=0.75)
 
 
 spelled, spelled_game = FastAPI(), Count()
@@ -101,4 +106,73 @@ def unlisted_step(request: FlatStep) -> dict[str, Any]:
     return {"observation": unlisted_game.seen("go on"), "reward": reward, "done": done}
 
 
-APPLICATIONS = {"below": below, "spelled": spelled, "unlisted": unlisted}
+@unlisted.get("/grade")
+def unlisted_grade() -> dict[str, Any]:
+    if unlisted_game.at < unlisted_game.first + 3:
+        raise HTTPException(409, "Not yet.")
+    return {"graded": {"points": 0.75}}
+
+
+headed, headed_games = FastAPI(), dict[str, Count]()
+"""Sessions in a header, and a reward with the step's share and the score so far."""
+
+
+@headed.post("/reset")
+def headed_reset() -> dict[str, Any]:
+    name = uuid.uuid4().hex
+    headed_games[name] = Count()
+    return {"session_id": name, **headed_games[name].begin(0)}
+
+
+@headed.post("/step")
+def headed_step(
+    request: FlatStep, session: Annotated[str | None, Header(alias="X-Session-ID")] = None
+) -> dict[str, Any]:
+    if session not in headed_games:
+        raise HTTPException(400, "Missing or unknown X-Session-ID header. Call /reset first.")
+    game = headed_games[session]
+    reward, done = game.say(request.number)
+    parts = {"score": (game.at - game.first) / 4, "step_reward": reward}
+    return {"observation": game.seen("go on"), "reward": parts, "done": done}
+
+
+numbered, numbered_games = FastAPI(), list[Count]()
+"""Environments by number, which stands before the call's name."""
+
+
+@numbered.post("/api/env/reset")
+def numbered_reset() -> dict[str, Any]:
+    numbered_games.append(Count())
+    return {"env_id": len(numbered_games) - 1, "observation": numbered_games[-1].begin(0)}
+
+
+@numbered.post("/api/env/{env_id}/step")
+def numbered_step(env_id: int, request: FlatStep) -> dict[str, Any]:
+    reward, done = numbered_games[env_id].say(request.number)
+    return {"observation": numbered_games[env_id].seen("go on"), "reward": reward, "done": done}
+
+
+stepwise, stepwise_game = FastAPI(), Count()
+"""Only the step says which tasks there are."""
+
+
+@stepwise.post("/reset")
+def stepwise_reset(task: str = "from_zero") -> dict[str, Any]:
+    return {"observation": stepwise_game.begin(STARTS[task])}
+
+
+class StepwiseStep(BaseModel):
+    task: Literal["from_zero", "from_ten"]
+    number: int
+
+
+@stepwise.post("/step")
+def stepwise_step(request: StepwiseStep) -> dict[str, Any]:
+    reward, done = stepwise_game.say(request.number)
+    return {"observation": stepwise_game.seen("go on"), "reward": reward, "done": done}
+
+
+APPLICATIONS = {
+    **{"below": below, "spelled": spelled, "unlisted": unlisted},
+    **{"headed": headed, "numbered": numbered, "stepwise": stepwise},
+}
