@@ -246,6 +246,6 @@ def _flat(step: Operation, apart: Collection[str], defs: Mapping[str, Any]) -> S
     """The schema of a step whose arguments, without some, are the action itself; empty if none are named."""
     fields = {name: rule for name, rule in step.named.items() if name not in apart}
     if not fields:
-        return {} if step.open else step.body
+        return {} if step.open or step.body.get("properties") else step.body
     required = [name for name in step.required if name in fields]
     return {"type": "object", "properties": fields, "required": required, "$defs": defs}

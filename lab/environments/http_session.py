@@ -77,7 +77,8 @@ class HttpSession:
         if reply.status == _TOO_MANY:
             do = "raise the rate limit of its application"
         body = self._body(reply, do)
-        name = own.get(key) if (given_key := _given(key, body)) is None else given_key
+        answered = _given(key, body)
+        name = own.get(key) if answered is None else answered
         if name is None and key in self._http.step.required:
             raise failed(f"{self._http.step.path} requires {key}, and reset answers without one", self._where)
         chosen = {one: given.get(one, reset.named[one].get("default")) for one in self._http.shared}
