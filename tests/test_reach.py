@@ -113,6 +113,7 @@ FORMS = {
     "union": '{"kind": "say", "number": NUMBER}',
     "spelled": "WORD",
     "headed": NUMBER,
+    "imitated": NUMBER,
     "numbered": NUMBER,
 }
 

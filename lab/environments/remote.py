@@ -116,7 +116,10 @@ class Remote:
             form = await self._with_tools(form, client, place)
         if form.is_empty and self._parse is None:
             why = "its action has no fields, and the environment lists no tools"
-            raise no_schema(why, f"{self._where}/schema")
+            if server.http is None or server.http.stateless or self._usable(server.http.action).is_empty:
+                raise no_schema(why, f"{self._where}/schema")
+            self._http = self._application(server, why)  # whose document has them
+            return
         self._form = form
 
     def _application(self, server: Server, refusal: str) -> HttpServer:

@@ -3,7 +3,7 @@
 import uuid
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Header, HTTPException
+from fastapi import FastAPI, Header, HTTPException, WebSocket
 from pydantic import BaseModel
 
 from tests.applications.forms import NUMBERS, FlatStep
@@ -82,6 +82,36 @@ def spelled_step(action: str) -> dict[str, Any]:
 @spelled.get("/api/v1/grade")
 def spelled_grade() -> float:
     return (spelled_game.at - spelled_game.first) / 4
+
+
+imitated, imitated_game = FastAPI(), Count()
+"""A WebSocket that knows OpenEnv's `state`, and a schema that is none; the document has the step's form."""
+
+
+@imitated.get("/schema")
+def imitated_schema() -> dict[str, Any]:
+    return {"action": {"type": "object", "fields": {"number": {"type": "int"}}}}
+
+
+@imitated.post("/reset")
+def imitated_reset() -> dict[str, Any]:
+    return {"observation": imitated_game.begin(0)}
+
+
+@imitated.post("/step")
+def imitated_step(request: FlatStep) -> dict[str, Any]:
+    reward, done = imitated_game.say(request.number)
+    return {"observation": imitated_game.seen("go on"), "reward": reward, "done": done}
+
+
+@imitated.websocket("/ws")
+async def imitated_socket(socket: WebSocket) -> None:
+    await socket.accept()
+    while True:
+        asked = await socket.receive_json()
+        known = {"type": "state", "data": imitated_game.state()}
+        unknown = {"type": "error", "data": {"message": "unknown", "code": "UNKNOWN"}}
+        await socket.send_json(known if asked["type"] == "state" else unknown)
 
 
 unlisted, unlisted_game = FastAPI(), Count()
@@ -174,5 +204,6 @@ def stepwise_step(request: StepwiseStep) -> dict[str, Any]:
 
 APPLICATIONS = {
     **{"below": below, "spelled": spelled, "unlisted": unlisted},
+    "imitated": imitated,
     **{"headed": headed, "numbered": numbered, "stepwise": stepwise},
 }
