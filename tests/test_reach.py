@@ -176,6 +176,15 @@ def test_the_score_may_be_that_of_a_grader_or_a_part_of_the_reward(
     assert f"Return 3.00 in 3 steps, score {score}" in done.stdout, done.stdout + done.stderr
 
 
+def test_a_grader_that_requires_an_unknown_task_is_reported(project: Project, url: str) -> None:
+    place, score = f'url = "{url}/judged"', 'score = "grader.score"'
+    task = '[[tasks]]\nname = "zero"\nreset = { task = "from_zero" }'
+    done = play(project, place, NUMBER, f"{score}\n{task}")
+    assert "Return 3.00 in 3 steps, score 0.250" in done.stdout, done.stdout + done.stderr
+    none = play(project, place, NUMBER, score)
+    assert (none.returncode, "/grader/{task} requires task" in none.stderr) == (4, True), none.stderr
+
+
 def test_an_environment_without_a_grader_is_reported(project: Project, url: str) -> None:
     done = play(project, f'url = "{url}/flat"', NUMBER, 'score = "grader.score"')
     assert (done.returncode, "names no /grader" in done.stderr) == (4, True), done.stderr

@@ -230,13 +230,13 @@ def test_a_candidate_unfolds_to_its_prompt_its_difference_and_its_episodes(
     assert window.driver.title.startswith("Report on known-")
 
 
-def test_any_two_candidates_are_compared_by_seed(page: Browser) -> None:
-    names = column(page, "Candidate")
-    for box, name in (("compare-a", names[0]), ("compare-b", "baseline")):
+def test_any_two_candidates_are_compared_by_seed(project: Project, page: Browser) -> None:
+    frozen = f"trial-{read_frozen(project.folder / 'prompts/best.toml').provenance.trial:03d}"
+    for box, name in (("compare-a", frozen), ("compare-b", "baseline")):
         Select(page.driver.find_element(By.ID, box)).select_by_visible_text(name)
     page.click("#compare")
     (result,) = shown(page, "#compared")
-    for name in (names[0], "baseline"):
+    for name in (frozen, "baseline"):
         assert name in result.find_element(By.TAG_NAME, "thead").text
     assert "You are a storyteller." in result.text
     first = result.find_elements(By.CSS_SELECTOR, ".pair")[-1].find_elements(By.CSS_SELECTOR, ":scope > div")

@@ -7,7 +7,7 @@ inserted in one pass and not parsed again, so text from an environment cannot ac
 import re
 import string
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -63,15 +63,12 @@ class PromptTemplate:
     @cached_property
     def fields(self) -> frozenset[str]:
         """The observation fields used by the turn text."""
-        return frozenset(
-            name.removeprefix(FIELD) for name in placeholders(self.turn) if name.startswith(FIELD)
-        )
+        return _fields_after(FIELD, placeholders(self.turn))
 
     @cached_property
     def opening_fields(self) -> frozenset[str]:
         """The fields of the first observation that its texts use."""
-        named = (*placeholders(self.system), *placeholders(self.turn))
-        return frozenset(name.removeprefix(OPENING_FIELD) for name in named if name.startswith(OPENING_FIELD))
+        return _fields_after(OPENING_FIELD, [*placeholders(self.system), *placeholders(self.turn)])
 
     @cached_property
     def names_schema(self) -> bool:
@@ -85,6 +82,11 @@ class PromptTemplate:
     def render_turn(self, values: Values) -> str:
         """The text of one user message."""
         return _render(self.turn, values)
+
+
+def _fields_after(prefix: str, names: Iterable[str]) -> frozenset[str]:
+    """The fields that placeholders with this prefix name."""
+    return frozenset(name.removeprefix(prefix) for name in names if name.startswith(prefix))
 
 
 FindTemplate = Callable[[str], PromptTemplate]

@@ -70,7 +70,7 @@ class Session(Protocol):
         """
 
     async def grade(self) -> Mapping[str, Any]:
-        """What the environment's own grader says of the episode so far; None in place of what it will say.
+        """The answer of the environment's own grader for the episode so far; unknown fields are None.
 
         Raises:
             EnvError: It has none that could be called.
@@ -98,7 +98,7 @@ class Opened(Environment, Protocol):
         """The tasks that it lists.
 
         Args:
-            named: Tasks of this name, in place of its own list.
+            named: Names of tasks, which replace its own list.
 
         Raises:
             EnvError: Its server cannot be reached, or is not an environment.

@@ -78,7 +78,7 @@ def no_schema(why: str, where: str) -> UnpublishedError:
 
 
 def no_grader(why: str, where: str) -> EnvError:
-    """The error of an environment without a grader of its own that can be called."""
+    """The error of a task whose score is the grader's, where the environment has no grader."""
     do = "set task.score to another place of the score, or to an aggregate of the rewards"
     return EnvError("The environment's grader cannot be called.", where=where, why=why, do=do)
 

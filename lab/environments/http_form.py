@@ -180,14 +180,11 @@ def _operation(path: str, paths: Mapping[str, Any], defs: Mapping[str, Any]) -> 
     if method is None:
         return None
     found = methods[method]
-    parameters = [
-        one
-        for one in (*methods.get("parameters", []), *found.get("parameters", []))
-        if one.get("in") in ("query", "path")
-    ]
+    declared = [*methods.get("parameters", []), *found.get("parameters", [])]
+    parameters = [one for one in declared if one.get("in") in ("query", "path")]
     headers = {
         name: one["name"]
-        for one in found.get("parameters", [])
+        for one in declared
         if one.get("in") == "header" and (name := _argument(one["name"])) in SESSION_KEYS
     }
     body = _object({**_json_of(found.get("requestBody", {})), "$defs": defs})

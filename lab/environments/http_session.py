@@ -105,10 +105,7 @@ class HttpSession:
         call, what = self._http.state, "The environment's state cannot be read."
         if call is None:
             raise EnvError(what, where=self._where, why="/openapi.json names no /state")
-        try:
-            reply = await self._send(call, self._kept_for(call))
-        except ValueError as error:
-            raise EnvError(what, where=f"{self._where}{call.path}", why=str(error)) from None
+        reply = await self._asked(call, what)
         self._raise_refusal(reply)
         state = reply.json()
         if not reply.found or not isinstance(state, dict):
@@ -120,7 +117,7 @@ class HttpSession:
         call = self._http.grader
         if call is None:
             raise no_grader("/openapi.json names no /grader or /grade", self._where)
-        reply = await self._send(call, self._kept_for(call))
+        reply = await self._asked(call, "The environment's grader cannot be called.")
         if not reply.found:
             return dict.fromkeys(call.answer.get("properties", {}))
         told = reply.json()
@@ -128,6 +125,13 @@ class HttpSession:
 
     async def renew(self) -> None:
         """Do nothing: the next reset replaces everything that is kept."""
+
+    async def _asked(self, call: Operation, what: str) -> Reply:
+        """The reply to a call about the episode; `what` is the error if its path has an unknown argument."""
+        try:
+            return await self._send(call, self._kept_for(call))
+        except ValueError as error:
+            raise EnvError(what, where=f"{self._where}{call.path}", why=str(error)) from None
 
     def _kept_for(self, call: Operation) -> dict[str, Any]:
         return {name: value for name, value in self._kept.items() if name in call.named}

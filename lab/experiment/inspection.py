@@ -43,8 +43,8 @@ class Inspection:
         action: The example of an action that was sent.
         last: The result of the last step; that of `step`, or of reset, if the environment refused the next.
         state: The environment's state after that; empty if it cannot be read.
-        isolation: Whether its sessions are separate.
         grader: What its grader says then; None if it has none.
+        isolation: Whether its sessions are separate.
         listed: The tasks that the environment lists.
         tasks: Those of them that could be reset, `MOST_TASKS` at most: arguments of reset by name.
     """
@@ -147,7 +147,7 @@ async def inspect(
     """Open an environment, and try what it does.
 
     Args:
-        named_tasks: Tasks of this name, in place of those that it lists.
+        named_tasks: Names of tasks, which replace those that it lists.
 
     Raises:
         EnvError, ConfigError: It cannot be opened or reset.

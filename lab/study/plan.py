@@ -6,7 +6,7 @@ writes. Prompt tokens are an estimate; all other figures are bounds.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 
 from lab.agent.episode import Start
@@ -201,10 +201,8 @@ class Plan:
         templates = [one.template for one in names.values()]
         fields = {field for one in templates for field in (*one.fields, *one.opening_fields)}
         told = "<the environment's first observation; it is not opened for this plan>"
-        start = self.opening or Start(told, {name: f"<{name}>" for name in fields})
-        if self.opening is None:
-            form = {"description": "the form of its actions, if they are more than one text"}
-            start = replace(start, schema=json.dumps(form))
+        form = json.dumps({"description": "the form of its actions, if they are more than one text"})
+        start = self.opening or Start(told, {name: f"<{name}>" for name in fields}, form)
         for name, said in empty_messages(self.experiment, start).items():
             yield f"Warning: {name}: {said}. Write a paragraph that always has a value."
         yield from (prompt(self.experiment, name, start) for name in names)

@@ -73,8 +73,7 @@ def wrapped_step(request: WrappedStep) -> dict[str, Any]:
     if request.episode_id not in wrapped_games:
         raise HTTPException(400, "Call /reset first to start an episode.")
     game = wrapped_games[request.episode_id]
-    reward, done = game.say(request.action["number"])
-    return {"observation": game.seen("go on"), "reward": reward, "done": done}
+    return game.step(request.action["number"])
 
 
 @wrapped.get("/state")
@@ -121,8 +120,7 @@ async def older_reset(request: Annotated[dict[str, Any], Body(default_factory=di
 
 @older.post("/step")
 async def older_step(request: dict[str, Any]) -> dict[str, Any]:
-    reward, done = older_game.say(request["action"]["number"])
-    return {"observation": older_game.seen("go on"), "reward": reward, "done": done}
+    return older_game.step(request["action"]["number"])
 
 
 oldest = FastAPI(title="Environment HTTP Server")
@@ -142,8 +140,7 @@ async def unnamed_reset(request: Request) -> dict[str, Any]:
 
 @unnamed.post("/step")
 async def unnamed_step(request: Request) -> dict[str, Any]:
-    reward, done = unnamed_game.say((await request.json())["number"])
-    return {"observation": unnamed_game.seen("go on"), "reward": reward, "done": done}
+    return unnamed_game.step((await request.json())["number"])
 
 
 anything, anything_game = FastAPI(), Count()
@@ -160,8 +157,7 @@ def anything_reset() -> dict[str, Any]:
 
 @anything.post("/step")
 def anything_step(request: AnyStep) -> dict[str, Any]:
-    reward, done = anything_game.say(request.action["number"])
-    return {"observation": anything_game.seen("go on"), "reward": reward, "done": done}
+    return anything_game.step(request.action["number"])
 
 
 union, union_game = FastAPI(), Count()
@@ -193,8 +189,7 @@ def union_reset() -> dict[str, Any]:
 @union.post("/step")
 def union_step(request: UnionStep) -> dict[str, Any]:
     number = request.action.number if isinstance(request.action, Say) else 0
-    reward, done = union_game.say(number)
-    return {"observation": union_game.seen("go on"), "reward": reward, "done": done}
+    return union_game.step(number)
 
 
 gym, gym_games = FastAPI(), dict[str, Count]()

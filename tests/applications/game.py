@@ -22,6 +22,11 @@ class Count:
         self.at += right
         return float(right), self.at >= self.first + 3
 
+    def step(self, number: int) -> dict[str, Any]:
+        """Say the next number; the result in the usual form."""
+        reward, done = self.say(number)
+        return {"observation": self.seen("go on"), "reward": reward, "done": done}
+
     def seen(self, told: str) -> dict[str, Any]:
         """The observation."""
         return {"told": told, "last": self.at}

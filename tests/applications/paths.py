@@ -36,8 +36,7 @@ def below_reset(task_name: str) -> dict[str, Any]:
 @below.post("/env/step/{session_id}")
 def below_step(session_id: str, request: FlatStep) -> dict[str, Any]:
     game = below_games[session_id]
-    reward, done = game.say(request.number)
-    return {"observation": game.seen("go on"), "reward": reward, "done": done}
+    return game.step(request.number)
 
 
 @below.get("/env/state/{session_id}")
@@ -75,13 +74,31 @@ def spelled_reset() -> dict[str, Any]:
 def spelled_step(action: str) -> dict[str, Any]:
     if action.lower() not in NUMBERS:
         raise HTTPException(404, f"{action!r} is not a number here")
-    reward, done = spelled_game.say(NUMBERS[action.lower()])
-    return {"observation": spelled_game.seen("go on"), "reward": reward, "done": done}
+    return spelled_game.step(NUMBERS[action.lower()])
 
 
 @spelled.get("/api/v1/grade")
 def spelled_grade() -> float:
     return (spelled_game.at - spelled_game.first) / 4
+
+
+judged, judged_game = FastAPI(), Count()
+"""A grader whose path names the task, which reset does not require."""
+
+
+@judged.post("/reset")
+def judged_reset(task: str | None = None) -> dict[str, Any]:
+    return {"observation": judged_game.begin(STARTS[task or "from_zero"])}
+
+
+@judged.post("/step")
+def judged_step(request: FlatStep) -> dict[str, Any]:
+    return judged_game.step(request.number)
+
+
+@judged.get("/grader/{task}")
+def judged_grader(task: str) -> float:
+    return (judged_game.at - STARTS[task]) / 4
 
 
 imitated, imitated_game = FastAPI(), Count()
@@ -100,8 +117,7 @@ def imitated_reset() -> dict[str, Any]:
 
 @imitated.post("/step")
 def imitated_step(request: FlatStep) -> dict[str, Any]:
-    reward, done = imitated_game.say(request.number)
-    return {"observation": imitated_game.seen("go on"), "reward": reward, "done": done}
+    return imitated_game.step(request.number)
 
 
 @imitated.websocket("/ws")
@@ -132,8 +148,7 @@ def unlisted_reset(task: str) -> dict[str, Any]:
 
 @unlisted.post("/step")
 def unlisted_step(request: FlatStep) -> dict[str, Any]:
-    reward, done = unlisted_game.say(request.number)
-    return {"observation": unlisted_game.seen("go on"), "reward": reward, "done": done}
+    return unlisted_game.step(request.number)
 
 
 @unlisted.get("/grade")
@@ -178,8 +193,7 @@ def numbered_reset() -> dict[str, Any]:
 
 @numbered.post("/api/env/{env_id}/step")
 def numbered_step(env_id: int, request: FlatStep) -> dict[str, Any]:
-    reward, done = numbered_games[env_id].say(request.number)
-    return {"observation": numbered_games[env_id].seen("go on"), "reward": reward, "done": done}
+    return numbered_games[env_id].step(request.number)
 
 
 stepwise, stepwise_game = FastAPI(), Count()
@@ -198,12 +212,12 @@ class StepwiseStep(BaseModel):
 
 @stepwise.post("/step")
 def stepwise_step(request: StepwiseStep) -> dict[str, Any]:
-    reward, done = stepwise_game.say(request.number)
-    return {"observation": stepwise_game.seen("go on"), "reward": reward, "done": done}
+    return stepwise_game.step(request.number)
 
 
 APPLICATIONS = {
     **{"below": below, "spelled": spelled, "unlisted": unlisted},
     "imitated": imitated,
+    "judged": judged,
     **{"headed": headed, "numbered": numbered, "stepwise": stepwise},
 }

@@ -66,8 +66,7 @@ def limited_reset() -> dict[str, Any]:
 
 @limited.post("/step")
 def limited_step(request: FlatStep) -> dict[str, Any]:
-    reward, done = limited_game.say(request.number)
-    return {"observation": limited_game.seen("go on"), "reward": reward, "done": done}
+    return limited_game.step(request.number)
 
 
 def broken(status: int) -> FastAPI:

@@ -32,8 +32,7 @@ def listed_reset(request: ListedReset | None = None) -> dict[str, Any]:
 
 @listed.post("/step")
 def listed_step(request: FlatStep) -> dict[str, Any]:
-    reward, done = listed_game.say(request.number)
-    return {"observation": listed_game.seen("go on"), "reward": reward, "done": done}
+    return listed_game.step(request.number)
 
 
 @listed.get("/state")
@@ -57,8 +56,7 @@ class ChosenStep(BaseModel):
 
 @chosen.post("/step")
 def chosen_step(request: ChosenStep) -> dict[str, Any]:
-    reward, done = chosen_game.say(request.number)
-    return {"observation": chosen_game.seen("go on"), "reward": reward, "done": done}
+    return chosen_game.step(request.number)
 
 
 open_, open_game = FastAPI(), Count()
@@ -150,8 +148,7 @@ def required_reset(request: RequiredReset) -> dict[str, Any]:
 
 @required.post("/step")
 def required_step(request: ChosenStep) -> dict[str, Any]:
-    reward, done = required_game.say(request.number)
-    return {"observation": required_game.seen("go on"), "reward": reward, "done": done}
+    return required_game.step(request.number)
 
 
 APPLICATIONS = {
