@@ -18,15 +18,20 @@ import sqlalchemy as sql
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState
 
+from benchmarks.machines_worker import Sleeping, Still
 from lab.agent.episode import CutEpisode
+from lab.agent.evaluation import BASELINE, Evaluation
 from lab.errors import CallError
-from lab.experiment.budget import FREE
+from lab.experiment.budget import FREE, Calls, Spending
+from lab.experiment.experiment import load_experiment
 from lab.llm.client import Completion
+from lab.search.player import Player
 from lab.storage.database import Store
-from lab.storage.record import CallKey, Record
+from lab.storage.record import HOLDOUT, CallKey, Record
 from lab.storage.storage import Storage
 from lab.storage.trials import Trials
 from lab.study.listing import listing
+from lab.study.phase import Phase
 from lab.submission.frozen import read_frozen
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.postgres import Postgres, change, postgres, rows
@@ -131,6 +136,32 @@ def test_four_workers_do_one_study_though_one_is_killed(shared: Shared) -> None:
     with closing(sqlite3.connect(shared.project.folder / "mlflow.db")) as database:
         runs = database.execute("select status from runs where name like 'known-%'").fetchall()
     assert runs == [("FINISHED",)]
+
+
+def test_a_worker_that_comes_last_to_a_phase_has_the_episodes_of_the_others(
+    server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finds them all ended, before its heartbeat has read one."""
+    monkeypatch.setattr("benchmarks.machines_worker.CALL_S", 0.0)
+    address = server.database()
+    a_project(tmp_path / "project")
+    one = load_experiment(tmp_path / "project/experiments/known.toml")
+    with closing(Storage.at(address)) as first, closing(Storage.at(address)) as second:
+        name = first.store.begin("known", "")
+        studies = [Trials(each.optuna, "holdout") for each in (first, second)]
+        records = [Record(each.store, name, "") for each in (first, second)]
+        players = [Player(Sleeping(), Still(), one.task, 32, Spending(), record) for record in records]
+        phases = [
+            Phase(HOLDOUT, 2, one, player, record, study)
+            for player, record, study in zip(players, records, studies, strict=True)
+        ]
+        later = dict.fromkeys(phases[0].seeds, Calls())
+        evaluations = list[Evaluation]()
+        for phase in phases:
+            asyncio.run(phase.play({BASELINE: one.baseline}, later))
+            evaluations.append(phase.evaluation(one.baseline))
+    assert len(evaluations[0].episodes) == one.verdict.episodes
+    assert evaluations[1] == evaluations[0]
 
 
 def test_a_study_prints_its_result_again_from_any_machine(shared: Shared) -> None:

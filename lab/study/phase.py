@@ -62,6 +62,8 @@ class Phase:
 
     def evaluation(self, candidate: Candidate) -> Evaluation:
         """A candidate's episodes of the phase."""
+        if self._record.store.shared:
+            self._record.refresh()  # a trial of another worker may have ended since the last heartbeat
         return evaluation(self._experiment, candidate, self.seeds, self._record.ended)
 
     async def play(self, candidates: Mapping[int, Candidate], later: Mapping[int, Calls]) -> None:
