@@ -127,6 +127,23 @@ def test_where_all_that_played_are_alike_most_reports_are_of_new_trials() -> Non
     assert np.mean(begun) > 66
 
 
+def test_one_good_text_among_many_that_are_alike_is_met() -> None:
+    """Were all drawn equally often, 34 of 40 would have a trial by then, on average."""
+    count, tried = 40, list[int]()
+    space = {
+        "text": CategoricalDistribution([f"text {one}" for one in range(count)]),
+        "x": FloatDistribution(0.0, 1.0),
+    }
+    for seed in range(8):
+        rng, sampler = np.random.default_rng(seed), RaceSampler(space=space, seed=seed)
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        for _ in range(2 * count):
+            trial = study.ask({**space})
+            trial.report(rng.normal(), 0)
+        tried.append(len({trial.params["text"] for trial in study.trials}))
+    assert np.mean(tried) > 0.89 * count
+
+
 def test_a_step_that_nothing_has_reported_prunes_nothing() -> None:
     study = optuna.create_study(direction="maximize")
     for value, steps in ((1.0, 3), (0.0, 2)):

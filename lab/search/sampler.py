@@ -161,7 +161,7 @@ class RaceSampler(BaseSampler):
         trials = study.get_trials(deepcopy=False)
         table, costs = self._read(study, space, trials)
         rng = np.random.default_rng([self._seed, table.moves])
-        points = np.vstack([table.best(BEST), self._fresh(space, rng)])
+        points = np.vstack([table.best(BEST), self._fresh(space, table, rng)])
         for column, (name, distribution) in enumerate(space.items()):
             if name in fixed:
                 points[:, column] = numbers_of(distribution, [fixed[name]])
@@ -251,18 +251,24 @@ class RaceSampler(BaseSampler):
         """New points, as numbers and encoded; the same ones while the model is the same."""
         model = (table, table.version)
         if self._pooled is None or self._pooled[0] != model:
-            fresh = self._fresh(space, rng)
+            fresh = self._fresh(space, table, rng)
             points = np.vstack([fresh, varied(table.best(BEST), fresh, rng)])
             self._pooled = model, points, encoded(space, points)
         return self._pooled[1:]
 
-    def _fresh(self, space: Distributions, rng: np.random.Generator) -> Floats:
-        """Random points of `drawn`, as numbers of the space, which may have more categories."""
+    def _fresh(self, space: Distributions, table: Table, rng: np.random.Generator) -> Floats:
+        """Random points of `drawn`, as numbers of the space, which may have more categories.
+
+        A category is drawn in inverse proportion to one more than the trials that have it. If all were drawn
+        equally often, the one good text among many that are alike could remain untried.
+        """
         within = {name: (self.drawn or space)[name] for name in space}
         points = numbers_at_random(within, FRESH, rng)
         for column, (name, one) in enumerate(within.items()):
             if isinstance(one, CategoricalDistribution):
-                points[:, column] = numbers_of(space[name], one.choices)[points[:, column].astype(int)]
+                places = numbers_of(space[name], one.choices)
+                weights = 1 / (1 + table.times(name)[places.astype(int)])
+                points[:, column] = rng.choice(places, FRESH, p=weights / weights.sum())
         return points
 
     def _read(self, study: Study, space: Distributions, trials: Sequence[FrozenTrial]) -> tuple[Table, Table]:

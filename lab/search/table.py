@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from lab.search.kernel import Kernel, encoded
@@ -69,6 +70,13 @@ class Table:
     def is_new(self, params: Params) -> bool:
         """Return whether no trial has these parameters."""
         return tuple(params[name] for name in self.space) not in self._known
+
+    def times(self, name: str) -> NDArray[np.intp]:
+        """Return the number of trials that have each category of a parameter."""
+        distribution = self.space[name]
+        assert isinstance(distribution, CategoricalDistribution)
+        column = self._points[self._inside, list(self.space).index(name)].astype(int)
+        return np.bincount(column, minlength=len(distribution.choices))
 
     @property
     def version(self) -> int:
