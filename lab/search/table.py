@@ -71,7 +71,7 @@ class Table:
         """Return whether no trial has these parameters."""
         return tuple(params[name] for name in self.space) not in self._known
 
-    def times(self, name: str) -> NDArray[np.intp]:
+    def tried(self, name: str) -> NDArray[np.intp]:
         """Return the number of trials that have each category of a parameter."""
         distribution = self.space[name]
         assert isinstance(distribution, CategoricalDistribution)
