@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState
 
 from benchmarks.machines_worker import Sleeping, Still
-from lab.agent.episode import CutEpisode
+from lab.agent.episode import CutEpisode, FailedEpisode
 from lab.agent.evaluation import BASELINE, Evaluation
 from lab.errors import CallError
 from lab.experiment.budget import FREE, Calls, Spending
@@ -155,13 +155,18 @@ def test_a_worker_that_comes_last_to_a_phase_has_the_episodes_of_the_others(
             Phase(HOLDOUT, 2, one, player, record, study)
             for player, record, study in zip(players, records, studies, strict=True)
         ]
-        later = dict.fromkeys(phases[0].seeds, Calls())
+        later, failed = (
+            dict.fromkeys(phases[0].seeds, Calls()),
+            FailedEpisode(phases[0].seeds[0], CallError("No.")),
+        )
+        records[0].keep_episode(one.baseline.digest, failed)
         evaluations = list[Evaluation]()
         for phase in phases:
             asyncio.run(phase.play({BASELINE: one.baseline}, later))
             evaluations.append(phase.evaluation(one.baseline))
-    assert len(evaluations[0].episodes) == one.verdict.episodes
-    assert evaluations[1] == evaluations[0]
+        begun = len(studies[0].read())
+    assert len(evaluations[0].episodes) == len(evaluations[1].episodes) == begun == one.verdict.episodes - 1
+    assert evaluations[1].returns == evaluations[0].returns
 
 
 def test_a_study_prints_its_result_again_from_any_machine(shared: Shared) -> None:

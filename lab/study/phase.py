@@ -62,8 +62,7 @@ class Phase:
 
     def evaluation(self, candidate: Candidate) -> Evaluation:
         """A candidate's episodes of the phase."""
-        if self._record.store.shared:
-            self._record.refresh()  # a trial of another worker may have ended since the last heartbeat
+        self._read()
         return evaluation(self._experiment, candidate, self.seeds, self._record.ended)
 
     async def play(self, candidates: Mapping[int, Candidate], later: Mapping[int, Calls]) -> None:
@@ -94,13 +93,20 @@ class Phase:
 
     def _enqueue(self, candidates: Mapping[int, Candidate]) -> None:
         with self._record.store.exclusively():
-            live = [one for one in self._study.read() if one.state is not TrialState.FAIL]
+            live = [one for one in self._read() if one.state is not TrialState.FAIL]
             known = {_key(one) for one in live} | self._record.ended.keys()
             for number, candidate in candidates.items():
                 for seed in self.seeds:
                     if (candidate.digest, seed) not in known:
                         attributes = {"digest": candidate.digest, "seed": seed, "trial": number}
                         self._study.enqueue({}, **attributes)
+
+    def _read(self) -> list[optuna.trial.FrozenTrial]:
+        """Read the trials, and after them the episodes, of which each is stored before its trial ends."""
+        trials = self._study.read()
+        if self._record.store.shared:
+            self._record.refresh()
+        return trials
 
     def _ask(self, wanted: Mapping[str, Candidate]) -> tuple[optuna.Trial, EpisodeKey] | None:
         """Start the next waiting trial, or one of a dead process; None if a worker was faster."""
