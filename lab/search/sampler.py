@@ -267,7 +267,7 @@ class RaceSampler(BaseSampler):
         for column, (name, one) in enumerate(within.items()):
             if isinstance(one, CategoricalDistribution):
                 places = numbers_of(space[name], one.choices)
-                weights = 1 / (1 + table.tried(name)[places.astype(int)])
+                weights = 1 / (1 + table.tried(name, places))
                 points[:, column] = rng.choice(places, FRESH, p=weights / weights.sum())
         return points
 

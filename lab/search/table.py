@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from lab.search.kernel import Kernel, encoded
@@ -71,12 +70,11 @@ class Table:
         """Return whether no trial has these parameters."""
         return tuple(params[name] for name in self.space) not in self._known
 
-    def tried(self, name: str) -> NDArray[np.intp]:
-        """Return the number of trials that have each category of a parameter."""
-        distribution = self.space[name]
-        assert isinstance(distribution, CategoricalDistribution)
-        column = self._points[self._inside, list(self.space).index(name)].astype(int)
-        return np.bincount(column, minlength=len(distribution.choices))
+    def tried(self, name: str, numbers: Floats) -> NDArray[np.intp]:
+        """Return how many trials have each of these values of a parameter, given as numbers."""
+        column = self._points[self._inside, list(self.space).index(name)]
+        counts: NDArray[np.intp] = np.sum(column[:, None] == numbers, axis=0)
+        return counts
 
     @property
     def version(self) -> int:
