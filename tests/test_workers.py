@@ -155,10 +155,8 @@ def test_a_worker_that_comes_last_to_a_phase_has_the_episodes_of_the_others(
             Phase(HOLDOUT, 2, one, player, record, study)
             for player, record, study in zip(players, records, studies, strict=True)
         ]
-        later, failed = (
-            dict.fromkeys(phases[0].seeds, Calls()),
-            FailedEpisode(phases[0].seeds[0], CallError("No.")),
-        )
+        seeds = phases[0].seeds
+        later, failed = dict.fromkeys(seeds, Calls()), FailedEpisode(seeds[0], CallError("No."))
         records[0].keep_episode(one.baseline.digest, failed)
         evaluations = list[Evaluation]()
         for phase in phases:

@@ -92,8 +92,8 @@ class Search:
             of: Numbers in Optuna's study of those that need the model's interval; None for all.
         """
         if self._record.store.shared:
+            self._study.read()  # and then the episodes: each is stored before it is reported
             self._record.refresh()
-            self._study.read()  # the sampler may have read trials of other workers since
         return self._standings.ranked(self._study.known, expected(self._study, of))
 
     def best(self, count: int) -> list[Trial]:
