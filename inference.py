@@ -48,7 +48,7 @@ from lab.submission.child import Child, Message
 from lab.submission.contract import end_line, start_line, start_name, step_line
 from lab.submission.frozen import BEST, read_frozen
 from lab.submission.stdout import STDERR, Output, take_stdout
-from lab.submission.turns import CLOSING_S, PRINTING_S, Turn, share_of, turns_of
+from lab.submission.turns import CLOSING_S, PRINTING_S, Turn, opening_share, share_of, turns_of
 
 STARTED = time.monotonic()
 ROOT = Path(__file__).resolve().parent
@@ -83,7 +83,7 @@ class Submission:
     def __init__(self, path: Path, stdout: int | None, endpoint: str = "") -> None:
         self._error: LabError | None = None
         self._steps, self._exit_code, self._goes_on = list[Step](), 1, False
-        self._heard, self._worst = False, 0
+        self._heard, self._worst, self._left = False, 0, 1
         self._signal, self._signal_s, self._stopping, self._ended = 0, 0.0, False, False
         self._tried(lambda: read_surroundings(ROOT, endpoint))
         self._frozen = frozen = self._tried(lambda: read_frozen(path))
@@ -141,10 +141,11 @@ class Submission:
         elif self._child is None and not self._stopping and self._error is None:
             self.say(f"{turn.name} is not played: {CHILDREN} processes were taken down before.")
         if self._child is not None:
-            share = share_of(time.monotonic(), self._last_s, len(self._turns) - number)
+            self._left = len(self._turns) - number
+            opening = opening_share(time.monotonic(), self._last_s, self._left)
             try:
                 with suppress(TimeoutError):
-                    await self._child.listen(self._hear, share.stop_s)
+                    await self._child.listen(self._hear, opening.stop_s)
             finally:
                 if not self._goes_on:
                     await self._end_child()
@@ -175,6 +176,9 @@ class Submission:
 
     def _hear(self, message: Message) -> bool:
         """Print a step of the child; returns whether the episode is over."""
+        if "opened" in message and self._child:
+            self._child.give_up_at(share_of(time.monotonic(), self._last_s, self._left).stop_s)
+            return False
         if "dialect" in message:
             self._dialect = message["dialect"]
             return False

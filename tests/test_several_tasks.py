@@ -20,7 +20,7 @@ from lab.submission.checker import check
 from lab.submission.contract import end_line, start_line, step_line
 from lab.submission.freeze import freeze
 from lab.submission.frozen import FrozenModel, FrozenPrompt, read_frozen
-from lab.submission.turns import share_of, turns_of
+from lab.submission.turns import opening_share, share_of, turns_of
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project
 from tests.test_frozen import EVIDENCE, PROVENANCE, TASK
@@ -207,6 +207,16 @@ def test_a_task_that_uses_up_its_share_leaves_the_others_theirs(project: Project
     assert ("SIGKILL" if holds else "DEADLINE_S") in done.stderr
 
 
+def test_an_environment_that_opens_slowly_takes_nothing_from_the_first_of_many_tasks(tmp_path: Path) -> None:
+    task = replace(TASK, max_return=20.0, tasks=tuple(Setup(f"level-{n}", {"level": n}) for n in range(16)))
+    project = frozen_project(tmp_path / "project", task)
+    project.write("levels.py", f"{ENVIRONMENT}\n\nimport time\n\ntime.sleep(5)\n")
+    with fake_endpoint() as endpoint:
+        done = project.run("inference.py", API_BASE_URL=endpoint.url, MODEL_NAME="m", DEADLINE_S="64")
+    ends = [checked(text)[2].groups() for text in episodes(done.stdout)]
+    assert [end[1] for end in ends] == ["2"] * 16, done.stderr
+
+
 @pytest.mark.parametrize("level", [0, 1])
 def test_a_signal_gives_every_task_its_end(project: Project, level: int) -> None:
     release = threading.Event()
@@ -343,6 +353,7 @@ def test_shares_keep_the_deadline_and_pass_on_what_is_left(
     share = share_of(began_s, last_s, 1)
     assert last_s - share.stop_s <= 1.0 + 1e-6
     assert share_of(last_s + 1, last_s, 2).stop_s == last_s + 1  # too late is over at once
+    assert opening_share(began_s, last_s, 1) == share  # a single turn may wait as long as it may play
 
 
 @given(

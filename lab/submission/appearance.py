@@ -26,7 +26,7 @@ from lab.llm.settings import ModelChoice
 from lab.llm.throttle import Patience
 from lab.submission.child import Message, Tell
 from lab.submission.frozen import FrozenPrompt
-from lab.submission.turns import CLOSING_S, Turn, share_of
+from lab.submission.turns import CLOSING_S, Share, Turn, opening_share, share_of
 
 PATIENCE = Patience(attempts=3, whole_s=180.0)
 """Limits on model calls: a step without an answer sends the fallback, and the deadline is near."""
@@ -53,8 +53,9 @@ class Appearance:
     def play(self, start: Message, tell: Tell) -> None:
         """Play the turns from number `start["turn"]` on, and send each step, and each turn's exit code.
 
-        With the exit code comes whether another turn follows in this process. What the endpoint turns out to
-        accept is sent too, and is in the `start` of the process that plays on after this one was taken down.
+        `{"opened": True}` comes before a turn's steps, when environment and model are open. With the exit code
+        comes whether another turn follows in this process. What the endpoint turns out to accept is sent too,
+        and is in the `start` of the process that plays on after this one was taken down.
         """
         try:
             dialect = Dialect.from_table(start["dialect"])
@@ -70,8 +71,7 @@ class Appearance:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for number, turn in enumerate(self.turns[first:], first):
             left = len(self.turns) - number
-            last_s = share_of(time.monotonic(), self.last_s, left).play_until_s
-            exit_code, whole = await _play_turn(stage, turn, last_s, tell)
+            exit_code, whole = await _play_turn(stage, turn, left, tell)
             await stage.leave(everything=not whole or left == 1)
             goes_on = left > 1 and not stage.stopping
             tell({"exit_code": exit_code, "goes_on": goes_on})
@@ -104,9 +104,14 @@ class _Stage:
         if self._playing is not None:
             self._playing.cancel()
 
+    async def open(self) -> None:
+        """Open environment and model, unless they are open."""
+        self._opened = self._opened or await self._open()
+
     async def enter(self) -> tuple[Session, Agent]:
-        """A new session, and the agent that plays it."""
-        environment, endpoint = self._opened = self._opened or await self._open()
+        """A new session of what is open, and the agent that plays it."""
+        assert self._opened is not None
+        environment, endpoint = self._opened
         session = await self._session.enter_async_context(environment.session())
         return session, Agent(self.appearance.frozen.candidate, endpoint, self.appearance.frozen.task)
 
@@ -138,13 +143,15 @@ class _Stage:
             self._opened = None
 
 
-async def _play_turn(stage: _Stage, turn: Turn, last_s: float, tell: Tell) -> tuple[int, bool]:
-    """Play until the episode, the deadline or SIGTERM ends it; expected errors go to stderr.
+async def _play_turn(stage: _Stage, turn: Turn, left: int, tell: Tell) -> tuple[int, bool]:
+    """Play the first of `left` turns until the episode, the deadline or SIGTERM ends it.
+
+    Expected errors go to stderr.
 
     Returns:
         The exit code, 0 also if the deadline ended it; and whether it ended by itself, without an error.
     """
-    steps = 0
+    steps, is_open = 0, False
 
     def on_step(step: Step) -> None:
         nonlocal steps
@@ -154,12 +161,17 @@ async def _play_turn(stage: _Stage, turn: Turn, last_s: float, tell: Tell) -> tu
 
     try:
         with stage.playing():
-            async with asyncio.timeout(last_s - time.monotonic()):
+            async with _until(opening_share(time.monotonic(), stage.appearance.last_s, left)):
+                await stage.open()
+            is_open = True
+            tell({"opened": True})
+            async with _until(share_of(time.monotonic(), stage.appearance.last_s, left)):
                 session, agent = await stage.enter()
                 await play(agent, session, turn.seed, on_step=on_step, fall_back=True)
         return 0, True
     except TimeoutError:
-        say(f"The deadline ended the episode after {steps} steps. To move it, set DEADLINE_S.")
+        what = f"after {steps} steps" if is_open else "before environment and model were open"
+        say(f"The deadline ended the episode {what}. To move it, set DEADLINE_S.")
         return 0, False
     except asyncio.CancelledError:
         pass  # by SIGTERM
@@ -168,6 +180,10 @@ async def _play_turn(stage: _Stage, turn: Turn, last_s: float, tell: Tell) -> tu
     except BaseException as error:  # of foreign code
         say(f"The episode failed: {type(error).__name__}: {error}")
     return 1, False
+
+
+def _until(share: Share) -> asyncio.Timeout:
+    return asyncio.timeout(share.play_until_s - time.monotonic())
 
 
 def say(text: str) -> None:

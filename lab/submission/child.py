@@ -47,7 +47,7 @@ class Child:
         self._unread, self._lines = b"", deque[bytes]()
         self._status: int | None = None
         self._limit: asyncio.Timeout | None = None
-        self._last_s = inf
+        self._last_s = self._asked_s = inf
         self._pipe, its = os.pipe()
         gate, self._gate = os.pipe()
         parent = os.getpid()
@@ -69,7 +69,7 @@ class Child:
         """Handle each message as it arrives, until `hear` says so or the child ends. May be called again.
 
         Args:
-            last_s: Time at which to give up, by `time.monotonic`; see also `ask_to_end`.
+            last_s: Time at which to give up, by `time.monotonic`; see also `give_up_at` and `ask_to_end`.
 
         Raises:
             TimeoutError: The child did not end by then.
@@ -89,22 +89,26 @@ class Child:
         loop.add_reader(self._pipe, look)
         loop.add_signal_handler(signal.SIGCHLD, look)
         try:
-            last_s = min(last_s, self._last_s)
-            async with asyncio.timeout_at(last_s + loop.time() - time.monotonic()) as self._limit:
+            async with asyncio.timeout(None) as self._limit:
+                self.give_up_at(last_s)
                 look()  # it may have ended already
                 await over
         finally:
             loop.remove_reader(self._pipe)
             self._limit = None
 
+    def give_up_at(self, last_s: float) -> None:
+        """Let the running `listen` give up at `last_s` instead, but no later than `ask_to_end` says."""
+        self._last_s = min(last_s, self._asked_s)
+        if self._limit and not self._limit.expired():
+            self._limit.reschedule(self._last_s + asyncio.get_running_loop().time() - time.monotonic())
+
     def ask_to_end(self, within_s: float) -> None:
         """Send SIGTERM, and make `listen` give up within `within_s` seconds, now or when it is called."""
         if not self._reaped():
             os.kill(self._pid, signal.SIGTERM)
-        self._last_s = min(self._last_s, time.monotonic() + within_s)
-        last_s = self._limit.when() if self._limit and not self._limit.expired() else None
-        if self._limit and last_s is not None:
-            self._limit.reschedule(min(last_s, asyncio.get_running_loop().time() + within_s))
+        self._asked_s = min(self._asked_s, time.monotonic() + within_s)
+        self.give_up_at(self._last_s)
 
     async def end(self) -> str:
         """Kill the child and the processes that it started; returns how it had ended."""

@@ -59,6 +59,17 @@ def turns_of(task: Task | None, wanted: str) -> tuple[list[Turn], list[str]]:
     return [Turn(name, seeds[name]) for name in known or seeds], unknown
 
 
+def opening_share(now_s: float, last_s: float, turns: int) -> Share:
+    """The share of opening environment and model, before the next of `turns` turns: half the time of several.
+
+    They are opened once for all turns, so the next one's own share begins only then.
+
+    Args:
+        last_s: The deadline of them all, by `time.monotonic`.
+    """
+    return share_of(now_s, last_s, min(turns, 2))
+
+
 def share_of(now_s: float, last_s: float, turns: int) -> Share:
     """The share of the next of `turns` turns that are still to come, which begins now.
 
