@@ -53,7 +53,7 @@ class Appearance:
     def play(self, start: Message, tell: Tell) -> None:
         """Play the turns from number `start["turn"]` on, and send each step, and each turn's exit code.
 
-        `{"opened": True}` comes before a turn's steps, when environment and model are open. With the exit code
+        `{"opened": True}` comes before a turn's steps, when environment and model are open; with an exit code
         comes whether another turn follows in this process. What the endpoint turns out to accept is sent too,
         and is in the `start` of the process that plays on after this one was taken down.
         """
