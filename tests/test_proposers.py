@@ -105,7 +105,7 @@ def test_a_text_that_cannot_be_played_goes_back_with_its_reason(name: Name, text
         return Reply(written(name, text))
 
     proposals = propose(name, script)
-    assert proposals.accepted == ()
+    assert proposals.texts == ()
     assert proposals.duplicates == 0
     assert len(proposals.refused) == 1
     assert reason in proposals.refused[0]
@@ -114,7 +114,7 @@ def test_a_text_that_cannot_be_played_goes_back_with_its_reason(name: Name, text
 
     answers = iter([text, GOOD])
     mended = propose(name, lambda _: Reply(written(name, next(answers))))
-    assert [each.system for each in mended.accepted] == [GOOD]
+    assert [each.system for each in mended.texts] == [GOOD]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_a_text_is_repaired_where_that_is_enough(text: str, system: str) -> None
 )
 def test_an_answer_without_the_requested_form_is_refused(name: Name, text: str | None) -> None:
     proposals = propose(name, lambda _: Reply(text))
-    assert (len(proposals.accepted), len(proposals.refused), proposals.duplicates) == (0, 1, 0)
+    assert (len(proposals.texts), len(proposals.refused), proposals.duplicates) == (0, 1, 0)
 
 
 @both
@@ -151,7 +151,7 @@ def test_an_answer_that_is_cut_off_twice_ends_with_its_last_sentence_or_is_refus
             written(name, text).partition("[[ ## comp")[0].removesuffix("```"), None, "length"
         )
         proposals = asyncio.run(make_proposer(name, model).propose(briefing(), 1, 1))
-        assert [each.system for each in proposals.accepted] == ([system] if system else [])
+        assert [each.system for each in proposals.texts] == ([system] if system else [])
         assert all("cut off" in reason for reason in proposals.refused)
         assert len(proposals.refused) == (not system)
 
@@ -166,7 +166,7 @@ def test_one_failed_call_costs_one_proposal(name: Name) -> None:
             return next(replies)
 
     proposals = propose(name, script, count=2)
-    assert len(proposals.accepted) == 1
+    assert len(proposals.texts) == 1
     assert len(proposals.refused) == 1
     assert "scripted 413" in proposals.refused[0]
 
@@ -189,7 +189,7 @@ def test_texts_that_are_known_count_as_duplicates(name: Name) -> None:
     known = propose(name, lambda _: Reply(written(name, "  You have\n{max_steps}   rounds.")))
     assert known == Proposals((), (), 1)
     twice = propose(name, lambda _: Reply(written(name, GOOD)), count=3)  # a turn text and two system texts
-    assert [len(twice.accepted), twice.duplicates] == [2, 1]
+    assert [len(twice.texts), twice.duplicates] == [2, 1]
 
 
 @both
@@ -199,7 +199,7 @@ def test_all_texts_of_a_round_are_requested_concurrently(name: Name) -> None:
     def script(_: Body) -> Reply:
         return Reply(written(name, f"{GOOD} {together.wait()}"))
 
-    assert len(propose(name, script, count=3).accepted) == 3
+    assert len(propose(name, script, count=3).texts) == 3
 
 
 @both
@@ -238,7 +238,7 @@ def test_the_model_reads_the_objective_the_episodes_and_the_fixed_placeholders(n
 def test_every_fourth_text_is_a_turn_text(name: Name) -> None:
     turn = "Round {step}, {observation}.\n\n{history}\n\nWrite much."
     proposals = propose(name, lambda _: Reply(written(name, turn)), count=TURNS)
-    assert [each.turn for each in proposals.accepted if each.system == PARENT.system] == [turn]
+    assert [each.turn for each in proposals.texts if each.system == PARENT.system] == [turn]
 
 
 @both
@@ -323,7 +323,7 @@ def test_whatever_is_proposed_keeps_every_placeholder_or_is_refused(system: str,
 def test_whatever_the_model_writes_each_proposal_has_one_fate(name: Name, text: str) -> None:
     proposer = make_proposer(name, ScriptedModel(text))
     proposals = asyncio.run(proposer.propose(briefing(), 2, 1))
-    assert len(proposals.accepted) + len(proposals.refused) + proposals.duplicates == 2
+    assert len(proposals.texts) + len(proposals.refused) + proposals.duplicates == 2
 
 
 @settings(deadline=None)

@@ -9,6 +9,7 @@ import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from lab.agent.candidate import Demonstration
 from lab.agent.template import (
     FIELD,
     OPENING,
@@ -58,20 +59,23 @@ class Proposals:
     """The results of one round.
 
     Attributes:
+        texts: Those that join the race.
         refused: The reason for each refused text; each was asked for twice.
         duplicates: Number of texts that are in the race already.
-        parents: Names of the texts that the model read, by the name of an accepted text.
+        parents: Names of the texts that the model read, by the name of a text.
+        demonstrations: Good answers, which join the race with the texts.
     """
 
-    accepted: tuple[PromptTemplate, ...]
+    texts: tuple[PromptTemplate, ...]
     refused: tuple[str, ...] = ()
     duplicates: int = 0
     parents: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    demonstrations: tuple[Demonstration, ...] = ()
 
     def __str__(self) -> str:
         """The results for people, with each text's parents and the reason for each refused text."""
         origins = {name: f" (from {' and '.join(parents)})" for name, parents in self.parents.items()}
-        names = ", ".join(text.name + origins.get(text.name, "") for text in self.accepted) or "none"
+        names = ", ".join(text.name + origins.get(text.name, "") for text in self.texts) or "none"
         counts = f"{len(self.refused)} refused, {self.duplicates} duplicates"
         reasons = (f"  refused: {reason}" for reason in self.refused)
         return "\n".join([f"{names} join the race; {counts}.", *reasons])

@@ -7,7 +7,7 @@ proposer's.
 import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from math import inf, isfinite
 from statistics import fmean
 
@@ -17,7 +17,6 @@ from lab.agent.candidate import Demonstration
 from lab.agent.episode import Episode
 from lab.agent.evaluation import Trial
 from lab.agent.step import Step
-from lab.agent.template import PromptTemplate
 from lab.errors import LabError, first_of
 from lab.experiment.experiment import Experiment
 from lab.proposers.briefing import briefing
@@ -40,39 +39,16 @@ TAKEN = 2
 """Times that demonstrations are taken where no texts are proposed, each halfway to the search's end."""
 
 
-@dataclass(frozen=True)
-class Found:
-    """The additions of one round.
-
-    Attributes:
-        parents: Names of the texts that the model read, by the name of a new text.
-        refused: The reason for each text that was refused.
-        duplicates: Number of texts that were in the race already.
-    """
-
-    texts: tuple[PromptTemplate, ...]
-    demonstrations: tuple[Demonstration, ...]
-    parents: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    refused: tuple[str, ...] = ()
-    duplicates: int = 0
-
-    @property
-    def proposals(self) -> Proposals:
-        """The round's texts, accepted and refused."""
-        return Proposals(self.texts, self.refused, self.duplicates, self.parents)
+_STORED = TypeAdapter(list[Proposals])
 
 
-_FOUND = TypeAdapter(list[Found])
-
-
-def _stored(study: Trials) -> list[Found]:
-    return _FOUND.validate_python(study.fact("rounds") or [])
+def _stored(study: Trials) -> list[Proposals]:
+    return _STORED.validate_python(study.fact("rounds") or [])
 
 
 def proposals_of(study: Trials) -> list[str]:
     """What each round of a study proposed, for people; demonstrations alone are none."""
-    found = [one.proposals for one in _stored(study)]
-    some = [one for one in found if one.accepted or one.refused or one.duplicates]
+    some = [one for one in _stored(study) if one.texts or one.refused or one.duplicates]
     return [f"Round {number} of proposals: {one}" for number, one in enumerate(some, 1)]
 
 
@@ -107,9 +83,9 @@ class Rounds:
         self._proposer, self._on_round, self._warn = proposer, on_round, warn
         self._rounds = experiment.proposals.rounds if experiment.proposals else 0
         self._shows = "demonstrations" in experiment.space.free
-        self.found, self._mine, self._elsewhere = list[Found](), False, False
+        self.found, self._mine, self._elsewhere = list[Proposals](), False, False
 
-    def read(self) -> list[Found]:
+    def read(self) -> list[Proposals]:
         """Return what other workers or processes have found since the last call."""
         if self._mine:
             self._study.state_fact("round_by", self._by())
@@ -179,27 +155,27 @@ class Rounds:
         self._mine, self._elsewhere = True, False
         return True
 
-    def end(self, found: Found) -> None:
+    def end(self, found: Proposals) -> None:
         """End the round, once its texts are waiting in the search."""
         self.found.append(found)
-        self._study.state_fact("rounds", _FOUND.dump_python(self.found, mode="json"))
+        self._study.state_fact("rounds", _STORED.dump_python(self.found, mode="json"))
         self._mine = False
 
     def _by(self) -> dict[str, float]:
         return {"round": len(self.found), "at": time.time()}
 
-    async def bring(self, trials: Sequence[Trial]) -> Found:
+    async def bring(self, trials: Sequence[Trial]) -> Proposals:
         """Return the next round's texts and demonstrations, from `trials`, best first.
 
         If the proposer fails, the round has no texts.
         """
         number = len(self.found) + 1
         made = await self._proposals(trials) if self._rounds else Proposals(())
-        shown: tuple[Demonstration, ...] = ()
         if self._shows and number >= (self._rounds + 1) // 2:
             # In a thread: with few distinct actions, all episodes are read.
             shown = await asyncio.to_thread(demonstrations, trials, self._record)
-        return Found(made.accepted, shown, dict(made.parents), made.refused, made.duplicates)
+            made = replace(made, demonstrations=shown)
+        return made
 
     async def _proposals(self, trials: Sequence[Trial]) -> Proposals:
         settings, number = self._experiment.proposals, len(self.found) + 1

@@ -144,12 +144,12 @@ class MlflowStore:
     def proposals(self, number: int, proposals: Proposals) -> None:
         """Write a round's texts, and the reasons for refused ones."""
         figures = {
-            "proposals_accepted": len(proposals.accepted),
+            "proposals_accepted": len(proposals.texts),
             "proposals_refused": len(proposals.refused),
             "proposals_duplicates": proposals.duplicates,
         }
         self._store.log(self._race_run(), Point(figures, number, self._began_ms))
-        texts = [asdict(text) for text in proposals.accepted]
+        texts = [asdict(text) for text in proposals.texts]
         table = {"accepted": texts, "refused": list(proposals.refused), "parents": dict(proposals.parents)}
         self._store.client.log_text(self._parent, json.dumps(table, indent=1), f"proposals-{number}.json")
 
