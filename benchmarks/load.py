@@ -31,7 +31,7 @@ from lab.llm.throttle import Patience
 from lab.search.player import Player
 from lab.storage.database import Store
 from lab.storage.record import Record
-from lab.submission.frozen import ECHO
+from tests.echo_server import ECHO
 
 IN_FLIGHT, WAIT_S, ROUNDS = 64, 0.2, 3
 TASK = Task("echo", "test", max_steps=8, max_tokens=150, max_return=120.0, success_score=0.1)

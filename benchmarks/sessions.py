@@ -26,7 +26,7 @@ from lab.environments.environment import Environment, open_environment
 from lab.llm.client import Completion, Message
 from lab.llm.sampling import SamplingParams
 from lab.stats.intervals import t_interval
-from lab.submission.frozen import ECHO
+from tests.echo_server import ECHO
 
 ROUNDS, STEPS, SESSIONS, EPISODE = 40, 200, 64, 8
 ANSWER = "A sentence of the length that a small model writes. " * 8

@@ -12,7 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from lab.environments.config import EnvironmentConfig
+
 ROOT = Path(__file__).resolve().parents[1]
+ECHO = EnvironmentConfig(
+    python="lab.environments.echo.server.echo_environment:EchoEnvironment", text="echoed_message"
+)
 START_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 60.0
 

@@ -25,8 +25,7 @@ from lab.environments.environment import open_environment
 from lab.errors import EnvError
 from lab.llm.client import Completion, Message
 from lab.llm.sampling import SamplingParams
-from lab.submission.frozen import ECHO
-from tests.echo_server import echo_server, free_port, wait_until_healthy, without_gradio
+from tests.echo_server import ECHO, echo_server, free_port, wait_until_healthy, without_gradio
 from tests.fake_docker import fake_docker
 from tests.fake_environment import Say, fake_environment, observation
 

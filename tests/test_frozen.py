@@ -1,7 +1,6 @@
 """The frozen prompt: it reads back as written, and a changed byte is refused."""
 
 import dataclasses
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from lab.errors import ConfigError, FrozenPromptError, LabError
 from lab.files import MOST_BYTES
 from lab.llm.sampling import SamplingParams
 from lab.submission.freeze import freeze, frozen_text
-from lab.submission.frozen import ECHO, Evidence, FrozenModel, FrozenPrompt, Provenance, read_frozen
+from lab.submission.frozen import Evidence, FrozenModel, FrozenPrompt, Provenance, read_frozen
+from tests.echo_server import ECHO
 
 TEXT = (
     st.lists(
@@ -244,10 +244,10 @@ def test_evidence_without_an_interval_is_still_toml() -> None:
     assert "inf" in tomli_w.dumps(frozen.as_table())
 
 
-def test_a_file_of_the_format_before_is_read_as_the_echo_environments(file: Path) -> None:
-    text = re.sub(r"\[environment\][^\[]*", "", file.read_text()).replace("format = 3", "format = 2")
-    file.write_text(text.replace("max_steps = 8", 'environment = "echo"\nmax_steps = 8'))
-    assert read_frozen(file) == a_frozen_prompt()
+def test_a_file_of_another_format_is_refused_with_both_numbers(file: Path) -> None:
+    file.write_text(file.read_text().replace("format = 3", "format = 4"))
+    with pytest.raises(FrozenPromptError, match="its format is 4, this version reads 3"):
+        read_frozen(file)
 
 
 def test_credentials_of_a_url_are_not_frozen(file: Path) -> None:

@@ -16,7 +16,7 @@ from lab.environments.environment import open_environment
 from lab.environments.observation import View
 from lab.environments.wire import MOST_BYTES
 from lab.errors import EnvError
-from lab.submission.frozen import ECHO
+from tests.echo_server import ECHO
 from tests.fake_environment import MESSAGE, fake_environment, observation
 
 LEVELS = 240 if sys.version_info < (3, 12) else 480

@@ -23,8 +23,8 @@ from lab.llm.sampling import SamplingParams
 from lab.submission.checker import check
 from lab.submission.contract import unescape
 from lab.submission.freeze import freeze
-from lab.submission.frozen import ECHO, FrozenModel, FrozenPrompt
-from tests.echo_server import free_port
+from lab.submission.frozen import FrozenModel, FrozenPrompt
+from tests.echo_server import ECHO, free_port
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import TIMEOUT_S, Project
 from tests.test_frozen import EVIDENCE, PROVENANCE, TASK

@@ -13,7 +13,7 @@ from websockets.sync.server import ServerConnection
 from lab.environments import places
 from lab.environments.environment import open_environment
 from lab.errors import EnvError
-from lab.submission.frozen import ECHO
+from tests.echo_server import ECHO
 from tests.fake_environment import fake_environment, observation
 from tests.project import TIMEOUT_S
 

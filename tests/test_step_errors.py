@@ -29,8 +29,8 @@ from lab.llm.client import Completion, Message
 from lab.llm.sampling import SamplingParams
 from lab.submission.contract import unescape
 from lab.submission.freeze import freeze
-from lab.submission.frozen import ECHO, read_frozen
-from tests.echo_server import server
+from lab.submission.frozen import read_frozen
+from tests.echo_server import ECHO, server
 from tests.fake_endpoint import Body, Reply, Script, fake_endpoint
 from tests.fake_environment import Say, fake_environment, observation
 from tests.project import Project

@@ -158,8 +158,8 @@ BASELINE = 0
 
 
 def trial_name(number: int) -> str:
-    """A trial's name, for people and for its MLflow run; older files number the baseline -1."""
-    return "baseline" if number <= BASELINE else f"trial-{number:03d}"
+    """A trial's name, for people and for its MLflow run."""
+    return "baseline" if number == BASELINE else f"trial-{number:03d}"
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,6 @@ from lab.submission.records import Records, read_candidate
 
 FORMAT = 3
 
-ECHO = EnvironmentConfig(
-    python="lab.environments.echo.server.echo_environment:EchoEnvironment", text="echoed_message"
-)
-"""The environment of files in format 2, which supported no other."""
-
 BEST = Path("prompts/best.toml")
 """Where `lab.tune` freezes to and `inference.py` reads from, below the project's root."""
 
@@ -225,8 +220,6 @@ def _read(path: Path, text: str) -> FrozenPrompt:
     table = tomllib.loads(text)
     if "format" not in table:
         raise _refused(str(path), "The file is not a frozen prompt.", "the key format is missing")
-    if table["format"] == 2:
-        table = _from_format_2(table)
     if table["format"] != FORMAT:
         why = f"its format is {table['format']!r}, this version reads {FORMAT}"
         raise _refused(str(path), "The frozen prompt has an unsupported format.", why)
@@ -273,8 +266,3 @@ def _from_table(table: dict[str, Any], records: Records) -> FrozenPrompt | None:
         return None
     task = replace(task, tasks=tuple(one for one in setups or () if one))
     return FrozenPrompt(candidate, environment, task, model, evidence, provenance)
-
-
-def _from_format_2(table: dict[str, Any]) -> dict[str, Any]:
-    task = {name: value for name, value in table.get("task", {}).items() if name != "environment"}
-    return {**table, "format": FORMAT, "environment": ECHO.as_table(), "task": task}
