@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.experiment.experiment import Experiment
@@ -157,12 +158,17 @@ def contents_of(values: object) -> str:
     return hashlib.sha256(repr(values).encode()).hexdigest()
 
 
+def tracking_file() -> Path | None:
+    """The file that MLflow writes to; None if it is a server, or a database that is one."""
+    return database_file(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+
+
 def is_written(contents: str) -> bool:
     """Whether MLflow's file has a study with these contents and all of its runs, none deleted since.
 
     It is read without MLflow, whose import takes 5 s. A server is always asked through MLflow.
     """
-    path = database_file(os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    path = tracking_file()
     if path is None or not path.is_file():
         return False
     try:

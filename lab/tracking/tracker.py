@@ -23,11 +23,12 @@ from lab.submission.freeze import frozen_text
 from lab.submission.frozen import FrozenPrompt
 from lab.tracking.missed import STUDY, Missed, is_gone
 from lab.tracking.runs import MlflowStore, Status
-from lab.tracking.store import contents_of, is_written
+from lab.tracking.store import contents_of, is_written, tracking_file
 from lab.verdict.verdict import Verdict
 
-FINISH_S = 60.0
-"""Maximum seconds that a study with a verdict waits for MLflow."""
+SERVER_S, FILE_S = 60.0, 600.0
+"""Maximum seconds that a study with a verdict waits for MLflow's server, which may hang, and for its file,
+which takes as long as this machine needs."""
 
 FLUSH_S = 4.0
 """Maximum seconds that a stopped study waits: it may be killed soon."""
@@ -123,8 +124,9 @@ class Tracker:
         """Make the report in the tracking thread, and write it."""
         self._tell("report.html", lambda store: self._report(store, make))
 
-    async def finish(self, status: Status, timeout_s: float = FINISH_S) -> None:
+    async def finish(self, status: Status, timeout_s: float | None = None) -> None:
         """Wait until everything is written, and close the parent run; Ctrl-C or SIGTERM ends the wait."""
+        timeout_s = timeout_s or (FILE_S if tracking_file() else SERVER_S)
         if not self._end(status, timeout_s):
             return
         began_s, announced = time.monotonic(), False
