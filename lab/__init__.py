@@ -8,61 +8,49 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lab.agent.candidate import Candidate
-    from lab.agent.episode import Episode
-    from lab.agent.evaluation import Trial
-    from lab.agent.step import Step
-    from lab.agent.template import PromptTemplate
-    from lab.errors import LabError
-    from lab.experiment.experiment import Experiment
-    from lab.library.agent import Agent, load_frozen
-    from lab.library.mlflow_optimizer import LabOptimizer
-    from lab.library.run import run_study, run_study_async
-    from lab.library.study import Study, load_study
-    from lab.submission.frozen import FrozenPrompt
-    from lab.verdict.verdict import Verdict
-
-__all__ = [
-    "Agent",
-    "Candidate",
-    "Episode",
-    "Experiment",
-    "FrozenPrompt",
-    "LabError",
-    "LabOptimizer",
-    "PromptTemplate",
-    "Step",
-    "Study",
-    "Trial",
-    "Verdict",
-    "load_frozen",
-    "load_study",
-    "run_study",
-    "run_study_async",
-]
+    from lab.agent.candidate import Candidate as Candidate
+    from lab.agent.episode import Episode as Episode
+    from lab.agent.evaluation import Trial as Trial
+    from lab.agent.step import Step as Step
+    from lab.agent.template import PromptTemplate as PromptTemplate
+    from lab.errors import LabError as LabError
+    from lab.experiment.experiment import Experiment as Experiment
+    from lab.library.agent import Agent as Agent
+    from lab.library.agent import load_frozen as load_frozen
+    from lab.library.mlflow_optimizer import LabOptimizer as LabOptimizer
+    from lab.library.run import run_study as run_study
+    from lab.library.run import run_study_async as run_study_async
+    from lab.library.study import Study as Study
+    from lab.library.study import load_study as load_study
+    from lab.submission.frozen import FrozenPrompt as FrozenPrompt
+    from lab.verdict.verdict import Verdict as Verdict
 
 _HOMES = {
-    "lab.agent.candidate": ("Candidate",),
-    "lab.agent.episode": ("Episode",),
-    "lab.agent.evaluation": ("Trial",),
-    "lab.agent.step": ("Step",),
-    "lab.agent.template": ("PromptTemplate",),
-    "lab.errors": ("LabError",),
-    "lab.experiment.experiment": ("Experiment",),
-    "lab.library.agent": ("Agent", "load_frozen"),
-    "lab.library.mlflow_optimizer": ("LabOptimizer",),
-    "lab.library.run": ("run_study", "run_study_async"),
-    "lab.library.study": ("Study", "load_study"),
-    "lab.submission.frozen": ("FrozenPrompt",),
-    "lab.verdict.verdict": ("Verdict",),
+    "Agent": "lab.library.agent",
+    "Candidate": "lab.agent.candidate",
+    "Episode": "lab.agent.episode",
+    "Experiment": "lab.experiment.experiment",
+    "FrozenPrompt": "lab.submission.frozen",
+    "LabError": "lab.errors",
+    "LabOptimizer": "lab.library.mlflow_optimizer",
+    "PromptTemplate": "lab.agent.template",
+    "Step": "lab.agent.step",
+    "Study": "lab.library.study",
+    "Trial": "lab.agent.evaluation",
+    "Verdict": "lab.verdict.verdict",
+    "load_frozen": "lab.library.agent",
+    "load_study": "lab.library.study",
+    "run_study": "lab.library.run",
+    "run_study_async": "lab.library.run",
 }
-"""The public names by the module that has them."""
+"""The module that has each public name."""
+
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> object:
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(home), name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.pruners import BasePruner
@@ -13,6 +13,8 @@ from lab.experiment.experiment import Experiment
 from lab.search.pruner import RacePruner
 from lab.search.sampler import RaceSampler
 from lab.search.trials import distributions_of
+
+T = TypeVar("T", BaseSampler, BasePruner)
 
 HUB = "optunahub:"
 """Prefix of the name of a package in OptunaHub's registry."""
@@ -48,15 +50,9 @@ def make_sampler(experiment: Experiment) -> BaseSampler:
             costs=None if objective.cost is None else costs_of,
             **search.sampler_options,
         )
-    where = "search.sampler"
-    found = _found(SAMPLERS.get(search.sampler, search.sampler), where)
-    options = dict(search.sampler_options)
-    if search.sampler in SAMPLERS:
-        options = {"seed": experiment.seed, **options}
-    made = _made(found, options, where)
-    if not isinstance(made, BaseSampler):
-        raise ConfigError(f"{search.sampler!r} is not an Optuna sampler.", where=where, do=_DO)
-    return made
+    options = {"seed": experiment.seed} if search.sampler in SAMPLERS else {}
+    options |= search.sampler_options
+    return _made(BaseSampler, SAMPLERS, search.sampler, options, "search.sampler")  # type: ignore[type-abstract]
 
 
 def make_pruner(experiment: Experiment) -> BasePruner:
@@ -74,12 +70,8 @@ def make_pruner(experiment: Experiment) -> BasePruner:
             tasks=max(len(experiment.task.tasks), 1),
             **search.pruner_options,
         )
-    where = "search.pruner"
-    found = _found(PRUNERS.get(search.pruner, search.pruner), where)
-    made = _made(found, search.pruner_options, where)
-    if not isinstance(made, BasePruner):
-        raise ConfigError(f"{search.pruner!r} is not an Optuna pruner.", where=where, do=_DO)
-    return made
+    name, options = search.pruner, search.pruner_options
+    return _made(BasePruner, PRUNERS, name, options, "search.pruner")  # type: ignore[type-abstract]
 
 
 def costs_of(trial: optuna.trial.FrozenTrial) -> Mapping[int, float]:
@@ -110,7 +102,8 @@ _DO = (
 )
 
 
-def _made(found: Any, options: Mapping[str, Any], where: str) -> Any:  # noqa: ANN401  # theirs
+def _made(kind: type[T], known: Mapping[str, str], name: str, options: Mapping[str, Any], where: str) -> T:
+    found = _found(known.get(name, name), where)
     try:
         made = found(**options)
         if isinstance(made, optuna.samplers.GPSampler):
@@ -121,6 +114,9 @@ def _made(found: Any, options: Mapping[str, Any], where: str) -> Any:  # noqa: A
         why = f"{type(error).__name__}: {error}"
         do = f"check {where}_options"
         raise ConfigError(f"{found!r} cannot be created.", where=where, why=why, do=do) from None
+    if not isinstance(made, kind):
+        word = kind.__name__.removeprefix("Base").lower()
+        raise ConfigError(f"{name!r} is not an Optuna {word}.", where=where, do=_DO)
     return made
 
 
