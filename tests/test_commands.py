@@ -213,7 +213,7 @@ def test_play_plays_a_trial_of_the_last_study(documented: Documented) -> None:
     settings = {"API_BASE_URL": where[1], "MODEL_NAME": "big"}
     done = documented.project.run("-m", "lab.play", "trial-999", "experiments/smoke.toml", **settings)
     assert done.returncode == 2
-    assert "The study has no 'trial-999'" in done.stderr
+    assert "The study has no trial 'trial-999'" in done.stderr
 
 
 def test_play_plays_a_trial_at_the_endpoint_that_a_variable_names(documented: Documented) -> None:

@@ -29,10 +29,10 @@ def at(folder: Path, monkeypatch: pytest.MonkeyPatch, **environ: str) -> Iterato
 
 async def read(folder: Path) -> tuple[list[str], Outcome | None]:
     with reading(Which(folder / "experiments/known.toml")) as past:
-        assert past.candidate("baseline") == past.experiment.baseline
-        assert past.candidate("1") == past.candidate("trial-001")
-        with pytest.raises(ConfigError, match="The study has no 'trial-999'"):
-            past.candidate("999")
+        assert past.trial("baseline").candidate == past.experiment.baseline
+        assert past.trial("1") == past.trial("trial-001")
+        with pytest.raises(ConfigError, match="The study has no trial 'trial-999'"):
+            past.trial("999")
         return [trial.name for trial in past.trials], past.outcome
 
 

@@ -192,7 +192,7 @@ def _experiment(
     from lab.study.past_study import Which, reading
 
     with reading(Which(path, study), say) as past:
-        tried = {name: past.candidate(name.removeprefix("trial-")) for name in trials}
+        tried = {name: past.trial(name.removeprefix("trial-")).candidate for name in trials}
         if read_code(past.experiment.environment, past.experiment.root) != past.experiment.code:
             say(f"The environment's code has changed since {past.record.name}; playing the current code.")
         return past.experiment, past.model, tried

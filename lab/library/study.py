@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from lab.agent.episode import Episode, Tally
 from lab.agent.evaluation import Trial
-from lab.errors import ConfigError, meant
 from lab.experiment.experiment import Experiment
 from lab.study.past_study import PastStudy, Which, reading
 from lab.submission.freeze import freeze
@@ -74,14 +73,7 @@ class Study:
         Raises:
             ConfigError: The study has no such trial.
         """
-        if isinstance(which, Trial):
-            which = which.number
-        known = {name: one for one in self.trials for name in (one.name, str(one.number))}
-        if str(which) not in known:
-            names = sorted(one.name for one in self.trials)
-            do = meant(str(which), names, f"use one of: {', '.join(names) or 'none yet'}")
-            raise ConfigError(f"The study has no trial {which!r}.", where=self.name, do=do)
-        return known[str(which)]
+        return self._past.trial(which.number if isinstance(which, Trial) else which)
 
     def episodes(self, which: Trial | str | int) -> list[Episode]:
         """A trial's whole episodes with their texts, by seed: those of the search, then the unseen ones.

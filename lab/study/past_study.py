@@ -9,8 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lab.agent.candidate import Candidate
-from lab.agent.evaluation import Trial
+from lab.agent.evaluation import Trial, trial_name
 from lab.errors import ConfigError, meant
 from lab.experiment.budget import Spending
 from lab.experiment.experiment import Experiment, load_experiment, read_experiment
@@ -101,18 +100,18 @@ class PastStudy:
             raise NotFinishedError("The study is unfinished: no verdict yet.", where=where, do=do)
         return self.outcome
 
-    def candidate(self, name: str) -> Candidate:
-        """The candidate of a trial: `baseline`, `trial-012` or `12`.
+    def trial(self, which: str | int) -> Trial:
+        """The trial of this name or number: `baseline`, `trial-012` or `12`.
 
         Raises:
             ConfigError: The study has no such trial.
         """
-        wanted = f"trial-{int(name):03d}" if name.isdecimal() else name
-        found = next((trial.candidate for trial in self.trials if trial.name == wanted), None)
+        wanted = trial_name(int(which)) if str(which).isdecimal() else which
+        found = next((trial for trial in self.trials if trial.name == wanted), None)
         if found is None:
             known = sorted(trial.name for trial in self.trials)
-            do = meant(wanted, known, f"use one of: {', '.join(known) or 'none yet'}")
-            raise ConfigError(f"The study has no {wanted!r}.", where=self.record.name, do=do)
+            do = meant(str(wanted), known, f"use one of: {', '.join(known) or 'none yet'}")
+            raise ConfigError(f"The study has no trial {wanted!r}.", where=self.record.name, do=do)
         return found
 
 
