@@ -16,8 +16,7 @@ from lab.agent.task import Measure
 from lab.search.effects import Effects
 from lab.search.kernel import Kernel, encoded
 from lab.search.points import Distributions, Floats, has_point, row_of
-from lab.search.returns import reports
-from lab.search.sampler import BLAS
+from lab.search.returns import BLAS, reports
 from lab.search.trials import number_of
 from lab.stats.format import count, estimate_text, number, p_text
 from lab.stats.intervals import Estimate

@@ -9,7 +9,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from lab.search.points import Floats
-from lab.search.returns import Lock, Returns
+from lab.search.returns import BLAS, Lock, Returns
 
 
 class RacePruner(BasePruner):
@@ -55,7 +55,7 @@ class RacePruner(BasePruner):
                 trial pruned with it would also be pruned at the instance's end.
             sign: 1 if values are maximised, else -1.
         """
-        with self._lock:
+        with self._lock, BLAS.limit(limits=1):
             return self._drops(trials, number, bound, sign)
 
     def _drops(

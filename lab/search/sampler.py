@@ -14,7 +14,6 @@ from optuna.samplers import BaseSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
-from threadpoolctl import ThreadpoolController
 
 from lab.search.kernel import Kernel, encoded
 from lab.search.likeness import NO_TEXTS, Texts
@@ -28,7 +27,7 @@ from lab.search.points import (
     params_of,
     varied,
 )
-from lab.search.returns import Lock, Returns
+from lab.search.returns import BLAS, Lock, Returns
 from lab.search.table import Table
 
 FRESH = 128
@@ -42,9 +41,6 @@ DRAWS = 16
 
 NEW = -1
 """The choice of a new trial."""
-
-BLAS = ThreadpoolController()
-"""Limited to one thread, which is faster for matrices of a few hundred rows."""
 
 Order = Callable[[Floats, Floats], Sequence[int]]
 """Indices, best first, given values and costs."""

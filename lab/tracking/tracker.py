@@ -26,7 +26,7 @@ from lab.tracking.runs import MlflowStore, Status
 from lab.tracking.store import contents_of, is_written, tracking_file
 from lab.verdict.verdict import Verdict
 
-SERVER_S, FILE_S = 60.0, 600.0
+SERVER_S, FILE_S = 60.0, 180.0
 """Maximum seconds that a study with a verdict waits for MLflow's server, which may hang, and for its file,
 which takes as long as this machine needs."""
 
