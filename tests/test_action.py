@@ -18,7 +18,7 @@ from lab.agent.step import Step
 from lab.agent.task import Setup, Task
 from lab.agent.template import PromptTemplate
 from lab.environments.action import Action, ActionError, ActionForm, words_asked
-from lab.environments.observation import Observed, View
+from lab.environments.observation import Observed, View, result_of
 from lab.errors import ConfigError, EnvError
 from lab.llm.client import Completion, Endpoint, EndpointConfig, Message
 from lab.llm.sampling import SamplingParams
@@ -287,6 +287,44 @@ def test_a_field_of_an_object_may_be_absent_at_any_step() -> None:
     step = Step(1, "a", "", 0.0, False, fields={})
     assert chat(candidate, TASK, Start("", {"metadata.hint": "h"}), [step])[-1].content == "?"
     assert chat(candidate, TASK, Start("", {"metadata.hint": "h"}), ())[-1].content == "?\n\nHint: h"
+
+
+RESULTS = st.fixed_dictionaries(
+    {"reward": st.floats(-1, 1), "done": st.booleans()},
+    optional={
+        "observation": st.dictionaries(st.sampled_from("abc"), st.integers()),
+        "info": st.just({"d": 1}),
+    },
+)
+
+
+@given(RESULTS, st.sampled_from(["data", "result", "transition"]), st.sampled_from([{}, {"success": True}]))
+def test_a_result_in_an_envelope_is_the_same_result(
+    result: dict[str, Any], name: str, beside: dict[str, Any]
+) -> None:
+    plain, reward, done = result_of(result)
+    found, its_reward, its_done = result_of({**beside, name: result})
+    assert (its_reward, its_done) == (reward, done)
+    assert isinstance(plain, dict)
+    assert isinstance(found, dict)
+    apart = ("metadata", "success")
+    assert {k: v for k, v in found.items() if k not in apart} == {
+        k: v for k, v in plain.items() if k not in apart
+    }
+
+
+def test_an_observation_with_parts_is_no_envelope() -> None:
+    board = {"board": {"cells": [1], "done": False}, "reward": 1.0, "done": True}
+    assert result_of(board)[1:] == (1.0, True)
+    two = {"mine": {"reward": 1.0, "done": True}, "yours": {"reward": 2.0, "done": True}}
+    assert result_of(two) == (two, None, False)
+
+
+def test_the_error_of_an_action_may_be_in_the_info() -> None:
+    seen = View().observed(
+        *result_of({"observation": {"a": 1}, "reward": 0, "done": False, "info": {"error": "no"}})
+    )
+    assert seen.error == "no"
 
 
 def test_the_result_of_a_tool_is_its_text() -> None:

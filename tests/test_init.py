@@ -167,6 +167,8 @@ OFFERED = {
         {"name": name, "reset": {"task_name": name}} for name in ("from_zero", "from_ten", "from_twenty")
     ],
     "deaf": None,
+    "graded": None,
+    "named": [{"name": name, "reset": {"difficulty": name}} for name in ("Easy", "Hard")],
 }
 
 
@@ -192,6 +194,10 @@ def test_tasks_that_a_server_does_not_list_are_named(project: Project, url: str)
     table = tomllib.loads((project.folder / "experiments/named.toml").read_text())
     named = [{"name": name, "reset": {"task": name}} for name in ("from_ten", "from_zero")]
     assert table["tasks"] == named
+    assert "begin alike" not in made.stdout + made.stderr
+    alike = project.run("-m", "lab.init", f"{url}/silent", "--name", "alike", "--tasks", "one,two")
+    told = "All 2 tasks begin alike: see whether reset's 'task_id' chooses them."
+    assert told in alike.stdout + alike.stderr, alike.stdout + alike.stderr
     nowhere = project.run("-m", "lab.init", f"{url}/flat", "--name", "none", "--tasks", "one")
     assert (nowhere.returncode, "its reset takes start" in nowhere.stderr) == (2, True), nowhere.stderr
 
@@ -212,6 +218,8 @@ def test_the_score_of_a_grader_is_found_or_shown(project: Project, url: str) -> 
     for name, score in scores.items():
         made = project.run("-m", "lab.init", f"{url}/{name}", "--name", name)
         assert f"Score: {score}" in made.stdout, made.stdout + made.stderr
+    made = project.run("-m", "lab.init", f"{url}/paid", "--name", "paid")  # each step's, not the episode's
+    assert "Score: metadata" not in made.stdout, made.stdout + made.stderr
     made = project.run("-m", "lab.init", f"{url}/unlisted", "--name", "unlisted", "--tasks", "from_zero")
     assert 'It has a grader: "grader.FIELD" as task.score' in made.stdout, made.stdout + made.stderr
 

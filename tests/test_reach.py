@@ -115,6 +115,8 @@ FORMS = {
     "headed": NUMBER,
     "imitated": NUMBER,
     "numbered": NUMBER,
+    "enveloped": NUMBER,
+    "paid": NUMBER,
 }
 
 
@@ -246,11 +248,20 @@ def test_a_template_shows_what_the_episode_began_with(project: Project, url: str
     assert "{opening.last}" in wrong.stderr
 
 
-def test_a_refused_step_counts_and_is_reported_in_the_applications_words(project: Project, url: str) -> None:
-    done = play(project, f'url = "{url}/flat"', '{"number": -1}')
-    assert done.returncode == 0
+@pytest.mark.parametrize(("name", "status"), [("flat", "HTTP 400: "), ("enveloped", "")])
+def test_a_refused_step_counts_and_is_reported_in_the_applications_words(
+    project: Project, url: str, name: str, status: str
+) -> None:
+    done = play(project, f'url = "{url}/{name}"', '{"number": -1}')
+    assert done.returncode == 0, done.stderr
     assert "Return 0.00 in 4 steps" in done.stdout
-    assert "HTTP 400: there are no negative numbers here" in done.stdout
+    assert f"{status}there are no negative numbers here" in done.stdout
+
+
+def test_an_episodes_name_in_the_path_of_reset_is_in_that_of_each_step(project: Project, url: str) -> None:
+    task = '\n[[tasks]]\nname = "one"\nreset = { sid = "room 1" }'
+    done = play(project, f'url = "{url}/moved"', NUMBER, task)
+    assert "Return 3.00 in 3 steps, score 1.000" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_server_that_closes_the_connection_after_an_exception_is_still_reached(url: str) -> None:
@@ -300,7 +311,8 @@ def test_a_hook_parses_actions_that_an_application_does_not_publish(
 
 
 @pytest.mark.parametrize(
-    ("name", "at_once"), [("flat", 1), ("wrapped", 3), ("gym", 3), ("headed", 3), ("numbered", 3)]
+    ("name", "at_once"),
+    [("flat", 1), ("wrapped", 3), ("gym", 3), ("headed", 3), ("numbered", 3), ("enveloped", 3)],
 )
 def test_episodes_are_concurrent_only_if_the_application_identifies_them(
     url: str, name: str, at_once: int

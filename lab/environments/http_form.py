@@ -27,8 +27,8 @@ _TITLE_0_1 = "Environment HTTP Server"
 _CALL = re.compile(r"(?P<prefix>(/[^/{]+)*)(/\{[^/]+\})*/(?P<name>reset|step|state|grader?)(/\{[^/]+\})*/?")
 """The path of a call, with arguments before and after its name."""
 
-_ANSWERED_KEY = "env_id"
-"""An identifier of the episode, if reset does not take it: there it may mean a kind of environment."""
+_ANSWERED_KEYS = ("env_id", "game_id", "run_id", "instance_id", "match_id", "rollout_id", "sid")
+"""Identifiers of the episode, if reset does not take them: there they may mean a kind of environment."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ class HttpForm:
         action: Schema of an action's values; empty if the server does not publish it.
         wrapped: Whether the values are sent as the field `action`, not as the body itself.
         session_key: Argument that identifies the episode; empty if the server plays one at a time.
-        shared: Arguments that choose the task, and that a later call takes as well as reset.
+        shared: Arguments that choose the task, or are in the path of a step, and that a later call takes as
+            well as reset.
         stateless: Whether each request has a separate environment, as in OpenEnv's own HTTP.
         older: Whether it is OpenEnv 0.1, which has one environment and may not publish its actions.
     """
@@ -141,11 +142,12 @@ def read_http_form(document: object, published: Schema | None) -> HttpForm | Non
     reset, step, state = found.get("reset"), found.get("step"), found.get("state")
     if reset is None or step is None:
         return None
-    keys = (*SESSION_KEYS, *(() if _ANSWERED_KEY in reset.named else (_ANSWERED_KEY,)))
+    keys = (*SESSION_KEYS, *(key for key in _ANSWERED_KEYS if key not in reset.named))
     key = next((key for key in keys if key in step.named), "")
     grader = found.get("grader", found.get("grade"))
     later = {**step.named, **(state.named if state else {}), **(grader.named if grader else {})}
-    shared = tuple(name for name in TASK_ARGUMENTS if name in reset.named and name in later)
+    chosen = (*TASK_ARGUMENTS, *sorted(step.within - {key}))
+    shared = tuple(name for name in dict.fromkeys(chosen) if name in reset.named and name in later)
     if grader is not None and not set(grader.required) <= {key, *shared}:
         grader = None
     inner = step.named.get(_WRAPPER)

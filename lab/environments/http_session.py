@@ -11,7 +11,7 @@ from lab.environments.action import ActionError, ActionForm, refused
 from lab.environments.answer import Values
 from lab.environments.failures import failed, no_grader, refused_by
 from lab.environments.http_form import HttpForm, Operation
-from lab.environments.observation import Observed, View, result_of
+from lab.environments.observation import Observed, View, result_of, unwrapped
 from lab.environments.task_list import reset_arguments
 from lab.environments.wire import Reply, Wire
 from lab.errors import EnvError
@@ -77,6 +77,8 @@ class HttpSession:
         if reply.status == _TOO_MANY:
             do = "raise the rate limit of its application"
         body = self._body(reply, do)
+        if told := _told_error(body):
+            raise failed(told, self._where)
         answered = _given(key, body)
         name = own.get(key) if answered is None else answered
         if name is None and key in self._http.step.required:
@@ -98,7 +100,10 @@ class HttpSession:
         by_path = reply.status == 404 and not call.within <= kept.keys()  # the path holds the action
         if 400 <= reply.status < 500 and (by_path or reply.status not in _NOT_OURS):
             raise refused(reply.text, ActionError)
-        return self.view.observed(*result_of(self._body(reply)))
+        body = self._body(reply)
+        if told := _told_error(body):
+            raise refused(told, ActionError)
+        return self.view.observed(*result_of(body))
 
     async def state(self) -> Mapping[str, Any]:
         """The environment's state, from the application's `/state`."""
@@ -116,7 +121,7 @@ class HttpSession:
         """The answer of the application's `/grader` or `/grade`; its fields' names if it refuses."""
         call = self._http.grader
         if call is None:
-            raise no_grader("/openapi.json names no /grader or /grade", self._where)
+            raise no_grader("/openapi.json names no /grader or /grade that needs nothing else", self._where)
         reply = await self._asked(call, "The environment's grader cannot be called.")
         if not reply.found:
             return dict.fromkeys(call.answer.get("properties", {}))
@@ -170,13 +175,19 @@ class HttpSession:
             body: object = reply.read()
         except (ValueError, RecursionError) as error:
             raise failed(f"its answer is not JSON: {reply.text}", self._where) from error
-        if isinstance(body, dict) and set(body) <= {"detail", "error", "message", "status"}:
-            raise failed(" ".join(str(told) for told in body.values()), self._where)
         return body
+
+
+def _told_error(body: object) -> str:
+    """The error that an application answers as if all were well; empty for a result."""
+    if not isinstance(body, dict) or not set(body) <= {"detail", "error", "message", "status"}:
+        return ""
+    return " ".join(str(told) for told in body.values()) or "its answer is empty"
 
 
 def _given(key: str, body: object) -> str | int | None:
     """The episode's identifier in the answer to its reset."""
-    places = [body, *(body.get(name) for name in ("info", "observation"))] if isinstance(body, dict) else []
+    body = unwrapped(body) if isinstance(body, dict) else {}
+    places = [body, *(body.get(name) for name in ("info", "observation"))]
     found = (place.get(key) for place in places if isinstance(place, dict))
     return next((one for one in found if type(one) in (str, int)), None)

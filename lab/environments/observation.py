@@ -42,7 +42,10 @@ _RESULT = ("reward", "done", "terminated", "truncated", "info", METADATA, *SESSI
 _REWARD = ("value", "reward", "delta", "step_reward", "step_score", "total", "score")
 """Names of the number in a reward that is an object: what the step earned before what is earned so far."""
 
-ERRORS = ("last_action_error", "error")
+_ENDED = ("terminated", "truncated")
+"""Names of the signs that an episode is over, beside `done`."""
+
+ERRORS = ("last_action_error", "error", f"{METADATA}.last_action_error", f"{METADATA}.error")
 """Fields with the environment's own error of the last action, unless the declaration names another."""
 
 
@@ -154,7 +157,7 @@ def result_of(body: object) -> tuple[object, object, object]:
 
     OpenEnv's form is an object with observation, reward and done. Others add `info`, fields of their own, or
     a reward with parts, which become the observation's metadata; call the observation a state; give its
-    fields beside reward and done; or answer with a list, as Gym does.
+    fields beside reward and done; put all of it one level down; or answer with a list, as Gym does.
     """
     if isinstance(body, list) and len(body) in (4, 5):
         observation, reward, done, *rest = body
@@ -162,6 +165,7 @@ def result_of(body: object) -> tuple[object, object, object]:
         body["done"] = done or rest[0] is True
     if not isinstance(body, dict):
         return body, None, False
+    body = unwrapped(body)
     shown, beside = _observation_in(body)
     metadata = shown.get(METADATA) or body.get(METADATA) or body.get("info") or {}
     told = {**shown, **{name: one for name, one in body.items() if one is not None}}
@@ -172,9 +176,32 @@ def result_of(body: object) -> tuple[object, object, object]:
     if metadata:
         shown = {**shown, METADATA: metadata}
     if isinstance(reward, dict):
-        reward = next((reward[name] for name in _REWARD if name in reward), reward)
-    ended = any(told.get(name) is True for name in ("terminated", "truncated"))
+        reward = reward.get(reward_part(reward), reward)
+    ended = any(told.get(name) is True for name in _ENDED)
     return shown, reward, told.get("done") or ended
+
+
+def unwrapped(body: dict[str, Any]) -> dict[str, Any]:
+    """The result in an envelope such as `{"success": true, "data": {...}}`, with the envelope's other fields.
+
+    An object without one is returned as it is.
+    """
+    apart = ("info", METADATA, "state")
+    inner = [name for name, one in body.items() if isinstance(one, dict) and _is_result(one)]
+    if _is_result(body) or any(name in body for name in ("reward", "done")) or len(inner) != 1:
+        return body
+    (name,) = inner
+    return body if name in apart else {**{key: body[key] for key in body if key != name}, **body[name]}
+
+
+def _is_result(values: dict[str, Any]) -> bool:
+    ends = any(name in values for name in ("done", *_ENDED))
+    return any(name in values for name in _OBSERVATION[:-1]) or ("reward" in values and ends)
+
+
+def reward_part(parts: Mapping[str, Any]) -> str:
+    """The name of the number in a reward that is an object; empty if none is known."""
+    return next((name for name in _REWARD if name in parts), "")
 
 
 def _observation_in(body: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

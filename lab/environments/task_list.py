@@ -24,6 +24,9 @@ TASK_ARGUMENTS = (
 )
 """Usual names of the reset argument that chooses a task, the most specific first."""
 
+_GRADES = ("difficulty", "level")
+"""Those of them of which a task's identifier is seldom a value."""
+
 _IDENTIFIERS = {"task_id": "task_id", "id": "task_id", "task_name": "task_name", "name": "task_name"}
 """Usual names of the identifier in a listed task, and the argument that it probably belongs to."""
 
@@ -41,7 +44,8 @@ class TaskList:
     Attributes:
         tasks: Arguments of reset by the task's name; empty if none are listed.
         takes: Names of the arguments that its reset publishes, without those that the lab sets.
-        guessed: Whether the argument's name is a guess, because reset takes any.
+        guessed: Whether it is a guess that reset's argument takes these values: it takes any argument, or
+            tasks are listed by identifiers and reset takes a difficulty.
         max_steps: The largest `max_steps` of a listed task; None if none is listed.
     """
 
@@ -82,12 +86,13 @@ def read_tasks(listed: object, takes: Mapping[str, Schema], *, takes_any: bool) 
     if guessed:
         keys = {key for entry in entries for key in entry}
         argument = next((name for key, name in _IDENTIFIERS.items() if key in keys), "")
-    if argument and not entries:
-        allowed = (one.get("enum", []) for one in options(takes.get(argument, {})))
-        entries = [{argument: value} for values in allowed for value in values]
+    allowed = [value for one in options(takes.get(argument, {})) for value in one.get("enum", [])]
+    if argument and allowed and not any(_value(entry, argument) in allowed for entry in entries):
+        entries = [{argument: value} for value in allowed]
+    guessed = guessed or (argument in _GRADES and any(argument not in entry for entry in entries))
     tasks = dict[str, Mapping[str, Any]]()
     for entry in entries if argument else []:
-        value = next((entry[key] for key in (argument, *_IDENTIFIERS) if key in entry), None)
+        value = _value(entry, argument)
         if isinstance(value, str | int) and {argument: value} not in tasks.values():
             tasks.setdefault(_name(value, entry, argument), {argument: value})
     steps = [entry["max_steps"] for entry in entries if type(entry.get("max_steps")) is int]
@@ -106,6 +111,11 @@ def _entries(listed: object) -> Iterator[Mapping[str, Any]]:
             yield one
         elif isinstance(one, str):
             yield {"id": one}
+
+
+def _value(entry: Mapping[str, Any], argument: str) -> object:
+    """What a listed task says of the argument that chooses it."""
+    return next((entry[key] for key in (argument, *_IDENTIFIERS) if key in entry), None)
 
 
 def _name(value: str | int, entry: Mapping[str, Any], argument: str) -> str:

@@ -17,7 +17,7 @@ from lab.environments.config import EnvironmentConfig
 from lab.environments.environment import Session, open_environment
 from lab.environments.example import example_answer
 from lab.environments.isolation import Isolation, isolation_of
-from lab.environments.observation import Observed, named
+from lab.environments.observation import Observed, named, reward_part
 from lab.environments.task_list import SESSION_KEYS, TASK_ARGUMENTS, TaskList
 from lab.errors import ConfigError, EnvError, LabError
 from lab.experiment.draft import Kind
@@ -108,9 +108,16 @@ class Inspection:
             for place, (source, values, deepest) in enumerate(self._sources(self.last))
             for path, value in named(values, deepest)
             if (name := path.rpartition(".")[2]) in _SCORES
+            and (source, path) != ("metadata", f"reward.{self._earned}")
             and (_is_share(value) or (source == "grader" and value is None))
         ]
         return min(found, default=(0, 0, 0, ""))[-1]
+
+    @property
+    def _earned(self) -> str:
+        """The part of the reward that is what the step earned."""
+        parts = _mapping(_mapping(self.last.raw.get("metadata")).get("reward"))
+        return reward_part(parts)
 
     @property
     def max_steps(self) -> int | None:
@@ -121,11 +128,15 @@ class Inspection:
 
     def _sources(self, seen: Observed) -> Iterator[tuple[str, Mapping[str, Any], int]]:
         """Where numbers may stand, with the most dots of a name: an observation's are often of its parts."""
-        metadata = seen.raw.get("metadata")
         yield "state", self.state, 2
-        yield "metadata", metadata if isinstance(metadata, Mapping) else {}, 2
+        yield "metadata", _mapping(seen.raw.get("metadata")), 2
         yield "observation", seen.raw, 0
+        yield "observation.info", _mapping(seen.raw.get("info")), 1
         yield "grader", self.grader or {}, 2
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _is_share(value: object) -> bool:
@@ -162,7 +173,7 @@ async def inspect(
             first = await _first(session, listed)
             action, step, last = await _example_episode(session, first)
             state, grader = await _told(session.state) or {}, await _told(session.grade)
-            tasks = await _playable(session, listed, strict=bool(named_tasks))
+            tasks = await _playable(session, listed, say, strict=bool(named_tasks))
         isolation = await isolation_of(environment, 0, [*tasks.values()] or [{}])
         return Inspection(session.form, first, action, step, last, state, grader, isolation, listed, tasks)
 
@@ -206,7 +217,9 @@ async def _told(ask: Callable[[], Awaitable[Mapping[str, Any]]]) -> Mapping[str,
         return None
 
 
-async def _playable(session: Session, listed: TaskList, *, strict: bool) -> dict[str, Mapping[str, Any]]:
+async def _playable(
+    session: Session, listed: TaskList, say: Callable[[str], None], *, strict: bool
+) -> dict[str, Mapping[str, Any]]:
     """The tasks that can be reset; none if the argument is a guess that changes nothing.
 
     Args:
@@ -222,6 +235,10 @@ async def _playable(session: Session, listed: TaskList, *, strict: bool) -> dict
         except (EnvError, ConfigError):
             if strict:
                 raise
-    if listed.guessed and not strict and len(set(firsts.values())) < 2:
+    alike = listed.guessed and len(set(firsts.values())) < 2
+    if alike and len(firsts) > 1:
+        (name,) = next(iter(listed.tasks.values()))
+        say(f"All {len(firsts)} tasks begin alike: see whether reset's {name!r} chooses them.")
+    if alike and not strict:
         return {}
     return {name: listed.tasks[name] for name in firsts}

@@ -5,7 +5,7 @@ import argparse
 import uvicorn
 from fastapi import FastAPI
 
-from tests.applications import forms, paths, refusals, tasks
+from tests.applications import envelopes, forms, paths, refusals, tasks
 
 main = FastAPI()
 
@@ -15,7 +15,7 @@ def health() -> dict[str, str]:
     return {"status": "healthy"}
 
 
-for kind in (forms, tasks, paths, refusals):
+for kind in (forms, tasks, paths, refusals, envelopes):
     for name, application in kind.APPLICATIONS.items():
         main.mount(f"/{name}", application)
 
