@@ -12,6 +12,7 @@ from websockets.sync.server import ServerConnection
 
 from lab.environments import places
 from lab.environments.environment import open_environment
+from lab.environments.isolation import isolation_of
 from lab.errors import EnvError
 from tests.echo_server import ECHO
 from tests.fake_environment import fake_environment, observation
@@ -138,6 +139,15 @@ def test_a_server_that_others_fill_is_an_outage_after_some_patience(monkeypatch:
     assert "Server at capacity" in caught.value.why
     assert "max_concurrent_envs" in caught.value.do
     assert len(str(caught.value).splitlines()) <= 4
+
+
+def test_a_server_with_one_place_is_known_to_have_one_before_a_place_would_be_free() -> None:
+    async def isolation(url: str) -> str:
+        async with asyncio.timeout(places.GROW_S), open_environment(replace(ECHO, url=url)) as environment:
+            return await isolation_of(environment, 0)
+
+    with fake_environment(Server(1).say) as url:
+        assert asyncio.run(isolation(url)) == "single"
 
 
 TOOLS = {

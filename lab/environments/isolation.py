@@ -6,6 +6,7 @@ sessions, or draw episodes at random.
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ STEPS = 3
 """Steps of each episode, with examples of actions."""
 
 WAIT_S, WHOLE_S = 2.0, 150.0
-"""Seconds to wait for a second session, and for all: a rate limit may make it wait for a minute."""
+"""Seconds to wait for a second session, beyond those of two episodes, and for all: a rate limit may make it
+wait for a minute."""
 
 _PASSING = re.compile(
     r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d\S*|\b1\d{9}\.\d+|\b[\da-f]{8}-?(?:[\da-f]{4}-?){3}[\da-f]{12}\b"
@@ -59,16 +61,18 @@ async def isolation_of(
     try:
         async with asyncio.timeout(WHOLE_S), AsyncExitStack() as stack:
             session = await stack.enter_async_context(environment.session())
+            began_s = time.monotonic()
             first, again = [await _episode(session, seed, tasks[0]) for _ in range(2)]
             if first.results != again.results:
                 return "random"
+            others = cycle((*tasks[1:2], tasks[0]))
+            took_s = time.monotonic() - began_s
             try:
-                async with asyncio.timeout(WAIT_S):
+                async with asyncio.timeout(WAIT_S + took_s):  # reset waits for the session's place
                     other = await stack.enter_async_context(environment.session())
+                    await other.reset(seed + 1, next(others))
             except (TimeoutError, EnvError):
                 return "single"
-            others = cycle((*tasks[1:2], tasks[0]))
-            await other.reset(seed + 1, next(others))
             try:
                 beside = await _episode(session, seed, tasks[0], lambda: other.reset(seed + 1, next(others)))
             except EnvError:  # each works by itself
