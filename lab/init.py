@@ -226,8 +226,9 @@ def _tell(found: "Inspection", draft: "Draft", experiment: str) -> None:
             print_result("Rewards may be negative: set task.min_return to the return that is a score of 0.")
     listed = len(found.listed.tasks)
     of = f", of {listed} listed" if listed > len(found.tasks) else ""
-    none = "none listed; name them with --tasks, or in [[tasks]]"
-    print_result(plain(f"\nTasks: {', '.join(found.tasks) or none}{of}."))
+    none = f"none of {listed} listed can be chosen" if listed else "none listed"
+    none = f"{none}; name them with --tasks, or in [[tasks]]"
+    print_result(plain(f"\nTasks: {', '.join(found.tasks) + of if found.tasks else none}."))
     print_result(f"Score: {draft.own_score or 'the sum of rewards'}, {draft.max_return:g} is a full score.")
     if found.grader is not None and not draft.own_score:
         said = _cut(json.dumps(found.grader, ensure_ascii=False, default=str))

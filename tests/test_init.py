@@ -180,6 +180,8 @@ def test_the_tasks_are_those_that_the_server_offers_and_plays(project: Project, 
     table = tomllib.loads((project.folder / "experiments/offered.toml").read_text())
     assert table.get("tasks") == OFFERED[name], made.stdout
     assert "score" not in table["task"], "--max-return is a sum of rewards"
+    if OFFERED[name] is None:
+        assert "Tasks: none of 2 listed can be chosen; name them with --tasks" in made.stdout, made.stdout
     assert table["task"]["max_steps"] == {"listed": 4, "required": 6}.get(name, 10), "of the longest task"
 
 
