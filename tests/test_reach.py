@@ -117,6 +117,7 @@ FORMS = {
     "numbered": NUMBER,
     "enveloped": NUMBER,
     "paid": NUMBER,
+    "twofold": '{"action": {"number": NUMBER}, "reason": "it is next"}',
 }
 
 

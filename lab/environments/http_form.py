@@ -151,7 +151,8 @@ def read_http_form(document: object, published: Schema | None) -> HttpForm | Non
     if grader is not None and not set(grader.required) <= {key, *shared}:
         grader = None
     inner = step.named.get(_WRAPPER)
-    wrapped = inner is not None and _holds_objects({**inner, "$defs": defs})
+    alone = set(step.required) <= {_WRAPPER, key, *shared}
+    wrapped = inner is not None and alone and _holds_objects({**inner, "$defs": defs})
     if published is not None and not _is_empty(published):
         wrapped = (wrapped or step.open) and _WRAPPER not in published.get("properties", {})
         action = published

@@ -64,6 +64,25 @@ def paid_step(request: FlatStep) -> dict[str, Any]:
     return {**result, "reward": {"score": result["reward"], "reason": "as counted"}}
 
 
+twofold, twofold_game = FastAPI(), Count()
+"""A step requires something beside its action."""
+
+
+@twofold.post("/reset")
+def twofold_reset() -> dict[str, Any]:
+    return {"observation": twofold_game.begin(0)}
+
+
+class TwofoldStep(BaseModel):
+    action: FlatStep
+    reason: str
+
+
+@twofold.post("/step")
+def twofold_step(request: TwofoldStep) -> dict[str, Any]:
+    return twofold_game.step(request.action.number if request.reason else 0)
+
+
 graded = FastAPI()
 """Tasks are listed by names that its reset, which takes a difficulty, does not know."""
 
@@ -109,6 +128,7 @@ APPLICATIONS = {
     "enveloped": enveloped,
     "moved": moved,
     "paid": paid,
+    "twofold": twofold,
     "graded": graded,
     "named": named,
     "silent": silent,
