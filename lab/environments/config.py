@@ -35,7 +35,7 @@ class EnvironmentConfig:
         space: `owner/name`, a Hugging Face Space.
         text: Observation field that `{observation}` shows; empty for all.
         error: Observation field with the error of the last action, dots for nested ones; by default the first
-            of `last_action_error` and `error` that has a value.
+            of `last_action_error` and `error`, also in the metadata, that has a value.
         hooks: A Python file with `render`, `parse` or `score`.
         longest: Maximum characters of a field that are shown; None for no limit.
         step_timeout_s: Time limit of a reset or a step, in seconds.
