@@ -65,8 +65,8 @@ async def isolation_of(
             first, again = [await _episode(session, seed, tasks[0]) for _ in range(2)]
             if first.results != again.results:
                 return "random"
-            others = cycle((*tasks[1:2], tasks[0]))
             took_s = time.monotonic() - began_s
+            others = cycle((*tasks[1:2], tasks[0]))
             try:
                 async with asyncio.timeout(WAIT_S + took_s):  # reset waits for the session's place
                     other = await stack.enter_async_context(environment.session())

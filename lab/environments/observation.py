@@ -36,14 +36,14 @@ _MOST_NAMES, _DEEPEST = 200, 4
 _OBSERVATION = ("observation", "obs", "next_state", "state")
 """Names of the observation in a result, the usual one first."""
 
-_RESULT = ("reward", "done", "terminated", "truncated", "info", METADATA, *SESSION_KEYS)
+_ENDED = ("terminated", "truncated")
+"""Names of the signs that an episode is over, beside `done`."""
+
+_RESULT = ("reward", "done", *_ENDED, "info", METADATA, *SESSION_KEYS)
 """Names of the rest of a result. What else stands beside an observation is the environment's own."""
 
 _REWARD = ("value", "reward", "delta", "step_reward", "step_score", "total", "score")
 """Names of the number in a reward that is an object: what the step earned before what is earned so far."""
-
-_ENDED = ("terminated", "truncated")
-"""Names of the signs that an episode is over, beside `done`."""
 
 ERRORS = ("last_action_error", "error", f"{METADATA}.last_action_error", f"{METADATA}.error")
 """Fields with the environment's own error of the last action, unless the declaration names another."""

@@ -19,7 +19,6 @@ _ROUNDING = 1e-20
 MODELLED = 400
 """Trials that a model holds at most: those with most reports, and of these the newest."""
 
-
 BLAS = ThreadpoolController()
 """Limited to one thread, which is faster for matrices of a few hundred rows, 3 to 5 times on two cores."""
 
