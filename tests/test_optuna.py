@@ -34,32 +34,6 @@ from tests.test_resume import (
     tune,
 )
 
-HUB = '''
-import optuna
-
-
-class EverySampler(optuna.samplers.RandomSampler):
-    """A foreign sampler, as in OptunaHub's registry, that settles on one point, as `GPSampler` does."""
-
-    def sample_independent(self, study, trial, name, distribution):
-        return distribution.choices[-1] if hasattr(distribution, "choices") else distribution.high
-
-
-__all__ = ["EverySampler"]
-'''
-
-
-STAND_IN = """
-import importlib.util
-
-
-def load_module(name):
-    spec = importlib.util.spec_from_file_location("every", f"package/{name}/__init__.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-"""
-
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
@@ -152,19 +126,6 @@ def test_any_sampler_and_any_pruner_end_with_a_verdict(
     assert "Frozen: trial-" in done.stdout
     trials = [trial for trial in optuna_trials(project) if trial.intermediate_values]
     assert len({trial.user_attrs["digest"] for trial in trials}) == len(trials) > 3
-
-
-def test_a_sampler_of_optunahub_is_loaded_and_may_repeat_itself(project: Project) -> None:
-    project.write("package/samplers/every/__init__.py", HUB)
-    project.write("optunahub.py", STAND_IN)  # its registry is on the network
-    text = EXPERIMENT.replace("[search]\n", '[search]\nsampler = "optunahub:samplers/every"\n')
-    project.write("experiments/known.toml", text)
-    with fake_endpoint(by_the_request) as endpoint:
-        done = tune(project, endpoint)
-    assert done.returncode == 0, done.stderr
-    assert "Frozen: trial-" in done.stdout
-    played = [trial for trial in optuna_trials(project) if trial.intermediate_values]
-    assert len({trial.user_attrs["digest"] for trial in played}) == len(played) > 5
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ class Race:
     def _is_pruned(self, trial: FrozenTrial) -> bool:
         if self._pruner is not None:  # it can use the trials that were already read
             return self._pruner.drops(self.study.known, trial.number)
-        return self.study.study.pruner.prune(self.study.study, trial)
+        return self.study.prunes(trial)
 
     def _choice(self, idle: Sequence[int]) -> int | None:
         if self._sampler is not None:

@@ -1,7 +1,11 @@
 """The sampler and the pruner that an experiment names: the lab's own, or from Optuna, OptunaHub or a path."""
 
+import sys
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
+from inspect import Parameter, signature
+from types import MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
 import optuna
@@ -50,9 +54,9 @@ def make_sampler(experiment: Experiment) -> BaseSampler:
             costs=None if objective.cost is None else costs_of,
             **search.sampler_options,
         )
-    options = {"seed": experiment.seed} if search.sampler in SAMPLERS else {}
-    options |= search.sampler_options
-    return _made(BaseSampler, SAMPLERS, search.sampler, options, "search.sampler")  # type: ignore[type-abstract]
+    offered = {"seed": experiment.seed, "search_space": distributions_of(experiment)}
+    name, options = search.sampler, search.sampler_options
+    return _made(BaseSampler, SAMPLERS, name, options, "search.sampler", offered)  # type: ignore[type-abstract]
 
 
 def make_pruner(experiment: Experiment) -> BasePruner:
@@ -79,33 +83,23 @@ def costs_of(trial: optuna.trial.FrozenTrial) -> Mapping[int, float]:
     return {int(step): cost for step, cost in trial.user_attrs.get("costs", {}).items()}
 
 
-def _found(path: str, where: str) -> Any:  # noqa: ANN401  # somebody's class
-    """The object that a dotted path or a name in OptunaHub refers to."""
+def _made(
+    kind: type[T],
+    known: Mapping[str, str],
+    name: str,
+    options: Mapping[str, Any],
+    where: str,
+    offered: Mapping[str, Any] = MappingProxyType({}),
+) -> T:
+    """Create the sampler or pruner called `name`.
+
+    Args:
+        offered: Arguments for those whose constructor has a seed, or requires the others.
+    """
+    word = kind.__name__.removeprefix("Base")
+    found = _found(known.get(name, name), word, where)
     try:
-        if path.startswith(HUB):
-            hub = import_module("optunahub").load_module(path.removeprefix(HUB))
-            names = [
-                name for name in getattr(hub, "__all__", dir(hub)) if name.endswith(("Sampler", "Pruner"))
-            ]
-            return getattr(hub, names[0])
-        module, _, name = path.rpartition(".")
-        return getattr(import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise _missing(path, error, where) from None
-    except Exception as error:  # whatever importing it raises
-        why = f"{type(error).__name__}: {error}"
-        raise ConfigError(f"{path!r} cannot be imported.", where=where, why=why, do=_DO) from None
-
-
-_DO = (
-    f'use one of "race", {", ".join(map(repr, (*SAMPLERS, *PRUNERS)))}, a dotted path or "{HUB}samplers/NAME"'
-)
-
-
-def _made(kind: type[T], known: Mapping[str, str], name: str, options: Mapping[str, Any], where: str) -> T:
-    found = _found(known.get(name, name), where)
-    try:
-        made = found(**options)
+        made = found(**{**_wanted(found, offered), **options})
         if isinstance(made, optuna.samplers.GPSampler):
             import_module("torch")
     except ModuleNotFoundError as error:
@@ -115,12 +109,63 @@ def _made(kind: type[T], known: Mapping[str, str], name: str, options: Mapping[s
         do = f"check {where}_options"
         raise ConfigError(f"{found!r} cannot be created.", where=where, why=why, do=do) from None
     if not isinstance(made, kind):
-        word = kind.__name__.removeprefix("Base").lower()
-        raise ConfigError(f"{name!r} is not an Optuna {word}.", where=where, do=_DO)
+        raise ConfigError(f"{name!r} is not an Optuna {word.lower()}.", where=where, do=_DO)
     return made
 
 
+def _wanted(found: Any, offered: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401  # somebody's class
+    if not offered:
+        return {}
+    known = signature(found).parameters
+    return {
+        name: value
+        for name, value in offered.items()
+        if name in known and (name == "seed" or known[name].default is Parameter.empty)
+    }
+
+
+def _found(path: str, word: str, where: str) -> Any:  # noqa: ANN401  # somebody's class
+    """The object that a dotted path, or a name in OptunaHub's registry, refers to.
+
+    Args:
+        word: Which class of a package of the registry is meant: its name ends with "Sampler" or "Pruner".
+    """
+    try:
+        if path.startswith(HUB):
+            package, _, name = path.removeprefix(HUB).partition(".")
+            module = import_module("optunahub").load_module(package)
+            return getattr(module, name or _only(module, word))
+        package, _, name = path.rpartition(".")
+        return getattr(import_module(package), name)
+    except ModuleNotFoundError as error:
+        raise _missing(path, error, where) from None
+    except Exception as error:  # whatever importing it raises
+        why = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{path!r} cannot be imported.", where=where, why=why, do=_DO) from None
+
+
+def _only(module: ModuleType, word: str) -> str:
+    """The name of a package's only sampler or pruner.
+
+    Raises:
+        AttributeError: It has none, or several.
+    """
+    names: list[str] = [name for name in getattr(module, "__all__", dir(module)) if name.endswith(word)]
+    if len(names) == 1:
+        return names[0]
+    raise AttributeError(f"it has {' and '.join(names)}; add one as .NAME" if names else f"it has no {word}")
+
+
+_DO = (
+    f'use one of "race", {", ".join(map(repr, (*SAMPLERS, *PRUNERS)))}, a dotted path or "{HUB}samplers/NAME"'
+)
+
+
 def _missing(path: str, error: ModuleNotFoundError, where: str) -> ConfigError:
+    """What to say of a package that is not there, or lacks a module that was expected of it."""
     package = (error.name or "").split(".")[0]
-    do = f"pip install {package}, and run the same command again"
-    return ConfigError(f"{path} needs the package {package}.", where=where, why=str(error), do=do)
+    if package and package not in sys.modules and not find_spec(package):
+        do = f"pip install {package}, and run the same command again"
+        return ConfigError(f"{path} needs the package {package}.", where=where, why=str(error), do=do)
+    do = "install what it needs, in the version that it was written for, or use another one"
+    return ConfigError(f"{path} cannot be imported.", where=where, why=str(error), do=do)

@@ -4,7 +4,8 @@ It owns asking, telling, and handing over between workers. What a trial plays is
 storage's location is `lab.storage.optuna_storage`'s.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from lab.errors import ConfigError, LabError
 from lab.storage.optuna_storage import OptunaStorage, retrying
 
 _NOTE = 2045
@@ -62,8 +64,12 @@ class Trials:
         return [trial for trial in self.known if trial.state in states]
 
     def ask(self, distributions: dict[str, BaseDistribution]) -> optuna.Trial:
-        """Start a waiting trial, else one of the sampler's choice."""
-        with self.storage.translated_errors():
+        """Start a waiting trial, else one of the sampler's choice.
+
+        Raises:
+            ConfigError: The sampler failed.
+        """
+        with _failures_of(self.study.sampler), self.storage.translated_errors():
             trial = self.study.ask(distributions)
             self.storage.beat([trial._trial_id])
         self.read()
@@ -130,10 +136,27 @@ class Trials:
                 storage.set_study_system_attr(study, key, text[first : first + _NOTE])
 
     def tell(self, trial: optuna.Trial, state: TrialState, value: float | None = None) -> None:
-        """End a trial."""
-        with self.storage.translated_errors():
-            self.study.tell(trial, value, state, skip_if_finished=True)
+        """End a trial.
+
+        Raises:
+            ConfigError: The sampler failed; at a failed trial, which not all expect, that is ignored.
+        """
+        try:
+            with _failures_of(self.study.sampler), self.storage.translated_errors():
+                self.study.tell(trial, value, state, skip_if_finished=True)
+        except ConfigError:
+            if state is not TrialState.FAIL:
+                raise
         self.read()
+
+    def prunes(self, trial: FrozenTrial) -> bool:
+        """Whether the pruner ends a running trial.
+
+        Raises:
+            ConfigError: The pruner failed.
+        """
+        with _failures_of(self.study.pruner), self.storage.translated_errors():
+            return self.study.pruner.prune(self.study, trial)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -248,3 +271,20 @@ def _same_categories(old: Mapping[str, BaseDistribution], new: Mapping[str, Base
         for name in old.keys() & new.keys()
         if isinstance(old[name], optuna.distributions.CategoricalDistribution)
     )
+
+
+@contextmanager
+def _failures_of(used: BaseSampler | BasePruner) -> Iterator[None]:
+    """Report whatever a sampler or pruner, which may be anybody's, raises."""
+    try:
+        yield
+    except LabError:
+        raise
+    except Exception as error:  # foreign code
+        word = "sampler" if isinstance(used, BaseSampler) else "pruner"
+        raise ConfigError(
+            f"The {word} {type(used).__name__} failed.",
+            where=f"search.{word}",
+            why=f"{type(error).__name__}: {error}",
+            do=f"change search.{word}_options, or use another {word}; the calls made so far are kept",
+        ) from error
