@@ -112,6 +112,9 @@ episodes = 2
 
 [verdict]
 episodes = {episodes}
+
+[tracking]
+traces = 0
 """
 
 SAID = {"settle": "poor deal", "close": "deal", "talk": "let us talk", "gamble": "gamble"}
@@ -134,7 +137,7 @@ def tune(
     asked: Sequence[Sequence[str]] = ((),),
 ) -> tuple[Project, list[str]]:
     """Tune in the market, once for each of `asked`'s flags: the project, and each output."""
-    project = Project.make(folder / "project")
+    project = Project.make(folder / "project", tracked=True)
     project.write("experiments/market.py", MARKET)
     for name in SAID:
         text = f'about = "{name}"\nsystem = "You {name}."\nturn = "{{observation}}"\n'

@@ -22,7 +22,7 @@ def leaks(folder: Path) -> list[str]:
 
 def test_a_bad_endpoint_gets_neither_keys_nor_escapes_into_any_file(tmp_path: Path) -> None:
     """The endpoint repeats the key in its errors, and its answers contain terminal escapes."""
-    project = Project.make(tmp_path / "project")
+    project = Project.make(tmp_path / "project", tracked=True)
     proposals = '[proposals]\nproposer = "gepa"\ntexts = 2\n\n[confirmation]'
     project.write("experiments/known.toml", EXPERIMENT.replace("[confirmation]", proposals))
     asked, processes = 0, set[bytes]()

@@ -75,7 +75,7 @@ def run(project: Project, endpoint: FakeEndpoint, *command: str) -> Run:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    project = Project.make(tmp_path / "project")
+    project = Project.make(tmp_path / "project", tracked=True)
     project.write("experiments/known.toml", EXPERIMENT)
     return project
 
@@ -223,7 +223,7 @@ class Mixed:
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Mixed:
-    project = Project.make(tmp_path_factory.mktemp("mixed") / "project")
+    project = Project.make(tmp_path_factory.mktemp("mixed") / "project", tracked=True)
     project.write("experiments/known.toml", EXPERIMENT)
     asked = iter(range(10_000))
 
