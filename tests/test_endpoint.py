@@ -342,7 +342,7 @@ def test_after_a_refusal_without_a_reason_plainer_requests_are_tried_but_not_for
 
 def test_attempts_are_limited_but_not_by_an_endpoint_that_is_busy() -> None:
     with fake_endpoint(lambda _: Reply(status=500)) as endpoint:
-        assert "answered none of 2 attempts" in failure(endpoint.url, Patience(attempts=2)).what
+        assert "did not answer any of 2 attempts" in failure(endpoint.url, Patience(attempts=2)).what
     assert len(endpoint.requests) == 2
     busy = [Reply(status=429)] * 3
     with fake_endpoint(lambda _: busy.pop() if busy else Reply()) as endpoint:

@@ -90,8 +90,8 @@ def test_a_huge_body_takes_little_memory_whatever_its_status() -> None:
         done = subprocess.run(asking, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     *outcomes, peak_mb = done.stdout.splitlines()
     assert outcomes == [
-        "EndpointError The endpoint answered none of 1 attempts. The endpoint failed.",
-        "EndpointError The endpoint answered none of 1 attempts. The endpoint failed.",
+        "EndpointError The endpoint did not answer the only attempt. The endpoint failed.",
+        "EndpointError The endpoint did not answer the only attempt. The endpoint failed.",
         "CallError The model's answer is too long.",
         "CallError The model's answer is too long.",
         "EndpointError This is not the address of an OpenAI-compatible API.",

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from lab.llm.sampling import NEUTRAL
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, Script, fake_endpoint
 from tests.project import Project
 from tests.test_any_environment import EXPERIMENT as VAULT_EXPERIMENT
@@ -152,6 +153,33 @@ def test_a_setting_that_the_endpoint_does_not_have_is_left_out_of_the_search(
     assert told["model"]["dialect"] == {"omit": [name]}
     assert told["cost"]["calls"] == len(endpoint.requests) - 1
     assert told["failures"] == {}
+    played = frozen(project)["candidate"]["sampling"]  # a value that was never sent is not claimed
+    assert played.get(name, NEUTRAL.get(name)) == NEUTRAL.get(name, played.get(name))
+
+
+def test_one_refusal_among_good_answers_does_not_stop_the_study_with_its_baseline(project: Project) -> None:
+    """A gateway under load refuses any request now and then: a candidate fails, the baseline tries again."""
+    project.write("experiments/known.toml", EXPERIMENT)
+    lock, first, refused = threading.Lock(), list[Body](), list[Body]()
+
+    def once(body: Body) -> Reply | None:
+        with lock:
+            first.append(body)
+            is_baseline = [body[key] for key in ("temperature", "max_tokens")] == [0.7, 150]
+            if (
+                len(first) < 12
+                or refused
+                or not is_baseline
+                or body["messages"][0] != first[0]["messages"][0]
+            ):
+                return None
+            refused.append(body)
+        return refusal(400, {"error": {"message": "Bad request."}})
+
+    with fake_endpoint(picky(once)) as endpoint:
+        done = run(project, endpoint, *TUNE)
+    assert done.code == 0, done.err
+    assert len(refused) == 1
 
 
 OUT_OF_RANGE = [
@@ -536,6 +564,18 @@ SHAPES: dict[str, tuple[Reply, int, str, str]] = {
         refusal(400, {"error": {"metadata": {"raw": "too odd"}, "message": "Provider returned error"}}),
         *(3, "The endpoint refused the request.", "Provider returned error (too odd)"),
     ),
+    "Portkey": (
+        refusal(500, {"html-message": "fetch failed Cause: connect ECONNREFUSED"}),
+        *(3, "The endpoint failed.", '{"html-message": "fetch failed Cause: connect ECONNREFUSED"}'),
+    ),
+    "LiteLLM's model": (
+        refusal(400, {"error": {"message": "Invalid model name passed in model=fake.", "code": "400"}}),
+        *(3, "The endpoint does not have 'fake'.", "Invalid model name passed in model=fake."),
+    ),
+    "LiteLLM's key": (
+        refusal(400, {"error": {"message": "No connected db.", "type": "no_db_connection", "code": "400"}}),
+        *(3, "The endpoint refused the key.", "No connected db."),
+    ),
     "errors": (refusal(400, {"errors": [{"message": "one"}, {"message": "two"}]}), 3, "refused", "one two"),
     "empty": (refusal(413, ""), 3, "The endpoint refused the request.", "status 413"),
 }
@@ -553,6 +593,15 @@ def test_the_endpoints_own_message_is_shown_whatever_the_shape_of_its_error(
     assert what in done.err
     assert f"  why: {why}\n" in done.err
     assert len(done.err.splitlines()) <= 4
+
+
+def test_an_address_that_lists_the_model_and_has_no_chat_completions_is_no_address(project: Project) -> None:
+    listed = Reply(body=b'{"data": [{"id": "fake"}]}')
+    with fake_endpoint(lambda _: refusal(404, {"detail": "Not Found"}), models=listed) as endpoint:
+        done = run(project, endpoint, *PLAY)
+    assert done.code == 3
+    assert "The endpoint lists 'fake', but has no chat completions." in done.err
+    assert "try: set API_BASE_URL to the root of an OpenAI-compatible API" in done.err
 
 
 PROPOSALS = """

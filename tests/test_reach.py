@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,8 @@ from lab.environments.action import ActionError
 from lab.environments.config import EnvironmentConfig
 from lab.environments.environment import Environment, open_environment
 from lab.environments.keys import space_headers
-from lab.errors import EnvError, LabError
+from lab.errors import ConfigError, EnvError, LabError
+from lab.llm.keys import refuse_secret
 from tests.echo_server import ROOT, server
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.fake_environment import fake_environment
@@ -406,6 +408,19 @@ def test_a_header_contains_the_value_of_a_variable_and_no_file_does(project: Pro
     assert (unset.returncode, "COUNT_KEY is not set" in unset.stderr) == (2, True)
     written = play(project, HEADERS.format(url=f"{url}/locked", value="open sesame"), NUMBER)
     assert (written.returncode, "must not contain a key" in written.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        *((name, True) for name in ("Authorization", "apikey", "Ocp-Apim-Subscription-Key", "X-AuthToken")),
+        *((name, True) for name in ("Set-Cookie", "x-portkey-api-key", "X_Secret_2", "Proxy-Authorization")),
+        *((name, False) for name in ("x-portkey-provider", "X-Max-Tokens", "X-Author", "X-Bypass-Cache")),
+    ],
+)
+def test_a_header_is_secret_by_a_whole_part_of_its_name(name: str, secret: bool) -> None:
+    with pytest.raises(ConfigError) if secret else nullcontext():
+        refuse_secret(name, "open sesame", "headers")
 
 
 def test_a_key_is_sent_only_to_the_host_that_is_set_beside_it(project: Project) -> None:

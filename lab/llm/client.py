@@ -207,7 +207,11 @@ class Endpoint:
             names = [str(model["id"]) for model in json.loads(body or b"")["data"]]
             do = f"set {name} to one of: {', '.join(names[:MODELS_SHOWN])}" if names else do
             if self.config.model in names and not no_such_model(refusal):
-                error = RequestError("The endpoint refused the request.", where=where, why=refusal.message)
+                what, address = "The endpoint refused the request.", ""
+                if not self.throttle.answered:
+                    what = f"The endpoint lists {self.config.model!r}, but has no chat completions."
+                    address = f"set {self.config.settings.url} to the root of an OpenAI-compatible API"
+                error = RequestError(what, where=where, why=refusal.message, do=address)
                 return RefusedError(error, refusal, is_clear=False)
         except Exception as none_listed:
             if not no_such_model(refusal) and not self.throttle.answered:

@@ -38,11 +38,14 @@ TOO_SLOW = (408, 504)
 _UNKNOWN_MODEL = (
     r"model_not_found|model_not_supported|deployment_not_found|unknown model|not supported by any provider"
     r"|\bmodel\b.{0,100}?(?:not found|not exist|is not available|not loaded|invalid model)|no such model"
+    r"|invalid model (?:name|id)\b"
 )
 """Words of endpoints about a model that they do not have."""
 
-_WRONG_KEY = r"api.?key (?:is )?(?:not valid|invalid|expired)|invalid.{0,20}api.?key|api_key_invalid"
-"""Words of endpoints that answer 400 to a wrong key."""
+_WRONG_KEY = (
+    r"api.?key (?:is )?(?:not valid|invalid|expired)|invalid.{0,20}api.?key|api_key_invalid|no_db_connection"
+)
+"""Words of endpoints that answer 400 to a wrong key; LiteLLM looks for an unknown one in a database."""
 
 _TOO_LONG = (
     r"context_length_exceeded|context.?(?:length|window|size)|too many tokens"
@@ -193,8 +196,10 @@ def refused(
         busy.retry_after_s = wait_s
         return busy
     if status < 500:
-        too_long = status in REFUSED and re.search(_TOO_LONG, words)
-        return RequestError(_LONG if too_long else "The endpoint refused the request.", where=where, why=why)
+        if status in REFUSED and re.search(_TOO_LONG, words):
+            do = "shorten the template, or lower history or max_tokens"
+            return RequestError(_LONG, where=where, why=why, do=do)
+        return RequestError("The endpoint refused the request.", where=where, why=why)
     return OutageError("The endpoint failed.", where=where, why=why)
 
 

@@ -26,8 +26,12 @@ HEADER = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 VARIABLE = "env:"
 """Prefix of a header's value that names a variable."""
 
-_SECRET = r"(?i)auth|cookie|key|pass|secret|token"
-"""Names of headers that hold credentials."""
+_SECRET = (
+    r"(?i)(?<![a-z])"
+    r"(?:[a-z]*(?<!port)(?:key|token|secret|cookie|password|passwd)|auth|authori[sz]ation|authentication|pass)"
+    r"(?![a-z])"
+)
+"""Parts of the names of headers that hold credentials; Portkey is a gateway."""
 
 
 def refuse_secret(header: str, value: str, where: str) -> None:

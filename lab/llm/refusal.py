@@ -55,7 +55,8 @@ def read_refusal(status: int, body: bytes) -> Refusal:
         error = _error_of(table)
         said = [*_sentences(table, _DEEPEST), *_passed_on(error)]
         code = _code(error, table.get("code") if isinstance(table, dict) else None)
-        return Refusal(status, _line(" ".join(dict.fromkeys(said))), code, _snake(_param(error)))
+        message = " ".join(dict.fromkeys(said)) or (text if table and not code else "")
+        return Refusal(status, _line(message), code, _snake(_param(error)))
     except (ValueError, RecursionError):
         return Refusal(status, _line(_plain_text(text)))
 

@@ -1,8 +1,8 @@
 """SamplingParams: sampling parameters of a call, and the range of each numeric setting."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from lab.errors import ConfigError
@@ -109,6 +109,12 @@ class SamplingParams:
         own = {name: value for name, value in vars(self).items() if value != NEUTRAL.get(name)}
         own.pop("extra", None)
         return own | {EXTRA + name: json.loads(value) for name, value in self.extra}
+
+    def without(self, names: Collection[str]) -> "SamplingParams":
+        """The same with these settings at their neutral values; those that have none are kept."""
+        neutral: dict[str, Any] = {name: NEUTRAL[name] for name in names if name in NEUTRAL}
+        extra = tuple(one for one in self.extra if EXTRA + one[0] not in names)
+        return replace(self, **{"extra": extra, **neutral})
 
     def as_table(self) -> dict[str, Any]:
         """Plain values for a TOML or JSON file."""

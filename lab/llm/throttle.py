@@ -164,7 +164,8 @@ class Throttle:
             return error
         if self._answered_s >= began_s and not isinstance(error, BusyError):
             return error
-        what = f"The endpoint answered none of {number} attempts. {error.what}"
+        attempts = "the only attempt" if number == 1 else f"any of {number} attempts"
+        what = f"The endpoint did not answer {attempts}. {error.what}"
         do = "once the endpoint recovers, run the same command to resume"
         return EndpointError(what, where=error.where, why=error.why, do=do)
 

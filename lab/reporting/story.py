@@ -24,6 +24,7 @@ from lab.llm.settings import ModelChoice
 from lab.proposers.rounds import proposals_of
 from lab.reporting.texts import endings_of, texts_of
 from lab.search.headroom import Headroom
+from lab.search.trials import number_of
 from lab.stats.intervals import Estimate
 from lab.storage.record import CONFIRMATION, HOLDOUT, EpisodeKey, Record
 from lab.storage.trials import Trials
@@ -164,7 +165,8 @@ def expected_of(trial: Trial) -> Estimate:
 def tell(past: PastStudy) -> Story:
     """The story of a study."""
     record, experiment = past.record, past.experiment
-    names = {trial.candidate.digest: trial.name for trial in past.trials}
+    known = [one for one in past.search.known if "digest" in one.user_attrs]
+    names = {one.user_attrs["digest"]: trial_name(number_of(one)) for one in known}
     names[experiment.baseline.digest] = "baseline"
     stretches = record.stretches()
     story = Story(
@@ -183,7 +185,7 @@ def tell(past: PastStudy) -> Story:
         cost=_cost(past),
         failures=record.failures(),
         failed=tuple(
-            (names.get(digest, f"a candidate without an episode ({digest[7:15]})"), played.error.what)
+            (names.get(digest, "a candidate"), played.error.what)
             for (digest, _), played in record.ended.items()
             if isinstance(played, FailedEpisode)
         ),

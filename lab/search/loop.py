@@ -276,8 +276,9 @@ class Search:
             case CutEpisode(bound=bound):
                 self._race.cut(one, step, task.most_value(bound, objective.maximise))
             case FailedEpisode(error=error):
-                if one.number == BASELINE:
-                    raise error  # without a baseline there is nothing to compare with
+                if one.number == BASELINE:  # there is nothing to compare with
+                    error.do = error.do or "run the same command to play the baseline once more, or change it"
+                    raise error
                 self._race.fail(one, error.what)
         if ended:
             self._publication.add(one.number, one.trial.number)

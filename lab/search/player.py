@@ -181,7 +181,9 @@ class Player:
             except Cut as cut:
                 return CutEpisode(seed, cut.bound, running.troubles)
             except RequestError as error:
-                return FailedEpisode(seed, error)
+                may_pass = candidate == self._baseline and self.spending.calls > 0
+                if attempt == ATTEMPTS or not may_pass:
+                    return FailedEpisode(seed, error)
             except CallError as error:  # its own retries are used up, while other calls were answered
                 if attempt == ATTEMPTS:
                     return FailedEpisode(seed, error)

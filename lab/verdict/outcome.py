@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from math import inf, nan
 
@@ -71,7 +71,10 @@ class StudyResult(ABC):
         """The figures of the chosen candidate and the baseline."""
 
     def frozen_prompt(self) -> FrozenPrompt:
-        """The chosen candidate with evidence, provenance and the versions of the packages used."""
+        """The chosen candidate with evidence, provenance and the versions of the packages used.
+
+        A setting that its endpoint does not have, which some trials began with, is not part of it.
+        """
         number, candidate = self.chosen
         spent = self.spending
         provenance = Provenance(
@@ -89,6 +92,7 @@ class StudyResult(ABC):
             estimated_calls=spent.estimated or None,
         )
         model = FrozenModel.of(self.experiment.played_by(candidate, self.model).choice)
+        candidate = replace(candidate, sampling=candidate.sampling.without(model.choice.dialect.omit))
         environment, task = self.experiment.environment, self.experiment.task
         return FrozenPrompt(candidate, environment, task, model, self.evidence, provenance)
 
