@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner, WilcoxonPruner
-from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.measured import prompts, recorded, tables
@@ -77,6 +77,8 @@ METHODS: Mapping[str, Method] = {
     "QMC": Method(lambda _, seed, __: QMCSampler(seed=seed)),
     "random": Method(lambda _, seed, __: RandomSampler(seed=seed)),
 }
+SLOW: Mapping[str, Method] = {"GP": Method(lambda _, seed, __: GPSampler(seed=seed))}
+"""Played if named: it needs torch, and one to two minutes a study."""
 
 
 class Played:
@@ -186,7 +188,8 @@ def shares(job: Job) -> list[float]:
     truth, method, in_flight, seed, ground = job
     optuna.logging.set_verbosity(logging.ERROR)
     warnings.simplefilter("ignore")
-    played, picks = Played(METHODS[method], truths_on(ground)[truth](seed), seed, in_flight), list[float]()
+    chosen = {**METHODS, **SLOW}[method]
+    played, picks = Played(chosen, truths_on(ground)[truth](seed), seed, in_flight), list[float]()
     for episode in range(1, EPISODES + 1):
         played.episode()
         if episode in MARKS:
@@ -271,7 +274,9 @@ def main() -> None:
     """Play all studies, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--on", default="truths", help="truths, recorded, tables, or a file of prompts")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="with the lab")
+    parser.add_argument(
+        "--methods", nargs="+", choices=[*METHODS, *SLOW], default=list(METHODS), help="with the lab"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--studies", type=int, default=STUDIES)
     asked = parser.parse_args()

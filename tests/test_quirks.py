@@ -604,6 +604,35 @@ def test_an_address_that_lists_the_model_and_has_no_chat_completions_is_no_addre
     assert "try: set API_BASE_URL to the root of an OpenAI-compatible API" in done.err
 
 
+@pytest.mark.parametrize(
+    ("dropped", "said"),
+    [
+        (["repetition_penalty"], "warn  settings     repetition_penalty changed no answer"),
+        (["top_k", "presence_penalty"], "warn  settings     presence_penalty, top_k changed no answer"),
+        ([], None),
+    ],
+)
+def test_the_doctor_warns_of_settings_that_a_server_drops_without_a_word(
+    project: Project, dropped: list[str], said: str | None
+) -> None:
+    free = ("top_k = [5, 40]", "presence_penalty = [0.5, 1.0]", "repetition_penalty = [1.1, 1.2]")
+    project.write("experiments/known.toml", FREE.replace("{more}", "\n".join(free)))
+    numbers = iter(range(1, 10_000))
+
+    def obeying(body: Body) -> Reply | None:
+        if "story" not in body["messages"][-1]["content"]:
+            return None
+        sent = {name: value for name, value in body.items() if name not in dropped}
+        warm = sent["temperature"] > 0 and sent.get("top_k") != 1
+        penalties = sorted(name for name in sent if name.endswith("penalty"))
+        return Reply(f"A fox, a crow, {next(numbers) if warm else 0} {penalties}")
+
+    with fake_endpoint(picky(obeying)) as endpoint:
+        done = run(replace(project, tracks=True), endpoint, "-m", "lab.doctor", "experiments/known.toml")
+    assert done.code == 0, done.out
+    assert (said in done.out) if said else ("settings" not in done.out)
+
+
 PROPOSALS = """
 [proposals]
 proposer = "gepa"

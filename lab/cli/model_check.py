@@ -15,7 +15,7 @@ from lab.experiment.model_schema import PricedModel
 from lab.llm.dialect import Dialect
 from lab.llm.settings import ModelChoice, choose_model, hosted_endpoint
 from lab.local_model.weights import check_runtime, find_model
-from lab.study.rehearsal import described, rehearse, try_ends
+from lab.study.rehearsal import described, rehearse, try_ends, without_effect
 
 
 class ModelCheck:
@@ -77,7 +77,8 @@ class ModelCheck:
             present = hosted_endpoint(model).api_key != "none"
             key = Finding("key", "present" if present else "none, and not needed on this machine")
             taken_s = await try_ends(self._experiment, self._model, self._on_dialect)
-            return [endpoint, key, Finding("model", f"{model.name} answers in {taken_s:.1f} s")]
+            answers = Finding("model", f"{model.name} answers in {taken_s:.1f} s")
+            return [endpoint, key, answers, *await self._settings()]
         except NoKeyError as error:
             return [endpoint, Finding("key", "", error), unasked]
         except (UnreachableError, OutageError) as error:
@@ -85,6 +86,12 @@ class ModelCheck:
             return [Finding("endpoint", "", error), untried, unasked]
         except LabError as error:
             return [endpoint, key, Finding("model", "", error)]
+
+    async def _settings(self) -> list[Finding]:
+        """A warning if free settings change nothing."""
+        dropped = await without_effect(self._experiment, self._model)
+        said = f"{', '.join(dropped)} changed no answer: the server may drop it, or have another name for it"
+        return [Finding("settings", said, warned=True)] if dropped else []
 
     def _on_dialect(self, dialect: Dialect, _: str) -> None:
         self._model = replace(self._model, choice=replace(self._model.choice, dialect=dialect))

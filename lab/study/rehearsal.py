@@ -7,12 +7,14 @@ with the baseline's prompt. The doctor reports the result.
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from lab.agent.agent import Agent
 from lab.agent.rollout import play
 from lab.agent.step import Step, troubles_of
 from lab.environments.config import choose_environment
 from lab.environments.environment import Session
+from lab.errors import RequestError
 from lab.experiment.experiment import Experiment
 from lab.experiment.model_schema import PricedModel
 from lab.experiment.space import with_settings
@@ -34,6 +36,21 @@ OnDialect = Callable[[Dialect, str], None]
 """Called when the endpoint's dialect turns out to be another, with the reason."""
 
 ASK = [Message("system", "This is a test of the connection."), Message("user", "Say: ok.")]
+
+TALE = [Message("user", "Tell a story of a fox and a crow.")]
+TALE_TOKENS = 60
+
+EXTREMES: dict[str, Any] = {
+    "presence_penalty": 2.0,
+    "frequency_penalty": 2.0,
+    "repetition_penalty": 2.0,
+    "top_k": 1,
+    "min_p": 1.0,
+}
+"""Values at which a setting is seen in one answer."""
+
+NARROWING = ("top_k", "min_p")
+"""Settings of which the extreme leaves only the likeliest token."""
 
 ANSWER_S = 60.0
 """Time limit of an answer to it, in seconds: some endpoints load the model first."""
@@ -63,6 +80,32 @@ async def try_ends(experiment: Experiment, model: PricedModel, on_dialect: OnDia
             endpoint.learning.on_change = on_dialect
             answers = [await endpoint.complete(ASK, sampling) for sampling in ends(experiment)]
     return answers[0].latency_s
+
+
+async def without_effect(experiment: Experiment, model: PricedModel) -> list[str]:
+    """The free settings of `EXTREMES` that change no answer: a server may drop what it does not know.
+
+    At temperature 0 a strong penalty changes the answer. At a high one, the likeliest token alone gives the
+    answer of temperature 0. A value that is refused shows nothing.
+
+    Raises:
+        LabError: A call failed.
+    """
+    omit, extra = model.choice.dialect.omit, experiment.baseline.sampling.extra
+    found = {name: False for name in EXTREMES if name in experiment.space.free and name not in omit}
+    if not found:
+        return []
+    plain = SamplingParams(temperature=0.0, max_tokens=TALE_TOKENS, extra=extra)
+    patience = replace(model.patience, attempts=1, timeout_s=ANSWER_S, whole_s=ANSWER_S)
+    with opening_model(model.choice) as opening:
+        async with open_endpoint(opening, patience) as endpoint:
+            usual = (await endpoint.complete(TALE, plain)).text
+            for name in found:
+                narrows = name in NARROWING
+                changed = replace(plain, temperature=1.5 * narrows, **{name: EXTREMES[name]})
+                with suppress(RequestError):
+                    found[name] = ((await endpoint.complete(TALE, changed)).text == usual) is not narrows
+    return [name for name, is_lost in found.items() if usual and is_lost]
 
 
 class _EnoughError(Exception):
