@@ -413,7 +413,7 @@ def test_a_header_contains_the_value_of_a_variable_and_no_file_does(project: Pro
 @pytest.mark.parametrize(
     ("name", "secret"),
     [
-        *((name, True) for name in ("Authorization", "apikey", "Ocp-Apim-Subscription-Key", "X-AuthToken")),
+        *((name, True) for name in ("Authorization", "apikey", "Ocp-Apim-Subscription-Key", "X-OAuth")),
         *((name, True) for name in ("Set-Cookie", "x-portkey-api-key", "X_Secret_2", "Proxy-Authorization")),
         *((name, False) for name in ("x-portkey-provider", "X-Max-Tokens", "X-Author", "X-Bypass-Cache")),
     ],

@@ -28,7 +28,7 @@ VARIABLE = "env:"
 
 _SECRET = (
     r"(?i)(?<![a-z])"
-    r"(?:[a-z]*(?<!port)(?:key|token|secret|cookie|password|passwd)|auth|authori[sz]ation|authentication|pass)"
+    r"(?:[a-z]*(?<!port)(?:token|(?:key|secret|cookie|password|passwd)s?)|o?auth|authori[sz]ation|authentication|pass)"
     r"(?![a-z])"
 )
 """Parts of the names of headers that hold credentials; Portkey is a gateway."""
