@@ -112,7 +112,7 @@ class Unshowable:
 
 def test_an_unwritable_field_is_a_malformed_observation() -> None:
     deep: object = "bottom"
-    for _ in range(5_000):
+    for _ in range(200_000):
         deep = [deep]
     circle: dict[str, object] = {}
     circle["self"] = circle
