@@ -29,7 +29,7 @@ class StubbornSampler(optunahub.samplers.SimpleBaseSampler):
 '''
 SEVERAL = """
 from optuna.pruners import NopPruner
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import RandomSampler
 
 
 class FirstSampler(RandomSampler):

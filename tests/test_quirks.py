@@ -154,7 +154,7 @@ def test_a_setting_that_the_endpoint_does_not_have_is_left_out_of_the_search(
     assert told["cost"]["calls"] == len(endpoint.requests) - 1
     assert told["failures"] == {}
     played = frozen(project)["candidate"]["sampling"]  # a value that was never sent is not claimed
-    assert played.get(name, NEUTRAL.get(name)) == NEUTRAL.get(name, played.get(name))
+    assert name not in NEUTRAL or played.get(name, NEUTRAL[name]) == NEUTRAL[name]
 
 
 def test_one_refusal_among_good_answers_does_not_stop_the_study_with_its_baseline(project: Project) -> None:
@@ -165,13 +165,8 @@ def test_one_refusal_among_good_answers_does_not_stop_the_study_with_its_baselin
     def once(body: Body) -> Reply | None:
         with lock:
             first.append(body)
-            is_baseline = [body[key] for key in ("temperature", "max_tokens")] == [0.7, 150]
-            if (
-                len(first) < 12
-                or refused
-                or not is_baseline
-                or body["messages"][0] != first[0]["messages"][0]
-            ):
+            is_baseline = body["temperature"] == 0.7 and body["messages"][0] == first[0]["messages"][0]
+            if len(first) < 12 or refused or not is_baseline:
                 return None
             refused.append(body)
         return refusal(400, {"error": {"message": "Bad request."}})

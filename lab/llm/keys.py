@@ -26,12 +26,8 @@ HEADER = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 VARIABLE = "env:"
 """Prefix of a header's value that names a variable."""
 
-_SECRET = (
-    r"(?i)(?<![a-z])"
-    r"(?:[a-z]*(?<!port)(?:token|(?:key|secret|cookie|password|passwd)s?)|o?auth|authori[sz]ation|authentication|pass)"
-    r"(?![a-z])"
-)
-"""Parts of the names of headers that hold credentials; Portkey is a gateway."""
+_SECRET = r"(?i)auth|cookie|(?<!port)key|pass|secret|token"
+"""Names of headers that hold credentials; Portkey is a gateway."""
 
 
 def refuse_secret(header: str, value: str, where: str) -> None:

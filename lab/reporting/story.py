@@ -24,7 +24,7 @@ from lab.llm.settings import ModelChoice
 from lab.proposers.rounds import proposals_of
 from lab.reporting.texts import endings_of, texts_of
 from lab.search.headroom import Headroom
-from lab.search.trials import number_of
+from lab.search.trials import numbers_of
 from lab.stats.intervals import Estimate
 from lab.storage.record import CONFIRMATION, HOLDOUT, EpisodeKey, Record
 from lab.storage.trials import Trials
@@ -165,8 +165,7 @@ def expected_of(trial: Trial) -> Estimate:
 def tell(past: PastStudy) -> Story:
     """The story of a study."""
     record, experiment = past.record, past.experiment
-    known = [one for one in past.search.known if "digest" in one.user_attrs]
-    names = {one.user_attrs["digest"]: trial_name(number_of(one)) for one in known}
+    names = {digest: trial_name(number) for digest, number in numbers_of(past.search.known).items()}
     names[experiment.baseline.digest] = "baseline"
     stretches = record.stretches()
     story = Story(

@@ -24,7 +24,7 @@ from lab.search.publication import Publication
 from lab.search.race import Race
 from lab.search.room import Room
 from lab.search.running import Hopeless
-from lab.search.trials import Standings, distributions_of, expected, number_of
+from lab.search.trials import Standings, distributions_of, expected, numbers_of
 from lab.storage.record import Record
 from lab.storage.trials import Trials
 
@@ -82,8 +82,7 @@ class Search:
     @property
     def numbers(self) -> dict[str, int]:
         """The number of each trial, by its candidate's digest."""
-        known = self._study.known
-        return {one.user_attrs["digest"]: number_of(one) for one in known if "digest" in one.user_attrs}
+        return numbers_of(self._study.known)
 
     def trials(self, of: Sequence[int] | None = None) -> list[Trial]:
         """All trials with a completed episode, best first.

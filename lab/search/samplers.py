@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import Parameter, signature
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any, TypeVar
 
 import optuna
@@ -54,9 +54,15 @@ def make_sampler(experiment: Experiment) -> BaseSampler:
             costs=None if objective.cost is None else costs_of,
             **search.sampler_options,
         )
-    offered = {"seed": experiment.seed, "search_space": distributions_of(experiment)}
-    name, options = search.sampler, search.sampler_options
-    return _made(BaseSampler, SAMPLERS, name, options, "search.sampler", offered)  # type: ignore[type-abstract]
+    return _made(
+        BaseSampler,  # type: ignore[type-abstract]
+        SAMPLERS,
+        search.sampler,
+        search.sampler_options,
+        "search.sampler",
+        seed=experiment.seed,
+        search_space=distributions_of(experiment),
+    )
 
 
 def make_pruner(experiment: Experiment) -> BasePruner:
@@ -89,7 +95,7 @@ def _made(
     name: str,
     options: Mapping[str, Any],
     where: str,
-    offered: Mapping[str, Any] = MappingProxyType({}),
+    **offered: Any,  # noqa: ANN401  # as its constructor takes it
 ) -> T:
     """Create the sampler or pruner called `name`.
 
@@ -114,8 +120,7 @@ def _made(
 
 
 def _wanted(found: Any, offered: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401  # somebody's class
-    if not offered:
-        return {}
+    """What of `offered` goes to a constructor."""
     known = signature(found).parameters
     return {
         name: value

@@ -75,6 +75,11 @@ def number_of(trial: FrozenTrial) -> int:
     return trial.number if first is None else first
 
 
+def numbers_of(known: Iterable[FrozenTrial]) -> dict[str, int]:
+    """Return the number of each trial, by its candidate's digest."""
+    return {one.user_attrs["digest"]: number_of(one) for one in known if "digest" in one.user_attrs}
+
+
 def distributions_of(experiment: Experiment) -> dict[str, BaseDistribution]:
     """Return the distributions of a study, with reserved names for texts that will be proposed."""
     distributions = experiment.space.distributions()

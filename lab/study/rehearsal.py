@@ -1,11 +1,11 @@
 """A Rehearsal: the calls of a study, before it makes them.
 
-It owns the choice of calls: each free sampling setting at both ends, then the first two steps of an episode
-with the baseline's prompt. The doctor reports the result.
+It owns the choice of calls: each free sampling setting at both ends, then those that a server may drop at an
+extreme, then the first two steps of an episode with the baseline's prompt. The doctor reports the result.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +18,11 @@ from lab.errors import RequestError
 from lab.experiment.experiment import Experiment
 from lab.experiment.model_schema import PricedModel
 from lab.experiment.space import with_settings
-from lab.llm.client import Message
+from lab.llm.client import Endpoint, Message
 from lab.llm.dialect import Dialect
 from lab.llm.launch import open_endpoint, opening_model
 from lab.llm.sampling import UNLISTED, SamplingParams
+from lab.llm.throttle import Patience
 from lab.search.first_answers import unusable
 from lab.search.trouble_words import TROUBLES
 from lab.stats.format import number
@@ -37,8 +38,8 @@ OnDialect = Callable[[Dialect, str], None]
 
 ASK = [Message("system", "This is a test of the connection."), Message("user", "Say: ok.")]
 
-TALE = [Message("user", "Tell a story of a fox and a crow.")]
-TALE_TOKENS = 60
+TALE, TALE_TOKENS = [Message("user", "Tell a story of a fox and a crow.")], 60
+"""What is asked to see a setting's effect, and how long the answer may be."""
 
 EXTREMES: dict[str, Any] = {
     "presence_penalty": 2.0,
@@ -68,17 +69,30 @@ def ends(experiment: Experiment) -> list[SamplingParams]:
     return [with_settings(start, one, space.templates, space.demonstrations).sampling for one in settings]
 
 
+@asynccontextmanager
+async def _opened(
+    model: PricedModel, patience: Patience, on_dialect: OnDialect | None = None
+) -> AsyncIterator[Endpoint]:
+    """The model's endpoint; an embedded model is started for it."""
+    with opening_model(model.choice) as opening:
+        async with open_endpoint(opening, patience) as endpoint:
+            if on_dialect is not None:
+                endpoint.learning.on_change = on_dialect
+            yield endpoint
+
+
+def _once(model: PricedModel) -> Patience:
+    return replace(model.patience, attempts=1, timeout_s=ANSWER_S, whole_s=ANSWER_S)
+
+
 async def try_ends(experiment: Experiment, model: PricedModel, on_dialect: OnDialect) -> float:
     """Call the model with each of `ends`; returns the seconds of the first answer.
 
     Raises:
         LabError: A call failed.
     """
-    patience = replace(model.patience, attempts=1, timeout_s=ANSWER_S, whole_s=ANSWER_S)
-    with opening_model(model.choice) as opening:
-        async with open_endpoint(opening, patience) as endpoint:
-            endpoint.learning.on_change = on_dialect
-            answers = [await endpoint.complete(ASK, sampling) for sampling in ends(experiment)]
+    async with _opened(model, _once(model), on_dialect) as endpoint:
+        answers = [await endpoint.complete(ASK, sampling) for sampling in ends(experiment)]
     return answers[0].latency_s
 
 
@@ -92,20 +106,19 @@ async def without_effect(experiment: Experiment, model: PricedModel) -> list[str
         LabError: A call failed.
     """
     omit, extra = model.choice.dialect.omit, experiment.baseline.sampling.extra
-    found = {name: False for name in EXTREMES if name in experiment.space.free and name not in omit}
-    if not found:
+    free = [name for name in EXTREMES if name in experiment.space.free and name not in omit]
+    if not free:
         return []
-    plain = SamplingParams(temperature=0.0, max_tokens=TALE_TOKENS, extra=extra)
-    patience = replace(model.patience, attempts=1, timeout_s=ANSWER_S, whole_s=ANSWER_S)
-    with opening_model(model.choice) as opening:
-        async with open_endpoint(opening, patience) as endpoint:
-            usual = (await endpoint.complete(TALE, plain)).text
-            for name in found:
-                narrows = name in NARROWING
-                changed = replace(plain, temperature=1.5 * narrows, **{name: EXTREMES[name]})
-                with suppress(RequestError):
-                    found[name] = ((await endpoint.complete(TALE, changed)).text == usual) is not narrows
-    return [name for name, is_lost in found.items() if usual and is_lost]
+    plain, lost = SamplingParams(temperature=0.0, max_tokens=TALE_TOKENS, extra=extra), list[str]()
+    async with _opened(model, _once(model)) as endpoint:
+        usual = (await endpoint.complete(TALE, plain)).text
+        for name in free:
+            narrows = name in NARROWING
+            changed = replace(plain, temperature=1.5 if narrows else 0.0, **{name: EXTREMES[name]})
+            with suppress(RequestError):
+                is_usual = (await endpoint.complete(TALE, changed)).text == usual
+                lost += [name] if is_usual is not narrows else []
+    return lost if usual else []
 
 
 class _EnoughError(Exception):
@@ -127,13 +140,10 @@ async def rehearse(
         if len(steps) == STEPS:
             raise _EnoughError
 
-    patience = replace(model.patience, attempts=1)
-    with opening_model(model.choice) as opening:
-        async with open_endpoint(opening, patience) as endpoint:
-            endpoint.learning.on_change = on_dialect
-            agent = Agent(experiment.baseline, endpoint, experiment.task)
-            with suppress(_EnoughError):
-                await play(agent, session, experiment.seed, on_step=on_step)
+    async with _opened(model, replace(model.patience, attempts=1), on_dialect) as endpoint:
+        agent = Agent(experiment.baseline, endpoint, experiment.task)
+        with suppress(_EnoughError):
+            await play(agent, session, experiment.seed, on_step=on_step)
     if (troubles := troubles_of(steps)).unusable:
         raise unusable(troubles, model.choice, choose_environment(experiment.environment))
     return steps
