@@ -70,6 +70,10 @@ traces = 0
 """
 
 
+UNUSED = "scope not in (select digest || ' ' || seed from episodes)"
+"""Calls of unfinished episodes."""
+
+
 def a_project(folder: Path) -> Project:
     project = Project.make(folder, tracked=True)
     project.write("experiments/known.toml", EXPERIMENT)
@@ -205,6 +209,21 @@ def test_nothing_is_counted_twice_after_kills(finished: Finished) -> None:
     runs = rows(project, "select name, count(*) from runs group by name", "mlflow.db")
     assert len(runs) > 5
     assert {number for _, number in runs} == {1}
+
+
+@pytest.mark.parametrize("kills", [(170,), (163, 8), (175, 20)])
+def test_what_was_interrupted_as_the_search_ran_out_is_finished_within_the_budget(
+    project: Project, kills: tuple[int, ...]
+) -> None:
+    with fake_endpoint(by_the_request) as endpoint:
+        for calls in kills:
+            kill_after(project, endpoint, calls)
+        begun = f"select count(distinct scope) from calls where {UNUSED}"
+        assert rows(project, begun) > [(0,)]
+        done = tune(project, endpoint)
+    assert done.returncode == 0, done.stderr
+    assert rows(project, f"select scope, count(*) from calls where {UNUSED} group by scope") == []
+    assert 240 - 4 < count(project, "calls") <= 240  # less than an episode is left over
 
 
 def but_for_mlflow(out: str) -> list[str]:

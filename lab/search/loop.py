@@ -36,7 +36,7 @@ class Search:
     """The search of one process.
 
     Attributes:
-        all_begun: Set once the search starts no more episodes.
+        all_begun: Set once the budget has no room for another episode, unless running ones end early.
         stopped_by: The budget limit that interrupted episodes; the search resumes once it is raised.
 
     Args:
@@ -68,7 +68,7 @@ class Search:
         )
         self._standings = Standings(experiment, record.ended)
         self._over, self._unstarted = False, set[Playing]()
-        self._room = Room(experiment, player, self._race, rounds)
+        self._room = Room(experiment, player, self._race, rounds, record.ended)
         self._publication = Publication(study, self.trials, self._room.look_at, on_trial)
         self.all_begun, self._changed = asyncio.Event(), asyncio.Event()
         self.stopped_by: BudgetError | None = None
@@ -200,7 +200,9 @@ class Search:
             ending = self._record.ended.get(key)
             if isinstance(ending, FailedEpisode) and one.number == BASELINE:
                 self._record.forget_failure(*key)
-            elif ending is not None and step not in reported:
+            elif ending is None:
+                one.begun += self._player.has_begun(*key)
+            elif step not in reported:
                 self._take(one, step, ending)
 
     # What is next
@@ -209,18 +211,18 @@ class Search:
         """Start the next round or trial if the budget has room; False once there is nothing to start."""
         if self._record.store.shared:
             self._look_whether_over()
-        if self.all_begun.is_set() or self._over:
+        if self._over:
             return False
-        rounds = self._rounds
+        rounds = None if self.all_begun.is_set() else self._rounds
         due = rounds and rounds.due(self.progress, self._race.episodes)
         if rounds and due and self._room.has_round(rounds) and rounds.begin():
             group.create_task(self._renew(rounds))
             return True
         move = self._race.next()
-        if move is not None and self._room.has(len(move.steps)):
+        if move is not None and self._room.has(move):
             # Two workers may have chosen the same, or both found the last room in the budget.
             with self._record.store.exclusively():
-                one = (move.trial or self._race.ask()) if self._room.still_has(len(move.steps)) else None
+                one = (move.trial or self._race.ask()) if self._room.still_has(move) else None
                 if move.trial is None and one is not None:
                     self._take_known(one)
                 if one is not None and (move.trial or self._race.is_untried(one)):

@@ -6,6 +6,7 @@ plays which seed.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 
 from lab.agent.agent import Agent
@@ -41,7 +42,6 @@ class Player:
     """Plays on one model and one environment, at most `in_flight` episodes at a time.
 
     Attributes:
-        owed_calls: Maximum calls still due for the requested episodes.
         stopped_by: The budget limit for which a phase left out an episode; None if none was left out.
 
     Args:
@@ -67,13 +67,13 @@ class Player:
         others: Mapping[str, Model] | None = None,
     ) -> None:
         self.task, self.spending, self.first = task, spending, first
-        self.owed_calls = Calls()
         self.stopped_by: BudgetError | None = None
         self._model, self._others, self._environment = model, others or {}, environment
         self._record, self._baseline, self._say = record, baseline, say
         self._blame = Blame(environment, task, record)
         self._said_large, self._ended = False, asyncio.Event()
-        self._in_flight, self._owed, self._running = in_flight, 0, set[Running]()
+        self._in_flight, self._requested, self._running = in_flight, set[Running](), set[Running]()
+        self._kept = record.unused_calls() if record else Counter[str]()
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
         self._room.set()
 
@@ -81,6 +81,22 @@ class Player:
     def playing(self) -> list[Running]:
         """The episodes of the record that this process is playing."""
         return list(self._running)
+
+    @property
+    def requested(self) -> list[Running]:
+        """The episodes that were requested and have not ended."""
+        return list(self._requested)
+
+    def most_calls(self, candidate: Candidate, seed: int) -> int:
+        """Maximum calls that an episode which is not on record may still make."""
+        for one in self._requested:
+            if one.seed == seed and one.candidate.digest == candidate.digest:
+                return one.left
+        return max(self.task.max_steps - self._kept[scope_of(candidate.digest, seed)], 0)
+
+    def has_begun(self, digest: str, seed: int) -> bool:
+        """Whether an earlier process made calls of an episode and did not finish it."""
+        return scope_of(digest, seed) in self._kept
 
     async def room(self) -> None:
         """Wait until one more episode can start at once."""
@@ -111,16 +127,18 @@ class Player:
             EnvError: The environment failed in every attempt, and this candidate is not to blame.
             BudgetError: The budget is used up.
         """
-        model = self.model_of(candidate)
-        self._owe(1, model)
 
         def on_step(step: Step) -> None:
-            self.owed_calls[model] -= 1
             self._blame.look_at(candidate.digest, seed, step)
             if self.first is not None:
                 self.first.step(candidate.digest, step)
 
-        running = Running(candidate, seed, self.task, hopeless, later, model, on_step)
+        kept = self._kept[scope_of(candidate.digest, seed)]
+        running = Running(
+            candidate, seed, self.task, hopeless, later, self.model_of(candidate), kept, on_step
+        )
+        self._requested.add(running)
+        self._look_at_room()
         return self._episode(candidate, seed, running)
 
     def model_of(self, candidate: Candidate) -> str:
@@ -134,8 +152,8 @@ class Player:
                     return await self._attempts(candidate, seed, running)
             return await self._once(self._record, candidate, seed, running)
         finally:
-            self.owed_calls[running.model] += running.calls
-            self._owe(-1, running.model)
+            self._requested.discard(running)
+            self._look_at_room()
 
     async def _once(self, record: Record, candidate: Candidate, seed: int, running: Running) -> Ending:
         """Play an episode unless it is on record."""
@@ -155,14 +173,14 @@ class Player:
     async def _room_in_budget(self, running: Running, record: Record, key: EpisodeKey) -> None:
         """Wait until an optional episode fits into the budget besides the running ones.
 
-        A running episode counts one call too many between answer and step, and several if it ends early: so
-        nothing is refused before the others have ended.
+        A running episode may end early: so nothing is refused before the others have ended.
 
         Raises:
             BudgetError: It does not fit although no other episode is running.
         """
-        kept = len(record.calls_of(scope_of(*key))) if running.is_optional else 0
-        while not running.fits(self._running, kept, self.spending):
+        if running.is_optional:  # another worker may have played some of it
+            running.kept = len(record.calls_of(scope_of(*key)))
+        while not running.fits(self._running, self.spending):
             if not self._running:
                 raise out_of_budget(self.spending.nearest_limit)
             await self._ended.wait()
@@ -170,7 +188,7 @@ class Player:
     async def _attempts(self, candidate: Candidate, seed: int, running: Running) -> Played:
         broken = 0
         for attempt in range(1, ATTEMPTS + 1):
-            agent = Agent(candidate, self._model_for(candidate, seed), self.task)
+            agent = Agent(candidate, self._model_for(running), self.task)
             try:
                 async with self._environment.session() as session:
                     running.begin()
@@ -200,12 +218,12 @@ class Player:
                 await asyncio.sleep(WAIT_S * attempt)
         raise AssertionError("the last attempt returns or raises")
 
-    def _model_for(self, candidate: Candidate, seed: int) -> Model:
-        name = self.model_of(candidate)
-        model = self._others.get(name, self._model)
+    def _model_for(self, one: Running) -> Model:
+        model = self._others.get(one.model, self._model)
         if self._record is None:
             return model
-        return Recorded(model, self._record, scope_of(candidate.digest, seed), name)
+        scope = scope_of(one.candidate.digest, one.seed)
+        return Recorded(model, self._record, scope, one.model, one.answered)
 
     def _look_at(self, episode: Episode) -> None:
         largest = max(map(len, (episode.opening, *(step.observation for step in episode.steps))))
@@ -214,10 +232,8 @@ class Player:
             size = f"An observation has {largest:,} characters, and each is stored whole."
             self._say(f"{size} To cut it, set longest under [environment] in the experiment file.")
 
-    def _owe(self, change: int, model: str) -> None:
-        self._owed += change
-        self.owed_calls[model] += change * self.task.max_steps
-        if self._owed < self._in_flight:
+    def _look_at_room(self) -> None:
+        if len(self._requested) < self._in_flight:
             self._room.set()
         else:
             self._room.clear()

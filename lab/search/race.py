@@ -152,6 +152,7 @@ class Race:
         if self._shared:
             self.study.note(one.trial, "begun", one.reported + len(steps))
         one.playing |= set(steps)
+        one.begun = 0
 
     @property
     def playing(self) -> int:
@@ -246,9 +247,9 @@ class Race:
         return NEW if self.new.repeats < REPEATS else None
 
     def _interrupted(self) -> Move | None:
-        """The rest of a rung that an earlier process started."""
+        """The rest of a rung, or the episodes, that an earlier process started."""
         for one in self.open.values():
-            rung = max(self._rung(max(one.reported, 1)), one.owed)
+            rung = max(self._rung(max(one.reported + one.begun, 1)), one.owed)
             if one.reported < rung and not one.playing and (missing := self._missing(one, rung)):
                 return Move(one, missing)
         return None

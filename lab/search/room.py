@@ -1,34 +1,49 @@
 """The Room: what the budget has left for the search, besides what is set aside.
 
-Set aside are the verdict's calls, by the model that makes them, the rest of running episodes, and the calls
-of texts that are being written.
+Set aside are the calls that the verdict still needs, by the model that makes them, the rest of running
+episodes, and the calls of texts that are being written.
 """
 
-from collections.abc import Sequence
-from math import ceil
+from collections.abc import Mapping, Sequence
 
 from optuna.trial import TrialState
 
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Ending
 from lab.agent.evaluation import BASELINE, Trial
 from lab.experiment.budget import ANY, BASELINES, Calls
 from lab.experiment.experiment import Experiment
 from lab.proposers.rounds import Rounds
+from lab.search.open_trial import Move
 from lab.search.player import Player
 from lab.search.race import Race
-from lab.search.trials import number_of
+from lab.search.running import calls_left
+from lab.search.trials import number_of, seeds_of
+from lab.storage.record import CONFIRMATION, HOLDOUT, EpisodeKey
 
 
 class Room:
-    """The room of one search; the verdict's share changes with the candidates that would be confirmed now."""
+    """The room of one search; the verdict's share changes with the candidates that would be confirmed now.
 
-    def __init__(self, experiment: Experiment, player: Player, race: Race, rounds: Rounds | None) -> None:
+    Args:
+        ended: The ending of each ended episode.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        player: Player,
+        race: Race,
+        rounds: Rounds | None,
+        ended: Mapping[EpisodeKey, Ending],
+    ) -> None:
         self._experiment, self._player, self._race, self._rounds = experiment, player, race, rounds
-        self._contenders = [player.model_of(experiment.space.start)]
+        self._ended, self._contenders = ended, [experiment.space.start]
 
     def look_at(self, trials: Sequence[Trial]) -> None:
         """Take the best of `trials`, best first, as those that would be confirmed."""
-        models = [self._player.model_of(one.candidate) for one in trials if one.number != BASELINE]
-        self._contenders = models[: self._experiment.confirmation.candidates] or self._contenders
+        best = [one.candidate for one in trials if one.number != BASELINE]
+        self._contenders = best[: self._experiment.confirmation.candidates] or self._contenders
 
     @property
     def progress(self) -> float:
@@ -45,8 +60,8 @@ class Room:
         """Whether something may still end that frees what is set aside for texts."""
         return self._is_in_round or (self._awaits_texts and self.in_use)
 
-    def has(self, episodes: int, others_calls: int = 0) -> bool:
-        """Whether there is room for this many episodes besides those already due.
+    def has(self, move: Move, others_calls: int = 0) -> bool:
+        """Whether there is room for a move's episodes besides those already due.
 
         Args:
             others_calls: Calls of other workers that are not counted yet.
@@ -54,43 +69,60 @@ class Room:
         owed = others_calls
         if self._rounds is not None and self.in_use:
             owed += self._rounds.owed_calls(self._player.spending.calls_in_all(self._of_verdict))
-        return self._fits(episodes, owed)
+        return self._fits(self._calls_of(move) + owed)
 
-    def still_has(self, episodes: int) -> bool:
+    def still_has(self, move: Move) -> bool:
         """Whether there is, after `has`, also with what other workers have done since they were counted.
 
         Exact if no other worker asks at the same time.
         """
         spending = self._player.spending
-        if not spending.uncounted or self.has(episodes, spending.uncounted):
+        if not spending.uncounted or self.has(move, spending.uncounted):
             return True
         self._race.study.read()
         spending.recount()
-        return self.has(episodes)
+        return self.has(move)
 
     def has_round(self, rounds: Rounds) -> bool:
         """Whether there is room for the next round; the first one is asked for anyway."""
         calls = 0 if rounds.awaited else rounds.round_calls
-        return self._fits(max(ceil(calls / self._experiment.task.max_steps), 1))
+        return self._fits(max(calls, self._experiment.task.max_steps))
 
-    def _fits(self, episodes: int, owed_calls: int = 0) -> bool:
+    def _calls_of(self, move: Move) -> int:
+        if move.trial is None:
+            return len(move.steps) * self._experiment.task.max_steps
+        candidate, first = move.trial.candidate, self._experiment.seed
+        return sum(self._player.most_calls(candidate, first + step) for step in move.steps)
+
+    def _fits(self, calls: int) -> bool:
         spending = self._player.spending
         if spending.time_is_up and self._has_rival:
             return False
-        more = (self._race.elsewhere() + episodes) * self._experiment.task.max_steps + owed_calls
-        return spending.room_for(self._player.owed_calls + Calls({ANY: more}), self._of_verdict)
+        more = self._race.elsewhere() * self._experiment.task.max_steps + calls
+        last = self._experiment.seed + CONFIRMATION
+        owed = calls_left(one for one in self._player.requested if one.seed < last)
+        return spending.room_for(owed + Calls({ANY: more}), self._of_verdict)
 
     @property
     def _of_verdict(self) -> Calls:
-        """Maximum calls of confirmation and holdout; the finalists are assumed to play on the dearest."""
+        """Maximum calls left of the verdict; its finalists are assumed to play on the dearest model."""
         experiment, contenders = self._experiment, self._contenders
-        steps, verdict = experiment.task.max_steps, experiment.verdict
-        calls = Calls({BASELINES: verdict.episodes * steps})
-        calls[self._player.spending.dearest(contenders)] += verdict.finalists * verdict.episodes * steps
-        for place in range(experiment.confirmation.candidates):
-            model = contenders[place] if place < len(contenders) else contenders[0]
-            calls[model] += experiment.confirmation.episodes * steps
+        models = [self._player.model_of(one) for one in contenders]
+        steps, verdict, confirmation = experiment.task.max_steps, experiment.verdict, experiment.confirmation
+        calls = Calls({BASELINES: self._calls_left(experiment.baseline, HOLDOUT)})
+        calls[self._player.spending.dearest(models)] += verdict.finalists * verdict.episodes * steps
+        for model, one in zip(models, contenders, strict=True):
+            calls[model] += self._calls_left(one, CONFIRMATION)
+        unknown = confirmation.candidates - len(contenders)
+        calls[models[0]] += unknown * confirmation.episodes * steps
         return calls
+
+    def _calls_left(self, candidate: Candidate, offset: int) -> int:
+        """Maximum calls that a candidate still makes in confirmation or holdout."""
+        seeds = (
+            seed for seed in seeds_of(self._experiment, offset) if (candidate.digest, seed) not in self._ended
+        )
+        return sum(self._player.most_calls(candidate, seed) for seed in seeds)
 
     @property
     def _is_in_round(self) -> bool:

@@ -1,9 +1,9 @@
-"""A running episode: the calls it has made and may still make, and when it can end early.
+"""A running episode: the calls that it may still make, and when it can end early.
 
 It owns the room that the episode takes in the budget. Reacting to its steps is `lab.search.player`'s.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from lab.agent.candidate import Candidate
 from lab.agent.step import Step, Troubles, troubles_of
@@ -30,7 +30,7 @@ class Running:
 
     Attributes:
         candidate, seed: What plays, on which seed.
-        calls: Number of calls made, over all attempts.
+        kept: Number of its calls on record: they are not made again.
 
     Args:
         hopeless: Called after each step; None for an episode that is always played to its end.
@@ -47,11 +47,12 @@ class Running:
         hopeless: Hopeless | None,
         later: Calls | None,
         model: str,
+        kept: int,
         on_step: Callable[[Step], None],
     ) -> None:
-        self.candidate, self.seed, self.calls, self.model = candidate, seed, 0, model
+        self.candidate, self.seed, self.model, self.kept = candidate, seed, model, kept
         self._task, self._hopeless, self._later, self._on_step = task, hopeless, later, on_step
-        self._kept, self._steps = 0, list[Step]()
+        self._answers, self._steps = 0, list[Step]()
 
     @property
     def is_optional(self) -> bool:
@@ -66,36 +67,32 @@ class Running:
     @property
     def left(self) -> int:
         """Maximum calls that it may still make."""
-        return self._task.max_steps - max(len(self._steps), self._kept)
+        return self._task.max_steps - max(self._answers, self.kept)
 
     @property
     def troubles(self) -> Troubles:
         """Troubles of its steps so far."""
         return troubles_of(self._steps)
 
-    def fits(self, running: set["Running"], kept: int, spending: Spending) -> bool:
-        """Whether the budget has room for it besides the running ones.
-
-        Args:
-            kept: Number of its calls on record.
-        """
-        self._kept = kept
-        owed = Calls()
-        for one in (*running, self):
-            owed[one.model] += one.left
-        return self._later is None or spending.room_for(owed, self._later)
+    def fits(self, running: Iterable["Running"], spending: Spending) -> bool:
+        """Whether the budget has room for it besides the running ones."""
+        return self._later is None or spending.room_for(calls_left((*running, self)), self._later)
 
     def begin(self) -> None:
-        """Start an attempt."""
+        """Start an attempt; the calls of the one before are on record."""
+        self.kept, self._answers = max(self.kept, self._answers), 0
         self._steps.clear()
 
+    def answered(self) -> None:
+        """Count a call as soon as it is spent: a step comes later."""
+        self._answers += 1
+
     def step(self, step: Step) -> None:
-        """Count a step.
+        """Take in a step.
 
         Raises:
             Cut: The episode's return can no longer matter.
         """
-        self.calls += 1
         self._steps.append(step)
         self._on_step(step)
         left = self._task.max_steps - step.number
@@ -104,3 +101,11 @@ class Running:
         bound = sum(played.reward for played in self._steps) + self._task.most_return(left)
         if self._hopeless(bound):
             raise Cut(bound)
+
+
+def calls_left(running: Iterable[Running]) -> Calls:
+    """Return the maximum calls that these episodes may still make."""
+    left = Calls()
+    for one in running:
+        left[one.model] += one.left
+    return left

@@ -24,7 +24,7 @@ from lab.experiment.space import Space
 from lab.search.likeness import Texts
 from lab.search.sampler import RaceSampler
 from lab.stats.intervals import Estimate
-from lab.storage.record import EpisodeKey
+from lab.storage.record import CONFIRMATION, EpisodeKey
 from lab.storage.trials import Trials
 
 CONFIDENCE = 0.95
@@ -151,6 +151,13 @@ class Standings:
         self._candidates[trial.number] = candidate
         first, episodes = self._experiment.seed, self._experiment.search.episodes
         return evaluation(self._experiment, candidate, range(first, first + episodes), self._ended)
+
+
+def seeds_of(experiment: Experiment, offset: int) -> range:
+    """Return the seeds of CONFIRMATION or HOLDOUT."""
+    first = experiment.seed + offset
+    table = experiment.confirmation if offset == CONFIRMATION else experiment.verdict
+    return range(first, first + table.episodes)
 
 
 def evaluation(

@@ -22,10 +22,19 @@ class Recorded:
 
     Args:
         name: Name of the model in the space, if it is not the baseline's.
+        on_answer: Called at each answer, recorded or new.
     """
 
-    def __init__(self, model: Model, record: Record, scope: str, name: str = "") -> None:
+    def __init__(
+        self,
+        model: Model,
+        record: Record,
+        scope: str,
+        name: str = "",
+        on_answer: Callable[[], None] = lambda: None,
+    ) -> None:
         self._model, self._record, self._scope, self._name = model, record, scope, name
+        self._on_answer = on_answer
         self._kept = record.calls_of(scope)
         self._asked = Counter[str]()
 
@@ -43,8 +52,10 @@ class Recorded:
         self._asked[digest] += 1
         kept = self._kept.pop(key, None)
         if kept is not None:
+            self._on_answer()
             return kept
         completion = await self._model.complete(messages, sampling, schema)
+        self._on_answer()
         await self._record.keep_call(key, request, completion, self._name)
         return completion
 

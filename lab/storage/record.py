@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -184,11 +185,12 @@ class Record:
             CallKey(row.scope, row.key, row.occurrence): _completion(row) for row in self.store.rows(mine)
         }
 
-    def has_unused_calls(self) -> bool:
-        """Whether an unfinished episode has recorded calls: it may end without another call."""
+    def unused_calls(self) -> Counter[str]:
+        """Number of recorded calls of each unfinished episode, by scope: it needs only the others."""
         ended = {PROPOSALS, *(scope_of(*key) for key in self.ended)}
-        scopes = sql.select(calls.c.scope).where(calls.c.study == self.name).distinct()
-        return any(row.scope not in ended for row in self.store.rows(scopes))
+        number = sql.func.count().label("number")
+        scopes = sql.select(calls.c.scope, number).where(calls.c.study == self.name).group_by(calls.c.scope)
+        return Counter({row.scope: row.number for row in self.store.rows(scopes) if row.scope not in ended})
 
     async def keep_call(self, key: CallKey, request: str, completion: Completion, model: str = "") -> None:
         """Store an answered call; if two workers got an answer, the first stays.

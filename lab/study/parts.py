@@ -88,7 +88,7 @@ class PartsOf:
         return endpoint, model
 
     async def _environment(self, stack: AsyncExitStack, *, may_call: bool) -> Environment:
-        if not may_call and not self.record.has_unused_calls():
+        if not may_call and not self.record.unused_calls():
             return Nothing(self._no_budget)
         where = choose_environment(self.experiment.environment)
         opened = open_environment(where, self.experiment.root, self.say)

@@ -17,9 +17,9 @@ from lab.errors import BudgetError
 from lab.experiment.budget import Calls
 from lab.experiment.experiment import Experiment
 from lab.search.player import Played, Player
-from lab.search.trials import evaluation
+from lab.search.trials import evaluation, seeds_of
 from lab.storage.optuna_storage import GRACE_S
-from lab.storage.record import CONFIRMATION, EpisodeKey, Record
+from lab.storage.record import EpisodeKey, Record
 from lab.storage.trials import Trials
 
 
@@ -184,13 +184,6 @@ class Phase:
             reason = ending.error.what if isinstance(ending, FailedEpisode) else "cut"
             self._study.note(trial, "reason", reason)
             self._study.tell(trial, TrialState.FAIL)
-
-
-def seeds_of(experiment: Experiment, offset: int) -> range:
-    """Return the seeds of CONFIRMATION or HOLDOUT."""
-    first = experiment.seed + offset
-    table = experiment.confirmation if offset == CONFIRMATION else experiment.verdict
-    return range(first, first + table.episodes)
 
 
 def _key(trial: optuna.trial.FrozenTrial) -> EpisodeKey:

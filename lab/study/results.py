@@ -12,13 +12,13 @@ from typing import Literal
 from lab.agent.evaluation import Evaluation
 from lab.errors import LabError
 from lab.experiment.experiment import Experiment
+from lab.search.trials import seeds_of
 from lab.stats.format import estimate_text
 from lab.stats.intervals import Estimate, sign_flip_p, t_interval, welch_interval
 from lab.storage.record import HOLDOUT
 from lab.storage.storage import Storage
 from lab.study.listing import Listed, listing
 from lab.study.past_study import PastStudy, Which, read_past, reading
-from lab.study.phase import seeds_of
 from lab.verdict.words import claim
 
 LAST = 10

@@ -15,10 +15,9 @@ from lab.llm.dialect import Dialect
 from lab.llm.settings import ModelChoice, shown_proposer
 from lab.search.first_answers import read_stopped
 from lab.search.headroom import Headroom, as_headroom
-from lab.search.trials import Standings, evaluation, expected, read_texts
+from lab.search.trials import Standings, evaluation, expected, read_texts, seeds_of
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
 from lab.storage.trials import StudyTrials, Trials
-from lab.study.phase import seeds_of
 from lab.verdict.model_cost import costs_by_model
 from lab.verdict.outcome import Judged, Outcome
 from lab.verdict.verdict import Verdict, confirm, judge
