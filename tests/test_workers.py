@@ -36,7 +36,7 @@ from lab.submission.frozen import read_frozen
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.postgres import Postgres, change, postgres, rows
 from tests.project import TIMEOUT_S, Project
-from tests.test_resume import a_project, but_for_mlflow, by_the_request, settings
+from tests.test_resume import UNUSED, a_project, but_for_mlflow, by_the_request, holding_after, settings
 
 COMMAND = ("-m", "lab.tune", "experiments/known.toml")
 NOWHERE = {"API_BASE_URL": "http://127.0.0.1:9/v1", "MODEL_NAME": "fake"}
@@ -165,6 +165,22 @@ def test_a_worker_that_comes_last_to_a_phase_has_the_episodes_of_the_others(
         begun = len(studies[0].read())
     assert len(evaluations[0].episodes) == len(evaluations[1].episodes) == begun == one.verdict.episodes - 1
     assert evaluations[1].returns == evaluations[0].returns
+
+
+def test_what_a_killed_worker_left_as_the_search_ran_out_is_finished_within_the_budget(
+    shared: Shared,
+) -> None:
+    with holding_after(shared.endpoint, 170) as reached:
+        process = shared.start()
+        assert reached.wait(TIMEOUT_S)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    unused = UNUSED.replace("seed from episodes", "seed from lab.episodes")
+    assert shared.count("lab.calls", unused) > 0
+    done = shared.run()
+    assert done.returncode == 0, done.stderr
+    assert shared.count("lab.calls", unused) == 0
+    assert 240 - 4 < shared.count("lab.calls") <= 240
 
 
 def test_a_study_prints_its_result_again_from_any_machine(shared: Shared) -> None:

@@ -31,7 +31,14 @@ class OpenTrial:
 
 @dataclass(frozen=True)
 class Move:
-    """What to start next: these steps of a trial; None for a trial that is still to be asked for."""
+    """What to start next.
+
+    Attributes:
+        trial: The trial; None for one that is still to be asked for.
+        steps: The steps to play.
+        candidate: What plays them; None if that is still to be chosen.
+    """
 
     trial: OpenTrial | None
     steps: Sequence[int]
+    candidate: Candidate | None

@@ -20,7 +20,7 @@ from lab.search.new_trials import NewTrials
 from lab.search.open_trial import Move, OpenTrial
 from lab.search.pruner import RacePruner
 from lab.search.sampler import NEW, RaceSampler
-from lab.search.trials import number_of
+from lab.search.trials import candidate_of, number_of
 from lab.storage.trials import Trials
 
 STARTS = 4
@@ -106,18 +106,20 @@ class Race:
         if (interrupted := self._interrupted()) is not None:
             return interrupted
         if waiting := self.study.in_state(TrialState.WAITING):
-            owed = waiting[0].user_attrs.get("owed", 0)
-            return Move(None, self._steps(number_of(waiting[0]))[: max(owed, 1)])
+            first = waiting[0]
+            steps = self._steps(number_of(first))[: max(first.user_attrs.get("owed", 0), 1)]
+            return Move(None, steps, candidate_of(first))
         if (again := self._wanted_by_headroom()) is not None:
-            return Move(again, self._missing(again, 2))
+            return Move(again, self._missing(again, 2), again.candidate)
         idle = {number: one for number, one in self.open.items() if self._can_continue(number, one)}
         choice = self._choice(sorted(idle))
         if choice is None:
             return None
         if choice == NEW:
-            return Move(None, self._steps(len(self.study.known))[:1])
+            return Move(None, self._steps(len(self.study.known))[:1], None)
         one = idle[choice]
-        return Move(one, self._missing(one, max(self._rung(one.reported + 1), one.owed)))
+        missing = self._missing(one, max(self._rung(one.reported + 1), one.owed))
+        return Move(one, missing, one.candidate)
 
     def ask(self) -> OpenTrial | None:
         """Start a waiting trial, or the sampler's choice; None if that is not new."""
@@ -251,7 +253,7 @@ class Race:
         for one in self.open.values():
             rung = max(self._rung(max(one.reported + one.begun, 1)), one.owed)
             if one.reported < rung and not one.playing and (missing := self._missing(one, rung)):
-                return Move(one, missing)
+                return Move(one, missing, one.candidate)
         return None
 
     def _steps(self, number: int) -> list[int]:

@@ -4,7 +4,7 @@ Set aside are the calls that the verdict still needs, by the model that makes th
 episodes, and the calls of texts that are being written.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from optuna.trial import TrialState
 
@@ -89,10 +89,9 @@ class Room:
         return self._fits(max(calls, self._experiment.task.max_steps))
 
     def _calls_of(self, move: Move) -> int:
-        if move.trial is None:
+        if move.candidate is None:
             return len(move.steps) * self._experiment.task.max_steps
-        candidate, first = move.trial.candidate, self._experiment.seed
-        return sum(self._player.most_calls(candidate, first + step) for step in move.steps)
+        return self._calls_left(move.candidate, (self._experiment.seed + step for step in move.steps))
 
     def _fits(self, calls: int) -> bool:
         spending = self._player.spending
@@ -109,20 +108,18 @@ class Room:
         experiment, contenders = self._experiment, self._contenders
         models = [self._player.model_of(one) for one in contenders]
         steps, verdict, confirmation = experiment.task.max_steps, experiment.verdict, experiment.confirmation
-        calls = Calls({BASELINES: self._calls_left(experiment.baseline, HOLDOUT)})
+        calls = Calls({BASELINES: self._calls_left(experiment.baseline, seeds_of(experiment, HOLDOUT))})
         calls[self._player.spending.dearest(models)] += verdict.finalists * verdict.episodes * steps
         for model, one in zip(models, contenders, strict=True):
-            calls[model] += self._calls_left(one, CONFIRMATION)
+            calls[model] += self._calls_left(one, seeds_of(experiment, CONFIRMATION))
         unknown = confirmation.candidates - len(contenders)
         calls[models[0]] += unknown * confirmation.episodes * steps
         return calls
 
-    def _calls_left(self, candidate: Candidate, offset: int) -> int:
-        """Maximum calls that a candidate still makes in confirmation or holdout."""
-        seeds = (
-            seed for seed in seeds_of(self._experiment, offset) if (candidate.digest, seed) not in self._ended
-        )
-        return sum(self._player.most_calls(candidate, seed) for seed in seeds)
+    def _calls_left(self, candidate: Candidate, seeds: Iterable[int]) -> int:
+        """Maximum calls that a candidate may still make on these seeds."""
+        unended = (seed for seed in seeds if (candidate.digest, seed) not in self._ended)
+        return sum(self._player.most_calls(candidate, seed) for seed in unended)
 
     @property
     def _is_in_round(self) -> bool:
