@@ -322,6 +322,7 @@ def test_a_study_is_listed_as_at_work_while_a_worker_is(server: Postgres) -> Non
         (("--worker",), "", 2, "use --storage postgresql://"),
         (("--worker", "--fresh"), "postgresql://u:canary@127.0.0.1/none", 2, "leave out --fresh"),
         ((), "mysql://u:canary@127.0.0.1/none", 2, "install the package that this database needs"),
+        ((), "mysql+pymysql://u:canary@127.0.0.1:9/none", 1, "check that it runs and accepts this user"),
         ((), "none://u:canary@127.0.0.1/none", 2, "use postgresql://"),
         ((), "not an address canary", 2, "use postgresql://"),
         (("--worker",), "sqlite:///canary.db", 2, "--worker requires --storage postgresql://"),

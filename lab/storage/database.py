@@ -241,7 +241,7 @@ class Store:
             yield
         except SQLAlchemyError as error:
             what = "The study's record cannot be read or written."
-            raise refused(what, self.where, error, shared=self.shared) from None
+            raise refused(what, self.where, error, server=self.shared) from None
 
     def _add_columns(self, connection: sql.Connection) -> None:
         """Add the columns that an earlier version did not have."""
@@ -254,9 +254,13 @@ class Store:
                 connection.execute(sql.text(f"ALTER TABLE {where} ADD COLUMN {name} {kind}"))
 
 
-def refused(what: str, where: str, error: Exception, *, shared: bool) -> LabError:
-    """The error for a database's exception; `shared` for a server."""
-    fix = "check that it runs and accepts this user" if shared else "free some space or repair it"
+def refused(what: str, where: str, error: Exception, *, server: bool) -> LabError:
+    """The error for a database's exception.
+
+    Args:
+        server: Whether it is a server, and not a file.
+    """
+    fix = "check that it runs and accepts this user" if server else "free some space or repair it"
     why = plain(" ".join(str(getattr(error, "orig", None) or error).split()))
     return LabError(what, where=where, why=why, do=f"{fix}, and run the same command to resume")
 

@@ -62,6 +62,7 @@ class OptunaStorage:
         warnings.filterwarnings("ignore", category=ExperimentalWarning)
         address = "" if place is None else str(place)
         self.shared, self.writing = address.startswith("postgresql"), writing
+        self._is_server = "://" in address and not address.startswith("sqlite")
         self.where = _without_password(address)
         try:
             with self.translated_errors():
@@ -73,7 +74,7 @@ class OptunaStorage:
             do = "move it away, and run the same command to rebuild it from the recorded episodes"
             raise LabError(what, where=self.where, why=why, do=do) from None
         except ImportError as error:
-            do = "install the package that this database needs"
+            do = "install the package that this database needs, such as PyMySQL for mysql+pymysql://..."
             what, why = "The database's driver is not installed.", str(error)
             raise ConfigError(what, where=self.where, why=why, do=do) from None
 
@@ -114,7 +115,7 @@ class OptunaStorage:
         except (StorageInternalError, SQLAlchemyError, OSError) as error:
             raised = error.__cause__ if isinstance(error.__cause__, SQLAlchemyError) else error
             what = "Optuna's storage cannot be read or written."
-            raise refused(what, self.where, raised, shared=self.shared) from None
+            raise refused(what, self.where, raised, server=self._is_server) from None
 
 
 def retrying() -> RetryHeartbeatStaleTrialCallback:
