@@ -56,14 +56,16 @@ def export(
 
 def _episodes(past: "PastStudy") -> Iterator[dict[str, Any]]:
     from lab.agent.episode import Tally
+    from lab.agent.evaluation import trial_name
     from lab.reporting.story import phase_of
+    from lab.search.trials import numbers_of
 
-    names = {trial.candidate.digest: trial.name for trial in past.trials}
+    names = {digest: trial_name(number) for digest, number in numbers_of(past.search.known).items()}
     task = past.experiment.task
     for (digest, seed), played in past.record.ended.items():
         if isinstance(played, Tally):
             yield {
-                "trial": names.get(digest),
+                "trial": names[digest],
                 "phase": phase_of(seed, past.experiment),
                 "seed": seed,
                 "task": task.setup(seed)[0].name,

@@ -3,10 +3,12 @@
 The first version was reported in public; the others are equivalent ones of other servers.
 """
 
+import csv
 import json
 import re
 import threading
 import tomllib
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -181,6 +183,23 @@ OUT_OF_RANGE = [
     {"error": {"message": "temperature: must be between 0 and 0.8", "param": "temperature"}},
     {"detail": [{"loc": ["body", "temperature"], "msg": "Input should be less than or equal to 0.8"}]},
 ]
+
+
+def test_the_whole_episodes_of_a_trial_that_failed_later_are_exported_with_its_name(project: Project) -> None:
+    asked = Counter[float]()
+
+    def refuses(body: Body) -> Reply | None:
+        asked[body["temperature"]] += 1
+        later = asked[body["temperature"]] > 4  # than its first episode
+        return refusal(400, OUT_OF_RANGE[0]) if later and body["temperature"] > 0.7 else None
+
+    with fake_endpoint(picky(refuses)) as endpoint:
+        assert run(project, endpoint, *TUNE).code == 0
+        done = run(project, endpoint, "-m", "lab.export", "experiments/known.toml", "--episodes")
+        ranked = run(project, endpoint, "-m", "lab.export", "experiments/known.toml")
+    names = {row["trial"] for row in csv.DictReader(done.out.splitlines())}
+    assert all(name == "baseline" or name.startswith("trial-") for name in names)
+    assert names > {row["trial"] for row in csv.DictReader(ranked.out.splitlines())}
 
 
 @pytest.mark.parametrize("said", OUT_OF_RANGE)
