@@ -68,6 +68,36 @@ def confirmed(project: Project) -> int:
     return sum(CONFIRMATION <= seed < HOLDOUT for seed in seeds)
 
 
+SHORT = '''
+from lab.environments.echo.server.echo_environment import EchoEnvironment
+
+class Short(EchoEnvironment):
+    """An echo environment whose episodes end after one to three steps."""
+
+    def reset(self, seed=None, episode_id=None, **kwargs):
+        self._most = 1 + (seed or 0) % 3
+        return super().reset()
+
+    def step(self, action, timeout_s=None, **kwargs):
+        seen = super().step(action)
+        seen.done = self.state.step_count >= self._most
+        return seen
+'''
+
+
+def test_the_search_uses_the_calls_that_short_episodes_leave(project: Project) -> None:
+    project.write("short.py", SHORT)
+    echo = "lab.environments.echo.server.echo_environment:EchoEnvironment"
+    longer = ("max_steps = 4", "max_steps = 20"), ("max_return = 120.0", "max_return = 600.0")
+    write(project, (echo, "short:Short"), *longer, ("calls = 240", "calls = 500"))
+    with fake_endpoint(by_the_request) as endpoint:
+        done = tune(project, endpoint)
+    assert done.returncode == 0, done.stderr
+    most_of_verdict, most = (2 * 3 + 6) * 20, 20  # but for the baseline's, which play while the search does
+    assert 500 - most_of_verdict - most < count(project, "calls") <= 500
+    assert tomllib.loads(frozen(project))["evidence"]["episodes"] == 6
+
+
 def test_time_ends_the_search_and_the_verdict_is_played_to_its_end(project: Project) -> None:
     write(project, ("calls = 240", "minutes = 0.01"))
     with fake_endpoint(by_the_request) as endpoint:

@@ -1,8 +1,8 @@
 """The search: start what the race chooses, play it, store it, report it.
 
-It owns the loop, and its end: when only the verdict's share of the budget is left. A choice is made as late
-as possible, when an episode can start at once. An episode is stored before it is reported: the next process
-reports what a killed one did not.
+It owns the loop, and its end: when only the verdict's share of the budget is left, and no running episode
+can leave more. A choice is made as late as possible, when an episode can start at once. An episode is stored
+before it is reported: the next process reports what a killed one did not.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ class Search:
     """The search of one process.
 
     Attributes:
-        all_begun: Set once the budget has no room for another episode, unless running ones end early.
+        full: Set once the budget has no room for another episode, until a running one ends early.
         stopped_by: The budget limit that interrupted episodes; the search resumes once it is raised.
 
     Args:
@@ -70,7 +70,7 @@ class Search:
         self._over, self._unstarted = False, set[Playing]()
         self._room = Room(experiment, player, self._race, rounds, record.ended)
         self._publication = Publication(study, self.trials, self._room.look_at, on_trial)
-        self.all_begun, self._changed = asyncio.Event(), asyncio.Event()
+        self.full, self._changed = asyncio.Event(), asyncio.Event()
         self.stopped_by: BudgetError | None = None
         self.wake()
 
@@ -124,7 +124,7 @@ class Search:
                         self._publication.publish()
                     if self._begins_something(group):
                         await asyncio.sleep(0)
-                    elif self.all_begun.is_set() and not self._room.in_use:
+                    elif self.full.is_set() and not self._room.in_use:
                         break
                     else:
                         await self._change()
@@ -132,7 +132,7 @@ class Search:
             self._study.hand_over(self.running)
             raise
         finally:
-            self.all_begun.set()
+            self.full.set()
             for episode in self._unstarted:  # cancelled before they ran
                 episode.close()
         self._publication.publish()
@@ -213,7 +213,7 @@ class Search:
             self._look_whether_over()
         if self._over:
             return False
-        rounds = None if self.all_begun.is_set() else self._rounds
+        rounds = self._rounds
         due = rounds and rounds.due(self.progress, self._race.episodes)
         if rounds and due and self._room.has_round(rounds) and rounds.begin():
             group.create_task(self._renew(rounds))
@@ -230,7 +230,7 @@ class Search:
             return True
         # Once a round has ended, others may use the budget that was reserved for its first episodes.
         if not self._room.is_kept and (move is not None or not self._room.in_use):
-            self.all_begun.set()
+            self.full.set()
         return False
 
     # Playing

@@ -221,7 +221,7 @@ class Study:
 
     async def _baseline(self, search: Search, unseen: Unseen) -> Evaluation:
         """Play the baseline on the holdout once the search starts no more episodes."""
-        await search.all_begun.wait()
+        await search.full.wait()
         if self.spending.time_is_up:
             more, limit = self.spending.minutes_for(unseen.calls_left()), self.spending.budget.minutes
             about = f"the verdict will take about {max(more, 1):.0f} more minutes"
