@@ -85,11 +85,29 @@ class Short(EchoEnvironment):
 '''
 
 
+ENDS_EARLY = (
+    ("lab.environments.echo.server.echo_environment:EchoEnvironment", "short:Short"),
+    ("max_steps = 4", "max_steps = 20"),
+    ("max_return = 120.0", "max_return = 600.0"),
+)
+
+
+def test_the_minutes_of_the_verdict_are_estimated_for_episodes_as_long_as_those_played(
+    project: Project,
+) -> None:
+    """At most 2,520 calls, of which about 252 are made."""
+    project.write("short.py", SHORT)
+    one_after_another = ("in_flight = 6", "in_flight = 1")
+    write(project, *ENDS_EARLY, one_after_another, ("calls = 240", "minutes = 0.1"), ("= 6", "= 60"))
+    with fake_endpoint(by_the_request) as endpoint:
+        done = tune(project, endpoint)
+    assert done.returncode == 0, done.stderr
+    assert "the verdict will take about 1 more minutes" in done.stderr
+
+
 def test_the_search_uses_the_calls_that_short_episodes_leave(project: Project) -> None:
     project.write("short.py", SHORT)
-    echo = "lab.environments.echo.server.echo_environment:EchoEnvironment"
-    longer = ("max_steps = 4", "max_steps = 20"), ("max_return = 120.0", "max_return = 600.0")
-    write(project, (echo, "short:Short"), *longer, ("calls = 240", "calls = 500"))
+    write(project, *ENDS_EARLY, ("calls = 240", "calls = 500"))
     with fake_endpoint(by_the_request) as endpoint:
         done = tune(project, endpoint)
     assert done.returncode == 0, done.stderr

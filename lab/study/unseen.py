@@ -7,8 +7,9 @@ confirmation, and the baseline leaves room for the finalist's episode on each se
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 
-from lab.agent.episode import FailedEpisode
+from lab.agent.episode import FailedEpisode, Tally
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.display.screen import Progress
 from lab.experiment.budget import BASELINES, Calls
@@ -103,10 +104,12 @@ class Unseen:
         return found
 
     def calls_left(self) -> int:
-        """Maximum calls that these phases still need."""
-        first = self._experiment.seed + CONFIRMATION
-        done = sum(seed >= first for _, seed in self._record.ended) * self._experiment.task.max_steps
-        return max(self._experiment.verdict_calls - done, 0)
+        """Estimated calls that these phases still need, for episodes as long as the whole ones so far."""
+        first, most = self._experiment.seed + CONFIRMATION, self._experiment.task.max_steps
+        done = sum(seed >= first for _, seed in self._record.ended)
+        calls = [one.calls for one in self._record.ended.values() if isinstance(one, Tally)]
+        each = fmean(calls) if calls else most
+        return round(max(self._experiment.verdict_calls / most - done, 0) * each)
 
     def _finalists_calls(self, best: Sequence[Trial], episodes: int) -> Calls:
         """Maximum calls of all finalists for this many episodes, on the dearest of the models of `best`."""
