@@ -26,6 +26,7 @@ from lab.search.first_answers import FirstAnswers
 from lab.search.headroom import NOT_MADE, Headroom
 from lab.search.loop import Search
 from lab.search.player import Player
+from lab.stats.format import count
 from lab.storage.record import Record
 from lab.storage.trials import StudyTrials
 from lab.study.parts import Parts, PartsOf
@@ -224,7 +225,7 @@ class Study:
         await search.full.wait()
         if self.spending.time_is_up:
             more, limit = self.spending.minutes_for(unseen.calls_left()), self.spending.budget.minutes
-            about = f"the verdict will take about {max(more, 1):.0f} more minutes"
+            about = f"the verdict will take about {count(max(round(more), 1), 'more minute')}"
             self._view.say(f"The search's {limit:g} minutes are over; {about}.")
         return await unseen.baseline(search.best(self.experiment.confirmation.candidates))
 
