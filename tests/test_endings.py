@@ -116,6 +116,30 @@ def test_the_search_uses_the_calls_that_short_episodes_leave(project: Project) -
     assert tomllib.loads(frozen(project))["evidence"]["episodes"] == 6
 
 
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("tokens = 40", "The budget is used up."),
+        ("tokens = 100", "The search ended before any candidate had played a whole episode."),
+    ],
+)
+def test_a_search_that_had_room_for_no_candidate_resumes_once_the_limit_is_raised(
+    project: Project, limit: str, said: str
+) -> None:
+    write(project, ("calls = 240", limit), ("in_flight = 6", "in_flight = 1"))
+    with fake_endpoint(by_the_request) as endpoint:
+        none = [tune(project, endpoint), tune(project, endpoint)]
+        calls = count(project, "calls")
+        write(project, ("calls = 240", "tokens = 3600"))
+        done = tune(project, endpoint)
+    assert [one.returncode for one in none] == [5, 5]
+    assert said in none[0].stderr
+    assert done.returncode == 0, done.stderr
+    assert count(project, "studies") == 1
+    assert tomllib.loads(frozen(project))["evidence"]["episodes"] == 6
+    assert calls < count(project, "calls") <= 240
+
+
 def test_time_ends_the_search_and_the_verdict_is_played_to_its_end(project: Project) -> None:
     write(project, ("calls = 240", "minutes = 0.01"))
     with fake_endpoint(by_the_request) as endpoint:

@@ -226,6 +226,19 @@ def test_what_was_interrupted_as_the_search_ran_out_is_finished_within_the_budge
     assert 240 - 4 < count(project, "calls") <= 240  # less than an episode is left over
 
 
+def test_what_was_interrupted_is_finished_though_the_time_is_over(project: Project) -> None:
+    project.write("experiments/known.toml", EXPERIMENT.replace("calls = 240", "minutes = 9"))
+    with fake_endpoint(by_the_request) as endpoint:
+        kill_after(project, endpoint, 101)
+        begun = rows(project, f"select count(distinct scope) from calls where {UNUSED}")
+        project.write("experiments/known.toml", EXPERIMENT.replace("calls = 240", "minutes = 0.001"))
+        done = tune(project, endpoint)
+    assert begun > [(1,)]
+    assert done.returncode == 0, done.stderr
+    assert "minutes are over" in done.stderr
+    assert rows(project, f"select scope, count(*) from calls where {UNUSED} group by scope") == []
+
+
 def but_for_mlflow(out: str) -> list[str]:
     """A result's lines without the one about MLflow, which only the writing process prints."""
     return [" ".join(line.split()) for line in out.splitlines() if "mlflow ui" not in line]

@@ -249,8 +249,8 @@ class Race:
         return NEW if self.new.repeats < REPEATS else None
 
     def _interrupted(self) -> Move | None:
-        """The rest of a rung, or the episodes, that an earlier process started."""
-        for one in self.open.values():
+        """The episodes that an earlier process started, then the rest of its rungs."""
+        for one in sorted(self.open.values(), key=lambda one: not one.begun):
             rung = max(self._rung(max(one.reported + one.begun, 1)), one.owed)
             if one.reported < rung and not one.playing and (missing := self._missing(one, rung)):
                 return Move(one, missing, one.candidate)

@@ -66,10 +66,13 @@ class Room:
         Args:
             others_calls: Calls of other workers that are not counted yet.
         """
-        owed = others_calls
+        calls, owed = self._calls_of(move), others_calls
+        if calls == 0:  # all of them are on record
+            return True
         if self._rounds is not None and self.in_use:
             owed += self._rounds.owed_calls(self._player.spending.calls_in_all(self._of_verdict))
-        return self._fits(self._calls_of(move) + owed)
+        has_begun = calls < len(move.steps) * self._experiment.task.max_steps  # before the time was up
+        return (has_begun or self._is_in_time) and self._fits(calls + owed)
 
     def still_has(self, move: Move) -> bool:
         """Whether there is, after `has`, also with what other workers have done since they were counted.
@@ -86,7 +89,7 @@ class Room:
     def has_round(self, rounds: Rounds) -> bool:
         """Whether there is room for the next round; the first one is asked for anyway."""
         calls = 0 if rounds.awaited else rounds.round_calls
-        return self._fits(max(calls, self._experiment.task.max_steps))
+        return self._is_in_time and self._fits(max(calls, self._experiment.task.max_steps))
 
     def _calls_of(self, move: Move) -> int:
         if move.candidate is None:
@@ -94,13 +97,10 @@ class Room:
         return self._calls_left(move.candidate, (self._experiment.seed + step for step in move.steps))
 
     def _fits(self, calls: int) -> bool:
-        spending = self._player.spending
-        if spending.time_is_up and self._has_rival:
-            return False
         more = self._race.elsewhere() * self._experiment.task.max_steps + calls
         last = self._experiment.seed + CONFIRMATION
         owed = calls_left(one for one in self._player.requested if one.seed < last)
-        return spending.room_for(owed + Calls({ANY: more}), self._of_verdict)
+        return self._player.spending.room_for(owed + Calls({ANY: more}), self._of_verdict)
 
     @property
     def _of_verdict(self) -> Calls:
@@ -130,7 +130,9 @@ class Room:
         return self._rounds is not None and self._rounds.awaited
 
     @property
-    def _has_rival(self) -> bool:
-        """Whether a trial besides the baseline has started: without one there is nothing to judge."""
+    def _is_in_time(self) -> bool:
+        """Whether more may start; without a trial besides the baseline there would be nothing to judge."""
+        if not self._player.spending.time_is_up:
+            return True
         begun = (one for one in self._race.study.known if one.state is not TrialState.WAITING)
-        return any(number_of(one) != BASELINE for one in begun)
+        return all(number_of(one) == BASELINE for one in begun)

@@ -215,7 +215,7 @@ class Study:
             this = asyncio.current_task()
             if not self.interrupted or (this and this.cancelling()):  # more than the search was cancelled
                 raise
-        if search.stopped_by is None:
+        if search.stopped_by is None and search.best(1):  # else it resumes once the limit is raised
             search.end()
             if self.experiment.search.sampler == "race" and self._trials.search.fact("headroom") is None:
                 self._view.say(NOT_MADE)
