@@ -134,6 +134,7 @@ def test_a_search_that_had_room_for_no_candidate_resumes_once_the_limit_is_raise
         done = tune(project, endpoint)
     assert [one.returncode for one in none] == [5, 5]
     assert said in none[0].stderr
+    assert ("calls are reserved for the verdict, at 15 tokens" in none[0].stderr) == ("ended" in said)
     assert done.returncode == 0, done.stderr
     assert count(project, "studies") == 1
     assert tomllib.loads(frozen(project))["evidence"]["episodes"] == 6

@@ -198,14 +198,20 @@ class Study:
                 "contenders", search.best(self.experiment.confirmation.candidates), search
             )
             if not best:
-                raise search.stopped_by or BudgetError(
-                    "The search ended before any candidate had played a whole episode.",
-                    where="budget, or candidates that failed",
-                    do="raise the budget, and run the same command to resume; see python -m lab.report",
-                )
+                raise search.stopped_by or self._nothing_to_judge()
             confirmed = await unseen.confirmed(best)
             last = self._workers.agreed("finalists", unseen.finalists(best, confirmed), search)
             return await unseen.verdict(last, confirmed, baseline) is not None
+
+    def _nothing_to_judge(self) -> BudgetError:
+        most, each = self.experiment.verdict_calls, self.spending.tokens / max(self.spending.calls, 1)
+        reserved = f"up to {most:,} calls are reserved for the verdict, at {each:,.0f} tokens each so far"
+        return BudgetError(
+            "The search ended before any candidate had played a whole episode.",
+            where="budget, or candidates that failed",
+            why=f"left: {self.spending.left}; {reserved}",
+            do="raise the budget, and run the same command to resume; see python -m lab.report",
+        )
 
     async def _run(self, search: Search) -> None:
         self._searching = asyncio.create_task(search.run())
