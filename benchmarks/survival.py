@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import endings, failing, fuzz, kills, load, workers
+from benchmarks import endings, failing, fuzz, interruptions, kills, load, workers
 from benchmarks.figures import Row, table
 
 RESULT = Path(__file__).parent / "results/survival.md"
@@ -16,6 +16,7 @@ LONG = 100_000
 
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "kills": kills.measure,
+    "interruptions": interruptions.measure,
     "endings": endings.measure,
     "failing": failing.measure,
     "workers": workers.measure,
