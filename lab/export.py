@@ -65,7 +65,7 @@ def _episodes(past: "PastStudy") -> Iterator[dict[str, Any]]:
     for (digest, seed), played in past.record.ended.items():
         if isinstance(played, Tally):
             yield {
-                "trial": names[digest],
+                "trial": names.get(digest),
                 "phase": phase_of(seed, past.experiment),
                 "seed": seed,
                 "task": task.setup(seed)[0].name,
