@@ -1,6 +1,6 @@
-"""A hundred random studies, interrupted at random moments: what they lose, exceed or leave.
+"""Forty random studies, interrupted at random moments: what they lose, exceed or leave.
 
-`python -m benchmarks.interruptions` takes about ten minutes. Studies differ in their limit, the length of
+`python -m benchmarks.interruptions` takes about five minutes. Studies differ in their limit, the length of
 their episodes, concurrency, sampler, pruner, phases and proposals. Each is killed or terminated up to three
 times, and resumed.
 """
@@ -25,7 +25,7 @@ from tests.test_endings import SHORT
 from tests.test_resume import EXPERIMENT, UNUSED
 from tests.test_tune import champion, is_proposal
 
-STUDIES, MOST = 100, 3
+STUDIES, MOST = 40, 3
 """Number of studies, and maximum interruptions of one."""
 
 PROPOSALS = """
