@@ -125,7 +125,7 @@ def a_study(number: int, folder: Path) -> End:
     if last.returncode:
         faults.append("stuck" if printed is None else "no verdict")
         print(number, case, printed, file=sys.stderr)
-    calls = sum(1 for _ in rows(project, "select scope, key, occurrence from calls"))
+    calls = len(rows(project, "select scope, key, occurrence from calls"))
     unfinished = rows(project, f"select * from calls where {UNUSED} and scope <> 'proposals'")
     if case.kind == "calls":
         faults += ["over the limit"] * (calls > case.calls)

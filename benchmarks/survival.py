@@ -1,6 +1,6 @@
 """A table of what a study survives: kills, failing calls, dead workers, load, damaged files, any Unicode.
 
-`python -m benchmarks.survival` takes about 20 minutes and writes `benchmarks/results/survival.md`.
+`python -m benchmarks.survival` takes about 25 minutes and writes `benchmarks/results/survival.md`.
 """
 
 import argparse

@@ -56,8 +56,7 @@ class Search:
         study: Trials,
     ) -> None:
         self._experiment, self._player, self._rounds = experiment, player, rounds
-        self._on_headroom = on_headroom
-        self._record, self._study = record, study
+        self._on_headroom, self._record, self._study = on_headroom, record, study
         self._race = Race(
             study,
             experiment.space,
@@ -214,8 +213,7 @@ class Search:
         if self._over:
             return False
         rounds = self._rounds
-        due = rounds and rounds.due(self.progress, self._race.episodes)
-        if rounds and due and self._room.has_round(rounds) and rounds.begin():
+        if rounds and self._room.has_round(rounds) and rounds.begin():
             group.create_task(self._renew(rounds))
             return True
         move = self._race.next()

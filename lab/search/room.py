@@ -87,7 +87,9 @@ class Room:
         return self.has(move)
 
     def has_round(self, rounds: Rounds) -> bool:
-        """Whether there is room for the next round; the first one is asked for anyway."""
+        """Whether the next round is due, and has room; for the first texts an episode's is enough."""
+        if not rounds.due(self.progress, self._race.episodes):
+            return False
         calls = 0 if rounds.awaited else rounds.round_calls
         return self._is_in_time and self._fits(max(calls, self._experiment.task.max_steps))
 
@@ -98,8 +100,8 @@ class Room:
 
     def _fits(self, calls: int) -> bool:
         more = self._race.elsewhere() * self._experiment.task.max_steps + calls
-        last = self._experiment.seed + CONFIRMATION
-        owed = calls_left(one for one in self._player.requested if one.seed < last)
+        unseen = self._experiment.seed + CONFIRMATION  # from here on, seeds are in the verdict's share
+        owed = calls_left(one for one in self._player.requested if one.seed < unseen)
         return self._player.spending.room_for(owed + Calls({ANY: more}), self._of_verdict)
 
     @property
