@@ -1,8 +1,8 @@
 """Forty random studies, interrupted at random moments: what they lose, exceed or leave.
 
-`python -m benchmarks.interruptions` takes about five minutes. Studies differ in their limit, the length of
+`python -m benchmarks.interruptions` takes about ten minutes. Studies differ in their limit, the length of
 their episodes, concurrency, sampler, pruner, phases and proposals. Each is killed or terminated up to three
-times, and resumed.
+times, and resumed; half of those with a limit of calls or tokens get twice as many once they have finished.
 """
 
 # ruff: noqa: T201 - the figures are for people
@@ -14,12 +14,12 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.figures import Row, table
 from benchmarks.kills import COMMAND, answer, rows
-from tests.fake_endpoint import Body, Reply, fake_endpoint
+from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import TIMEOUT_S, Project
 from tests.test_endings import SHORT
 from tests.test_resume import EXPERIMENT, UNUSED
@@ -50,6 +50,12 @@ class Case:
     calls: int
     spare: int
 
+    def raised(self) -> "Case":
+        """The study with twice its limit."""
+        limit = {"calls": self.calls, "tokens": 20 * self.calls}[self.kind]
+        text = self.text.replace(f"{self.kind} = {limit}", f"{self.kind} = {2 * limit}")
+        return replace(self, text=text, calls=2 * self.calls)
+
 
 @dataclass(frozen=True)
 class End:
@@ -59,11 +65,13 @@ class End:
         interruptions: Number of processes that were interrupted.
         unfinished: Number of paid calls of episodes that were not finished.
         faults: What went wrong, in a word each.
+        raised: Whether its limit was raised once it had finished.
     """
 
     interruptions: int
     unfinished: int
     faults: tuple[str, ...]
+    raised: bool = False
 
 
 def case_of(chance: random.Random) -> Case:
@@ -108,23 +116,34 @@ def a_study(number: int, folder: Path) -> End:
     chance = random.Random(f"interruptions {number}")
     case, project = case_of(chance), Project.make(folder / str(number)).untracked
     project.write("short.py", SHORT)
-    project.write("experiments/known.toml", case.text)
-    interruptions, faults = 0, list[str]()
     with fake_endpoint(reply) as endpoint:
-        environ = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake"}
-        for _ in range(chance.randint(0, MOST)):
-            process = project.start(*COMMAND, **environ)
-            enough = len(endpoint.requests) + chance.randint(1, case.calls)
-            while len(endpoint.requests) < enough and process.poll() is None:
-                time.sleep(0.005)
-            interruptions += process.poll() is None
-            process.send_signal(chance.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
-            faults += ["stuck"] * (_printed(process) is None)
-        last = project.start(*COMMAND, **environ)
-        printed = _printed(last)
+        ends = [_to_the_end(case, chance, project, endpoint)]
+        if case.kind != "minutes" and chance.random() < 0.5:
+            ends.append(_to_the_end(case.raised(), chance, project, endpoint))
+            ends[-1] = replace(ends[-1], raised=True)
+    if len(rows(project, "select name from studies")) > 1:
+        ends[-1] = replace(ends[-1], faults=(*ends[-1].faults, "no verdict"))
+    faults = tuple(fault for end in ends for fault in end.faults)
+    return replace(ends[-1], interruptions=sum(end.interruptions for end in ends), faults=faults)
+
+
+def _to_the_end(case: Case, chance: random.Random, project: Project, endpoint: FakeEndpoint) -> End:
+    interruptions, faults = 0, list[str]()
+    project.write("experiments/known.toml", case.text)
+    environ = {"API_BASE_URL": endpoint.url, "MODEL_NAME": "fake"}
+    for _ in range(chance.randint(0, MOST)):
+        process = project.start(*COMMAND, **environ)
+        enough = len(endpoint.requests) + chance.randint(1, case.calls)
+        while len(endpoint.requests) < enough and process.poll() is None:
+            time.sleep(0.005)
+        interruptions += process.poll() is None
+        process.send_signal(chance.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)))
+        faults += ["stuck"] * (_printed(process) is None)
+    last = project.start(*COMMAND, **environ)
+    printed = _printed(last)
     if last.returncode:
         faults.append("stuck" if printed is None else "no verdict")
-        print(number, case, printed, file=sys.stderr)
+        print(project.folder.name, case, printed, file=sys.stderr)
     calls = len(rows(project, "select scope, key, occurrence from calls"))
     unfinished = rows(project, f"select * from calls where {UNUSED} and scope <> 'proposals'")
     if case.kind == "calls":
@@ -153,7 +172,8 @@ def measure() -> list[Row]:
         f"{', '.join(f'{faults.count(kind)} {kind}' for kind in kinds)};"
         f" {sum(end.unfinished for end in ends)} paid calls of unfinished episodes"
     )
-    what = f"{STUDIES} random studies, {sum(end.interruptions for end in ends)} interruptions"
+    raised, interruptions = sum(end.raised for end in ends), sum(end.interruptions for end in ends)
+    what = f"{STUDIES} random studies, {interruptions} interruptions, {raised} continued after their verdict"
     return [Row(what, figure, "all 0; unspent: more than the verdict's share and an episode")]
 
 

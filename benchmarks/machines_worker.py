@@ -41,7 +41,7 @@ from lab.search.trials import attributes, candidate_of, note_of
 from lab.storage.database import calls
 from lab.storage.record import CallKey, Record, scope_of
 from lab.storage.storage import Storage
-from lab.storage.trials import StudyTrials
+from lab.storage.study_trials import StudyTrials
 from lab.study.document import document
 from lab.study.resume import open_study
 from lab.study.study import Study
@@ -72,7 +72,7 @@ def the_experiment() -> Experiment:
 def opened(address: str) -> tuple[Storage, Record, StudyTrials]:
     """The study, as each of its workers opens it."""
     one, storage = the_experiment(), Storage.at(address)
-    return storage, *open_study(storage, one, document(one, one.model, ""), fresh=False)
+    return storage, *open_study(storage, one, one.model, document(one, one.model, ""), fresh=False)[:2]
 
 
 def fill(address: str, count: int) -> None:

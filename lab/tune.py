@@ -73,7 +73,7 @@ def tune(
 
     Without API_BASE_URL, the experiment's model is used; an embedded one is started and stopped.
     Ctrl-C ends the search early, and judges and freezes the best so far; a second Ctrl-C stops at once.
-    An unfinished study resumes, also after a limit was raised; a finished one prints its result again.
+    An unfinished study resumes, and a finished one prints its result again; with raised limits both continue.
 
     Examples:
 

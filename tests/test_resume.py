@@ -362,10 +362,11 @@ def test_a_changed_experiment_is_refused_with_the_difference(
 def test_a_changed_experiment_starts_a_new_study_after_a_finished_one_and_says_so(project: Project) -> None:
     with fake_endpoint(by_the_request) as endpoint:
         assert tune(project, endpoint).returncode == 0
-        project.write("experiments/known.toml", EXPERIMENT.replace("calls = 240", "calls = 248"))
+        project.write("experiments/known.toml", EXPERIMENT.replace("max_steps = 4", "max_steps = 5"))
         done = tune(project, endpoint)
     assert done.returncode == 0, done.stderr
     assert "The experiment has changed since known-" in done.stderr
+    assert "That one does not continue: a change affects its episodes." in done.stderr
     assert count(project, "studies") == 2
 
 

@@ -36,7 +36,15 @@ from lab.submission.frozen import read_frozen
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.postgres import Postgres, change, postgres, rows
 from tests.project import TIMEOUT_S, Project
-from tests.test_resume import UNUSED, a_project, but_for_mlflow, by_the_request, holding_after, settings
+from tests.test_resume import (
+    EXPERIMENT,
+    UNUSED,
+    a_project,
+    but_for_mlflow,
+    by_the_request,
+    holding_after,
+    settings,
+)
 
 COMMAND = ("-m", "lab.tune", "experiments/known.toml")
 NOWHERE = {"API_BASE_URL": "http://127.0.0.1:9/v1", "MODEL_NAME": "fake"}
@@ -192,6 +200,40 @@ def test_a_study_prints_its_result_again_from_any_machine(shared: Shared) -> Non
         assert again.returncode == 0, again.stderr
         assert but_for_mlflow(again.stdout) == but_for_mlflow(done.stdout)
     assert len(shared.endpoint.requests) == asked
+
+
+def test_workers_continue_a_finished_study_whose_limit_is_raised(shared: Shared) -> None:
+    assert shared.run().returncode == 0
+    shared.project.write("experiments/known.toml", EXPERIMENT.replace("calls = 240", "calls = 480"))
+    done = [told(process) for process in [shared.start("--worker") for _ in range(2)]]
+    assert [one.returncode for one in done] == [0, 0], [one.stdout + one.stderr for one in done]
+    assert but_for_mlflow(done[0].stdout) == but_for_mlflow(done[1].stdout)
+    assert "verdict 2 of the study" in done[0].stdout
+    assert shared.count("lab.studies") == 1
+    assert 480 - 72 < shared.count("lab.calls") <= 480
+    assert shared.count("public.study_user_attributes", "key = 'judged'") == 1
+
+
+def test_a_change_for_which_trials_are_copied_waits_for_the_workers(server: Postgres, tmp_path: Path) -> None:
+    gate = threading.Event()
+
+    def held(body: Body) -> Reply:
+        if len(endpoint.requests) > 20:
+            gate.wait(TIMEOUT_S)
+        return by_the_request(body)
+
+    with fake_endpoint(held) as endpoint:
+        shared = Shared(a_project(tmp_path / "project"), endpoint, server.database())
+        first = shared.start("--worker")
+        shared.wait_for_calls(21)
+        wider = EXPERIMENT.replace('"storyteller", "lecturer"]', '"storyteller", "lecturer", "manual"]')
+        shared.project.write("experiments/known.toml", wider)
+        refused = shared.run("--worker")
+        gate.set()
+        done = told(first)
+    assert refused.returncode == 2
+    assert "The experiment has changed, and workers are working on its study." in refused.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_trial_whose_worker_died_as_it_began_is_played_by_another(shared: Shared) -> None:

@@ -61,12 +61,14 @@ class Experiment(Definition):
         file: Path of the file, relative to the root.
         text: Text of the file.
         code: The project's files for the environment: text by path relative to the root.
+        verdicts: Number of the study's earlier verdicts; each has confirmation and holdout seeds of its own.
     """
 
     root: Path
     file: str
     text: str
     code: Mapping[str, str]
+    verdicts: int = 0
 
     @classmethod
     def load(cls, path: Path | str) -> "Experiment":

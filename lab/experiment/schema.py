@@ -18,6 +18,9 @@ from lab.llm.sampling import SamplingParams
 
 ProposerName = Literal["dspy", "gepa"]
 
+MOST_UNSEEN = 10_000
+"""Maximum episodes of a candidate in confirmation or holdout: the seeds of a study's next verdict follow."""
+
 
 class BaselineTable(Table):
     """`[baseline]`: the candidate in use today; its values apply to settings that `[space]` does not list."""
@@ -140,7 +143,7 @@ class ConfirmationTable(Table):
     """
 
     candidates: int = Field(default=4, ge=1)
-    episodes: int = Field(default=8, ge=2)
+    episodes: int = Field(default=8, ge=2, le=MOST_UNSEEN)
 
 
 class VerdictTable(Table):
@@ -154,7 +157,7 @@ class VerdictTable(Table):
     """
 
     finalists: int = Field(default=1, ge=1)
-    episodes: int = Field(ge=2)
+    episodes: int = Field(ge=2, le=MOST_UNSEEN)
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     judge: Literal["mean", "worst"] = "mean"
 

@@ -24,9 +24,10 @@ def run_study(
 ) -> Study:
     """Run an experiment's study to its end, and return it; also inside a running event loop, which waits.
 
-    As with `python -m lab.tune`, an unfinished study resumes and a finished one is read again without a call;
-    variables and `.env` choose endpoint and key; calls are recorded in `.lab/`, and MLflow shows the study.
-    No file is frozen: see `Study.freeze`. After Ctrl-C, the same call resumes.
+    As with `python -m lab.tune`, an unfinished study resumes and a finished one is read again without a call,
+    or continues to another verdict if its limits were raised; variables and `.env` choose endpoint and key;
+    calls are recorded in `.lab/`, and MLflow shows the study. No file is frozen: see `Study.freeze`. After
+    Ctrl-C, the same call resumes.
 
     Args:
         experiment: The experiment, or the path of its file.

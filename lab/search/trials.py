@@ -20,6 +20,7 @@ from lab.agent.episode import Ending
 from lab.agent.evaluation import Evaluation, Trial
 from lab.agent.template import PromptTemplate
 from lab.experiment.experiment import Experiment
+from lab.experiment.schema import MOST_UNSEEN
 from lab.experiment.space import Space
 from lab.search.likeness import Texts
 from lab.search.sampler import RaceSampler
@@ -154,8 +155,8 @@ class Standings:
 
 
 def seeds_of(experiment: Experiment, offset: int) -> range:
-    """Return the seeds of CONFIRMATION or HOLDOUT."""
-    first = experiment.seed + offset
+    """Return the seeds of CONFIRMATION or HOLDOUT, which no earlier verdict of the study has used."""
+    first = experiment.seed + offset + experiment.verdicts * MOST_UNSEEN
     table = experiment.confirmation if offset == CONFIRMATION else experiment.verdict
     return range(first, first + table.episodes)
 

@@ -1,12 +1,11 @@
-"""Trials: a study's trials in Optuna's storage, and facts about the study as its user attributes.
+"""Trials: the trials of one Optuna study, and facts about the study as its user attributes.
 
 It owns asking, telling, and handing over between workers. What a trial plays is `lab.search.trials`'s; the
 storage's location is `lab.storage.optuna_storage`'s.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -20,9 +19,6 @@ from lab.storage.optuna_storage import OptunaStorage, retrying
 
 _NOTE = 2045
 """Maximum characters of a note in one attribute."""
-
-_COPY, _WHOLE = " copy ", "is_whole"
-"""Separator in the name of a copy in a wider space, and the fact that the copy is complete."""
 
 
 class Trials:
@@ -173,25 +169,6 @@ class Trials:
         with self.storage.translated_errors():
             self.study.set_user_attr(key, value)
 
-    def copied(self, space: Mapping[str, BaseDistribution]) -> "Trials":
-        """Return a copy of the study in another space; the original is deleted once the copy is complete."""
-        base, _, number = self.study.study_name.partition(_COPY)
-        copy = f"{base}{_COPY}{int(number or 1) + 1}"
-        with self.storage.translated_errors():
-            if copy in optuna.get_all_study_names(self.storage.storage):  # of a process that was killed
-                optuna.delete_study(study_name=copy, storage=self.storage.storage)
-            made = Trials(self.storage, copy, self.study.sampler, self.study.pruner)
-            for trial in self.known:
-                own = trial.distributions.items()
-                trial.distributions = {name: space.get(name, old) for name, old in own}
-                made.study.add_trial(trial)
-            for key, value in self.facts.items():
-                made.study.set_user_attr(key, value)
-            made.study.set_user_attr(_WHOLE, True)
-            optuna.delete_study(study_name=self.study.study_name, storage=self.storage.storage)
-        made.read()
-        return made
-
     def beat(self, running: list[optuna.Trial]) -> None:
         """Record heartbeats of these trials, and hand over those of dead workers."""
         if not self.storage.shared:
@@ -217,60 +194,6 @@ class Trials:
         with self.storage.translated_errors():
             for trial in running:
                 retrying()(self.study, self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True))
-
-
-@dataclass(frozen=True)
-class StudyTrials:
-    """The Optuna studies of one study: a trial is a candidate in the search, an episode in the others."""
-
-    search: Trials
-    confirmation: Trials
-    holdout: Trials
-
-    @classmethod
-    def opened(
-        cls, storage: OptunaStorage, name: str, sampler: BaseSampler | None, pruner: BasePruner | None
-    ) -> "StudyTrials":
-        """Open them, creating absent ones."""
-        search = Trials(storage, _newest(storage, name), sampler, pruner)
-        return cls(search, Trials(storage, f"{name}/confirmation"), Trials(storage, f"{name}/holdout"))
-
-    def widened(self, space: Mapping[str, BaseDistribution]) -> "StudyTrials":
-        """Return them in a wider space: trials are copied, because Optuna's categories cannot grow."""
-        if all(_same_categories(trial.distributions, space) for trial in self.search.known):
-            return self
-        return replace(self, search=self.search.copied(space))
-
-    def read(self) -> None:
-        """Read them all again."""
-        for one in (self.search, self.confirmation, self.holdout):
-            one.read()
-
-
-def facts_of(storage: OptunaStorage, name: str) -> dict[str, Any]:
-    """Return the facts about a study; empty if Optuna's storage does not have it."""
-    with storage.translated_errors():
-        newest = _newest(storage, name)
-        if newest not in storage.names():
-            return {}
-        return optuna.load_study(study_name=newest, storage=storage.storage).user_attrs
-
-
-def _newest(storage: OptunaStorage, name: str) -> str:
-    """The study's name, or that of its last complete copy in a wider space."""
-    copies = [one for one in storage.names() if one.startswith(f"{name}{_COPY}")]
-    for copy in sorted(copies, key=lambda one: -int(one.rpartition(" ")[2])):
-        if _WHOLE in optuna.load_study(study_name=copy, storage=storage.storage).user_attrs:
-            return copy
-    return name
-
-
-def _same_categories(old: Mapping[str, BaseDistribution], new: Mapping[str, BaseDistribution]) -> bool:
-    return all(
-        old[name] == new[name]
-        for name in old.keys() & new.keys()
-        if isinstance(old[name], optuna.distributions.CategoricalDistribution)
-    )
 
 
 @contextmanager

@@ -44,15 +44,23 @@ def _title(experiment: Experiment, model: ModelChoice, record: Record) -> str:
     return f"Study {record.name} on {experiment.models_text(model)}: {experiment.about}"
 
 
-def first_lines(study: Study, record: Record, before: str | None) -> Iterator[str]:
-    """The first lines about a study: title, budget, and how it follows on the last study, `before`."""
+def first_lines(study: Study, record: Record, before: str | None, obstacle: str) -> Iterator[str]:
+    """The first lines about a study: title, budget, and how it follows on the last study, `before`.
+
+    Args:
+        obstacle: Why that one does not continue.
+    """
     experiment, model, spending = study.experiment, study.model, study.spending
     yield _title(experiment, model, record)
     if before == record.name:
         yield f"Resuming: {count(len(record.ended), 'episode')} already recorded."
         yield f"Left of the budget: {spending.left}."
+        if experiment.verdicts:
+            verdicts = count(experiment.verdicts, "verdict")
+            yield f"It has {verdicts}; the next one is on unseen episodes of its own."
     elif before is not None:
         yield f"The experiment has changed since {before}, which has finished; starting a new study."
+        yield f"That one does not continue: {obstacle}."
     if limit := spending.used_up():
         yield f"No calls left ({limit}): judging the recorded episodes. To continue, raise the limit."
         return

@@ -55,6 +55,11 @@ class StudyDocument:
         """The document as JSON, for the store."""
         return json.dumps(asdict(self), sort_keys=True)
 
+    def raises_limit(self, now: "StudyDocument") -> bool:
+        """Whether a limit of the budget is higher in another document."""
+        before, after = self.effort["budget"], now.effort["budget"]
+        return any(after[name] > before[name] for name in after)
+
 
 _READ = TypeAdapter(StudyDocument)
 

@@ -16,7 +16,7 @@ from lab.experiment.budget import FREE
 from lab.storage.database import CALLS, studies
 from lab.storage.record import Record
 from lab.storage.storage import Storage
-from lab.storage.trials import facts_of
+from lab.storage.study_trials import facts_of
 
 State = Literal["searching", "judging", "unfinished", "finished", "stopped", "damaged"]
 """The first two while a process works on the study; `unfinished` if none does, and the study can resume;

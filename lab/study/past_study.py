@@ -17,7 +17,8 @@ from lab.llm.settings import ModelChoice, read_surroundings
 from lab.storage.database import CALLS
 from lab.storage.record import NotFinishedError, Record
 from lab.storage.storage import Storage, address_of, is_there
-from lab.storage.trials import StudyTrials, Trials
+from lab.storage.study_trials import StudyTrials
+from lab.storage.trials import Trials
 from lab.study.document import kept
 from lab.study.resume import open_trials
 from lab.study.state import StudyState, as_learnt, outcome_of, read_state, spending_of

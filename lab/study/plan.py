@@ -100,7 +100,7 @@ class Plan:
             flying = count(search.in_flight, "call")
             yield "", f"A limit of tokens or dollars is exceeded by at most {flying} in flight."
         yield "", "An unfinished study resumes with its remaining budget; a finished one prints its result"
-        yield "", "again, without calls. --fresh starts a new study."
+        yield "", "again. With raised limits both continue; --fresh starts a new study."
 
     @property
     def _searched(self) -> str:

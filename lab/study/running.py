@@ -70,7 +70,7 @@ class Run:
             closing(Storage.at(self.storage)) as opened,
         ):
             before = None if self.fresh else opened.store.latest(experiment.name)
-            record, trials = open_study(opened, experiment, depends_on, fresh=self.fresh)
+            record, trials, obstacle = open_study(opened, experiment, model, depends_on, fresh=self.fresh)
             if stopped := read_stopped(trials.search):
                 raise stopped
             tracker = Tracker(experiment, model, record, say)
@@ -88,7 +88,7 @@ class Run:
                 return kept, tracker
             study = Study(experiment, model, record, trials, self.view, tracker)
             on_start(study)
-            for line in first_lines(study, record, before[0] if before else None):
+            for line in first_lines(study, record, before[0] if before else None, obstacle):
                 say(line)
             with _closing(tracker, last):
                 if not self.worker:

@@ -17,7 +17,8 @@ from lab.search.first_answers import read_stopped
 from lab.search.headroom import Headroom, as_headroom
 from lab.search.trials import Standings, evaluation, expected, read_texts, seeds_of
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
-from lab.storage.trials import StudyTrials, Trials
+from lab.storage.study_trials import VERDICTS, StudyTrials
+from lab.storage.trials import Trials
 from lab.verdict.model_cost import costs_by_model
 from lab.verdict.outcome import Judged, Outcome
 from lab.verdict.verdict import Verdict, confirm, judge
@@ -73,7 +74,8 @@ def read_state(experiment: Experiment, record: Record, trials: StudyTrials) -> S
 def as_learnt(
     experiment: Experiment, model: ModelChoice, trials: StudyTrials
 ) -> tuple[Experiment, ModelChoice]:
-    """Return a study's models with the dialects that their endpoints were found to have."""
+    """Return a study's experiment with its earlier verdicts, and its models with the dialects found."""
+    experiment = replace(experiment, verdicts=len(trials.search.fact(VERDICTS) or []))
     for name, table in (trials.search.fact("dialects") or {}).items():
         experiment = with_dialect(experiment, name, Dialect.from_table(table))
     if (own := trials.search.fact("dialect")) is not None:
@@ -103,7 +105,8 @@ def _verdict(
     if not baseline.episodes or not finalists:
         return None
     verdict = judge(confirmed, baseline, finalists, objective, table.confidence, table.judge)
-    return verdict if verdict.finalists else None
+    earlier = tuple(trials.search.fact(VERDICTS) or [])
+    return replace(verdict, earlier=earlier) if verdict.finalists else None
 
 
 def _numbers(study: Trials) -> Sequence[int]:

@@ -28,7 +28,7 @@ from lab.search.loop import Search
 from lab.search.player import Player
 from lab.stats.format import count
 from lab.storage.record import Record
-from lab.storage.trials import StudyTrials
+from lab.storage.study_trials import StudyTrials
 from lab.study.parts import Parts, PartsOf
 from lab.study.past_study import PastStudy, read_study
 from lab.study.state import as_learnt, spending_of, with_dialect

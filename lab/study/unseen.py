@@ -16,7 +16,7 @@ from lab.experiment.budget import BASELINES, Calls
 from lab.experiment.experiment import Experiment
 from lab.search.player import Player
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
-from lab.storage.trials import StudyTrials
+from lab.storage.study_trials import StudyTrials
 from lab.study.phase import Phase
 from lab.verdict.verdict import Confirmed, Verdict, confirm, finalists, judge
 
@@ -105,8 +105,8 @@ class Unseen:
 
     def calls_left(self) -> int:
         """Estimated calls that these phases still need, for episodes as long as the whole ones so far."""
-        first, most = self._experiment.seed + CONFIRMATION, self._experiment.task.max_steps
-        done = sum(seed >= first for _, seed in self._record.ended)
+        most = self._experiment.task.max_steps
+        done = sum(seed in one.seeds for one in self.phases.values() for _, seed in self._record.ended)
         calls = [one.calls for one in self._record.ended.values() if isinstance(one, Tally)]
         each = fmean(calls) if calls else most
         return round(max(self._experiment.verdict_calls / most - done, 0) * each)

@@ -35,6 +35,9 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 BASELINE = "holdout-baseline"
 """Name of the baseline's run on the holdout."""
 
+PLACES = ("confirmed", "finalist", "winner")
+"""How far the search's best trials came, in the tag `race`; after a later verdict, `earlier` precedes it."""
+
 RACE = "race"
 """Name of the run with the race by episodes; the study's own run has the verdict's metrics: MLflow lists the
 metrics of a run in the order in which they were first written."""
@@ -63,6 +66,7 @@ class MlflowStore:
         self._race, self._leader, self._drawn = dict[str, Trial](), "", 0
         self._points = list[Point]()
         self._contents, self.complete = "", False
+        self._last = ""  # of the names that a later verdict would have in common with an earlier one
         self._store = Store(experiment, missed, say)
         name = record.name  # it may contain characters that MLflow's filters do not allow
         self._began_ms = round(record.began * 1000)  # also the time of metrics without one
@@ -156,24 +160,30 @@ class MlflowStore:
     def verdict(self, verdict: Verdict) -> None:
         """Write a child run for each candidate of confirmation and holdout, and how far each trial came."""
         some, runs = self._experiment.tracking.traces, self._runs
+        last = self._last = f"-{verdict.number}" if verdict.earlier else ""
         for one in verdict.confirmed:
-            runs.write(Play(f"confirmation-{one.trial.name}", "confirmation", one.unseen, some))
+            runs.write(Play(f"confirmation-{one.trial.name}{last}", "confirmation", one.unseen, some))
         baseline, every = verdict.baseline, len(verdict.baseline.episodes) if some else 0
         dataset = Dataset(self._store, self._experiment.name, baseline.task, [*baseline.values])
-        runs.write(Play(BASELINE, "holdout", baseline, every, {}, EVALUATION_RUN, dataset))
+        runs.write(Play(f"{BASELINE}{last}", "holdout", baseline, every, {}, EVALUATION_RUN, dataset))
         shown = verdict.winner or next(iter(verdict.finalists), None)
         for finalist in verdict.finalists:
-            name = f"holdout-{finalist.trial.name}"
+            name = f"holdout-{finalist.trial.name}{last}"
             figures = {**interval_figures("difference", finalist.difference), "p_value": finalist.p_value}
             play = Play(name, "holdout", finalist.unseen, some, figures)
             if finalist is shown:
                 play = replace(play, traces=every, tags=EVALUATION_RUN, dataset=dataset)
             runs.write(play)
-        for trial, place in _places(verdict).items():
+        places = _places(verdict)
+        for trial, run in runs.ids.items():
+            if (place := self._store.tags[run].get("race")) in PLACES and trial not in places:
+                runs.tag(trial, "race", f"earlier {place}")
+        for trial, place in places.items():
             runs.tag(trial, "race", place)
         if shown:
             self.links["Confirmation"] = self._pages.confirmation
-            compared = self._pages.holdout(runs.ids[f"holdout-{shown.trial.name}"], runs.ids[BASELINE])
+            ids = (runs.ids[f"holdout-{shown.trial.name}{last}"], runs.ids[f"{BASELINE}{last}"])
+            compared = self._pages.holdout(*ids)
             self.links[f"Holdout of {shown.trial.name} and baseline, side by side"] = compared
 
     def frozen(self, frozen: FrozenPrompt) -> None:
@@ -192,7 +202,7 @@ class MlflowStore:
         store.log(
             self._parent,
             Point(outcome_figures(frozen) | trouble_figures(whole), at_ms=created_ms),
-            params=_prefixed("frozen_", frozen.candidate),
+            params=_prefixed("frozen_", frozen.candidate, self._last),
             tags={"outcome": frozen.evidence.outcome, "digest": frozen.candidate.digest, **tags},
         )
         with store.item("best.toml"):
@@ -209,12 +219,13 @@ class MlflowStore:
 
         Each is linked to the study's run and to that of its holdout.
         """
-        baseline, ids = self._experiment.baseline, self._runs.ids
+        baseline, ids, last = self._experiment.baseline, self._runs.ids, self._last
         model = self._experiment.played_by(baseline, self._model).choice.name
         with self._store.item("the baseline in the registry"):
-            prompt.register_baseline(baseline, model, filter(None, [self._parent, ids.get(BASELINE)]))
+            runs = filter(None, [self._parent, ids.get(f"{BASELINE}{last}")])
+            prompt.register_baseline(baseline, model, runs)
         with self._store.item("the frozen prompt in the registry"):
-            return prompt.register_frozen(filter(None, [self._parent, ids.get(f"holdout-{trial}")]))
+            return prompt.register_frozen(filter(None, [self._parent, ids.get(f"holdout-{trial}{last}")]))
         return ""
 
     def report(self, page: str) -> None:
@@ -236,12 +247,13 @@ class MlflowStore:
         return self._runs.ids[RACE]
 
 
-def _prefixed(prefix: str, candidate: Candidate) -> dict[str, object]:
-    return {prefix + name: value for name, value in candidate.settings.items()}
+def _prefixed(prefix: str, candidate: Candidate, last: str = "") -> dict[str, object]:
+    return {f"{prefix}{name}{last}": value for name, value in candidate.settings.items()}
 
 
 def _places(verdict: Verdict) -> dict[str, str]:
-    """How far trials came that were not dropped, by name."""
-    places = {one.trial.name: "confirmed" for one in verdict.confirmed}
-    places |= {one.trial.name: "finalist" for one in verdict.finalists}
-    return places | ({verdict.winner.trial.name: "winner"} if verdict.winner else {})
+    """How far trials came that were not dropped, by name: one of `PLACES`."""
+    confirmed, finalist, winner = PLACES
+    places = {one.trial.name: confirmed for one in verdict.confirmed}
+    places |= {one.trial.name: finalist for one in verdict.finalists}
+    return places | ({verdict.winner.trial.name: winner} if verdict.winner else {})

@@ -100,6 +100,7 @@ class Verdict:
         baseline, finalists: Results on the holdout.
         confidence: Joint confidence level of the intervals of all confirmed, and of all finalists.
         refused: Finalists that beat the baseline in return or cost, but are shown to score lower.
+        earlier: Claims of the study's earlier verdicts, each on a holdout of its own.
     """
 
     confirmed: tuple[Confirmed, ...]
@@ -109,6 +110,7 @@ class Verdict:
     confidence: float
     by: Judge = "mean"
     refused: tuple[Compared, ...] = ()
+    earlier: tuple[str, ...] = ()
 
     @property
     def measure(self) -> Measure:
@@ -135,9 +137,16 @@ class Verdict:
         return self.winner.unseen if self.winner else self.baseline
 
     @property
+    def number(self) -> int:
+        """The verdict's number in its study, from 1."""
+        return len(self.earlier) + 1
+
+    @property
     def method(self) -> str:
         """Description of the test."""
         corrected = f", Bonferroni over {len(self.finalists)} finalists" if len(self.finalists) > 1 else ""
+        if self.earlier:
+            corrected += f"; verdict {self.number} of the study, each on its own holdout"
         if self.by == "worst":
             number = f"the worst task's {self.measure}"
             return f"intersection-union t tests of the difference in {number}{corrected}"

@@ -227,6 +227,12 @@ def doubts(verdict: Verdict, tests: int) -> Iterator[Doubt]:
     """
     for one in verdict.finalists[:1] if verdict.winner is None else [verdict.winner]:
         yield from _wide(verdict, one, tests)
+    if verdict.earlier:
+        yield Doubt(
+            f"This is verdict {verdict.number} of the study, and each may err with its own"
+            f" {percent(1 - verdict.confidence)}. The one before: {verdict.earlier[-1]}",
+            "The frozen prompt on fresh episodes, by lab.compare.",
+        )
     scores = [score for one in verdict.holdout.values() for score in one.scores]
     wanted = "Whether the evaluator uses the score alone: then a gain in return is worth nothing."
     if verdict.measure == "score":

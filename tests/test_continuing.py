@@ -1,0 +1,159 @@
+"""A finished study whose limits are raised: its search continues to another verdict."""
+
+import csv
+import io
+import shutil
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from optuna.trial import TrialState
+
+from lab.submission.frozen import read_frozen
+from tests.fake_endpoint import FakeEndpoint, fake_endpoint
+from tests.project import Project
+from tests.test_resume import (
+    EXPERIMENT,
+    a_project,
+    by_the_request,
+    count,
+    frozen,
+    kill_after,
+    optuna_trials,
+    tune,
+)
+
+RAISED = EXPERIMENT.replace("calls = 240", "calls = 480")
+
+Judged = tuple[Project, FakeEndpoint]
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
+    """A finished study of 240 calls, and its endpoint."""
+    project = a_project(tmp_path_factory.mktemp("judged") / "project")
+    with fake_endpoint(by_the_request) as endpoint:
+        done = tune(project, endpoint)
+        assert done.returncode == 0, done.stderr
+        yield project, endpoint
+
+
+@pytest.fixture
+def judged(once: Judged, tmp_path: Path) -> Judged:
+    """A copy of it for one test."""
+    shutil.copytree(once[0].folder, tmp_path / "project")
+    return Project(tmp_path / "project"), once[1]
+
+
+def write(project: Project, text: str) -> None:
+    project.write("experiments/known.toml", text)
+
+
+def holdout(project: Project) -> dict[str, set[int]]:
+    """Seeds of the holdout that each trial has played, by the command that exports them."""
+    table = project.run("-m", "lab.export", "experiments/known.toml", "--episodes").stdout
+    played = dict[str, set[int]]()
+    for row in csv.DictReader(io.StringIO(table)):
+        if row["phase"] == "holdout":
+            played.setdefault(row["trial"], set()).add(int(row["seed"]))
+    return played
+
+
+def test_the_search_continues_and_another_holdout_judges(judged: Judged) -> None:
+    project, endpoint = judged
+    before, sealed, made = optuna_trials(project), holdout(project), len(endpoint.requests)
+    write(project, RAISED)
+    done = tune(project, endpoint)
+    assert done.returncode == 0, done.stderr
+    assert "It has 1 verdict; the next one is on unseen episodes of its own." in done.stderr
+    assert count(project, "studies") == 1
+    assert len(endpoint.requests) - made == 240  # the first 240 are not repeated
+    assert "verdict 2 of the study, each on its own holdout" in done.stdout
+    assert tomllib.loads(frozen(project))["evidence"]["episodes"] == 6
+
+    now = holdout(project)["baseline"]
+    assert sealed["baseline"] < now
+    assert len(now) == 2 * 6
+
+    after = optuna_trials(project)
+    assert len(after) > len(before)
+    for old, new in zip(before, after, strict=False):
+        assert old.params == new.params
+        assert old.intermediate_values.items() <= new.intermediate_values.items()
+    ended = Counter(one.state for one in after)
+    assert not ended[TrialState.RUNNING] + ended[TrialState.WAITING]
+    assert any(
+        len(new.intermediate_values) > len(old.intermediate_values)
+        for old, new in zip(before, after, strict=False)
+    )
+
+    again = tune(project, endpoint)
+    assert again.stdout == done.stdout
+    assert len(endpoint.requests) - made == 240
+    report = project.run("-m", "lab.report", "experiments/known.toml")
+    page = (project.folder / report.stdout.strip()).read_text()
+    assert "This is verdict 2 of the study, and each may err with its own 5 %." in page
+
+
+def test_mlflow_has_both_verdicts_of_one_study(judged: Judged) -> None:
+    project, endpoint = judged
+    write(project, RAISED)
+    done = tune(project, endpoint)
+    assert "MLflow" not in done.stdout, done.stdout
+    client = MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'known'")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    named = Counter(run.info.run_name for run in runs)
+    assert named["holdout-baseline"] == named["holdout-baseline-2"] == 1
+    assert max(named.values()) == 1
+    (study,) = [run for run in runs if run.data.tags.get("kind") == "study"]
+    prompt = read_frozen(project.folder / "prompts/best.toml")
+    first, second = (study.data.params[f"frozen_temperature{last}"] for last in ("", "-2"))
+    assert float(second) == pytest.approx(prompt.candidate.settings["temperature"])
+    assert float(first) > 0
+    places = Counter(run.data.tags.get("race") for run in runs)
+    assert places["winner"] == 1
+
+
+def test_a_continued_study_that_is_killed_resumes(judged: Judged) -> None:
+    project, endpoint = judged
+    write(project, RAISED)
+    for calls in (40, 150):
+        kill_after(project, endpoint, calls)
+    told = project.run("-m", "lab.report", "experiments/known.toml")
+    assert told.returncode == 0, told.stderr
+    done = tune(project, endpoint)
+    assert done.returncode == 0, done.stderr
+    assert count(project, "studies") == 1
+    assert count(project, "calls") == 480
+    assert "verdict 2 of the study" in done.stdout
+
+
+def test_a_wider_space_joins_a_study_that_continues(judged: Judged) -> None:
+    project, endpoint = judged
+    made = len(endpoint.requests)
+    write(project, RAISED.replace('"storyteller", "lecturer"]', '"storyteller", "lecturer", "manual"]'))
+    done = tune(project, endpoint)
+    assert done.returncode == 0, done.stderr
+    assert count(project, "studies") == 1
+    assert len({body["messages"][0]["content"][:60] for body in endpoint.requests[made:]}) >= 3
+    assert {one.params.get("template") for one in optuna_trials(project)} >= {"manual", "storyteller"}
+
+
+def test_limits_without_room_for_another_verdict_are_refused_and_nothing_is_lost(judged: Judged) -> None:
+    project, endpoint = judged
+    prompt, made = frozen(project), len(endpoint.requests)
+    write(project, EXPERIMENT.replace("calls = 240", "calls = 300"))
+    done = tune(project, endpoint)
+    assert done.returncode == 2
+    assert "The raised limits have no room for more." in done.stderr
+    assert "the limits leave 60 of 300 calls; another verdict needs up to 72 calls" in done.stderr
+    assert len(endpoint.requests) == made
+    write(project, EXPERIMENT)
+    again = tune(project, endpoint)
+    assert again.returncode == 0, again.stderr
+    assert frozen(project) == prompt
+    assert count(project, "studies") == 1
