@@ -143,12 +143,13 @@ def _to_the_end(case: Case, chance: random.Random, project: Project, endpoint: F
     printed = _printed(last)
     if last.returncode:
         faults.append("stuck" if printed is None else "no verdict")
-        print(project.folder.name, case, printed, file=sys.stderr)
     calls = len(rows(project, "select scope, key, occurrence from calls"))
     unfinished = rows(project, f"select * from calls where {UNUSED} and scope <> 'proposals'")
     if case.kind == "calls":
         faults += ["over the limit"] * (calls > case.calls)
         faults += ["unspent"] * (calls < case.calls - case.spare)
+    if faults:
+        print(project.folder.name, case, calls, faults, printed, file=sys.stderr)
     return End(interruptions, len(unfinished), tuple(faults))
 
 

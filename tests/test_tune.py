@@ -227,6 +227,7 @@ def test_without_a_better_candidate_the_baseline_is_frozen_and_saturation_report
     assert frozen(project).evidence.outcome == "baseline"
     assert frozen(project).candidate.template.name == "reference"
     assert out.startswith("Frozen: the baseline. No candidate was shown to beat it on unseen episodes")
+    assert "To search on, raise [budget] and run the same command" in out
 
 
 def wait_for(text: str, stream: "list[str]") -> None:

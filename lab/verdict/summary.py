@@ -17,6 +17,8 @@ from lab.verdict.outcome import Outcome, Unvalidated
 from lab.verdict.verdict import estimate
 from lab.verdict.words import alike, at_limit, below_scores, claim, figures, other_mean, trouble_cautions
 
+CONTINUE = "To search on, raise [budget] and run the same command: it continues, and judges on new episodes."
+
 
 def summary(
     outcome: Outcome,
@@ -40,6 +42,7 @@ def summary(
         *_holdout_lines(outcome),
         *_cost_lines(outcome),
         *(_next_lines(path, untracked, urls or {}) if path else []),
+        *([CONTINUE] if path and outcome.verdict.winner is None else []),
         *untracked_lines(untracked, experiment),
     ]
     return "\n".join(lines)
