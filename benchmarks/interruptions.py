@@ -90,6 +90,7 @@ def case_of(chance: random.Random) -> Case:
         "calls = 240": f"{kind} = {limit}",
         "max_steps = 4": f"max_steps = {steps}",
         "max_return = 120.0": f"max_return = {30.0 * steps}",
+        "high = 1.0": "high = 2.0",  # with fewer candidates, a study might play all of them
         "history = 1": f"history = {min(steps - 1, 1)}",
         "in_flight = 6": f'in_flight = {in_flight}\nsampler = "{sampler}"\npruner = "{pruner}"',
         "headroom = 5": f"headroom = {first}",

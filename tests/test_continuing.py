@@ -3,6 +3,7 @@
 import csv
 import io
 import shutil
+import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 
 from lab.submission.frozen import read_frozen
-from tests.fake_endpoint import FakeEndpoint, fake_endpoint
+from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project
 from tests.test_resume import (
     EXPERIMENT,
@@ -130,6 +131,24 @@ def test_a_continued_study_that_is_killed_resumes(judged: Judged) -> None:
     assert count(project, "studies") == 1
     assert count(project, "calls") == 480
     assert "verdict 2 of the study" in done.stdout
+
+
+def test_minutes_do_not_count_an_earlier_verdict(tmp_path: Path) -> None:
+    """The search takes 3 s, and the verdict 12 s, which is as long as the raised limit."""
+    project, began_s = a_project(tmp_path / "project").untracked, time.monotonic()
+
+    def slow_later(body: Body) -> Reply:
+        time.sleep(1.0 if time.monotonic() - began_s > 5 else 0.0)
+        return by_the_request(body)
+
+    with fake_endpoint(slow_later) as endpoint:
+        for minutes, script in ((0.05, slow_later), (0.2, by_the_request)):
+            endpoint.script, before = script, len(endpoint.requests)
+            write(project, EXPERIMENT.replace("calls = 240", f"minutes = {minutes}"))
+            done = tune(project, endpoint)
+            assert done.returncode == 0, done.stderr
+    assert "verdict 2 of the study" in done.stdout
+    assert len(endpoint.requests) - before > 72 + 24
 
 
 def test_a_wider_space_joins_a_study_that_continues(judged: Judged) -> None:

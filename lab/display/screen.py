@@ -147,7 +147,7 @@ def _amounts(standing: Standing, width: int) -> list[Text]:
         f"tokens {spent.tokens:,}{_of(limit.tokens)}"
         f"{token_notes(spent.calls, spent.thinking_tokens, spent.estimated)}",
         f"{spent.money if spent.calls else '$-'}{_of(limit.dollars, '.2f')}",
-        f"minutes {spent.minutes:.1f}{_of(limit.minutes, 'g')}",
+        f"minutes {spent.limited_minutes:.1f}{_of(limit.minutes, 'g')}",
         f"{'-' if rate is None else f'{rate:.1f}'} calls/s, {spent.in_flight} in flight",
     ]
     return _flowing([Text(part) for part in told], width)

@@ -100,6 +100,7 @@ class Spending(Spent):
     Attributes:
         in_flight: Number of calls without an answer yet.
         earlier_minutes: Working time of earlier processes, in minutes.
+        verdict_minutes: That of earlier verdicts, which the limit does not count.
         recount: Function that counts again what other processes have spent.
         by_model: The same totals by model; see `Calls`.
         prices: Prices of the models that may play.
@@ -110,6 +111,7 @@ class Spending(Spent):
     episodes: int = 0
     in_flight: int = 0
     earlier_minutes: float = 0.0
+    verdict_minutes: float = 0.0
     recount: Callable[[], None] = lambda: None
     by_model: dict[str, Spent] = field(default_factory=dict)
     prices: Mapping[str, Prices] = field(default_factory=dict)
@@ -125,6 +127,11 @@ class Spending(Spent):
         return self.earlier_minutes + (self.clock() - self._began_s) / 60
 
     @property
+    def limited_minutes(self) -> float:
+        """The part of `minutes` that the limit counts."""
+        return self.minutes - self.verdict_minutes
+
+    @property
     def money(self) -> str:
         """The dollars, for people; an unknown amount is not shown as 0."""
         if self.unpriced:
@@ -134,7 +141,7 @@ class Spending(Spent):
     @property
     def time_is_up(self) -> bool:
         """Whether the search's minutes are used up."""
-        return self.minutes >= self.budget.minutes
+        return self.limited_minutes >= self.budget.minutes
 
     def minutes_for(self, calls: int) -> float:
         """Estimated minutes for this many calls, at the rate so far."""
@@ -165,7 +172,8 @@ class Spending(Spent):
             f"{max(self.budget.calls - self.calls, 0):,.0f} of {self.budget.calls:,.0f} calls",
             f"{max(self.budget.tokens - self.tokens, 0):,.0f} of {self.budget.tokens:,.0f} tokens",
             f"${max(self.budget.dollars - self.dollars, 0):.2f} of ${self.budget.dollars:.2f}",
-            f"{max(self.budget.minutes - self.minutes, 0):.1f} of {self.budget.minutes:g} minutes of search",
+            f"{max(self.budget.minutes - self.limited_minutes, 0):.1f} of {self.budget.minutes:g} minutes"
+            " of search",
         ]
         limits = (self.budget.calls, self.budget.tokens, self.budget.dollars, self.budget.minutes)
         return ", ".join(part for part, limit in zip(parts, limits, strict=True) if limit < inf)
@@ -190,7 +198,7 @@ class Spending(Spent):
         if self.calls == 0:
             return 0.0
         kept = self._with_repeats(later.total())
-        shares = [self.calls / max(self.budget.calls - kept, 1), self.minutes / self.budget.minutes]
+        shares = [self.calls / max(self.budget.calls - kept, 1), self.limited_minutes / self.budget.minutes]
         for name in COSTS:
             left = getattr(self.budget, name) - self._cost(name, later) * _MARGIN
             shares.append(getattr(self, name) / max(left, 1e-9))

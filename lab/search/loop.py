@@ -26,7 +26,7 @@ from lab.search.room import Room
 from lab.search.running import Hopeless
 from lab.search.trials import Standings, distributions_of, expected, numbers_of
 from lab.storage.record import Record
-from lab.storage.trials import Trials
+from lab.storage.trials import NONE_YET, Trials
 
 Playing = Coroutine[None, None, Played | Ending]
 """An episode to play."""
@@ -158,7 +158,7 @@ class Search:
         if not self._over:
             self._look_at_headroom(last=True)
             self._over = True
-            self._study.state_fact("searched", True)
+            self._study.state_fact("searched", self._player.spending.minutes)
 
     async def at_rest(self) -> None:
         """Wait until no process plays the search's episodes."""
@@ -181,7 +181,7 @@ class Search:
         with self._record.store.exclusively():
             self._study.read()
             if self._study.fact("opening") is None:
-                self._study.state_fact("verdict", "none yet")  # first, where optuna-dashboard shows it
+                self._study.state_fact("verdict", NONE_YET)  # first, where optuna-dashboard shows it
                 self._race.new.enqueue(self._experiment.baseline)
                 if self._race.is_own:
                     self._race.new.enqueue_spread(self._experiment.search.headroom - 1, self._experiment.seed)

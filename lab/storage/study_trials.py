@@ -15,10 +15,10 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lab.storage.optuna_storage import OptunaStorage
-from lab.storage.trials import Trials
+from lab.storage.trials import NONE_YET, Trials
 
-VERDICTS = "verdicts"
-"""The fact that has the claims of a study's earlier verdicts, in order."""
+_VERDICTS, _MINUTES = "verdicts", "verdict_minutes"
+"""Facts about earlier verdicts: their claims, in order, and their working time in all, in minutes."""
 
 _COPY, _WHOLE = " copy ", "is_whole"
 """Separator in the name of a study's copy, and the fact that the copy is complete."""
@@ -45,10 +45,22 @@ class StudyTrials:
     @classmethod
     def _of(cls, search: Trials) -> "StudyTrials":
         """Add the studies of the next verdict's episodes."""
-        name, number = search.study.study_name.partition(_COPY)[0], len(search.fact(VERDICTS) or []) + 1
-        last = f" {number}" if number > 1 else ""
+        name, earlier = search.study.study_name.partition(_COPY)[0], len(search.fact(_VERDICTS) or [])
+        last = f" {earlier + 1}" if earlier else ""
         confirmation, holdout = f"{name}/confirmation{last}", f"{name}/holdout{last}"
         return cls(search, Trials(search.storage, confirmation), Trials(search.storage, holdout))
+
+    @property
+    def earlier(self) -> tuple[str, ...]:
+        """The claims of the study's earlier verdicts."""
+        return tuple(self.search.fact(_VERDICTS) or [])
+
+    @property
+    def verdict_minutes(self) -> float:
+        """Working time on verdicts that were reached, in minutes."""
+        facts = self.search.facts
+        last = facts["judged"]["minutes"] - facts.get("searched", 0.0) if "judged" in facts else 0.0
+        return float(facts.get(_MINUTES, 0.0) + last)
 
     def fit(self, space: Mapping[str, BaseDistribution]) -> bool:
         """Whether Optuna can draw further trials from this space."""
@@ -61,10 +73,11 @@ class StudyTrials:
     def continued(self, space: Mapping[str, BaseDistribution]) -> "StudyTrials":
         """Return them as before the search's end, in a space at least as wide, for another verdict."""
         facts = self.search.facts
-        earlier = [*facts.get(VERDICTS, []), facts.get("verdict", "")]
         before = {key: value for key, value in facts.items() if key not in _ENDINGS}
+        before["verdict"] = NONE_YET
+        verdicts = {_VERDICTS: [*self.earlier, facts.get("verdict", "")], _MINUTES: self.verdict_minutes}
         trials = (_waiting(one) if _ended_with_search(one) else one for one in self.search.known)
-        return StudyTrials._of(_copied(self.search, space, trials, {**before, VERDICTS: earlier}))
+        return StudyTrials._of(_copied(self.search, space, trials, {**before, **verdicts}))
 
     def read(self) -> None:
         """Read them all again."""

@@ -17,6 +17,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from lab.errors import ConfigError, LabError
 from lab.storage.optuna_storage import OptunaStorage, retrying
 
+NONE_YET = "none yet"
+"""The fact `verdict` of a study without one."""
+
 _NOTE = 2045
 """Maximum characters of a note in one attribute."""
 

@@ -176,7 +176,7 @@ def read_past(storage: Storage, which: Which, say: Say = lambda _: None) -> Past
         say(note)
     record, trials = Record(store, name, document), open_trials(storage, name, was.experiment)
     tracker = Tracker(was.experiment, was.model, record, say)
-    spending = spending_of(was.experiment, was.model, record, was.proposer)
+    spending = spending_of(was.experiment, was.model, record, trials, was.proposer)
     past = read_study(was.experiment, was.model, record, trials, tracker, spending)
     tell(past)
     return past

@@ -22,7 +22,7 @@ from lab.storage.database import Store
 from lab.storage.optuna_storage import BEAT_S, GRACE_S
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
 from lab.storage.storage import Storage
-from lab.storage.study_trials import VERDICTS, StudyTrials
+from lab.storage.study_trials import StudyTrials
 from lab.study.document import (
     Reached,
     StudyDocument,
@@ -123,7 +123,7 @@ def _obstacle(
         return "it was stopped"
     if not may_become(before, now, Reached()):
         return "a change affects its episodes"
-    spending, verdict = spending_of(experiment, model, record), experiment.verdict_calls
+    spending, verdict = spending_of(experiment, model, record, trials), experiment.verdict_calls
     episode = Calls({ANY: experiment.task.max_steps})
     if spending.time_is_up or not spending.room_for(episode, Calls({BASELINES: verdict})):
         left = f"the limits leave {spending.left}; another verdict needs up to {verdict:,} calls"
@@ -131,13 +131,13 @@ def _obstacle(
             do = "raise them further, or use --fresh to start a new study"
             raise ConfigError("The raised limits have no room for more.", where=record.name, why=left, do=do)
         return left
-    if len(trials.search.fact(VERDICTS) or []) + 1 >= MOST_VERDICTS:
+    if len(trials.earlier) + 1 >= MOST_VERDICTS:
         return f"it has {MOST_VERDICTS} verdicts"
     return ""
 
 
 def _reached(record: Record, trials: StudyTrials, experiment: Experiment) -> Reached:
-    first = experiment.seed + len(trials.search.fact(VERDICTS) or []) * MOST_UNSEEN
+    first = experiment.seed + len(trials.earlier) * MOST_UNSEEN
     confirming, holdout = (
         any(0 <= seed - first - phase < MOST_UNSEEN for _, seed in record.ended)
         for phase in (CONFIRMATION, HOLDOUT)

@@ -75,7 +75,7 @@ class Run:
                 raise stopped
             tracker = Tracker(experiment, model, record, say)
             if trials.search.fact("judged") is not None:
-                spending = spending_of(experiment, model, record)
+                spending = spending_of(experiment, model, record, trials)
                 past = read_study(experiment, model, record, trials, tracker, spending)
                 if not self.worker:
                     tracker.lead(past.finished().frozen_prompt())

@@ -17,7 +17,7 @@ from lab.search.first_answers import read_stopped
 from lab.search.headroom import Headroom, as_headroom
 from lab.search.trials import Standings, evaluation, expected, read_texts, seeds_of
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
-from lab.storage.study_trials import VERDICTS, StudyTrials
+from lab.storage.study_trials import StudyTrials
 from lab.storage.trials import Trials
 from lab.verdict.model_cost import costs_by_model
 from lab.verdict.outcome import Judged, Outcome
@@ -75,7 +75,7 @@ def as_learnt(
     experiment: Experiment, model: ModelChoice, trials: StudyTrials
 ) -> tuple[Experiment, ModelChoice]:
     """Return a study's experiment with its earlier verdicts, and its models with the dialects found."""
-    experiment = replace(experiment, verdicts=len(trials.search.fact(VERDICTS) or []))
+    experiment = replace(experiment, verdicts=len(trials.earlier))
     for name, table in (trials.search.fact("dialects") or {}).items():
         experiment = with_dialect(experiment, name, Dialect.from_table(table))
     if (own := trials.search.fact("dialect")) is not None:
@@ -105,8 +105,7 @@ def _verdict(
     if not baseline.episodes or not finalists:
         return None
     verdict = judge(confirmed, baseline, finalists, objective, table.confidence, table.judge)
-    earlier = tuple(trials.search.fact(VERDICTS) or [])
-    return replace(verdict, earlier=earlier) if verdict.finalists else None
+    return replace(verdict, earlier=trials.earlier) if verdict.finalists else None
 
 
 def _numbers(study: Trials) -> Sequence[int]:
@@ -115,7 +114,11 @@ def _numbers(study: Trials) -> Sequence[int]:
 
 
 def spending_of(
-    experiment: Experiment, model: ModelChoice, record: Record, proposer: str | None = None
+    experiment: Experiment,
+    model: ModelChoice,
+    record: Record,
+    trials: StudyTrials,
+    proposer: str | None = None,
 ) -> Spending:
     """Return the spending, with the amounts that other processes have spent.
 
@@ -126,6 +129,7 @@ def spending_of(
     spending = Spending(
         experiment.budget,
         earlier_minutes=record.earlier_minutes,
+        verdict_minutes=trials.verdict_minutes,
         prices={BASELINES: prices, **{name: one.prices for name, one in models.items()}},
     )
     is_separate = shown_proposer() if proposer is None else proposer

@@ -65,7 +65,7 @@ class Study:
         self.interrupted = False
         self._searching: asyncio.Task[None] | None = None
         self._search: Search | None = None
-        self.spending = spending_of(experiment, model, record)
+        self.spending = spending_of(experiment, model, record, trials)
 
     def interrupt(self) -> bool:
         """End the search early, to continue with its best.
