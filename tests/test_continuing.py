@@ -9,13 +9,16 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import optuna
 import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
+from optuna_dashboard import get_note
 
 from lab.submission.frozen import read_frozen
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project
+from tests.test_optuna import load
 from tests.test_resume import (
     EXPERIMENT,
     a_project,
@@ -84,6 +87,9 @@ def test_the_search_continues_and_another_holdout_judges(judged: Judged) -> None
     for old, new in zip(before, after, strict=False):
         assert old.params == new.params
         assert old.intermediate_values.items() <= new.intermediate_values.items()
+    study = load(project)
+    for one in study.trials:
+        assert f"template = {one.params['template']}" in get_note(optuna.Trial(study, one._trial_id))
     ended = Counter(one.state for one in after)
     assert not ended[TrialState.RUNNING] + ended[TrialState.WAITING]
     assert any(
