@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import shutil
 import time
 import tomllib
@@ -100,6 +101,8 @@ def test_the_search_continues_and_another_holdout_judges(judged: Judged) -> None
     again = tune(project, endpoint)
     assert again.stdout == done.stdout
     assert len(endpoint.requests) - made == 240
+    (claim,) = json.loads(tune(project, endpoint, "--json").stdout)["verdict"]["earlier"]
+    assert claim.startswith("Frozen: trial-")
     report = project.run("-m", "lab.report", "experiments/known.toml")
     page = (project.folder / report.stdout.strip()).read_text()
     assert "This is verdict 2 of the study, and each may err with its own 5 %." in page

@@ -57,7 +57,7 @@ class StudyTrials:
 
     @property
     def verdict_minutes(self) -> float:
-        """Working time on verdicts that were reached, in minutes."""
+        """Working time on the verdicts so far, in minutes."""
         facts = self.search.facts
         last = facts["judged"]["minutes"] - facts.get("searched", 0.0) if "judged" in facts else 0.0
         return float(facts.get(_MINUTES, 0.0) + last)

@@ -76,18 +76,14 @@ def as_learnt(
 ) -> tuple[Experiment, ModelChoice]:
     """Return a study's experiment with its earlier verdicts, and its models with the dialects found."""
     experiment = replace(experiment, verdicts=len(trials.earlier))
+    models = dict(experiment.models)
     for name, table in (trials.search.fact("dialects") or {}).items():
-        experiment = with_dialect(experiment, name, Dialect.from_table(table))
-    if (own := trials.search.fact("dialect")) is not None:
-        model = replace(model, dialect=Dialect.from_table(own))
-    return experiment, model
-
-
-def with_dialect(experiment: Experiment, name: str, dialect: Dialect) -> Experiment:
-    """Return the experiment with another dialect of the model `name`."""
-    one = experiment.models[name]
-    changed = replace(one, choice=replace(one.choice, dialect=dialect))
-    return replace(experiment, models={**experiment.models, name: changed})
+        dialect = Dialect.from_table(table)
+        if name == BASELINES:
+            model = replace(model, dialect=dialect)
+        else:
+            models[name] = replace(models[name], choice=replace(models[name].choice, dialect=dialect))
+    return replace(experiment, models=models), model
 
 
 def _verdict(

@@ -7,7 +7,7 @@ storage all run it, and share the episodes; what they agree on is `lab.study.wor
 
 import asyncio
 import gc
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from lab.agent.evaluation import Evaluation, Trial
@@ -31,7 +31,7 @@ from lab.storage.record import Record
 from lab.storage.study_trials import StudyTrials
 from lab.study.parts import Parts, PartsOf
 from lab.study.past_study import PastStudy, read_study
-from lab.study.state import as_learnt, spending_of, with_dialect
+from lab.study.state import as_learnt, spending_of
 from lab.study.unseen import Unseen
 from lab.study.workers import Workers
 from lab.tracking.tracker import Tracker
@@ -263,12 +263,8 @@ class Study:
 
     def _on_dialect(self, dialect: Dialect, why: str, name: str) -> None:
         facts = self._trials.search
-        if name:
-            self.experiment = with_dialect(self.experiment, name, dialect)
-            facts.state_fact("dialects", {**(facts.fact("dialects") or {}), name: dialect.as_table()})
-        else:
-            self.model = replace(self.model, dialect=dialect)
-            facts.state_fact("dialect", dialect.as_table())
+        facts.state_fact("dialects", {**(facts.fact("dialects") or {}), name: dialect.as_table()})
+        self.experiment, self.model = as_learnt(self.experiment, self.model, self._trials)
         self._view.say(f"{name}: {changed(dialect, why)}" if name else changed(dialect, why))
         self._leave_out()
 

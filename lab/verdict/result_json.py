@@ -67,6 +67,7 @@ def _judged(outcome: Outcome) -> dict[str, Any]:
             "pairs": verdict.pairs,
             "planned_pairs": outcome.experiment.verdict.episodes,
             "limit": outcome.judged.limit or None,
+            "earlier": list(verdict.earlier),
         },
         "candidate": _candidate(frozen.candidate),
         "evidence": frozen.as_table()["evidence"],
