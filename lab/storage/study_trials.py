@@ -59,7 +59,10 @@ class StudyTrials:
     def verdict_minutes(self) -> float:
         """Working time on the verdicts so far, in minutes."""
         facts = self.search.facts
-        last = facts["judged"]["minutes"] - facts.get("searched", 0.0) if "judged" in facts else 0.0
+        last = 0.0
+        if "judged" in facts:
+            judged = facts["judged"]["minutes"]
+            last = judged - facts.get("searched", judged)
         return float(facts.get(_MINUTES, 0.0) + last)
 
     def fit(self, space: Mapping[str, BaseDistribution]) -> bool:
