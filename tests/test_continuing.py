@@ -77,6 +77,7 @@ def test_the_search_continues_and_another_holdout_judges(judged: Judged) -> None
     assert count(project, "studies") == 1
     assert len(endpoint.requests) - made == 240  # the first 240 are not repeated
     assert "verdict 2 of the study, each on its own holdout" in done.stdout
+    assert "The verdict before this one: Frozen: trial-" in done.stdout
     assert tomllib.loads(frozen(project))["evidence"]["episodes"] == 6
 
     now = holdout(project)["baseline"]

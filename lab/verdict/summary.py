@@ -38,6 +38,7 @@ def summary(
     lines = [
         claim(outcome.frozen_prompt()),
         *trouble_cautions(outcome.verdict),
+        *(f"The verdict before this one: {one}" for one in outcome.verdict.earlier[-1:]),
         *_search_lines(outcome),
         *_holdout_lines(outcome),
         *_cost_lines(outcome),
