@@ -48,6 +48,7 @@ ELSEWHERE = {
 }
 """Prefixes of commands that are not run here, with the reason."""
 
+UNSEEN = re.compile(r"(?ms)(^\[(?:confirmation|verdict)\][^\[]*?^episodes = )\d+")
 FENCE = re.compile(r"(?:`([\w/.]+)`:\n\n)?^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -84,8 +85,10 @@ def talks(body: Body) -> Reply:
 
 
 def in_small(project: Project) -> None:
-    """The same experiments with the minimum number of calls."""
+    """The same experiments with the minimum number of unseen episodes and of calls."""
     for path in (project.folder / "experiments").glob("*.toml"):
+        tasks = len(load_experiment(path).task.tasks)
+        path.write_text(UNSEEN.sub(rf"\g<1>{max(tasks, 2)}", path.read_text()))
         experiment = load_experiment(path)
         least = experiment.verdict_calls + experiment.search.headroom * experiment.task.max_steps
         path.write_text(re.sub(r"(?m)^calls = [\d_]+", f"calls = {least}", path.read_text()))
