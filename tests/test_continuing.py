@@ -19,7 +19,6 @@ from optuna_dashboard import get_note
 from lab.submission.frozen import read_frozen
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project
-from tests.test_optuna import load
 from tests.test_resume import (
     EXPERIMENT,
     a_project,
@@ -27,6 +26,7 @@ from tests.test_resume import (
     count,
     frozen,
     kill_after,
+    load,
     optuna_trials,
     tune,
 )
@@ -73,7 +73,7 @@ def test_the_search_continues_and_another_holdout_judges(judged: Judged) -> None
     write(project, RAISED)
     done = tune(project, endpoint)
     assert done.returncode == 0, done.stderr
-    assert "It has 1 verdict; the next one is on unseen episodes of its own." in done.stderr
+    assert "It already has 1 verdict; the next one uses new unseen episodes." in done.stderr
     assert count(project, "studies") == 1
     assert len(endpoint.requests) - made == 240  # the first 240 are not repeated
     assert "verdict 2 of the study, each on its own holdout" in done.stdout
@@ -84,13 +84,13 @@ def test_the_search_continues_and_another_holdout_judges(judged: Judged) -> None
     assert sealed["baseline"] < now
     assert len(now) == 2 * 6
 
-    after = optuna_trials(project)
+    study = load(project)
+    after = study.trials
     assert len(after) > len(before)
     for old, new in zip(before, after, strict=False):
         assert old.params == new.params
         assert old.intermediate_values.items() <= new.intermediate_values.items()
-    study = load(project)
-    for one in study.trials:
+    for one in after:
         assert f"template = {one.params['template']}" in get_note(optuna.Trial(study, one._trial_id))
     ended = Counter(one.state for one in after)
     assert not ended[TrialState.RUNNING] + ended[TrialState.WAITING]

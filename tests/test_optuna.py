@@ -29,6 +29,7 @@ from tests.test_resume import (
     frozen,
     holding_after,
     kill_after,
+    load,
     optuna_trials,
     start,
     tune,
@@ -38,13 +39,6 @@ from tests.test_resume import (
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return a_project(tmp_path / "project").untracked
-
-
-def load(project: Project, part: str = "") -> optuna.Study:
-    """A part of the project's only study, loaded with plain Optuna."""
-    storage = JournalStorage(JournalFileBackend(str(project.folder / ".lab/optuna.log")))
-    (name,) = [one for one in optuna.get_all_study_names(storage) if one.partition("/")[2] == part]
-    return optuna.load_study(study_name=name, storage=storage)
 
 
 def test_optuna_sees_running_trials_with_their_returns_and_afterwards_all(

@@ -142,12 +142,16 @@ def rows(project: Project, query: str, database: str = ".lab/calls.db") -> list[
         return connection.execute(query).fetchall()
 
 
-def optuna_trials(project: Project, part: str = "") -> list[FrozenTrial]:
-    """The trials of the project's only study, or of one of its parts, read with plain Optuna."""
+def load(project: Project, part: str = "") -> optuna.Study:
+    """The project's only study, or one of its parts, loaded with plain Optuna."""
     storage = JournalStorage(JournalFileBackend(str(project.folder / ".lab/optuna.log")))
-    names = [name for name in optuna.get_all_study_names(storage) if name.partition("/")[2] == part]
-    (name,) = names
-    return optuna.load_study(study_name=name, storage=storage).trials
+    (name,) = [one for one in optuna.get_all_study_names(storage) if one.partition("/")[2] == part]
+    return optuna.load_study(study_name=name, storage=storage)
+
+
+def optuna_trials(project: Project, part: str = "") -> list[FrozenTrial]:
+    """Its trials."""
+    return load(project, part).trials
 
 
 def count(project: Project, table: str) -> int:

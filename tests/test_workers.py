@@ -214,23 +214,14 @@ def test_workers_continue_a_finished_study_whose_limit_is_raised(shared: Shared)
     assert shared.count("public.study_user_attributes", "key = 'judged'") == 1
 
 
-def test_a_change_for_which_trials_are_copied_waits_for_the_workers(server: Postgres, tmp_path: Path) -> None:
-    gate = threading.Event()
-
-    def held(body: Body) -> Reply:
-        if len(endpoint.requests) > 20:
-            gate.wait(TIMEOUT_S)
-        return by_the_request(body)
-
-    with fake_endpoint(held) as endpoint:
-        shared = Shared(a_project(tmp_path / "project"), endpoint, server.database())
+def test_a_change_for_which_trials_are_copied_waits_for_the_workers(shared: Shared) -> None:
+    with holding_after(shared.endpoint, 20) as reached:
         first = shared.start("--worker")
-        shared.wait_for_calls(21)
+        assert reached.wait(TIMEOUT_S)
         wider = EXPERIMENT.replace('"storyteller", "lecturer"]', '"storyteller", "lecturer", "manual"]')
         shared.project.write("experiments/known.toml", wider)
         refused = shared.run("--worker")
-        gate.set()
-        done = told(first)
+    done = told(first)
     assert refused.returncode == 2
     assert "The experiment has changed, and workers are working on its study." in refused.stderr
     assert done.returncode == 0, done.stderr
@@ -257,23 +248,14 @@ def test_a_trial_whose_worker_died_as_it_began_is_played_by_another(shared: Shar
     assert shared.count("public.trial_system_attributes", handed_on) == 1
 
 
-def test_a_worker_that_leaves_leaves_its_work_to_the_others(server: Postgres, tmp_path: Path) -> None:
-    gate = threading.Event()
-
-    def held(body: Body) -> Reply:
-        if len(endpoint.requests) > 20:
-            gate.wait(TIMEOUT_S)
-        return by_the_request(body)
-
-    with fake_endpoint(held) as endpoint:
-        shared = Shared(a_project(tmp_path / "project"), endpoint, server.database())
+def test_a_worker_that_leaves_leaves_its_work_to_the_others(shared: Shared) -> None:
+    with holding_after(shared.endpoint, 20) as reached:
         first = shared.start("--worker")
-        shared.wait_for_calls(21)
+        assert reached.wait(TIMEOUT_S)
         refused = shared.run()
         first.send_signal(signal.SIGINT)
         left = told(first)
-        gate.set()
-        done = shared.run("--worker")
+    done = shared.run("--worker")
     assert refused.returncode == 2
     assert "Another process is working on this experiment's study." in refused.stderr
     assert "use --worker to join it" in refused.stderr

@@ -61,7 +61,7 @@ class Experiment(Definition):
         file: Path of the file, relative to the root.
         text: Text of the file.
         code: The project's files for the environment: text by path relative to the root.
-        verdicts: Number of the study's earlier verdicts; each has confirmation and holdout seeds of its own.
+        verdicts: Number of the study's earlier verdicts; each one uses new confirmation and holdout seeds.
     """
 
     root: Path

@@ -57,7 +57,7 @@ def first_lines(study: Study, record: Record, before: str | None, obstacle: str)
         yield f"Left of the budget: {spending.left}."
         if experiment.verdicts:
             verdicts = count(experiment.verdicts, "verdict")
-            yield f"It has {verdicts}; the next one is on unseen episodes of its own."
+            yield f"It already has {verdicts}; the next one uses new unseen episodes."
     elif before is not None:
         yield f"The experiment has changed since {before}, which has finished; starting a new study."
         yield f"That one does not continue: {obstacle}."

@@ -66,7 +66,8 @@ def open_study(
     limits have room: its search continues to another verdict.
 
     Returns:
-        Record and trials, and why a finished study does not continue; empty if it does, or there is none.
+        The record, the trials, and the reason why the last study, which has finished, does not continue. The
+        reason is empty if it continues, or if no study has finished.
 
     Raises:
         StudyChangedError: The last study is unfinished, and other inputs have changed.

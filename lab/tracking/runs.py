@@ -32,9 +32,6 @@ from lab.verdict.verdict import Verdict
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-BASELINE = "holdout-baseline"
-"""Name of the baseline's run on the holdout."""
-
 PLACES = ("confirmed", "finalist", "winner")
 """How far the search's best trials came, in the tag `race`; after a later verdict, `earlier` precedes it."""
 
@@ -160,15 +157,16 @@ class MlflowStore:
     def verdict(self, verdict: Verdict) -> None:
         """Write a child run for each candidate of confirmation and holdout, and how far each trial came."""
         some, runs = self._experiment.tracking.traces, self._runs
-        last = self._last = f"-{verdict.number}" if verdict.earlier else ""
+        self._last = f"-{verdict.number}" if verdict.earlier else ""
         for one in verdict.confirmed:
-            runs.write(Play(f"confirmation-{one.trial.name}{last}", "confirmation", one.unseen, some))
+            runs.write(Play(self._name("confirmation", one.trial.name), "confirmation", one.unseen, some))
         baseline, every = verdict.baseline, len(verdict.baseline.episodes) if some else 0
         dataset = Dataset(self._store, self._experiment.name, baseline.task, [*baseline.values])
-        runs.write(Play(f"{BASELINE}{last}", "holdout", baseline, every, {}, EVALUATION_RUN, dataset))
+        own = self._name("holdout", "baseline")
+        runs.write(Play(own, "holdout", baseline, every, {}, EVALUATION_RUN, dataset))
         shown = verdict.winner or next(iter(verdict.finalists), None)
         for finalist in verdict.finalists:
-            name = f"holdout-{finalist.trial.name}{last}"
+            name = self._name("holdout", finalist.trial.name)
             figures = {**interval_figures("difference", finalist.difference), "p_value": finalist.p_value}
             play = Play(name, "holdout", finalist.unseen, some, figures)
             if finalist is shown:
@@ -182,8 +180,7 @@ class MlflowStore:
             runs.tag(trial, "race", place)
         if shown:
             self.links["Confirmation"] = self._pages.confirmation
-            ids = (runs.ids[f"holdout-{shown.trial.name}{last}"], runs.ids[f"{BASELINE}{last}"])
-            compared = self._pages.holdout(*ids)
+            compared = self._pages.holdout(runs.ids[self._name("holdout", shown.trial.name)], runs.ids[own])
             self.links[f"Holdout of {shown.trial.name} and baseline, side by side"] = compared
 
     def frozen(self, frozen: FrozenPrompt) -> None:
@@ -219,14 +216,18 @@ class MlflowStore:
 
         Each is linked to the study's run and to that of its holdout.
         """
-        baseline, ids, last = self._experiment.baseline, self._runs.ids, self._last
+        baseline, ids = self._experiment.baseline, self._runs.ids
         model = self._experiment.played_by(baseline, self._model).choice.name
         with self._store.item("the baseline in the registry"):
-            runs = filter(None, [self._parent, ids.get(f"{BASELINE}{last}")])
+            runs = filter(None, [self._parent, ids.get(self._name("holdout", "baseline"))])
             prompt.register_baseline(baseline, model, runs)
         with self._store.item("the frozen prompt in the registry"):
-            return prompt.register_frozen(filter(None, [self._parent, ids.get(f"holdout-{trial}{last}")]))
+            return prompt.register_frozen(filter(None, [self._parent, ids.get(self._name("holdout", trial))]))
         return ""
+
+    def _name(self, phase: str, candidate: str) -> str:
+        """Name of a candidate's run in the verdict's confirmation or holdout."""
+        return f"{phase}-{candidate}{self._last}"
 
     def report(self, page: str) -> None:
         """Write the report as an artifact of the parent run, which then has all of its contents."""

@@ -100,7 +100,7 @@ class Verdict:
         baseline, finalists: Results on the holdout.
         confidence: Joint confidence level of the intervals of all confirmed, and of all finalists.
         refused: Finalists that beat the baseline in return or cost, but are shown to score lower.
-        earlier: Claims of the study's earlier verdicts, each on a holdout of its own.
+        earlier: Claims of the study's earlier verdicts; each used another holdout.
     """
 
     confirmed: tuple[Confirmed, ...]
