@@ -116,6 +116,17 @@ def test_the_search_uses_the_calls_that_short_episodes_leave(project: Project) -
     assert tomllib.loads(frozen(project))["evidence"]["episodes"] == 6
 
 
+def test_of_a_rung_that_does_not_fit_the_search_plays_as_much_as_does(project: Project) -> None:
+    last = "in_flight = 6", "in_flight = 1"
+    fewer = "temperature = { low = 0.5, high = 1.0 }", "temperature = [0.5, 0.7]"
+    longer = "\nepisodes = 4", "\nepisodes = 64"
+    write(project, last, fewer, longer, ("calls = 240", "calls = 400"))  # six candidates: rungs up to 32
+    with fake_endpoint(by_the_request) as endpoint:
+        done = tune(project, endpoint)
+    assert done.returncode == 0, done.stderr
+    assert count(project, "calls") == 400
+
+
 @pytest.mark.parametrize(
     ("limit", "said"),
     [

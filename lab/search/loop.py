@@ -199,9 +199,9 @@ class Search:
             ending = self._record.ended.get(key)
             if isinstance(ending, FailedEpisode) and one.number == BASELINE:
                 self._record.forget_failure(*key)
-            elif ending is None:
-                one.begun += self._player.has_begun(*key)
-            elif step not in reported:
+            elif ending is None and self._player.has_begun(*key):
+                one.begun.add(step)
+            elif ending is not None and step not in reported:
                 self._take(one, step, ending)
 
     # What is next
@@ -216,8 +216,8 @@ class Search:
         if rounds and self._room.has_round(rounds) and rounds.begin():
             group.create_task(self._renew(rounds))
             return True
-        move = self._race.next()
-        if move is not None and self._room.has(move):
+        wanted = self._race.next()
+        if move := wanted and self._room.part_of(wanted):
             # Two workers may have chosen the same, or both found the last room in the budget.
             with self._record.store.exclusively():
                 one = (move.trial or self._race.ask()) if self._room.still_has(move) else None
@@ -227,7 +227,7 @@ class Search:
                     self._play(one, move.steps, group)
             return True
         # Once a round has ended, others may use the budget that was reserved for its first episodes.
-        if not self._room.is_kept and (move is not None or not self._room.in_use):
+        if not self._room.is_kept and (wanted is not None or not self._room.in_use):
             self.full.set()
         return False
 

@@ -17,7 +17,7 @@ class OpenTrial:
         playing: Steps being played.
         reported: Number of reported steps.
         owed: Episodes before it may be dropped.
-        begun: Number of its next episodes that an earlier process started, and did not finish.
+        begun: Steps that an earlier process started, and did not finish.
     """
 
     trial: optuna.Trial
@@ -26,7 +26,7 @@ class OpenTrial:
     playing: set[int] = field(default_factory=set)
     reported: int = 0
     owed: int = 0
-    begun: int = 0
+    begun: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)

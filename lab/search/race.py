@@ -151,10 +151,10 @@ class Race:
 
     def begin(self, one: OpenTrial, steps: Sequence[int]) -> None:
         """Record that these steps are being played."""
-        if self._shared:
-            self.study.note(one.trial, "begun", one.reported + len(steps))
         one.playing |= set(steps)
-        one.begun = 0
+        one.begun -= set(steps)
+        if self._shared:
+            self.study.note(one.trial, "begun", one.reported + len(one.playing))
 
     @property
     def playing(self) -> int:
@@ -249,11 +249,16 @@ class Race:
         return NEW if self.new.repeats < REPEATS else None
 
     def _interrupted(self) -> Move | None:
-        """The episodes that an earlier process started, then the rest of its rungs."""
-        for one in sorted(self.open.values(), key=lambda one: not one.begun):
-            rung = max(self._rung(max(one.reported + one.begun, 1)), one.owed)
-            if one.reported < rung and not one.playing and (missing := self._missing(one, rung)):
-                return Move(one, missing, one.candidate)
+        """The episodes that an earlier process started, then the rest of the rungs that have begun."""
+        for one in self.open.values():
+            if one.begun:
+                return Move(one, sorted(one.begun), one.candidate)
+        for one in self.open.values():
+            begun = one.reported + len(one.playing)
+            rung = max(self._rung(max(begun, 1)), one.owed)
+            if begun < rung:
+                rest = [step for step in self._missing(one, rung) if step not in one.playing]
+                return Move(one, rest, one.candidate)
         return None
 
     def _steps(self, number: int) -> list[int]:

@@ -5,6 +5,7 @@ episodes, and the calls of texts that are being written.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from optuna.trial import TrialState
 
@@ -59,6 +60,14 @@ class Room:
     def is_kept(self) -> bool:
         """Whether something may still end that frees what is set aside for texts."""
         return self._is_in_round or (self._awaits_texts and self.in_use)
+
+    def part_of(self, move: Move) -> Move | None:
+        """The part of a move that there is room for, as many of its steps as fit; None if not one does."""
+        for count in range(len(move.steps), 0, -1):
+            part = replace(move, steps=move.steps[:count])
+            if self.has(part):
+                return part
+        return None
 
     def has(self, move: Move, others_calls: int = 0) -> bool:
         """Whether there is room for a move's episodes besides those already due.
