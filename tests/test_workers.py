@@ -293,6 +293,22 @@ def test_a_database_of_an_earlier_version_is_migrated_by_the_first_worker(server
     ]
 
 
+def test_a_call_that_two_workers_made_costs_both_and_all_know(server: Postgres) -> None:
+    """As after a worker that only seemed dead: its answer comes when another's is on record."""
+    with closing(Store(server.database())) as store:
+        name = store.begin("known", "")
+        records = [Record(store, name, "") for _ in range(3)]
+        key = CallKey("scope", "k", 0)
+        for record, tokens in zip(records, (1, 10), strict=False):
+            asyncio.run(record.keep_call(key, "{}", Completion("text", "stop", tokens, tokens, 0.5)))
+        spent = [
+            record.spent_elsewhere(FREE, proposals=False, everywhere=record is not records[2])
+            for record in records
+        ]
+        assert records[2].calls_of("scope")[key].prompt_tokens == 1
+    assert [(one.calls, one.tokens) for one in spent] == [(2, 22)] * 3
+
+
 def test_a_worker_reads_what_others_change_though_a_transaction_ends_late(server: Postgres) -> None:
     """Its trials are those that Optuna reads afresh, and it misses no episode that was numbered earlier."""
     address = server.database()

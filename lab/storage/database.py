@@ -91,7 +91,7 @@ failures = sql.Table(
 )
 
 unusable = sql.Table(
-    "unusable",  # answers that could not be used as completions, but were paid for
+    "unusable",  # answers that could not be used, or that another worker had too, but that were paid for
     _tables,
     sql.Column("id", sql.Integer, primary_key=True),
     sql.Column("study", sql.ForeignKey(studies.c.name), nullable=False, index=True),

@@ -193,7 +193,7 @@ class Record:
         return Counter({row.scope: row.number for row in self.store.rows(scopes) if row.scope not in ended})
 
     async def keep_call(self, key: CallKey, request: str, completion: Completion, model: str = "") -> None:
-        """Store an answered call; if two workers got an answer, the first stays.
+        """Store an answered call; if two workers got an answer, the first stays, the other is unusable.
 
         Args:
             model: Name of the model in the space, if it is not the baseline's.
@@ -201,10 +201,11 @@ class Record:
         row = {"study": self.name, "at": time.time(), "worker": self.worker, "model": model or None}
         row |= {**vars(key), "request": request, **vars(completion)}
         row |= {"thinking": completion.thinking or sql.null()}
-        if self.store.shared:  # in a thread, because a server's answer takes time
-            await asyncio.to_thread(self.store.insert, calls, row)
-        else:
+        if not self.store.shared:
             self.store.insert(calls, row)
+        elif not await asyncio.to_thread(self.store.insert, calls, row):  # a server's answer takes time
+            tokens = completion.prompt_tokens, completion.completion_tokens
+            self._keep_unusable(tokens, proposals=key.scope == PROPOSALS, model=model)
 
     def keep_failure(self, error: LabError, *, proposals: bool = False, model: str = "") -> None:
         """Store a failed attempt at a call, with its tokens if it was answered.
@@ -216,9 +217,13 @@ class Record:
         row = {"study": self.name, "at": time.time(), "what": plain(error.what), "why": plain(error.why)}
         self.store.insert(failures, row)
         if isinstance(error, CallError) and error.answered is not None:
-            tokens = dict(zip(("prompt_tokens", "completion_tokens"), error.answered, strict=True))
-            place = {"study": self.name, "worker": self.worker, "model": model or None}
-            self.store.insert(unusable, {**place, **tokens, "proposals": proposals})
+            self._keep_unusable(error.answered, proposals=proposals, model=model)
+
+    def _keep_unusable(self, tokens: tuple[int, int], *, proposals: bool, model: str) -> None:
+        """Store the tokens, of the prompt and of the completion, of an answer that is not in `calls`."""
+        counts = dict(zip(("prompt_tokens", "completion_tokens"), tokens, strict=True))
+        place = {"study": self.name, "worker": self.worker, "model": model or None}
+        self.store.insert(unusable, {**place, **counts, "proposals": proposals})
 
     def failures(self) -> dict[str, int]:
         """Number of failed attempts by what happened, most frequent first."""
