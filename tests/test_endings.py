@@ -24,6 +24,7 @@ from tests.test_resume import (
     count,
     frozen,
     kill_after,
+    load,
     rows,
     settings,
     start,
@@ -178,6 +179,7 @@ def test_tokens_that_run_out_in_the_search_leave_the_best_so_far_and_a_raised_li
         assert "NOT VALIDATED" in done.stdout
         assert "prompts/best.toml is unchanged: study echo-" in done.stderr
         assert frozen(project) == before
+        assert not {"contenders", "finalists"} & load(project).user_attrs.keys()
         again = tune(project, endpoint, "--json")
         assert again.returncode == 5
         assert "No calls left (budget.tokens = 3600)" in again.stderr

@@ -432,13 +432,16 @@ def test_calls_at_once_fall_when_the_endpoint_pushes_back_and_grow_again(
     """24 concurrent callers; the endpoint accepts 4 at once, and any number from the 400th call on."""
     monkeypatch.setattr("lab.llm.throttle.FIRST_WAIT_S", 0.1)
     monkeypatch.setattr("lab.llm.throttle.FALLS_APART_S", 0.2)
-    held, now = list[int](), 0
+    held, now, all_there = list[int](), 0, asyncio.Event()
 
     async def attempt(_: float) -> int:
         nonlocal now
         now += 1
         held.append(now)
         over = now > 4 and len(held) < 400
+        if len(held) == 24:
+            all_there.set()
+        await all_there.wait()
         await asyncio.sleep(0.05)
         now -= 1
         if over:

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
 from lab.search import RacePruner, RaceSampler
-from lab.search.race import order_of
+from lab.search.open_trial import order_of
 from tests.browser import browsing, dashboard, needs_chromium
 from tests.fake_endpoint import fake_endpoint
 from tests.project import TIMEOUT_S, Project

@@ -19,9 +19,9 @@ from lab.agent.template import PromptTemplate
 from lab.experiment.objective import Objective
 from lab.experiment.space import Choices, Range, Space
 from lab.search.headroom import TRIED
-from lab.search.open_trial import OpenTrial
+from lab.search.open_trial import STARTS, OpenTrial
 from lab.search.points import Distributions, at_random, contains, spread_out
-from lab.search.race import STARTS, Race
+from lab.search.race import Race
 from lab.search.returns import Returns
 from lab.stats.moderated_t import NOTHING_KNOWN, Spread, common_spread, p_above_zero
 
@@ -189,6 +189,41 @@ def test_a_candidate_that_cannot_be_played_is_not_among_the_best() -> None:
     race.report(second, 0, 1.0)
     assert leader(race) == second.trial.number
     assert race.study.known[first.trial.number].state is TrialState.FAIL
+
+
+@pytest.mark.parametrize("end", ["cut", "fail", "elsewhere"])
+def test_an_episode_that_ends_after_its_trial_is_not_reported(end: str) -> None:
+    race = a_race(space(2), 0)
+    race.new.enqueue(Candidate(space(2).templates["t1"]), owed=2)
+    one = race.ask()
+    assert one is not None
+    race.begin(one, race.first_steps(one))
+    if end == "cut":
+        race.cut(one, 0, 1.0)
+    elif end == "fail":
+        race.fail(one, "it cannot be played")
+    else:  # another worker takes it over, as if this one were dead
+        race.study.study.tell(one.trial.number, state=TrialState.FAIL)
+    assert not race.report(one, 1, 1.0)
+    assert one.trial.number not in race.open
+    assert not race.study.known[one.trial.number].intermediate_values
+
+
+def test_what_a_new_text_is_owed_is_judged_before_it_plays_more() -> None:
+    race = a_race(space(2), 0)
+    race.new.enqueue(Candidate(space(2).templates["t1"]), owed=3)
+    one = race.ask()
+    assert one is not None
+    race.begin(one, race.first_steps(one))
+    assert len(one.playing) == 3
+    while_playing = race.next()
+    assert while_playing is None or while_playing.trial is not one
+    for step in sorted(one.playing):
+        race.report(one, step, 1.0)
+    then = race.next()
+    assert then is not None
+    assert then.trial is one
+    assert len(then.steps) == 1
 
 
 def test_new_texts_join_as_equals_and_earlier_episodes_still_count() -> None:

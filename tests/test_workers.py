@@ -191,6 +191,37 @@ def test_what_a_killed_worker_left_as_the_search_ran_out_is_finished_within_the_
     assert 240 - 4 < shared.count("lab.calls") <= 240
 
 
+def test_what_a_worker_leaves_to_another_one_is_finished(shared: Shared) -> None:
+    """Of its rungs, of which some episodes have calls on record, and others have not."""
+    longer = ("= 240", "= 600"), ("\nepisodes = 4", "\nepisodes = 8"), ("max_steps = 4", "max_steps = 12")
+    text = EXPERIMENT.replace("max_return = 120.0", "max_return = 360.0")
+    for before, now in longer:
+        text = text.replace(before, now)
+    shared.project.write("experiments/known.toml", text)
+    with holding_after(shared.endpoint, 280) as reached:
+        leaver, other = shared.start("--worker"), shared.start("--worker")
+        assert reached.wait(TIMEOUT_S)
+        leaver.send_signal(signal.SIGKILL)
+        leaver.communicate()
+    done = told(other)
+    assert done.returncode == 0, done.stderr
+    assert shared.count("lab.calls", UNUSED.replace("seed from episodes", "seed from lab.episodes")) == 0
+
+
+def test_a_wider_space_is_searched_though_a_worker_was_killed(shared: Shared) -> None:
+    """Nobody's heartbeat is missed on a copied trial, so it must not be taken for one that plays."""
+    with holding_after(shared.endpoint, 60) as reached:
+        process = shared.start("--worker")
+        assert reached.wait(TIMEOUT_S)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    wider = EXPERIMENT.replace('"storyteller", "lecturer"]', '"storyteller", "lecturer", "manual"]')
+    shared.project.write("experiments/known.toml", wider)
+    done = shared.run("--worker")
+    assert done.returncode == 0, done.stderr
+    assert shared.count("public.trials", "state in ('RUNNING', 'WAITING')") == 0
+
+
 def test_a_study_prints_its_result_again_from_any_machine(shared: Shared) -> None:
     done = shared.run()
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from lab.agent.candidate import Demonstration
 from lab.agent.episode import Episode
 from lab.agent.evaluation import Trial
 from lab.agent.step import Step
-from lab.errors import LabError, first_of
+from lab.errors import BudgetError, LabError, first_of
 from lab.experiment.experiment import Experiment
 from lab.proposers.briefing import briefing
 from lab.proposers.proposal import Proposals
@@ -186,6 +186,8 @@ class Rounds:
             proposals = await self._proposer.propose(about, settings.texts, number)
         except Exception as raised:  # also a foreign library's: the search continues without this round
             error = first_of(raised)
+            if isinstance(error, BudgetError):  # the round is made once the limit is raised
+                raise error from None
             reason = error.one_line if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
             self._warn(f"Round {number} of proposals failed: {reason}")
             return Proposals((), (f"the whole round failed: {reason}",))

@@ -7,7 +7,7 @@ before it is reported: the next process reports what a killed one did not.
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 
 import optuna
@@ -24,7 +24,7 @@ from lab.search.publication import Publication
 from lab.search.race import Race
 from lab.search.room import Room
 from lab.search.running import Hopeless
-from lab.search.trials import Standings, distributions_of, expected, numbers_of
+from lab.search.trials import Standings, distributions_of, expected
 from lab.storage.record import Record
 from lab.storage.trials import NONE_YET, Trials
 
@@ -77,11 +77,6 @@ class Search:
     def running(self) -> list[optuna.Trial]:
         """The trials played by this process."""
         return [one.trial for one in self._race.open.values()]
-
-    @property
-    def numbers(self) -> dict[str, int]:
-        """The number of each trial, by its candidate's digest."""
-        return numbers_of(self._study.known)
 
     def trials(self, of: Sequence[int] | None = None) -> list[Trial]:
         """All trials with a completed episode, best first.
@@ -140,12 +135,10 @@ class Search:
 
     async def _change(self) -> None:
         """Wait until something has changed, or a publication is due."""
-        due_s = self._publication.due_s
-        timer = None if due_s is None else asyncio.get_running_loop().call_later(due_s, self._changed.set)
-        await self._changed.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._publication.due_s):
+                await self._changed.wait()
         self._changed.clear()
-        if timer is not None:
-            timer.cancel()
 
     def leave_out(self, names: Collection[str]) -> str:
         """Choose without these settings from now on; returns what that changes, in words."""
@@ -170,6 +163,7 @@ class Search:
         """Take in what other processes have changed."""
         for found in self._rounds.read() if self._rounds else []:
             self._race.new.include(found.texts, found.demonstrations)
+        self._race.release()
         self._look_whether_over()
         self._changed.set()
 
@@ -221,10 +215,14 @@ class Search:
             # Two workers may have chosen the same, or both found the last room in the budget.
             with self._record.store.exclusively():
                 one = (move.trial or self._race.ask()) if self._room.still_has(move) else None
-                if move.trial is None and one is not None:
+                steps = move.steps
+                if one is not None and move.trial is None:
+                    if one.number != one.trial.number:  # another worker left it
+                        self._player.look_again()
                     self._take_known(one)
-                if one is not None and (move.trial or self._race.is_untried(one)):
-                    self._play(one, move.steps, group)
+                    steps = self._race.first_steps(one)[: len(steps)]
+                if one is not None and steps:
+                    self._play(one, steps, group)
             return True
         # Once a round has ended, others may use the budget that was reserved for its first episodes.
         if not self._room.is_kept and (wanted is not None or not self._room.in_use):
@@ -258,7 +256,7 @@ class Search:
 
     def _hopeless(self, one: OpenTrial, step: int) -> Hopeless | None:
         task, measure = self._experiment.task, self._experiment.objective.maximise
-        early = one.number == BASELINE or step < one.owed
+        early = one.number == BASELINE or one.reported < one.owed
         if not self._race.drops_in_the_middle or not task.bounds(measure) or early:
             return None
         return lambda bound: self._race.drops(one, step, task.most_value(bound, measure))

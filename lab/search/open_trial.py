@@ -1,4 +1,4 @@
-"""Running trials of this process, and the moves that continue or begin one."""
+"""Running trials of this process, the moves that continue or begin one, and the order of their episodes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,6 +6,12 @@ from dataclasses import dataclass, field
 import optuna
 
 from lab.agent.candidate import Candidate
+from lab.search.headroom import TRIED
+
+STARTS = 4
+"""Number of instances of which new trials begin with one, in turn. If it were always the same one, and all
+fail there, or all succeed, nothing would be learnt from new trials. From the rung of four on, all trials have
+the same instances."""
 
 
 @dataclass
@@ -42,3 +48,15 @@ class Move:
     trial: OpenTrial | None
     steps: Sequence[int]
     candidate: Candidate | None
+
+
+def order_of(number: int, opening: int, instances: int) -> list[int]:
+    """The order in which a trial plays the instances; those that the warm-up test compares begin alike.
+
+    Args:
+        number: The trial's number.
+        opening: Number of initial trials.
+        instances: Maximum instances of a trial.
+    """
+    first = number % min(STARTS, instances) if number >= TRIED * opening else 0
+    return [first, *(one for one in range(instances) if one != first)]

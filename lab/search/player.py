@@ -98,6 +98,11 @@ class Player:
         """Whether an earlier process made calls of an episode and did not finish it."""
         return scope_of(digest, seed) in self._kept
 
+    def look_again(self) -> None:
+        """Count again the calls of unfinished episodes, after another process has left some."""
+        if self._record is not None:
+            self._kept = self._record.unused_calls()
+
     async def room(self) -> None:
         """Wait until one more episode can start at once."""
         await self._room.wait()

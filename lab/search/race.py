@@ -15,33 +15,16 @@ from optuna.trial import FrozenTrial, TrialState
 from lab.agent.candidate import Candidate
 from lab.agent.task import Measure
 from lab.experiment.space import Space
-from lab.search.headroom import TRIED, Headroom, HeadroomTest, as_headroom
+from lab.search.headroom import Headroom, HeadroomTest, as_headroom
 from lab.search.new_trials import NewTrials
-from lab.search.open_trial import Move, OpenTrial
+from lab.search.open_trial import Move, OpenTrial, order_of
 from lab.search.pruner import RacePruner
 from lab.search.sampler import NEW, RaceSampler
 from lab.search.trials import candidate_of, number_of
 from lab.storage.trials import Trials
 
-STARTS = 4
-"""Number of instances of which new trials begin with one, in turn. If it were always the same one, and all
-fail there, or all succeed, nothing would be learnt from new trials. From the rung of four on, all trials have
-the same instances."""
-
 REPEATS = 100
 """Consecutive trials without a new candidate after which the sampler is not asked again."""
-
-
-def order_of(number: int, opening: int, instances: int) -> list[int]:
-    """The order in which a trial plays the instances; those that the warm-up test compares begin alike.
-
-    Args:
-        number: The trial's number.
-        opening: Number of initial trials.
-        instances: Maximum instances of a trial.
-    """
-    first = number % min(STARTS, instances) if number >= TRIED * opening else 0
-    return [first, *(one for one in range(instances) if one != first)]
 
 
 class Race:
@@ -134,9 +117,10 @@ class Race:
         self.open[trial.number] = one
         return one
 
-    def is_untried(self, one: OpenTrial) -> bool:
-        """Whether a trial runs, and none of its episodes has begun."""
-        return one.trial.number in self.open and one.reported == 0 and not one.playing
+    def first_steps(self, one: OpenTrial) -> list[int]:
+        """The steps that a new trial plays first; none if it has ended, or played before."""
+        is_new = one.trial.number in self.open and not (one.reported or one.playing or one.begun)
+        return self._steps(one.number)[: max(one.owed, 1)] if is_new else []
 
     def take_up(self) -> list[OpenTrial]:
         """Resume the trials of a process that died."""
@@ -155,6 +139,11 @@ class Race:
         one.begun -= set(steps)
         if self._shared:
             self.study.note(one.trial, "begun", one.reported + len(one.playing))
+
+    def release(self) -> None:
+        """Leave the trials to others that took them over, as this process seemed dead."""
+        for number in [one for one in self.open if self.study.known[one].state.is_finished()]:
+            del self.open[number]
 
     @property
     def playing(self) -> int:
@@ -177,12 +166,15 @@ class Race:
             value: The value that the study maximises.
             cost: The episode's cost, if the objective has one.
         """
+        one.playing.discard(step)
+        if one.trial.number not in self.open:  # it has ended meanwhile; the episode is on record
+            return False
         if cost is not None:
             costs = self.study.known[one.trial.number].user_attrs.get("costs", {})
             self.study.note(one.trial, "costs", {**costs, str(step): cost})
         self.study.report(one.trial, value, step)
-        one.playing.discard(step)
         one.reported += 1
+        self.release()
         if one.trial.number not in self.open or one.playing:
             return False
         frozen = self.study.known[one.trial.number]
@@ -256,7 +248,7 @@ class Race:
         for one in self.open.values():
             begun = one.reported + len(one.playing)
             rung = max(self._rung(max(begun, 1)), one.owed)
-            if begun < rung:
+            if begun < rung and not (one.playing and begun == one.owed):  # what is owed is judged first
                 rest = [step for step in self._missing(one, rung) if step not in one.playing]
                 return Move(one, rest, one.candidate)
         return None

@@ -4,6 +4,7 @@ Set aside are the calls that the verdict still needs, by the model that makes th
 episodes, and the calls of texts that are being written.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -63,11 +64,9 @@ class Room:
 
     def part_of(self, move: Move) -> Move | None:
         """The part of a move that there is room for, as many of its steps as fit; None if not one does."""
-        for count in range(len(move.steps), 0, -1):
-            part = replace(move, steps=move.steps[:count])
-            if self.has(part):
-                return part
-        return None
+        parts = [replace(move, steps=move.steps[: place + 1]) for place in range(len(move.steps))]
+        count = bisect_left(parts, True, key=lambda part: not self.has(part))
+        return parts[count - 1] if count else None
 
     def has(self, move: Move, others_calls: int = 0) -> bool:
         """Whether there is room for a move's episodes besides those already due.
@@ -75,13 +74,14 @@ class Room:
         Args:
             others_calls: Calls of other workers that are not counted yet.
         """
-        calls, owed = self._calls_of(move), others_calls
+        calls, others = self._calls_of(move), others_calls
         if calls == 0:  # all of them are on record
             return True
         if self._rounds is not None and self.in_use:
-            owed += self._rounds.owed_calls(self._player.spending.calls_in_all(self._of_verdict))
+            others += self._rounds.owed_calls(self._player.spending.calls_in_all(self._of_verdict))
         has_begun = calls < len(move.steps) * self._experiment.task.max_steps  # before the time was up
-        return (has_begun or self._is_in_time) and self._fits(calls + owed)
+        model = ANY if move.candidate is None else self._player.model_of(move.candidate)
+        return (has_begun or self._is_in_time) and self._fits(Calls({model: calls}) + Calls({ANY: others}))
 
     def still_has(self, move: Move) -> bool:
         """Whether there is, after `has`, also with what other workers have done since they were counted.
@@ -100,18 +100,18 @@ class Room:
         if not rounds.due(self.progress, self._race.episodes):
             return False
         calls = 0 if rounds.awaited else rounds.round_calls
-        return self._is_in_time and self._fits(max(calls, self._experiment.task.max_steps))
+        return self._is_in_time and self._fits(Calls({ANY: max(calls, self._experiment.task.max_steps)}))
 
     def _calls_of(self, move: Move) -> int:
         if move.candidate is None:
             return len(move.steps) * self._experiment.task.max_steps
         return self._calls_left(move.candidate, (self._experiment.seed + step for step in move.steps))
 
-    def _fits(self, calls: int) -> bool:
-        more = self._race.elsewhere() * self._experiment.task.max_steps + calls
+    def _fits(self, calls: Calls) -> bool:
+        elsewhere = Calls({ANY: self._race.elsewhere() * self._experiment.task.max_steps})
         unseen = self._experiment.seed + CONFIRMATION  # from here on, seeds are in the verdict's share
         owed = calls_left(one for one in self._player.requested if one.seed < unseen)
-        return self._player.spending.room_for(owed + Calls({ANY: more}), self._of_verdict)
+        return self._player.spending.room_for(owed + elsewhere + calls, self._of_verdict)
 
     @property
     def _of_verdict(self) -> Calls:

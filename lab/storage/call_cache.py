@@ -56,8 +56,10 @@ class Recorded:
             return kept
         completion = await self._model.complete(messages, sampling, schema)
         self._on_answer()
-        await self._record.keep_call(key, request, completion, self._name)
-        return completion
+        if await self._record.keep_call(key, request, completion, self._name):
+            return completion
+        self._kept = self._record.calls_of(self._scope)  # another worker plays the same episode
+        return self._kept.pop(key, completion)
 
 
 @dataclass(frozen=True)

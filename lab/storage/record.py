@@ -192,8 +192,8 @@ class Record:
         scopes = sql.select(calls.c.scope, number).where(calls.c.study == self.name).group_by(calls.c.scope)
         return Counter({row.scope: row.number for row in self.store.rows(scopes) if row.scope not in ended})
 
-    async def keep_call(self, key: CallKey, request: str, completion: Completion, model: str = "") -> None:
-        """Store an answered call; if two workers got an answer, the first stays, the other is unusable.
+    async def keep_call(self, key: CallKey, request: str, completion: Completion, model: str = "") -> bool:
+        """Store an answered call; False if another worker got an answer first: this one is only counted.
 
         Args:
             model: Name of the model in the space, if it is not the baseline's.
@@ -202,10 +202,12 @@ class Record:
         row |= {**vars(key), "request": request, **vars(completion)}
         row |= {"thinking": completion.thinking or sql.null()}
         if not self.store.shared:
-            self.store.insert(calls, row)
-        elif not await asyncio.to_thread(self.store.insert, calls, row):  # a server's answer takes time
+            return self.store.insert(calls, row)
+        is_first = await asyncio.to_thread(self.store.insert, calls, row)  # a server's answer takes time
+        if not is_first:
             tokens = completion.prompt_tokens, completion.completion_tokens
             self._keep_unusable(tokens, proposals=key.scope == PROPOSALS, model=model)
+        return is_first
 
     def keep_failure(self, error: LabError, *, proposals: bool = False, model: str = "") -> None:
         """Store a failed attempt at a call, with its tokens if it was answered.

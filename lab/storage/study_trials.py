@@ -71,7 +71,8 @@ class StudyTrials:
 
     def widened(self, space: Mapping[str, BaseDistribution]) -> "StudyTrials":
         """Return them in a wider space."""
-        return StudyTrials._of(_copied(self.search, space, self.search.known, self.search.facts))
+        trials = (_waiting(one) if one.state is TrialState.RUNNING else one for one in self.search.known)
+        return StudyTrials._of(_copied(self.search, space, trials, self.search.facts))
 
     def continued(self, space: Mapping[str, BaseDistribution]) -> "StudyTrials":
         """Return them as before the search's end, in a space at least as wide, for another verdict."""
@@ -152,8 +153,9 @@ def _copy_notes(study: Trials, copy: Trials) -> None:
 
 
 def _ended_with_search(trial: FrozenTrial) -> bool:
-    """Whether a trial could have played on: it ended because the search did."""
-    return trial.state is TrialState.PRUNED and "dropped" not in trial.user_attrs
+    """Whether a trial could have played on: it ended because the search did, or its process died."""
+    is_cut_off = trial.state is TrialState.PRUNED and "dropped" not in trial.user_attrs
+    return is_cut_off or trial.state is TrialState.RUNNING
 
 
 def _waiting(trial: FrozenTrial) -> FrozenTrial:

@@ -5,11 +5,12 @@ storage's location is `lab.storage.optuna_storage`'s.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -112,14 +113,14 @@ class Trials:
         self.read()
 
     def report(self, trial: optuna.Trial, value: float, step: int) -> None:
-        """Report one value of a running trial."""
-        with self.storage.translated_errors():
+        """Report one value of a running trial, unless another worker took it over."""
+        with suppress(UpdateFinishedTrialError), self.storage.translated_errors():
             trial.report(value, step)
         self.read()
 
     def note(self, trial: optuna.Trial, key: str, value: Any) -> None:  # noqa: ANN401  # of JSON
-        """Set a user attribute of a running trial."""
-        with self.storage.translated_errors():
+        """Set a user attribute of a running trial, unless another worker took it over."""
+        with suppress(UpdateFinishedTrialError), self.storage.translated_errors():
             trial.set_user_attr(key, value)
 
     def describe(self, trial: optuna.Trial, text: str) -> None:

@@ -26,6 +26,7 @@ from lab.search.first_answers import FirstAnswers
 from lab.search.headroom import NOT_MADE, Headroom
 from lab.search.loop import Search
 from lab.search.player import Player
+from lab.search.trials import numbers_of
 from lab.stats.format import count
 from lab.storage.record import Record
 from lab.storage.study_trials import StudyTrials
@@ -129,7 +130,7 @@ class Study:
         """What the live screen shows."""
 
         def playing() -> list[Playing]:
-            numbers, most = search.numbers, self.experiment.task.max_steps
+            numbers, most = numbers_of(self._trials.search.known), self.experiment.task.max_steps
             return [
                 Playing(numbers[one.candidate.digest], one.candidate, one.steps, most)
                 for one in player.playing
@@ -194,11 +195,13 @@ class Study:
         async with asyncio.TaskGroup() as group:
             baseline = group.create_task(self._baseline(search, unseen))
             await self._run(search)
-            best = self._workers.agreed(
-                "contenders", search.best(self.experiment.confirmation.candidates), search
-            )
+            best = search.best(self.experiment.confirmation.candidates)
             if not best:
                 raise search.stopped_by or self._nothing_to_judge()
+            if search.stopped_by is not None and self._trials.search.fact("searched") is None:
+                baseline.cancel()
+                return False  # the search resumes once the limit is raised
+            best = self._workers.agreed("contenders", best, search)
             confirmed = await unseen.confirmed(best)
             last = self._workers.agreed("finalists", unseen.finalists(best, confirmed), search)
             return await unseen.verdict(last, confirmed, baseline) is not None
