@@ -370,12 +370,21 @@ def test_a_usable_answer_of_another_worker_counts(store: Store, trials: Trials) 
     feed(watched, ["empty"] * 100)
 
 
-def test_short_first_episodes_that_return_the_same_stop_it_earlier(store: Store, trials: Trials) -> None:
+def test_short_first_episodes_that_return_the_same_stop_it_earlier(store: Store) -> None:
+    after_returns(store, [0.0, 0.0, 0.5]).look()
+    with pytest.raises(LabError, match="All of the first 10 answers"):
+        after_returns(store, [0.1 + 0.2, 0.3, 0.3]).look()
+
+
+def after_returns(store: Store, returns: list[float]) -> FirstAnswers:
+    """A study whose initial candidates returned these, after 10 refused actions."""
+    trials = Trials(OptunaStorage(None), "known")
+    trials.state_fact("opening", len(returns))
+    for value in returns:
+        trials.report(trials.begin({}, {}, {}), value, 0)
     watched = first(store, trials)
     feed(watched, ["refused"] * 10)
-    watched.returned([0.0, 0.0, 0.5])
-    with pytest.raises(LabError, match="All of the first 10 answers"):
-        watched.returned([0.1 + 0.2, 0.3, 0.3])
+    return watched
 
 
 def test_a_resumed_study_counts_what_was_played_before(store: Store, trials: Trials) -> None:

@@ -4,7 +4,7 @@ It owns that rule and its error. The error is stored as a fact of the study: the
 without a call, and every worker stops.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import isclose
 
 from lab.agent.episode import FailedEpisode
@@ -95,7 +95,7 @@ class FirstAnswers:
         """Check the first episodes; call it when an episode has ended here or in another process.
 
         Raises:
-            LabError: As `step` and `returned`.
+            LabError: As `step`; or all returned the same, and no answer could be used: the study stops here.
         """
         self.check()
         if self._told and not self.useless:
@@ -105,23 +105,16 @@ class FirstAnswers:
         played = [list(trial.intermediate_values.values())[:1] for trial in opening]
         if played and all(played):
             returns = [value for (value,) in played]
-            self.returned(returns)
-            if not self._told and len(returns) >= CANDIDATES and _equal(returns):
-                same = f"All {len(returns)} initial candidates returned {number(returns[0])}"
+            same = all(isclose(one, returns[0], abs_tol=1e-9) for one in returns)
+            alike = same and len(returns) >= CANDIDATES
+            if alike and self.useless and self._troubles.steps >= FEW:
+                self._stop()
+            if alike and not self._told:
+                told = f"All {len(returns)} initial candidates returned {number(returns[0])}"
                 self._say(
-                    f"{same} in their first episode: nothing tells them apart so far. {_SEE} and its reward."
+                    f"{told} in their first episode: nothing tells them apart so far. {_SEE} and its reward."
                 )
             self._told = True
-
-    def returned(self, returns: Sequence[float]) -> None:
-        """Check the returns of the initial candidates' first episodes.
-
-        Raises:
-            LabError: All returned the same, and no answer could be used: the study stops here.
-        """
-        enough = self._troubles.steps >= FEW and len(returns) >= CANDIDATES
-        if self.useless and enough and _equal(returns):
-            self._stop()
 
     def check(self) -> None:
         """Check that the study was not stopped.
@@ -147,10 +140,6 @@ class FirstAnswers:
         self._trials.state_fact("stopped", {**texts, "refused": isinstance(error, RefusedError)})
         self.refresh()
         self.check()
-
-
-def _equal(returns: Sequence[float]) -> bool:
-    return all(isclose(one, returns[0], abs_tol=1e-9) for one in returns)
 
 
 def unusable(troubles: Troubles, model: ModelChoice, environment: EnvironmentConfig) -> LabError:
