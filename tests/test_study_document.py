@@ -7,7 +7,6 @@ import pytest
 from lab.experiment.experiment import load_experiment
 from lab.llm.settings import ModelChoice
 from lab.study.document import (
-    Kept,
     Reached,
     StudyDocument,
     difference,
@@ -152,7 +151,7 @@ def test_an_experiment_is_read_from_its_document_as_from_its_file(path: Path) ->
     text = document(experiment, model, "other at https://host").as_json()
     assert "canary" not in text
     was = kept(text, "a study", ROOT)
-    assert was == Kept(experiment, ModelChoice("https://host/v1", "big"), "other at https://host")
+    assert was == (experiment, ModelChoice("https://host/v1", "big"), "other at https://host")
 
 
 def test_an_environments_code_is_recorded_and_not_run_by_reading(project: Path) -> None:
@@ -160,7 +159,7 @@ def test_an_environments_code_is_recorded_and_not_run_by_reading(project: Path) 
     place = '"lab.environments.echo.server.echo_environment:EchoEnvironment"'
     before = a_document(project, (place, '"mine.py:Mine"'))
     (project / "experiments/mine.py").unlink()
-    experiment = kept(before.as_json(), "a study", project).experiment
+    experiment, _, _ = kept(before.as_json(), "a study", project)
     assert experiment.environment.python == "experiments/mine.py:Mine"
     assert experiment.code == {"experiments/mine.py": "raise SystemExit('it was run')\n"}
 
@@ -172,7 +171,8 @@ def test_no_token_of_an_address_is_kept(project: Path) -> None:
         ('python = "lab.environments', 'url = "http://host/play?token=canary" # "lab.environments'),
     ).as_json()
     assert "canary" not in text
-    assert kept(text, "a study", project).experiment.environment.url == "http://host/play"
+    experiment, _, _ = kept(text, "a study", project)
+    assert experiment.environment.url == "http://host/play"
 
 
 def test_comments_are_kept_and_not_compared(project: Path) -> None:

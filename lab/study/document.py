@@ -65,20 +65,6 @@ _READ = TypeAdapter(StudyDocument)
 
 
 @dataclass(frozen=True)
-class Kept:
-    """The inputs of a past study, read from its document.
-
-    Attributes:
-        model: The model; its endpoint is without credentials.
-        proposer: Name of a separate proposing model; empty if the playing model proposes.
-    """
-
-    experiment: Experiment
-    model: ModelChoice
-    proposer: str
-
-
-@dataclass(frozen=True)
 class Reached:
     """The phases that a study has reached, which can no longer change."""
 
@@ -88,7 +74,11 @@ class Reached:
 
 
 def document(experiment: Experiment, model: ModelChoice, proposer: str) -> StudyDocument:
-    """The document of a study of `experiment` on `model`; see `Kept`."""
+    """The document of a study of `experiment` on `model`.
+
+    Args:
+        proposer: Name of a separate proposing model; empty if the playing model proposes.
+    """
     source = experiment.source
     baseline = experiment.baseline.as_table()
     del baseline["template"]
@@ -136,8 +126,10 @@ def read_document(text: str) -> StudyDocument | None:
     return found if compares else None
 
 
-def kept(text: str, where: str, root: Path) -> Kept:
-    """The inputs of the study with this document; no file is read, and no code is imported.
+def kept(text: str, where: str, root: Path) -> tuple[Experiment, ModelChoice, str]:
+    """The experiment, model and proposer of `document`; no file is read, and no code is imported.
+
+    The model's endpoint is without credentials.
 
     Args:
         where: Name of the study, for people.
@@ -155,7 +147,7 @@ def kept(text: str, where: str, root: Path) -> Kept:
         experiment = read_experiment(source, root)
         model, proposer = found.episodes["model"], found.effort["proposals"]["model"]
         environ = {"API_BASE_URL": str(model["endpoint"]), "MODEL_NAME": str(model["name"])}
-        return Kept(experiment, choose_model(experiment.model, environ), str(proposer))
+        return experiment, choose_model(experiment.model, environ), str(proposer)
     except LabError as error:
         raise unreadable(where, error.one_line) from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

@@ -171,13 +171,13 @@ def read_past(storage: Storage, which: Which, say: Say = lambda _: None) -> Past
     if found is None:
         raise _nothing(which, store.where, store.names())
     name, document = found
-    was = kept(document, f"{name} in {store.where}", which.root)
-    if not which.name and (note := _changed(which.experiment, name, was.experiment)):
+    experiment, model, proposer = kept(document, f"{name} in {store.where}", which.root)
+    if not which.name and (note := _changed(which.experiment, name, experiment)):
         say(note)
-    record, trials = Record(store, name, document), open_trials(storage, name, was.experiment)
-    tracker = Tracker(was.experiment, was.model, record, say)
-    spending = spending_of(was.experiment, was.model, record, trials, was.proposer)
-    past = read_study(was.experiment, was.model, record, trials, tracker, spending)
+    record, trials = Record(store, name, document), open_trials(storage, name, experiment)
+    tracker = Tracker(experiment, model, record, say)
+    spending = spending_of(experiment, model, record, trials, proposer)
+    past = read_study(experiment, model, record, trials, tracker, spending)
     tell(past)
     return past
 
