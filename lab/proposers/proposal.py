@@ -5,7 +5,6 @@ parent's placeholders, or is refused: the parent's paragraphs with those that th
 """
 
 import re
-import string
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +17,7 @@ from lab.agent.template import (
     TURN_PLACEHOLDERS,
     PromptTemplate,
     Values,
+    placeholders,
 )
 from lab.errors import ConfigError, LabError
 
@@ -117,13 +117,13 @@ def _repaired(text: str, parent: str, part: str) -> str:
         return text.strip()
     text = "".join(one for one in text if one.isprintable() or one in "\n\t").strip()
     text = fenced[2].strip() if (fenced := _FENCE.match(text)) else text
-    named = placeholders(parent)
+    named = set(placeholders(parent))
     usual = SYSTEM_PLACEHOLDERS if part == "system" else TURN_PLACEHOLDERS
     text = _escaped(text, usual | named)
     if not text:
         return text
-    lost = named - placeholders(text)
-    missing = [part for part in _PARAGRAPH.split(parent.strip()) if placeholders(part) & lost]
+    lost = named.difference(placeholders(text))
+    missing = [part for part in _PARAGRAPH.split(parent.strip()) if lost.intersection(placeholders(part))]
     return "\n\n".join([text, *missing])
 
 
@@ -158,11 +158,6 @@ def _meaning(name: str) -> str:
         return MEANING[name]
     shown, _, field = name.partition(".")
     return f"the field {field} of {MEANING[shown]}"
-
-
-def placeholders(text: str) -> frozenset[str]:
-    """The names in a template text's braces."""
-    return frozenset(field for _, field, _, _ in string.Formatter().parse(text) if field)
 
 
 def fingerprint(template: PromptTemplate) -> str:
