@@ -71,11 +71,11 @@ def _rewarded(cls: Any, reward: Reward) -> object:  # noqa: ANN401  # an Environ
 
         return step
 
-    names = ["step", *(["step_async"] if _has_own(cls, "step_async") else [])]
+    names = ["step", "step_async"] if _steps_async(cls) else ["step"]
     return type(cls.__name__, (cls,), {name: replaced(getattr(cls, name)) for name in names})
 
 
-def _has_own(cls: type, name: str) -> bool:
-    """Whether the class has this method itself, and not OpenEnv's, which calls `step`."""
-    owner = next((one for one in cls.__mro__ if name in vars(one)), None)
+def _steps_async(cls: type) -> bool:
+    """Whether the class has a `step_async` itself, and not OpenEnv's, which calls `step`."""
+    owner = next((one for one in cls.__mro__ if "step_async" in vars(one)), None)
     return owner is not None and not owner.__module__.startswith("openenv.core.")

@@ -31,9 +31,9 @@ from lab.errors import EnvError
 class OwnThread:
     """A thread that runs calls in order; it starts immediately, and ends after the last call."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self) -> None:
         self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
-        Thread(target=self._work, name=name, daemon=True).start()
+        Thread(target=self._work, name="environment", daemon=True).start()
 
     async def call(self, make: Callable[[], Any]) -> Any:  # noqa: ANN401  # of foreign code
         """The result of `make`; if cancelled, the call still runs to its end.
@@ -138,7 +138,7 @@ class InProcessSession:
     def __init__(self, opened: InProcess) -> None:
         self.form, self.view, self._opened = opened.form, opened.view, opened
         self._environment: Any = None
-        self._thread = OwnThread("environment")
+        self._thread = OwnThread()
 
     async def open(self, environment: object = None) -> None:
         """Use this instance, or a new one."""
@@ -158,7 +158,7 @@ class InProcessSession:
     async def renew(self) -> None:
         """Replace the instance with a new one."""
         await self.aclose()
-        self._environment, self._thread = None, OwnThread("environment")
+        self._environment, self._thread = None, OwnThread()
         await self.open()
 
     async def aclose(self) -> None:

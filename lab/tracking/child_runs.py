@@ -77,11 +77,11 @@ class ChildRuns:
             store.log(run, Point(figures, len(evaluation.episodes), ended), tags=tags)
         store.client.set_terminated(run, end_time=ended)
 
-    def tag(self, name: str, key: str, value: str) -> None:
-        """Set a run's tag, unless it has it."""
+    def tag_race(self, name: str, place: str) -> None:
+        """Set how far a run's trial came, unless the run has it."""
         run = self.ids.get(name)
-        if run and self._store.tags[run].get(key) != value:
-            self._store.log(run, tags={key: value})
+        if run and self._store.tags[run].get("race") != place:
+            self._store.log(run, tags={"race": place})
 
     def _create(self, play: Play) -> None:
         candidate = play.evaluation.candidate

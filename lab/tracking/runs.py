@@ -175,9 +175,9 @@ class MlflowStore:
         places = _places(verdict)
         for trial, run in runs.ids.items():
             if (place := self._store.tags[run].get("race")) in PLACES and trial not in places:
-                runs.tag(trial, "race", f"earlier {place}")
+                runs.tag_race(trial, f"earlier {place}")
         for trial, place in places.items():
-            runs.tag(trial, "race", place)
+            runs.tag_race(trial, place)
         if shown:
             self.links["Confirmation"] = self._pages.confirmation
             compared = self._pages.holdout(runs.ids[self._name("holdout", shown.trial.name)], runs.ids[own])
