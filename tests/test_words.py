@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.stats.format import dollars, estimate_text, interval, number, percent, recorded, signed
+from lab.stats.format import dollars, estimate_text, interval, number, percent, signed
 from lab.stats.intervals import Estimate
 from lab.submission.frozen import Evidence
 from lab.verdict.words import claim, figures
@@ -35,7 +35,7 @@ FIGURES = st.floats(-1e9, 1e9) | st.floats(-2, 2) | st.floats(-0.1, 0.1)
         (estimate_text(Estimate(0.5, -0.02, 1.02, 9)), "0.50 [-0.02, 1.02]"),
         (estimate_text(Estimate(5.123, -1.0, 11.2, 9), sign=True), "+5.1 [-1.0, +11.2]"),
         (estimate_text(Estimate(1234.5, 1200.0, 1300.0, 9)), "1,234.5 [1,200.0, 1,300.0]"),
-        (recorded(0.04, [-0.01, 0.09], 32), "0.0400 [-0.0100, 0.0900]"),
+        (estimate_text(Estimate(0.04, -0.01, 0.09, 32)), "0.0400 [-0.0100, 0.0900]"),
     ],
 )
 def test_numbers_as_text(said: str, expected: str) -> None:

@@ -64,8 +64,9 @@ def _past(one: "Past") -> tuple[str, ...]:
     if result is None or one.holdout is None:
         calls = "-" if listed.calls is None else f"{listed.calls:,}"
         return (listed.name, began, listed.state, *["-"] * 6, calls, "-")
-    values = (mean(result.baseline_value), estimate_text(result.frozen_value), result.gain)
-    figures = (*values, str(result.frozen_value.n), f"{result.calls:,}", price(result.dollars))
+    evidence = result.evidence
+    values = (mean(evidence.baseline_value), estimate_text(evidence.frozen_value), result.gain)
+    figures = (*values, str(evidence.episodes), f"{result.calls:,}", price(result.dollars))
     return (listed.name, began, listed.state, result.frozen, one.holdout, *figures)
 
 
@@ -92,8 +93,8 @@ def _rows(results: "Sequence[Result]") -> Iterator[tuple[str, ...]]:
         values = [str(one.get(name, "")) for one in settings]
         if len(set(values)) > 1:
             yield f"  {name}", *values
-    yield f"baseline {measure}", *(_with_n(one.baseline_value) for one in results)
-    yield f"frozen {measure}", *(_with_n(one.frozen_value) for one in results)
+    yield f"baseline {measure}", *(_with_n(one.evidence.baseline_value) for one in results)
+    yield f"frozen {measure}", *(_with_n(one.evidence.frozen_value) for one in results)
     yield "frozen - baseline", *(one.gain for one in results)
     yield "holdout seeds", *(f"{one.seeds[0]} to {one.seeds[-1]}" for one in results)
     yield "calls", *(f"{one.calls:,}" for one in results)
@@ -114,15 +115,14 @@ def sentence(between: "Between") -> str:
     told = HOLDOUTS[between.holdout].format(n=gap.n if gap else 0)
     if gap is None:
         return f"{told}."
-    measure = one.played.measure
+    measure, confidence = one.played.measure, max(one.evidence.confidence, other.evidence.confidence)
     is_shown = gap.low > 0 or gap.high < 0
     if between.p_value is not None:
-        is_shown = is_shown and between.p_value <= 1 - max(one.confidence, other.confidence)
+        is_shown = is_shown and between.p_value <= 1 - confidence
         n = f"n = {count(gap.n, 'pair')}, {p_text(between.p_value)}"
     else:
         n = f"n = {len(one.played.values)} and {len(other.played.values)} episodes"
-    level = percent(max(one.confidence, other.confidence))
-    figures = f"{estimate_text(gap, sign=True)} ({level} interval), {n}"
+    figures = f"{estimate_text(gap, sign=True)} ({percent(confidence)} interval), {n}"
     names = f"what {one.study} froze", f"what {other.study} froze"
     if is_shown:
         return f"On the holdouts, {names[0]} {better(measure, gap.mean)} than {names[1]}: {figures}. {told}."
@@ -150,17 +150,17 @@ def _study(one: "Result") -> dict[str, Any]:
         "study": one.study,
         "experiment": one.experiment.name,
         "model": one.model,
-        "outcome": one.outcome,
+        "outcome": one.evidence.outcome,
         "claim": one.claim,
         "judged": one.played.measure,
-        "confidence": one.confidence,
+        "confidence": one.evidence.confidence,
         "frozen": {
             "trial": one.frozen,
             "settings": one.played.candidate.settings,
-            **_estimate(one.frozen_value),
+            **_estimate(one.evidence.frozen_value),
         },
-        "baseline": _estimate(one.baseline_value),
-        "difference": {**_estimate(one.difference), "p_value": one.p_value},
+        "baseline": _estimate(one.evidence.baseline_value),
+        "difference": {**_estimate(one.evidence.gap), "p_value": one.evidence.p_value},
         "holdout": {"first_seed": one.seeds[0], "episodes": len(one.seeds)},
         "cost": {"calls": one.calls, "tokens": one.tokens, "dollars": one.dollars, "minutes": one.minutes},
     }

@@ -18,7 +18,7 @@ from lab.errors import ConfigError
 from lab.library.text_race import Evaluate, Row, Text, TextRace, evaluated, mean, scores
 from lab.stats.format import count, estimate_text, number, p_text, percent
 from lab.stats.intervals import Estimate, sign_flip_p, t_interval
-from lab.tracking.metrics import interval_figures
+from lab.tracking.metrics import difference_figures
 from lab.tracking.pages import NOTE
 
 CONFIDENCE, LEAST_PAIRS = 0.95, 6
@@ -96,7 +96,7 @@ class LabOptimizer(BasePromptOptimizer):
             won = difference.low > 0 and p_value <= 1 - CONFIDENCE
             if won:
                 best, texts = played, challenger
-            verdict = {**interval_figures("difference", difference), "p_value": p_value}
+            verdict = difference_figures(difference, p_value)
             self.claim = _claim(difference, p_value, mean(played), won=won)
         else:
             self.claim = "The registered texts are kept: no other text was left to judge."

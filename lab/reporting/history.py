@@ -27,14 +27,14 @@ def gains(story: Story) -> str:
     known = [(one, one.result) for one in story.history if one.result and one.holdout != "incomparable"]
     if len(known) < 2:
         return ""
-    x = svg.scale([0.0, *ends_of([result.difference for _, result in known])], 140, WIDTH - COUNTS)
+    x = svg.scale([0.0, *ends_of([result.evidence.gap for _, result in known])], 140, WIDTH - COUNTS)
     axis = f"frozen minus baseline, mean {story.measure} of a holdout episode"
     rows = rows_of([began(one)[5:] for one, _ in known], x, axis)
     rows.parts.append(svg.line(x(0), TOP, x(0), rows.middle(len(known) - 1) + ROW / 2, "axis"))
     for place, (one, result) in enumerate(known):
-        y, shape = rows.middle(place), 0 if one.holdout == "same" else 3
+        gap, y, shape = result.evidence.gap, rows.middle(place), 0 if one.holdout == "same" else 3
         style = "chosen" if one.listed.name == story.study else "other"
-        rows.parts.append(whisker(result.difference, x, y, shape, style, result.study))
-        rows.parts.append(svg.label(x.end + 6, y + 4, f"n = {result.difference.n}", style="tick"))
-    says = "; ".join(f"{result.study} {number(result.difference.mean)}" for _, result in known)
+        rows.parts.append(whisker(gap, x, y, shape, style, result.study))
+        rows.parts.append(svg.label(x.end + 6, y + 4, f"n = {gap.n}", style="tick"))
+    says = "; ".join(f"{result.study} {number(result.evidence.difference)}" for _, result in known)
     return svg.chart("history-chart", rows.size, "Gain by study", f"Latest first: {says}.", rows.parts)

@@ -1,6 +1,5 @@
 """Numbers as text, the same on the terminal, in the report and in MLflow; an unknown one is never 0."""
 
-from collections.abc import Sequence
 from math import inf, isfinite, isnan
 
 from lab.stats.intervals import Estimate
@@ -44,12 +43,6 @@ def mean(estimate: Estimate, *, sign: bool = False) -> str:
 def estimate_text(estimate: Estimate, *, sign: bool = False) -> str:
     """Mean and interval."""
     return f"{mean(estimate, sign=sign)} {interval(estimate, sign=sign)}"
-
-
-def recorded(mean: float, ends: Sequence[float], n: int, *, sign: bool = False) -> str:
-    """Mean and interval from a frozen prompt's evidence."""
-    low, high = ends
-    return estimate_text(Estimate(mean, low, high, n), sign=sign)
 
 
 def _size(estimate: Estimate) -> float:

@@ -19,6 +19,7 @@ from lab.storage.record import HOLDOUT
 from lab.storage.storage import Storage
 from lab.study.listing import Listed, listing
 from lab.study.past_study import PastStudy, Which, read_past, reading
+from lab.submission.frozen import Evidence
 from lab.verdict.words import claim
 
 LAST = 10
@@ -34,11 +35,8 @@ class Result:
 
     Attributes:
         model: The models that played, for people.
-        outcome: `winner`, `cheaper` or `baseline`: see `Evidence`.
         frozen: Name of the trial that was frozen.
         played: Its holdout episodes.
-        frozen_value, baseline_value: Mean holdout values; each interval holds separately.
-        difference: The frozen candidate's value minus the baseline's, paired by seed.
         seeds: The holdout's seeds, as planned.
         dollars: Cost of the whole study; None if a price is unknown.
         minutes: Working time.
@@ -47,15 +45,10 @@ class Result:
     study: str
     experiment: Experiment
     model: str
-    outcome: str
     claim: str
     frozen: str
     played: Evaluation
-    frozen_value: Estimate
-    baseline_value: Estimate
-    difference: Estimate
-    p_value: float
-    confidence: float
+    evidence: Evidence
     seeds: range
     calls: int
     tokens: int
@@ -65,7 +58,7 @@ class Result:
     @property
     def gain(self) -> str:
         """The difference from the baseline, for people; 0 if the baseline was frozen."""
-        return "0" if self.outcome == "baseline" else estimate_text(self.difference, sign=True)
+        return "0" if self.evidence.outcome == "baseline" else estimate_text(self.evidence.gap, sign=True)
 
 
 @dataclass(frozen=True)
@@ -107,31 +100,21 @@ def result_of(past: PastStudy) -> Result:
         LabError: It has no verdict.
     """
     outcome = past.finished()
-    verdict, evidence, spent = outcome.verdict, outcome.evidence, outcome.spending
+    verdict, spent = outcome.verdict, outcome.spending
     return Result(
         study=outcome.study,
         experiment=outcome.experiment,
         model=outcome.experiment.models_text(outcome.model),
-        outcome=evidence.outcome,
         claim=claim(outcome.frozen_prompt()),
         frozen=verdict.winner.trial.name if verdict.winner else "baseline",
         played=verdict.frozen,
-        frozen_value=_estimate(evidence.frozen_mean, evidence.frozen_interval, evidence.episodes),
-        baseline_value=_estimate(evidence.baseline_mean, evidence.baseline_interval, evidence.episodes),
-        difference=_estimate(evidence.difference, evidence.difference_interval, evidence.episodes),
-        p_value=evidence.p_value,
-        confidence=verdict.confidence,
+        evidence=outcome.evidence,
         seeds=seeds_of(outcome.experiment, HOLDOUT),
         calls=spent.calls,
         tokens=spent.tokens,
         dollars=None if spent.unpriced else spent.dollars,
         minutes=outcome.judged.minutes,
     )
-
-
-def _estimate(mean: float, ends: Sequence[float], n: int) -> Estimate:
-    low, high = ends
-    return Estimate(mean, low, high, n)
 
 
 def holdout_of(one: Result, other: Result) -> Holdout:
@@ -156,7 +139,7 @@ def compared(results: Sequence[Result]) -> list[Between]:
 
 
 def _between(one: Result, other: Result, comparisons: int) -> Between:
-    holdout, confidence = holdout_of(one, other), max(one.confidence, other.confidence)
+    holdout, confidence = holdout_of(one, other), max(one.evidence.confidence, other.evidence.confidence)
     mine, theirs = one.played.values, other.played.values
     if holdout == "incomparable":
         return Between(one, other, holdout, None, None)

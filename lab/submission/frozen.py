@@ -22,6 +22,7 @@ from lab.files import line_of, read_bounded, toml_line
 from lab.llm.dialect import Dialect
 from lab.llm.request import Request
 from lab.llm.settings import ModelChoice, check_headers
+from lab.stats.estimate import Estimate
 from lab.submission.records import Records, read_candidate
 
 FORMAT = 3
@@ -112,14 +113,25 @@ class Evidence:
     relative_interval: list[float] | None = None
 
     @property
-    def frozen_mean(self) -> float:
-        """The frozen candidate's mean of the judged number."""
-        return self.frozen_score if self.judged == "score" else self.frozen_return
+    def frozen_value(self) -> Estimate:
+        """The frozen candidate's mean of the judged number, with its interval."""
+        mean = self.frozen_score if self.judged == "score" else self.frozen_return
+        return self._estimate(mean, self.frozen_interval)
 
     @property
-    def baseline_mean(self) -> float:
-        """The baseline's mean of the judged number."""
-        return self.baseline_score if self.judged == "score" else self.baseline_return
+    def baseline_value(self) -> Estimate:
+        """The baseline's mean of the judged number, with its interval."""
+        mean = self.baseline_score if self.judged == "score" else self.baseline_return
+        return self._estimate(mean, self.baseline_interval)
+
+    @property
+    def gap(self) -> Estimate:
+        """The difference with its interval."""
+        return self._estimate(self.difference, self.difference_interval)
+
+    def _estimate(self, mean: float, ends: Sequence[float]) -> Estimate:
+        low, high = ends
+        return Estimate(mean, low, high, self.episodes)
 
 
 @dataclass(frozen=True)

@@ -75,15 +75,12 @@ def outcome_figures(frozen: FrozenPrompt) -> dict[str, float]:
     """Metrics of the parent run; without a cost if a price is unknown."""
     evidence, cost = frozen.evidence, frozen.provenance
     figures = {
-        f"{evidence.judged}_mean": evidence.frozen_mean,  # as in child runs, of the holdout
+        f"{evidence.judged}_mean": evidence.frozen_value.mean,  # as in child runs, of the holdout
         "frozen_return": evidence.frozen_return,
         "baseline_return": evidence.baseline_return,
         "frozen_score": evidence.frozen_score,
         "baseline_score": evidence.baseline_score,
-        "difference": evidence.difference,
-        "difference_low": evidence.difference_interval[0],
-        "difference_high": evidence.difference_interval[1],
-        "p_value": evidence.p_value,
+        **difference_figures(evidence.gap, evidence.p_value),
         "frozen_tokens": evidence.frozen_tokens,
         "baseline_tokens": evidence.baseline_tokens,
         "calls": cost.calls,
@@ -107,9 +104,10 @@ def ended_ms(evaluation: Evaluation) -> int | None:
     return max((int(end * 1000) for end in ends), default=None)
 
 
-def interval_figures(name: str, estimate: Estimate) -> dict[str, float]:
-    """A mean and the ends of its interval."""
-    return {name: estimate.mean, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+def difference_figures(gap: Estimate, p_value: float) -> dict[str, float]:
+    """A difference from the baseline, with its interval and test."""
+    ends = {"difference_low": gap.low, "difference_high": gap.high}
+    return {"difference": gap.mean, **ends, "p_value": p_value}
 
 
 def prompt_text(evaluation: Evaluation, episode: Episode) -> str:

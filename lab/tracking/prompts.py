@@ -45,7 +45,7 @@ class Prompt:
     def register_baseline(self, baseline: Candidate, model: str, runs: Iterable[str]) -> str:
         """Register the baseline that the frozen prompt is compared with, as `register_frozen`."""
         evidence = self._frozen.evidence
-        mean = f"{evidence.judged} {number(evidence.baseline_mean)}"
+        mean = f"{evidence.judged} {number(evidence.baseline_value.mean)}"
         message = f"the baseline, holdout {mean}, {count(evidence.episodes, 'episode')}"
         return self._register(baseline, model, BASELINE, message, {}, runs)
 

@@ -23,7 +23,7 @@ from lab.submission.frozen import FrozenPrompt
 from lab.tracking.child_runs import ChildRuns, Play, model_tags
 from lab.tracking.description import description, unfinished
 from lab.tracking.holdout import EVALUATION_RUN, Dataset
-from lab.tracking.metrics import ended_ms, interval_figures, outcome_figures, trouble_figures
+from lab.tracking.metrics import difference_figures, ended_ms, outcome_figures, trouble_figures
 from lab.tracking.missed import Missed
 from lab.tracking.pages import TRIALS, Pages, on_server
 from lab.tracking.prompts import Prompt
@@ -167,7 +167,7 @@ class MlflowStore:
         shown = verdict.winner or next(iter(verdict.finalists), None)
         for finalist in verdict.finalists:
             name = self._name("holdout", finalist.trial.name)
-            figures = {**interval_figures("difference", finalist.difference), "p_value": finalist.p_value}
+            figures = difference_figures(finalist.difference, finalist.p_value)
             play = Play(name, "holdout", finalist.unseen, some, figures)
             if finalist is shown:
                 play = replace(play, traces=every, tags=EVALUATION_RUN, dataset=dataset)

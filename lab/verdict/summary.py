@@ -11,7 +11,7 @@ from statistics import fmean
 from lab.agent.evaluation import Evaluation
 from lab.agent.task import OTHER
 from lab.search.trouble_words import troubles_text
-from lab.stats.format import count, estimate_text, number, percent, recorded, token_notes
+from lab.stats.format import count, estimate_text, number, percent, token_notes
 from lab.submission.frozen import BEST
 from lab.verdict.outcome import Outcome, Unvalidated
 from lab.verdict.verdict import estimate
@@ -100,7 +100,7 @@ def _search_lines(outcome: Outcome) -> list[str]:
 def _holdout_lines(outcome: Outcome) -> list[str]:
     verdict, evidence = outcome.verdict, outcome.evidence
     judged = f"mean episode {verdict.measure}" + (" of the worst task" if verdict.by == "worst" else "")
-    shown = {"baseline": recorded(evidence.baseline_mean, evidence.baseline_interval, evidence.episodes)}
+    shown = {"baseline": estimate_text(evidence.baseline_value)}
     for one in verdict.finalists:
         value, gap = verdict.value(one.unseen), one.difference
         shown[one.trial.name] = figures(value, gap, verdict.confidence, one.p_value, relative=one.relative)

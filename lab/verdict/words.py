@@ -11,7 +11,7 @@ from math import inf, isclose
 from lab.agent.evaluation import Evaluation, trial_name
 from lab.agent.task import OTHER, Measure
 from lab.search.trouble_words import troubles_text
-from lab.stats.format import LESS, MORE, count, interval, mean, number, p_text, percent, recorded
+from lab.stats.format import LESS, MORE, count, estimate_text, interval, mean, number, p_text, percent
 from lab.stats.intervals import FEW_PAIRS, Estimate, lowest_sign_flip_p
 from lab.submission.frozen import Evidence, FrozenPrompt
 from lab.verdict.verdict import Compared, Verdict
@@ -58,13 +58,11 @@ def not_shown(baseline: str, test: str) -> str:
 
 def evidence_figures(evidence: Evidence) -> str:
     """The frozen candidate's value and its difference from the baseline; see `figures`."""
-    low, high = evidence.difference_interval
-    gap = Estimate(evidence.difference, low, high, evidence.episodes)
-    relative = None
+    value, gap, relative = evidence.frozen_value.mean, evidence.gap, None
     if evidence.relative_interval:
-        share, (low, high) = evidence.difference / evidence.baseline_mean, evidence.relative_interval
-        relative = Estimate(share, low, high, evidence.episodes)
-    return figures(evidence.frozen_mean, gap, evidence.confidence, evidence.p_value, relative=relative)
+        share, (low, high) = gap.mean / evidence.baseline_value.mean, evidence.relative_interval
+        relative = Estimate(share, low, high, gap.n)
+    return figures(value, gap, evidence.confidence, evidence.p_value, relative=relative)
 
 
 def better(measure: str, gap: float = 1.0) -> str:
@@ -100,11 +98,7 @@ def evidence_rows(frozen: FrozenPrompt) -> list[tuple[str, str, str]]:
     """A table of the evidence: in each row a figure's name, the frozen candidate's and the baseline's."""
     evidence = frozen.evidence
     ours, theirs = (
-        f"{recorded(mean, ends, evidence.episodes)}, n = {evidence.episodes}"
-        for mean, ends in (
-            (evidence.frozen_mean, evidence.frozen_interval),
-            (evidence.baseline_mean, evidence.baseline_interval),
-        )
+        f"{estimate_text(one)}, n = {one.n}" for one in (evidence.frozen_value, evidence.baseline_value)
     )
     mark = " (estimated)" if frozen.provenance.estimated_calls else ""
     other: Measure = "return" if evidence.judged == "score" else "score"
