@@ -23,7 +23,7 @@ from lab.submission.stdout import print_result
 
 if TYPE_CHECKING:
     from lab.experiment.draft import Draft
-    from lab.experiment.inspection import Inspection
+    from lab.experiment.inspection import Inspection, Kind
 
 app = command_line()
 
@@ -80,16 +80,15 @@ def init(
 
         python -m lab.init --example
     """
-    from lab.experiment.draft import Draft
-
     with manners(debug=debug):
         if example:
             _list_examples()
             return
         where = where or _asked("Where is the environment? (URL, owner/space, file.py:Class, image)", "")
         name = _checked(name or _asked("A name for the experiment?", _name_of(where)))
+        key, value = place_of(where)
         named = [one.strip() for one in tasks.split(",") if one.strip()]
-        found, draft = _inspected(Draft(name, place_of(where)), named)
+        found, kind = _inspected(name, key, value, named)
         about = about or _asked("What is the task, in one sentence?", f"This is {name}, an environment.")
         steps = max_steps or _asked("The maximum number of steps in an episode?", found.max_steps or 10)
         own_score = "" if max_return else found.own_score
@@ -100,22 +99,11 @@ def init(
             raise ConfigError(
                 "max_steps or max_return is out of range.", where="max_steps, max_return", do=do
             )
-        key, value = draft.place
-        draft = replace(
-            draft,
-            place=(key, _beside(value) if key == "python" else value),
-            about=about,
-            max_steps=steps,
-            max_return=max_return,
-            shown=found.shown,
-            opening=found.opening,
-            described=found.described,
-            tasks=found.tasks,
-            takes=found.listed.takes,
-            own_score=own_score,
-            in_flight=1 if found.isolation == "shared" else draft.in_flight,
-        )
-        _tell(found, draft, _written(draft))
+        from lab.experiment.draft import Draft
+
+        place = (key, _beside(value) if key == "python" else value)
+        draft = Draft(name, place, found, kind, about, steps, max_return, own_score)
+        _tell(draft, _written(draft))
 
 
 def place_of(where: str) -> tuple[str, str]:
@@ -167,31 +155,32 @@ def _list_examples() -> None:
         print_result(f"{path.stem:<12} {about}")
 
 
-def _inspected(draft: "Draft", named_tasks: list[str]) -> "tuple[Inspection, Draft]":
-    """What the environment shows, and the draft of its kind; writes the hooks file where one is needed."""
+def _inspected(name: str, key: str, value: str, named_tasks: list[str]) -> "tuple[Inspection, Kind]":
+    """What the environment shows, and what an answer is; writes the hooks file where one is needed."""
     from lab.environments.config import EnvironmentConfig, choose_environment
     from lab.environments.failures import UnpublishedError
+    from lab.experiment.draft import HOOKS, paths_of
     from lab.experiment.environment_schema import refuse_credentials
     from lab.experiment.inspection import inspect
     from lab.files import write_atomically
     from lab.llm.settings import read_surroundings
 
     read_surroundings(Path.cwd())
-    for file in draft.files:
+    for file in paths_of(name):
         if Path(file).exists():
             do = "choose another --name, or remove the file"
             raise ConfigError("The file already exists.", where=file, do=do)
-    key, value = draft.place
     refuse_credentials(value, "WHERE", "ENV_BASE_URL")
     located: dict[str, Any] = {key: value}
     config = choose_environment(EnvironmentConfig(**located))
     try:
         found = asyncio.run(inspect(config, say, named_tasks))
     except UnpublishedError as error:
-        say(f"{error.what} {draft.hooks} reads an answer as JSON: list its fields in the templates.")
-        write_atomically(Path(draft.hooks), draft.files[draft.hooks])
-        return asyncio.run(inspect(replace(config, hooks=draft.hooks), say, named_tasks)), draft
-    return found, replace(draft, kind=found.kind)
+        hooks = paths_of(name)[-1]
+        say(f"{error.what} {hooks} reads an answer as JSON: list its fields in the templates.")
+        write_atomically(Path(hooks), HOOKS)
+        return asyncio.run(inspect(replace(config, hooks=hooks), say, named_tasks)), "hook"
+    return found, found.kind
 
 
 def _written(draft: "Draft") -> str:
@@ -213,7 +202,8 @@ def _beside(python: str) -> str:
     return f"{os.path.relpath(file, 'experiments')}:{name}" if file.endswith(".py") else python
 
 
-def _tell(found: "Inspection", draft: "Draft", experiment: str) -> None:
+def _tell(draft: "Draft", experiment: str) -> None:
+    found = draft.found
     print_result(f"Wrote {', '.join(draft.files)}.")
     print_result(plain(f"\nObservation after reset:\n{_cut(found.first.text)}"))
     action = f"\nA step with the example {_cut(found.action)}"

@@ -1,17 +1,16 @@
 """A Draft: the files of a new experiment, for an environment whose form of actions is known.
 
-It owns their texts. What an environment does not publish (its task, the length of an
-episode, the return of a full score) is passed in.
+It owns their texts. What the environment shows is an Inspection; what it does not publish (its task, the
+length of an episode, the return of a full score) is passed in.
 """
 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
-Kind = Literal["text", "words", "json", "tool", "hook"]
-"""What an answer is: the action's text; one of some words; JSON; a tool call; input of a hook."""
+from lab.experiment.inspection import Inspection, Kind
 
 SCHEMA_FILE = "experiment.schema.json"
 """The JSON Schema of experiment files, beside them."""
@@ -39,7 +38,7 @@ layout = ["text", "turns"]
 show_rewards = [true, false]
 """
 
-_HOOKS = '''"""How a model's answer becomes an action, which the environment does not publish."""
+HOOKS = '''"""How a model's answer becomes an action, which the environment does not publish."""
 
 import json
 from typing import Any
@@ -54,78 +53,72 @@ def parse(text: str, schema: dict[str, Any]) -> dict[str, Any]:
 '''
 
 
+def paths_of(name: str) -> tuple[str, str, str, str]:
+    """Paths of a new experiment, its two templates and its hooks, relative to the project's folder."""
+    place, template = f"experiments/{name}", f"prompts/templates/{name}"
+    return f"{place}.toml", f"{template}.toml", f"{template}_goal.toml", f"{place}_hooks.py"
+
+
 @dataclass(frozen=True)
 class Draft:
     """A new experiment.
 
     Attributes:
         place: Key and value of the environment's location, such as `("url", "http://127.0.0.1:8000")`.
-        shown: Fields that templates show besides the observation's text, such as `metadata.hint`.
+        found: What the environment shows.
+        kind: What an answer is: `hook` if the environment does not publish the form of its actions.
         max_return: Sum of rewards that is a full score.
-        opening: Placeholders of what only the first observation shows, such as `opening.task`.
-        described: The environment's description of an action that is one text.
-        tasks: Arguments of reset by the task's name; empty for a single task.
-        takes: Names of the arguments of the environment's reset, as far as it publishes them.
-        in_flight: Maximum number of concurrent episodes.
         own_score: The environment's own score, as `[task] score` names it; empty for the sum of rewards.
     """
 
     name: str
     place: tuple[str, str]
-    kind: Kind = "hook"
-    about: str = ""
-    max_steps: int = 10
-    max_return: float = 1.0
-    shown: tuple[str, ...] = ()
-    opening: tuple[str, ...] = ()
-    described: str = ""
-    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    takes: tuple[str, ...] = ()
-    own_score: str = ""
-    in_flight: int = 16
-
-    @property
-    def hooks(self) -> str:
-        """Path of the hooks file, relative to the project's folder."""
-        return f"experiments/{self.name}_hooks.py"
+    found: Inspection
+    kind: Kind
+    about: str
+    max_steps: int
+    max_return: float
+    own_score: str
 
     @property
     def files(self) -> dict[str, str]:
         """Texts by path, relative to the project's folder."""
         goal = _GOAL if self.max_steps > 1 else "Your reply earns a reward, and you want the highest."
-        template = "prompts/templates/{}.toml".format
+        experiment, first, second, hooks = paths_of(self.name)
         texts = {
-            f"experiments/{self.name}.toml": self._experiment(),
-            template(self.name): self._template("The task and the form of an answer, and nothing else.", ""),
-            template(f"{self.name}_goal"): self._template("States what is maximised.", goal),
+            experiment: self._experiment(),
+            first: self._template("The task and the form of an answer, and nothing else.", ""),
+            second: self._template("States what is maximised.", goal),
         }
-        return {**texts, self.hooks: _HOOKS} if self.kind == "hook" else texts
+        return {**texts, hooks: HOOKS} if self.kind == "hook" else texts
 
     def _tasks(self) -> str:
         """The tables of the tasks, or an example of one."""
-        if not self.tasks:
-            takes = f"; its reset takes {', '.join(self.takes)}" if self.takes else ""
-            name = self.takes[0] if self.takes else "task"
+        if not self.found.tasks:
+            names = self.found.listed.takes
+            takes = f"; its reset takes {', '.join(names)}" if names else ""
+            name = names[0] if names else "task"
             return f"""# [[tasks]]           # one for each task of the environment{takes}
 # name = "easy"       # evaluators want three tasks
 # reset = {{ {name} = "easy" }}"""
         tables = [
             f"[[tasks]]\nname = {_quoted(name)}\nreset = {{ {', '.join(map(_pair, reset.items()))} }}"
-            for name, reset in self.tasks.items()
+            for name, reset in self.found.tasks.items()
         ]
         return "\n\n".join(tables)
 
     def _whole(self, episodes: int) -> int:
         """The number of episodes, rounded up to a multiple of the number of tasks."""
-        tasks = len(self.tasks) or 1
+        tasks = len(self.found.tasks) or 1
         return -(-episodes // tasks) * tasks
 
     def _template(self, about: str, goal: str) -> str:
         steps = ["An episode has up to {max_steps} steps."] if self.max_steps > 1 else []
-        opening = [f"{_began(name)}: {{{name}}}" for name in self.opening if self.max_steps > 1]
-        parts = [_literal(self.about), *steps, *opening, goal, _literal(self.described), _ASK[self.kind]]
+        opening = [f"{_began(name)}: {{{name}}}" for name in self.found.opening if self.max_steps > 1]
+        described = _literal(self.found.described)
+        parts = [_literal(self.about), *steps, *opening, goal, described, _ASK[self.kind]]
         system = "\n\n".join(filter(None, parts))
-        fields = [f"{name.rpartition('.')[2]}: {{observation.{name}}}" for name in self.shown]
+        fields = [f"{name.rpartition('.')[2]}: {{observation.{name}}}" for name in self.found.shown]
         earlier = ["Last reward: {reward}", "Earlier steps:\n{history}"] if self.max_steps > 1 else []
         turn = "\n\n".join(["{observation}", *fields, *earlier, "Your reply:"])
         return f"about = {_quoted(about)}\n\nsystem = {_block(system)}\n\nturn = {_block(turn)}\n"
@@ -135,6 +128,7 @@ class Draft:
         tokens, steps = _MAX_TOKENS[self.kind], self.max_steps
         history, earlier = (2, _EARLIER) if steps > 1 else (0, "")  # one step has none before it
         hooks = f'hooks = "{self.name}_hooks.py"' if self.kind == "hook" else '# hooks = "hooks.py"'
+        in_flight = 1 if self.found.isolation == "shared" else 16
         score = f"score = {_quoted(self.own_score)}" if self.own_score else '# score = "last"'
         return f"""#:schema ./{SCHEMA_FILE}
 # Every key: docs/experiment.md. A line that begins with # shows a key that is not set.
@@ -191,7 +185,7 @@ calls = {200 * steps}
 
 [search]
 episodes = {self._whole(8):<10} # the most that a candidate plays
-{f"in_flight = {self.in_flight}":<21} # concurrent episodes
+{f"in_flight = {in_flight}":<21} # concurrent episodes
 
 # [proposals]         # new templates, written by a model
 # proposer = "gepa"

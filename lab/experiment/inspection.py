@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lab.agent.template import OPENING, OPENING_FIELD
 from lab.environments.action import ActionForm
@@ -20,7 +20,9 @@ from lab.environments.isolation import Isolation, isolation_of
 from lab.environments.observation import Observed, named, reward_part
 from lab.environments.task_list import SESSION_KEYS, TASK_ARGUMENTS, TaskList
 from lab.errors import ConfigError, EnvError, LabError
-from lab.experiment.draft import Kind
+
+Kind = Literal["text", "words", "json", "tool", "hook"]
+"""What an answer is: the action's text; one of some words; JSON; a tool call; input of a hook."""
 
 MOST_STEPS, MOST_S = 30, 30.0
 """Maximum steps of the episode that is tried, and its seconds."""
