@@ -383,7 +383,7 @@ def test_a_study_of_which_nothing_is_known_yet_has_a_page(reported: Reported) ->
 def test_costs_and_failures_are_shown_if_known(reported: Reported) -> None:
     known = replace(
         reported.story,
-        cost=replace(reported.story.cost, dollars=12.5),
+        spent=replace(reported.story.spent, dollars=12.5, unpriced=0),
         failures={"The endpoint is busy.": 3},
         failed=(("trial-007", "The endpoint refused the call."),),
     )

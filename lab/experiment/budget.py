@@ -72,6 +72,11 @@ class Spent:
         """Prompt and completion tokens together."""
         return self.prompt_tokens + self.completion_tokens
 
+    @property
+    def cost(self) -> float | None:
+        """Cost of all calls in dollars; None if a price is unknown."""
+        return None if self.unpriced else self.dollars
+
     def add(self, more: "Spent", times: int = 1) -> None:
         """Add other totals to these; with `times` of -1, subtract them."""
         for one in fields(Spent):

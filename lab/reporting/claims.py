@@ -88,8 +88,8 @@ def _percent(share: float, beside: float) -> str:
 
 def cost(story: Story) -> list[str]:
     """What the study and an episode cost, in lines."""
-    money = "Cost unknown" if story.cost.dollars is None else price(story.cost.dollars).capitalize()
-    lines = [f"{money}, {number(story.cost.minutes)} minutes of work."]
+    money = "Cost unknown" if story.spent.cost is None else price(story.spent.cost).capitalize()
+    lines = [f"{money}, {number(story.minutes)} minutes of work."]
     if story.chosen and story.baseline and story.chosen[0] != "baseline" and story.baseline.episodes:
         own, base = story.chosen[1].tokens, story.baseline.tokens
         share = f" ({_percent(own / base - 1, own / base - 1)})" if base and own != base else ""
@@ -181,11 +181,11 @@ def _of_what_was_played(story: Story) -> Iterator[Doubt]:
     if story.failures or story.failed:
         times = sum(story.failures.values())
         yield Doubt(
-            f"{count(times, 'attempt')} at calls failed, against {story.cost.spent.calls:,} that succeeded;"
+            f"{count(times, 'attempt')} at calls failed, against {story.spent.calls:,} that succeeded;"
             f" {count(len(story.failed), 'episode')} could not be played.",
             "Whether long answers fail more often: then the remaining episodes are a biased sample.",
         )
-    if story.cost.dollars is None:
+    if story.spent.cost is None:
         yield Doubt(
             "The cost in money is unknown: the experiment sets no prices for a model that was called.",
             "dollars_in and dollars_out, the prices of a million tokens.",

@@ -67,20 +67,6 @@ class Reign:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """The study's cost.
-
-    Attributes:
-        dollars: Cost in dollars; None if a price is unknown.
-        minutes: Working time in minutes.
-    """
-
-    spent: Spending
-    dollars: float | None
-    minutes: float
-
-
-@dataclass(frozen=True)
 class Story:
     """The content of the report.
 
@@ -89,6 +75,7 @@ class Story:
         outcome: Outcome of the study; None without a verdict.
         reigns: Leaders, in order of time.
         importance: Optuna's importance of each free setting; empty if unavailable.
+        minutes: Working time in minutes.
         failures: Number of failed attempts at calls, by what happened.
         failed: Candidates with failed episodes, and the errors.
         troubles: Troubles of all steps of the study.
@@ -110,7 +97,8 @@ class Story:
     reigns: tuple[Reign, ...]
     headroom: Headroom | None
     importance: Mapping[str, float]
-    cost: Cost
+    spent: Spending
+    minutes: float
     failures: Mapping[str, int]
     failed: tuple[tuple[str, str], ...]
     troubles: Troubles = field(default_factory=Troubles)
@@ -138,8 +126,7 @@ class Story:
     def chosen(self) -> tuple[str, Evaluation] | None:
         """The frozen candidate, or the leader so far; None before any episode."""
         if self.outcome:
-            winner = self.outcome.verdict.winner
-            return (winner.trial.name if winner else "baseline", self.outcome.verdict.frozen)
+            return trial_name(self.outcome.chosen[0]), self.outcome.verdict.frozen
         return next(((trial.name, trial.evaluation) for trial in self.trials), None)
 
     @property
@@ -181,7 +168,8 @@ def tell(past: PastStudy) -> Story:
         ),
         headroom=past.state.headroom,
         importance=importance(past.search),
-        cost=_cost(past),
+        spent=past.spending,
+        minutes=past.outcome.judged.minutes if past.outcome else record.earlier_minutes,
         failures=record.failures(),
         failed=tuple(
             (names.get(digest, "a candidate"), played.error.what)
@@ -260,9 +248,3 @@ def importance(trials: Trials) -> dict[str, float]:
     whole = sum(shares.values())
     ranked = sorted(shares.items(), key=lambda share: -share[1])
     return {key: value / whole for key, value in ranked} if whole > 0 else {}
-
-
-def _cost(past: PastStudy) -> Cost:
-    spent = past.spending
-    worked = past.outcome.judged.minutes if past.outcome else past.record.earlier_minutes
-    return Cost(spent, None if spent.unpriced else spent.dollars, worked)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lab.agent.evaluation import Evaluation
+from lab.agent.evaluation import Evaluation, trial_name
 from lab.errors import LabError
 from lab.experiment.experiment import Experiment
 from lab.search.trials import seeds_of
@@ -106,13 +106,13 @@ def result_of(past: PastStudy) -> Result:
         experiment=outcome.experiment,
         model=outcome.experiment.models_text(outcome.model),
         claim=claim(outcome.frozen_prompt()),
-        frozen=verdict.winner.trial.name if verdict.winner else "baseline",
+        frozen=trial_name(outcome.chosen[0]),
         played=verdict.frozen,
         evidence=outcome.evidence,
         seeds=seeds_of(outcome.experiment, HOLDOUT),
         calls=spent.calls,
         tokens=spent.tokens,
-        dollars=None if spent.unpriced else spent.dollars,
+        dollars=spent.cost,
         minutes=outcome.judged.minutes,
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.agent.candidate import Candidate
-from lab.agent.evaluation import BASELINE, Evaluation, Trial
+from lab.agent.evaluation import BASELINE, Evaluation, Trial, trial_name
 from lab.agent.step import FALLBACK, Troubles
 from lab.experiment.budget import Spending, Spent
 from lab.search.headroom import Headroom
@@ -57,7 +57,7 @@ def _judged(outcome: Outcome) -> dict[str, Any]:
         "judged": outcome.judged.created,
         "verdict": {
             "outcome": frozen.evidence.outcome,
-            "frozen": verdict.winner.trial.name if verdict.winner else "baseline",
+            "frozen": trial_name(outcome.chosen[0]),
             "claim": claim(frozen),
             "cautions": trouble_cautions(verdict),
             "judged": verdict.measure,
@@ -79,7 +79,7 @@ def _judged(outcome: Outcome) -> dict[str, Any]:
         "cost": {
             **_spent(spent),
             "episodes": spent.episodes,
-            "dollars": None if spent.unpriced else spent.dollars,
+            "dollars": spent.cost,
             "minutes": outcome.judged.minutes,
             "models": [_model_cost(one) for one in outcome.models],
         },
