@@ -53,19 +53,16 @@ async def play(
             if not fall_back or (isinstance(error, EndpointError) and never_answered):
                 raise
             answer = agent.fallback(error.one_line)
+        trouble: Trouble = "no_action"
         try:
             action = session.form.read(answer.action)
+            trouble, acted = "refused", time.perf_counter()
+            seen = await recovery.step(action.values)
+            took_s = time.perf_counter() - acted
+            own_score = await scorer.after(seen)
+            step = _step(len(steps) + 1, action.shown, seen, answer, took_s, own_score)
         except ActionError as error:
-            step = _unsent(len(steps) + 1, error, seen, answer, agent.task.unread_reward, "no_action")
-        else:
-            acted = time.perf_counter()
-            try:
-                seen = await recovery.step(action.values)
-                took_s = time.perf_counter() - acted
-                own_score = await scorer.after(seen)
-                step = _step(len(steps) + 1, action.shown, seen, answer, took_s, own_score)
-            except ActionError as error:
-                step = _unsent(len(steps) + 1, error, seen, answer, agent.task.unread_reward, "refused")
+            step = _unsent(len(steps) + 1, error, seen, answer, agent.task.unread_reward, trouble)
         steps.append(step)
         if on_step is not None:
             on_step(step)
