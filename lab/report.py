@@ -28,14 +28,12 @@ WAIT_S = 3600.0
 def report(
     experiment: Experiment = Path("experiments/echo.toml"),
     out: Annotated[
-        Path | None,
-        typer.Option(help="The file to write.", show_default=".lab/report-STUDY.html"),
+        Path | None, typer.Option(help="The file to write.", show_default=".lab/report-STUDY.html")
     ] = None,
     study: StudyName = "",
     storage: Storage = "",
     mlflow: Annotated[
-        bool,
-        typer.Option("--mlflow", help="Write no file; log the study to MLflow again from its record."),
+        bool, typer.Option("--mlflow", help="Write no file; log the study to MLflow again from its record.")
     ] = False,
     debug: Debug = False,
     _version: Version = False,

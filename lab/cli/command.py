@@ -100,8 +100,7 @@ def _print_version(wanted: bool) -> None:
 
 
 Version = Annotated[
-    bool,
-    typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version),
+    bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
 ]
 
 HELP = {"help_option_names": ["-h", "--help"]}

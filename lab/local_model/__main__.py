@@ -44,8 +44,7 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lab.local_model",
-        description=f"Serve the embedded model at http://{_HOST}:PORT/v1.",
+        prog="python -m lab.local_model", description=f"Serve the embedded model at http://{_HOST}:PORT/v1."
     )
     parser.add_argument("--port", type=int, default=8080, help="TCP port, 0 for a free one (default: 8080)")
     parser.add_argument(

@@ -108,12 +108,7 @@ class Player:
         await self._room.wait()
 
     def episode(
-        self,
-        candidate: Candidate,
-        seed: int,
-        hopeless: Hopeless | None = None,
-        *,
-        later: Calls | None = None,
+        self, candidate: Candidate, seed: int, hopeless: Hopeless | None = None, *, later: Calls | None = None
     ) -> Coroutine[None, None, Played | Ending]:
         """Play one episode.
 

@@ -119,10 +119,7 @@ class RaceSampler(BaseSampler):
         return dict(self.space) if self.space is not None else self._inferred.calculate(study)
 
     def sample_relative(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        search_space: dict[str, BaseDistribution],
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return the parameters of a new trial: those of `choose`, if it has just chosen a new one.
 

@@ -163,10 +163,7 @@ def _opened(address: str, *, writing: bool) -> BaseStorage:
     if not address.startswith("postgresql"):
         return RDBStorage(address)
     return RDBStorage(
-        address,
-        heartbeat_interval=BEAT_S,
-        grace_period=GRACE_S,
-        heartbeat_stale_trial_callback=retrying(),
+        address, heartbeat_interval=BEAT_S, grace_period=GRACE_S, heartbeat_stale_trial_callback=retrying()
     )
 
 

@@ -76,10 +76,7 @@ class Trials:
         return trial
 
     def begin(
-        self,
-        params: dict[str, Any],
-        distributions: dict[str, BaseDistribution],
-        user_attrs: dict[str, Any],
+        self, params: dict[str, Any], distributions: dict[str, BaseDistribution], user_attrs: dict[str, Any]
     ) -> optuna.Trial:
         """Start a trial with these parameters, in one write: `ask` takes one for each parameter."""
         made = create_trial(

@@ -155,12 +155,7 @@ class Phase:
         )
 
     async def _episode(
-        self,
-        trial: optuna.Trial,
-        candidate: Candidate,
-        seed: int,
-        later: Calls,
-        refused: list[BudgetError],
+        self, trial: optuna.Trial, candidate: Candidate, seed: int, later: Calls, refused: list[BudgetError]
     ) -> None:
         """Play one episode, and add to `refused` if the budget has no room for it."""
         try:

@@ -23,14 +23,7 @@ from lab.storage.optuna_storage import BEAT_S, GRACE_S
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
 from lab.storage.storage import Storage
 from lab.storage.study_trials import StudyTrials
-from lab.study.document import (
-    Reached,
-    StudyDocument,
-    difference,
-    may_become,
-    read_document,
-    unreadable,
-)
+from lab.study.document import Reached, StudyDocument, difference, may_become, read_document, unreadable
 from lab.study.state import spending_of
 
 MOST_LINES = 40

@@ -150,12 +150,7 @@ class Study:
         if self.experiment.proposals is None and "demonstrations" not in self.experiment.space.free:
             return None
         return Rounds(
-            self.experiment,
-            self._trials.search,
-            self._record,
-            proposer,
-            self._on_proposals,
-            self._view.say,
+            self.experiment, self._trials.search, self._record, proposer, self._on_proposals, self._view.say
         )
 
     async def _outcome(self, search: Search, unseen: Unseen, player: Player) -> PastStudy | Unvalidated:
