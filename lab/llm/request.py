@@ -37,10 +37,8 @@ class Request:
 
     def body(self, dialect: Dialect) -> dict[str, object]:
         """The body, without the model and neutral settings: not all endpoints know them."""
-        shaped = list(_shaped(self.messages, dialect))
-        body: dict[str, object] = {"messages": [vars(message) for message in shaped]}
-        sent = self.sampling.sent.items()
-        for name, value in sent:
+        body: dict[str, object] = {"messages": [vars(one) for one in _shaped(self.messages, dialect)]}
+        for name, value in self.sampling.sent.items():
             if name not in dialect.omit:
                 key = dialect.token_limit if name == "max_tokens" else name.removeprefix("extra.")
                 body[key] = value
