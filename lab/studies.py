@@ -94,7 +94,7 @@ def _history(storage: "Opened | None", experiment: str, *, as_json: bool) -> str
 
 def _row(one: "Listed") -> tuple[str, ...]:
     counts = ("-" if count is None else f"{count:,}" for count in (one.trials, one.episodes, one.calls))
-    return (one.name, one.experiment, one.began[:16].replace("T", " "), one.state, *counts)
+    return (one.name, one.experiment, one.began_text, one.state, *counts)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lab.cli.side_by_side import aligned
 from lab.search.trouble_words import troubles_brief, troubles_text
-from lab.stats.format import count, estimate_text, percent, price
+from lab.stats.format import count, estimate_with_n, percent, price
 from lab.stats.intervals import lowest_sign_flip_p
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _results(played: Round) -> Iterator[Row]:
 
     (first, one), (second, other) = played.played
     mine, its = (estimate(each, played.verdict.confidence) for each in (one, other))
-    yield one.measure, f"{estimate_text(mine)}, n = {mine.n}", f"{estimate_text(its)}, n = {its.n}"
+    yield one.measure, estimate_with_n(mine), estimate_with_n(its)
     yield one.other.measure, other_mean(one), other_mean(other)
     yield "tokens per episode", one.tokens_text, other.tokens_text
     yield "dollars per episode", _dollars(first, one), _dollars(second, other)

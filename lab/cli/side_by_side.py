@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import plain
-from lab.stats.format import count, estimate_text, mean, p_text, percent, price
+from lab.stats.format import count, estimate_text, estimate_with_n, mean, p_text, percent, price
 
 if TYPE_CHECKING:
     from lab.stats.intervals import Estimate
@@ -60,14 +60,13 @@ def history_rows(past: "Sequence[Past]") -> "list[tuple[str, ...]]":
 
 def _past(one: "Past") -> tuple[str, ...]:
     listed, result = one.listed, one.result
-    began = listed.began[:16].replace("T", " ")
     if result is None or one.holdout is None:
         calls = "-" if listed.calls is None else f"{listed.calls:,}"
-        return (listed.name, began, listed.state, *["-"] * 6, calls, "-")
+        return (listed.name, listed.began_text, listed.state, *["-"] * 6, calls, "-")
     evidence = result.evidence
     values = (mean(evidence.baseline_value), estimate_text(evidence.frozen_value), result.gain)
     figures = (*values, str(evidence.episodes), f"{result.calls:,}", price(result.dollars))
-    return (listed.name, began, listed.state, result.frozen, one.holdout, *figures)
+    return (listed.name, listed.began_text, listed.state, result.frozen, one.holdout, *figures)
 
 
 def aligned(rows: "Sequence[tuple[str, ...]]", words: int) -> Iterator[str]:
@@ -93,18 +92,14 @@ def _rows(results: "Sequence[Result]") -> Iterator[tuple[str, ...]]:
         values = [str(one.get(name, "")) for one in settings]
         if len(set(values)) > 1:
             yield f"  {name}", *values
-    yield f"baseline {measure}", *(_with_n(one.evidence.baseline_value) for one in results)
-    yield f"frozen {measure}", *(_with_n(one.evidence.frozen_value) for one in results)
+    yield f"baseline {measure}", *(estimate_with_n(one.evidence.baseline_value) for one in results)
+    yield f"frozen {measure}", *(estimate_with_n(one.evidence.frozen_value) for one in results)
     yield "frozen - baseline", *(one.gain for one in results)
     yield "holdout seeds", *(f"{one.seeds[0]} to {one.seeds[-1]}" for one in results)
     yield "calls", *(f"{one.calls:,}" for one in results)
     yield "tokens", *(f"{one.tokens:,}" for one in results)
     yield "cost", *(price(one.dollars) for one in results)
     yield "minutes", *(f"{one.minutes:.1f}" for one in results)
-
-
-def _with_n(one: "Estimate") -> str:
-    return f"{estimate_text(one)}, n = {one.n}"
 
 
 def sentence(between: "Between") -> str:

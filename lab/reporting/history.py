@@ -4,7 +4,7 @@ from lab.reporting import svg
 from lab.reporting.charts import COUNTS, ROW, TOP, WIDTH, ends_of, rows_of, whisker
 from lab.reporting.story import Story
 from lab.stats.format import number
-from lab.study.results import Holdout, Past
+from lab.study.results import Holdout
 
 HOLDOUTS: dict[Holdout, str] = {
     "same": "the same",
@@ -17,11 +17,6 @@ HOLDOUTS: dict[Holdout, str] = {
 FOUND = {"winner": "better than the baseline", "cheaper": "costs less", "baseline": "none shown to be better"}
 
 
-def began(one: Past) -> str:
-    """When the study began, UTC, to the minute."""
-    return one.listed.began[:16].replace("T", " ")
-
-
 def gains(story: Story) -> str:
     """The gain of each study that has the judged number of this one; empty if there are fewer than two."""
     known = [(one, one.result) for one in story.history if one.result and one.holdout != "incomparable"]
@@ -29,7 +24,7 @@ def gains(story: Story) -> str:
         return ""
     x = svg.scale([0.0, *ends_of([result.evidence.gap for _, result in known])], 140, WIDTH - COUNTS)
     axis = f"frozen minus baseline, mean {story.measure} of a holdout episode"
-    rows = rows_of([began(one)[5:] for one, _ in known], x, axis)
+    rows = rows_of([one.listed.began_text[5:] for one, _ in known], x, axis)
     rows.parts.append(svg.line(x(0), TOP, x(0), rows.middle(len(known) - 1) + ROW / 2, "axis"))
     for place, (one, result) in enumerate(known):
         gap, y, shape = result.evidence.gap, rows.middle(place), 0 if one.holdout == "same" else 3

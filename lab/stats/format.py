@@ -45,6 +45,11 @@ def estimate_text(estimate: Estimate, *, sign: bool = False) -> str:
     return f"{mean(estimate, sign=sign)} {interval(estimate, sign=sign)}"
 
 
+def estimate_with_n(estimate: Estimate) -> str:
+    """Mean, interval, and number of values."""
+    return f"{estimate_text(estimate)}, n = {estimate.n}"
+
+
 def _size(estimate: Estimate) -> float:
     """The largest of an estimate's figures, which sets the decimals of all."""
     return max(abs(one) for one in (estimate.mean, estimate.low, estimate.high) if isfinite(one))

@@ -42,6 +42,11 @@ class Listed:
     episodes: int | None = None
     calls: int | None = None
 
+    @property
+    def began_text(self) -> str:
+        """Start time to the minute, for people."""
+        return self.began[:16].replace("T", " ")
+
 
 def listing(storage: Storage, experiment: str = "") -> list[Listed]:
     """All studies, or those of one experiment, latest first."""

@@ -11,7 +11,7 @@ from math import inf, isclose
 from lab.agent.evaluation import Evaluation, trial_name
 from lab.agent.task import OTHER, Measure
 from lab.search.trouble_words import troubles_text
-from lab.stats.format import LESS, MORE, count, estimate_text, interval, mean, number, p_text, percent
+from lab.stats.format import LESS, MORE, count, estimate_with_n, interval, mean, number, p_text, percent
 from lab.stats.intervals import FEW_PAIRS, Estimate, lowest_sign_flip_p
 from lab.submission.frozen import Evidence, FrozenPrompt
 from lab.verdict.verdict import Compared, Verdict
@@ -97,9 +97,7 @@ def figures(
 def evidence_rows(frozen: FrozenPrompt) -> list[tuple[str, str, str]]:
     """A table of the evidence: in each row a figure's name, the frozen candidate's and the baseline's."""
     evidence = frozen.evidence
-    ours, theirs = (
-        f"{estimate_text(one)}, n = {one.n}" for one in (evidence.frozen_value, evidence.baseline_value)
-    )
+    ours, theirs = map(estimate_with_n, (evidence.frozen_value, evidence.baseline_value))
     mark = " (estimated)" if frozen.provenance.estimated_calls else ""
     other: Measure = "return" if evidence.judged == "score" else "score"
     mine, its = evidence.frozen_score, evidence.baseline_score
