@@ -255,7 +255,7 @@ def test_a_signal_before_start_is_held_back_until_it_is_out(project: Project, nu
             assert process.poll() is None
         process.send_signal(number)
         out, err = process.communicate(timeout=TIMEOUT_S)
-    assert check(out.encode()).faults == ()
+    assert "sample" in check(out.encode()).accepted_by
     assert process.returncode == 128 + number
     assert "Traceback" not in err
 
@@ -283,7 +283,7 @@ def test_a_signal_at_any_moment_leaves_a_capture_that_is_accepted(project: Proje
         with suppress(ProcessLookupError):
             process.send_signal(number)
         rest, err = process.communicate(timeout=TIMEOUT_S)
-    assert check("".join([*seen, rest]).encode()).faults == ()
+    assert "sample" in check("".join([*seen, rest]).encode()).accepted_by
     assert process.returncode in (128 + number, 0)
     assert "Traceback" not in err
 
@@ -311,7 +311,7 @@ def test_a_full_stdout_neither_hangs_nor_loses_lines_read_in_time(project: Proje
         out, err = process.communicate(timeout=TIMEOUT_S)
     assert "Traceback" not in err
     if read:
-        assert check(out.encode()).faults == ()
+        assert "sample" in check(out.encode()).accepted_by
         assert process.returncode == 0
     else:
         assert "stdout is closed or blocked" in err
@@ -328,7 +328,7 @@ def test_any_text_is_printed_to_an_ascii_stdout(project: Project) -> None:
             LC_ALL="C",
         )
     assert done.returncode == 0, done.stderr
-    assert check(done.stdout.encode()).faults == ()
+    assert "sample" in check(done.stdout.encode()).accepted_by
     assert r"task=task-\udcff " in done.stdout
 
 

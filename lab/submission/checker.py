@@ -58,11 +58,6 @@ class Checked:
         refusing = {rules for finding in self.findings for rules in finding.refused_by}
         return [rules for rules in RULES if rules not in refusing]
 
-    @property
-    def faults(self) -> tuple[Finding, ...]:
-        """What the sample script's rules refuse."""
-        return tuple(finding for finding in self.findings if "sample" in finding.refused_by)
-
 
 def check(data: bytes) -> Checked:
     """Check a capture by all rules; any bytes give a result."""
