@@ -139,32 +139,32 @@ class Player:
         )
         self._requested.add(running)
         self._look_at_room()
-        return self._episode(candidate, seed, running)
+        return self._episode(running)
 
     def model_of(self, candidate: Candidate) -> str:
         """The model that plays a candidate; see `lab.experiment.budget.Calls`."""
         return candidate.model if candidate.model in self._others else BASELINES
 
-    async def _episode(self, candidate: Candidate, seed: int, running: Running) -> Played | Ending:
+    async def _episode(self, running: Running) -> Played | Ending:
         try:
             if self._record is None:
                 async with self._slots:
-                    return await self._attempts(candidate, seed, running)
-            return await self._once(self._record, candidate, seed, running)
+                    return await self._attempts(running)
+            return await self._once(self._record, running)
         finally:
             self._requested.discard(running)
             self._look_at_room()
 
-    async def _once(self, record: Record, candidate: Candidate, seed: int, running: Running) -> Ending:
+    async def _once(self, record: Record, running: Running) -> Ending:
         """Play an episode unless it is on record."""
-        key = (candidate.digest, seed)
+        key = (running.candidate.digest, running.seed)
         if key in record.ended:
             return record.ended[key]
         async with self._slots:
             await self._room_in_budget(running, record, key)
             self._running.add(running)
             try:
-                return record.keep_episode(key[0], await self._attempts(candidate, seed, running))
+                return record.keep_episode(key[0], await self._attempts(running))
             finally:
                 self._running.discard(running)
                 self._ended.set()
@@ -185,8 +185,8 @@ class Player:
                 raise out_of_budget(self.spending.nearest_limit)
             await self._ended.wait()
 
-    async def _attempts(self, candidate: Candidate, seed: int, running: Running) -> Played:
-        broken = 0
+    async def _attempts(self, running: Running) -> Played:
+        candidate, seed, broken = running.candidate, running.seed, 0
         for attempt in range(1, ATTEMPTS + 1):
             agent = Agent(candidate, self._model_for(running), self.task)
             try:
