@@ -155,8 +155,7 @@ class Throttle:
 
     def _is_final(self, error: LabError) -> bool:
         """Whether a retry is useless: a bad request, or an address that never answered."""
-        never = not self.answered
-        return isinstance(error, RequestError) or (isinstance(error, UnreachableError) and never)
+        return isinstance(error, RequestError) or (isinstance(error, UnreachableError) and not self.answered)
 
     def _given_up(self, error: CallError | UnreachableError, number: int, began_s: float) -> LabError:
         """The call's error, or the endpoint's if it was busy or has answered no call in the meantime."""

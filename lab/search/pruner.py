@@ -56,20 +56,15 @@ class RacePruner(BasePruner):
             sign: 1 if values are maximised, else -1.
         """
         with self._lock, BLAS.limit(limits=1):
-            return self._drops(trials, number, bound, sign)
-
-    def _drops(
-        self, trials: Sequence[FrozenTrial], number: int, bound: tuple[int, float] | None, sign: float
-    ) -> bool:
-        returns = self._returns
-        returns.read(trials, sign)
-        counts = returns.counts
-        counted = int(counts[number]) + (bound is not None)
-        rival = returns.rival(number, counted)
-        if rival is None or not counted:
-            return False
-        best = returns.values[rival]
-        floor: Floats = best - self._within * np.abs(best)
-        extra = None if bound is None else (bound[0], sign * bound[1])
-        others = max(int((counts > 0).sum()) - 1, 1)
-        return returns.p_behind(number, floor, extra) < self._error_rate / (self._instances * others)
+            returns = self._returns
+            returns.read(trials, sign)
+            counts = returns.counts
+            counted = int(counts[number]) + (bound is not None)
+            rival = returns.rival(number, counted)
+            if rival is None or not counted:
+                return False
+            best = returns.values[rival]
+            floor: Floats = best - self._within * np.abs(best)
+            extra = None if bound is None else (bound[0], sign * bound[1])
+            others = max(int((counts > 0).sum()) - 1, 1)
+            return returns.p_behind(number, floor, extra) < self._error_rate / (self._instances * others)
