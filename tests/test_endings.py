@@ -30,6 +30,7 @@ from tests.test_resume import (
     start,
     tune,
 )
+from tests.test_tune import champion, is_proposal
 
 TOKENS = EXPERIMENT.replace("calls = 240", "tokens = 3600")
 """15 tokens per call, before answers become longer."""
@@ -126,6 +127,26 @@ def test_of_a_rung_that_does_not_fit_the_search_plays_as_much_as_does(project: P
         done = tune(project, endpoint)
     assert done.returncode == 0, done.stderr
     assert count(project, "calls") == 400
+
+
+def test_a_round_of_proposals_that_the_limit_interrupts_is_made_once_it_is_raised(project: Project) -> None:
+    proposals = '[proposals]\nproposer = "gepa"\nrounds = 1\ntexts = 1\n\n[confirmation]'
+    text = EXPERIMENT.replace("[confirmation]", proposals)
+
+    def writes_nothing(body: Body) -> Reply:
+        """An empty text goes back to the proposer, whose first try has cost all tokens."""
+        if is_proposal(body):
+            return Reply("```\n```", prompt_tokens=10**6)
+        return by_the_request(body)
+
+    write(project, ("calls = 240", "calls = 240\ntokens = 20_000"), text=text)
+    with fake_endpoint(writes_nothing) as endpoint:
+        assert tune(project, endpoint).returncode == 5
+        endpoint.script = champion
+        write(project, ("calls = 240", "calls = 240\ntokens = 1_000_000_000"), text=text)
+        done = tune(project, endpoint)
+    assert done.returncode == 0, done.stderr
+    assert "Round 1 of proposals: gepa-1-0" in done.stderr
 
 
 @pytest.mark.parametrize(
