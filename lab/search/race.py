@@ -86,9 +86,13 @@ class Race:
 
     def next(self) -> Move | None:
         """Return what to start next; None while everything that can be played is being played."""
-        if (interrupted := self._interrupted()) is not None:
-            return interrupted
-        if waiting := self.study.in_state(TrialState.WAITING):
+        if begun := [one for one in self.open.values() if one.begun]:  # by an earlier process
+            return Move(begun[0], sorted(begun[0].begun), begun[0].candidate)
+        waiting = self.study.in_state(TrialState.WAITING)
+        is_left = bool(waiting) and number_of(waiting[0]) != waiting[0].number  # by another worker
+        if not is_left and (rest := self._rest_of_rung()) is not None:
+            return rest
+        if waiting:
             first = waiting[0]
             steps = self._steps(number_of(first))[: max(first.user_attrs.get("owed", 0), 1)]
             return Move(None, steps, candidate_of(first))
@@ -240,11 +244,8 @@ class Race:
             return idle[0]
         return NEW if self.new.repeats < REPEATS else None
 
-    def _interrupted(self) -> Move | None:
-        """The episodes that an earlier process started, then the rest of the rungs that have begun."""
-        for one in self.open.values():
-            if one.begun:
-                return Move(one, sorted(one.begun), one.candidate)
+    def _rest_of_rung(self) -> Move | None:
+        """What is left of a rung that was interrupted, or that had no room as a whole."""
         for one in self.open.values():
             begun = one.reported + len(one.playing)
             rung = max(self._rung(max(begun, 1)), one.owed)
