@@ -94,7 +94,7 @@ class Race:
             return rest
         if waiting:
             first = waiting[0]
-            steps = self._steps(number_of(first))[: max(first.user_attrs.get("owed", 0), 1)]
+            steps = self._first_steps(number_of(first), first.user_attrs.get("owed", 0))
             return Move(None, steps, candidate_of(first))
         if (again := self._wanted_by_headroom()) is not None:
             return Move(again, self._missing(again, 2), again.candidate)
@@ -103,7 +103,7 @@ class Race:
         if choice is None:
             return None
         if choice == NEW:
-            return Move(None, self._steps(len(self.study.known))[:1], None)
+            return Move(None, self._first_steps(len(self.study.known), 0), None)
         one = idle[choice]
         missing = self._missing(one, max(self._rung(one.reported + 1), one.owed))
         return Move(one, missing, one.candidate)
@@ -124,7 +124,7 @@ class Race:
     def first_steps(self, one: OpenTrial) -> list[int]:
         """The steps that a new trial plays first; none if it has ended, or played before."""
         is_new = one.trial.number in self.open and not (one.reported or one.playing or one.begun)
-        return self._steps(one.number)[: max(one.owed, 1)] if is_new else []
+        return self._first_steps(one.number, one.owed) if is_new else []
 
     def take_up(self) -> list[OpenTrial]:
         """Resume the trials of a process that died."""
@@ -258,6 +258,9 @@ class Race:
         """A trial's steps, in the order in which it plays them."""
         steps = self._episodes
         return order_of(number, self._opening, steps) if self._has_own_rule else list(range(steps))
+
+    def _first_steps(self, number: int, owed: int) -> list[int]:
+        return self._steps(number)[: max(owed, 1)]
 
     def _missing(self, one: OpenTrial, episodes: int) -> list[int]:
         """The next steps that a trial has not reported, until it has this many."""

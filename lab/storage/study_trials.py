@@ -71,8 +71,7 @@ class StudyTrials:
 
     def widened(self, space: Mapping[str, BaseDistribution]) -> "StudyTrials":
         """Return them in a wider space."""
-        trials = (_waiting(one) if one.state is TrialState.RUNNING else one for one in self.search.known)
-        return StudyTrials._of(_copied(self.search, space, trials, self.search.facts))
+        return StudyTrials._of(_copied(self.search, space, self.search.known, self.search.facts))
 
     def continued(self, space: Mapping[str, BaseDistribution]) -> "StudyTrials":
         """Return them as before the search's end, in a space at least as wide, for another verdict."""
@@ -121,7 +120,10 @@ def _copied(
     trials: Iterable[FrozenTrial],
     facts: Mapping[str, Any],
 ) -> Trials:
-    """A copy with these trials and facts; the original is deleted once the copy is complete."""
+    """A copy with these trials and facts; the original is deleted once the copy is complete.
+
+    Nobody plays its running trials any more, so they wait: a copy has no heartbeat that could be missed.
+    """
     storage, (base, _, number) = study.storage, study.study.study_name.partition(_COPY)
     copy = f"{base}{_COPY}{int(number or 1) + 1}"
     with storage.translated_errors():
@@ -131,7 +133,7 @@ def _copied(
         for trial in trials:
             own = trial.distributions.items()
             trial.distributions = {name: space.get(name, old) for name, old in own}
-            made.study.add_trial(trial)
+            made.study.add_trial(_waiting(trial) if trial.state is TrialState.RUNNING else trial)
         _copy_notes(study, made)
         for key in facts.keys() - {_WHOLE}:
             made.study.set_user_attr(key, facts[key])
@@ -153,9 +155,8 @@ def _copy_notes(study: Trials, copy: Trials) -> None:
 
 
 def _ended_with_search(trial: FrozenTrial) -> bool:
-    """Whether a trial could have played on: it ended because the search did, or its process died."""
-    is_cut_off = trial.state is TrialState.PRUNED and "dropped" not in trial.user_attrs
-    return is_cut_off or trial.state is TrialState.RUNNING
+    """Whether a trial could have played on: it ended because the search did."""
+    return trial.state is TrialState.PRUNED and "dropped" not in trial.user_attrs
 
 
 def _waiting(trial: FrozenTrial) -> FrozenTrial:
