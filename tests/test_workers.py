@@ -18,20 +18,23 @@ import sqlalchemy as sql
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState
 
-from benchmarks.machines_worker import Sleeping, Still
+from benchmarks.machines_worker import COMPLETION, IN_FLIGHT, Sleeping, Still
 from lab.agent.episode import CutEpisode, FailedEpisode
-from lab.agent.evaluation import BASELINE, Evaluation
+from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.errors import CallError
-from lab.experiment.budget import FREE, Calls, Spending
+from lab.experiment.budget import FREE, Budget, Calls, Spending
 from lab.experiment.experiment import load_experiment
+from lab.experiment.metered import Metered
 from lab.llm.client import Completion
 from lab.search.player import Player
 from lab.storage.database import Store
-from lab.storage.record import HOLDOUT, CallKey, Record
+from lab.storage.record import HOLDOUT, CallKey, Record, scope_of
 from lab.storage.storage import Storage
+from lab.storage.study_trials import StudyTrials
 from lab.storage.trials import Trials
 from lab.study.listing import listing
 from lab.study.phase import Phase
+from lab.study.unseen import Unseen
 from lab.submission.frozen import read_frozen
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.postgres import Postgres, change, postgres, rows
@@ -164,15 +167,48 @@ def test_a_worker_that_comes_last_to_a_phase_has_the_episodes_of_the_others(
             for player, record, study in zip(players, records, studies, strict=True)
         ]
         seeds = phases[0].seeds
-        later, failed = dict.fromkeys(seeds, Calls()), FailedEpisode(seeds[0], CallError("No."))
+        failed = FailedEpisode(seeds[0], CallError("No."))
         records[0].keep_episode(one.baseline.digest, failed)
         evaluations = list[Evaluation]()
         for phase in phases:
-            asyncio.run(phase.play({BASELINE: one.baseline}, later))
+            asyncio.run(phase.play({BASELINE: one.baseline}, lambda _: Calls()))
             evaluations.append(phase.evaluation(one.baseline))
         begun = len(studies[0].read())
     assert len(evaluations[0].episodes) == len(evaluations[1].episodes) == begun == one.verdict.episodes - 1
     assert evaluations[1].returns == evaluations[0].returns
+
+
+@pytest.mark.parametrize("whole", [6, 5])
+def test_no_room_is_kept_for_what_the_finalist_has_played(
+    server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: int
+) -> None:
+    """It plays while this worker waits for a killed one's; the budget has room for exactly the rest."""
+    monkeypatch.setattr("benchmarks.machines_worker.CALL_S", 0.0)
+    a_project(tmp_path / "project")
+    one = load_experiment(tmp_path / "project/experiments/known.toml")
+    finalist = replace(one.baseline, template=one.space.templates["storyteller"])
+    with closing(Storage.at(server.database())) as storage:
+        name = storage.store.begin("known", "")
+        record = Record(storage.store, name, "")
+        trials = StudyTrials.opened(storage.optuna, name, None, None)
+        spending = Spending(Budget(calls=12 * 4))
+        model, environment = Metered(Sleeping(), spending, FREE), Still(opened=IN_FLIGHT)
+        player = Player(model, environment, one.task, 6, spending, record, one.baseline)
+        unseen = Unseen(one, player, record, trials, lambda *_: None)
+        seeds = unseen.holdout.seeds
+
+        async def played() -> Evaluation:
+            for seed in seeds[:whole]:
+                await player.episode(finalist, seed)
+            for seed in seeds[whole:]:  # an unfinished one
+                for place in range(3):
+                    await record.keep_call(
+                        CallKey(scope_of(finalist.digest, seed), "", place), "", COMPLETION
+                    )
+                    spending.count(1, 0, 0, FREE)
+            return await unseen.baseline([Trial(1, Evaluation(finalist, one.task, ()))])
+
+        assert len(asyncio.run(played()).episodes) == len(seeds)
 
 
 def test_what_a_killed_worker_left_as_the_search_ran_out_is_finished_within_the_budget(

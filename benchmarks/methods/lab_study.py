@@ -87,7 +87,7 @@ async def _evaluated(player: Player, candidate: Candidate, seeds: Sequence[int])
 
     async def ending(seed: int) -> Played | Ending | None:
         try:
-            return await player.episode(candidate, seed, later=Calls())
+            return await player.episode(candidate, seed, later=Calls)
         except BudgetError:
             return None
 

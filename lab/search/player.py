@@ -73,7 +73,7 @@ class Player:
         self._blame = Blame(environment, task, record)
         self._said_large, self._ended = False, asyncio.Event()
         self._in_flight, self._requested, self._running = in_flight, set[Running](), set[Running]()
-        self._kept = record.unused_calls() if record else Counter[str]()
+        self._kept = record.unused_calls() if record else Counter[EpisodeKey]()
         self._slots, self._room = asyncio.Semaphore(in_flight), asyncio.Event()
         self._room.set()
 
@@ -92,11 +92,11 @@ class Player:
         for one in self._requested:
             if one.seed == seed and one.candidate.digest == candidate.digest:
                 return one.left
-        return max(self.task.max_steps - self._kept[scope_of(candidate.digest, seed)], 0)
+        return max(self.task.max_steps - self._kept[candidate.digest, seed], 0)
 
     def has_begun(self, digest: str, seed: int) -> bool:
         """Whether an earlier process made calls of an episode and did not finish it."""
-        return scope_of(digest, seed) in self._kept
+        return (digest, seed) in self._kept
 
     def look_again(self) -> None:
         """Count again the calls of unfinished episodes, after another process has left some."""
@@ -108,7 +108,12 @@ class Player:
         await self._room.wait()
 
     def episode(
-        self, candidate: Candidate, seed: int, hopeless: Hopeless | None = None, *, later: Calls | None = None
+        self,
+        candidate: Candidate,
+        seed: int,
+        hopeless: Hopeless | None = None,
+        *,
+        later: Callable[[], Calls] | None = None,
     ) -> Coroutine[None, None, Played | Ending]:
         """Play one episode.
 
@@ -116,8 +121,8 @@ class Player:
 
         Args:
             hopeless: Called after each step if the task bounds a step's reward.
-            later: Start it only if the budget has room for all of its steps and these later calls; None to
-                start it anyway.
+            later: Start it only if the budget has room for all of its steps and the later calls that this
+                returns; None to start it anyway.
 
         Returns:
             The episode, or with a record its ending, because the record keeps the texts.
@@ -133,7 +138,7 @@ class Player:
             if self.first is not None:
                 self.first.step(candidate.digest, step)
 
-        kept = self._kept[scope_of(candidate.digest, seed)]
+        kept = self._kept[candidate.digest, seed]
         running = Running(
             candidate, seed, self.task, hopeless, later, self.model_of(candidate), kept, on_step
         )
@@ -180,6 +185,7 @@ class Player:
         """
         if running.is_optional:  # another worker may have played some of it
             running.kept = len(record.calls_of(scope_of(*key)))
+            self.spending.recount()
         while not running.fits(self._running, self.spending):
             if not self._running:
                 raise out_of_budget(self.spending.nearest_limit)

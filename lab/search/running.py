@@ -34,7 +34,8 @@ class Running:
 
     Args:
         hopeless: Called after each step; None for an episode that is always played to its end.
-        later: Play it only if the budget has room for it and these later calls; None to play it anyway.
+        later: Play it only if the budget has room for it and the later calls that this returns; None to play
+            it anyway.
         model: The model that plays it; see `lab.experiment.budget.Calls`.
         on_step: Called with each step.
     """
@@ -45,7 +46,7 @@ class Running:
         seed: int,
         task: Task,
         hopeless: Hopeless | None,
-        later: Calls | None,
+        later: Callable[[], Calls] | None,
         model: str,
         kept: int,
         on_step: Callable[[Step], None],
@@ -76,7 +77,7 @@ class Running:
 
     def fits(self, running: Iterable["Running"], spending: Spending) -> bool:
         """Whether the budget has room for it besides the running ones."""
-        return self._later is None or spending.room_for(calls_left((*running, self)), self._later)
+        return self._later is None or spending.room_for(calls_left((*running, self)), self._later())
 
     def begin(self) -> None:
         """Start an attempt; the calls of the one before are on record."""

@@ -45,6 +45,12 @@ def scope_of(digest: str, seed: int) -> str:
     return f"{digest} {seed}"
 
 
+def episode_key(scope: str) -> EpisodeKey:
+    """The episode of a scope; see `scope_of`."""
+    digest, _, seed = scope.rpartition(" ")
+    return digest, int(seed)
+
+
 @dataclass(frozen=True)
 class CallKey:
     """A call's key in a study: its scope, the request's digest, and its occurrence index."""
@@ -185,12 +191,13 @@ class Record:
             CallKey(row.scope, row.key, row.occurrence): _completion(row) for row in self.store.rows(mine)
         }
 
-    def unused_calls(self) -> Counter[str]:
-        """Number of recorded calls of each unfinished episode, by scope: it needs only the others."""
-        ended = {PROPOSALS, *(scope_of(*key) for key in self.ended)}
+    def unused_calls(self) -> Counter[EpisodeKey]:
+        """Number of recorded calls of each unfinished episode: it needs only the others."""
         number = sql.func.count().label("number")
-        scopes = sql.select(calls.c.scope, number).where(calls.c.study == self.name).group_by(calls.c.scope)
-        return Counter({row.scope: row.number for row in self.store.rows(scopes) if row.scope not in ended})
+        of_episodes = (calls.c.study == self.name) & (calls.c.scope != PROPOSALS)
+        scopes = sql.select(calls.c.scope, number).where(of_episodes).group_by(calls.c.scope)
+        counts = {episode_key(row.scope): row.number for row in self.store.rows(scopes)}
+        return Counter({key: made for key, made in counts.items() if key not in self.ended})
 
     async def keep_call(self, key: CallKey, request: str, completion: Completion, model: str = "") -> bool:
         """Store an answered call; False if another worker got an answer first: this one is only counted.

@@ -5,7 +5,8 @@ with the played ones. Which candidates play it, and in which order the phases co
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import optuna
 from optuna.trial import TrialState
@@ -65,12 +66,12 @@ class Phase:
         self._read()
         return evaluation(self._experiment, candidate, self.seeds, self._record.ended)
 
-    async def play(self, candidates: Mapping[int, Candidate], later: Mapping[int, Calls]) -> None:
+    async def play(self, candidates: Mapping[int, Candidate], later: Callable[[int], Calls]) -> None:
         """Play all unfinished episodes of these candidates; workers share them.
 
         Args:
             candidates: Candidates by the number of their trial in the search.
-            later: Calls to leave for other episodes when one of a seed starts, by seed.
+            later: Returns the calls to leave for other episodes when one of a seed starts.
         """
         wanted = {one.digest: one for one in candidates.values()}
         self._enqueue(candidates)
@@ -82,7 +83,9 @@ class Phase:
                     await self._player.room()
                     if one := self._ask(wanted):
                         trial, (digest, seed) = one
-                        group.create_task(self._episode(trial, wanted[digest], seed, later[seed], refused))
+                        group.create_task(
+                            self._episode(trial, wanted[digest], seed, partial(later, seed), refused)
+                        )
                         await asyncio.sleep(0)
                 elif self._is_over(wanted, refused=bool(refused)):
                     if not waiting or await self._is_left(wanted):
@@ -155,7 +158,12 @@ class Phase:
         )
 
     async def _episode(
-        self, trial: optuna.Trial, candidate: Candidate, seed: int, later: Calls, refused: list[BudgetError]
+        self,
+        trial: optuna.Trial,
+        candidate: Candidate,
+        seed: int,
+        later: Callable[[], Calls],
+        refused: list[BudgetError],
     ) -> None:
         """Play one episode, and add to `refused` if the budget has no room for it."""
         try:

@@ -6,7 +6,8 @@ confirmation, and the baseline leaves room for the finalist's episode on each se
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from statistics import fmean
 
 from lab.agent.episode import FailedEpisode, Tally
@@ -55,7 +56,10 @@ class Unseen:
         """
         self._retry_baseline()
         baseline, seeds = self._experiment.baseline, self.holdout.seeds
-        later = {seed: self._finalists_calls(best, place + 1) for place, seed in enumerate(seeds)}
+
+        def later(seed: int) -> Calls:
+            return self._finalists_calls(best, seeds[: seeds.index(seed) + 1])
+
         await self.holdout.play({BASELINE: baseline}, later)
         evaluation = self.holdout.evaluation(baseline)
         if evaluation.failed and not evaluation.episodes:
@@ -66,8 +70,9 @@ class Unseen:
         """Play the search's best candidates on fresh seeds."""
         self.confirmation.candidates = len(best)
         self._announce("confirmation", f"Confirming {_names(best)} on fresh seeds.")
-        kept = self._finalists_calls(best, self._experiment.verdict.episodes)
-        played = await _played(best, self.confirmation, dict.fromkeys(self.confirmation.seeds, kept))
+        played = await _played(
+            best, self.confirmation, lambda _: self._finalists_calls(best, self.holdout.seeds)
+        )
         return confirm(played, self._experiment.verdict.confidence)
 
     def finalists(self, best: Sequence[Trial], confirmed: tuple[Confirmed, ...]) -> Sequence[Trial]:
@@ -86,7 +91,7 @@ class Unseen:
         table, objective = self._experiment.verdict, self._experiment.objective
         self.holdout.candidates = len(last) + 1
         self._announce("holdout", f"Playing the sealed holdout with {_names(last)}.")
-        played = await _played(last, self.holdout, dict.fromkeys(self.holdout.seeds, Calls()))
+        played = await _played(last, self.holdout, lambda _: Calls())
         verdict = judge(confirmed, await baseline, played, objective, table.confidence, table.judge)
         return verdict if verdict.finalists else None
 
@@ -111,11 +116,18 @@ class Unseen:
         each = fmean(calls) if calls else most
         return round(max(self._experiment.verdict_calls / most - done, 0) * each)
 
-    def _finalists_calls(self, best: Sequence[Trial], episodes: int) -> Calls:
-        """Maximum calls of all finalists for this many episodes, on the dearest of the models of `best`."""
+    def _finalists_calls(self, best: Sequence[Trial], seeds: Sequence[int]) -> Calls:
+        """Maximum calls that the finalists still need on these seeds, on the dearest of the models of `best`.
+
+        Not the calls on record: another worker may have played some while this one waits for a dead one's.
+        """
         models = [self._player.model_of(one.candidate) for one in best] or [BASELINES]
         table, steps = self._experiment.verdict, self._experiment.task.max_steps
-        return Calls({self._player.spending.dearest(models): episodes * table.finalists * steps})
+        played = Counter(dict.fromkeys(self._record.ended, steps)) + self._record.unused_calls()
+        baseline = self._experiment.baseline.digest
+        made = sum(calls for (digest, seed), calls in played.items() if seed in seeds and digest != baseline)
+        left = max(table.finalists * len(seeds) * steps - made, 0)
+        return Calls({self._player.spending.dearest(models): left})
 
     def _retry_baseline(self) -> None:
         """If all of the baseline's episodes failed in an earlier process, play them again."""
@@ -126,7 +138,7 @@ class Unseen:
 
 
 async def _played(
-    trials: Sequence[Trial], phase: Phase, later: Mapping[int, Calls]
+    trials: Sequence[Trial], phase: Phase, later: Callable[[int], Calls]
 ) -> list[tuple[Trial, Evaluation]]:
     await phase.play({trial.number: trial.candidate for trial in trials}, later)
     return [(trial, phase.evaluation(trial.candidate)) for trial in trials]
