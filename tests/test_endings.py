@@ -107,14 +107,23 @@ def test_the_minutes_of_the_verdict_are_estimated_for_episodes_as_long_as_those_
     assert "the verdict will take about 1 more minute." in done.stderr
 
 
-def test_the_search_uses_the_calls_that_short_episodes_leave(project: Project) -> None:
-    project.write("short.py", SHORT)
+BETTER_IS_LONGER = SHORT.replace(
+    "one to three steps", "three steps, or twelve if its answers are long"
+).replace(
+    "self.state.step_count >= self._most", "self.state.step_count >= (12 if len(action.message) > 150 else 3)"
+)
+
+
+@pytest.mark.parametrize("environment", [SHORT, BETTER_IS_LONGER])
+def test_the_search_uses_the_calls_that_short_episodes_leave(project: Project, environment: str) -> None:
+    """Those of the verdict too: `max_steps` of its episodes are 360 calls."""
+    project.write("short.py", environment)
     write(project, *ENDS_EARLY, ("calls = 240", "calls = 500"))
     with fake_endpoint(by_the_request) as endpoint:
         done = tune(project, endpoint)
     assert done.returncode == 0, done.stderr
-    most_of_verdict, most = (2 * 3 + 6) * 20, 20  # but for the baseline's, which play while the search does
-    assert 500 - most_of_verdict - most < count(project, "calls") <= 500
+    assert 500 - 360 / 2 < count(project, "calls") <= 500
+    assert confirmed(project) == 2 * 3
     assert tomllib.loads(frozen(project))["evidence"]["episodes"] == 6
 
 

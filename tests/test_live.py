@@ -236,7 +236,7 @@ def test_a_dry_run_tells_the_plan_and_does_nothing(tmp_path: Path) -> None:
         r" +Few candidates will play twice: choices need results. in_flight = 6 searches",
         r"Confirmation +up to 3 x 4 episodes",
         r"Holdout +2 and the baseline, 8 episodes each; the sign-flip test's p is at least 0.0078",
-        r"Calls +at most 240, 144 of them reserved for the verdict",
+        r"Calls +at most 240, up to 144 reserved for the verdict",
         r"Tokens out +at most 36,000: 150 per call",
         r"Tokens in +about [\d,]+ to [\d,]+: an estimate",
         r"Cost +unknown: set dollars_in and dollars_out",

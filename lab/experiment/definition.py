@@ -79,7 +79,7 @@ class Definition:
 
     @property
     def verdict_calls(self) -> int:
-        """Maximum calls of confirmation and holdout, which are reserved."""
+        """Maximum calls of confirmation and holdout."""
         confirmed = self.confirmation.candidates * self.confirmation.episodes
         return (confirmed + (self.verdict.finalists + 1) * self.verdict.episodes) * self.task.max_steps
 

@@ -7,6 +7,7 @@ episodes, and the calls of texts that are being written.
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 
 from optuna.trial import TrialState
 
@@ -19,7 +20,7 @@ from lab.proposers.rounds import Rounds
 from lab.search.open_trial import Move
 from lab.search.player import Player
 from lab.search.race import Race
-from lab.search.running import calls_left
+from lab.search.running import calls_left, usual_calls
 from lab.search.trials import number_of, seeds_of
 from lab.storage.record import CONFIRMATION, HOLDOUT, EpisodeKey
 
@@ -41,11 +42,14 @@ class Room:
     ) -> None:
         self._experiment, self._player, self._race, self._rounds = experiment, player, race, rounds
         self._ended, self._contenders = ended, [experiment.space.start]
+        self._usual = dict[str, float]()  # calls of an episode, by candidate
 
     def look_at(self, trials: Sequence[Trial]) -> None:
         """Take the best of `trials`, best first, as those that would be confirmed."""
         best = [one.candidate for one in trials if one.number != BASELINE]
         self._contenders = best[: self._experiment.confirmation.candidates] or self._contenders
+        steps, judged = self._experiment.task.max_steps, (self._experiment.baseline, *self._contenders)
+        self._usual = {one.digest: usual_calls(one, self._ended, steps) for one in judged}
 
     @property
     def progress(self) -> float:
@@ -115,22 +119,41 @@ class Room:
 
     @property
     def _of_verdict(self) -> Calls:
-        """Maximum calls left of the verdict; its finalists are assumed to play on the dearest model."""
+        """Calls to reserve for the rest of the verdict; see `usual_calls`. One episode may be the longest.
+
+        Its finalists are assumed to play on the dearest model, and as long as the longest-playing contender.
+        """
         experiment, contenders = self._experiment, self._contenders
         models = [self._player.model_of(one) for one in contenders]
-        steps, verdict, confirmation = experiment.task.max_steps, experiment.verdict, experiment.confirmation
-        calls = Calls({BASELINES: self._calls_left(experiment.baseline, seeds_of(experiment, HOLDOUT))})
-        calls[self._player.spending.dearest(models)] += verdict.finalists * verdict.episodes * steps
+        verdict, confirmation = experiment.verdict, experiment.confirmation
+        longest = max(self._usual_of(one) for one in contenders)
+        finalists = self._player.spending.dearest(models)
+        calls = Calls({BASELINES: self._usual_left(experiment.baseline, seeds_of(experiment, HOLDOUT))})
+        calls[finalists] += ceil(verdict.finalists * verdict.episodes * longest)
+        calls[finalists] += ceil(experiment.task.max_steps - longest)
         for model, one in zip(models, contenders, strict=True):
-            calls[model] += self._calls_left(one, seeds_of(experiment, CONFIRMATION))
+            calls[model] += self._usual_left(one, seeds_of(experiment, CONFIRMATION))
         unknown = confirmation.candidates - len(contenders)
-        calls[models[0]] += unknown * confirmation.episodes * steps
+        calls[models[0]] += ceil(unknown * confirmation.episodes * longest)
         return calls
+
+    def _usual_of(self, candidate: Candidate) -> float:
+        """The calls that an episode of a candidate usually takes; see `usual_calls`."""
+        return self._usual.get(candidate.digest, self._experiment.task.max_steps)
+
+    def _usual_left(self, candidate: Candidate, seeds: Iterable[int]) -> int:
+        """The calls that a candidate will usually still make on these seeds."""
+        usual = self._usual_of(candidate)
+        return ceil(sum(min(most, usual) for most in self._most_left(candidate, seeds)))
 
     def _calls_left(self, candidate: Candidate, seeds: Iterable[int]) -> int:
         """Maximum calls that a candidate may still make on these seeds."""
+        return sum(self._most_left(candidate, seeds))
+
+    def _most_left(self, candidate: Candidate, seeds: Iterable[int]) -> list[int]:
+        """The same of each episode that has not ended."""
         unended = (seed for seed in seeds if (candidate.digest, seed) not in self._ended)
-        return sum(self._player.most_calls(candidate, seed) for seed in unended)
+        return [self._player.most_calls(candidate, seed) for seed in unended]
 
     @property
     def _is_in_round(self) -> bool:

@@ -3,12 +3,15 @@
 It owns the room that the episode takes in the budget. Reacting to its steps is `lab.search.player`'s.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from statistics import fmean
 
 from lab.agent.candidate import Candidate
+from lab.agent.episode import Ending, Tally
 from lab.agent.step import Step, Troubles, troubles_of
 from lab.agent.task import Task
-from lab.experiment.budget import Calls, Spending
+from lab.experiment.budget import MARGIN, Calls, Spending
+from lab.storage.record import EpisodeKey
 
 Hopeless = Callable[[float], bool]
 """Whether an episode whose return is at most this number can end early."""
@@ -102,6 +105,16 @@ class Running:
         bound = sum(played.reward for played in self._steps) + self._task.most_return(left)
         if self._hopeless(bound):
             raise Cut(bound)
+
+
+def usual_calls(candidate: Candidate, ended: Mapping[EpisodeKey, Ending], most: int) -> float:
+    """The calls to reserve for each of a candidate's further episodes, at most `most`.
+
+    A quarter more than its episodes have taken on average, with one more of the maximum length.
+    """
+    own = (one for (digest, _), one in ended.items() if digest == candidate.digest)
+    lengths = [len(one.rewards) for one in own if isinstance(one, Tally)]
+    return min(fmean([*lengths, most]) * MARGIN, most)
 
 
 def calls_left(running: Iterable[Running]) -> Calls:

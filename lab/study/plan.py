@@ -91,7 +91,7 @@ class Plan:
         is_few = pairs <= FEW_PAIRS and experiment.verdict.judge == "mean"
         few = f"; the sign-flip test's p is at least {lowest_sign_flip_p(pairs):.2g}" if is_few else ""
         yield "Holdout", f"{finalists}, {pairs} episodes each{few}"
-        yield "Calls", _most(self._calls, f", {experiment.verdict_calls:,} of them reserved for the verdict")
+        yield "Calls", _most(self._calls, f", up to {experiment.verdict_calls:,} reserved for the verdict")
         yield "Tokens out", _most(self._tokens_out, f": {self._longest} per call")
         yield "Tokens in", self._tokens_in_text
         yield "Cost", self._money

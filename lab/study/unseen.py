@@ -6,16 +6,18 @@ confirmation, and the baseline leaves room for the finalist's episode on each se
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Sequence
+from math import ceil
 from statistics import fmean
 
+from lab.agent.candidate import Candidate
 from lab.agent.episode import FailedEpisode, Tally
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.display.screen import Progress
 from lab.experiment.budget import BASELINES, Calls
 from lab.experiment.experiment import Experiment
 from lab.search.player import Player
+from lab.search.running import usual_calls
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
 from lab.storage.study_trials import StudyTrials
 from lab.study.phase import Phase
@@ -58,7 +60,7 @@ class Unseen:
         baseline, seeds = self._experiment.baseline, self.holdout.seeds
 
         def later(seed: int) -> Calls:
-            return self._finalists_calls(best, seeds[: seeds.index(seed) + 1])
+            return self._later(best, seeds[: seeds.index(seed) + 1])
 
         await self.holdout.play({BASELINE: baseline}, later)
         evaluation = self.holdout.evaluation(baseline)
@@ -71,7 +73,7 @@ class Unseen:
         self.confirmation.candidates = len(best)
         self._announce("confirmation", f"Confirming {_names(best)} on fresh seeds.")
         played = await _played(
-            best, self.confirmation, lambda _: self._finalists_calls(best, self.holdout.seeds)
+            best, self.confirmation, lambda _: self._later(best, self.holdout.seeds, self.holdout.seeds)
         )
         return confirm(played, self._experiment.verdict.confidence)
 
@@ -116,18 +118,29 @@ class Unseen:
         each = fmean(calls) if calls else most
         return round(max(self._experiment.verdict_calls / most - done, 0) * each)
 
-    def _finalists_calls(self, best: Sequence[Trial], seeds: Sequence[int]) -> Calls:
-        """Maximum calls that the finalists still need on these seeds, on the dearest of the models of `best`.
+    def _later(self, best: Sequence[Trial], seeds: Sequence[int], baselines: Sequence[int] = ()) -> Calls:
+        """Calls to leave for the finalists on these seeds, and for the baseline on others.
 
-        Not the calls on record: another worker may have played some while this one waits for a dead one's.
+        The finalists are assumed to play on the dearest of the models of `best`, as long as the one of them
+        that plays longest, and once as long as possible. What is on record is not played again: another
+        worker may have played some while this one waits for a dead one's.
         """
+        ended, kept, baseline = self._record.ended, self._record.unused_calls(), self._experiment.baseline
+        usual, most = self._usual(baseline), self._experiment.task.max_steps
+        longest = max((self._usual(one.candidate) for one in best), default=most)
+        played = sum(seed in seeds and digest != baseline.digest for digest, seed in ended)
+        left = (self._experiment.verdict.finalists * len(seeds) - played) * longest
+        for (digest, seed), made in kept.items():
+            left -= min(made, longest) if seed in seeds and digest != baseline.digest else 0
         models = [self._player.model_of(one.candidate) for one in best] or [BASELINES]
-        table, steps = self._experiment.verdict, self._experiment.task.max_steps
-        played = Counter(dict.fromkeys(self._record.ended, steps)) + self._record.unused_calls()
-        baseline = self._experiment.baseline.digest
-        made = sum(calls for (digest, seed), calls in played.items() if seed in seeds and digest != baseline)
-        left = max(table.finalists * len(seeds) * steps - made, 0)
-        return Calls({self._player.spending.dearest(models): left})
+        calls = Calls({self._player.spending.dearest(models): ceil(left + most - longest) if left > 0 else 0})
+        playing = {one.seed for one in self._player.playing if one.candidate == baseline}
+        keys = [(baseline.digest, seed) for seed in baselines if seed not in playing]
+        calls[BASELINES] += ceil(sum(max(usual - kept[key], 0) for key in keys if key not in ended))
+        return calls
+
+    def _usual(self, candidate: Candidate) -> float:
+        return usual_calls(candidate, self._record.ended, self._experiment.task.max_steps)
 
     def _retry_baseline(self) -> None:
         """If all of the baseline's episodes failed in an earlier process, play them again."""
