@@ -16,6 +16,8 @@ from mlflow import MlflowClient
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
+from lab.experiment.schema import MOST_UNSEEN
+from lab.storage.record import CONFIRMATION, HOLDOUT
 from lab.submission.frozen import read_frozen
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project
@@ -28,6 +30,7 @@ from tests.test_resume import (
     kill_after,
     load,
     optuna_trials,
+    rows,
     tune,
 )
 
@@ -107,6 +110,27 @@ def test_the_search_continues_and_another_holdout_judges(judged: Judged) -> None
     report = project.run("-m", "lab.report", "experiments/known.toml")
     page = (project.folder / report.stdout.strip()).read_text()
     assert "This is verdict 2 of the study, and each may err with its own 5 %." in page
+
+
+def test_an_earlier_winner_is_confirmed_again_though_the_search_has_left_it(
+    judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, endpoint = judged
+    winner = read_frozen(project.folder / "prompts/best.toml").candidate
+
+    def worse(body: Body) -> Reply:
+        is_winner = body["temperature"] == winner.sampling.temperature
+        return Reply("x") if is_winner else by_the_request(body)
+
+    write(project, RAISED)
+    monkeypatch.setattr(endpoint, "script", worse)
+    done = tune(project, endpoint)
+    assert done.returncode == 0, done.stderr
+    played = rows(project, f"select seed from episodes where digest = '{winner.digest}'")
+    confirmed = [
+        int(str(seed)) for (seed,) in played if CONFIRMATION + MOST_UNSEEN <= int(str(seed)) < HOLDOUT
+    ]
+    assert len(confirmed) == 3
 
 
 def test_mlflow_has_both_verdicts_of_one_study(judged: Judged) -> None:

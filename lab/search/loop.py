@@ -24,7 +24,7 @@ from lab.search.publication import Publication
 from lab.search.race import Race
 from lab.search.room import Room
 from lab.search.running import Hopeless
-from lab.search.trials import Standings, distributions_of, expected
+from lab.search.trials import Standings, best_of, distributions_of, expected
 from lab.storage.record import Record
 from lab.storage.trials import NONE_YET, Trials
 
@@ -90,8 +90,8 @@ class Search:
         return self._standings.ranked(self._study.known, expected(self._study, of))
 
     def best(self, count: int) -> list[Trial]:
-        """The `count` best trials, without the baseline."""
-        return [trial for trial in self.trials() if trial.number != BASELINE][:count]
+        """The `count` best trials, without the baseline; see `best_of`."""
+        return best_of(self.trials(), count, self._study.fact("winner"))
 
     @property
     def progress(self) -> float:

@@ -21,7 +21,7 @@ from lab.search.open_trial import Move
 from lab.search.player import Player
 from lab.search.race import Race
 from lab.search.running import calls_left, usual_calls
-from lab.search.trials import number_of, seeds_of
+from lab.search.trials import best_of, number_of, seeds_of
 from lab.storage.record import CONFIRMATION, HOLDOUT, EpisodeKey
 
 
@@ -46,8 +46,9 @@ class Room:
 
     def look_at(self, trials: Sequence[Trial]) -> None:
         """Take the best of `trials`, best first, as those that would be confirmed."""
-        best = [one.candidate for one in trials if one.number != BASELINE]
-        self._contenders = best[: self._experiment.confirmation.candidates] or self._contenders
+        count, winner = self._experiment.confirmation.candidates, self._race.study.fact("winner")
+        best = [one.candidate for one in best_of(trials, count, winner)]
+        self._contenders = best or self._contenders
         steps, judged = self._experiment.task.max_steps, (self._experiment.baseline, *self._contenders)
         self._usual = {one.digest: usual_calls(one, self._ended, steps) for one in judged}
 

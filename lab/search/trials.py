@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from lab.agent.candidate import Candidate
 from lab.agent.episode import Ending
-from lab.agent.evaluation import Evaluation, Trial
+from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.agent.template import PromptTemplate
 from lab.experiment.experiment import Experiment
 from lab.experiment.schema import MOST_UNSEEN
@@ -152,6 +152,19 @@ class Standings:
         self._candidates[trial.number] = candidate
         first, episodes = self._experiment.seed, self._experiment.search.episodes
         return evaluation(self._experiment, candidate, range(first, first + episodes), self._ended)
+
+
+def best_of(trials: Sequence[Trial], count: int, winner: int | None = None) -> list[Trial]:
+    """The `count` best trials without the baseline.
+
+    Args:
+        trials: Trials, best first.
+        winner: Number of the trial that won an earlier verdict: it is one of them, unless they are only one.
+    """
+    others = [one for one in trials if one.number != BASELINE]
+    best, rest = others[:count], others[count:]
+    earlier = [one for one in rest if one.number == winner and count > 1]
+    return [*best[: count - len(earlier)], *earlier]
 
 
 def seeds_of(experiment: Experiment, offset: int) -> range:

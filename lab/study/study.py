@@ -178,6 +178,8 @@ class Study:
         outcome = past.finished()
         self._tracker.verdict(outcome.verdict)
         self._trials.search.state_fact("verdict", claim(outcome.frozen_prompt()))
+        if outcome.verdict.winner is not None:  # a later verdict confirms it again
+            self._trials.search.state_fact("winner", outcome.verdict.winner.trial.number)
         await self._workers.passed_on()
         return past
 
