@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from math import ceil, inf
 
-MARGIN = 1.25
+_MARGIN = 1.25
 """Assumed cost of a verdict's episode relative to the search's average: the best candidates write more."""
 
 
@@ -193,7 +193,7 @@ class Spending(Spent):
         if self.calls + due > self.budget.calls:
             return False
         return self.calls == 0 or all(
-            getattr(self, name) + self._cost(name, owed) + self._cost(name, later) * MARGIN
+            getattr(self, name) + self._cost(name, owed) + self._cost(name, later) * _MARGIN
             < getattr(self.budget, name)
             for name in COSTS
         )
@@ -205,7 +205,7 @@ class Spending(Spent):
         kept = self._with_repeats(later.total())
         shares = [self.calls / max(self.budget.calls - kept, 1), self.limited_minutes / self.budget.minutes]
         for name in COSTS:
-            left = getattr(self.budget, name) - self._cost(name, later) * MARGIN
+            left = getattr(self.budget, name) - self._cost(name, later) * _MARGIN
             shares.append(getattr(self, name) / max(left, 1e-9))
         return max(shares)
 
@@ -222,7 +222,7 @@ class Spending(Spent):
     def _with_repeats(self, calls: int) -> float:
         """The number of calls for this many usable answers: a quarter more repeats than so far."""
         repeats = self.useless / max(self.calls - self.useless, 1)
-        return calls * (1 + repeats * MARGIN)
+        return calls * (1 + repeats * _MARGIN)
 
     def _cost(self, name: str, calls: Calls) -> float:
         """The tokens or dollars of these calls and their repeats."""

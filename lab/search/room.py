@@ -49,8 +49,9 @@ class Room:
         count, winner = self._experiment.confirmation.candidates, self._race.study.fact("winner")
         best = [one.candidate for one in best_of(trials, count, winner)]
         self._contenders = best or self._contenders
-        steps, judged = self._experiment.task.max_steps, (self._experiment.baseline, *self._contenders)
-        self._usual = {one.digest: usual_calls(one, self._ended, steps) for one in judged}
+        episodes, task = self._experiment.verdict.episodes, self._experiment.task
+        judged = (self._experiment.baseline, *self._contenders)
+        self._usual = usual_calls(judged, self._ended, episodes, task)
 
     @property
     def progress(self) -> float:

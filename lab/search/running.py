@@ -3,15 +3,23 @@
 It owns the room that the episode takes in the budget. Reacting to its steps is `lab.search.player`'s.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from math import inf, sqrt
 from statistics import fmean
+
+import numpy as np
 
 from lab.agent.candidate import Candidate
 from lab.agent.episode import Ending, Tally
 from lab.agent.step import Step, Troubles, troubles_of
 from lab.agent.task import Task
-from lab.experiment.budget import MARGIN, Calls, Spending
+from lab.experiment.budget import Calls, Spending
 from lab.storage.record import EpisodeKey
+
+Z = 1.96
+"""Quantile of the normal distribution for a 95 % interval."""
 
 Hopeless = Callable[[float], bool]
 """Whether an episode whose return is at most this number can end early."""
@@ -107,14 +115,26 @@ class Running:
             raise Cut(bound)
 
 
-def usual_calls(candidate: Candidate, ended: Mapping[EpisodeKey, Ending], most: int) -> float:
-    """The calls to reserve for each of a candidate's further episodes, at most `most`.
+def usual_calls(
+    candidates: Iterable[Candidate], ended: Mapping[EpisodeKey, Ending], episodes: int, task: Task
+) -> dict[str, float]:
+    """The calls to reserve for each of a candidate's next `episodes` episodes, by its digest.
 
-    A quarter more than its episodes have taken on average, with one more of the maximum length.
+    The upper bound of the 95 % prediction interval of their mean length (Hahn and Meeker, Statistical
+    Intervals, 1991), at most the task's maximum. The standard deviation is that of all candidates' episodes
+    and one of the maximum length: a few short ones promise little.
     """
-    own = (one for (digest, _), one in ended.items() if digest == candidate.digest)
-    lengths = [len(one.rewards) for one in own if isinstance(one, Tally)]
-    return min(fmean([*lengths, most]) * MARGIN, most)
+    lengths = defaultdict[str, list[int]](list)
+    for (digest, _), one in ended.items():
+        if isinstance(one, Tally):
+            lengths[digest].append(len(one.rewards))
+    most, usual = task.max_steps, dict[str, float]()
+    deviation = float(np.std([most, *chain(*lengths.values())]))
+    for digest in {one.digest for one in candidates}:
+        own = lengths[digest]
+        error = deviation * sqrt(1 / episodes + 1 / len(own)) if own else inf
+        usual[digest] = min(fmean(own or [most]) + Z * error, most)
+    return usual
 
 
 def calls_left(running: Iterable[Running]) -> Calls:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from statistics import fmean
 
-from lab.agent.candidate import Candidate
 from lab.agent.episode import FailedEpisode, Tally
 from lab.agent.evaluation import BASELINE, Evaluation, Trial
 from lab.display.screen import Progress
@@ -21,7 +20,7 @@ from lab.search.running import usual_calls
 from lab.storage.record import CONFIRMATION, HOLDOUT, Record
 from lab.storage.study_trials import StudyTrials
 from lab.study.phase import Phase
-from lab.verdict.verdict import Confirmed, Verdict, confirm, finalists, judge
+from lab.verdict.verdict import ROUNDING, Confirmed, Verdict, confirm, finalists, judge
 
 
 class Unseen:
@@ -125,22 +124,23 @@ class Unseen:
         that plays longest, and once as long as possible. What is on record is not played again: another
         worker may have played some while this one waits for a dead one's.
         """
-        ended, kept, baseline = self._record.ended, self._record.unused_calls(), self._experiment.baseline
-        usual, most = self._usual(baseline), self._experiment.task.max_steps
-        longest = max((self._usual(one.candidate) for one in best), default=most)
-        played = sum(seed in seeds and digest != baseline.digest for digest, seed in ended)
-        left = (self._experiment.verdict.finalists * len(seeds) - played) * longest
-        for (digest, seed), made in kept.items():
-            left -= min(made, longest) if seed in seeds and digest != baseline.digest else 0
+        ended, kept, experiment = self._record.ended, self._record.unused_calls(), self._experiment
+        baseline, most = experiment.baseline, experiment.task.max_steps
+        candidates = [baseline, *(one.candidate for one in best)]
+        usual = usual_calls(candidates, ended, experiment.verdict.episodes, experiment.task)
+        longest = max((usual[one.candidate.digest] for one in best), default=most)
+        made = {**dict.fromkeys(ended, most), **kept}.items()
+        played = [calls for (digest, seed), calls in made if seed in seeds and digest != baseline.digest]
+        left = experiment.verdict.finalists * len(seeds) * longest - sum(min(one, longest) for one in played)
         models = [self._player.model_of(one.candidate) for one in best] or [BASELINES]
-        calls = Calls({self._player.spending.dearest(models): ceil(left + most - longest) if left > 0 else 0})
+        calls = Calls(
+            {self._player.spending.dearest(models): ceil(left + most - longest) if left > ROUNDING else 0}
+        )
         playing = {one.seed for one in self._player.playing if one.candidate == baseline}
         keys = [(baseline.digest, seed) for seed in baselines if seed not in playing]
-        calls[BASELINES] += ceil(sum(max(usual - kept[key], 0) for key in keys if key not in ended))
+        owed = [max(usual[baseline.digest] - kept[key], 0) for key in keys if key not in ended]
+        calls[BASELINES] += ceil(sum(owed))
         return calls
-
-    def _usual(self, candidate: Candidate) -> float:
-        return usual_calls(candidate, self._record.ended, self._experiment.task.max_steps)
 
     def _retry_baseline(self) -> None:
         """If all of the baseline's episodes failed in an earlier process, play them again."""
