@@ -3,15 +3,22 @@
 import asyncio
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.errors import BudgetError
+from lab.agent.candidate import Candidate
+from lab.agent.episode import Ending, FailedEpisode, Tally
+from lab.agent.task import Task
+from lab.agent.template import PromptTemplate
+from lab.errors import BudgetError, CallError
 from lab.experiment.budget import BASELINES, FREE, UNKNOWN, Budget, Calls, Prices, Spending, Spent
 from lab.experiment.metered import Metered
 from lab.llm.client import Completion, Message
 from lab.llm.sampling import SamplingParams
+from lab.search.running import usual_calls
+from lab.storage.record import EpisodeKey
 
 ASK = [Message("user", "?")]
 IN_FLIGHT = 8
@@ -178,3 +185,47 @@ def test_calls_without_a_price_are_never_shown_as_free() -> None:
     spending.count(1, 1_000_000, 0, Prices(2.0, 1.0))
     assert spending.money == "$2.00 plus an unknown amount"
     assert not Prices(tokens_in=1.0).known  # half a price tells no cost
+
+
+ONE = Candidate(PromptTemplate("one", "s", "t"))
+TASK = Task("t", "b", max_steps=20, max_tokens=10, max_return=1.0, success_score=0.5)
+
+
+def usual(lengths: Sequence[int], others: Sequence[int] = (), episodes: int = 16) -> float:
+    """The calls reserved for each further episode after ones of these lengths, and of others' lengths."""
+    own = {(ONE.digest, seed): length for seed, length in enumerate(lengths)}
+    all_of_them = {**own, **{("other", seed): length for seed, length in enumerate(others)}}
+    ended: dict[EpisodeKey, Ending] = {
+        key: Tally(key[1], (0.0,) * calls, calls, 0, 0, 0, 0, None) for key, calls in all_of_them.items()
+    }
+    ended[ONE.digest, 99] = FailedEpisode(99, CallError("No."))
+    return usual_calls([ONE], ended, episodes, TASK)[ONE.digest]
+
+
+def test_an_episode_may_be_as_long_as_possible_until_shorter_ones_are_seen() -> None:
+    assert usual([]) == usual([], others=[1] * 50) == 20
+    assert usual([20] * 8) == 20
+    assert usual([1]) > 10  # one short episode promises little
+    assert usual([3] * 30) < 6
+
+
+@given(st.lists(st.integers(1, 20), max_size=30), st.lists(st.integers(1, 20), max_size=30))
+def test_no_more_is_reserved_than_an_episode_can_take(own: list[int], others: list[int]) -> None:
+    assert (np.mean(own) if own else 20) <= usual(own, others) <= 20
+
+
+@pytest.mark.parametrize("kind", ["geometric", "short or long", "even"])
+@pytest.mark.parametrize("seen", [4, 30])
+def test_the_reserve_is_enough_for_the_verdict_in_19_of_20_studies(kind: str, seen: int) -> None:
+    rng = np.random.default_rng(7)
+
+    def lengths(number: int) -> list[int]:
+        drawn = {
+            "geometric": np.minimum(rng.geometric(0.25, number), 20),
+            "short or long": np.where(rng.random(number) < 0.8, 2, 20),
+            "even": rng.integers(1, 21, number),
+        }
+        return [int(one) for one in drawn[kind]]
+
+    enough = [usual(lengths(seen), lengths(60)) >= np.mean(lengths(16)) for _ in range(1_000)]
+    assert np.mean(enough) >= 0.95
