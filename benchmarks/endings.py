@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks.figures import Row, table
 from benchmarks.kills import COMMAND, answer, rows
-from lab.storage.record import CONFIRMATION, HOLDOUT
+from lab.storage.keys import CONFIRMATION, HOLDOUT
 from lab.submission.frozen import read_frozen
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project

@@ -39,7 +39,8 @@ from lab.search.player import Player
 from lab.search.points import at_random
 from lab.search.trials import attributes, candidate_of, note_of
 from lab.storage.database import calls
-from lab.storage.record import CallKey, Record, scope_of
+from lab.storage.keys import CallKey, scope_of
+from lab.storage.record import Record
 from lab.storage.storage import Storage
 from lab.storage.study_trials import StudyTrials
 from lab.study.document import document

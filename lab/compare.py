@@ -133,7 +133,7 @@ async def _play(stage: "Stage", experiment: "Experiment", count: int) -> "tuple[
     from lab.experiment.budget import Spending
     from lab.experiment.metered import Metered
     from lab.search.player import Player
-    from lab.storage.record import COMPARISON
+    from lab.storage.keys import COMPARISON
 
     first = experiment.seed + COMPARISON
     seeds = range(first, first + count)

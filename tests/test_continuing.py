@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from optuna_dashboard import get_note
 
 from lab.experiment.schema import MOST_UNSEEN
-from lab.storage.record import CONFIRMATION, HOLDOUT
+from lab.storage.keys import CONFIRMATION, HOLDOUT
 from lab.submission.frozen import read_frozen
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import Project

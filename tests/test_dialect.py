@@ -24,7 +24,8 @@ from lab.llm.request import Request
 from lab.llm.sampling import SamplingParams, Setting
 from lab.llm.thinking import split
 from lab.storage.database import Store
-from lab.storage.record import CallKey, Record
+from lab.storage.keys import CallKey
+from lab.storage.record import Record
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -13,7 +13,8 @@ import pytest
 from lab.agent.episode import FailedEpisode
 from lab.errors import CallError
 from lab.storage.database import Store
-from lab.storage.record import CONFIRMATION, HOLDOUT, Record
+from lab.storage.keys import CONFIRMATION, HOLDOUT
+from lab.storage.record import Record
 from lab.submission.frozen import read_frozen
 from tests.fake_endpoint import Body, FakeEndpoint, Reply, fake_endpoint
 from tests.project import TIMEOUT_S, Project

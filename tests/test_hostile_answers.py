@@ -23,7 +23,8 @@ from lab.llm.response import MOST_TOKENS, read_answer
 from lab.llm.sampling import SamplingParams
 from lab.llm.throttle import Patience
 from lab.storage.database import Store, calls
-from lab.storage.record import CallKey, Record
+from lab.storage.keys import CallKey
+from lab.storage.record import Record
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import TIMEOUT_S, Project
 from tests.test_endpoint import ask, failure

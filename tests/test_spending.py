@@ -18,7 +18,7 @@ from lab.experiment.metered import Metered
 from lab.llm.client import Completion, Message
 from lab.llm.sampling import SamplingParams
 from lab.search.running import usual_calls
-from lab.storage.record import EpisodeKey
+from lab.storage.keys import EpisodeKey
 
 ASK = [Message("user", "?")]
 IN_FLIGHT = 8

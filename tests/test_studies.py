@@ -16,7 +16,8 @@ from lab.experiment.experiment import load_experiment
 from lab.llm.client import Completion
 from lab.llm.settings import ModelChoice
 from lab.storage.database import Store
-from lab.storage.record import PROPOSALS, CallKey, Record
+from lab.storage.keys import PROPOSALS, CallKey
+from lab.storage.record import Record
 from lab.study.document import document
 from tests.fake_endpoint import FakeEndpoint, fake_endpoint
 from tests.project import TIMEOUT_S, Project

@@ -28,7 +28,8 @@ from lab.experiment.metered import Metered
 from lab.llm.client import Completion
 from lab.search.player import Player
 from lab.storage.database import Store
-from lab.storage.record import HOLDOUT, CallKey, Record, scope_of
+from lab.storage.keys import HOLDOUT, CallKey, scope_of
+from lab.storage.record import Record
 from lab.storage.storage import Storage
 from lab.storage.study_trials import StudyTrials
 from lab.storage.trials import Trials

@@ -26,8 +26,9 @@ from lab.search.loop import Search
 from lab.search.player import Played, Player
 from lab.search.samplers import make_pruner, make_sampler
 from lab.storage.database import Store
+from lab.storage.keys import CONFIRMATION, HOLDOUT
 from lab.storage.optuna_storage import OptunaStorage
-from lab.storage.record import CONFIRMATION, HOLDOUT, Record
+from lab.storage.record import Record
 from lab.storage.trials import Trials
 from lab.verdict.verdict import confirm, finalists, judge
 

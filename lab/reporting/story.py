@@ -26,7 +26,8 @@ from lab.reporting.texts import endings_of, texts_of
 from lab.search.headroom import Headroom
 from lab.search.trials import numbers_of
 from lab.stats.intervals import Estimate
-from lab.storage.record import CONFIRMATION, HOLDOUT, EpisodeKey, Record
+from lab.storage.keys import CONFIRMATION, HOLDOUT, EpisodeKey
+from lab.storage.record import Record
 from lab.storage.trials import Trials
 from lab.study.past_study import PastStudy
 from lab.study.results import Past, history, result_of

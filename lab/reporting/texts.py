@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from lab.agent.episode import Ending, Episode
 from lab.agent.step import Step
-from lab.storage.record import EpisodeKey, Record
+from lab.storage.keys import EpisodeKey
+from lab.storage.record import Record
 
 MOST = 1_500_000
 """Number of characters of episodes after which the texts of further candidates are left out."""

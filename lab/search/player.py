@@ -24,7 +24,8 @@ from lab.search.blame import Blame
 from lab.search.first_answers import FirstAnswers
 from lab.search.running import Cut, Hopeless, Running
 from lab.storage.call_cache import Recorded
-from lab.storage.record import EpisodeKey, Record, scope_of
+from lab.storage.keys import EpisodeKey, scope_of
+from lab.storage.record import Record
 
 ATTEMPTS = 3
 """Attempts at an episode before its environment counts as failed, or its candidate as unplayable."""

@@ -22,7 +22,7 @@ from lab.search.player import Player
 from lab.search.race import Race
 from lab.search.running import calls_left, usual_calls
 from lab.search.trials import best_of, number_of, seeds_of
-from lab.storage.record import CONFIRMATION, HOLDOUT, EpisodeKey
+from lab.storage.keys import CONFIRMATION, HOLDOUT, EpisodeKey
 
 
 class Room:

@@ -16,7 +16,7 @@ from lab.agent.episode import Ending, Tally
 from lab.agent.step import Step, Troubles, troubles_of
 from lab.agent.task import Task
 from lab.experiment.budget import Calls, Spending
-from lab.storage.record import EpisodeKey
+from lab.storage.keys import EpisodeKey
 
 Z = 1.96
 """Quantile of the normal distribution for a 95 % interval."""

@@ -25,7 +25,7 @@ from lab.experiment.space import Space
 from lab.search.likeness import Texts
 from lab.search.sampler import RaceSampler
 from lab.stats.intervals import Estimate
-from lab.storage.record import CONFIRMATION, EpisodeKey
+from lab.storage.keys import CONFIRMATION, EpisodeKey
 from lab.storage.trials import Trials
 
 CONFIDENCE = 0.95

@@ -11,7 +11,8 @@ from lab.environments.environment import Session
 from lab.errors import LabError
 from lab.llm.client import Completion, Message, Model
 from lab.llm.sampling import SamplingParams
-from lab.storage.record import CallKey, Record
+from lab.storage.keys import CallKey
+from lab.storage.record import Record
 
 
 class Recorded:

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sql
@@ -26,38 +26,10 @@ from lab.llm.client import Completion
 from lab.llm.response import MOST_TOKENS, count
 from lab.storage.database import Store, calls, episodes, failures, studies, unusable
 from lab.storage.endings import columns_of, ending_of, episode_of
-
-PROPOSALS = "proposals"
-"""Scope of the calls that propose texts; every other scope is an episode's."""
-
-CONFIRMATION, HOLDOUT, COMPARISON = 500_000, 1_000_000, 1_500_000
-"""Offsets of the seeds of confirmation, holdout and `lab.compare` from the search's, which end before."""
+from lab.storage.keys import PROPOSALS, CallKey, EpisodeKey, episode_key
 
 LATE = 200
 """Number of latest ids of which an unread one may still be stored: ids are given before transactions end."""
-
-EpisodeKey = tuple[str, int]
-"""An episode's key: its candidate's digest and its seed."""
-
-
-def scope_of(digest: str, seed: int) -> str:
-    """The scope of a candidate's episode."""
-    return f"{digest} {seed}"
-
-
-def episode_key(scope: str) -> EpisodeKey:
-    """The episode of a scope; see `scope_of`."""
-    digest, _, seed = scope.rpartition(" ")
-    return digest, int(seed)
-
-
-@dataclass(frozen=True)
-class CallKey:
-    """A call's key in a study: its scope, the request's digest, and its occurrence index."""
-
-    scope: str
-    key: str
-    occurrence: int
 
 
 class NotFinishedError(ConfigError):

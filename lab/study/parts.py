@@ -21,7 +21,8 @@ from lab.llm.launch import OpeningModel, open_endpoint, opening_model
 from lab.llm.settings import ModelChoice, proposer_endpoint
 from lab.proposers.proposer import Proposer, make_proposer
 from lab.storage.call_cache import Nothing, Recorded
-from lab.storage.record import PROPOSALS, Record
+from lab.storage.keys import PROPOSALS
+from lab.storage.record import Record
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from lab.experiment.budget import Calls
 from lab.experiment.experiment import Experiment
 from lab.search.player import Played, Player
 from lab.search.trials import evaluation, seeds_of
+from lab.storage.keys import EpisodeKey
 from lab.storage.optuna_storage import GRACE_S
-from lab.storage.record import EpisodeKey, Record
+from lab.storage.record import Record
 from lab.storage.trials import Trials
 
 

@@ -15,7 +15,7 @@ from lab.experiment.experiment import Experiment
 from lab.search.trials import seeds_of
 from lab.stats.format import estimate_text
 from lab.stats.intervals import Estimate, sign_flip_p, t_interval, welch_interval
-from lab.storage.record import HOLDOUT
+from lab.storage.keys import HOLDOUT
 from lab.storage.storage import Storage
 from lab.study.listing import Listed, listing
 from lab.study.past_study import PastStudy, Which, read_past, reading

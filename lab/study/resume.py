@@ -19,8 +19,9 @@ from lab.llm.settings import ModelChoice
 from lab.search.samplers import make_pruner, make_sampler
 from lab.search.trials import distributions_of
 from lab.storage.database import Store
+from lab.storage.keys import CONFIRMATION, HOLDOUT
 from lab.storage.optuna_storage import BEAT_S, GRACE_S
-from lab.storage.record import CONFIRMATION, HOLDOUT, Record
+from lab.storage.record import Record
 from lab.storage.storage import Storage
 from lab.storage.study_trials import StudyTrials
 from lab.study.document import Reached, StudyDocument, difference, may_become, read_document, unreadable

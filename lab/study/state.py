@@ -16,7 +16,8 @@ from lab.llm.settings import ModelChoice, shown_proposer
 from lab.search.first_answers import read_stopped
 from lab.search.headroom import Headroom, as_headroom
 from lab.search.trials import Standings, evaluation, expected, read_texts, seeds_of
-from lab.storage.record import CONFIRMATION, HOLDOUT, Record
+from lab.storage.keys import CONFIRMATION, HOLDOUT
+from lab.storage.record import Record
 from lab.storage.study_trials import StudyTrials
 from lab.storage.trials import Trials
 from lab.verdict.model_cost import costs_by_model

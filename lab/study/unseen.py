@@ -17,7 +17,8 @@ from lab.experiment.budget import BASELINES, Calls
 from lab.experiment.experiment import Experiment
 from lab.search.player import Player
 from lab.search.running import usual_calls
-from lab.storage.record import CONFIRMATION, HOLDOUT, Record
+from lab.storage.keys import CONFIRMATION, HOLDOUT
+from lab.storage.record import Record
 from lab.storage.study_trials import StudyTrials
 from lab.study.phase import Phase
 from lab.verdict.verdict import ROUNDING, Confirmed, Verdict, confirm, finalists, judge
