@@ -107,11 +107,15 @@ def start(project: Project, endpoint: FakeEndpoint) -> "subprocess.Popen[str]":
     return project.start("-m", "lab.tune", "experiments/known.toml", **settings(endpoint))
 
 
-def kill_after(project: Project, endpoint: FakeEndpoint, calls: int) -> None:
-    """Start the study, and kill it after this many more answers, unless it finishes before."""
+def kill_after(project: Project, endpoint: FakeEndpoint, calls: int, *, stored: int = 0) -> None:
+    """Start the study, and kill it after this many more answers, unless it finishes before.
+
+    Args:
+        stored: Number of calls that are to be on record then: else the last answers may be lost.
+    """
     with holding_after(endpoint, calls) as reached:
         process = start(project, endpoint)
-        while not reached.wait(0.05) and process.poll() is None:
+        while process.poll() is None and not (reached.wait(0.05) and count(project, "calls") >= stored):
             pass
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -220,8 +224,8 @@ def test_what_was_interrupted_as_the_search_ran_out_is_finished_within_the_budge
     project: Project, kills: tuple[int, ...]
 ) -> None:
     with fake_endpoint(by_the_request) as endpoint:
-        for calls in kills:
-            kill_after(project, endpoint, calls)
+        for place, calls in enumerate(kills, 1):  # no whole number of episodes of four
+            kill_after(project, endpoint, calls, stored=sum(kills[:place]))
         begun = f"select count(distinct scope) from calls where {UNUSED}"
         assert rows(project, begun) > [(0,)]
         done = tune(project, endpoint)
@@ -233,7 +237,7 @@ def test_what_was_interrupted_as_the_search_ran_out_is_finished_within_the_budge
 def test_what_was_interrupted_is_finished_though_the_time_is_over(project: Project) -> None:
     project.write("experiments/known.toml", EXPERIMENT.replace("calls = 240", "minutes = 9"))
     with fake_endpoint(by_the_request) as endpoint:
-        kill_after(project, endpoint, 101)
+        kill_after(project, endpoint, 101, stored=101)
         begun = rows(project, f"select count(distinct scope) from calls where {UNUSED}")
         project.write("experiments/known.toml", EXPERIMENT.replace("calls = 240", "minutes = 0.001"))
         done = tune(project, endpoint)

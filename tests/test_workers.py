@@ -218,6 +218,7 @@ def test_what_a_killed_worker_left_as_the_search_ran_out_is_finished_within_the_
     with holding_after(shared.endpoint, 170) as reached:
         process = shared.start()
         assert reached.wait(TIMEOUT_S)
+        wait_until(lambda: shared.count("lab.calls") == 170)  # no whole number of episodes of four
         process.send_signal(signal.SIGKILL)
         process.communicate()
     unused = UNUSED.replace("seed from episodes", "seed from lab.episodes")
