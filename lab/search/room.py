@@ -42,7 +42,7 @@ class Room:
     ) -> None:
         self._experiment, self._player, self._race, self._rounds = experiment, player, race, rounds
         self._ended, self._contenders = ended, [experiment.space.start]
-        self._usual = dict[str, float]()  # calls of an episode, by candidate
+        self.look_at([])
 
     def look_at(self, trials: Sequence[Trial]) -> None:
         """Take the best of `trials`, best first, as those that would be confirmed."""
@@ -51,7 +51,7 @@ class Room:
         self._contenders = best or self._contenders
         episodes, task = self._experiment.verdict.episodes, self._experiment.task
         judged = (self._experiment.baseline, *self._contenders)
-        self._usual = usual_calls(judged, self._ended, episodes, task)
+        self._usual = usual_calls(judged, self._ended, episodes, task)  # by candidate
 
     @property
     def progress(self) -> float:
@@ -128,7 +128,7 @@ class Room:
         experiment, contenders = self._experiment, self._contenders
         models = [self._player.model_of(one) for one in contenders]
         verdict, confirmation = experiment.verdict, experiment.confirmation
-        longest = max(self._usual_of(one) for one in contenders)
+        longest = max(self._usual[one.digest] for one in contenders)
         finalists = self._player.spending.dearest(models)
         calls = Calls({BASELINES: self._usual_left(experiment.baseline, seeds_of(experiment, HOLDOUT))})
         calls[finalists] += ceil(verdict.finalists * verdict.episodes * longest)
@@ -139,13 +139,9 @@ class Room:
         calls[models[0]] += ceil(unknown * confirmation.episodes * longest)
         return calls
 
-    def _usual_of(self, candidate: Candidate) -> float:
-        """The calls that an episode of a candidate usually takes; see `usual_calls`."""
-        return self._usual.get(candidate.digest, self._experiment.task.max_steps)
-
     def _usual_left(self, candidate: Candidate, seeds: Iterable[int]) -> int:
         """The calls that a candidate will usually still make on these seeds."""
-        usual = self._usual_of(candidate)
+        usual = self._usual[candidate.digest]
         return ceil(sum(min(most, usual) for most in self._most_left(candidate, seeds)))
 
     def _calls_left(self, candidate: Candidate, seeds: Iterable[int]) -> int:
