@@ -626,14 +626,19 @@ def test_an_address_that_lists_the_model_and_has_no_chat_completions_is_no_addre
     ("dropped", "said"),
     [
         (["repetition_penalty"], "warn  settings     repetition_penalty changed no answer"),
-        (["top_k", "presence_penalty"], "warn  settings     presence_penalty, top_k changed no answer"),
+        (["top_k", "presence_penalty"], "warn  settings     top_k, presence_penalty changed no answer"),
+        (["top_p"], "warn  settings     top_p changed no answer"),
+        (["temperature"], "warn  settings     temperature, top_p, top_k changed no answer"),
         ([], None),
     ],
 )
 def test_the_doctor_warns_of_settings_that_a_server_drops_without_a_word(
     project: Project, dropped: list[str], said: str | None
 ) -> None:
-    free = ("top_k = [5, 40]", "presence_penalty = [0.5, 1.0]", "repetition_penalty = [1.1, 1.2]")
+    free = (
+        *("top_p = [0.8, 1.0]", "top_k = [5, 40]"),
+        *("presence_penalty = [0.5, 1.0]", "repetition_penalty = [1.1, 1.2]"),
+    )
     project.write("experiments/known.toml", FREE.replace("{more}", "\n".join(free)))
     numbers = iter(range(1, 10_000))
 
@@ -641,7 +646,7 @@ def test_the_doctor_warns_of_settings_that_a_server_drops_without_a_word(
         if "story" not in body["messages"][-1]["content"]:
             return None
         sent = {name: value for name, value in body.items() if name not in dropped}
-        warm = sent["temperature"] > 0 and sent.get("top_k") != 1
+        warm = sent.get("temperature", 0) > 0 and sent.get("top_k") != 1 and sent.get("top_p", 1) > 0.1
         penalties = sorted(name for name in sent if name.endswith("penalty"))
         return Reply(f"A fox, a crow, {next(numbers) if warm else 0} {penalties}")
 
@@ -649,6 +654,21 @@ def test_the_doctor_warns_of_settings_that_a_server_drops_without_a_word(
         done = run(replace(project, tracks=True), endpoint, "-m", "lab.doctor", "experiments/known.toml")
     assert done.code == 0, done.out
     assert (said in done.out) if said else ("settings" not in done.out)
+
+
+def test_the_doctor_does_not_call_a_setting_dropped_where_no_answer_comes_twice(project: Project) -> None:
+    free = ("top_p = [0.8, 1.0]", "top_k = [5, 40]")
+    project.write("experiments/known.toml", FREE.replace("{more}", "\n".join(free)))
+    numbers = iter(range(1, 10_000))
+
+    def unsteady(body: Body) -> Reply | None:
+        asked = "story" in body["messages"][-1]["content"]
+        return Reply(f"A fox, a crow, {next(numbers)}") if asked else None
+
+    with fake_endpoint(picky(unsteady)) as endpoint:
+        done = run(replace(project, tracks=True), endpoint, "-m", "lab.doctor", "experiments/known.toml")
+    assert done.code == 0, done.out
+    assert "settings" not in done.out
 
 
 PROPOSALS = """

@@ -90,7 +90,8 @@ class ModelCheck:
     async def _settings(self) -> list[Finding]:
         """A warning if free settings change nothing."""
         dropped = await without_effect(self._experiment, self._model)
-        said = f"{', '.join(dropped)} changed no answer: the server may drop it, or have another name for it"
+        why = "the server may drop it, have another name for it, or sample only with another setting"
+        said = f"{', '.join(dropped)} changed no answer: {why}"
         return [Finding("settings", said, warned=True)] if dropped else []
 
     def _on_dialect(self, dialect: Dialect, _: str) -> None:

@@ -41,16 +41,21 @@ ASK = [Message("system", "This is a test of the connection."), Message("user", "
 TALE, TALE_TOKENS = [Message("user", "Tell a story of a fox and a crow.")], 60
 """What is asked to see a setting's effect, and how long the answer may be."""
 
+WARM = 1.0
+"""A temperature at which a story is hardly told twice in the same words."""
+
 EXTREMES: dict[str, Any] = {
+    "temperature": WARM,
+    "top_p": 0.01,
+    "top_k": 1,
+    "min_p": 1.0,
     "presence_penalty": 2.0,
     "frequency_penalty": 2.0,
     "repetition_penalty": 2.0,
-    "top_k": 1,
-    "min_p": 1.0,
 }
 """Values at which a setting is seen in one answer."""
 
-NARROWING = ("top_k", "min_p")
+NARROWING = ("top_p", "top_k", "min_p")
 """Settings of which the extreme leaves only the likeliest token."""
 
 ANSWER_S = 60.0
@@ -99,25 +104,39 @@ async def try_ends(experiment: Experiment, model: PricedModel, on_dialect: OnDia
 async def without_effect(experiment: Experiment, model: PricedModel) -> list[str]:
     """The free settings of `EXTREMES` that change no answer: a server may drop what it does not know.
 
-    At temperature 0 a strong penalty changes the answer. At a high one, the likeliest token alone gives the
-    answer of temperature 0. A value that is refused shows nothing.
+    At temperature 0 a strong penalty changes the answer. At `WARM` it is another one, unless the likeliest
+    token alone is left or the server does not sample. A value that is refused shows nothing; so does another
+    answer where that of temperature 0 is not steady.
 
     Raises:
         LabError: A call failed.
     """
     omit, extra = model.choice.dialect.omit, experiment.baseline.sampling.extra
+    warms = "temperature" not in omit
     free = [name for name in EXTREMES if name in experiment.space.free and name not in omit]
+    free = [name for name in free if warms or name not in NARROWING]
     if not free:
         return []
     plain, lost = SamplingParams(temperature=0.0, max_tokens=TALE_TOKENS, extra=extra), list[str]()
+    warm = replace(plain, temperature=WARM)
     async with _opened(model, _once(model)) as endpoint:
-        usual = (await endpoint.complete(TALE, plain)).text
-        for name in free:
+
+        async def tale(sampling: SamplingParams) -> str:
+            return (await endpoint.complete(TALE, sampling)).text
+
+        usual = await tale(plain)
+        samples = not warms or await tale(warm) != usual
+
+        async def is_lost(name: str) -> bool:
             narrows = name in NARROWING
-            changed = replace(plain, temperature=1.5 if narrows else 0.0, **{name: EXTREMES[name]})
+            if name == "temperature" or (narrows and not samples):
+                return not samples
+            answer = await tale(replace(warm if narrows else plain, **{name: EXTREMES[name]}))
+            return answer != usual and usual == await tale(plain) if narrows else answer == usual
+
+        for name in free:
             with suppress(RequestError):
-                is_usual = (await endpoint.complete(TALE, changed)).text == usual
-                lost += [name] if is_usual is not narrows else []
+                lost += [name] if await is_lost(name) else []
     return lost if usual else []
 
 
