@@ -220,6 +220,9 @@ def _tell(draft: "Draft", experiment: str) -> None:
     none = f"{none}; name them with --tasks, or in [[tasks]]"
     print_result(plain(f"\nTasks: {', '.join(found.tasks) + of if found.tasks else none}."))
     print_result(f"Score: {draft.own_score or 'the sum of rewards'}, {draft.max_return:g} is a full score.")
+    if found.earned > draft.max_return and not draft.own_score:
+        more = f"The example alone earns more, {found.earned:g}"
+        print_result(f"{more}: set task.max_return to the return of a full score.")
     if found.grader is not None and not draft.own_score:
         said = _cut(json.dumps(found.grader, ensure_ascii=False, default=str))
         has = f"Its grader says {said}" if found.grader else "It has a grader"

@@ -155,6 +155,25 @@ def test_an_episode_of_one_step_has_no_settings_for_earlier_steps(project: Proje
     assert not {"{history}", "{reward}", "{max_steps}"} & set(re.findall(r"{\w+}", texts))
 
 
+ECHO = "lab.environments.echo.server.echo_environment:EchoEnvironment"
+
+
+@pytest.mark.parametrize(
+    ("where", "full", "told"),
+    [
+        ("experiments/hall.py:Hall", "0.25", "The example alone earns more, 0.5: set task.max_return"),
+        ("experiments/hall.py:Hall", "0.5", ""),
+        (ECHO, "17", "The example alone earns more, 18: set task.max_return"),
+    ],
+)
+def test_a_full_score_below_what_the_example_earns_is_named(
+    project: Project, where: str, full: str, told: str
+) -> None:
+    made = project.run("-m", "lab.init", where, "--name", "mine", "--max-return", full)
+    assert made.returncode == 0, made.stderr
+    assert (told in made.stdout) if told else ("The example alone" not in made.stdout)
+
+
 OFFERED = {
     "listed": [
         {"name": name, "reset": {"task_id": name}} for name in ("from_zero", "from_ten", "from_twenty")

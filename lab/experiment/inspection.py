@@ -44,6 +44,7 @@ class Inspection:
     Attributes:
         action: The example of an action that was sent.
         last: The result of the last step; that of `step`, or of reset, if the environment refused the next.
+        earned: The sum of rewards until then.
         state: The environment's state after that; empty if it cannot be read.
         grader: What its grader says then; None if it has none.
         isolation: Whether its sessions are separate.
@@ -56,6 +57,7 @@ class Inspection:
     action: str
     step: Observed | LabError
     last: Observed
+    earned: float
     state: Mapping[str, Any]
     grader: Mapping[str, Any] | None
     isolation: Isolation
@@ -173,11 +175,13 @@ async def inspect(
             raise ConfigError("The environment's reset chooses no task by name.", where="--tasks", why=why)
         async with environment.session() as session:
             first = await _first(session, listed)
-            action, step, last = await _example_episode(session, first)
+            action, step, last, earned = await _example_episode(session, first)
             state, grader = await _told(session.state) or {}, await _told(session.grade)
             tasks = await _playable(session, listed, say, strict=bool(named_tasks))
         isolation = await isolation_of(environment, 0, [*tasks.values()] or [{}])
-        return Inspection(session.form, first, action, step, last, state, grader, isolation, listed, tasks)
+        return Inspection(
+            session.form, first, action, step, last, earned, state, grader, isolation, listed, tasks
+        )
 
 
 async def _first(session: Session, listed: TaskList) -> Observed:
@@ -194,8 +198,13 @@ async def _first(session: Session, listed: TaskList) -> Observed:
         raise
 
 
-async def _example_episode(session: Session, first: Observed) -> tuple[str, Observed | LabError, Observed]:
-    """The example, its first result, and its last: it is repeated until the end, a refusal, or a limit."""
+async def _example_episode(
+    session: Session, first: Observed
+) -> tuple[str, Observed | LabError, Observed, float]:
+    """The example, its first result, its last, and its return.
+
+    It is repeated until the end, a refusal, or a limit.
+    """
     answer, ends = example_answer(session.form), time.monotonic() + MOST_S
     try:
         action = session.form.read(answer)
@@ -203,13 +212,15 @@ async def _example_episode(session: Session, first: Observed) -> tuple[str, Obse
     except EnvError:
         raise
     except LabError as error:
-        return answer, error, first
+        return answer, error, first, 0.0
+    earned = step.reward
     with suppress(LabError):
         for _ in range(MOST_STEPS - 1):
             if last.done or time.monotonic() > ends:
                 break
             last = await session.step(action.values)
-    return action.shown, step, last
+            earned += last.reward
+    return action.shown, step, last, earned
 
 
 async def _told(ask: Callable[[], Awaitable[Mapping[str, Any]]]) -> Mapping[str, Any] | None:
