@@ -1,5 +1,6 @@
 """Unusable answers are counted and shown, and a study with only unusable answers stops."""
 
+import html
 import json
 import re
 from collections.abc import Iterator
@@ -168,6 +169,24 @@ def test_rewards_that_are_all_0_are_said_plainly(project: Project) -> None:
     assert "Every episode returned 0, so candidates cannot be told apart." in done.out
     assert "unusable" not in done.out
     assert "answers were" not in done.out
+
+
+@pytest.mark.parametrize("varies", [False, True])
+def test_episodes_that_are_copies_of_one_are_named(project: Project, varies: bool) -> None:
+    numbers = iter(range(10_000))
+
+    def say(body: Body) -> Reply:
+        length = 200 if "storyteller" in str(body["messages"]) else 100
+        return Reply("x" * (length + (next(numbers) % 7 if varies else 0)))
+
+    with fake_endpoint(say) as endpoint:
+        done = run(project, endpoint, *TUNE)
+        run(project, endpoint, "lab.report", "experiments/known.toml", "--out", "page.html")
+    assert done.code == 0, done.err
+    told = "Each candidate's episodes returned the same"
+    assert (told in done.out) is not varies
+    page = html.unescape((project.folder / "page.html").read_text(encoding="utf-8"))
+    assert (told in page) is not varies
 
 
 SMALL = (

@@ -142,6 +142,10 @@ def _of_answers(story: Story) -> Iterator[Doubt]:
             words.alike(story.outcome.alike),
             "Whether the environment pays rewards at all, and after how many steps.",
         )
+    elif story.outcome and story.outcome.repeated:
+        yield Doubt(
+            words.REPEATED, "Whether the endpoint samples at all, by lab.doctor: else n counts copies."
+        )
 
 
 def _of_the_search(story: Story) -> Iterator[Doubt]:

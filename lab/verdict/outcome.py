@@ -125,10 +125,20 @@ class Outcome(StudyResult):
         """The return of every episode, in reward, if all are the same and nothing else decides; else None."""
         if self.experiment.task.own_score and self.experiment.objective.maximise == "score":
             return None
-        unseen = [*(one.unseen for one in self.verdict.confirmed), *self.verdict.holdout.values()]
-        played = [*(trial.evaluation for trial in self.trials), *unseen]
-        returns = {round(value, 9) for one in played for value in one.returns.values()}
+        returns = {round(value, 9) for one in self._played for value in one.returns.values()}
         return returns.pop() if len(returns) == 1 else None
+
+    @property
+    def repeated(self) -> bool:
+        """Whether every candidate's episodes of a task have one return, so that their number says nothing."""
+        seeds = ((one, each) for one in self._played for each in (one.by_task.values() or [one.values]))
+        several = [{round(one.returns[seed], 9) for seed in each} for one, each in seeds if len(each) > 1]
+        return bool(several) and all(len(returns) == 1 for returns in several)
+
+    @property
+    def _played(self) -> list[Evaluation]:
+        unseen = [*(one.unseen for one in self.verdict.confirmed), *self.verdict.holdout.values()]
+        return [*(trial.evaluation for trial in self.trials), *unseen]
 
     @property
     def evidence(self) -> Evidence:

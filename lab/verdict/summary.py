@@ -15,7 +15,16 @@ from lab.stats.format import count, estimate_text, number, percent, token_notes
 from lab.submission.frozen import BEST
 from lab.verdict.outcome import Outcome, Unvalidated
 from lab.verdict.verdict import estimate
-from lab.verdict.words import alike, at_limit, below_scores, claim, figures, other_mean, trouble_cautions
+from lab.verdict.words import (
+    REPEATED,
+    alike,
+    at_limit,
+    below_scores,
+    claim,
+    figures,
+    other_mean,
+    trouble_cautions,
+)
 
 CONTINUE = "To search on, raise [budget] and run the same command: it continues, and judges on new episodes."
 
@@ -94,6 +103,8 @@ def _search_lines(outcome: Outcome) -> list[str]:
     if outcome.alike is not None:
         check = "Check the environment's rewards, and whether an episode is long enough to earn any."
         lines.append(f"{alike(outcome.alike)} {check}")
+    elif outcome.repeated:
+        lines.append(f"{REPEATED} python -m lab.doctor tests whether the endpoint samples.")
     return lines
 
 

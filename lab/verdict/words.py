@@ -170,6 +170,10 @@ def alike(value: float) -> str:
     return f"Every episode returned {number(value)}, so candidates cannot be told apart."
 
 
+REPEATED = "Each candidate's episodes returned the same, as if neither seeds nor the model's answers varied."
+"""No candidate has two episodes of a task with different returns."""
+
+
 def at_limit(
     scores: Sequence[float], measure: Measure, episodes: str = "holdout episode", least: float = MOSTLY
 ) -> list[str]:
