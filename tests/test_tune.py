@@ -484,15 +484,14 @@ def test_equal_candidates_are_reported_before_the_budget_is_spent(tracked: Proje
 def test_with_a_cost_in_the_objective_the_cheap_one_is_frozen_and_optuna_has_the_costs(
     project: Project,
 ) -> None:
-    """All texts are equal; candidates with history cost more, and the baseline has history."""
+    """All answers are equal; candidates with history cost more, and the baseline has history."""
     objective = '[objective]\ncost = "tokens"\nwithin = 0.2\n\n[search]'
     text = EXPERIMENT.replace("[search]", objective).replace("[space]", "[space]\nhistory = [0, 4]")
     project.write("experiments/known.toml", text)
 
     def script(body: Body) -> Reply:
         time.sleep(0.02)
-        reply = Reply("x" * random.randint(190, 210))
-        return replace(reply, prompt_tokens=len(str(body["messages"])))
+        return replace(Reply("x" * 200), prompt_tokens=len(str(body["messages"])))
 
     with fake_endpoint(script) as endpoint:
         code, out, err = tune(project, endpoint)
