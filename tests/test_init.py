@@ -13,7 +13,7 @@ from lab.experiment.draft import SCHEMA_FILE
 from lab.experiment.experiment import load_experiment
 from lab.experiment.json_schema import experiment_schema
 from lab.experiment.schema import ExperimentFile
-from tests.echo_server import ROOT, server
+from tests.echo_server import ECHO, ROOT, server
 from tests.fake_endpoint import Body, Reply, fake_endpoint
 from tests.project import Project
 from tests.terminal import Terminal
@@ -155,15 +155,12 @@ def test_an_episode_of_one_step_has_no_settings_for_earlier_steps(project: Proje
     assert not {"{history}", "{reward}", "{max_steps}"} & set(re.findall(r"{\w+}", texts))
 
 
-ECHO = "lab.environments.echo.server.echo_environment:EchoEnvironment"
-
-
 @pytest.mark.parametrize(
     ("where", "full", "told"),
     [
         ("experiments/hall.py:Hall", "0.25", "The example alone earns more, 0.5: set task.max_return"),
         ("experiments/hall.py:Hall", "0.5", ""),
-        (ECHO, "17", "The example alone earns more, 18: set task.max_return"),
+        (ECHO.python, "17", "The example alone earns more, 18: set task.max_return"),
     ],
 )
 def test_a_full_score_below_what_the_example_earns_is_named(

@@ -43,8 +43,8 @@ class Inspection:
 
     Attributes:
         action: The example of an action that was sent.
-        last: The result of the last step; that of `step`, or of reset, if the environment refused the next.
-        earned: The sum of rewards until then.
+        step: The result of the first step with it, or why there was none.
+        played: The results of all steps with it, until the end, a refusal or a limit.
         state: The environment's state after that; empty if it cannot be read.
         grader: What its grader says then; None if it has none.
         isolation: Whether its sessions are separate.
@@ -56,13 +56,22 @@ class Inspection:
     first: Observed
     action: str
     step: Observed | LabError
-    last: Observed
-    earned: float
+    played: Sequence[Observed]
     state: Mapping[str, Any]
     grader: Mapping[str, Any] | None
     isolation: Isolation
     listed: TaskList
     tasks: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def last(self) -> Observed:
+        """The result of the last step, or of reset if there was none."""
+        return self.played[-1] if self.played else self.first
+
+    @property
+    def earned(self) -> float:
+        """The sum of the example's rewards."""
+        return sum(one.reward for one in self.played)
 
     @property
     def kind(self) -> Kind:
@@ -175,13 +184,11 @@ async def inspect(
             raise ConfigError("The environment's reset chooses no task by name.", where="--tasks", why=why)
         async with environment.session() as session:
             first = await _first(session, listed)
-            action, step, last, earned = await _example_episode(session, first)
+            action, step, played = await _example_episode(session)
             state, grader = await _told(session.state) or {}, await _told(session.grade)
             tasks = await _playable(session, listed, say, strict=bool(named_tasks))
         isolation = await isolation_of(environment, 0, [*tasks.values()] or [{}])
-        return Inspection(
-            session.form, first, action, step, last, earned, state, grader, isolation, listed, tasks
-        )
+        return Inspection(session.form, first, action, step, played, state, grader, isolation, listed, tasks)
 
 
 async def _first(session: Session, listed: TaskList) -> Observed:
@@ -198,29 +205,21 @@ async def _first(session: Session, listed: TaskList) -> Observed:
         raise
 
 
-async def _example_episode(
-    session: Session, first: Observed
-) -> tuple[str, Observed | LabError, Observed, float]:
-    """The example, its first result, its last, and its return.
-
-    It is repeated until the end, a refusal, or a limit.
-    """
+async def _example_episode(session: Session) -> tuple[str, Observed | LabError, list[Observed]]:
+    """See `Inspection`: its action, step and played."""
     answer, ends = example_answer(session.form), time.monotonic() + MOST_S
     try:
         action = session.form.read(answer)
-        step = last = await session.step(action.values)
+        step = await session.step(action.values)
     except EnvError:
         raise
     except LabError as error:
-        return answer, error, first, 0.0
-    earned = step.reward
+        return answer, error, []
+    played = [step]
     with suppress(LabError):
-        for _ in range(MOST_STEPS - 1):
-            if last.done or time.monotonic() > ends:
-                break
-            last = await session.step(action.values)
-            earned += last.reward
-    return action.shown, step, last, earned
+        while len(played) < MOST_STEPS and not played[-1].done and time.monotonic() <= ends:
+            played.append(await session.step(action.values))
+    return action.shown, step, played
 
 
 async def _told(ask: Callable[[], Awaitable[Mapping[str, Any]]]) -> Mapping[str, Any] | None:
