@@ -111,10 +111,10 @@ async def without_effect(experiment: Experiment, model: PricedModel) -> list[str
     Raises:
         LabError: A call failed.
     """
-    omit, extra = model.choice.dialect.omit, experiment.baseline.sampling.extra
-    warms = "temperature" not in omit
+    omit, extra = {*model.choice.dialect.omit}, experiment.baseline.sampling.extra
+    if "temperature" in omit:
+        omit |= {*NARROWING}
     free = [name for name in EXTREMES if name in experiment.space.free and name not in omit]
-    free = [name for name in free if warms or name not in NARROWING]
     if not free:
         return []
     plain, lost = SamplingParams(temperature=0.0, max_tokens=TALE_TOKENS, extra=extra), list[str]()
@@ -125,7 +125,7 @@ async def without_effect(experiment: Experiment, model: PricedModel) -> list[str
             return (await endpoint.complete(TALE, sampling)).text
 
         usual = await tale(plain)
-        samples = not warms or await tale(warm) != usual
+        samples = not {"temperature", *NARROWING} & {*free} or await tale(warm) != usual
 
         async def is_lost(name: str) -> bool:
             narrows = name in NARROWING
