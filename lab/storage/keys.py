@@ -1,6 +1,6 @@
 """Keys: what an episode, and a call, is known by in a study's record.
 
-An episode is known by its candidate and its seed: each phase has seeds of its own.
+An episode's key is its candidate and its seed. The search, confirmation and holdout never share a seed.
 """
 
 from dataclasses import dataclass
